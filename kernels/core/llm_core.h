@@ -1,0 +1,227 @@
+/*
+ * llm_core.h -- the numerical engine: every op a GPT needs, forward and backward.
+ *
+ * Portable C11. No PostgreSQL, no Python, no I/O, no global state but the thread pool.
+ * Everything is float32, row-major, contiguous unless a leading dimension is given.
+ *
+ * Conventions
+ *   - outputs come first, then inputs, then sizes; a shape stands in a comment above each op;
+ *   - `acc` tells what happens to a gradient: false writes it, true adds to what is there;
+ *   - a NULL gradient pointer means "not wanted";
+ *   - outputs never overlap inputs unless a comment allows it;
+ *   - callers check shapes, ids and sizes; the engine trusts its arguments;
+ *   - results never depend on the instruction set, on the number of threads, or on which
+ *     other rows are computed at the same time (the rules stand in numerics.h).
+ *
+ * A kernel that is stopped (should_stop) or runs out of memory leaves its outputs undefined
+ * and says so in llm_engine_status(); callers check it after each op.
+ */
+#ifndef LLM_CORE_H
+#define LLM_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- engine: how to run ------------------------------------------------------------- */
+
+typedef enum llm_isa { LLM_ISA_SCALAR, LLM_ISA_NEON, LLM_ISA_AVX2, LLM_ISA_AVX512, LLM_ISA_COUNT } llm_isa;
+typedef enum llm_status { LLM_OK, LLM_STOPPED, LLM_NO_MEMORY } llm_status;
+
+typedef struct llm_engine llm_engine;
+typedef bool (*llm_should_stop)(void *arg);
+
+llm_engine *llm_engine_create(void);                      /* best ISA, one thread; NULL: no memory */
+void        llm_engine_destroy(llm_engine *e);
+bool        llm_engine_set_isa(llm_engine *e, llm_isa isa); /* false: this machine cannot run it */
+llm_isa     llm_engine_isa(const llm_engine *e);
+void        llm_engine_set_threads(llm_engine *e, int threads); /* 0: all cores; workers start on first use */
+int         llm_engine_threads(const llm_engine *e);
+/* Polled by the calling thread only, between tiles. */
+void        llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg);
+void        llm_engine_set_attention_chunk(llm_engine *e, int query_rows); /* default 64 */
+llm_status  llm_engine_status(const llm_engine *e);
+void        llm_engine_clear_status(llm_engine *e);
+
+bool        llm_isa_available(llm_isa isa);
+llm_isa     llm_isa_best(void);
+const char *llm_isa_name(llm_isa isa);                    /* "scalar", "neon", "avx2", "avx512" */
+int         llm_cpu_count(void);
+int         llm_numerics_version(void);
+
+/* ---- linear algebra ----------------------------------------------------------------- */
+
+/* C (M,N) = op(A) op(B), or C += with acc. A is (M,K), or (K,M) when ta; B is (K,N), or (N,K) when tb. */
+void llm_gemm(llm_engine *e, float *C, const float *A, const float *B, size_t M, size_t N, size_t K,
+              size_t ldc, size_t lda, size_t ldb, bool ta, bool tb, bool acc);
+
+/* out (n,o) = x (n,i) @ w (i,o) + b (o). b may be NULL. */
+void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b,
+                        size_t n, size_t i, size_t o);
+void llm_linear_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float *db, bool acc_b,
+                         const float *dout, const float *x, const float *w, size_t n, size_t i, size_t o);
+
+/* dst (cols,rows) = transpose of src (rows,cols) */
+void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, size_t cols);
+
+/* ---- embedding ---------------------------------------------------------------------- */
+
+/* out (n,d): row i is w (rows,d) at ids[i] */
+void llm_embedding_forward(llm_engine *e, float *out, const float *w, const int32_t *ids, size_t n, size_t d);
+/* dw (rows,d) += dout rows, in index order; always adds (the caller zeroes a fresh gradient) */
+void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids,
+                            size_t n, size_t rows, size_t d);
+
+/* ---- elementwise -------------------------------------------------------------------- */
+
+void llm_fill(llm_engine *e, float *out, float value, size_t n);
+void llm_copy(llm_engine *e, float *out, const float *x, bool acc, size_t n);            /* out (+)= x */
+void llm_add(llm_engine *e, float *out, const float *a, const float *b, size_t n);       /* out may be a or b */
+void llm_sub(llm_engine *e, float *out, const float *a, const float *b, size_t n);
+void llm_mul(llm_engine *e, float *out, const float *a, const float *b, size_t n);
+void llm_div(llm_engine *e, float *out, const float *a, const float *b, size_t n);
+void llm_scale(llm_engine *e, float *out, const float *x, float s, bool acc, size_t n);  /* out (+)= s * x */
+void llm_mul_acc(llm_engine *e, float *out, const float *a, const float *b, bool acc, size_t n); /* out (+)= a*b */
+void llm_neg(llm_engine *e, float *out, const float *x, size_t n);
+
+/* GELU, tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks & Gimpel 2016, as GPT-2 has it */
+void llm_gelu_forward(llm_engine *e, float *out, const float *x, size_t n);
+void llm_gelu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n);
+void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+
+/*
+ * Inverted dropout. An element is kept when its Philox word, keyed by (seed, step, site, index), is at least
+ * the integer threshold p * 2^32; kept elements are scaled by 1/(1-p). The backward draws the same words, so
+ * forward and backward are one function: out (+)= mask(x) / (1-p). `first` is the logical index of x[0].
+ */
+typedef struct llm_dropout_key { uint64_t seed; uint64_t step; uint64_t site; } llm_dropout_key;
+uint64_t llm_site(const char *name);                       /* a stable 64-bit hash of a dropout site's name */
+void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
+                 uint64_t first, size_t n);
+
+/* ---- rows: each of n rows of d ------------------------------------------------------ */
+
+/* out, x (n,d); gamma, beta (d), either may be NULL; mean, rstd (n) are kept for the backward */
+void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x,
+                           const float *gamma, const float *beta, float eps, size_t n, size_t d);
+void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma, bool acc_gamma,
+                            float *dbeta, bool acc_beta, const float *dout, const float *x, const float *gamma,
+                            const float *mean, const float *rstd, size_t n, size_t d);
+/* out = x / sqrt(mean(x^2) + eps); no gain */
+void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d);
+void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x,
+                          const float *rstd, size_t n, size_t d);
+void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d);
+/* from the forward's output */
+void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
+/* out (d) (+)= sum over the n rows of x, in row blocks of a constant size */
+void llm_sum_rows(llm_engine *e, float *out, bool acc, const float *x, size_t n, size_t d);
+double llm_sum(llm_engine *e, const float *x, size_t n);
+double llm_sum_squares(llm_engine *e, const float *x, size_t n);
+bool llm_all_finite(llm_engine *e, const float *x, size_t n);
+
+/* ---- attention ---------------------------------------------------------------------- */
+
+/*
+ * Causal multi-head attention, the only op that mixes information across time.
+ * out (B,T,D), q k v (B,T,...) each with its own row stride (3D when they lie interleaved in one c_attn
+ * output as [q | k | v] per token; D when separate). Head h is columns h*dh .. (h+1)*dh, dh = D / n_head.
+ * scores = q.k / sqrt(dh); row_max and row_sum (B,n_head,T) are kept for the backward.
+ * Dropout (p > 0) acts on the weights, keyed by the element's index in (B,n_head,T,T_max).
+ */
+typedef struct llm_attention_shape {
+    size_t B, T, D, n_head;
+    size_t q_stride, k_stride, v_stride;   /* floats from one token to the next; batches are T * stride apart */
+    float dropout_p;
+    llm_dropout_key key;
+    uint64_t first;                        /* logical index of the first weight */
+} llm_attention_shape;
+
+void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum,
+                           const float *q, const float *k, const float *v, const llm_attention_shape *s);
+/* dq, dk, dv have the strides of q, k, v and are written (acc: added to). out is the forward's output. */
+void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool acc, const float *dout,
+                            const float *out, const float *row_max, const float *row_sum,
+                            const float *q, const float *k, const float *v, const llm_attention_shape *s);
+
+/*
+ * Key/value cache of one layer: keys transposed in panels, values row-major per head, tails zeroed.
+ * T new tokens (q,k,v rows with strides, B = 1) attend to the `past` ones stored before and to themselves;
+ * their keys and values are stored at past .. past+T. The same bits as the full forward's rows.
+ */
+typedef struct llm_kv_cache llm_kv_cache;
+llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity); /* NULL: no memory */
+void          llm_kv_cache_destroy(llm_kv_cache *c);
+size_t        llm_kv_cache_bytes(const llm_kv_cache *c);
+void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q, const float *k,
+                          const float *v, size_t T, size_t q_stride, size_t k_stride, size_t v_stride);
+
+/* ---- loss --------------------------------------------------------------------------- */
+
+/* losses (n) = -log softmax(logits)[target], 0 where target < 0; log_sum (n) = row's log-sum-exp, for the backward */
+void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, const float *logits,
+                               const int32_t *targets, size_t n, size_t vocab);
+/* dlogits (+)= scale * (softmax - onehot), 0 where target < 0; for a mean, scale = dloss / count */
+void llm_cross_entropy_backward(llm_engine *e, float *dlogits, bool acc, float scale, const float *logits,
+                                const float *log_sum, const int32_t *targets, size_t n, size_t vocab);
+/* mean of losses over the count targets >= 0, summed in index order; count 0 gives 0 */
+double llm_mean_loss(const float *losses, const int32_t *targets, size_t n, size_t *count);
+
+/*
+ * The same fused with the head: logits = x (n,d) @ w (vocab,d)^T in chunks of rows, never whole.
+ * Bit for bit the unfused result.
+ */
+void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const float *w,
+                              const int32_t *targets, size_t n, size_t d, size_t vocab);
+void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
+                               const float *x, const float *w, const float *log_sum, const int32_t *targets,
+                               size_t n, size_t d, size_t vocab);
+
+/* ---- optimizer ---------------------------------------------------------------------- */
+
+/*
+ * AdamW, Loshchilov & Hutter 2019, algorithm 2, as PyTorch has it: decoupled decay lr * weight_decay * w,
+ * bias correction by step (1 for the first). grad is multiplied by grad_scale first (clipping; 1: none).
+ */
+typedef struct llm_adamw { double lr, beta1, beta2, eps, weight_decay; uint64_t step; float grad_scale; } llm_adamw;
+void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *grad, const llm_adamw *o, size_t n);
+
+/*
+ * Rate at the i-th step of a schedule, i from 1: lr_max * i / warmup while i <= warmup, then from lr_max (at
+ * i = warmup + 1) towards min_lr at the end of `total`.
+ */
+typedef enum llm_schedule { LLM_COSINE, LLM_LINEAR, LLM_CONSTANT } llm_schedule;
+double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t total, double lr_max, double min_lr);
+
+/* ---- randomness --------------------------------------------------------------------- */
+
+/* Philox4x32-10, Salmon et al. 2011 */
+void llm_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
+double llm_uniform(uint64_t seed, uint64_t stream, uint64_t index);                    /* [0,1) */
+/* out[i] = mean + std * N(0,1), element i keyed by (seed, stream, i) */
+void llm_normal(llm_engine *e, float *out, float mean, float std, uint64_t seed, uint64_t stream, size_t n);
+/* out (n) = a permutation of 0 .. n-1, keyed by (seed, epoch) */
+void llm_permutation(int64_t *out, size_t n, uint64_t seed, uint64_t epoch);
+
+/* ---- sampling ----------------------------------------------------------------------- */
+
+typedef struct llm_sampler { double temperature; int64_t top_k; double top_p; double uniform; } llm_sampler;
+/* Repetition penalty (Keskar et al. 2019, as transformers), then presence and frequency penalties (as OpenAI's) */
+void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen,
+                  double repetition, double presence, double frequency);
+/*
+ * A token id: temperature 0 the largest logit (lowest id on ties); else softmax(logits / temperature) limited
+ * to the top_k largest (0: all), then to the smallest set with probability >= top_p (1: all), drawn by
+ * `uniform`. Ties are broken by token id. -1: no finite logit; -2: no memory.
+ */
+int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LLM_CORE_H */
