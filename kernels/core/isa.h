@@ -1,0 +1,79 @@
+/*
+ * isa.h -- the table of kernels that one instruction set fills, and the engine that holds one of them.
+ *
+ * isa_<name>.c is compiled with its ISA's flags: it defines LLM_VEC_<NAME>, includes vec.h and the kernel
+ * headers (static functions over v16), and defines the table llm_kernels_<name>. All other sources are
+ * plain C and reach vector code only through e->kernels. llm_isa_available() in engine.c is the one place
+ * that asks the machine what it can run.
+ */
+#ifndef LLM_ISA_H
+#define LLM_ISA_H
+
+#include "llm_core.h"
+#if defined(__has_include) && __has_include("math_kernels_table.h")
+#include "math_kernels_table.h"
+#else
+typedef struct llm_math_kernels { void (*none)(void); } llm_math_kernels;
+#endif
+
+/* ---- matrix products (gemm_kernels.h) ---- */
+
+/* A matrix as its rows and columns are reached: element (i,k) at p[i * row + k * column]. */
+typedef struct llm_view { const float *p; size_t row, column; } llm_view;
+
+typedef struct llm_gemm_kernels {
+    size_t mr, nr;          /* micro-tile: rows and columns of C held in registers */
+    size_t mc, kc, nc;      /* cache blocks; kc is a multiple of LLM_GEMM_KB */
+    double task_flops;      /* a task between two polls of should_stop does about this much */
+    /* floats of scratch that block_product needs for a task of that size */
+    size_t (*scratch)(size_t m, size_t n, size_t k);
+    /* C (m,n) = or += A (m,k) B (k,n), whole k, by one thread */
+    void (*product)(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
+                    float *scratch);
+    /* dst (cols,rows) = transpose of src (rows,cols) */
+    void (*transpose)(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols);
+} llm_gemm_kernels;
+
+/* ---- attention (attention_kernels.h) ---- */
+
+typedef struct llm_attention_kernels { void (*none)(void); } llm_attention_kernels;
+
+/* ---- one instruction set ---- */
+
+typedef struct llm_kernels {
+    llm_isa isa;
+    bool compiled;          /* false: built for another architecture, the rest is empty */
+    llm_gemm_kernels gemm;
+    llm_attention_kernels attention;
+    llm_math_kernels math;
+} llm_kernels;
+
+extern const llm_kernels llm_kernels_scalar, llm_kernels_neon, llm_kernels_avx2, llm_kernels_avx512;
+
+/* ---- the engine ---- */
+
+struct llm_engine {
+    const llm_kernels *kernels;
+    int threads;
+    size_t attention_chunk;
+    llm_should_stop should_stop;
+    void *stop_arg;
+    llm_status status;
+    float **scratch;        /* one buffer per thread, see llm_scratch() */
+    size_t *scratch_size;   /* their sizes in floats */
+    int scratch_count;
+};
+
+/* An op of a stopped or failed engine returns at once. */
+static inline bool llm_failed(const llm_engine *e)
+{
+    return e->status != LLM_OK;
+}
+
+/*
+ * Give every thread of the engine at least `floats` floats, 64-byte aligned, before a parallel section.
+ * false: LLM_NO_MEMORY is set. What a buffer held before is lost.
+ */
+bool llm_scratch(llm_engine *e, size_t floats);
+
+#endif /* LLM_ISA_H */
