@@ -1,0 +1,310 @@
+/*
+ * pool.c -- threads that run one job at a time and otherwise sleep.
+ *
+ * A process may fork or call from several threads of its own: a child starts with an empty pool, and a
+ * caller that finds the pool busy runs its job alone.
+ */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#include "pool.h"
+
+#include <fenv.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#define STACK_BYTES ((size_t) 1 << 20)
+#define STRAGGLER_WAIT_NS 1000000 /* between two polls of should_stop while others finish */
+
+typedef struct job {
+    llm_task fn;
+    void *arg;
+    size_t tasks;
+    atomic_size_t next;
+    atomic_bool stop;
+} job;
+
+static struct pool {
+    pthread_mutex_t busy;  /* held by the engine whose job runs */
+    pthread_mutex_t lock;  /* guards what follows */
+    pthread_cond_t work, idle;
+    int workers;           /* started */
+    job *current;          /* NULL: nothing to join */
+    uint64_t generation;   /* of current: a worker joins a job once */
+    int seats, taken;      /* workers that may join, and did */
+    int active;            /* workers inside current */
+} pool = { .busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER };
+
+static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
+static _Thread_local int thread_index; /* within the running job: 0 the caller, then the workers */
+static _Thread_local bool inside_job;
+
+/* ---- floating-point environment ---- */
+
+#if defined(__x86_64__)
+#define MXCSR_CONTROL 0xffc0u /* all but the sticky exception flags */
+#define MXCSR_WANTED 0x1f80u
+
+llm_fpenv llm_fp_enter(void)
+{
+    unsigned saved = _mm_getcsr();
+    if ((saved & MXCSR_CONTROL) != MXCSR_WANTED)
+        _mm_setcsr(MXCSR_WANTED);
+    return saved;
+}
+
+void llm_fp_leave(llm_fpenv saved)
+{
+    if (((unsigned) saved & MXCSR_CONTROL) != MXCSR_WANTED)
+        _mm_setcsr((unsigned) saved);
+}
+#elif defined(__aarch64__)
+llm_fpenv llm_fp_enter(void)
+{
+    uint64_t saved;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+    if (saved != 0)
+        __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t) 0) : "memory");
+    return saved;
+}
+
+void llm_fp_leave(llm_fpenv saved)
+{
+    if (saved != 0)
+        __asm__ volatile("msr fpcr, %0" : : "r"(saved) : "memory");
+}
+#else
+llm_fpenv llm_fp_enter(void)
+{
+    int saved = fegetround();
+    if (saved != FE_TONEAREST)
+        fesetround(FE_TONEAREST);
+    return (llm_fpenv) saved;
+}
+
+void llm_fp_leave(llm_fpenv saved)
+{
+    if ((int) saved != FE_TONEAREST)
+        fesetround((int) saved);
+}
+#endif
+
+/* ---- workers ---- */
+
+static void run_tasks(job *j)
+{
+    while (!atomic_load_explicit(&j->stop, memory_order_relaxed)) {
+        size_t task = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+        if (task >= j->tasks)
+            return;
+        j->fn(j->arg, task);
+    }
+}
+
+static void *worker(void *unused)
+{
+    uint64_t seen = 0;
+
+    (void) unused;
+    llm_fp_enter();
+    inside_job = true;
+    pthread_mutex_lock(&pool.lock);
+    for (;;) {
+        while (pool.current == NULL || pool.generation == seen || pool.taken == pool.seats)
+            pthread_cond_wait(&pool.work, &pool.lock);
+        job *j = pool.current;
+        seen = pool.generation;
+        thread_index = ++pool.taken;
+        pool.active++;
+        pthread_mutex_unlock(&pool.lock);
+        run_tasks(j);
+        pthread_mutex_lock(&pool.lock);
+        if (--pool.active == 0)
+            pthread_cond_signal(&pool.idle);
+    }
+    return NULL;
+}
+
+static void pool_init(void)
+{
+    pthread_mutex_init(&pool.busy, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.work, NULL);
+#if defined(__APPLE__)
+    pthread_cond_init(&pool.idle, NULL);
+#else
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool.idle, &attr);
+    pthread_condattr_destroy(&attr);
+#endif
+    pool.workers = 0;
+    pool.current = NULL;
+    pool.active = 0;
+}
+
+/* The child of a fork has none of the workers, and locks in whatever state they were. */
+static void pool_after_fork(void)
+{
+    pool_init();
+    thread_index = 0;
+    inside_job = false;
+}
+
+static void pool_first_use(void)
+{
+    pool_init();
+    pthread_atfork(NULL, NULL, pool_after_fork);
+}
+
+/* Start workers up to `wanted`. Fewer than that is no error: the caller does their share. */
+static void pool_grow(int wanted)
+{
+    if (pool.workers >= wanted)
+        return;
+
+    sigset_t all, before;
+    pthread_attr_t attr;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    while (pool.workers < wanted) {
+        pthread_t thread;
+        if (pthread_create(&thread, &attr, worker, NULL) != 0)
+            break;
+        pool.workers++;
+    }
+    pthread_attr_destroy(&attr);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* ---- the caller ---- */
+
+static bool poll_stop(llm_engine *e)
+{
+    if (e->status == LLM_OK && e->should_stop != NULL && e->should_stop(e->stop_arg))
+        e->status = LLM_STOPPED;
+    return e->status != LLM_OK;
+}
+
+static void run_polling(llm_engine *e, job *j)
+{
+    while (!poll_stop(e)) {
+        size_t task = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+        if (task >= j->tasks)
+            return;
+        j->fn(j->arg, task);
+    }
+    atomic_store_explicit(&j->stop, true, memory_order_relaxed);
+}
+
+static void open_job(job *j, int seats)
+{
+    pthread_mutex_lock(&pool.lock);
+    pool.current = j;
+    pool.generation++;
+    pool.seats = seats;
+    pool.taken = 0;
+    pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < seats; i++)
+        pthread_cond_signal(&pool.work);
+}
+
+static struct timespec soon(void)
+{
+    struct timespec t;
+#if defined(__APPLE__)
+    clock_gettime(CLOCK_REALTIME, &t);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    t.tv_nsec += STRAGGLER_WAIT_NS;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_nsec -= 1000000000;
+        t.tv_sec++;
+    }
+    return t;
+}
+
+/* Let nobody join any more and wait until those who did are out, so that `j` and its buffers can go. */
+static void close_job(llm_engine *e, job *j)
+{
+    pthread_mutex_lock(&pool.lock);
+    pool.current = NULL;
+    while (pool.active > 0) {
+        struct timespec until = soon();
+        if (pthread_cond_timedwait(&pool.idle, &pool.lock, &until) == 0)
+            continue;
+        pthread_mutex_unlock(&pool.lock);
+        if (poll_stop(e))
+            atomic_store_explicit(&j->stop, true, memory_order_relaxed);
+        pthread_mutex_lock(&pool.lock);
+    }
+    pthread_mutex_unlock(&pool.lock);
+}
+
+bool llm_parallel(llm_engine *e, size_t tasks, llm_task fn, void *arg)
+{
+    if (llm_failed(e))
+        return false;
+
+    job j = { .fn = fn, .arg = arg, .tasks = tasks };
+    if (inside_job) { /* within a task: the caller of that job polls */
+        run_tasks(&j);
+        return true;
+    }
+
+    llm_fpenv saved = llm_fp_enter();
+    bool shared = false;
+    inside_job = true;
+    if (e->threads > 1 && tasks > 1) {
+        pthread_once(&pool_once, pool_first_use);
+        shared = pthread_mutex_trylock(&pool.busy) == 0;
+    }
+    if (shared) {
+        int seats = tasks - 1 < (size_t) e->threads - 1 ? (int) (tasks - 1) : e->threads - 1;
+        pool_grow(seats);
+        open_job(&j, seats);
+        run_polling(e, &j);
+        close_job(e, &j);
+        pthread_mutex_unlock(&pool.busy);
+    } else
+        run_polling(e, &j);
+    inside_job = false;
+    llm_fp_leave(saved);
+    return !llm_failed(e);
+}
+
+typedef struct range_job {
+    llm_range_task fn;
+    void *arg;
+    size_t n, grain;
+} range_job;
+
+static void run_range(void *arg, size_t task)
+{
+    const range_job *r = arg;
+    size_t begin = task * r->grain;
+    r->fn(r->arg, begin, r->n - begin < r->grain ? r->n : begin + r->grain);
+}
+
+bool llm_parallel_for(llm_engine *e, size_t n, size_t grain, llm_range_task fn, void *arg)
+{
+    range_job r = { .fn = fn, .arg = arg, .n = n, .grain = grain > 0 ? grain : 1 };
+    return llm_parallel(e, n / r.grain + (n % r.grain != 0), run_range, &r);
+}
+
+float *llm_thread_scratch(const llm_engine *e)
+{
+    return e->scratch[thread_index];
+}
