@@ -1,0 +1,1 @@
+"""GPT models whose weights, training, tokenizer and text generation live inside PostgreSQL."""
