@@ -181,9 +181,10 @@ class EmbeddedServer:
             self._initialise()
             self._write_configuration(stage)
         self._check_data_directory()
-        layout.make_socket_directory(layout.socket_directory(self.home, self._account), self._account)
+        sockets = layout.socket_directory(self.home, self._account)
+        layout.make_socket_directory(sockets, self._account)
         layout.drop_stale_extensions(self.home, stage)
-        postmaster.clear_remains(self.data_directory)
+        postmaster.clear_remains(self.data_directory, sockets)
         self._prepare_log()
         self._pg_ctl("start", "-l", self.log_file, "-t", str(START_TIMEOUT_SECONDS))
 

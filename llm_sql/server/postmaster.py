@@ -56,11 +56,11 @@ def _wait_for_end(processes: list[Process], timeout_seconds: float = 10) -> None
                 time.sleep(0.005)
 
 
-def clear_remains(data_directory: Path) -> None:
+def clear_remains(data_directory: Path, socket_directory: Path) -> None:
     """Make the directory startable when no postmaster runs.
 
     Backends that outlive a killed postmaster hold its shared memory and would make the start fail; nobody can talk
-    to them any more. A pid file whose number was given to another process would make it fail too.
+    to them any more. Pid files whose number was given to another process would make it fail too.
     """
     if not (data_directory / "postmaster.pid").exists():
         return
@@ -69,4 +69,5 @@ def clear_remains(data_directory: Path) -> None:
         with contextlib.suppress(psutil.Error):
             orphan.kill()
     _wait_for_end(orphans)
-    (data_directory / "postmaster.pid").unlink(missing_ok=True)
+    for remains in (*socket_directory.glob(".s.PGSQL.*"), data_directory / "postmaster.pid"):
+        remains.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""Alembic over the migrations this package carries: the same revisions with and without a checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+VERSION_TABLE = "llm_sql_version"
+
+
+def alembic_config(url: str | None = None) -> Config:
+    """A configuration for Alembic's commands; without a URL env.py takes DATABASE_URL or the embedded server."""
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", "llm_sql:migrations")
+    if url is not None:
+        config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to a revision."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    command.downgrade(alembic_config(url), revision)
+
+
+def head() -> str:
+    """The newest revision this package knows."""
+    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def offline_script() -> str:
+    """The SQL of `alembic upgrade head --sql`."""
+    output = io.StringIO()
+    config = alembic_config("postgresql+psycopg://")
+    config.output_buffer = output
+    with contextlib.redirect_stdout(io.StringIO()):
+        command.upgrade(config, "head", sql=True)
+    return output.getvalue()

@@ -1,0 +1,244 @@
+"""A server, a provisioned template database, and cheap copies of it for every test that asks.
+
+The server is DATABASE_URL's when that is set, else an embedded one in a temporary home that lives as long as the
+test session. The template is provisioned once by `alembic upgrade head`; every other database is a clone of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pytest_postgresql.janitor import DatabaseJanitor
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from llm_sql.server import EmbeddedServer
+from llm_sql.url import normalize_url
+
+# A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
+TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "log_statement": "none"}
+
+
+class Connect(Protocol):
+    """Opens a further connection to the test's database; closed after the test."""
+
+    def __call__(self, *, user: str | None = None, autocommit: bool = True) -> psycopg.Connection[Any]: ...
+
+
+class Server:
+    """The server under test and the databases made on it."""
+
+    def __init__(self, embedded: EmbeddedServer | None, base: str) -> None:
+        self.embedded = embedded
+        self._base = base
+
+    def url(self, dbname: str = "postgres", *, user: str | None = None) -> str:
+        """A libpq connection string."""
+        parameters: dict[str, Any] = {"dbname": dbname} | ({"user": user} if user else {})
+        return make_conninfo(self._base, **parameters)
+
+    def sqlalchemy_url(self, dbname: str, *, user: str | None = None) -> str:
+        parts = conninfo_to_dict(self.url(dbname, user=user))
+        host, port = str(parts.get("host", "localhost")), str(parts.get("port", 5432))
+        password = f":{parts['password']}" if parts.get("password") else ""
+        return f"postgresql+psycopg://{parts['user']}{password}@/{dbname}?host={host}&port={port}"
+
+    def execute(self, statement: sql.Composable) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def create_database(self, template: str | None = None, *, prefix: str = "t") -> str:
+        """An empty database, or a clone of `template`; returns its name."""
+        name = f"{prefix}_{secrets.token_hex(6)}"
+        self.janitor(name, template).init()
+        return name
+
+    def drop_database(self, name: str) -> None:
+        self.janitor(name).drop()
+
+    def janitor(self, name: str, template: str | None = None) -> DatabaseJanitor:
+        parts = conninfo_to_dict(self._base)
+        return DatabaseJanitor(
+            user=str(parts["user"]),
+            host=str(parts.get("host", "localhost")),
+            port=str(parts.get("port", 5432)),
+            password=str(parts["password"]) if parts.get("password") else None,
+            dbname=name,
+            template_dbname=template,
+        )
+
+    def kill9(self) -> None:
+        """Kill all of the server's processes as a crash would."""
+        self._embedded().kill()
+
+    def restart(self) -> None:
+        """Start the server again after kill9 (or stop and start a running one)."""
+        if self._embedded().running:
+            self._embedded().stop()
+        self._embedded().start()
+
+    def _embedded(self) -> EmbeddedServer:
+        if self.embedded is None:
+            pytest.skip("DATABASE_URL's server cannot be killed by a test")
+        return self.embedded
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        url = normalize_url(given)
+        parameters = {"host": url.host or url.query.get("host"), "port": url.port or url.query.get("port")}
+        parameters |= {"user": url.username, "password": url.password, "dbname": url.database}
+        yield Server(None, make_conninfo(**{name: value for name, value in parameters.items() if value}))
+        return
+    # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
+    home = Path(tempfile.mkdtemp(prefix="llm-sql-test-", dir="/tmp"))
+    home.chmod(home.stat().st_mode | (stat.S_IXOTH if os.geteuid() == 0 else 0))
+    embedded = EmbeddedServer(home / "home", settings=TEST_SETTINGS)
+    try:
+        embedded.start()
+        yield Server(embedded, embedded.url("postgres"))
+    finally:
+        with contextlib.suppress(Exception):
+            embedded.stop()
+        embedded.release()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """The provisioned database that the others are clones of."""
+    from llm_sql.provision import upgrade
+
+    name = server.create_database(prefix="template")
+    try:
+        upgrade(server.sqlalchemy_url(name))
+        yield name
+    finally:
+        server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def module_database(server: Server, template: str) -> Iterator[str]:
+    """One database per test module, cleaned of models and data after each test that uses `conn`."""
+    name = server.create_database(template)
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture
+def fresh_database(server: Server, template: str) -> Iterator[str]:
+    """A database of the test's own."""
+    name = server.create_database(template)
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture
+def dbname(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test's database: its own when it also asks for `fresh_conn` or `fresh_database`, else the module's."""
+    if {"fresh_conn", "fresh_database"} & set(request.fixturenames):
+        yield request.getfixturevalue("fresh_database")
+        return
+    name = request.getfixturevalue("module_database")
+    yield name
+    server: Server = request.getfixturevalue("server")
+    with psycopg.connect(server.url(name), autocommit=True) as connection:
+        _clean(connection)
+
+
+def _clean(connection: psycopg.Connection[Any]) -> None:
+    """Back to the template's rows, so that no test sees another's models."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    tables = [
+        row[0]
+        for row in connection.execute(
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = 'public' AND c.relkind = 'r' AND c.relname LIKE 'llm\\_%'"
+            " AND c.relname NOT IN ('llm_sql_version', 'llm_model_config', 'llm_arch')"
+        )
+    ]
+    dirty = [
+        name
+        for name in tables
+        if connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(name))).fetchone() == (True,)
+    ]
+    if dirty:
+        connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.SQL, dirty))))
+    connection.execute("DELETE FROM public.llm_model_config WHERE model NOT LIKE 'gpt_-%' AND model <> 'microgpt'")
+
+
+@pytest.fixture
+def connect(server: Server, dbname: str) -> Iterator[Connect]:
+    """Callable: further connections to the test's database, `user=...` for another role."""
+    from llm_sql.types import register_tensor
+
+    with contextlib.ExitStack() as stack:
+
+        def open_connection(*, user: str | None = None, autocommit: bool = True) -> psycopg.Connection[Any]:
+            connection = psycopg.connect(server.url(dbname, user=user), autocommit=autocommit)
+            stack.callback(connection.close)
+            register_tensor(connection)
+            return connection
+
+        yield open_connection
+
+
+@pytest.fixture
+def conn(connect: Connect) -> psycopg.Connection[Any]:
+    """An autocommit connection to the module's database, tensors as NumPy arrays."""
+    return connect()
+
+
+@pytest.fixture
+def fresh_conn(connect: Connect) -> psycopg.Connection[Any]:
+    """As `conn`, to a database of the test's own."""
+    return connect()
+
+
+@pytest.fixture
+def db_url(server: Server, dbname: str) -> str:
+    """SQLAlchemy's URL of the test's database."""
+    return server.sqlalchemy_url(dbname)
+
+
+@pytest.fixture
+def engine(db_url: str) -> Iterator[Engine]:
+    engine = create_engine(db_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with Session(engine) as session:
+        yield session
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """A file of the shared test data, which a fresh clone may not have: the test is skipped then."""
+
+    def find(name: str) -> Path:
+        for root in (os.environ.get("LLM_SQL_TEST_DATA"), Path(__file__).parents[2] / "shared" / "data"):
+            if root and (Path(root) / name).exists():
+                return Path(root) / name
+        pytest.skip(f"test data {name} is not here")
+
+    return find
