@@ -42,6 +42,7 @@ class Server:
 
     def __init__(self, embedded: EmbeddedServer | None, base: str) -> None:
         self.embedded = embedded
+        self.seeded_models: list[str] = []
         self._base = base
 
     def url(self, dbname: str = "postgres", *, user: str | None = None) -> str:
@@ -126,6 +127,9 @@ def template(server: Server) -> Iterator[str]:
     name = server.create_database(prefix="template")
     try:
         upgrade(server.sqlalchemy_url(name))
+        with psycopg.connect(server.url(name)) as connection:
+            rows = connection.execute("SELECT model FROM public.llm_model_config").fetchall()
+        server.seeded_models = [row[0] for row in rows]
         yield name
     finally:
         server.drop_database(name)
@@ -157,10 +161,10 @@ def dbname(request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     server: Server = request.getfixturevalue("server")
     with psycopg.connect(server.url(name), autocommit=True) as connection:
-        _clean(connection)
+        _clean(connection, server.seeded_models)
 
 
-def _clean(connection: psycopg.Connection[Any]) -> None:
+def _clean(connection: psycopg.Connection[Any], seeded_models: list[str]) -> None:
     """Back to the template's rows, so that no test sees another's models."""
     connection.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -181,7 +185,7 @@ def _clean(connection: psycopg.Connection[Any]) -> None:
     ]
     if dirty:
         connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.SQL, dirty))))
-    connection.execute("DELETE FROM public.llm_model_config WHERE model NOT LIKE 'gpt_-%' AND model <> 'microgpt'")
+    connection.execute("DELETE FROM public.llm_model_config WHERE model <> ALL (%s)", (seeded_models,))
 
 
 @pytest.fixture
