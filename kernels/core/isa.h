@@ -23,13 +23,14 @@ typedef struct llm_view { const float *p; size_t row, column; } llm_view;
 
 typedef struct llm_gemm_kernels {
     size_t mr, nr;          /* micro-tile: rows and columns of C held in registers */
-    size_t mc, kc, nc;      /* cache blocks; kc is a multiple of LLM_GEMM_KB */
     double task_flops;      /* a task between two polls of should_stop does about this much */
-    /* floats of scratch that block_product needs for a task of that size */
+    /* floats of scratch that product() needs for a task of that size */
     size_t (*scratch)(size_t m, size_t n, size_t k);
     /* C (m,n) = or += A (m,k) B (k,n), whole k, by one thread */
     void (*product)(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
                     float *scratch);
+    /* c (m,n) += row (n), to every row */
+    void (*add_row)(float *c, size_t ldc, const float *row, size_t m, size_t n);
     /* dst (cols,rows) = transpose of src (rows,cols) */
     void (*transpose)(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols);
 } llm_gemm_kernels;

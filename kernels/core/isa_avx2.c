@@ -1,0 +1,19 @@
+/* isa_avx2.c -- the kernels on AVX2 and FMA. */
+#include "isa.h"
+
+#if defined(__x86_64__)
+#define LLM_VEC_AVX2
+#include "gemm_kernels.h"
+#include "attention_kernels.h"
+#include "math_kernels.h"
+
+const llm_kernels llm_kernels_avx2 = {
+    .isa = LLM_ISA_AVX2,
+    .compiled = true,
+    .gemm = GEMM_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .math = MATH_KERNELS,
+};
+#else
+const llm_kernels llm_kernels_avx2 = { .isa = LLM_ISA_AVX2, .compiled = false };
+#endif

@@ -1,0 +1,19 @@
+/* isa_avx512.c -- the kernels on AVX-512 F, DQ, BW, VL. */
+#include "isa.h"
+
+#if defined(__x86_64__)
+#define LLM_VEC_AVX512
+#include "gemm_kernels.h"
+#include "attention_kernels.h"
+#include "math_kernels.h"
+
+const llm_kernels llm_kernels_avx512 = {
+    .isa = LLM_ISA_AVX512,
+    .compiled = true,
+    .gemm = GEMM_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .math = MATH_KERNELS,
+};
+#else
+const llm_kernels llm_kernels_avx512 = { .isa = LLM_ISA_AVX512, .compiled = false };
+#endif

@@ -1,0 +1,19 @@
+/* isa_neon.c -- the kernels on AArch64's Advanced SIMD. */
+#include "isa.h"
+
+#if defined(__aarch64__)
+#define LLM_VEC_NEON
+#include "gemm_kernels.h"
+#include "attention_kernels.h"
+#include "math_kernels.h"
+
+const llm_kernels llm_kernels_neon = {
+    .isa = LLM_ISA_NEON,
+    .compiled = true,
+    .gemm = GEMM_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .math = MATH_KERNELS,
+};
+#else
+const llm_kernels llm_kernels_neon = { .isa = LLM_ISA_NEON, .compiled = false };
+#endif

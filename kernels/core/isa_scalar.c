@@ -1,0 +1,15 @@
+/* isa_scalar.c -- the kernels on plain C, every machine. */
+#include "isa.h"
+
+#define LLM_VEC_SCALAR
+#include "gemm_kernels.h"
+#include "attention_kernels.h"
+#include "math_kernels.h"
+
+const llm_kernels llm_kernels_scalar = {
+    .isa = LLM_ISA_SCALAR,
+    .compiled = true,
+    .gemm = GEMM_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .math = MATH_KERNELS,
+};
