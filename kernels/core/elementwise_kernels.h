@@ -1,0 +1,209 @@
+/* elementwise_kernels.h -- kernels whose element i depends on element i of their inputs alone. */
+#ifndef LLM_ELEMENTWISE_KERNELS_H
+#define LLM_ELEMENTWISE_KERNELS_H
+
+#include <float.h>
+
+/* ---- arithmetic ------------------------------------------------------------------------ */
+
+#define BINARY_KERNEL(name, op)                                                                              \
+    static void name(float *out, const float *a, const float *b, size_t n)                                   \
+    {                                                                                                        \
+        for (size_t i = 0; i < n; i += V16_LANES) {                                                          \
+            size_t lanes = lanes_of(n - i);                                                                  \
+                                                                                                             \
+            store_lanes(out + i, op(load_lanes(a + i, lanes), load_lanes(b + i, lanes)), lanes);             \
+        }                                                                                                    \
+    }
+
+BINARY_KERNEL(kernel_add, v16_add)
+BINARY_KERNEL(kernel_sub, v16_sub)
+BINARY_KERNEL(kernel_mul, v16_mul)
+BINARY_KERNEL(kernel_div, v16_div)
+
+#undef BINARY_KERNEL
+
+static void kernel_fill(float *out, float value, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES)
+        store_lanes(out + i, v16_set1(value), lanes_of(n - i));
+}
+
+static void kernel_copy(float *out, const float *x, bool acc, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        put_lanes(out + i, acc, load_lanes(x + i, lanes), lanes);
+    }
+}
+
+static void kernel_neg(float *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        store_lanes(out + i, v16_neg(load_lanes(x + i, lanes)), lanes);
+    }
+}
+
+static void kernel_scale(float *out, const float *x, float s, bool acc, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 a = load_lanes(x + i, lanes);
+
+        store_lanes(out + i, acc ? v16_fma(v16_set1(s), a, load_lanes(out + i, lanes)) : v16_mul(v16_set1(s), a),
+                    lanes);
+    }
+}
+
+static void kernel_mul_acc(float *out, const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 sum = v16_fma(load_lanes(a + i, lanes), load_lanes(b + i, lanes), load_lanes(out + i, lanes));
+
+        store_lanes(out + i, sum, lanes);
+    }
+}
+
+/* x - x is 0 for finite x and NaN otherwise, and NaN stays in the sum. */
+static bool kernel_all_finite(const float *x, size_t n)
+{
+    v16 sum = v16_zero();
+
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        v16 a = load_lanes(x + i, lanes_of(n - i));
+
+        sum = v16_add(sum, v16_sub(a, a));
+    }
+    return m16_all(v16_eq(sum, sum));
+}
+
+/* ---- activations ----------------------------------------------------------------------- */
+
+/*
+ * GELU by 0.5 (1 + tanh(u)) = sigmoid(2u), which keeps its relative accuracy where tanh is near -1.
+ * 2u = x (GELU_1 + GELU_3 x^2): GELU_1 = 2 sqrt(2/pi), GELU_3 = 0.044715 GELU_1.
+ * Beyond GELU_FLAT, exp(-|2u|) is 0, and x is clamped to it wherever infinity would meet that 0.
+ */
+#define GELU_1 0x1.988454p+0f
+#define GELU_3 0x1.2444f2p-4f
+#define GELU_FLAT 16.0f
+
+/* exp(-|2u|), in (0, 1] */
+LLM_INLINE v16 gelu_exp(v16 x)
+{
+    v16 slope = v16_fma(v16_mul(x, x), v16_set1(GELU_3), v16_set1(GELU_1));
+
+    return v16_exp(v16_neg(v16_abs(v16_mul(x, slope))));
+}
+
+LLM_INLINE v16 gelu(v16 x)
+{
+    v16 t = gelu_exp(x), one = v16_set1(1.0f);
+    v16 numerator = v16_select(v16_lt(x, v16_zero()), t, one);
+
+    return v16_mul(v16_max(v16_set1(-GELU_FLAT), x), v16_div(numerator, v16_add(one, t)));
+}
+
+/* sigmoid(2u) + x sigmoid(2u) (1 - sigmoid(2u)) d(2u)/dx */
+LLM_INLINE v16 gelu_derivative(v16 x)
+{
+    v16 t = gelu_exp(x), one = v16_set1(1.0f);
+    v16 inverse = v16_div(one, v16_add(one, t));
+    v16 other = v16_mul(t, inverse);
+    v16 sigmoid = v16_select(v16_lt(x, v16_zero()), other, inverse);
+    v16 near = v16_min(v16_set1(GELU_FLAT), v16_max(v16_set1(-GELU_FLAT), x));
+    v16 slope = v16_fma(v16_mul(near, near), v16_set1(3.0f * GELU_3), v16_set1(GELU_1));
+
+    return v16_fma(v16_mul(v16_mul(near, other), inverse), slope, sigmoid);
+}
+
+static void kernel_gelu_forward(float *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        store_lanes(out + i, gelu(load_lanes(x + i, lanes)), lanes);
+    }
+}
+
+static void kernel_gelu_backward(float *dx, bool acc, const float *dout, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 d = gelu_derivative(load_lanes(x + i, lanes));
+
+        put_lanes(dx + i, acc, v16_mul(load_lanes(dout + i, lanes), d), lanes);
+    }
+}
+
+static void kernel_relu_forward(float *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        store_lanes(out + i, v16_max(v16_zero(), load_lanes(x + i, lanes)), lanes); /* NaN passes */
+    }
+}
+
+static void kernel_relu_backward(float *dx, bool acc, const float *dout, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        m16 active = v16_gt(load_lanes(x + i, lanes), v16_zero());
+
+        put_lanes(dx + i, acc, v16_select(active, load_lanes(dout + i, lanes), v16_zero()), lanes);
+    }
+}
+
+/* ---- dropout --------------------------------------------------------------------------- */
+
+/* out (+)= keep ? scale * x : 0 for the elements of one call of dropout_keep_bits */
+LLM_INLINE void dropout_apply(float *out, bool acc, const float *x, float scale, uint64_t keep, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 scaled = v16_mul(load_lanes(x + i, lanes), v16_set1(scale));
+
+        put_lanes(out + i, acc, v16_select(m16_of_bits((uint32_t)(keep >> i)), scaled, v16_zero()), lanes);
+    }
+}
+
+/* Logical elements first .. first + n - 1; out may be x. Attention applies it to rows of weights. */
+static void kernel_dropout(float *out, bool acc, const float *x, float scale, uint32_t threshold,
+                           const llm_dropout_key *key, uint64_t first, size_t n)
+{
+    size_t run = dropout_run(first);
+
+    for (size_t i = 0; i < n; i += run)
+        dropout_apply(out + i, acc, x + i, scale, dropout_keep_bits(key, first + i, threshold),
+                      n - i < run ? n - i : run);
+}
+
+/* ---- AdamW ----------------------------------------------------------------------------- */
+
+static void kernel_adamw(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n)
+{
+    const v16 beta1_rest = v16_set1(o->beta1_rest), beta2 = v16_set1(o->beta2);
+    const v16 beta2_rest = v16_set1(o->beta2_rest), step_size = v16_set1(o->step_size);
+
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 g = v16_mul(load_lanes(grad + i, lanes), v16_set1(o->grad_scale));
+        v16 decayed = v16_mul(load_lanes(w + i, lanes), v16_set1(o->decay));
+        v16 m_old = load_lanes(m + i, lanes), v_old = load_lanes(v + i, lanes);
+        v16 m_new = v16_fma(beta1_rest, v16_sub(g, m_old), m_old);
+        v16 v_new = v16_fma(v16_mul(beta2_rest, g), g, v16_mul(beta2, v_old));
+        v16 root = v16_div(v16_sqrt(v_new), v16_set1(o->v_correction));
+        v16 update = v16_div(m_new, v16_add(root, v16_set1(o->eps)));
+
+        store_lanes(m + i, m_new, lanes);
+        store_lanes(v + i, v_new, lanes);
+        store_lanes(w + i, v16_fnma(step_size, update, decayed), lanes);
+    }
+}
+
+#endif /* LLM_ELEMENTWISE_KERNELS_H */

@@ -1,0 +1,156 @@
+/*
+ * loss.c -- cross-entropy, alone and fused with the language model's head, where the logits exist only a chunk
+ * of rows at a time.
+ */
+#include "numerics.h"
+#include "pool.h"
+#include "scalar_math.h"
+
+#include <stdlib.h>
+
+#define ROW_GRAIN 8192                             /* elements of whole rows in one hand-off */
+#define LOGITS_SCRATCH_FLOATS ((size_t)16 << 20)   /* 64 MB of logits at a time, if LLM_GEMM_KB rows fit */
+
+typedef struct loss_job {
+    const llm_math_kernels *math;
+    float *losses, *log_sum_out, *dlogits;
+    bool acc;
+    float scale;
+    const float *logits, *log_sum;
+    const int32_t *targets;
+    size_t vocab;
+} loss_job;
+
+static size_t rows_per_task(size_t vocab)
+{
+    return vocab < ROW_GRAIN ? ROW_GRAIN / (vocab + 1) + 1 : 1;
+}
+
+static void forward_range(void *arg, size_t begin, size_t end)
+{
+    const loss_job *j = arg;
+
+    for (size_t i = begin; i < end; i++) {
+        const float *row = j->logits + i * j->vocab;
+        float max, sum;
+        double log_sum;
+
+        j->math->max_and_exp_sum(&max, &sum, row, j->vocab);
+        log_sum = max + llm_log(sum);
+        j->log_sum_out[i] = (float)log_sum;
+        j->losses[i] = j->targets[i] < 0 ? 0.0f : (float)(log_sum - row[j->targets[i]]);
+    }
+}
+
+void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, const float *logits,
+                               const int32_t *targets, size_t n, size_t vocab)
+{
+    loss_job job = {.math = &e->kernels->math, .losses = losses, .log_sum_out = log_sum, .logits = logits,
+                    .targets = targets, .vocab = vocab};
+
+    llm_parallel_for(e, n, rows_per_task(vocab), forward_range, &job);
+}
+
+static void backward_range(void *arg, size_t begin, size_t end)
+{
+    const loss_job *j = arg;
+
+    for (size_t i = begin; i < end; i++) {
+        float *row = j->dlogits + i * j->vocab;
+
+        if (j->targets[i] >= 0)
+            j->math->cross_entropy_backward(row, j->acc, j->scale, j->logits + i * j->vocab, j->log_sum[i],
+                                            (size_t)j->targets[i], j->vocab);
+        else if (!j->acc)
+            j->math->fill(row, 0.0f, j->vocab);
+    }
+}
+
+void llm_cross_entropy_backward(llm_engine *e, float *dlogits, bool acc, float scale, const float *logits,
+                                const float *log_sum, const int32_t *targets, size_t n, size_t vocab)
+{
+    loss_job job = {.math = &e->kernels->math, .dlogits = dlogits, .acc = acc, .scale = scale, .logits = logits,
+                    .log_sum = log_sum, .targets = targets, .vocab = vocab};
+
+    llm_parallel_for(e, n, rows_per_task(vocab), backward_range, &job);
+}
+
+double llm_mean_loss(const float *losses, const int32_t *targets, size_t n, size_t *count)
+{
+    double sum = 0;
+    size_t counted = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (targets[i] >= 0) {
+            sum += losses[i];
+            counted++;
+        }
+    if (count != NULL)
+        *count = counted;
+    return counted > 0 ? sum / (double)counted : 0.0;
+}
+
+/* ---- fused with the head --------------------------------------------------------------- */
+
+/* Rows in a chunk: whole numeric blocks of the product over rows (dw), so that chunks leave its bits alone */
+static size_t chunk_rows(size_t n, size_t vocab)
+{
+    size_t blocks = LOGITS_SCRATCH_FLOATS / (vocab * LLM_GEMM_KB);
+    size_t rows = blocks > 0 ? blocks * LLM_GEMM_KB : LLM_GEMM_KB;
+
+    return rows < n ? rows : n;
+}
+
+static float *logits_scratch(llm_engine *e, size_t n, size_t vocab)
+{
+    float *logits;
+
+    if (n == 0 || llm_failed(e))
+        return NULL;
+    logits = malloc(chunk_rows(n, vocab) * vocab * sizeof *logits);
+    if (logits == NULL)
+        e->status = LLM_NO_MEMORY;
+    return logits;
+}
+
+void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const float *w,
+                              const int32_t *targets, size_t n, size_t d, size_t vocab)
+{
+    size_t step = chunk_rows(n, vocab);
+    float *logits = logits_scratch(e, n, vocab);
+
+    if (logits == NULL)
+        return;
+    for (size_t i = 0; i < n && !llm_failed(e); i += step) {
+        size_t rows = n - i < step ? n - i : step;
+
+        llm_gemm(e, logits, x + i * d, w, rows, vocab, d, vocab, d, d, false, true, false);
+        llm_cross_entropy_forward(e, losses + i, log_sum + i, logits, targets + i, rows, vocab);
+    }
+    free(logits);
+}
+
+void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
+                               const float *x, const float *w, const float *log_sum, const int32_t *targets,
+                               size_t n, size_t d, size_t vocab)
+{
+    size_t step = chunk_rows(n, vocab);
+    float *logits = logits_scratch(e, n, vocab);
+
+    if (n == 0 && dw != NULL && !acc_w)
+        llm_fill(e, dw, 0.0f, vocab * d);
+    if (logits == NULL)
+        return;
+    for (size_t i = 0; i < n && !llm_failed(e); i += step) {
+        size_t rows = n - i < step ? n - i : step;
+
+        llm_gemm(e, logits, x + i * d, w, rows, vocab, d, vocab, d, d, false, true, false);
+        /* each element is read before it is written, so the gradient takes the logits' place */
+        llm_cross_entropy_backward(e, logits, false, scale, logits, log_sum + i, targets + i, rows, vocab);
+        if (dx != NULL)
+            llm_gemm(e, dx + i * d, logits, w, rows, d, vocab, d, vocab, d, false, false, acc_x);
+        if (dw != NULL)
+            llm_gemm(e, dw, logits, x + i * d, vocab, d, rows, d, vocab, d, true, false, acc_w || i > 0);
+    }
+    free(logits);
+}

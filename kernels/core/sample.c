@@ -1,0 +1,206 @@
+/*
+ * sample.c -- from logits to a token: penalties for tokens seen, temperature, top-k, top-p, the draw.
+ * Linear in the vocabulary: the candidates are ordered by radix sort.
+ */
+#include "llm_core.h"
+#include "scalar_math.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PENALTY_WINDOW 16384 /* token ids counted at a time, on the stack */
+
+static bool is_finite(float x)
+{
+    return x - x == 0;
+}
+
+/* ---- penalties ------------------------------------------------------------------------- */
+
+static float penalized(float logit, uint32_t count, double repetition, double presence, double frequency)
+{
+    double x = logit;
+
+    x = x > 0 ? x / repetition : x * repetition;
+    return (float)(x - presence - frequency * count);
+}
+
+void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen, double repetition,
+                  double presence, double frequency)
+{
+    uint32_t count[PENALTY_WINDOW];
+
+    if (repetition == 1.0 && presence == 0.0 && frequency == 0.0)
+        return;
+    for (size_t base = 0; base < vocab; base += PENALTY_WINDOW) {
+        memset(count, 0, sizeof count);
+        for (size_t i = 0; i < n_seen; i++)
+            if ((size_t)seen[i] - base < PENALTY_WINDOW)
+                count[(size_t)seen[i] - base]++;
+        for (size_t i = 0; i < n_seen; i++) {
+            size_t slot = (size_t)seen[i] - base;
+
+            if (slot < PENALTY_WINDOW && count[slot] > 0) {
+                logits[seen[i]] = penalized(logits[seen[i]], count[slot], repetition, presence, frequency);
+                count[slot] = 0; /* each token once */
+            }
+        }
+    }
+}
+
+/* ---- candidates ------------------------------------------------------------------------ */
+
+typedef struct candidate {
+    uint32_t rank; /* ascending as logits descend */
+    uint32_t id;
+} candidate;
+
+#define DIGIT_BITS 11
+#define DIGITS 3 /* 33 bits cover a rank */
+#define DIGIT_VALUES (1u << DIGIT_BITS)
+
+static uint32_t digit_of(uint32_t rank, int digit)
+{
+    return rank >> (digit * DIGIT_BITS) & (DIGIT_VALUES - 1);
+}
+
+/* Order-preserving map from finite floats to integers, reversed; -0 ranks as +0 */
+static uint32_t rank_of(float logit)
+{
+    uint32_t bits;
+
+    logit += 0.0f;
+    memcpy(&bits, &logit, sizeof bits);
+    return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+}
+
+/* Stable least-significant-digit radix sort: ids stay ascending within a rank. Returns where the result is. */
+static candidate *sort_by_rank(candidate *from, candidate *to, size_t n)
+{
+    for (int digit = 0; digit < DIGITS; digit++) {
+        size_t start[DIGIT_VALUES] = {0};
+        size_t position = 0;
+        candidate *swap = from;
+
+        for (size_t i = 0; i < n; i++)
+            start[digit_of(from[i].rank, digit)]++;
+        for (uint32_t value = 0; value < DIGIT_VALUES; value++) {
+            size_t count = start[value];
+
+            start[value] = position;
+            position += count;
+        }
+        for (size_t i = 0; i < n; i++)
+            to[start[digit_of(from[i].rank, digit)]++] = from[i];
+        from = to;
+        to = swap;
+    }
+    return from;
+}
+
+/* The k-th smallest rank, k from 1, digit by digit from the top; *before counts the smaller ones. */
+static uint32_t select_rank(const candidate *c, size_t n, size_t k, size_t *before)
+{
+    uint32_t prefix = 0, known = 0;
+
+    *before = 0;
+    for (int digit = DIGITS - 1; digit >= 0; digit--) {
+        size_t count[DIGIT_VALUES] = {0};
+        uint32_t value = 0;
+
+        for (size_t i = 0; i < n; i++)
+            if ((c[i].rank & known) == prefix)
+                count[digit_of(c[i].rank, digit)]++;
+        for (; *before + count[value] < k; value++)
+            *before += count[value];
+        prefix |= value << (digit * DIGIT_BITS);
+        known |= (DIGIT_VALUES - 1) << (digit * DIGIT_BITS);
+    }
+    return prefix;
+}
+
+/* Keeps the k candidates of smallest rank, lowest ids first among equals, in place and in order of id. */
+static void keep_smallest(candidate *c, size_t n, size_t k)
+{
+    size_t before, kept = 0, ties;
+    uint32_t last = select_rank(c, n, k, &before);
+
+    ties = k - before;
+    for (size_t i = 0; i < n; i++) {
+        if (c[i].rank > last || (c[i].rank == last && ties == 0))
+            continue;
+        if (c[i].rank == last)
+            ties--;
+        c[kept++] = c[i];
+    }
+}
+
+/* ---- the draw -------------------------------------------------------------------------- */
+
+static int64_t largest(const float *logits, size_t vocab)
+{
+    int64_t best = -1;
+
+    for (size_t i = 0; i < vocab; i++)
+        if (is_finite(logits[i]) && (best < 0 || logits[i] > logits[best]))
+            best = (int64_t)i;
+    return best;
+}
+
+/* Candidates in descending order of probability; weight (n) is scratch. */
+static int64_t draw(const candidate *c, size_t n, double *weight, const float *logits, const llm_sampler *s)
+{
+    double total = 0, kept_total = 0, cumulative = 0;
+    double top = logits[c[0].id];
+    size_t kept = n;
+
+    for (size_t i = 0; i < n; i++) {
+        weight[i] = llm_exp((logits[c[i].id] - top) / s->temperature);
+        total += weight[i];
+    }
+    kept_total = total;
+    if (s->top_p < 1.0) {
+        kept_total = weight[0];
+        for (kept = 1; kept < n && kept_total < s->top_p * total; kept++)
+            kept_total += weight[kept];
+    }
+    for (size_t i = 0; i + 1 < kept; i++) {
+        cumulative += weight[i];
+        if (s->uniform * kept_total < cumulative)
+            return c[i].id;
+    }
+    /* rounding may leave the last sum short of the total: the last token of any weight */
+    while (kept > 1 && weight[kept - 1] == 0)
+        kept--;
+    return c[kept - 1].id;
+}
+
+int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
+{
+    candidate *c, *sorted;
+    double *weight;
+    size_t n = 0;
+    int64_t id;
+
+    if (!(s->temperature > 0))
+        return largest(logits, vocab);
+    c = malloc((vocab + 1) * (2 * sizeof *c + sizeof *weight));
+    if (c == NULL)
+        return -2;
+    weight = (double *)(c + 2 * (vocab + 1));
+    for (size_t i = 0; i < vocab; i++)
+        if (is_finite(logits[i]))
+            c[n++] = (candidate){rank_of(logits[i]), (uint32_t)i};
+    if (n == 0) {
+        free(c);
+        return -1;
+    }
+    if (s->top_k > 0 && (uint64_t)s->top_k < n) {
+        keep_smallest(c, n, (size_t)s->top_k);
+        n = (size_t)s->top_k;
+    }
+    sorted = sort_by_rank(c, c + vocab + 1, n);
+    id = draw(sorted, n, weight, logits, s);
+    free(c);
+    return id;
+}

@@ -1,0 +1,19 @@
+/* schedule.c -- learning rates by step: linear warm-up, then cosine, linear or no decay. */
+#include "llm_core.h"
+#include "scalar_math.h"
+
+double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t total, double lr_max, double min_lr)
+{
+    double progress, cosine, sine;
+
+    if (i <= warmup)
+        return lr_max * (double)i / (double)warmup;
+    if (kind == LLM_CONSTANT)
+        return lr_max;
+    /* 0 at the first step after warm-up; 1 only past the last one, where the rate stays at min_lr */
+    progress = i > total ? 1.0 : (double)(i - warmup - 1) / (double)(total - warmup);
+    if (kind == LLM_LINEAR)
+        return lr_max + (min_lr - lr_max) * progress;
+    llm_cos_sin_turn(&cosine, &sine, 0.5 * progress); /* Loshchilov & Hutter 2017, SGDR, eq. 5 */
+    return min_lr + 0.5 * (lr_max - min_lr) * (1.0 + cosine);
+}
