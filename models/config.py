@@ -1,0 +1,62 @@
+"""llm_arch and llm_model_config: which architectures there are, and the shape of every model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .base import Base
+
+
+class Arch(Base):
+    """An architecture: the SQL functions that compute it and that list its parameters.
+
+    A user registers one by a row here. Both functions are called with the rights of whoever trains or generates.
+    """
+
+    __tablename__ = "llm_arch"
+    __table_args__ = ({"comment": "architectures and the SQL functions that compute them"},)
+
+    arch: Mapped[str] = mapped_column(primary_key=True)
+    forward: Mapped[str] = mapped_column(
+        comment="forward(model, tokens, training, targets, dropout_p, last_only) returns the logits or the loss"
+    )
+    parameters: Mapped[str] = mapped_column(
+        comment="parameters(model) returns name, shape and initialisation of every tensor"
+    )
+    description: Mapped[str | None]
+
+
+class ModelConfig(Base):
+    """The shape of a model. The first seven columns are enough to declare a GPT-2."""
+
+    __tablename__ = "llm_model_config"
+    __table_args__ = (
+        CheckConstraint("model <> ''", name="model"),
+        CheckConstraint("n_layer > 0", name="n_layer"),
+        CheckConstraint("n_head > 0", name="n_head"),
+        CheckConstraint("d_model > 0", name="d_model"),
+        CheckConstraint("n_positions > 0", name="n_positions"),
+        CheckConstraint("vocab > 0", name="vocab"),
+        CheckConstraint("d_ff > 0", name="d_ff"),
+        CheckConstraint("layer_norm_eps > 0", name="layer_norm_eps"),
+        # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head refuses.
+        CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
+        {"comment": "the shape of every model"},
+    )
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    arch: Mapped[str] = mapped_column(ForeignKey(Arch.arch), server_default=text("'gpt2'"))
+    n_layer: Mapped[int]
+    n_head: Mapped[int]
+    d_model: Mapped[int]
+    n_positions: Mapped[int] = mapped_column(comment="longest context in tokens")
+    vocab: Mapped[int] = mapped_column(comment="number of token ids")
+    d_ff: Mapped[int | None] = mapped_column(comment="width of the MLP; NULL: 4 * d_model")
+    layer_norm_eps: Mapped[float] = mapped_column(server_default=text("1e-5"))
+    tied: Mapped[bool] = mapped_column(
+        server_default=text("true"), comment="the output head is the token embedding"
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

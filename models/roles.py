@@ -1,0 +1,65 @@
+"""Roles and grants: llm_reader selects, generates and evaluates; llm_trainer also writes what training writes.
+
+Every function runs with its caller's rights, so the rights on relations decide; nobody else, PUBLIC included, may
+read anything. Roles belong to the whole cluster and may be missing where provisioning lacked CREATEROLE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .base import metadata
+from .objects import declared_objects
+
+READER = "llm_reader"
+TRAINER = "llm_trainer"
+ROLES = (READER, TRAINER)
+PUBLIC = "PUBLIC"
+
+_WRITE = ("INSERT", "UPDATE", "DELETE")
+# A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator perhaps:
+# registering one is the owner's business.
+_OWNER_WRITES = {"llm_arch"}
+# Session state, not data: whoever may call the ops may record them.
+_SESSION_STATE = {"llm_autograd_mode"}
+
+
+@dataclass(frozen=True, order=True)
+class Grant:
+    """Privileges on one object for one role; `kind` and `target` are what GRANT takes after ON."""
+
+    role: str
+    kind: str
+    target: str
+    privileges: tuple[str, ...]
+
+    @property
+    def grant(self) -> str:
+        return f"GRANT {', '.join(self.privileges)} ON {self.kind} {self.target} TO {self.role}"
+
+    @property
+    def revoke(self) -> str:
+        return f"REVOKE {', '.join(self.privileges)} ON {self.kind} {self.target} FROM {self.role}"
+
+
+def relation_names() -> tuple[str, ...]:
+    """Tables and views, by name."""
+    views = (o.name for o in declared_objects() if o.kind == "VIEW")
+    return tuple(sorted([*metadata.tables, *views]))
+
+
+def declared_grants() -> tuple[Grant, ...]:
+    """Every privilege that somebody other than the owner has. Tables and views give PUBLIC none but those here."""
+    tables = set(metadata.tables)
+    grants = []
+    for name in relation_names():
+        writes = _WRITE if name in tables - _OWNER_WRITES else ()
+        if name in _SESSION_STATE:
+            grants += [Grant(role, "TABLE", f"public.{name}", ("SELECT", *_WRITE)) for role in (*ROLES, PUBLIC)]
+        else:
+            grants.append(Grant(READER, "TABLE", f"public.{name}", ("SELECT",)))
+            grants.append(Grant(TRAINER, "TABLE", f"public.{name}", ("SELECT", *writes)))
+    for role in ROLES:
+        grants.append(Grant(role, "SEQUENCE", "public.llm_pass_seq", ("USAGE",)))
+        grants += [Grant(role, o.kind, o.identity, ("EXECUTE",)) for o in declared_objects() if o.is_routine]
+    return tuple(sorted(grants))

@@ -1,0 +1,55 @@
+"""Seed rows: the built-in architectures and the shapes of published models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_GPT2_VOCAB = 50257
+
+ARCHITECTURES: list[dict[str, Any]] = [
+    {
+        "arch": arch,
+        "forward": f"public.llm_forward_{arch}",
+        "parameters": f"public.llm_parameters_{arch}",
+        "description": description,
+    }
+    for arch, description in (
+        ("gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)"),
+        ("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
+        ("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
+    )
+]
+
+
+def _model(
+    model: str, arch: str, n_layer: int, n_head: int, d_model: int, n_positions: int, vocab: int = _GPT2_VOCAB
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "arch": arch,
+        "n_layer": n_layer,
+        "n_head": n_head,
+        "d_model": d_model,
+        "n_positions": n_positions,
+        "vocab": vocab,
+        "tied": arch != "microgpt",
+    }
+
+
+MODELS: list[dict[str, Any]] = [
+    _model("gpt2-small", "gpt2", 12, 12, 768, 1024),
+    _model("gpt2-medium", "gpt2", 24, 16, 1024, 1024),
+    _model("gpt2-large", "gpt2", 36, 20, 1280, 1024),
+    _model("gpt2-xl", "gpt2", 48, 25, 1600, 1024),
+    _model("gpt3-125m", "gpt3", 12, 12, 768, 2048),
+    _model("gpt3-350m", "gpt3", 24, 16, 1024, 2048),
+    _model("gpt3-760m", "gpt3", 24, 16, 1536, 2048),
+    # The paper prints 24 heads of 128, which is not 2048; 16 are.
+    _model("gpt3-1.3b", "gpt3", 24, 16, 2048, 2048),
+    _model("gpt3-2.7b", "gpt3", 32, 32, 2560, 2048),
+    _model("gpt3-6.7b", "gpt3", 32, 32, 4096, 2048),
+    # The paper prints d_model 5140, which 40 heads do not divide.
+    _model("gpt3-13b", "gpt3", 40, 40, 5120, 2048),
+    _model("gpt3-175b", "gpt3", 96, 96, 12288, 2048),
+    _model("microgpt", "microgpt", 1, 4, 16, 16, vocab=27),
+]

@@ -1,0 +1,43 @@
+"""llm_bpe_vocab and llm_bpe_merges: the tokenizer of every model."""
+
+from __future__ import annotations
+
+import builtins
+
+from sqlalchemy import CheckConstraint, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .base import Base
+
+
+class BpeToken(Base):
+    """A token. Special tokens (`<|endoftext|>`, `<|bos|>`) have no bytes of their own."""
+
+    __tablename__ = "llm_bpe_vocab"
+    __table_args__ = (
+        CheckConstraint("token_id >= 0", name="token_id"),
+        Index(None, "model", "token", unique=True),
+        {"comment": "tokens of every model"},
+    )
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    token_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str] = mapped_column(comment="in GPT-2's byte-level alphabet, or the character itself")
+    bytes: Mapped[builtins.bytes] = mapped_column(comment="what the token stands for in the text")
+    score: Mapped[float | None]
+
+
+class BpeMerge(Base):
+    """A merge rule of byte pair encoding; lower ranks merge first."""
+
+    __tablename__ = "llm_bpe_merges"
+    __table_args__ = (
+        CheckConstraint("rank >= 0", name="rank"),
+        {"comment": "merge rules of byte pair encoding"},
+    )
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    left_token: Mapped[str]
+    right_token: Mapped[str]
+    pair: Mapped[str] = mapped_column(comment="the rule as merges.txt writes it: left, a blank, right")

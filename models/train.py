@@ -1,0 +1,78 @@
+"""llm_train_run, llm_train_log and llm_clip: what was trained, step by step, with enough to repeat it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .base import Base
+
+
+class TrainRun(Base):
+    """One call of llm_train, llm_train_loop or llm_train_step."""
+
+    __tablename__ = "llm_train_run"
+    __table_args__ = (
+        CheckConstraint("status IN ('running', 'done', 'failed', 'interrupted')", name="status"),
+        Index(None, "model"),
+        {"comment": "training runs"},
+    )
+
+    run_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    model: Mapped[str]
+    hyperparameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    first_step: Mapped[int | None] = mapped_column(BigInteger)
+    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(server_default=text("'running'"))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    numerics_version: Mapped[int | None] = mapped_column(comment="rules of arithmetic the run was made under")
+
+
+class TrainLog(Base):
+    """One optimizer step. Loading a checkpoint or re-initialising supersedes the later steps of a model."""
+
+    __tablename__ = "llm_train_log"
+    __table_args__ = (
+        UniqueConstraint("tape_id"),
+        Index(
+            "uq_llm_train_log_model_step",
+            "model",
+            "step",
+            unique=True,
+            postgresql_where=text("NOT superseded"),
+        ),
+        {"comment": "one row per optimizer step"},
+    )
+
+    run_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey(TrainRun.run_id, ondelete="CASCADE"), primary_key=True
+    )
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tape_id: Mapped[int] = mapped_column(BigInteger, Identity())
+    model: Mapped[str]
+    lr: Mapped[float | None]
+    loss: Mapped[float | None] = mapped_column(comment="mean over the step's tokens, nats")
+    grad_norm: Mapped[float | None] = mapped_column(comment="global L2 norm before clipping")
+    tokens: Mapped[int | None] = mapped_column(BigInteger, comment="tokens the loss is a mean over")
+    seconds: Mapped[float | None]
+    logged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    superseded: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class Clip(Base):
+    """A step whose gradient was clipped."""
+
+    __tablename__ = "llm_clip"
+    __table_args__ = (Index(None, "tape_id"), {"comment": "steps whose gradient was clipped"})
+
+    clip_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    tape_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(TrainLog.tape_id, ondelete="CASCADE"))
+    clip_threshold: Mapped[float]
+    applied_norm: Mapped[float] = mapped_column(comment="global L2 norm before clipping")
+    gradient_slice: Mapped[dict[str, Any] | None] = mapped_column(comment="norm per tensor before clipping")
+    applied_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
