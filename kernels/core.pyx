@@ -17,6 +17,7 @@ import numpy as np
 
 # A cdef class cannot be spread over files, so each file of ops extends the class before it:
 # EngineState < LinearOps < ElementwiseOps < RowOps < AttentionOps < LossOps < Engine.
+include "declarations.pxi"
 include "arrays.pxi"
 include "functions.pxi"
 include "engine.pxi"

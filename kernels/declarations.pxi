@@ -1,6 +1,4 @@
-# Declarations of kernels/core/llm_core.h for Cython. Shapes and meanings stand in that header.
-
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+# kernels/core/llm_core.h for Cython; shapes and meanings stand in that header. Included by core.pyx.
 
 cdef extern from "<stdbool.h>":
     ctypedef bint c_bool "bool"

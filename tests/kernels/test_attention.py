@@ -1,0 +1,217 @@
+"""Causal attention and its key/value cache against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_sql.kernels import Engine, KVCache
+
+from . import reference
+from .tolerance import normal, odd_shapes, relative_error, seeds, wide
+
+batches = st.integers(1, 3)
+lengths = st.integers(1, 90)
+heads = st.integers(1, 4)
+head_widths = st.integers(1, 33)
+
+
+def qkv(seed: int, B: int, T: int, D: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interleaved [q | k | v] per token, as one c_attn product leaves them."""
+    whole = normal(seed, B, T, 3 * D)
+    return whole[..., :D], whole[..., D : 2 * D], whole[..., 2 * D :]
+
+
+@odd_shapes
+@given(batches, lengths, heads, head_widths, st.booleans(), seeds)
+def test_forward(engine: Engine, B: int, T: int, H: int, dh: int, interleaved: bool, seed: int) -> None:
+    q, k, v = qkv(seed, B, T, H * dh)
+    if not interleaved:
+        q, k, v = q.copy(), k.copy(), v.copy()
+    out, row_max, row_sum = engine.attention_forward(q, k, v, H)
+    want = reference.attention(wide(q), wide(k), wide(v), H)
+    # Weights sum to 1, so errors are relative to the largest value.
+    np.testing.assert_allclose(out, want, rtol=0, atol=2e-6 * np.abs(v).max())
+    assert relative_error(out, want) < 1e-6
+    assert row_max.shape == row_sum.shape == (B, H, T)
+    assert np.all(row_sum >= 1)
+    assert np.all(row_sum <= np.arange(1, T + 1) * (1 + 1e-6))
+
+
+@odd_shapes
+@given(batches, lengths, heads, head_widths, st.booleans(), seeds)
+def test_backward(engine: Engine, B: int, T: int, H: int, dh: int, interleaved: bool, seed: int) -> None:
+    q, k, v = qkv(seed, B, T, H * dh)
+    if not interleaved:
+        q, k, v = q.copy(), k.copy(), v.copy()
+    dout = normal(seed + 1, B, T, H * dh)
+    saved = engine.attention_forward(q, k, v, H)
+    got = engine.attention_backward(dout, *saved, q, k, v, H)
+    want = reference.attention_backward(wide(dout), wide(q), wide(k), wide(v), H)
+    for mine, theirs in zip(got, want, strict=True):
+        assert np.linalg.norm(mine - theirs) <= 2e-6 * np.linalg.norm(theirs) + 1e-6 * np.sqrt(theirs.size)
+
+
+def test_gradients_are_as_good_as_float32_allows(engine: Engine) -> None:
+    q, k, v = qkv(1, 2, 200, 96)
+    dout = normal(2, 2, 200, 96)
+    saved = engine.attention_forward(q, k, v, 6)
+    want = reference.attention_backward(wide(dout), wide(q), wide(k), wide(v), 6)
+    for mine, theirs in zip(engine.attention_backward(dout, *saved, q, k, v, 6), want, strict=True):
+        assert relative_error(mine, theirs) < 5e-7
+
+
+def test_backward_adds(engine: Engine) -> None:
+    q, k, v = qkv(1, 2, 70, 24)
+    dout = normal(2, 2, 70, 24)
+    saved = engine.attention_forward(q, k, v, 3)
+    fresh = engine.attention_backward(dout, *saved, q, k, v, 3)
+    before = [normal(3 + i, 2, 70, 24) for i in range(3)]
+    for got, start, gradient in zip(
+        engine.attention_backward(dout, *saved, q, k, v, 3, into=before), before, fresh, strict=True
+    ):
+        np.testing.assert_allclose(
+            got, wide(start) + wide(gradient), rtol=0, atol=2e-6 * np.abs(gradient).max()
+        )
+
+
+def test_no_token_sees_a_later_one(engine: Engine) -> None:
+    q, k, v = (x.copy() for x in qkv(1, 1, 80, 32))
+    out, _, _ = engine.attention_forward(q, k, v, 2)
+    for changed in (q, k, v):
+        changed[:, 50:] = np.float32(1e6)
+    other, _, _ = engine.attention_forward(q, k, v, 2)
+    np.testing.assert_array_equal(other[:, :50], out[:, :50])
+    k[:, 50:] = np.nan
+    v[:, 50:] = np.nan
+    other, _, _ = engine.attention_forward(q, k, v, 2)
+    np.testing.assert_array_equal(other[:, :50], out[:, :50])
+
+
+def test_large_scores_do_not_overflow(engine: Engine) -> None:
+    q, k, v = qkv(1, 1, 40, 16)
+    out, _, _ = engine.attention_forward(q * np.float32(100), k * np.float32(100), v.copy(), 2)
+    want = reference.attention(wide(q) * 100, wide(k) * 100, wide(v), 2)
+    np.testing.assert_allclose(out, want, atol=2e-3)
+
+
+# -- dropout of the weights
+
+
+def dropout_mask(engine: Engine, B: int, T: int, H: int, key: dict[str, object]) -> np.ndarray:
+    """What multiplies each weight. Values are unit vectors, so that an output row is the row of weights."""
+    flat = np.zeros((B, T, H * T), np.float32)  # equal scores: every weight of row i is 1 / (i + 1)
+    eye = np.broadcast_to(np.tile(np.eye(T, dtype=np.float32), (1, H)), (B, T, H * T))
+    out, _, _ = engine.attention_forward(flat, flat, eye, H, **key)
+    weights = out.reshape(B, T, H, T).swapaxes(1, 2)
+    return weights * np.arange(1, T + 1)[:, None]
+
+
+KEY = {"dropout_p": 0.25, "seed": 11, "step": 3, "site": "h.0.attn.attn_dropout"}
+
+
+def test_dropout_statistics(engine: Engine) -> None:
+    B, T, H = 2, 64, 3
+    mask = dropout_mask(engine, B, T, H, KEY)
+    seen = np.broadcast_to(np.tri(T, dtype=bool), mask.shape)
+    assert not mask[~seen].any()
+    kept = mask[seen] != 0
+    np.testing.assert_allclose(mask[seen][kept], 1 / 0.75, rtol=1e-6)
+    assert abs(kept.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / kept.size)
+    # heads and batches draw their own masks
+    assert abs((mask[0, 0] == mask[0, 1])[np.tri(T, dtype=bool)].mean() - (0.75**2 + 0.25**2)) < 0.06
+    assert abs((mask[0, 0] == mask[1, 0])[np.tri(T, dtype=bool)].mean() - (0.75**2 + 0.25**2)) < 0.06
+
+
+def test_dropout_weights_are_keyed_like_dropout(engine: Engine) -> None:
+    """The weights' mask is llm_dropout's over the logical (B,n_head,T,T) array."""
+    B, T, H = 2, 37, 2
+    key = {"seed": 11, "step": 3, "site": KEY["site"], "first": 1000}
+    plain = engine.dropout(np.ones((B, H, T, T), np.float32), 0.25, **key)
+    got = dropout_mask(engine, B, T, H, key | {"dropout_p": 0.25})
+    np.testing.assert_array_equal(got != 0, (plain != 0) & np.tri(T, dtype=bool))
+
+
+@odd_shapes
+@given(batches, st.integers(1, 50), heads, st.integers(1, 20), seeds)
+def test_dropout_forward_and_backward(engine: Engine, B: int, T: int, H: int, dh: int, seed: int) -> None:
+    q, k, v = qkv(seed, B, T, H * dh)
+    dout = normal(seed + 1, B, T, H * dh)
+    key = {"seed": 11, "step": 3, "site": KEY["site"]}
+    keep = wide(engine.dropout(np.ones((B, H, T, T), np.float32), 0.25, **key))
+    saved = engine.attention_forward(q, k, v, H, **KEY)
+    want = reference.attention(wide(q), wide(k), wide(v), H, keep)
+    np.testing.assert_allclose(saved[0], want, rtol=0, atol=4e-6 * np.abs(v).max())
+    got = engine.attention_backward(dout, *saved, q, k, v, H, **KEY)
+    wants = reference.attention_backward(wide(dout), wide(q), wide(k), wide(v), H, keep)
+    for mine, theirs in zip(got, wants, strict=True):
+        assert np.linalg.norm(mine - theirs) <= 2e-6 * np.linalg.norm(theirs) + 2e-6 * np.sqrt(theirs.size)
+
+
+# -- key/value cache
+
+
+@odd_shapes
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=6), heads, head_widths, st.booleans(), seeds)
+def test_cache_gives_the_full_forward_bit_for_bit(
+    engine: Engine, pieces: list[int], H: int, dh: int, interleaved: bool, seed: int
+) -> None:
+    T, D = sum(pieces), H * dh
+    q, k, v = qkv(seed, 1, T, D)
+    full, _, _ = engine.attention_forward(q, k, v, H)
+    if not interleaved:
+        q, k, v = q.copy(), k.copy(), v.copy()
+    cache = KVCache(H, dh, T)
+    outs, start = [], 0
+    for length in pieces:
+        rows = slice(start, start + length)
+        outs.append(engine.attention_cached(cache, q[0, rows], k[0, rows], v[0, rows]))
+        start += length
+    np.testing.assert_array_equal(np.concatenate(outs), full[0])
+    assert cache.length == T
+
+
+def test_cache_token_by_token_over_several_tiles(engine: Engine) -> None:
+    q, k, v = qkv(3, 1, 300, 64)
+    full, _, _ = engine.attention_forward(q, k, v, 4)
+    cache = KVCache(4, 16, 300)
+    for t in range(300):
+        row = engine.attention_cached(cache, q[0, t : t + 1], k[0, t : t + 1], v[0, t : t + 1])
+        np.testing.assert_array_equal(row[0], full[0, t])
+
+
+def test_cache_can_go_back(engine: Engine) -> None:
+    q, k, v = qkv(4, 1, 120, 32)
+    cache = KVCache(2, 16, 128)
+    garbage = normal(5, 128, 32)
+    engine.attention_cached(cache, q[0, :40], k[0, :40], v[0, :40])
+    engine.attention_cached(cache, garbage[:80], garbage[:80], garbage[:80])
+    got = engine.attention_cached(cache, q[0, 40:], k[0, 40:], v[0, 40:], past=40)
+    full, _, _ = engine.attention_forward(q, k, v, 2)
+    np.testing.assert_array_equal(got, full[0, 40:])
+    engine.attention_cached(cache, garbage[:128], garbage[:128], garbage[:128], past=0)
+    again = engine.attention_cached(cache, q[0, :33], k[0, :33], v[0, :33], past=0)
+    np.testing.assert_array_equal(again, full[0, :33])
+
+
+def test_cache_takes_about_what_it_holds() -> None:
+    cache = KVCache(12, 64, 1024)
+    assert 2 * 12 * 64 * 1024 * 4 <= cache.nbytes <= 2.2 * 12 * 64 * 1024 * 4
+
+
+def test_cache_refuses_what_does_not_fit(engine: Engine) -> None:
+    cache = KVCache(2, 8, 10)
+    x = normal(1, 11, 16)
+    with pytest.raises(ValueError, match="capacity 10"):
+        engine.attention_cached(cache, x, x, x)
+    with pytest.raises(ValueError, match="past 1 is outside"):
+        engine.attention_cached(cache, x[:1], x[:1], x[:1], past=1)
+    with pytest.raises(ValueError, match="expected"):
+        engine.attention_cached(cache, x[:2, :8], x[:2, :8], x[:2, :8])
+    with pytest.raises(ValueError, match="positive"):
+        KVCache(0, 8, 10)
+    with pytest.raises(MemoryError):
+        KVCache(2**20, 2**20, 2**20)
+    assert cache.length == 0

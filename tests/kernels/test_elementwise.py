@@ -1,0 +1,150 @@
+"""Elementwise ops against float64, and what must hold exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_sql.kernels import Engine
+
+from . import reference
+from .tolerance import U, assert_close, normal, odd_shapes, seeds, wide
+
+lengths = st.integers(0, 200)
+
+
+@odd_shapes
+@given(lengths, seeds)
+def test_arithmetic_is_correctly_rounded(engine: Engine, n: int, seed: int) -> None:
+    a, b = normal(seed, n), normal(seed + 1, n)
+    np.testing.assert_array_equal(engine.add(a, b), a + b)
+    np.testing.assert_array_equal(engine.sub(a, b), a - b)
+    np.testing.assert_array_equal(engine.mul(a, b), a * b)
+    np.testing.assert_array_equal(engine.div(a, b), a / b)
+    np.testing.assert_array_equal(engine.neg(a), -a)
+    np.testing.assert_array_equal(engine.copy(a), a)
+    np.testing.assert_array_equal(engine.copy(a, out=b), b + a)
+    np.testing.assert_array_equal(engine.scale(a, 0.3), a * np.float32(0.3))
+    np.testing.assert_array_equal(engine.mul_acc(a, b), a * b)
+    np.testing.assert_array_equal(engine.fill(n, 2.5), np.full(n, 2.5, np.float32))
+
+
+@odd_shapes
+@given(lengths, seeds)
+def test_accumulating_forms(engine: Engine, n: int, seed: int) -> None:
+    a, b, out = normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
+    assert_close(engine.mul_acc(a, b, out=out), wide(out) + wide(a) * wide(b), np.abs(out) + np.abs(a * b), 2)
+    s = float(np.float32(0.3))
+    assert_close(engine.scale(a, s, out=out), wide(out) + s * wide(a), np.abs(out) + np.abs(a), 2)
+
+
+def test_subnormals_are_kept(engine: Engine) -> None:
+    tiny = np.full(40, 1e-40, np.float32)
+    np.testing.assert_array_equal(engine.add(tiny, tiny), tiny + tiny)
+    np.testing.assert_array_equal(engine.scale(tiny, 0.5), tiny * np.float32(0.5))
+
+
+@odd_shapes
+@given(lengths, seeds)
+def test_gelu(engine: Engine, n: int, seed: int) -> None:
+    x, dout = normal(seed, n, scale=3), normal(seed + 1, n)
+    X, D = wide(x), wide(dout)
+    assert_close(engine.gelu_forward(x), reference.gelu(X), np.abs(X), 6)
+    assert_close(
+        engine.gelu_backward(dout, x), reference.gelu_backward(D, X), np.abs(D) * (1 + np.abs(X)), 12
+    )
+    before = normal(seed + 2, n)
+    added = engine.gelu_backward(dout, x, dx=before)
+    want = wide(before) + reference.gelu_backward(D, X)
+    assert_close(added, want, np.abs(before) + np.abs(D) * (1 + np.abs(X)), 13)
+
+
+def test_gelu_over_its_whole_range(engine: Engine) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 40001), np.logspace(-38, 38, 500), -np.logspace(-38, 38, 500)])
+    x = x.astype(np.float32)
+    got = engine.gelu_forward(x)
+    with np.errstate(over="ignore"):
+        want = reference.gelu(wide(x))
+    assert_close(got, want, np.abs(wide(x)) + 2.0**-126, 6)
+    assert np.all(np.isfinite(got))
+    assert np.all(got[x > 6] == x[x > 6])
+    slope = engine.gelu_backward(np.ones_like(x), x)
+    assert np.all(np.isfinite(slope))
+    np.testing.assert_array_equal(slope[x > 12], 1)
+    np.testing.assert_array_equal(slope[x < -12], 0)
+
+
+@odd_shapes
+@given(lengths, seeds)
+def test_relu(engine: Engine, n: int, seed: int) -> None:
+    x, dout, before = normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
+    np.testing.assert_array_equal(engine.relu_forward(x), reference.relu(x))
+    want = reference.relu_backward(dout, x)
+    np.testing.assert_array_equal(engine.relu_backward(dout, x), want)
+    np.testing.assert_array_equal(engine.relu_backward(dout, x, dx=before), before + want)
+
+
+@pytest.mark.parametrize("op", ["gelu_forward", "relu_forward", "neg", "copy"])
+def test_nan_goes_through(engine: Engine, op: str) -> None:
+    x = np.zeros(37, np.float32)
+    x[[0, 20, 36]] = np.nan
+    np.testing.assert_array_equal(np.isnan(getattr(engine, op)(x)), np.isnan(x))
+
+
+# -- dropout
+
+
+def test_dropout_keeps_the_right_share_and_scales(engine: Engine) -> None:
+    n = 200_000
+    for p in (0.1, 0.5, 0.9):
+        out = engine.dropout(np.ones(n, np.float32), p, seed=1, step=2, site="h.0.mlp.dropout")
+        kept = out != 0
+        np.testing.assert_allclose(out[kept], 1 / (1 - p), rtol=2 * U)
+        assert abs(kept.mean() - (1 - p)) < 5 * np.sqrt(p * (1 - p) / n)
+        # neighbours are independent: the share of kept pairs is the square
+        pairs = (kept[1:] & kept[:-1]).mean()
+        assert abs(pairs - (1 - p) ** 2) < 5 / np.sqrt(n)
+
+
+def test_dropout_of_nothing_is_the_identity(engine: Engine) -> None:
+    x = normal(1, 1001)
+    np.testing.assert_array_equal(engine.dropout(x, 0.0, seed=1, step=1, site="a"), x)
+
+
+def test_dropout_depends_on_each_part_of_its_key(engine: Engine) -> None:
+    x = np.ones(4096, np.float32)
+    key = {"seed": 3, "step": 4, "site": "a"}
+    mask = engine.dropout(x, 0.5, **key) != 0
+    np.testing.assert_array_equal(engine.dropout(x, 0.5, **key) != 0, mask)
+    for change in (
+        {"seed": 5},
+        {"step": 5},
+        {"site": "b"},
+        {"seed": 3 + 2**32},
+        {"step": 4 + 2**32},
+        {"first": 4096},
+    ):
+        other = engine.dropout(x, 0.5, **(key | change)) != 0
+        assert abs((mask == other).mean() - 0.5) < 0.05, change
+    np.testing.assert_array_equal(engine.dropout(x, 0.5, **(key | {"site": 0}), first=0).shape, x.shape)
+
+
+@odd_shapes
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 2**40))
+def test_dropout_is_keyed_by_logical_element(engine: Engine, skip: int, n: int, first: int) -> None:
+    x = normal(2, skip + n)
+    whole = engine.dropout(x, 0.3, seed=9, step=8, site="s", first=first)
+    part = engine.dropout(x[skip:], 0.3, seed=9, step=8, site="s", first=first + skip)
+    np.testing.assert_array_equal(part, whole[skip:])
+
+
+def test_dropout_backward_is_the_same_mask(engine: Engine) -> None:
+    x, dout, before = normal(1, 500), normal(2, 500), normal(3, 500)
+    key = {"seed": 1, "step": 1, "site": "s"}
+    kept = engine.dropout(np.ones(500, np.float32), 0.4, **key)
+    assert_close(engine.dropout(dout, 0.4, **key), wide(dout) * wide(kept), np.abs(dout) * 2, 1)
+    np.testing.assert_array_equal(engine.dropout(x, 0.4, **key) == 0, kept == 0)
+    added = engine.dropout(dout, 0.4, **key, out=before)
+    assert_close(added, wide(before) + wide(dout) * wide(kept), np.abs(before) + 2 * np.abs(dout), 2)

@@ -1,0 +1,111 @@
+"""Cross-entropy, alone and fused with the head, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_sql.kernels import Engine, mean_loss
+
+from . import reference
+from .tolerance import assert_close, normal, odd_shapes, relative_error, seeds, sizes, wide
+
+vocabularies = st.integers(1, 300)
+
+
+def targets_of(seed: int, n: int, vocab: int) -> np.ndarray:
+    """A quarter of them ignored."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < 0.25, -1, rng.integers(0, vocab, n)).astype(np.int32)
+
+
+@odd_shapes
+@given(sizes, vocabularies, seeds)
+def test_cross_entropy(engine: Engine, n: int, vocab: int, seed: int) -> None:
+    logits, targets = normal(seed, n, vocab, scale=4), targets_of(seed, n, vocab)
+    before = normal(seed + 1, n, vocab)
+    losses, log_sum = engine.cross_entropy_forward(logits, targets)
+    want, want_sum = reference.cross_entropy(wide(logits), targets)
+    top = np.abs(wide(logits)).max(-1) + np.log(vocab) + 1
+    assert_close(log_sum[targets >= 0], want_sum[targets >= 0], top[targets >= 0], 8)
+    assert_close(losses, want, np.where(targets < 0, 0, top), 10)
+    dlogits = engine.cross_entropy_backward(logits, log_sum, targets, 0.125)
+    want_d = reference.cross_entropy_backward(wide(logits), targets, 0.125)
+    scale = np.where(targets < 0, 0, 0.125)[:, None] * (
+        reference.softmax(wide(logits)) + np.equal(targets[:, None], np.arange(vocab))
+    )
+    assert_close(dlogits, want_d, scale, 60)
+    added = engine.cross_entropy_backward(logits, log_sum, targets, 0.125, dlogits=before)
+    assert_close(added, wide(before) + want_d, np.abs(before) + scale, 61)
+
+
+def test_ignored_rows_leave_gradients_alone(engine: Engine) -> None:
+    logits, targets = normal(1, 3, 17), np.array([-1, -100, -(2**31)], np.int64)
+    losses, log_sum = engine.cross_entropy_forward(logits, targets)
+    np.testing.assert_array_equal(losses, 0)
+    np.testing.assert_array_equal(
+        engine.cross_entropy_backward(logits, log_sum, targets, 1.0), np.zeros_like(logits)
+    )
+    before = normal(2, 3, 17)
+    np.testing.assert_array_equal(
+        engine.cross_entropy_backward(logits, log_sum, targets, 1.0, dlogits=before), before
+    )
+    assert mean_loss(losses, targets) == (0.0, 0)
+
+
+def test_confident_rows_keep_their_loss(engine: Engine) -> None:
+    """A loss near 0 and one near 200 both come from the shifted sum, without overflow."""
+    logits = np.zeros((2, 50), np.float32)
+    logits[:, 3] = 200
+    losses, log_sum = engine.cross_entropy_forward(logits, [3, 4])
+    np.testing.assert_allclose(losses, [0, 200], atol=1e-5)
+    np.testing.assert_allclose(log_sum, 200, atol=1e-5)
+
+
+def test_mean_loss_counts_targets() -> None:
+    losses = np.array([1.5, 0, 2.5, 8.0], np.float32)
+    mean, count = mean_loss(losses, [0, -1, 3, 7])
+    assert count == 3
+    assert mean == pytest.approx(4.0, rel=1e-12)
+
+
+@odd_shapes
+@given(st.integers(1, 150), st.integers(1, 60), vocabularies, seeds)
+def test_fused_head(engine: Engine, n: int, d: int, vocab: int, seed: int) -> None:
+    x, w, targets = normal(seed, n, d), normal(seed + 1, vocab, d), targets_of(seed, n, vocab)
+    logits = engine.gemm(x, w, tb=True)
+    losses, log_sum = engine.cross_entropy_forward(logits, targets)
+    fused_losses, fused_sum = engine.lm_head_loss_forward(x, w, targets)
+    np.testing.assert_array_equal(fused_losses, losses)
+    counted = targets >= 0
+    np.testing.assert_array_equal(fused_sum[counted], log_sum[counted])
+    dlogits = engine.cross_entropy_backward(logits, log_sum, targets, 0.25)
+    dx, dw = engine.lm_head_loss_backward(x, w, log_sum, targets, 0.25)
+    np.testing.assert_array_equal(dx, engine.gemm(dlogits, w))
+    np.testing.assert_array_equal(dw, engine.gemm(dlogits, x, ta=True))
+    before_x, before_w = normal(seed + 2, n, d), normal(seed + 3, vocab, d)
+    added_x, added_w = engine.lm_head_loss_backward(x, w, log_sum, targets, 0.25, dx=before_x, dw=before_w)
+    np.testing.assert_array_equal(added_x, engine.gemm(dlogits, w, c=before_x))
+    np.testing.assert_array_equal(added_w, engine.gemm(dlogits, x, ta=True, c=before_w))
+    assert engine.lm_head_loss_backward(x, w, log_sum, targets, 0.25, dx=False)[0] is None
+
+
+def test_fused_head_of_many_rows_against_float64(engine: Engine) -> None:
+    n, d, vocab = 700, 48, 1001
+    x, w, targets = normal(1, n, d), normal(2, vocab, d, scale=0.3), targets_of(3, n, vocab)
+    losses, log_sum = engine.lm_head_loss_forward(x, w, targets)
+    logits = wide(x) @ wide(w).T
+    want, _ = reference.cross_entropy(logits, targets)
+    assert relative_error(losses, want) < 3e-7
+    mean, count = mean_loss(losses, targets)
+    assert count == (targets >= 0).sum()
+    assert mean == pytest.approx(want.sum() / count, rel=1e-6)
+    dx, dw = engine.lm_head_loss_backward(x, w, log_sum, targets, 1 / count)
+    dlogits = reference.cross_entropy_backward(logits, targets, 1 / count)
+    assert relative_error(dx, dlogits @ wide(w)) < 1e-6
+    assert relative_error(dw, dlogits.T @ wide(x)) < 1e-6
+    np.testing.assert_array_equal(
+        losses, engine.cross_entropy_forward(engine.gemm(x, w, tb=True), targets)[0]
+    )
