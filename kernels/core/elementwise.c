@@ -1,9 +1,9 @@
 /* elementwise.c -- ops whose element i depends on element i of their inputs, split among threads by range. */
 #include "pool.h"
 
-/* Elements of one hand-off: arithmetic is bound by memory, functions by their polynomials */
-#define ARITHMETIC_GRAIN 32768
-#define FUNCTION_GRAIN 8192
+/* Elements of one hand-off, some 10 to 20 us: arithmetic is bound by memory, functions by their polynomials */
+#define ARITHMETIC_GRAIN 65536
+#define FUNCTION_GRAIN 32768
 
 typedef struct elementwise_job {
     const llm_math_kernels *math;

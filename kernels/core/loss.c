@@ -8,8 +8,8 @@
 
 #include <stdlib.h>
 
-#define ROW_GRAIN 8192                             /* elements of whole rows in one hand-off */
-#define LOGITS_SCRATCH_FLOATS ((size_t)16 << 20)   /* 64 MB of logits at a time, if LLM_GEMM_KB rows fit */
+#define ROW_GRAIN 32768                          /* elements of whole rows in one hand-off */
+#define LOGITS_SCRATCH_FLOATS ((size_t)16 << 20) /* 64 MB of logits at a time, if LLM_GEMM_KB rows fit */
 
 typedef struct loss_job {
     const llm_math_kernels *math;

@@ -4,7 +4,9 @@
 
 #include <stdatomic.h>
 
-#define ROW_GRAIN 8192         /* elements of whole rows in one hand-off */
+#define ROW_GRAIN 32768        /* elements of whole rows in one hand-off */
+#define COLUMN_GRAIN 131072    /* elements of whole columns in one hand-off, */
+#define MIN_COLUMN_VECTORS 4   /* but at least this many vectors of each row: 256 bytes */
 #define SUM_BLOCK 4096         /* elements summed in float; blocks are added in double, in index order */
 #define FINITE_GRAIN 65536     /* elements */
 #define SUM_BLOCKS_AT_ONCE 512 /* their sums lie on the stack */
@@ -29,9 +31,10 @@ static void by_rows(llm_engine *e, row_job *job, llm_range_task task)
 static void by_columns(llm_engine *e, row_job *job, llm_range_task task)
 {
     size_t vectors = job->d / LLM_LANES + (job->d % LLM_LANES != 0);
+    size_t grain = COLUMN_GRAIN / LLM_LANES / (job->n + 1) + 1;
 
     job->math = &e->kernels->math;
-    llm_parallel_for(e, vectors, vectors >= 128 ? 16 : 4, task, job);
+    llm_parallel_for(e, vectors, grain > MIN_COLUMN_VECTORS ? grain : MIN_COLUMN_VECTORS, task, job);
 }
 
 static size_t column_end(const row_job *j, size_t end)
