@@ -1,0 +1,13 @@
+/*
+ * buffer.h -- what the buffer allocator says about itself (buffer.c); the buffers are declared in tensor.h.
+ */
+#ifndef PG_LLM_BUFFER_H
+#define PG_LLM_BUFFER_H
+
+#include "tensor.h"
+
+extern size_t tensor_buffer_cached(void);   /* bytes of released blocks kept for the next tensor */
+extern size_t tensor_buffer_in_use(void);   /* bytes of blocks that some tensor or the tape refers to */
+extern void   tensor_buffer_trim(void);     /* give the cached bytes back to the system */
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * tensor_view.h -- reading a tensor argument without caring whether it is flat or expanded (tensor.c).
+ */
+#ifndef PG_LLM_TENSOR_VIEW_H
+#define PG_LLM_TENSOR_VIEW_H
+
+#include "tensor.h"
+
+#include "utils/memutils.h"
+
+/* The flat form; float32 data follow the dimensions at the next multiple of 8 bytes. */
+typedef struct FlatTensor
+{
+    int32   vl_len_;
+    uint8   version;
+    uint8   dtype;
+    uint8   ndim;
+    uint8   flags;              /* 0 */
+    uint64  nonce;
+    uint32  index;
+    int32   dims[FLEXIBLE_ARRAY_MEMBER];
+} FlatTensor;
+
+#define FLAT_TENSOR_DATA_OFFSET(ndim) \
+    TYPEALIGN(8, offsetof(FlatTensor, dims) + (size_t) (ndim) * sizeof(int32))
+
+/* Valid as long as the datum it was made from, and until tensor_view_close. */
+typedef struct TensorView
+{
+    int          ndim;
+    const int32 *dims;
+    size_t       n;
+    const float *data;
+    uint64       nonce;
+    uint32       index;
+    void        *copy;          /* detoasted copy that close frees, or NULL */
+} TensorView;
+
+extern TensorView tensor_view_open(Datum d);
+extern void tensor_view_close(TensorView *v);
+
+#define PG_GETARG_TENSOR_VIEW(i) tensor_view_open(PG_GETARG_DATUM(i))
+
+extern bool tensor_same_dims(int ndim_a, const int32 *a, int ndim_b, const int32 *b);
+/* double to float32; a finite value beyond float32's range is error 22003. */
+extern float tensor_float4(double value);
+
+/* Every NaN leaves the server, and is hashed, as this one. */
+static inline float
+tensor_canonical(float x)
+{
+    union { uint32 bits; float value; } nan = {0x7fc00000u};
+
+    return x != x ? nan.value : x;
+}
+
+#endif
