@@ -281,12 +281,13 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
     }
 }
 
+/* For rectangles of at most m rows: the last one of a grid may have few, however many the others have. */
 static size_t product_scratch(size_t m, size_t n, size_t k)
 {
     size_t kc = smaller(KC, k);
-    if (m <= DIRECT_ROWS)
-        return round_up(m * k + PANEL_SLACK, 16) + kc * NR;
-    return MC * KC + PANEL_SLACK + kc * round_up(smaller(NC, n), NR);
+    size_t few = round_up(smaller(m, DIRECT_ROWS) * k + PANEL_SLACK, 16) + kc * NR;
+    size_t many = MC * KC + PANEL_SLACK + kc * round_up(smaller(NC, n), NR);
+    return m <= DIRECT_ROWS || few > many ? few : many;
 }
 
 /* ---- by rows and columns ---- */
