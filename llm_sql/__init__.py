@@ -1,1 +1,51 @@
-"""GPT models whose weights, training, tokenizer and text generation live inside PostgreSQL."""
+"""GPT models whose weights, training, tokenizer and text generation live inside PostgreSQL.
+
+LanguageModel, AsyncLanguageModel   a model over a SQLAlchemy session
+PGLLMClient, StreamEvent            text generation over a psycopg connection
+llm_sql.functions                   the database's functions as SQLAlchemy expressions
+llm_sql.graph                       architectures as expression trees
+llm_sql.models                      the declared schema
+llm_sql.server                      the embedded PostgreSQL
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_sql.client import PGLLMClient, StreamEvent
+    from llm_sql.model import AsyncLanguageModel, Evaluation, LanguageModel
+    from llm_sql.training import Progress
+
+try:
+    __version__ = version("llm-sql")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0+unknown"
+
+# Loaded on first use: the command line and Alembic import this package and should start quickly.
+_HOME = {
+    "AsyncLanguageModel": "llm_sql.model",
+    "Evaluation": "llm_sql.model",
+    "LanguageModel": "llm_sql.model",
+    "PGLLMClient": "llm_sql.client",
+    "Progress": "llm_sql.training",
+    "StreamEvent": "llm_sql.client",
+}
+
+__all__ = [
+    "AsyncLanguageModel",
+    "Evaluation",
+    "LanguageModel",
+    "PGLLMClient",
+    "Progress",
+    "StreamEvent",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'llm_sql' has no attribute {name!r}")

@@ -13,7 +13,9 @@ VERSION_TABLE = "llm_sql_version"
 
 
 def alembic_config(url: str | None = None) -> Config:
-    """A configuration for Alembic's commands; without a URL env.py takes DATABASE_URL or the embedded server."""
+    """A configuration for Alembic's commands; without a URL env.py takes DATABASE_URL or the embedded
+    server.
+    """
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", "llm_sql:migrations")
     if url is not None:

@@ -1,7 +1,8 @@
 """A server, a provisioned template database, and cheap copies of it for every test that asks.
 
-The server is DATABASE_URL's when that is set, else an embedded one in a temporary home that lives as long as the
-test session. The template is provisioned once by `alembic upgrade head`; every other database is a clone of it.
+The server is DATABASE_URL's when that is set, else an embedded one in a temporary home that lives as long
+as the test session. The template is provisioned once by `alembic upgrade head`; every other database is a
+clone of it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from llm_sql.server import EmbeddedServer
-from llm_sql.url import normalize_url
+from llm_sql.url import libpq_url, normalize_url
 
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "log_statement": "none"}
@@ -51,10 +52,7 @@ class Server:
         return make_conninfo(self._base, **parameters)
 
     def sqlalchemy_url(self, dbname: str, *, user: str | None = None) -> str:
-        parts = conninfo_to_dict(self.url(dbname, user=user))
-        host, port = str(parts.get("host", "localhost")), str(parts.get("port", 5432))
-        password = f":{parts['password']}" if parts.get("password") else ""
-        return f"postgresql+psycopg://{parts['user']}{password}@/{dbname}?host={host}&port={port}"
+        return normalize_url(self.url(dbname, user=user)).render_as_string(hide_password=False)
 
     def execute(self, statement: sql.Composable) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
@@ -100,10 +98,7 @@ class Server:
 def server() -> Iterator[Server]:
     given = os.environ.get("DATABASE_URL")
     if given:
-        url = normalize_url(given)
-        parameters = {"host": url.host or url.query.get("host"), "port": url.port or url.query.get("port")}
-        parameters |= {"user": url.username, "password": url.password, "dbname": url.database}
-        yield Server(None, make_conninfo(**{name: value for name, value in parameters.items() if value}))
+        yield Server(None, libpq_url(given))
         return
     # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
     home = Path(tempfile.mkdtemp(prefix="llm-sql-test-", dir="/tmp"))
@@ -153,7 +148,9 @@ def fresh_database(server: Server, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def dbname(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The test's database: its own when it also asks for `fresh_conn` or `fresh_database`, else the module's."""
+    """The test's database: its own when it also asks for `fresh_conn` or `fresh_database`, else the
+    module's.
+    """
     if {"fresh_conn", "fresh_database"} & set(request.fixturenames):
         yield request.getfixturevalue("fresh_database")
         return
@@ -181,7 +178,8 @@ def _clean(connection: psycopg.Connection[Any], seeded_models: list[str]) -> Non
     dirty = [
         name
         for name in tables
-        if connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(name))).fetchone() == (True,)
+        if connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(name))).fetchone()
+        == (True,)
     ]
     if dirty:
         connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.SQL, dirty))))

@@ -40,8 +40,8 @@ SETTINGS: Mapping[str, str] = {
 class EmbeddedServer:
     """The server whose files live in `home` (default: LLM_SQL_HOME, else the user's data directory).
 
-    `settings` add to or replace those of SETTINGS. A process that called `start` counts as a user of the server
-    until `release` or its end, however it ends.
+    `settings` add to or replace those of SETTINGS. A process that called `start` counts as a user of the
+    server until `release` or its end, however it ends.
     """
 
     def __init__(
@@ -115,7 +115,9 @@ class EmbeddedServer:
                 self._pg_ctl("reload")
 
     def stop(self, *, forget_keep: bool = True) -> bool:
-        """Stop the server, whoever uses it; sessions are ended, committed work is kept. False: it did not run."""
+        """Stop the server, whoever uses it; sessions are ended, committed work is kept. False: it did not
+        run.
+        """
         self._account = server_account()
         if not self.home.exists():
             return False
@@ -132,8 +134,8 @@ class EmbeddedServer:
             with self._locked():
                 users, self._users = self._users, None
                 with users:
-                    # The kernel knows who uses the server: every user holds the lock shared, also one that was killed
-                    # a moment ago does no more.
+                    # The kernel knows who uses the server: every user holds the lock shared, also one that
+                    # was killed a moment ago does no more.
                     fcntl.flock(users, fcntl.LOCK_UN)
                     try:
                         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,18 +202,27 @@ class EmbeddedServer:
 
     def _initialise(self) -> None:
         """initdb into a directory beside, so that an interrupted one is never taken for a data directory."""
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.installation.major >= 17 else []
+        locale = (
+            ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.installation.major >= 17 else []
+        )
         scratch = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.home))
         try:
             if self._account is not None:
                 os.chown(scratch, self._account.uid, self._account.gid)
                 scratch.chmod(0o700)
-            command = [self.installation.program("initdb"), "-D", scratch / "data", "-U", SUPERUSER]
+            command: list[str | Path] = [
+                self.installation.program("initdb"),
+                "-D",
+                scratch / "data",
+                "-U",
+                SUPERUSER,
+            ]
             command += ["-A", "trust", "-E", "UTF8", "--locale=C", *locale, "--no-instructions"]
             result = run_program(command, self._account)
             if result.returncode != 0:
                 raise ServerError(
-                    f"initdb failed:\n{result.stdout.strip()}", hint="llm-sql doctor checks disk and permissions"
+                    f"initdb failed:\n{result.stdout.strip()}",
+                    hint="llm-sql doctor checks disk and permissions",
                 )
             with (scratch / "data" / "postgresql.conf").open("a") as configuration:
                 configuration.write("\n# Written anew at every start; ALTER SYSTEM overrides it.\n")
@@ -261,7 +272,14 @@ class EmbeddedServer:
 
     def _pg_ctl(self, action: str, *arguments: str | Path) -> None:
         log_before = self.log_file.stat().st_size if self.log_file.exists() else 0
-        command = [self.installation.program("pg_ctl"), action, "-D", self.data_directory, "-s", *arguments]
+        command: list[str | Path] = [
+            self.installation.program("pg_ctl"),
+            action,
+            "-D",
+            self.data_directory,
+            "-s",
+            *arguments,
+        ]
         if action != "reload":
             command.append("-w")
         result = run_program(command, self._account)

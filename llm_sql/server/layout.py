@@ -1,10 +1,10 @@
 """The files of an embedded server: where they live, who owns them, how the extension gets among them.
 
-    LLM_SQL_HOME/
-        pg18/                the data directory, owned by the account the server runs as
-        extension/<hash>/    the extension's files, named by their content
-        run/                 the socket (or a directory below the temporary one when the path is too long)
-        lock users.lock keep server.log
+LLM_SQL_HOME/
+    pg18/                the data directory, owned by the account the server runs as
+    extension/<hash>/    the extension's files, named by their content
+    run/                 the socket (or a directory below the temporary one when the path is too long)
+    lock users.lock keep server.log
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def prepare_home(home: Path, account: Account | None) -> None:
     """Create the home. Under root the server's account must be able to pass through it and its ancestors."""
     if ":" in str(home) or "\n" in str(home):
         raise ServerError(
-            f"LLM_SQL_HOME must not contain a colon: {home}", hint="PostgreSQL separates its search paths by colons"
+            f"LLM_SQL_HOME must not contain a colon: {home}",
+            hint="PostgreSQL separates its search paths by colons",
         )
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o755 if account else 0o700)
@@ -67,7 +68,7 @@ def prepare_home(home: Path, account: Account | None) -> None:
         if closed is not None:
             raise ServerError(
                 f"the account {account.name}, which runs the server for root, cannot pass through {closed}",
-                hint=f"set LLM_SQL_HOME to a directory outside of it, for example /var/lib/llm-sql, or chmod o+x {closed}",
+                hint=f"set LLM_SQL_HOME to a directory outside of it, or chmod o+x {closed}",
             )
     elif home.stat().st_uid != os.geteuid():
         raise ServerError(
@@ -99,7 +100,9 @@ def make_socket_directory(directory: Path, account: Account | None) -> None:
             os.chown(directory, account.uid, account.gid)
             state = directory.lstat()
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != owner:
-            raise ServerError(f"{directory} belongs to somebody else", hint="remove it, or set a shorter LLM_SQL_HOME")
+            raise ServerError(
+                f"{directory} belongs to somebody else", hint="remove it, or set a shorter LLM_SQL_HOME"
+            )
         directory.chmod(0o700)
     except OSError as error:
         raise ServerError(f"cannot prepare {directory} for the server's socket: {error.strerror}") from error
@@ -114,8 +117,8 @@ def packaged_extension(major: int) -> Path | None:
 def stage_extension(home: Path, major: int) -> Path | None:
     """Copy the packaged extension into the home and return where to, or None when there is none.
 
-    A copy, named by its content: the server's account may not be able to read the package, and a file that running
-    backends have mapped must never be overwritten by the next build.
+    A copy, named by its content: the server's account may not be able to read the package, and a file that
+    running backends have mapped must never be overwritten by the next build.
     """
     source = packaged_extension(major)
     if source is None:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from psutil import Process
 
 __all__ = ["Process", "clear_remains", "find", "kill_tree"]
@@ -59,8 +59,8 @@ def _wait_for_end(processes: list[Process], timeout_seconds: float = 10) -> None
 def clear_remains(data_directory: Path, socket_directory: Path) -> None:
     """Make the directory startable when no postmaster runs.
 
-    Backends that outlive a killed postmaster hold its shared memory and would make the start fail; nobody can talk
-    to them any more. Pid files whose number was given to another process would make it fail too.
+    Backends that outlive a killed postmaster hold its shared memory and would make the start fail; nobody
+    can talk to them any more. Pid files whose number was given to another process would make it fail too.
     """
     if not (data_directory / "postmaster.pid").exists():
         return

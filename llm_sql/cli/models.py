@@ -1,0 +1,151 @@
+"""create, generate, evaluate: models and what they say."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from llm_sql import functions
+from llm_sql.cli.common import JsonOption, ModelArgument, ModelOption, UrlOption, open_engine, out, print_json
+from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.model import LanguageModel
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(create)
+    app.command()(generate)
+    app.command()(evaluate)
+
+
+def default_model(session: Session, model: str | None) -> str:
+    """The named model, else what the database takes by default."""
+    return model or str(session.scalar(text("SELECT public.llm_default_model(NULL)")))
+
+
+def create(
+    model: ModelArgument,
+    n_layer: Annotated[int, typer.Option("--layers", min=1, help="Blocks.")] = 4,
+    n_head: Annotated[int, typer.Option("--heads", min=1, help="Attention heads; must divide --width.")] = 4,
+    d_model: Annotated[
+        int, typer.Option("--width", min=1, help="Size of the residual stream (d_model).")
+    ] = 128,
+    n_positions: Annotated[int, typer.Option("--context", min=1, help="Longest sequence, in tokens.")] = 128,
+    vocab: Annotated[
+        int | None, typer.Option("--vocab", min=1, help="Tokens; default: those of the model's tokenizer.")
+    ] = None,
+    arch: Annotated[
+        str, typer.Option("--arch", help="gpt2, gpt3, microgpt, or one registered in llm_arch.")
+    ] = "gpt2",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Register a model and initialise its weights."""
+    if d_model % n_head:
+        raise UsageError(f"--heads {n_head} does not divide --width {d_model}")
+    with Session(open_engine(url)) as session, session.begin():
+        if vocab is None:
+            vocab = session.scalar(
+                text("SELECT max(token_id) + 1 FROM public.llm_bpe_vocab WHERE model = :model"),
+                {"model": model},
+            )
+        if vocab is None:
+            raise UsageError(
+                f'model "{model}" has no tokenizer, so --vocab is needed',
+                hint=f"or first: llm-sql tokenizer chars {model} --query 'SELECT ...'",
+            )
+        count = session.scalars(
+            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+        ).one()
+    if json_:
+        print_json({"model": model, "arch": arch, "vocab": vocab, "parameters": count})
+    else:
+        out.print(f"{model}: {count:,} parameters, vocabulary {vocab}", markup=False)
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")] = "",
+    model: ModelOption = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=0)] = 64,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-t", min=0, help="0: always the likeliest.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: off.")] = 50,
+    top_p: Annotated[float, typer.Option("--top-p", min=0, max=1, help="1: off.")] = 0.95,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")
+    ] = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Continue a text; tokens appear as the database makes them."""
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    with Session(open_engine(url)) as session:
+        name = default_model(session, model)
+        events = LanguageModel(session, name).stream(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop or None,
+        )
+        pieces = []
+        if not json_:
+            typer.echo(prompt, nl=False)
+        for event in events:
+            pieces.append(event)
+            if not json_:
+                typer.echo(event.token, nl=False)
+                sys.stdout.flush()
+    if json_:
+        text_ = pieces[-1].text if pieces else ""
+        print_json(
+            {
+                "model": name,
+                "prompt": prompt,
+                "text": text_,
+                "token_ids": [event.token_id for event in pieces],
+            }
+        )
+    else:
+        typer.echo()
+
+
+def evaluate(
+    model: ModelOption = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation, ...")] = "validation",
+    text_: Annotated[str | None, typer.Option("--text", help="Perplexity of this text instead.")] = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Loss and perplexity of a model on its held-out rows, or on a text."""
+    with Session(open_engine(url)) as session:
+        name = default_model(session, model)
+        lm = LanguageModel(session, name)
+        if text_ is not None:
+            perplexity = lm.perplexity(text_)
+            if json_:
+                print_json({"model": name, "perplexity": perplexity})
+            else:
+                out.print(f"{name}: perplexity {perplexity:.4g}", markup=False)
+            return
+        result = lm.evaluate(split)
+    if result.tokens == 0:
+        raise LLMSQLError(f'model "{name}" has no rows in split "{split}"')
+    if json_:
+        print_json({"model": name, "split": split, **asdict(result)})
+    else:
+        out.print(
+            f"{name}, {split}: {result.tokens:,} tokens, {result.loss:.4f} nats per token, "
+            f"perplexity {result.perplexity:.4g}",
+            markup=False,
+        )

@@ -1,0 +1,164 @@
+"""train, demo, bench: work that takes a while, with its progress."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from llm_sql import training
+from llm_sql.cli.common import (
+    JsonOption,
+    ModelArgument,
+    UrlOption,
+    err,
+    open_engine,
+    out,
+    print_json,
+    print_table,
+)
+from llm_sql.model import LanguageModel
+
+Option = typer.Option
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(demo)
+    app.command()(bench)
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training.Progress], None]]:
+    """A bar with the live loss and rate; yields the callback that moves it."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task("train", total=total, state="")
+        first: list[int] = []
+
+        def advance(progress: training.Progress) -> None:
+            if not first:
+                # Steps count over the model's life; the bar counts this run's.
+                first.append(progress.step - 1 if progress.step > progress.total else 0)
+            state = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+            if progress.lr is not None:
+                state += f"  lr {progress.lr:.1e}"
+            bar.update(task, completed=progress.step - first[0], state=state)
+
+        yield advance
+        bar.update(task, completed=total)
+
+
+def train(
+    model: ModelArgument,
+    n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 1000,
+    batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
+    block_size: Annotated[
+        int | None, Option("--block-size", min=1, help="Cut rows to so many tokens.")
+    ] = None,
+    lr_max: Annotated[float | None, Option("--lr", help="Highest learning rate.")] = None,
+    min_lr: Annotated[float | None, Option("--min-lr", help="Learning rate at the end.")] = None,
+    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps up to the highest rate.")] = None,
+    schedule: Annotated[str | None, Option("--schedule", help="cosine, linear or constant.")] = None,
+    dropout: Annotated[float | None, Option("--dropout", min=0, max=1)] = None,
+    weight_decay: Annotated[float | None, Option("--weight-decay")] = None,
+    grad_clip: Annotated[float | None, Option("--grad-clip", help="Global norm to clip to.")] = None,
+    grad_accum: Annotated[int | None, Option("--grad-accum", min=1, help="Batches per step.")] = None,
+    seed: Annotated[int | None, Option("--seed")] = None,
+    commit_every: Annotated[
+        int, Option("--commit-every", min=0, help="Steps between commits; 0: one transaction.")
+    ] = 100,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a model on its data set. Ctrl-C keeps what was committed."""
+    engine = open_engine(url)
+    with Session(engine) as session:
+        lm = LanguageModel(session, model)
+        with progress_bar(n_steps, quiet=json_) as advance:
+            run_id = lm.train(
+                n_steps,
+                commit_every=commit_every or None,
+                progress=advance,
+                batch_size=batch_size,
+                block_size=block_size,
+                lr_max=lr_max,
+                min_lr=min_lr,
+                warmup=warmup,
+                schedule=schedule,
+                dropout_p=dropout,
+                wd=weight_decay,
+                grad_clip=grad_clip,
+                grad_accum=grad_accum,
+                seed=seed,
+                log_every=n_steps,
+            )
+        session.commit()
+        summary = dict(
+            session.execute(
+                text(
+                    "SELECT run_id, count(*) AS steps, max(step) AS step, sum(tokens) AS tokens,"
+                    " sum(seconds) AS seconds, (array_agg(loss ORDER BY step))[1] AS first_loss,"
+                    " (array_agg(loss ORDER BY step DESC))[1] AS last_loss"
+                    " FROM public.llm_train_log WHERE run_id = :run GROUP BY run_id"
+                ),
+                {"run": run_id},
+            )
+            .mappings()
+            .one()
+        )
+    if json_:
+        print_json({"model": model, **summary})
+    else:
+        out.print(
+            f"{model}: run {run_id}, {summary['steps']} steps in {summary['seconds']:.1f} s, "
+            f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per token",
+            markup=False,
+        )
+
+
+def demo(
+    model: Annotated[
+        str, Option("--model", "-m", help="Name; a model of this name is replaced.")
+    ] = "catalog-gpt",
+    seconds: Annotated[float, Option("--seconds", min=1, help="About how long to train.")] = 55,
+    steps: Annotated[int | None, Option("--steps", min=1, help="Exactly so many steps instead.")] = None,
+    seed: Annotated[int, Option("--seed")] = 0,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a small GPT on the database's own catalog and let it write."""
+    from llm_sql.demo import run_demo
+
+    result = run_demo(open_engine(url), model, seconds=seconds, steps=steps, seed=seed, quiet=json_)
+    if json_:
+        print_json(result)
+
+
+def bench(
+    repeats: Annotated[
+        int, Option("--repeats", min=1, help="Interleaved repetitions; the median counts.")
+    ] = 5,
+    threads: Annotated[int, Option("--threads", min=1, help="Threads of both engines.")] = 2,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Time a training step inside one llm_train call, beside PyTorch where it is installed."""
+    from llm_sql.bench import run_bench
+
+    rows = run_bench(open_engine(url), repeats=repeats, threads=threads)
+    if json_:
+        print_json(rows)
+    else:
+        print_table(rows, title=f"milliseconds per training step, {threads} threads, median of {repeats}")

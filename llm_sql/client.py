@@ -1,0 +1,108 @@
+"""PGLLMClient: text generation over a psycopg connection, without SQLAlchemy."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """One generated token: its number from 1, id, text of this piece, text so far, and whether it is the
+    last.
+    """
+
+    step: int
+    token_id: int
+    token: str
+    text: str
+    is_complete: bool
+
+
+_ARGUMENTS = """(prompt => %(prompt)s::text, max_tokens => %(max_tokens)s::integer,
+    temperature => %(temperature)s::double precision, top_k => %(top_k)s::integer,
+    top_p => %(top_p)s::double precision, model => %(model)s::text, seed => %(seed)s::bigint,
+    stop => %(stop)s::text[])"""
+_GENERATE = f"SELECT llm_generate{_ARGUMENTS}"
+_STREAM = f"SELECT step, token_id, token, text, is_complete FROM llm_generate_stream{_ARGUMENTS}"
+
+
+class PGLLMClient:
+    """Generates text with the models of the database behind a psycopg connection.
+
+    model None takes the default one (pg_llm.default_model, else the only model with weights, else
+    gpt2-small). The connection may be in autocommit or not; nothing is written.
+    """
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self.conn = conn
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 0.95,
+        model: str | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> str:
+        """The continuation of the prompt."""
+        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        with self.conn.cursor(row_factory=tuple_row) as cursor:
+            row = cursor.execute(_GENERATE, parameters).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 0.95,
+        model: str | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> Iterator[StreamEvent]:
+        """The continuation token by token, each as soon as the server has made it.
+
+        A server-side cursor lives in a transaction: while the iterator is open the connection is in one, in
+        autocommit too. Closing the iterator early ends the generation.
+        """
+        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        name = f"llm_sql_{uuid.uuid4().hex}"
+        with self.conn.transaction(), self.conn.cursor(name, row_factory=tuple_row) as cursor:
+            cursor.itersize = 1
+            for row in cursor.execute(_STREAM, parameters):
+                yield StreamEvent(*row)
+
+
+def _parameters(
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    model: str | None,
+    seed: int | None,
+    stop: str | Sequence[str] | None,
+) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "model": model,
+        "seed": seed,
+        "stop": [stop] if isinstance(stop, str) else (None if stop is None else list(stop)),
+    }

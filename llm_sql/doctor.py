@@ -1,0 +1,186 @@
+"""Checks of everything llm-sql needs, each with what was found and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+import llm_sql
+from llm_sql import provision
+from llm_sql.errors import LLMSQLError
+from llm_sql.refusal import as_llm_sql_error
+from llm_sql.server import EmbeddedServer, default_home, ensure
+from llm_sql.server.layout import packaged_extension
+from llm_sql.url import normalize_url
+
+Status = Literal["ok", "warning", "failed"]
+GIB = 1 << 30
+# A model of 124M parameters with its optimizer state, twice (a write-back before vacuum), and its WAL.
+WANTED_DISK_BYTES = 5 * GIB
+SUPPORTED_MAJORS = range(15, 19)
+SETTINGS = ("pg_llm.threads", "pg_llm.isa", "pg_llm.record", "pg_llm.tape_keep", "pg_llm.default_model")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: a warning limits something, a failure prevents work."""
+
+    name: str
+    status: Status
+    found: str
+    hint: str | None = None
+
+
+def examine(url: str | None) -> Iterator[Check]:
+    """Every check, in the order in which one thing needs the other. None: the embedded server."""
+    yield _python()
+    yield _compiler()
+    yield _disk()
+    if url is None:
+        check, address = _embedded()
+        yield check
+    else:
+        check, address = _address(url)
+        yield check
+    if address is None:
+        return
+    engine = create_engine(address)
+    try:
+        with engine.connect() as connection:
+            yield Check("database", "ok", f"{address.database} is reachable")
+            yield from _database(connection)
+    except SQLAlchemyError as error:
+        shown = as_llm_sql_error(error)
+        yield Check("database", "failed", shown.message, "is the server running, and is the URL right?")
+    finally:
+        engine.dispose()
+
+
+def _database(connection: Connection) -> Iterator[Check]:
+    checks: tuple[Callable[[Connection], Check], ...] = (
+        _server_version,
+        _extension,
+        _kernels,
+        _settings,
+        _revision,
+    )
+    for check in checks:
+        try:
+            yield check(connection)
+        except SQLAlchemyError as error:
+            connection.rollback()
+            shown = as_llm_sql_error(error)
+            yield Check(check.__name__.strip("_").replace("_", " "), "failed", shown.message, shown.hint)
+
+
+def _python() -> Check:
+    found = f"Python {platform.python_version()}, llm-sql {llm_sql.__version__}"
+    return Check("python", "ok", found)
+
+
+def _compiler() -> Check:
+    command = os.environ.get("CC", "cc").split()[0]
+    path = shutil.which(command)
+    if path is None:
+        hint = "only needed to build: apt-get install build-essential, or xcode-select --install"
+        return Check("compiler", "warning", f"no C compiler ({command})", hint)
+    return Check("compiler", "ok", path)
+
+
+def _disk() -> Check:
+    home = default_home()
+    place = next(parent for parent in (home, *home.parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    found = f"{free / GIB:.1f} GiB free for {home}"
+    if free < WANTED_DISK_BYTES:
+        hint = f"GPT-2 small wants {WANTED_DISK_BYTES // GIB} GiB; LLM_SQL_HOME moves the data elsewhere"
+        return Check("disk", "warning", found, hint)
+    return Check("disk", "ok", found)
+
+
+def _embedded() -> tuple[Check, URL | None]:
+    try:
+        server = EmbeddedServer()
+        before = "running" if server.running else "started for this check"
+        url = ensure()
+        stays = "kept until `llm-sql down`" if server.kept else "stops with its last user"
+        found = f"PostgreSQL {server.installation.major} in {server.home}, {before}, {stays}"
+        if packaged_extension(server.installation.major) is None:
+            hint = "pip install --force-reinstall --no-deps llm-sql (in a checkout: make env)"
+            return Check(
+                "embedded server", "failed", f"{found}; the extension was not built", hint
+            ), normalize_url(url)
+        return Check("embedded server", "ok", found), normalize_url(url)
+    except LLMSQLError as error:
+        return Check("embedded server", "failed", error.message, error.hint), None
+
+
+def _address(url: str) -> tuple[Check, URL | None]:
+    try:
+        address = normalize_url(url)
+    except ValueError as error:
+        return Check("address", "failed", str(error), "postgresql://user:password@host:5432/database"), None
+    return Check("address", "ok", address.render_as_string(hide_password=True)), address
+
+
+def _server_version(connection: Connection) -> Check:
+    version = str(connection.scalar(text("SHOW server_version")))
+    major = int(connection.scalar(text("SHOW server_version_num")) or 0) // 10000
+    if major not in SUPPORTED_MAJORS:
+        return Check("server version", "failed", f"PostgreSQL {version}", "llm-sql supports 15 to 18")
+    return Check("server version", "ok", f"PostgreSQL {version}")
+
+
+def _extension(connection: Connection) -> Check:
+    row = connection.execute(
+        text(
+            "SELECT a.default_version, e.extversion FROM pg_available_extensions a"
+            " LEFT JOIN pg_extension e ON e.extname = a.name WHERE a.name = 'pg_llm'"
+        )
+    ).one_or_none()
+    if row is None:
+        hint = "in a checkout of llm-sql: make install PG_CONFIG=/path/to/the/server's/pg_config"
+        return Check("extension", "failed", "the server does not have pg_llm", hint)
+    available, installed = row
+    if installed is None:
+        return Check(
+            "extension", "failed", f"pg_llm {available} is available, not installed", "llm-sql provision"
+        )
+    if installed != available:
+        hint = "llm-sql provision updates it"
+        return Check("extension", "warning", f"pg_llm {installed} installed, {available} available", hint)
+    return Check("extension", "ok", f"pg_llm {installed}")
+
+
+def _kernels(connection: Connection) -> Check:
+    version = connection.scalar(text("SELECT public.pg_llm_numerics_version()"))
+    isa = connection.scalar(text("SHOW pg_llm.isa"))
+    return Check("kernels", "ok", f"numerics version {version}, instruction set {isa}")
+
+
+def _settings(connection: Connection) -> Check:
+    values = (
+        (name, connection.scalar(text("SELECT current_setting(:name, true)"), {"name": name}))
+        for name in SETTINGS
+    )
+    return Check("settings", "ok", ", ".join(f"{name} = {value or 'not set'}" for name, value in values))
+
+
+def _revision(connection: Connection) -> Check:
+    head = provision.head()
+    present = connection.scalar(text(f"SELECT to_regclass('public.{provision.VERSION_TABLE}')"))
+    if present is None:
+        return Check("schema", "failed", "not provisioned", "llm-sql provision (or alembic upgrade head)")
+    found = connection.scalar(text(f"SELECT version_num FROM public.{provision.VERSION_TABLE}"))
+    if found != head:
+        return Check("schema", "failed", f"revision {found}, this llm-sql needs {head}", "llm-sql provision")
+    models = connection.scalar(text("SELECT count(DISTINCT model) FROM public.llm_param"))
+    return Check("schema", "ok", f"revision {found}, {models} model(s) with weights")

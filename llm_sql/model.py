@@ -1,0 +1,274 @@
+"""LanguageModel: a model of the database as a Python object, over a SQLAlchemy Session or AsyncSession.
+
+Nothing here computes: every method is one or two statements, in the session's transaction unless it says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, Select, select, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from llm_sql import functions
+from llm_sql.client import StreamEvent
+from llm_sql.training import (
+    POLL_SECONDS,
+    PROGRESS_QUERY,
+    Progress,
+    ProgressCallback,
+    ProgressWatcher,
+    TrainingOptions,
+    train_loop_statement,
+    train_statement,
+)
+
+# Rows leave the server one by one, as they are made.
+STREAMING = {"stream_results": True, "yield_per": 1, "max_row_buffer": 1}
+BACKEND_PID = text("SELECT pg_backend_pid()")
+LAST_RUN = text("SELECT max(run_id) FROM public.llm_train_run WHERE model = :model")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a split of its data: `loss` is the mean negative log-likelihood in nats per token."""
+
+    tokens: int
+    loss: float
+    perplexity: float
+
+
+def _select_evaluation(model: str, split: str) -> Select[Any]:
+    row = functions.evaluate(model, split)
+    return select(row.c.tokens, row.c.loss, row.c.perplexity)
+
+
+def _select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:
+    rows = functions.generate_stream(prompt, **options)
+    return select(rows.c.step, rows.c.token_id, rows.c.token, rows.c.text, rows.c.is_complete)
+
+
+class LanguageModel:
+    """A model by name. `generate` and `stream` take the sampling arguments of llm_generate by name."""
+
+    def __init__(self, session: Session, model: str) -> None:
+        self.session = session
+        self.model = model
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.model!r})"
+
+    @classmethod
+    def create(
+        cls,
+        session: Session,
+        model: str,
+        *,
+        n_layer: int,
+        n_head: int,
+        d_model: int,
+        n_positions: int,
+        vocab: int,
+        arch: str = "gpt2",
+        seed: int = 0,
+    ) -> LanguageModel:
+        """Register a new model and initialise its weights from the seed."""
+        session.execute(
+            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+        )
+        return cls(session, model)
+
+    def generate(self, prompt: str, **options: Any) -> str:
+        """The continuation of the prompt. Options: max_tokens, temperature, top_k, top_p, seed, stop, echo,
+        ...
+        """
+        return str(self.session.scalar(select(functions.generate(prompt, model=self.model, **options))))
+
+    def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        """The continuation of each prompt, equal to what `generate` gives for it alone."""
+        query = select(functions.generate(list(prompts), model=self.model, **options))
+        return list(self.session.scalars(query).one())
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[StreamEvent]:
+        """The continuation token by token, each as soon as the server has it."""
+        query = _select_stream(prompt, {"model": self.model, **options})
+        with self.session.execute(query, execution_options=STREAMING) as rows:
+            for row in rows:
+                yield StreamEvent(*row)
+
+    def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
+        """Mean negative log-likelihood of the targets in nats; a target below 0 is ignored."""
+        return float(
+            self.session.scalars(select(functions.loss(self.model, list(tokens), list(targets)))).one()
+        )
+
+    def perplexity(self, text: str) -> float:
+        return float(self.session.scalars(select(functions.perplexity(self.model, text))).one())
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.session.scalars(select(functions.encode(text, self.model))).one())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.session.scalars(select(functions.decode(list(tokens), self.model))).one())
+
+    def evaluate(self, split: str = "validation") -> Evaluation:
+        """Loss and perplexity over a split of the model's data set."""
+        return Evaluation(*self.session.execute(_select_evaluation(self.model, split)).one())
+
+    def train(
+        self,
+        n_steps: int,
+        *,
+        commit_every: int | None = None,
+        progress: ProgressCallback | None = None,
+        **options: Any,
+    ) -> int:
+        """Train for n_steps and return the run's id; options are those of llm_train (TrainingOptions).
+
+        Without `commit_every` the run is part of the session's transaction. With it the run uses a
+        connection of its own and commits every so many steps: the session must not hold uncommitted changes
+        to the model. `progress` is called from another thread while the run goes on.
+        """
+        arguments = TrainingOptions.of(**options)
+        engine = _engine_of(self.session)
+        if commit_every is None:
+            pid = self.session.scalars(BACKEND_PID).one()
+            with _watching(engine, pid, progress):
+                return int(self.session.scalars(train_statement(self.model, n_steps, arguments)).one())
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            pid = connection.scalars(BACKEND_PID).one()
+            with _watching(engine, pid, progress):
+                connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
+            return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
+
+
+def _engine_of(session: Session) -> Engine:
+    bind = session.get_bind()
+    return bind.engine if isinstance(bind, Connection) else bind
+
+
+def _watching(
+    engine: Engine, pid: int, progress: ProgressCallback | None
+) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext() if progress is None else ProgressWatcher(engine, pid, progress)
+
+
+class AsyncLanguageModel:
+    """LanguageModel over an AsyncSession."""
+
+    def __init__(self, session: AsyncSession, model: str) -> None:
+        self.session = session
+        self.model = model
+
+    def __repr__(self) -> str:
+        return f"AsyncLanguageModel({self.model!r})"
+
+    @classmethod
+    async def create(
+        cls,
+        session: AsyncSession,
+        model: str,
+        *,
+        n_layer: int,
+        n_head: int,
+        d_model: int,
+        n_positions: int,
+        vocab: int,
+        arch: str = "gpt2",
+        seed: int = 0,
+    ) -> AsyncLanguageModel:
+        await session.execute(
+            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+        )
+        return cls(session, model)
+
+    async def generate(self, prompt: str, **options: Any) -> str:
+        return str(await self.session.scalar(select(functions.generate(prompt, model=self.model, **options))))
+
+    async def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        query = select(functions.generate(list(prompts), model=self.model, **options))
+        return list((await self.session.scalars(query)).one())
+
+    async def stream(self, prompt: str, **options: Any) -> AsyncIterator[StreamEvent]:
+        query = _select_stream(prompt, {"model": self.model, **options})
+        rows = await self.session.stream(query, execution_options=STREAMING)
+        try:
+            async for row in rows:
+                yield StreamEvent(*row)
+        finally:
+            await rows.close()
+
+    async def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
+        query = select(functions.loss(self.model, list(tokens), list(targets)))
+        return float((await self.session.scalars(query)).one())
+
+    async def perplexity(self, text: str) -> float:
+        return float((await self.session.scalars(select(functions.perplexity(self.model, text)))).one())
+
+    async def encode(self, text: str) -> list[int]:
+        return list((await self.session.scalars(select(functions.encode(text, self.model)))).one())
+
+    async def decode(self, tokens: Sequence[int]) -> str:
+        return str((await self.session.scalars(select(functions.decode(list(tokens), self.model)))).one())
+
+    async def evaluate(self, split: str = "validation") -> Evaluation:
+        return Evaluation(*(await self.session.execute(_select_evaluation(self.model, split))).one())
+
+    async def train(
+        self,
+        n_steps: int,
+        *,
+        commit_every: int | None = None,
+        progress: ProgressCallback | None = None,
+        **options: Any,
+    ) -> int:
+        """As LanguageModel.train; `progress` is called in the event loop."""
+        arguments = TrainingOptions.of(**options)
+        engine = (await self.session.connection()).engine
+        if commit_every is None:
+            pid = (await self.session.scalars(BACKEND_PID)).one()
+            async with _watching_async(engine, pid, progress):
+                return int(
+                    (await self.session.scalars(train_statement(self.model, n_steps, arguments))).one()
+                )
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            pid = (await connection.scalars(BACKEND_PID)).one()
+            async with _watching_async(engine, pid, progress):
+                await connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
+            return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
+
+
+@contextlib.asynccontextmanager
+async def _watching_async(
+    engine: AsyncEngine, pid: int, progress: ProgressCallback | None
+) -> AsyncIterator[None]:
+    if progress is None:
+        yield
+        return
+
+    async def watch() -> None:
+        last = None
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                row = (await connection.execute(PROGRESS_QUERY, {"pid": pid})).one_or_none()
+                if row is not None and row != last:
+                    progress(Progress(*row))
+                    last = row
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
