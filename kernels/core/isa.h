@@ -37,7 +37,52 @@ typedef struct llm_gemm_kernels {
 
 /* ---- attention (attention_kernels.h) ---- */
 
-typedef struct llm_attention_kernels { void (*none)(void); } llm_attention_kernels;
+/*
+ * One head over stored keys and values: keys transposed in panels of LLM_KEY_PANEL, (key s, column c) at
+ * panels[s / P * P * d_head + c * P + s % P]; values as rows of llm_padded(d_head) floats, zeros at their end.
+ */
+enum { LLM_KEY_PANEL = 32 };
+
+static inline size_t llm_padded(size_t n)
+{
+    return (n + LLM_KEY_PANEL - 1) / LLM_KEY_PANEL * LLM_KEY_PANEL;
+}
+
+/* What the rows of one head share. `index` is the logical index of the weight (query 0, key 0). */
+typedef struct llm_attention_head {
+    size_t d_head;
+    float scale;                       /* 1 / sqrt(d_head) */
+    const llm_dropout_key *dropout;    /* NULL: none */
+    float dropout_scale;
+    uint32_t dropout_threshold;
+    uint64_t index;
+    size_t index_row;                  /* T_max: from one query's weights to the next one's */
+} llm_attention_head;
+
+/* One head's tensors in the backward; strides are from token to token. */
+typedef struct llm_attention_grads {
+    float *dq, *dk, *dv;
+    const float *q, *k, *v, *out, *dout;
+    const float *row_max, *row_sum;
+    size_t q_stride, k_stride, v_stride, out_stride, T;
+    bool acc;
+} llm_attention_grads;
+
+typedef struct llm_attention_kernels {
+    /* Put n keys (values), `stride` floats apart, to positions at .. at + n of the store. */
+    void (*store_keys)(float *panels, const float *k, size_t stride, size_t at, size_t n, size_t d_head);
+    void (*store_values)(float *rows, const float *v, size_t stride, size_t at, size_t n, size_t d_head);
+    /*
+     * out rows of the queries at positions from .. from + n, each over the keys up to its own position.
+     * q and out point at the first of them; row_max and row_sum (n) may be NULL.
+     */
+    void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
+                    size_t from, size_t n, const float *panels, const float *rows, const llm_attention_head *h,
+                    float *scratch);
+    size_t (*forward_scratch)(size_t keys, size_t d_head);   /* floats */
+    void (*backward)(const llm_attention_grads *g, const llm_attention_head *h, float *scratch);
+    size_t (*backward_scratch)(size_t T, size_t d_head);
+} llm_attention_kernels;
 
 /* ---- one instruction set ---- */
 

@@ -4,8 +4,9 @@
 #if defined(__x86_64__)
 #define LLM_VEC_AVX2
 #include "gemm_kernels.h"
-#include "attention_kernels.h"
 #include "math_kernels.h"
+#include "attention_kernels.h"
+#include "attention_backward_kernels.h"
 
 const llm_kernels llm_kernels_avx2 = {
     .isa = LLM_ISA_AVX2,

@@ -4,8 +4,9 @@
 #if defined(__aarch64__)
 #define LLM_VEC_NEON
 #include "gemm_kernels.h"
-#include "attention_kernels.h"
 #include "math_kernels.h"
+#include "attention_kernels.h"
+#include "attention_backward_kernels.h"
 
 const llm_kernels llm_kernels_neon = {
     .isa = LLM_ISA_NEON,

@@ -3,8 +3,9 @@
 
 #define LLM_VEC_SCALAR
 #include "gemm_kernels.h"
-#include "attention_kernels.h"
 #include "math_kernels.h"
+#include "attention_kernels.h"
+#include "attention_backward_kernels.h"
 
 const llm_kernels llm_kernels_scalar = {
     .isa = LLM_ISA_SCALAR,

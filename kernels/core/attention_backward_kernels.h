@@ -1,0 +1,184 @@
+/*
+ * attention_backward_kernels.h -- gradients of causal attention of one head. With P the weights, Pd what
+ * dropout left of them, dP the gradient that reaches P, and D[t] = dout[t] . out[t]:
+ *
+ *   dv = Pd^T dout     dP = dropout(dout v^T)     dS = P (dP - D) / sqrt(d_head)     dq = dS k     dk = dS^T q
+ *
+ * Blocks of LLM_ATTENTION_QB queries by as many keys; weights are recomputed from the saved maximum and sum
+ * by the forward's own arithmetic. dk and dv are products whose K is the queries, dq one whose K is the keys:
+ * blocks are visited in order and are numeric blocks, so nothing but the shape decides the bits.
+ */
+#ifndef LLM_ATTENTION_BACKWARD_KERNELS_H
+#define LLM_ATTENTION_BACKWARD_KERNELS_H
+
+#include "attention_kernels.h"
+
+enum { QB = LLM_ATTENTION_QB };
+
+_Static_assert(QB == LLM_GEMM_KB && QB % LLM_KEY_PANEL == 0, "a block is one numeric block of whole panels");
+
+/* Buffers of one head; `width` is the padded d_head. */
+typedef struct backward_buffers {
+    float *keys, *values;       /* stored transposed in panels, (T padded, d_head) */
+    float *key_rows;            /* (T, width) */
+    float *dk, *dv;             /* (T, width) */
+    /* of the current block of queries */
+    float *q_rows, *dout_rows;  /* (QB, width) */
+    float *q_panels, *dout_panels;
+    float *dq;                  /* (QB, width) */
+    float *delta, *inverse;     /* (QB): D and 1 / row_sum */
+    /* of the current pair of blocks */
+    float *p, *ds;              /* (QB, QB) */
+    float *packed;
+    size_t width;
+} backward_buffers;
+
+static size_t attention_backward_scratch(size_t T, size_t d_head)
+{
+    size_t width = llm_padded(d_head);
+    return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) + 2 * QB +
+           2 * QB * QB + QB * QB + PANEL_SLACK;
+}
+
+static float *take(float **from, size_t floats)
+{
+    float *p = *from;
+    *from += floats;
+    return p;
+}
+
+static backward_buffers lay_out(float *scratch, size_t T, size_t d_head)
+{
+    size_t width = llm_padded(d_head);
+    backward_buffers w = { .width = width };
+    w.p = take(&scratch, QB * QB);
+    w.ds = take(&scratch, QB * QB);
+    w.q_rows = take(&scratch, QB * width);
+    w.dout_rows = take(&scratch, QB * width);
+    w.dq = take(&scratch, QB * width);
+    w.delta = take(&scratch, QB);
+    w.inverse = take(&scratch, QB);
+    w.key_rows = take(&scratch, T * width);
+    w.dk = take(&scratch, T * width);
+    w.dv = take(&scratch, T * width);
+    w.keys = take(&scratch, llm_padded(T) * d_head);
+    w.values = take(&scratch, llm_padded(T) * d_head);
+    w.q_panels = take(&scratch, QB * d_head + PANEL_SLACK);
+    w.dout_panels = take(&scratch, QB * d_head + PANEL_SLACK);
+    w.packed = take(&scratch, QB * QB + PANEL_SLACK);
+    return w;
+}
+
+static float dot_row(const float *a, const float *b, size_t n)
+{
+    v16 sum = v16_zero();
+    for (size_t c = 0; c < n; c += 16) {
+        size_t lanes = lanes_of(n - c);
+        sum = v16_fma(load_lanes(a + c, lanes), load_lanes(b + c, lanes), sum);
+    }
+    return v16_hsum(sum);
+}
+
+/* Load the block of `n` queries from position `from` on. */
+static void begin_queries(const backward_buffers *w, const llm_attention_grads *g, size_t d_head, size_t from,
+                          size_t n)
+{
+    const float *q = g->q + from * g->q_stride;
+    const float *dout = g->dout + from * g->out_stride, *out = g->out + from * g->out_stride;
+
+    store_values(w->q_rows, q, g->q_stride, 0, n, d_head);
+    store_values(w->dout_rows, dout, g->out_stride, 0, n, d_head);
+    pack_block(w->q_panels, (llm_view) { q, g->q_stride, 1 }, n, d_head);
+    pack_block(w->dout_panels, (llm_view) { dout, g->out_stride, 1 }, n, d_head);
+    for (size_t i = 0; i < n; i++) {
+        w->delta[i] = dot_row(dout + i * g->out_stride, out + i * g->out_stride, d_head);
+        w->inverse[i] = 1.0f / g->row_sum[from + i];
+    }
+}
+
+/*
+ * Row i of the pair of blocks: scores become weights, gradients of dropped weights become gradients of scores,
+ * and both are +0 from key `seen` on.
+ */
+static void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t t, size_t key0,
+                       size_t seen, float max)
+{
+    float *p = w->p + i * QB, *ds = w->ds + i * QB;
+    const v16 delta = v16_set1(w->delta[i]), scale = v16_set1(h->scale);
+
+    exponentials(p, seen, QB, h->scale, max);
+    multiply_row(p, w->inverse[i], seen);
+    drop_weights(ds, t, key0, seen, h);
+    for (size_t s = 0; s < seen; s += 16) {
+        v16 d = v16_mul(v16_mul(v16_load(p + s), v16_sub(v16_load(ds + s), delta)), scale);
+        v16_store(ds + s, seen - s < 16 ? v16_select(m16_first(seen - s), d, v16_zero()) : d);
+    }
+    for (size_t s = round_up(seen, 16); s < QB; s += 16)
+        v16_store(ds + s, v16_zero());
+    drop_weights(p, t, key0, seen, h);
+}
+
+/* to (keys,width) += x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it */
+static void add_to_keys(const backward_buffers *w, float *to, const float *x, const float *b, size_t queries,
+                        size_t keys, bool diagonal)
+{
+    pack_block(w->packed, (llm_view) { x, 1, QB }, keys, queries);
+    for (size_t i = 0; i < keys; i += MR) {
+        size_t rows = smaller(MR, keys - i), unseen = diagonal ? i : 0; /* queries before key i */
+        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
+                         queries - unseen, w->width, diagonal);
+    }
+}
+
+/* One block of queries against one block of keys, the diagonal one when they are the same positions. */
+static void backward_pair(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
+                          size_t from, size_t queries, size_t key0)
+{
+    const size_t d = h->d_head, keys = from == key0 ? queries : QB;
+    const bool diagonal = from == key0;
+
+    for (size_t i = 0; i < queries; i += MR) {
+        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
+        panel_scores(w->p + i * QB, QB, w->q_panels + i * d, rows, w->keys + key0 * d, seen, d);
+        panel_scores(w->ds + i * QB, QB, w->dout_panels + i * d, rows, w->values + key0 * d, seen, d);
+    }
+    for (size_t i = 0; i < queries; i++)
+        weight_row(w, h, i, from + i, key0, diagonal ? i + 1 : keys, g->row_max[from + i]);
+
+    add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal);
+    add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal);
+    pack_block(w->packed, (llm_view) { w->ds, QB, 1 }, queries, keys);
+    for (size_t i = 0; i < queries; i += MR) {
+        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
+        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width, seen,
+                         w->width, key0 == 0);
+    }
+}
+
+static void put_rows(float *out, size_t stride, bool acc, const float *x, size_t width, size_t rows, size_t n)
+{
+    if (out != NULL)
+        for (size_t i = 0; i < rows; i++)
+            put_row(out + i * stride, acc, x + i * width, n);
+}
+
+static void attention_backward(const llm_attention_grads *g, const llm_attention_head *h, float *scratch)
+{
+    const size_t d = h->d_head;
+    backward_buffers w = lay_out(scratch, g->T, d);
+
+    store_keys(w.keys, g->k, g->k_stride, 0, g->T, d);
+    store_keys(w.values, g->v, g->v_stride, 0, g->T, d);
+    store_values(w.key_rows, g->k, g->k_stride, 0, g->T, d);
+    for (size_t from = 0; from < g->T; from += QB) {
+        size_t n = smaller(QB, g->T - from);
+        begin_queries(&w, g, d, from, n);
+        for (size_t key0 = 0; key0 <= from; key0 += QB)
+            backward_pair(&w, g, h, from, n, key0);
+        put_rows(g->dq == NULL ? NULL : g->dq + from * g->q_stride, g->q_stride, g->acc, w.dq, w.width, n, d);
+    }
+    put_rows(g->dk, g->k_stride, g->acc, w.dk, w.width, g->T, d);
+    put_rows(g->dv, g->v_stride, g->acc, w.dv, w.width, g->T, d);
+}
+
+#endif /* LLM_ATTENTION_BACKWARD_KERNELS_H */

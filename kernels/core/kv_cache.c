@@ -1,0 +1,127 @@
+/*
+ * kv_cache.c -- keys and values of one layer's past tokens, and attention of new tokens to them.
+ *
+ * Each head has a store as isa.h lays it out, the same on every instruction set, and is read by the kernel
+ * of the full forward: a cached row is that row, whatever chunks it came in.
+ */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#include "attention.h"
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct llm_kv_cache {
+    size_t n_head, d_head, capacity;
+    size_t head_floats;   /* from one head's store to the next */
+    float *store;         /* per head: key panels, then value rows */
+};
+
+llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
+{
+    llm_kv_cache *c = calloc(1, sizeof *c);
+    size_t keys, values, bytes;
+    void *store = NULL;
+
+    if (c == NULL)
+        return NULL;
+    if (n_head == 0 || d_head == 0 || capacity == 0 || d_head > SIZE_MAX / 2 || capacity > SIZE_MAX / 2 ||
+        __builtin_mul_overflow(llm_padded(capacity), d_head, &keys) ||
+        __builtin_mul_overflow(capacity, llm_padded(d_head), &values) ||
+        __builtin_add_overflow(keys, values, &c->head_floats) ||
+        __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) || n_head > SIZE_MAX / sizeof(float) ||
+        posix_memalign(&store, 64, bytes) != 0) {
+        free(c);
+        return NULL;
+    }
+    memset(store, 0, bytes);
+    c->n_head = n_head;
+    c->d_head = d_head;
+    c->capacity = capacity;
+    c->store = store;
+    return c;
+}
+
+void llm_kv_cache_destroy(llm_kv_cache *c)
+{
+    if (c == NULL)
+        return;
+    free(c->store);
+    free(c);
+}
+
+size_t llm_kv_cache_bytes(const llm_kv_cache *c)
+{
+    return sizeof *c + c->n_head * c->head_floats * sizeof(float);
+}
+
+typedef struct cached_job {
+    llm_engine *e;
+    const llm_kv_cache *c;
+    float *out;
+    const float *q, *k, *v;
+    size_t past, T, q_stride, k_stride, v_stride;
+    size_t tile, tiles;
+} cached_job;
+
+static float *panels_of(const llm_kv_cache *c, size_t head)
+{
+    return c->store + head * c->head_floats;
+}
+
+static float *values_of(const llm_kv_cache *c, size_t head)
+{
+    return panels_of(c, head) + llm_padded(c->capacity) * c->d_head;
+}
+
+static void store_range(void *arg, size_t begin, size_t end)
+{
+    const cached_job *j = arg;
+    const llm_kv_cache *c = j->c;
+    const llm_attention_kernels *kernels = &j->e->kernels->attention;
+
+    for (size_t head = begin; head < end; head++) {
+        size_t column = head * c->d_head;
+        kernels->store_keys(panels_of(c, head), j->k + column, j->k_stride, j->past, j->T, c->d_head);
+        kernels->store_values(values_of(c, head), j->v + column, j->v_stride, j->past, j->T, c->d_head);
+    }
+}
+
+/* A unit is one tile of queries of one head. */
+static void attend_range(void *arg, size_t begin, size_t end)
+{
+    const cached_job *j = arg;
+    const llm_kv_cache *c = j->c;
+    const size_t D = c->n_head * c->d_head;
+    const llm_attention_head h = { .d_head = c->d_head, .scale = llm_attention_scale(c->d_head) };
+
+    for (size_t unit = begin; unit < end; unit++) {
+        size_t head = unit / j->tiles, t = unit % j->tiles * j->tile, column = head * c->d_head;
+        size_t n = j->T - t < j->tile ? j->T - t : j->tile;
+        j->e->kernels->attention.forward(j->out + t * D + column, D, NULL, NULL, j->q + t * j->q_stride + column,
+                                         j->q_stride, j->past + t, n, panels_of(c, head), values_of(c, head), &h,
+                                         llm_thread_scratch(j->e));
+    }
+}
+
+void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q, const float *k,
+                          const float *v, size_t T, size_t q_stride, size_t k_stride, size_t v_stride)
+{
+    cached_job j = { .e = e, .c = c, .out = out, .q = q, .k = k, .v = v, .past = past, .T = T,
+                     .q_stride = q_stride, .k_stride = k_stride, .v_stride = v_stride, .tile = e->attention_chunk };
+    double rows = (double) (j.tile < T ? j.tile : T);
+
+    if (T == 0)
+        return;
+    j.tiles = (T + j.tile - 1) / j.tile;
+    if (!llm_scratch(e, e->kernels->attention.forward_scratch(past + T, c->d_head)))
+        return;
+    /* storing a key takes about the time of a few products per element */
+    if (llm_parallel_for(e, c->n_head, llm_attention_grain(e, 32.0 * (double) T * (double) c->d_head), store_range, &j))
+        llm_parallel_for(e, c->n_head * j.tiles,
+                         llm_attention_grain(e, 4.0 * rows * (double) (past + T) * (double) c->d_head), attend_range,
+                         &j);
+}
