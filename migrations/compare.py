@@ -1,0 +1,204 @@
+"""What `alembic check` compares beyond tables: functions, views, triggers, roles, grants, storage, architectures.
+
+A declared function, view or trigger is created a second time in pg_temp, inside a savepoint that is rolled back, and
+both are read back from the catalog: PostgreSQL itself decides whether two texts mean the same, and no lock is taken
+on what is in use. Rows of llm_model_config are users' data once seeded and are not compared.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrateOperation
+from alembic.operations.ops import UpgradeOps
+from alembic.runtime.plugins import Plugin
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from llm_sql.models import ARCHITECTURES, Arch, SqlObject, declared_grants, declared_objects, metadata
+from llm_sql.models.roles import PUBLIC, ROLES
+
+from . import catalog
+
+_QUALIFIED = r"(?:public\.)?"
+
+
+class CatalogChange(MigrateOperation):
+    """A difference that alembic has no operation for, with the statements that remove it and bring it back."""
+
+    def __init__(self, diff: tuple[Any, ...], upgrade: Sequence[str], downgrade: Sequence[str] = ()) -> None:
+        self.diff = diff
+        self.upgrade = list(upgrade)
+        self.downgrade = list(downgrade)
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return self.diff
+
+    def reverse(self) -> CatalogChange:
+        return CatalogChange(self.diff, self.downgrade, self.upgrade)
+
+
+@renderers.dispatch_for(CatalogChange)
+def _render(_: AutogenContext, change: CatalogChange) -> list[str]:
+    """As op.run_sql with the text itself, so that the revision is frozen as it is written."""
+    if not change.upgrade:
+        return [f"raise NotImplementedError({'write the way back: ' + repr(change.diff)!r})"]
+    quoted = (statement.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for statement in change.upgrade)
+    return [f'op.run_sql("""\n{statement}\n""")' for statement in quoted]
+
+
+def _in_temp(statement: str, kind: str, name: str) -> str:
+    """The statement with its object moved from public to pg_temp."""
+    return re.sub(rf"\b{kind}\s+{_QUALIFIED}{name}\b", f"{kind} pg_temp.{name}", statement, count=1, flags=re.I)
+
+
+def _temporary(item: SqlObject) -> list[str]:
+    if item.kind == "TRIGGER":
+        on_temp = re.sub(rf"\bON\s+{_QUALIFIED}{item.on}\b", f"ON pg_temp.{item.on}", item.create, flags=re.I)
+        return [on_temp]
+    return [_in_temp(statement, item.kind, item.name) for statement in (item.create, *item.comments)]
+
+
+def _create(item: SqlObject, connection: Connection) -> str | None:
+    """Create the object in pg_temp; the server's message when it refuses."""
+    try:
+        with connection.begin_nested():
+            for statement in _temporary(item):
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    except DBAPIError as error:
+        return str(error.orig).splitlines()[0]
+    return None
+
+
+def _replace(item: SqlObject) -> list[str]:
+    create = re.sub(r"^CREATE\s+(?:OR\s+REPLACE\s+)?", "CREATE OR REPLACE ", item.create, flags=re.I)
+    return [create, *item.comments]
+
+
+def compare_objects(connection: Connection, objects: Sequence[SqlObject]) -> list[CatalogChange]:
+    """Functions, procedures, views and triggers that are missing, stale or spare among the declared names."""
+    scratch = connection.begin_nested()
+    try:
+        connection.execute(text("SET LOCAL check_function_bodies = off"))
+        refused = {item: message for item in objects if (message := _create(item, connection)) is not None}
+        names = sorted({item.name for item in objects})
+        declared = catalog.definitions(connection, "pg_temp", names)
+        actual = catalog.definitions(connection, "public", names)
+    finally:
+        scratch.rollback()
+    changes = [
+        CatalogChange((f"invalid_{item.kind.lower()}", item.identity, message), _replace(item))
+        for item, message in refused.items()
+    ]
+    for key in sorted(declared.keys() | actual.keys()):
+        old, new = actual.get(key), declared.get(key)
+        if old == new:
+            continue
+        kind, name, _ = key
+        identity = key.identity
+        items = [item for item in objects if item.kind == kind and item.name == name]
+        if any(item in refused for item in items):
+            continue
+        back = [old.create] if old else [f"DROP {kind} {identity}"]
+        if new is None:
+            change = CatalogChange((f"remove_{kind.lower()}", identity), [f"DROP {kind} {identity}"], back)
+        elif old is None:
+            change = CatalogChange((f"add_{kind.lower()}", identity), [s for i in items for s in _replace(i)], back)
+        else:
+            verb = f"modify_{kind.lower()}"
+            change = CatalogChange((verb, identity), [s for i in items for s in _replace(i)], back)
+        changes.append(change)
+    return changes
+
+
+def compare_roles(connection: Connection) -> list[CatalogChange]:
+    """Missing roles (where we may create them) and privileges that are missing or too many."""
+    existing = catalog.roles(connection, ROLES)
+    missing = [role for role in ROLES if role not in existing]
+    changes = []
+    if missing and catalog.may_create_roles(connection):
+        changes = [CatalogChange(("add_role", role), [f"CREATE ROLE {role}"], [f"DROP ROLE {role}"]) for role in missing]
+    declared = {
+        (grant.role, grant.kind, grant.target, privilege)
+        for grant in declared_grants()
+        for privilege in grant.privileges
+        if grant.role == PUBLIC or grant.role in existing
+    }
+    targets = {(kind, target) for _, kind, target, _ in declared}
+    targets |= {("TABLE", f"public.{name}") for name in metadata.tables}
+    actual = catalog.grants(connection, targets, (*existing, PUBLIC))
+    # PostgreSQL gives EXECUTE to PUBLIC by default; whether an administrator keeps it is not ours to say.
+    actual = {entry for entry in actual if not (entry[0] == PUBLIC and entry[1] in ("FUNCTION", "PROCEDURE"))}
+    for sign, entries in (("add", declared - actual), ("remove", actual - declared)):
+        for role, kind, target, privilege in sorted(entries):
+            grant = f"GRANT {privilege} ON {kind} {target} TO {role}"
+            revoke = f"REVOKE {privilege} ON {kind} {target} FROM {role}"
+            statements = ([grant], [revoke]) if sign == "add" else ([revoke], [grant])
+            changes.append(CatalogChange((f"{sign}_grant", role, kind, target, privilege), *statements))
+    return changes
+
+
+def compare_tables(connection: Connection) -> list[CatalogChange]:
+    """What alembic does not compare of a table: storage parameters, columns' storage, CHECKs, generated columns."""
+    scratch = connection.begin_nested()
+    try:
+        catalog.create_in_temp(connection, metadata)
+        declared = catalog.table_details(connection, "pg_temp", list(metadata.tables))
+        actual = catalog.table_details(connection, "public", list(metadata.tables))
+    finally:
+        scratch.rollback()
+    changes = []
+    for key in sorted(declared.keys() & actual.keys()):
+        if declared[key] != actual[key]:
+            changes.append(
+                CatalogChange(
+                    ("modify_table", *key, actual[key], declared[key]),
+                    catalog.alter_table(key, actual[key], declared[key]),
+                    catalog.alter_table(key, declared[key], actual[key]),
+                )
+            )
+    return changes
+
+
+def compare_architectures(connection: Connection) -> list[CatalogChange]:
+    """Built-in rows of llm_arch: they name functions, so they are schema rather than data."""
+    table = Arch.__table__
+    rows = {row["arch"]: dict(row) for row in connection.execute(table.select()).mappings()}
+    changes = []
+    for declared in ARCHITECTURES:
+        old = rows.get(declared["arch"])
+        if old != declared:
+            changes.append(CatalogChange(("modify_row", "llm_arch", declared["arch"]), *_upsert(declared, old)))
+    return changes
+
+
+def _upsert(new: dict[str, Any], old: dict[str, Any] | None) -> tuple[list[str], list[str]]:
+    from .freeze import insert_or_update
+
+    way_back = insert_or_update("llm_arch", old) if old else f"DELETE FROM public.llm_arch WHERE arch = '{new['arch']}'"
+    return [insert_or_update("llm_arch", new)], [way_back]
+
+
+def _compare(context: AutogenContext, upgrade_ops: UpgradeOps, _: Iterable[str | None]) -> PriorityDispatchResult:
+    connection = context.connection
+    assert connection is not None
+    tables = catalog.existing_tables(connection, list(metadata.tables))
+    if set(metadata.tables) <= tables:
+        upgrade_ops.ops.extend(compare_tables(connection))
+        upgrade_ops.ops.extend(compare_architectures(connection))
+    upgrade_ops.ops.extend(compare_objects(connection, declared_objects()))
+    upgrade_ops.ops.extend(compare_roles(connection))
+    return PriorityDispatchResult.CONTINUE
+
+
+def setup(plugin: Plugin) -> None:
+    plugin.add_autogenerate_comparator(_compare, "schema", "llm_sql")
+
+
+Plugin.setup_plugin_from_module(sys.modules[__name__], __name__)

@@ -1,0 +1,222 @@
+"""Writes the frozen SQL of the first revisions from the declared schema: `python -m llm_sql.migrations.freeze`.
+
+A revision is frozen for good once sql/LANDED names it (`--land`, with a hash of its files); this command refuses to
+touch it then. Later revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import (
+    CreateIndex,
+    CreateSequence,
+    CreateTable,
+    DDLElement,
+    SetColumnComment,
+    SetTableComment,
+    Table,
+)
+
+from llm_sql.models import ARCHITECTURES, MODELS, declared_grants, declared_objects, functions, metadata, views
+from llm_sql.models.base import pass_sequence
+from llm_sql.models.roles import PUBLIC, ROLES, relation_names
+
+from .operations import SQL_DIRECTORY
+
+LANDED = SQL_DIRECTORY / "LANDED"
+# paramstyle named: the others double percent signs.
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+def _script(statements: Iterable[str]) -> str:
+    return "".join(f"{statement.strip().rstrip(';')};\n\n" for statement in statements)[:-1]
+
+
+def _compile(element: DDLElement) -> str:
+    text = str(element.compile(dialect=_DIALECT)).replace("\t", "    ")
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def storage_statements(table: Table) -> list[str]:
+    """How the columns named in the table's info are stored out of line."""
+    storage: dict[str, str] = table.info.get("storage", {})
+    return [f"ALTER TABLE {table.name} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()]
+
+
+def _table_statements(table: Table) -> list[str]:
+    statements = [_compile(CreateTable(table))]
+    statements += [
+        _compile(CreateIndex(index)) for index in sorted(table.indexes, key=lambda index: str(index.name))
+    ]
+    statements += storage_statements(table)
+    if table.comment:
+        statements.append(_compile(SetTableComment(table)))
+    return statements + [_compile(SetColumnComment(column)) for column in table.columns if column.comment]
+
+
+def relations() -> dict[str, str]:
+    tables = metadata.sorted_tables
+    create = [_compile(CreateSequence(pass_sequence))]
+    create += [statement for table in tables for statement in _table_statements(table)]
+    drop = [f"DROP TABLE {table.name}" for table in reversed(tables)]
+    return {"upgrade.sql": _script(create), "downgrade.sql": _script([*drop, f"DROP SEQUENCE {pass_sequence.name}"])}
+
+
+def routines() -> dict[str, str]:
+    files = {f"functions/{name}": text for name, text in functions.sources()}
+    files |= {f"views/{name}": text for name, text in views.sources()}
+    return files | {"downgrade.sql": _script(item.drop for item in reversed(declared_objects()))}
+
+
+_CREATE_ROLE = """\
+DO $role$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role};
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role {role} is not created: this takes CREATEROLE';
+    WHEN duplicate_object OR unique_violation THEN
+        NULL; -- another database's migration was faster
+END
+$role$"""
+
+_FOR_ROLE = """\
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
+        RETURN;
+    END IF;
+{statements}
+END
+$grants$"""
+
+_DROP_ROLE = """\
+DO $role$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members AS m
+        INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
+        WHERE r.rolname = '{role}' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+    ) THEN
+        RAISE NOTICE 'role {role} is left in place: it has members';
+        RETURN;
+    END IF;
+    DROP ROLE IF EXISTS {role};
+EXCEPTION
+    WHEN dependent_objects_still_exist THEN
+        RAISE NOTICE 'role {role} is left in place: another database or object uses it';
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role {role} is left in place: dropping it takes CREATEROLE';
+END
+$role$"""
+
+
+def _for_role(role: str, statements: Iterable[str]) -> str:
+    return _FOR_ROLE.format(role=role, statements="\n".join(f"    {statement};" for statement in statements))
+
+
+def roles() -> dict[str, str]:
+    grants = declared_grants()
+    create = [f"REVOKE ALL ON TABLE public.{name} FROM PUBLIC" for name in relation_names()]
+    create += [grant.grant for grant in grants if grant.role == PUBLIC]
+    drop = []
+    for role in ROLES:
+        own = [grant for grant in grants if grant.role == role]
+        create += [_CREATE_ROLE.format(role=role), _for_role(role, (grant.grant for grant in own))]
+        drop += [_for_role(role, (grant.revoke for grant in own)), _DROP_ROLE.format(role=role)]
+    return {"roles.sql": _script(create), "drop_roles.sql": _script(drop)}
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _insert(table: str, rows: list[dict[str, Any]]) -> str:
+    values = ",\n".join(f"    ({', '.join(map(_literal, row.values()))})" for row in rows)
+    return f"INSERT INTO public.{table} ({', '.join(rows[0])}) VALUES\n{values}\nON CONFLICT DO NOTHING"
+
+
+def insert_or_update(table: str, row: dict[str, Any]) -> str:
+    """One row, whatever stood under its key (the first column) before."""
+    key, *others = row
+    sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in others)
+    values = ", ".join("NULL" if value is None else _literal(value) for value in row.values())
+    return (
+        f"INSERT INTO public.{table} ({', '.join(row)}) VALUES ({values})\nON CONFLICT ({key}) DO UPDATE SET {sets}"
+    )
+
+
+def seeds() -> dict[str, str]:
+    # Models that somebody gave weights, and the architectures they have, are no seeds any more.
+    models = ", ".join(_literal(row["model"]) for row in MODELS)
+    architectures = ", ".join(_literal(row["arch"]) for row in ARCHITECTURES)
+    delete_models = (
+        f"DELETE FROM public.llm_model_config AS c\nWHERE c.model IN ({models})\n"
+        "    AND NOT EXISTS (SELECT FROM public.llm_param AS p WHERE p.model = c.model)"
+    )
+    delete_architectures = (
+        f"DELETE FROM public.llm_arch AS a\nWHERE a.arch IN ({architectures})\n"
+        "    AND NOT EXISTS (SELECT FROM public.llm_model_config AS c WHERE c.arch = a.arch)"
+    )
+    return {
+        "seeds.sql": _script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
+        "unseed.sql": _script([delete_models, delete_architectures]),
+    }
+
+
+def landed() -> dict[str, str]:
+    """Revision to hash of its files, of every revision that must not change any more."""
+    lines = LANDED.read_text(encoding="utf-8").splitlines() if LANDED.exists() else []
+    return {revision: digest for revision, digest in (line.split() for line in lines)}
+
+
+def digest(revision: str) -> str:
+    """Hash over the names and texts of a revision's frozen files."""
+    folder = SQL_DIRECTORY / revision
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.sql")):
+        total.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def freeze() -> list[Path]:
+    """Write the files of every revision that has not landed; returns what was written."""
+    written = []
+    for revision, files in {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}.items():
+        if revision in landed():
+            continue
+        folder = SQL_DIRECTORY / revision
+        if revision == "0003":
+            shutil.rmtree(folder, ignore_errors=True)
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--land", action="store_true", help="write down that what stands here is final")
+    arguments = parser.parse_args()
+    for path in freeze():
+        print(path)
+    if arguments.land:
+        revisions = sorted(path.name for path in SQL_DIRECTORY.iterdir() if path.is_dir())
+        LANDED.write_text("".join(f"{revision} {digest(revision)}\n" for revision in revisions), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+DROP TRIGGER llm_autograd_mode_write ON public.llm_autograd_mode;
+
+DROP VIEW public.llm_train_progress;
+
+DROP VIEW public.llm_step;
+
+DROP VIEW public.llm_param_er;
+
+DROP VIEW public.llm_heldout;
+
+DROP VIEW public.llm_autograd_mode;
+
+DROP FUNCTION public.llm_autograd_mode_write();
+
+DROP FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
+
+DROP FUNCTION public.llm_weight(model text, name text);
+
+DROP FUNCTION public.llm_check_weights(model text);
+
+DROP FUNCTION public.llm_pin(model text, training boolean);
+
+DROP FUNCTION public.llm_fingerprint(model text);
+
+DROP FUNCTION public.llm_pad(ids int[], width int, filler int);
+
+DROP FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
+
+DROP FUNCTION public.llm_train_rows(model text, only_row bigint);
+
+DROP FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint);
+
+DROP FUNCTION public.llm_train_clear(model text, workers int);
+
+DROP FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea);
+
+DROP FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb);
+
+DROP FUNCTION public.llm_train_begin(model text, arguments jsonb);
+
+DROP FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+
+DROP FUNCTION public.llm_prune_autograd_state(workers int);
+
+DROP FUNCTION public.llm_accumulate_grads(model text, workers int);
+
+DROP FUNCTION public.llm_materialize_params(model text);
+
+DROP FUNCTION public.llm_backprop(start_id bigint, model text);
+
+DROP FUNCTION public.llm_tape_backward(start_id bigint, scale double precision);
+
+DROP FUNCTION public.llm_tape_forget(model text, before bigint);
+
+DROP FUNCTION public.llm_tape_flush( run bigint, model text, step bigint);
+
+DROP FUNCTION public.llm_drop_model(model text);
+
+DROP FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int);
+
+DROP FUNCTION public.llm_init_model(model text, seed bigint);
+
+DROP FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
+
+DROP FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int);
+
+DROP FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean);
+
+DROP FUNCTION public.llm_loss(model text, tokens int[], targets int[]);
+
+DROP FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean);
+
+DROP FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]);
+
+DROP FUNCTION public.llm_shape_text(value anyarray);
+
+DROP FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_model_step(model text);
+
+DROP FUNCTION public.llm_lock_model(model text);
+
+DROP FUNCTION public.llm_default_model(model text);
+
+DROP FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int);
+
+DROP FUNCTION public.llm_config(model text);
+
+DROP FUNCTION public.llm_require( condition boolean, message text, hint text);
+
+DROP FUNCTION public.llm_parameters(model text);
+
+DROP FUNCTION public.llm_parameters_microgpt(model text);
+
+DROP FUNCTION public.llm_parameters_gpt3(model text);
+
+DROP FUNCTION public.llm_parameters_gpt2(model text);

@@ -1,0 +1,134 @@
+-- A model's configuration: looking it up, holding arguments against it, the default model, one trainer at a time.
+
+CREATE FUNCTION public.llm_require(
+    condition boolean,
+    message text,
+    hint text DEFAULT NULL
+) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    IF condition IS NOT TRUE THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = message,
+            HINT = COALESCE(hint, '');
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
+'Raises message as 22023 unless condition is true; NULL counts as false.';
+
+
+CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    config public.llm_model_config;
+BEGIN
+    SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model % does not exist', COALESCE(format('"%s"', llm_config.model), 'NULL')
+            USING ERRCODE = 'undefined_object',
+            HINT = 'Models stand in llm_model_config; llm_create_model makes one.';
+    END IF;
+    RETURN config;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_config(text) IS
+'The row of llm_model_config that describes the model; 42704 when there is none.';
+
+
+CREATE FUNCTION public.llm_check_config(
+    model text,
+    n_layer int DEFAULT NULL,
+    n_head int DEFAULT NULL,
+    d_model int DEFAULT NULL,
+    vocab int DEFAULT NULL
+) RETURNS public.llm_model_config
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    conflict text;
+BEGIN
+    conflict := CASE
+        WHEN n_layer <> config.n_layer THEN format('n_layer %s, model "%s" has %s', n_layer, model, config.n_layer)
+        WHEN n_head <> config.n_head THEN format('n_head %s, model "%s" has %s', n_head, model, config.n_head)
+        WHEN d_model <> config.d_model THEN format('d_model %s, model "%s" has %s', d_model, model, config.d_model)
+        WHEN vocab <> config.vocab THEN format('vocab %s, model "%s" has %s', vocab, model, config.vocab)
+    END;
+    IF conflict IS NOT NULL THEN
+        RAISE EXCEPTION 'argument contradicts the configuration: %', conflict
+            USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave the argument out, or pass what llm_model_config holds.';
+    END IF;
+    RETURN config;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_check_config(text, int, int, int, int) IS
+'The model''s configuration, after holding the given sizes against it: 22023 with both numbers when one differs. '
+'NULL arguments are not checked.';
+
+
+CREATE FUNCTION public.llm_default_model(model text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    first_model text;
+    last_model text;
+BEGIN
+    model := COALESCE(model, NULLIF(current_setting('pg_llm.default_model', true), ''));
+    IF model IS NULL THEN
+        SELECT min(p.model), max(p.model) INTO first_model, last_model FROM public.llm_param p;
+        model := CASE WHEN first_model = last_model THEN first_model ELSE 'gpt2-small' END;
+    END IF;
+    RETURN model;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_default_model(text) IS
+'The model meant when none is named: the setting pg_llm.default_model, else the only model with weights, else '
+'gpt2-small. A model that is given is returned as it is.';
+
+
+CREATE FUNCTION public.llm_lock_model(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    lock_key bigint := hashtextextended('llm_sql:' || model, 0);
+    holder int;
+BEGIN
+    IF pg_try_advisory_xact_lock(lock_key) THEN
+        RETURN;
+    END IF;
+    SELECT l.pid INTO holder
+    FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+        AND l.classid = ((lock_key >> 32) & 4294967295)::oid
+        AND l.objid = (lock_key & 4294967295)::oid;
+    RAISE EXCEPTION 'model "%" is being trained by process %', model, COALESCE(holder::text, '(just ended)')
+        USING ERRCODE = 'lock_not_available',
+        HINT = 'One transaction at a time changes a model: wait for the other, or end it with pg_cancel_backend.';
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_lock_model(text) IS
+'Takes the model''s trainer lock until the end of the transaction; 55P03 at once, naming the process, when another '
+'session holds it.';
+
+
+CREATE FUNCTION public.llm_model_step(model text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    RETURN (SELECT COALESCE(max(p.step), 0) FROM public.llm_param p WHERE p.model = llm_model_step.model);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_model_step(text) IS
+'Number of optimizer steps the stored weights have taken.';

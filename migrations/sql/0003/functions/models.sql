@@ -1,0 +1,164 @@
+-- Making, initialising and dropping models.
+
+CREATE FUNCTION public.llm_create_model(
+    model text,
+    arch text DEFAULT 'gpt2',
+    n_layer int DEFAULT NULL,
+    n_head int DEFAULT NULL,
+    d_model int DEFAULT NULL,
+    n_positions int DEFAULT NULL,
+    vocab int DEFAULT NULL,
+    seed bigint DEFAULT 0
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    micro boolean := arch = 'microgpt';
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a model needs a name');
+    IF NOT EXISTS (SELECT FROM public.llm_arch a WHERE a.arch = llm_create_model.arch) THEN
+        RAISE EXCEPTION 'architecture % does not exist', COALESCE(format('"%s"', arch), 'NULL')
+            USING ERRCODE = 'undefined_object', HINT = 'llm_arch lists the architectures.';
+    END IF;
+    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = llm_create_model.model) THEN
+        RAISE EXCEPTION 'model "%" already exists', model
+            USING ERRCODE = 'duplicate_object',
+            HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
+    END IF;
+    n_layer := COALESCE(n_layer, CASE WHEN micro THEN 1 ELSE 12 END);
+    n_head := COALESCE(n_head, CASE WHEN micro THEN 4 ELSE 12 END);
+    d_model := COALESCE(d_model, CASE WHEN micro THEN 16 ELSE 768 END);
+    n_positions := COALESCE(n_positions, CASE WHEN micro THEN 16 WHEN arch = 'gpt3' THEN 2048 ELSE 1024 END);
+    vocab := COALESCE(
+        vocab,
+        (SELECT NULLIF(count(*), 0)::int FROM public.llm_bpe_vocab v WHERE v.model = llm_create_model.model),
+        CASE WHEN micro THEN 27 ELSE 50257 END
+    );
+    PERFORM public.llm_require(s.value > 0, format('%s must be positive, got %s', s.name, s.value))
+    FROM (
+        VALUES
+        ('n_layer', n_layer), ('n_head', n_head), ('d_model', d_model),
+        ('n_positions', n_positions), ('vocab', vocab)
+    ) s (name, value);
+    PERFORM public.llm_require(
+        d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
+    );
+    INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, tied)
+    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, NOT micro);
+    RETURN public.llm_init_model(model, seed);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint) IS
+'Registers a model and initialises its weights; returns the number of weights. Sizes left out are those of GPT-2''s '
+'(gpt3: GPT-3''s, microgpt: microgpt''s) smallest model, vocab that of the tokenizer the model already has. '
+'42710: the model exists; 42704: unknown architecture; 22023: sizes that do not fit together.';
+
+
+CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    part_elements CONSTANT bigint := 8388608;
+    recording boolean := public.pg_llm_recording();
+    n_weights bigint := 0;
+    parameter record;
+    width bigint;
+    part_rows bigint;
+    part_shape int[];
+BEGIN
+    PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
+    PERFORM public.llm_config(model);
+    PERFORM public.llm_lock_model(model);
+    PERFORM public.pg_llm_set_recording(false);
+    DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.model = llm_init_model.model AND NOT l.superseded;
+    FOR parameter IN SELECT e.name, e.shape, e.init, e.std FROM public.llm_parameters(model) e LOOP
+        width := 1;
+        FOR axis IN 2 .. cardinality(parameter.shape) LOOP
+            width := width * parameter.shape[axis];
+        END LOOP;
+        part_rows := greatest(part_elements / width, 1);
+        FOR first_row IN 0 .. parameter.shape[1] - 1 BY least(part_rows, parameter.shape[1])::int LOOP
+            part_shape := parameter.shape;
+            part_shape[1] := least(part_rows, parameter.shape[1] - first_row);
+            INSERT INTO public.llm_param (model, name, token_id, data)
+            VALUES (
+                llm_init_model.model, parameter.name, first_row,
+                public.llm_initial_tensor(part_shape, parameter.init, parameter.std, seed, parameter.name, first_row)
+            );
+            n_weights := n_weights + width * part_shape[1];
+        END LOOP;
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording);
+    RETURN n_weights;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_init_model(text, bigint) IS
+'Gives the model new weights as its architecture begins (GPT-2: normal 0.02, residual projections scaled by '
+'1/sqrt(2 n_layer), zero biases, unit gains), step 0, no optimizer state; its log rows are superseded. The same seed '
+'gives the same bits. Returns the number of weights. 55P03 while the model is being trained.';
+
+
+CREATE FUNCTION public.llm_initial_tensor(
+    shape int[],
+    init text,
+    std double precision,
+    seed bigint,
+    name text,
+    first_row int
+) RETURNS public.tensor
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    stream bigint;
+BEGIN
+    IF init IN ('zeros', 'ones') THEN
+        RETURN public.pg_llm_full(shape, CASE init WHEN 'ones' THEN 1.0 ELSE 0.0 END);
+    END IF;
+    PERFORM public.llm_require(
+        init IN ('normal', 'residual') AND std >= 0,
+        format('parameter "%s" has initialisation %s with standard deviation %s', name, init, std),
+        'An architecture''s parameters begin as normal, residual, zeros or ones.'
+    );
+    -- A stream of its own for every part, the same on every server.
+    stream := ('x' || left(encode(sha256(convert_to(format('%s/%s', name, first_row), 'UTF8')), 'hex'), 16))
+        ::bit(64)::bigint;
+    RETURN public.pg_llm_normal(shape, 0.0, std, seed, stream);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_initial_tensor(int[], text, double precision, bigint, text, int) IS
+'The initial values of one part of a parameter: keyed by seed, the parameter''s name and the part''s first row.';
+
+
+CREATE FUNCTION public.llm_drop_model(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_config(model);
+    PERFORM public.llm_lock_model(model);
+    DELETE FROM public.llm_tensor_rt r
+    USING (
+        SELECT DISTINCT t.id / 16777216 AS pass FROM public.llm_tape t WHERE t.model = llm_drop_model.model
+    ) recorded
+    WHERE r.id >= recorded.pass * 16777216 AND r.id < (recorded.pass + 1) * 16777216;
+    DELETE FROM public.llm_tape t WHERE t.model = llm_drop_model.model;
+    DELETE FROM public.llm_tensor_map t WHERE t.model = llm_drop_model.model;
+    DELETE FROM public.llm_tensor t WHERE t.model = llm_drop_model.model;
+    DELETE FROM public.llm_train_run r WHERE r.model = llm_drop_model.model;
+    DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
+    DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
+    DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
+    DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
+    DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;
+    DELETE FROM public.llm_model_config c WHERE c.model = llm_drop_model.model;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_drop_model(text) IS
+'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Checkpoint files and '
+'their rows in llm_checkpoint stay. 55P03 while the model is being trained.';

@@ -1,0 +1,154 @@
+-- Weights in a session's memory: the version that llm_param holds now, pinned for the length of a call.
+
+CREATE FUNCTION public.llm_fingerprint(model text) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    RETURN (
+        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.ctid, p.xmin)
+            || int4send(pg_relation_filenode('public.llm_param'::regclass)::int4)
+        FROM public.llm_param p
+        WHERE p.model = llm_fingerprint.model
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_fingerprint(text) IS
+'Identifies the version of the model''s llm_param rows that the current snapshot sees; NULL when it has none.';
+
+
+CREATE FUNCTION public.llm_pin(model text, training boolean DEFAULT false) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    fingerprint bytea;
+    part record;
+BEGIN
+    LOOP
+        fingerprint := public.llm_fingerprint(model);
+        IF fingerprint IS NULL THEN
+            PERFORM public.llm_config(model);
+            RAISE EXCEPTION 'model "%" has no weights', model
+                USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
+        END IF;
+        IF public.pg_llm_arena_open(model, fingerprint, training) THEN
+            RETURN fingerprint;
+        END IF;
+        FOR part IN
+            SELECT p.name, p.token_id, p.data,
+                CASE WHEN training THEN p.m END AS m, CASE WHEN training THEN p.v END AS v
+            FROM public.llm_param p
+            WHERE p.model = llm_pin.model
+            ORDER BY p.name, p.token_id
+        LOOP
+            PERFORM public.pg_llm_arena_put(model, part.name, part.token_id, part.data, part.m, part.v);
+        END LOOP;
+        PERFORM public.pg_llm_arena_seal(model);
+        -- Another session's commit between the two queries would leave a mixture under a wrong name.
+        IF public.llm_fingerprint(model) IS NOT DISTINCT FROM fingerprint THEN
+            PERFORM public.llm_check_weights(model);
+            RETURN fingerprint;
+        END IF;
+        PERFORM public.pg_llm_arena_discard(model);
+        PERFORM public.pg_llm_arena_close(model);
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
+'Holds the stored version of the model''s weights (with optimizer state when training) in this session''s memory '
+'until pg_llm_arena_close(model), reading llm_param only when memory has another version. Returns the version''s '
+'fingerprint. 42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration.';
+
+
+CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT e.name, e.shape AS expected, s.shape AS found INTO wrong
+    FROM public.llm_parameters(model) e
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN EXISTS (
+            SELECT FROM public.llm_param p WHERE p.model = llm_check_weights.model AND p.name = e.name
+        ) THEN public.pg_llm_arena_shape(model, e.name) END AS shape
+    ) s
+    WHERE s.shape IS DISTINCT FROM e.shape
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM public.pg_llm_arena_discard(model);
+        PERFORM public.pg_llm_arena_close(model);
+        IF wrong.found IS NULL THEN
+            RAISE EXCEPTION 'model "%" lacks parameter "%"', model, wrong.name
+                USING ERRCODE = 'no_data_found', HINT = 'Initialise the model anew or import all of its weights.';
+        END IF;
+        RAISE EXCEPTION 'parameter "%" of model "%" has shape %, its configuration asks for %',
+            wrong.name, model, to_jsonb(wrong.found), to_jsonb(wrong.expected)
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config or the weights.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_check_weights(text) IS
+'Holds the pinned weights'' shapes against what the architecture asks for; llm_pin calls it when it has read them.';
+
+
+CREATE FUNCTION public.llm_weight(model text, name text) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF NOT public.pg_llm_arena_pinned(model) THEN
+        PERFORM public.llm_pin(model);
+        PERFORM public.pg_llm_arena_pin_statement(model);
+    END IF;
+    RETURN public.pg_llm_param(model, name);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_weight(text, text) IS
+'A parameter of the model as one tensor, a view of the session''s memory. All calls of one statement see one version '
+'of the weights. 42704: the model has no parameter of that name.';
+
+
+CREATE FUNCTION public.llm_write_back(
+    model text,
+    fingerprint bytea,
+    step bigint,
+    keep_grad boolean DEFAULT false,
+    workers int DEFAULT 1
+) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+    written bytea;
+BEGIN
+    -- Waits for writers under way; from here on nobody else can change these rows.
+    PERFORM FROM public.llm_param p WHERE p.model = llm_write_back.model FOR NO KEY UPDATE;
+    IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN
+        RAISE EXCEPTION 'the weights of model "%" were changed by another transaction during training', model
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The other change stands and this run''s steps since its last commit are undone; train again.';
+    END IF;
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    UPDATE public.llm_param p
+    SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
+        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
+        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
+        grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
+        step = llm_write_back.step,
+        updated_at = clock_timestamp()
+    WHERE p.model = llm_write_back.model;
+    PERFORM set_config('pg_llm.threads', threads, true);
+    written := public.llm_fingerprint(model);
+    PERFORM public.pg_llm_arena_saved(model, written);
+    RETURN written;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
+'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
+'fingerprint. 40001 when llm_param no longer holds the version the run began with.';

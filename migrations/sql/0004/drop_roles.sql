@@ -1,0 +1,185 @@
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_reader') THEN
+        RETURN;
+    END IF;
+    REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_weights(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_materialize_params(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_model_step(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_reader;
+    REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_arch FROM llm_reader;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_bpe_merges FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_bpe_vocab FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_checkpoint FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_clip FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_dataset FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_heldout FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_param FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_step FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_tensor FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_tensor_map FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_tensor_rt FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_train_log FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_train_run FROM llm_reader;
+END
+$grants$;
+
+DO $role$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members AS m
+        INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
+        WHERE r.rolname = 'llm_reader' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+    ) THEN
+        RAISE NOTICE 'role llm_reader is left in place: it has members';
+        RETURN;
+    END IF;
+    DROP ROLE IF EXISTS llm_reader;
+EXCEPTION
+    WHEN dependent_objects_still_exist THEN
+        RAISE NOTICE 'role llm_reader is left in place: another database or object uses it';
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_reader is left in place: dropping it takes CREATEROLE';
+END
+$role$;
+
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_trainer') THEN
+        RETURN;
+    END IF;
+    REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_weights(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_materialize_params(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_model_step(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer;
+    REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_arch FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_bpe_merges FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_bpe_vocab FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_checkpoint FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_heldout FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_map FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_rt FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run FROM llm_trainer;
+END
+$grants$;
+
+DO $role$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members AS m
+        INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
+        WHERE r.rolname = 'llm_trainer' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+    ) THEN
+        RAISE NOTICE 'role llm_trainer is left in place: it has members';
+        RETURN;
+    END IF;
+    DROP ROLE IF EXISTS llm_trainer;
+EXCEPTION
+    WHEN dependent_objects_still_exist THEN
+        RAISE NOTICE 'role llm_trainer is left in place: another database or object uses it';
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_trainer is left in place: dropping it takes CREATEROLE';
+END
+$role$;

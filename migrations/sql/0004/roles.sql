@@ -1,0 +1,213 @@
+REVOKE ALL ON TABLE public.llm_arch FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_autograd_mode FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_bpe_merges FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_bpe_vocab FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_checkpoint FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_clip FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_dataset FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_heldout FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_model_config FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_param FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_param_er FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_step FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_tape FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_tensor FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_tensor_map FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_tensor_rt FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_train_log FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_train_progress FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_train_run FROM PUBLIC;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode TO PUBLIC;
+
+DO $role$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_reader') THEN
+        CREATE ROLE llm_reader;
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_reader is not created: this takes CREATEROLE';
+    WHEN duplicate_object OR unique_violation THEN
+        NULL; -- another database's migration was faster
+END
+$role$;
+
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_reader') THEN
+        RETURN;
+    END IF;
+    GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_materialize_params(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_model_step(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
+    GRANT USAGE ON SEQUENCE public.llm_pass_seq TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_arch TO llm_reader;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_bpe_merges TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_bpe_vocab TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_checkpoint TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_clip TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_dataset TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_heldout TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_model_config TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_param TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_param_er TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_step TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_tape TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_tensor TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_tensor_map TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_tensor_rt TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_train_log TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_train_progress TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_train_run TO llm_reader;
+END
+$grants$;
+
+DO $role$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_trainer') THEN
+        CREATE ROLE llm_trainer;
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_trainer is not created: this takes CREATEROLE';
+    WHEN duplicate_object OR unique_violation THEN
+        NULL; -- another database's migration was faster
+END
+$role$;
+
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_trainer') THEN
+        RETURN;
+    END IF;
+    GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_materialize_params(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_model_step(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;
+    GRANT USAGE ON SEQUENCE public.llm_pass_seq TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_arch TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_bpe_merges TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_bpe_vocab TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_checkpoint TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_heldout TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_param_er TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_step TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_map TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_rt TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_train_progress TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run TO llm_trainer;
+END
+$grants$;
