@@ -1,0 +1,156 @@
+"""Models as SQL expression trees.
+
+Every function here builds a SQLAlchemy column element of type tensor, so that trees compose with each other,
+with columns, bind parameters and ordinary select() statements. Nodes used more than once are evaluated once.
+
+A tree over a stored model's parameters, run ad hoc:
+
+    from llm_sql import graph as g
+
+    hidden = g.embedding(g.p("wte.weight"), g.tokens)
+    hidden = hidden + g.gelu(g.linear(hidden, g.p("h.0.mlp.c_fc.weight")) @ g.p("h.0.mlp.c_proj.weight"))
+    logits = g.lm_head(hidden, g.p("wte.weight"))
+    session.execute(g.select({"logits": logits}), {"model": "gpt2-small", "tokens": [15496, 995]})
+
+An architecture of one's own, trained like a built-in one (`{layer}` is the block's number):
+
+    attended = g.causal_attention(g.linear(g.rms_norm(g.x), g.p("h.{layer}.qkv")))
+    mine = g.Architecture(
+        "mine",
+        stem=g.embedding(g.p("wte"), g.tokens) + g.embedding(g.p("wpe"), g.positions(g.tokens)),
+        block=g.x + g.linear(attended, g.p("h.{layer}.out")),
+        head=g.lm_head(g.rms_norm(g.x), g.p("wte")),
+        parameters=[
+            g.ParameterSpec("wte", (g.vocab, g.d_model)),
+            g.ParameterSpec("wpe", (g.n_positions, g.d_model)),
+            g.ParameterSpec("h.{layer}.qkv", (g.d_model, 3 * g.d_model)),
+            g.ParameterSpec("h.{layer}.out", (g.d_model, g.d_model), "residual"),
+        ],
+    )
+    mine.register(session)
+    session.execute(select(functions.llm_create_model("tiny", arch="mine", n_layer=2, n_head=2, d_model=32)))
+
+Variables (`tokens`, `targets`, `model`, `training`, ...) are bind parameters of their own name in a SELECT,
+and the arguments of the installed function, or the model's configuration, in an architecture.
+"""
+
+from .adhoc import bind, select
+from .architecture import Architecture, ParameterSpec
+from .elements import (
+    Node,
+    Variable,
+    d_ff,
+    d_model,
+    dropout_p,
+    layer,
+    layer_norm_eps,
+    model,
+    n_head,
+    n_layer,
+    n_positions,
+    targets,
+    tied,
+    tokens,
+    training,
+    vocab,
+    x,
+)
+from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
+from .ops import (
+    OPS,
+    add,
+    causal_attention,
+    causal_attention_qkv,
+    concat,
+    cross_entropy,
+    div,
+    dropout,
+    embedding,
+    gelu,
+    last,
+    layer_norm,
+    let,
+    linear,
+    lm_head,
+    lm_head_loss,
+    matmul,
+    mean_all,
+    mul,
+    neg,
+    ones_like,
+    op,
+    p,
+    positions,
+    relu,
+    reshape,
+    rms_norm,
+    slice_axis,
+    softmax,
+    sub,
+    sum_all,
+    track,
+    transpose,
+    zeros_like,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "OPS",
+    "Architecture",
+    "Node",
+    "ParameterSpec",
+    "Variable",
+    "add",
+    "bind",
+    "causal_attention",
+    "causal_attention_qkv",
+    "concat",
+    "cross_entropy",
+    "d_ff",
+    "d_model",
+    "div",
+    "dropout",
+    "dropout_p",
+    "embedding",
+    "gelu",
+    "gpt2",
+    "gpt3",
+    "last",
+    "layer",
+    "layer_norm",
+    "layer_norm_eps",
+    "let",
+    "linear",
+    "lm_head",
+    "lm_head_loss",
+    "matmul",
+    "mean_all",
+    "microgpt",
+    "model",
+    "mul",
+    "n_head",
+    "n_layer",
+    "n_positions",
+    "neg",
+    "ones_like",
+    "op",
+    "p",
+    "positions",
+    "relu",
+    "reshape",
+    "rms_norm",
+    "select",
+    "slice_axis",
+    "softmax",
+    "sub",
+    "sum_all",
+    "targets",
+    "tied",
+    "tokens",
+    "track",
+    "training",
+    "transpose",
+    "vocab",
+    "x",
+    "zeros_like",
+]

@@ -1,0 +1,175 @@
+"""An architecture: three trees and a list of parameters, from which models are computed and trained."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from . import elements as e
+from .adhoc import bind
+from .elements import Node, Variable, quote_literal
+from .plpgsql import forward_function, head_variants, parameters_function
+
+# Short of PostgreSQL's 63 bytes by what stands before it in function names.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+Init = Literal["normal", "residual", "zeros", "ones"]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of an architecture, or with `{layer}` in its name one of every block.
+
+    `shape` holds numbers and expressions over the configuration's variables, `4 * d_model` say. `init`:
+    'normal' with standard deviation `std`, 'residual' with std / sqrt(2 n_layer), 'zeros', 'ones'.
+    """
+
+    name: str
+    shape: tuple[int | ColumnElement[Any], ...]
+    init: Init = "normal"
+    std: float = 0.02
+
+    @property
+    def per_layer(self) -> bool:
+        return "{layer}" in self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A model's forward pass, depth left open.
+
+    `stem` makes the residual stream [..., T, D] from `tokens`; `block` makes the next from `x` and `layer`;
+    `head` makes logits [..., T, V] from `x`, and where it ends in `lm_head`, losses are computed without
+    holding them.
+    """
+
+    name: str
+    stem: Node
+    block: Node
+    head: Node
+    parameters: Sequence[ParameterSpec] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ArgumentError(
+                f"architecture name {self.name!r}: a lower-case letter, then up to 39 letters, digits and _"
+            )
+        for part in ("stem", "block", "head"):
+            if not isinstance(getattr(self, part), Node):
+                raise ArgumentError(f"architecture {self.name}: the {part} is not a tree of llm_sql.graph")
+        unknown = {spec.init for spec in self.parameters} - {"normal", "residual", "zeros", "ones"}
+        if unknown:
+            raise ArgumentError(f"architecture {self.name}: no initialisation is called {sorted(unknown)}")
+        names = [spec.name for spec in self.parameters]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ArgumentError(f"architecture {self.name}: parameters declared twice: {twice}")
+
+    @property
+    def forward_name(self) -> str:
+        return f"llm_forward_{self.name}"
+
+    @property
+    def parameters_name(self) -> str:
+        return f"llm_parameters_{self.name}"
+
+    # ---- ad hoc ----
+
+    def hidden(
+        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
+    ) -> Node:
+        """The residual stream [..., T, D] after `n_layer` blocks. `values` give variables, as in select()."""
+        stream = self.stem
+        for number in range(n_layer):
+            stream = bind(self.block, {e.x: stream, e.layer: number})
+        return bind(stream, {**(values or {}), **variables})
+
+    def logits(
+        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
+    ) -> Node:
+        """The logits [..., T, V] of a model of `n_layer` blocks."""
+        return self._headed(head_variants(self.head)[0], n_layer, {**(values or {}), **variables})
+
+    def loss(
+        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
+    ) -> Node:
+        """The mean loss over `targets`, 0-d, of a model of `n_layer` blocks."""
+        return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
+
+    def _headed(self, head: Node, n_layer: int, given: Mapping[str | Variable, Any]) -> Node:
+        tree = bind(head, {e.x: self.hidden(n_layer)})
+        return bind(tree, given)
+
+    # ---- installed ----
+
+    def compile_function(self) -> str:
+        """CREATE FUNCTION llm_forward_<name>(model, tokens, training, targets, dropout_p, last_only)."""
+        return forward_function(self)
+
+    def compile_parameters(self) -> str:
+        """CREATE FUNCTION public.llm_parameters_<name>(model), one row per parameter: name, shape, init."""
+        return parameters_function(self)
+
+    def script(self) -> str:
+        """The forward function and its comment, as they stand in models/functions/forward_<name>.sql."""
+        return (
+            "-- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.\n\n"
+            f"{self.compile_function()};\n\n{self._comment_on_forward()};\n"
+        )
+
+    def register(self, session: Session) -> None:
+        """Install the architecture's two functions and its row of llm_arch, in the session's transaction.
+
+        From then on llm_create_model(..., arch => name) makes models of it, and training, evaluation and
+        generation work as for built-in ones. Registering a name again replaces its functions; a built-in name
+        is refused.
+        """
+        if not self.parameters:
+            raise ArgumentError(f"architecture {self.name} declares no parameters")
+        if self.name in BUILT_IN:
+            raise ArgumentError(f"architecture {self.name} is built in; take another name")
+        connection = session.connection()
+        for statement in (
+            self.compile_function().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
+            self._comment_on_forward(),
+            self.compile_parameters().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
+        ):
+            # As the driver's own statement: no character of a generated body is taken for a parameter.
+            connection.exec_driver_sql(statement)
+        row = {
+            "arch": self.name,
+            "forward": f"{e.SCHEMA}.{self.forward_name}",
+            "parameters": f"{e.SCHEMA}.{self.parameters_name}",
+            "description": self.description or None,
+        }
+        connection.execute(_UPSERT, row)
+
+    def _comment_on_forward(self) -> str:
+        about = self.description or f"Architecture {self.name}."
+        comment = (
+            "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only "
+            f"the logits of the last position, [..., 1, V]. {about}"
+        )
+        lines = textwrap.wrap(comment, 105, drop_whitespace=False)
+        signature = "text, int[], boolean, int[], double precision, boolean"
+        written = "\n".join(quote_literal(line) for line in lines)
+        return f"COMMENT ON FUNCTION {e.SCHEMA}.{self.forward_name}({signature}) IS\n{written}"
+
+
+BUILT_IN = frozenset({"gpt2", "gpt3", "microgpt"})
+
+_UPSERT = sa.text(
+    "INSERT INTO public.llm_arch (arch, forward, parameters, description)"
+    " VALUES (:arch, :forward, :parameters, :description)"
+    " ON CONFLICT (arch) DO UPDATE SET forward = excluded.forward, parameters = excluded.parameters,"
+    " description = excluded.description"
+)

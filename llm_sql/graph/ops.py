@@ -1,0 +1,314 @@
+"""The ops: one declaration each of a Python function, the SQL function it stands for, and its arguments.
+
+Adding one takes a kernel pair in kernels/core, an entry of the op table, its SQL in the extension, and a
+function here whose body lists the SQL arguments. Shapes are written as in NumPy; ... stands for any leading
+axes. The formulas stand at the kernels, in kernels/core/llm_core.h.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias
+
+import numpy as np
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.types import TypeEngine
+
+from . import elements as e
+from .elements import (
+    INTEGERS,
+    PARAMETER,
+    TENSOR,
+    Arg,
+    Node,
+    Op,
+    boolean,
+    integer,
+    integers,
+    real,
+    tensor,
+    text,
+)
+
+P = ParamSpec("P")
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+TensorLike: TypeAlias = "ColumnElement[Any] | Array | Sequence[Any] | float"
+"""A node, a column of type tensor, or a value that becomes a bind parameter."""
+IntsLike: TypeAlias = "ColumnElement[Any] | Array | Sequence[int] | Sequence[Sequence[int]]"
+IntLike: TypeAlias = "ColumnElement[Any] | int"
+RealLike: TypeAlias = "ColumnElement[Any] | float"
+BoolLike: TypeAlias = "ColumnElement[Any] | bool"
+TextLike: TypeAlias = "ColumnElement[Any] | str"
+
+OPS: dict[str, Op] = {op.name: op for op in e.OPERATORS.values()}
+"""Every op by its Python name."""
+
+
+def op(
+    sql: str, type_: TypeEngine[Any] = TENSOR
+) -> Callable[[Callable[P, Sequence[Arg | None]]], Callable[P, Node]]:
+    """Declare an op: the decorated function lists the arguments of the SQL function `sql`; None: left out."""
+
+    def declare(arguments: Callable[P, Sequence[Arg | None]]) -> Callable[P, Node]:
+        declared = OPS[arguments.__name__] = Op(arguments.__name__, sql, type_)
+
+        @functools.wraps(arguments)
+        def build(*args: P.args, **kwargs: P.kwargs) -> Node:
+            given = list(arguments(*args, **kwargs))
+            while given and given[-1] is None:
+                given.pop()
+            complete = [arg for arg in given if arg is not None]
+            if len(complete) < len(given):
+                raise ArgumentError(f"{declared.name}: only trailing arguments can be left out")
+            return Node(declared, complete)
+
+        return build
+
+    return declare
+
+
+# ---- values ----
+
+
+def p(name: TextLike, model: TextLike = e.model) -> Node:
+    """A parameter of the model in scope, or of `model`. `{layer}` in the name is the block's number."""
+    return Node(PARAMETER, [text(model), text(name)])
+
+
+def let(name: str, value: Node) -> Node:
+    """`value`, bound under `name` even if used once: makes compiled SQL easier to read."""
+    if not (name.isascii() and name.isidentifier() and name == name.lower()):
+        raise ArgumentError(f"{name!r} is not a lower-case identifier")
+    return Node(value.op, value.args, name)
+
+
+@op("pg_llm_autograd_track_tensor")
+def track(x: TensorLike) -> Sequence[Arg | None]:
+    """`x` as a leaf whose gradient is wanted; parameters are leaves of their own accord."""
+    return [tensor(x)]
+
+
+@op("pg_llm_zeros_like")
+def zeros_like(x: TensorLike) -> Sequence[Arg | None]:
+    """Zeros of x's shape."""
+    return [tensor(x)]
+
+
+@op("pg_llm_ones_like")
+def ones_like(x: TensorLike) -> Sequence[Arg | None]:
+    """Ones of x's shape."""
+    return [tensor(x)]
+
+
+# ---- tokens and positions ----
+
+
+@op("pg_llm_embedding")
+def embedding(w: TensorLike, ids: IntsLike) -> Sequence[Arg | None]:
+    """Rows of w [V, D] at ids [...] -> [..., D]. An id outside 0 .. V-1 is error 22003."""
+    return [tensor(w), integers(ids)]
+
+
+@op("pg_llm_positions", INTEGERS)
+def positions(ids: IntsLike) -> Sequence[Arg | None]:
+    """0 .. T-1 in each row of ids [..., T], counted from the open key/value cache's end -> int[...]."""
+    return [integers(ids)]
+
+
+# ---- arithmetic ----
+
+
+@op("pg_llm_add")
+def add(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+    """a + b with NumPy's broadcasting."""
+    return [tensor(a), tensor(b)]
+
+
+@op("pg_llm_sub")
+def sub(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+    """a - b with NumPy's broadcasting."""
+    return [tensor(a), tensor(b)]
+
+
+@op("pg_llm_mul")
+def mul(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+    """a * b, elementwise, with NumPy's broadcasting."""
+    return [tensor(a), tensor(b)]
+
+
+@op("pg_llm_div")
+def div(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+    """a / b, elementwise, with NumPy's broadcasting."""
+    return [tensor(a), tensor(b)]
+
+
+@op("pg_llm_neg")
+def neg(x: TensorLike) -> Sequence[Arg | None]:
+    """-x."""
+    return [tensor(x)]
+
+
+@op("pg_llm_matmul")
+def matmul(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+    """a [..., M, K] @ b [..., K, N] -> [..., M, N], batched as numpy.matmul."""
+    return [tensor(a), tensor(b)]
+
+
+@op("pg_llm_linear")
+def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Sequence[Arg | None]:
+    """x [..., I] @ w [I, O] + b [O] -> [..., O]."""
+    return [tensor(x), tensor(w), None if b is None else tensor(b)]
+
+
+# ---- shape ----
+
+
+@op("pg_llm_transpose")
+def transpose(x: TensorLike) -> Sequence[Arg | None]:
+    """The last two axes exchanged: [..., M, N] -> [..., N, M]."""
+    return [tensor(x)]
+
+
+@op("pg_llm_reshape")
+def reshape(x: TensorLike, shape: IntsLike) -> Sequence[Arg | None]:
+    """The same elements, row-major, in another shape of the same size."""
+    return [tensor(x), integers(shape)]
+
+
+@op("pg_llm_slice")
+def slice_axis(x: TensorLike, axis: IntLike, start: IntLike, stop: IntLike) -> Sequence[Arg | None]:
+    """start .. stop-1 of one axis; negative numbers count from the end, as in Python."""
+    return [tensor(x), integer(axis), integer(start), integer(stop)]
+
+
+@op("pg_llm_concat")
+def concat(a: TensorLike, b: TensorLike, axis: IntLike) -> Sequence[Arg | None]:
+    """b after a along `axis`; the other axes agree."""
+    return [tensor(a), tensor(b), integer(axis)]
+
+
+@op("pg_llm_last")
+def last(x: TensorLike) -> Sequence[Arg | None]:
+    """The last position of x [..., T, D] -> [..., 1, D]."""
+    return [tensor(x)]
+
+
+# ---- reductions ----
+
+
+@op("pg_llm_sum")
+def sum_all(x: TensorLike) -> Sequence[Arg | None]:
+    """The sum of all elements, 0-d."""
+    return [tensor(x)]
+
+
+@op("pg_llm_mean")
+def mean_all(x: TensorLike) -> Sequence[Arg | None]:
+    """The mean of all elements, 0-d."""
+    return [tensor(x)]
+
+
+# ---- per row of the last axis ----
+
+
+@op("pg_llm_layernorm")
+def layer_norm(
+    x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike = 1e-5
+) -> Sequence[Arg | None]:
+    """(x - mean) / sqrt(var + eps) * gamma [D] + beta [D] over rows of x [..., D] (Ba et al. 2016)."""
+    return [tensor(x), tensor(gamma), tensor(beta), real(eps)]
+
+
+@op("pg_llm_rmsnorm")
+def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Sequence[Arg | None]:
+    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), without gain."""
+    return [tensor(x), real(eps)]
+
+
+@op("pg_llm_softmax")
+def softmax(x: TensorLike) -> Sequence[Arg | None]:
+    """exp(x) / sum(exp(x)) over the last axis."""
+    return [tensor(x)]
+
+
+# ---- activations, dropout ----
+
+
+@op("pg_llm_gelu")
+def gelu(x: TensorLike) -> Sequence[Arg | None]:
+    """GELU in the tanh form that GPT-2 has (Hendrycks & Gimpel 2016)."""
+    return [tensor(x)]
+
+
+@op("pg_llm_relu")
+def relu(x: TensorLike) -> Sequence[Arg | None]:
+    """max(x, 0)."""
+    return [tensor(x)]
+
+
+@op("pg_llm_dropout")
+def dropout(
+    x: TensorLike, p: RealLike = e.dropout_p, training: BoolLike = e.training, site: TextLike = ""
+) -> Sequence[Arg | None]:
+    """x, and in training with a share p of its elements zeroed and the others scaled by 1 / (1 - p).
+
+    `site` names the place in the model, which keys the random numbers: no two places share a name.
+    """
+    return [tensor(x), real(p), boolean(training), text(site)]
+
+
+# ---- attention ----
+
+
+@op("pg_llm_causal_attention")
+def causal_attention(
+    qkv: TensorLike,
+    n_head: IntLike = e.n_head,
+    dropout_p: RealLike = e.dropout_p,
+    training: BoolLike = e.training,
+    site: TextLike = "",
+) -> Sequence[Arg | None]:
+    """Causal multi-head attention over qkv [..., T, 3D], per token [q | k | v] -> [..., T, D].
+
+    Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
+    tokens attend to those in the cache too.
+    """
+    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
+
+
+@op("pg_llm_causal_attention")
+def causal_attention_qkv(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    n_head: IntLike = e.n_head,
+    dropout_p: RealLike = e.dropout_p,
+    training: BoolLike = e.training,
+    site: TextLike = "",
+) -> Sequence[Arg | None]:
+    """`causal_attention` over separate q, k, v, each [..., T, D] -> [..., T, D]."""
+    return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
+
+
+# ---- heads and losses ----
+
+
+@op("pg_llm_lm_head")
+def lm_head(x: TensorLike, w: TensorLike) -> Sequence[Arg | None]:
+    """Logits x [..., D] @ transpose(w [V, D]) -> [..., V]."""
+    return [tensor(x), tensor(w)]
+
+
+@op("pg_llm_lm_head_loss")
+def lm_head_loss(x: TensorLike, w: TensorLike, targets: IntsLike = e.targets) -> Sequence[Arg | None]:
+    """cross_entropy(lm_head(x, w), targets), the same bits, without holding the logits."""
+    return [tensor(x), tensor(w), integers(targets)]
+
+
+@op("pg_llm_cross_entropy")
+def cross_entropy(logits: TensorLike, targets: IntsLike = e.targets) -> Sequence[Arg | None]:
+    """The mean of -log softmax(logits [..., V])[targets [...]] over targets >= 0, 0-d."""
+    return [tensor(logits), integers(targets)]

@@ -1,0 +1,206 @@
+"""The second compile target: installed PL/pgSQL functions, where what is bound is a local variable.
+
+PL/pgSQL hands tensors on by pointer in `x1 := f(x)` and `RETURN f(x)`; it copies in `y := x` and `SELECT ...
+INTO`, which therefore do not occur in what is generated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import dedent, indent
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import literal_column
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ColumnElement
+
+from . import elements as e
+from .elements import SCHEMA, Constant, Node, Variable, quote_literal, text
+from .ops import OPS, cross_entropy, last, lm_head, lm_head_loss
+from .program import Program, render
+
+if TYPE_CHECKING:
+    from .architecture import Architecture, ParameterSpec
+
+SQL_TYPES = {e.TENSOR: f"{SCHEMA}.tensor", e.INTEGERS: "int[]"}
+
+# How a variable is written inside the generated functions.
+ARGUMENTS = {v.key: v.key for v in (e.model, e.tokens, e.targets, e.training, e.dropout_p)}
+CONFIGURATION = {v.key: f"config.{v.key}" for v in (e.n_layer, e.n_head, e.d_model, e.n_positions, e.vocab)}
+CONFIGURATION |= {v.key: f"config.{v.key}" for v in (e.layer_norm_eps, e.tied)}
+CONFIGURATION[e.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
+LOCALS = {e.x.key: e.x.key, e.layer.key: e.layer.key}
+LINE = 96
+RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only"})
+
+
+class Body:
+    """The statements of one function, and the local variables they need."""
+
+    def __init__(self, scope: Mapping[str, str], where: str) -> None:
+        self.scope = scope
+        self.where = where
+        self.locals: dict[str, str] = {}
+
+    def leaf(self, element: ColumnElement[Any]) -> str:
+        """A variable's name, or an expression over variables with every value as a literal."""
+        if isinstance(element, Variable):
+            return self._variable(element)
+        if element._from_objects:
+            raise ArgumentError(f"{self.where}: an installed function cannot read the column {element}")
+
+        def replace(inner: Any, **_: Any) -> Any:
+            return literal_column(self._variable(inner)) if isinstance(inner, Variable) else None
+
+        written = visitors.replacement_traverse(element, {}, replace)
+        sql = str(written.compile(dialect=_dialect(), compile_kwargs={"literal_binds": True}))
+        if "\n" in sql:
+            raise ArgumentError(f"{self.where}: {element} has line breaks")
+        return sql
+
+    def _variable(self, element: Variable) -> str:
+        if element.key not in self.scope:
+            known = ", ".join(sorted(self.scope))
+            raise ArgumentError(
+                f"{self.where}: variable {element.key!r} has no value here; known are {known}"
+            )
+        return self.scope[element.key]
+
+    def assign(self, tree: Node, name: str = "x") -> str:
+        """Statements that assign the tree to `name`, each shared node to a local variable before."""
+        program = Program([tree], reserved=RESERVED)
+        statements = []
+        for binding in program.bindings:
+            self.locals[binding.name] = SQL_TYPES[binding.node.op.type]
+            call = render(binding.node, program=program, leaf=self.leaf, pinned=True, bind=False, width=LINE)
+            statements.append(f"{binding.name} := {call};")
+        result = render(tree, program=program, leaf=self.leaf, pinned=True, width=LINE)
+        statements.append(f"{name} := {result};")
+        return "\n".join(statements)
+
+
+def _dialect() -> PGDialect:
+    dialect = PGDialect(paramstyle="named")
+    dialect._backslash_escapes = False  # what the server itself has since 9.1
+    return dialect
+
+
+def head_variants(head: Node) -> tuple[Node, Node, Node]:
+    """From the tree that ends in logits: the logits, those of the last position, and the mean loss.
+
+    A head that ends in lm_head gives its loss without holding the logits, and computes one position where one
+    is wanted.
+    """
+    if head.op is not OPS["lm_head"]:
+        return head, last(head), cross_entropy(head)
+    hidden, weight = head.args
+    if not isinstance(hidden, Node | ColumnElement) or not isinstance(weight, Node | ColumnElement):
+        raise ArgumentError("lm_head takes two tensors")
+    return head, lm_head(last(hidden), weight), lm_head_loss(hidden, weight)
+
+
+def forward_function(arch: Architecture) -> str:
+    """CREATE FUNCTION public.llm_forward_<arch>(...), without a semicolon."""
+    body = Body({**ARGUMENTS, **CONFIGURATION, **LOCALS}, f"architecture {arch.name}")
+    logits, logits_of_last, loss = (body.assign(tree) for tree in head_variants(arch.head))
+    stem, block = body.assign(arch.stem), body.assign(arch.block)
+    source = f"""
+        IF model IS NULL OR tokens IS NULL THEN
+            RETURN NULL;
+        END IF;
+        config := {SCHEMA}.llm_config(model);
+        -- A caller that computes many passes pins the version once for all of them.
+        pinned := {SCHEMA}.pg_llm_arena_pinned(model);
+        IF NOT pinned THEN
+            PERFORM {SCHEMA}.llm_pin(model);
+        END IF;
+
+        @stem
+        FOR layer IN 0 .. config.n_layer - 1 LOOP
+            @block
+        END LOOP;
+        IF targets IS NOT NULL THEN
+            @loss
+        ELSIF last_only THEN
+            @last
+        ELSE
+            @logits
+        END IF;
+
+        IF NOT pinned THEN
+            PERFORM {SCHEMA}.pg_llm_arena_close(model);
+        END IF;
+        RETURN x;"""
+    pieces = {"stem": stem, "block": block, "loss": loss, "last": logits_of_last, "logits": logits}
+    variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
+    variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
+    return _function(
+        f"""CREATE FUNCTION {SCHEMA}.{arch.forward_name}(
+    model text,
+    tokens int[],
+    training boolean DEFAULT false,
+    targets int[] DEFAULT NULL,
+    dropout_p double precision DEFAULT 0.1,
+    last_only boolean DEFAULT false
+) RETURNS {SCHEMA}.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
+        variables,
+        _fill(dedent(source).strip("\n"), pieces),
+    )
+
+
+def parameters_function(arch: Architecture) -> str:
+    """CREATE FUNCTION public.llm_parameters_<arch>(model), without a semicolon."""
+    body = Body({**CONFIGURATION, e.layer.key: e.layer.key}, f"parameters of architecture {arch.name}")
+    outside = "\n".join(_emit(spec, body) for spec in arch.parameters if not spec.per_layer)
+    inside = "\n".join(_emit(spec, body) for spec in arch.parameters if spec.per_layer)
+    source = f"config := {SCHEMA}.llm_config(model);"
+    if outside:
+        source += "\n@outside"
+    if inside:
+        source += "\nFOR layer IN 0 .. config.n_layer - 1 LOOP\n    @inside\nEND LOOP;"
+    return _function(
+        f"""CREATE FUNCTION {SCHEMA}.{arch.parameters_name}(model text)
+RETURNS TABLE (name text, shape int[], init text, std double precision)
+LANGUAGE plpgsql STABLE PARALLEL SAFE""",
+        [f"config {SCHEMA}.llm_model_config;"],
+        _fill(source, {"outside": outside, "inside": inside}),
+    )
+
+
+def _emit(spec: ParameterSpec, body: Body) -> str:
+    name = text(spec.name)
+    written = (
+        name.sql() if isinstance(name, Constant) else render(name, program=Program([name]), leaf=body.leaf)
+    )
+    sizes = ", ".join(str(size) if isinstance(size, int) else body.leaf(size) for size in spec.shape)
+    std = {"normal": repr(spec.std), "residual": f"{spec.std!r} / sqrt(2.0 * config.n_layer)"}.get(
+        spec.init, "NULL"
+    )
+    return (
+        f"name := {written}; shape := ARRAY[{sizes}]::int[];\n"
+        f"init := {quote_literal(spec.init)}; std := {std}; RETURN NEXT;"
+    )
+
+
+def _fill(source: str, pieces: Mapping[str, str]) -> str:
+    """`source` with each line `@name` replaced by that piece, at the line's indentation."""
+    lines = []
+    for line in source.split("\n"):
+        stripped = line.lstrip()
+        if stripped.startswith("@"):
+            lines.append(indent(pieces[stripped[1:]], line[: len(line) - len(stripped)]))
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _function(head: str, variables: Sequence[str], source: str) -> str:
+    declared = "\n".join(f"    {variable}" for variable in variables)
+    body = f"DECLARE\n{declared}\nBEGIN\n{indent(source, '    ')}\nEND;"
+    tag = "$function$"
+    while tag in body:
+        tag = f"{tag[:-1]}_$"
+    return f"{head}\nAS {tag}\n{body}\n{tag}"
