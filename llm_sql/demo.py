@@ -1,0 +1,265 @@
+"""The demo: a GPT trained on the database's own catalog, from corpus to samples, all inside the database.
+
+The corpus is real text every PostgreSQL carries: names and descriptions of its built-in functions,
+operators and types. Each description is kept once, so that no held-out entry repeats one the model was
+trained on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from sqlalchemy import Engine, select, text
+from sqlalchemy.orm import Session
+
+from llm_sql import functions
+from llm_sql.cli.training import progress_bar
+from llm_sql.model import LanguageModel
+
+# 16384 is the first object id that users' objects get: below it is what initdb put there.
+CORPUS = """
+SELECT entry
+FROM (
+    SELECT DISTINCT ON (d.description)
+        COALESCE(p.proname, o.oprname, t.typname, split_part(i.identity, '.', -1)) || ': ' || d.description
+        AS entry
+    FROM pg_catalog.pg_description d
+    LEFT JOIN pg_catalog.pg_proc p ON d.classoid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objoid
+    LEFT JOIN pg_catalog.pg_operator o ON d.classoid = 'pg_catalog.pg_operator'::regclass AND o.oid = d.objoid
+    LEFT JOIN pg_catalog.pg_type t ON d.classoid = 'pg_catalog.pg_type'::regclass AND t.oid = d.objoid,
+    LATERAL pg_catalog.pg_identify_object(d.classoid, d.objoid, d.objsubid) i
+    WHERE d.objoid < 16384
+    ORDER BY d.description, 1
+) entries
+WHERE entry ~ '^[ -~]+$'
+ORDER BY entry
+"""
+
+SHAPE = N_LAYER, N_HEAD, D_MODEL, N_POSITIONS = 4, 4, 128, 128
+BLOCK_SIZE = 64
+TRAINING: dict[str, Any] = {
+    "batch_size": 16,
+    "dropout_p": 0.0,
+    "lr_max": 2e-3,
+    "min_lr": 1e-4,
+    "beta2": 0.99,
+    "wd": 0.05,
+    "grad_clip": 1.0,
+    "decay": "matrices",
+}
+VALIDATION_SHARE = 0.1
+COMMIT_EVERY = 250
+FEWEST_STEPS, MOST_STEPS = 400, 4000
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo measured; losses are nats per character over the held-out rows."""
+
+    model: str
+    entries: int
+    characters: int
+    vocab: int
+    parameters: int
+    train_rows: int
+    heldout_rows: int
+    steps: int
+    seconds: float
+    uniform: float
+    unigram: float
+    loss_before: float
+    loss_after: float
+    samples: list[str]
+
+
+def run_demo(
+    engine: Engine, model: str, *, seconds: float, steps: int | None, seed: int, quiet: bool = False
+) -> dict[str, Any]:
+    """Run the demo and return what it measured; an earlier model of this name is replaced."""
+    console = Console(highlight=False, quiet=quiet, soft_wrap=True)
+    with Session(engine) as session:
+        entries, characters = session.execute(
+            text(f"SELECT count(*), sum(length(entry)) FROM ({CORPUS}) corpus")
+        ).one()
+        console.print(
+            f"[bold]corpus[/bold]     {entries:,} catalog entries, {characters:,} characters, for example"
+        )
+        for entry in session.scalars(
+            text(f"SELECT entry FROM ({CORPUS}) corpus ORDER BY md5(entry) LIMIT 3")
+        ):
+            console.print(f"             {escape(entry)}", style="dim")
+
+        vocab = _prepare(session, model, seed)
+        train_rows, heldout_rows = _rows(session, model)
+        console.print(
+            f"[bold]data[/bold]       {vocab} tokens (characters), {train_rows:,} rows to train on, "
+            f"{heldout_rows:,} held out"
+        )
+        parameters = _create(session, model, vocab, seed)
+        session.commit()
+        console.print(
+            f"[bold]model[/bold]      {model}: {N_LAYER} layers, {N_HEAD} heads, width {D_MODEL}, "
+            f"context {N_POSITIONS}, {parameters:,} parameters"
+        )
+
+        lm = LanguageModel(session, model)
+        uniform, unigram = math.log(vocab), _unigram(session, model, vocab)
+        before = lm.evaluate()
+        session.commit()
+        console.print(
+            f"[bold]before[/bold]     {before.loss:.3f} nats per character on held-out rows "
+            f"(guessing evenly {uniform:.3f}, by frequency {unigram:.3f})"
+        )
+
+        if steps is None:
+            steps = _affordable_steps(session, model, seconds)
+        started = time.perf_counter()
+        with progress_bar(steps, quiet=quiet) as advance:
+            lm.train(
+                steps,
+                commit_every=min(COMMIT_EVERY, steps),
+                progress=advance,
+                seed=seed,
+                warmup=min(100, steps // 4),
+                log_every=steps,
+                **TRAINING,
+            )
+        elapsed = time.perf_counter() - started
+        after = lm.evaluate()
+        session.commit()
+        console.print(
+            f"[bold]trained[/bold]    {steps:,} steps in {elapsed:.0f} s, "
+            f"{steps * TRAINING['batch_size'] * BLOCK_SIZE / elapsed:,.0f} characters per second"
+        )
+        console.print(
+            f"[bold]after[/bold]      [bold green]{after.loss:.3f}[/bold green] nats per character on held-out "
+            f"rows (before {before.loss:.3f}, by frequency {unigram:.3f})"
+        )
+
+        console.print("[bold]it writes[/bold]")
+        samples = []
+        for number in range(1, SAMPLES + 1):
+            sample = lm.generate("", max_tokens=90, temperature=0.8, top_k=0, top_p=1.0, seed=seed + number)
+            samples.append(sample)
+            console.print(f"             {escape(sample)}", style="cyan")
+        session.rollback()
+    console.print(_what_next(model))
+    return asdict(
+        DemoResult(
+            model=model,
+            entries=entries,
+            characters=characters,
+            vocab=vocab,
+            parameters=parameters,
+            train_rows=train_rows,
+            heldout_rows=heldout_rows,
+            steps=steps,
+            seconds=elapsed,
+            uniform=uniform,
+            unigram=unigram,
+            loss_before=before.loss,
+            loss_after=after.loss,
+            samples=samples,
+        )
+    )
+
+
+def _prepare(session: Session, model: str, seed: int) -> int:
+    """Replace the model's tokenizer and data; returns the size of its vocabulary."""
+    if session.scalar(
+        text("SELECT EXISTS (SELECT FROM public.llm_model_config WHERE model = :model)"), {"model": model}
+    ):
+        session.execute(text("SELECT public.llm_drop_model(:model)"), {"model": model})
+    session.execute(text("DELETE FROM public.llm_dataset WHERE model = :model"), {"model": model})
+    session.execute(
+        text("SELECT public.llm_build_char_tokenizer(:model, :query)"), {"model": model, "query": CORPUS}
+    )
+    session.execute(
+        text(
+            "SELECT public.llm_fill_dataset(model => :model, query => :query, block_size => :block_size,"
+            " validation => CAST(:validation AS double precision), seed => CAST(:seed AS bigint))"
+        ),
+        {
+            "model": model,
+            "query": CORPUS,
+            "block_size": BLOCK_SIZE,
+            "validation": VALIDATION_SHARE,
+            "seed": seed,
+        },
+    )
+    vocab = text("SELECT count(*) FROM public.llm_bpe_vocab WHERE model = :model")
+    return int(session.scalars(vocab, {"model": model}).one())
+
+
+def _create(session: Session, model: str, vocab: int, seed: int) -> int:
+    query = functions.create_model(model, "gpt2", *SHAPE, vocab, seed)
+    return int(session.scalars(select(query)).one())
+
+
+def _rows(session: Session, model: str) -> tuple[int, int]:
+    row = session.execute(
+        text(
+            "SELECT count(*) FILTER (WHERE split = 'train'), count(*) FILTER (WHERE split = 'validation')"
+            " FROM public.llm_dataset WHERE model = :model"
+        ),
+        {"model": model},
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def _unigram(session: Session, model: str, vocab: int) -> float:
+    """Held-out loss of guessing by the training rows' character frequencies (add-one smoothed)."""
+    query = text(
+        """
+        WITH seen AS (
+            SELECT u.token, count(*)::double precision AS n
+            FROM public.llm_dataset d, unnest(d.target) AS u (token)
+            WHERE d.model = :model AND d.split = 'train' AND u.token >= 0
+            GROUP BY u.token
+        ), total AS (
+            SELECT sum(n) + :vocab AS n FROM seen
+        )
+        SELECT -avg(ln((COALESCE(seen.n, 0) + 1) / total.n))
+        FROM total, public.llm_dataset d, unnest(d.target) AS u (token) LEFT JOIN seen ON seen.token = u.token
+        WHERE d.model = :model AND d.split = 'validation' AND u.token >= 0
+        """
+    )
+    return float(session.scalars(query, {"model": model, "vocab": vocab}).one())
+
+
+def _affordable_steps(session: Session, model: str, seconds: float) -> int:
+    """How many steps fit the time, by timing a few that are then rolled back; a round number of them."""
+    durations = []
+    for n_steps in (2, 12):
+        started = time.perf_counter()
+        LanguageModel(session, model).train(n_steps, log_every=n_steps, **TRAINING)
+        durations.append(time.perf_counter() - started)
+    session.rollback()
+    per_step = max((durations[1] - durations[0]) / 10, 1e-4)
+    return int(min(max(seconds / per_step, FEWEST_STEPS), MOST_STEPS)) // 50 * 50
+
+
+def _what_next(model: str) -> str:
+    return f"""
+[bold]next[/bold]
+  llm-sql psql                 then, in SQL:
+    SELECT llm_generate('pg_', 60, 0.8, model => '{model}', echo => true);
+    SELECT step, loss, lr FROM llm_train_log WHERE model = '{model}' ORDER BY step DESC LIMIT 5;
+    CALL llm_train_loop('{model}', 200, batch_size => 16, lr_max => 1e-3);
+  llm-sql generate "pg_" -m {model}
+  llm-sql evaluate -m {model}
+  python:
+    from sqlalchemy import create_engine
+    from sqlalchemy.orm import Session
+    from llm_sql import LanguageModel
+    from llm_sql.server import ensure
+    from llm_sql.url import normalize_url
+    with Session(create_engine(normalize_url(ensure()))) as session:
+        print(LanguageModel(session, "{model}").generate("int4", max_tokens=60))
+"""
