@@ -64,7 +64,11 @@ WHERE c.relnamespace = :namespace AND t.tgname = ANY (:names) AND NOT t.tgisinte
 
 
 def _namespace(connection: Connection, schema: str) -> int | None:
-    query = "SELECT nullif(pg_my_temp_schema(), 0)" if schema == "pg_temp" else "SELECT 'public'::regnamespace::oid"
+    query = (
+        "SELECT nullif(pg_my_temp_schema(), 0)"
+        if schema == "pg_temp"
+        else "SELECT 'public'::regnamespace::oid"
+    )
     return connection.execute(text(query)).scalar()
 
 
@@ -79,7 +83,9 @@ def definitions(connection: Connection, schema: str, names: Sequence[str]) -> di
 
 
 def existing_tables(connection: Connection, names: Sequence[str]) -> set[str]:
-    query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY (:names)"
+    query = (
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY (:names)"
+    )
     return set(connection.execute(text(query), {"names": list(names)}).scalars())
 
 
@@ -121,10 +127,12 @@ WHERE a.grantee <> o.owner
 def grants(
     connection: Connection, targets: Collection[tuple[str, str]], grantees: Collection[str]
 ) -> set[tuple[str, str, str, str]]:
-    """(role, kind, target, privilege) of these roles on these objects. Targets are spelt as GRANT takes them."""
+    """(role, kind, target, privilege) of these roles on these objects, spelt as GRANT takes them."""
     found = set()
     for kind, (objects, code) in _ACL_OF.items():
-        wanted = [(k, target) for k, target in targets if k == kind or (kind == "FUNCTION" and k == "PROCEDURE")]
+        wanted = [
+            (k, target) for k, target in targets if k == kind or (kind == "FUNCTION" and k == "PROCEDURE")
+        ]
         acl: dict[str, list[tuple[str, str]]] = {}
         for name, role, privilege in connection.execute(text(_ACL.format(objects=objects, code=code))):
             acl.setdefault(name, []).append((role, privilege))
@@ -141,8 +149,8 @@ def _routine_names(connection: Connection, targets: Iterable[tuple[str, str]]) -
     """Declared identity, with argument names, to regprocedure's spelling; what does not exist is left out."""
     by_arguments = {}
     query = (
-        "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.oid::regprocedure::text FROM pg_proc AS p"
-        " WHERE p.pronamespace = 'public'::regnamespace"
+        "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.oid::regprocedure::text"
+        " FROM pg_proc AS p WHERE p.pronamespace = 'public'::regnamespace"
     )
     for name, arguments, spelling in connection.execute(text(query)):
         by_arguments[name, normalize_arguments(arguments)] = spelling
@@ -226,7 +234,9 @@ WHERE c.relnamespace = :namespace AND c.relname = ANY (:names)
 """
 
 
-def table_details(connection: Connection, schema: str, names: Sequence[str]) -> dict[tuple[str, str, str], str]:
+def table_details(
+    connection: Connection, schema: str, names: Sequence[str]
+) -> dict[tuple[str, str, str], str]:
     """(table, aspect, column or constraint) to what the catalog says of it."""
     parameters: dict[str, Any] = {"namespace": _namespace(connection, schema), "names": list(names)}
     rows = connection.execute(text(_TABLE_DETAILS), parameters)

@@ -1,8 +1,8 @@
-"""What `alembic check` compares beyond tables: functions, views, triggers, roles, grants, storage, architectures.
+"""What `alembic check` compares beyond tables: functions, views, triggers, roles, grants, storage.
 
-A declared function, view or trigger is created a second time in pg_temp, inside a savepoint that is rolled back, and
-both are read back from the catalog: PostgreSQL itself decides whether two texts mean the same, and no lock is taken
-on what is in use. Rows of llm_model_config are users' data once seeded and are not compared.
+A declared function, view or trigger is created a second time in pg_temp, inside a savepoint that is rolled
+back, and both are read back from the catalog: PostgreSQL itself decides whether two texts mean the same, and
+no lock is taken on what is in use. Rows of llm_model_config are users' data once seeded and are not compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _QUALIFIED = r"(?:public\.)?"
 
 
 class CatalogChange(MigrateOperation):
-    """A difference that alembic has no operation for, with the statements that remove it and bring it back."""
+    """A difference alembic has no operation for, with the statements that remove it and bring it back."""
 
     def __init__(self, diff: tuple[Any, ...], upgrade: Sequence[str], downgrade: Sequence[str] = ()) -> None:
         self.diff = diff
@@ -55,25 +55,39 @@ def _render(_: AutogenContext, change: CatalogChange) -> list[str]:
 
 def _in_temp(statement: str, kind: str, name: str) -> str:
     """The statement with its object moved from public to pg_temp."""
-    return re.sub(rf"\b{kind}\s+{_QUALIFIED}{name}\b", f"{kind} pg_temp.{name}", statement, count=1, flags=re.I)
+    return re.sub(
+        rf"\b{kind}\s+{_QUALIFIED}{name}\b", f"{kind} pg_temp.{name}", statement, count=1, flags=re.I
+    )
 
 
-def _temporary(item: SqlObject) -> list[str]:
-    if item.kind == "TRIGGER":
-        on_temp = re.sub(rf"\bON\s+{_QUALIFIED}{item.on}\b", f"ON pg_temp.{item.on}", item.create, flags=re.I)
-        return [on_temp]
-    return [_in_temp(statement, item.kind, item.name) for statement in (item.create, *item.comments)]
-
-
-def _create(item: SqlObject, connection: Connection) -> str | None:
-    """Create the object in pg_temp; the server's message when it refuses."""
+def _try(connection: Connection, statement: str) -> str | None:
+    """Run it; the server's message when it refuses."""
     try:
         with connection.begin_nested():
-            for statement in _temporary(item):
-                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     except DBAPIError as error:
         return str(error.orig).splitlines()[0]
     return None
+
+
+def _create_in_temp(connection: Connection, objects: Sequence[SqlObject]) -> dict[SqlObject, str]:
+    """Create the objects in pg_temp; those that the server refuses, with its message."""
+    refused = {}
+    for item in objects:
+        if item.kind == "TRIGGER":
+            create = re.sub(
+                rf"\bON\s+{_QUALIFIED}{item.on}\b", f"ON pg_temp.{item.on}", item.create, flags=re.I
+            )
+        else:
+            create = _in_temp(item.create, item.kind, item.name)
+        if message := _try(connection, create):
+            refused[item] = message
+    # After all: a comment may be on an overload that comes later.
+    for item in objects:
+        for comment in item.comments:
+            if message := _try(connection, _in_temp(comment, item.kind, item.name)):
+                refused.setdefault(item, message)
+    return refused
 
 
 def _replace(item: SqlObject) -> list[str]:
@@ -81,12 +95,26 @@ def _replace(item: SqlObject) -> list[str]:
     return [create, *item.comments]
 
 
+def _modify(
+    key: catalog.Key, items: Sequence[SqlObject], old: catalog.Definition, new: catalog.Definition
+) -> CatalogChange:
+    """Replace in place, or drop and create where the head differs: PostgreSQL replaces bodies only."""
+    statements = [statement for item in items for statement in _replace(item)]
+    back = [old.create]
+    if key.kind in ("FUNCTION", "PROCEDURE") and old.create.splitlines()[:2] != new.create.splitlines()[:2]:
+        drop = f"DROP {key.kind} {key.identity}"
+        targets = {item.identity for item in items}
+        grants = [grant.grant for grant in declared_grants() if grant.target in targets]
+        statements, back = [drop, *statements, *grants], [drop, *back, *grants]
+    return CatalogChange((f"modify_{key.kind.lower()}", key.identity), statements, back)
+
+
 def compare_objects(connection: Connection, objects: Sequence[SqlObject]) -> list[CatalogChange]:
     """Functions, procedures, views and triggers that are missing, stale or spare among the declared names."""
     scratch = connection.begin_nested()
     try:
         connection.execute(text("SET LOCAL check_function_bodies = off"))
-        refused = {item: message for item in objects if (message := _create(item, connection)) is not None}
+        refused = _create_in_temp(connection, objects)
         names = sorted({item.name for item in objects})
         declared = catalog.definitions(connection, "pg_temp", names)
         actual = catalog.definitions(connection, "public", names)
@@ -109,10 +137,11 @@ def compare_objects(connection: Connection, objects: Sequence[SqlObject]) -> lis
         if new is None:
             change = CatalogChange((f"remove_{kind.lower()}", identity), [f"DROP {kind} {identity}"], back)
         elif old is None:
-            change = CatalogChange((f"add_{kind.lower()}", identity), [s for i in items for s in _replace(i)], back)
+            change = CatalogChange(
+                (f"add_{kind.lower()}", identity), [s for i in items for s in _replace(i)], back
+            )
         else:
-            verb = f"modify_{kind.lower()}"
-            change = CatalogChange((verb, identity), [s for i in items for s in _replace(i)], back)
+            change = _modify(key, items, old, new)
         changes.append(change)
     return changes
 
@@ -123,7 +152,10 @@ def compare_roles(connection: Connection) -> list[CatalogChange]:
     missing = [role for role in ROLES if role not in existing]
     changes = []
     if missing and catalog.may_create_roles(connection):
-        changes = [CatalogChange(("add_role", role), [f"CREATE ROLE {role}"], [f"DROP ROLE {role}"]) for role in missing]
+        changes = [
+            CatalogChange(("add_role", role), [f"CREATE ROLE {role}"], [f"DROP ROLE {role}"])
+            for role in missing
+        ]
     declared = {
         (grant.role, grant.kind, grant.target, privilege)
         for grant in declared_grants()
@@ -145,7 +177,7 @@ def compare_roles(connection: Connection) -> list[CatalogChange]:
 
 
 def compare_tables(connection: Connection) -> list[CatalogChange]:
-    """What alembic does not compare of a table: storage parameters, columns' storage, CHECKs, generated columns."""
+    """What alembic does not compare of a table: storage parameters, storage, CHECKs, generated columns."""
     scratch = connection.begin_nested()
     try:
         catalog.create_in_temp(connection, metadata)
@@ -174,18 +206,26 @@ def compare_architectures(connection: Connection) -> list[CatalogChange]:
     for declared in ARCHITECTURES:
         old = rows.get(declared["arch"])
         if old != declared:
-            changes.append(CatalogChange(("modify_row", "llm_arch", declared["arch"]), *_upsert(declared, old)))
+            changes.append(
+                CatalogChange(("modify_row", "llm_arch", declared["arch"]), *_upsert(declared, old))
+            )
     return changes
 
 
 def _upsert(new: dict[str, Any], old: dict[str, Any] | None) -> tuple[list[str], list[str]]:
     from .freeze import insert_or_update
 
-    way_back = insert_or_update("llm_arch", old) if old else f"DELETE FROM public.llm_arch WHERE arch = '{new['arch']}'"
+    way_back = (
+        insert_or_update("llm_arch", old)
+        if old
+        else f"DELETE FROM public.llm_arch WHERE arch = '{new['arch']}'"
+    )
     return [insert_or_update("llm_arch", new)], [way_back]
 
 
-def _compare(context: AutogenContext, upgrade_ops: UpgradeOps, _: Iterable[str | None]) -> PriorityDispatchResult:
+def _compare(
+    context: AutogenContext, upgrade_ops: UpgradeOps, _: Iterable[str | None]
+) -> PriorityDispatchResult:
     connection = context.connection
     assert connection is not None
     tables = catalog.existing_tables(connection, list(metadata.tables))

@@ -1,6 +1,7 @@
 """Runs the migrations: where the database is, which version table is ours, what counts as drift.
 
-The address is the first of: `-x url=...`, sqlalchemy.url of the configuration, DATABASE_URL, the embedded server's.
+The address is the first of: `-x url=...`, sqlalchemy.url of the configuration, DATABASE_URL, the embedded
+server's.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from sqlalchemy import Connection, Engine, create_engine, pool, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-import llm_sql.migrations.compare  # registers the comparison of functions, views and grants
-from llm_sql.migrations import VERSION_TABLE
-from llm_sql.migrations.operations import require_kernels  # registers op.run_sql, op.install_kernels, ...
+from llm_sql.migrations import VERSION_TABLE, compare
+from llm_sql.migrations.operations import require_kernels
 from llm_sql.models import metadata
 from llm_sql.url import normalize_url
 
@@ -61,7 +61,7 @@ SETTINGS: dict[str, Any] = {
     "autogenerate_plugins": [
         "alembic.autogenerate.*",
         "alembic.ext.checkconstraint_byname",
-        "llm_sql.migrations.compare",
+        compare.__name__,
     ],
 }
 

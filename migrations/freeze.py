@@ -1,7 +1,8 @@
-"""Writes the frozen SQL of the first revisions from the declared schema: `python -m llm_sql.migrations.freeze`.
+"""Writes the frozen SQL of the first revisions: `python -m llm_sql.migrations.freeze`.
 
-A revision is frozen for good once sql/LANDED names it (`--land`, with a hash of its files); this command refuses to
-touch it then. Later revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
+A revision is frozen for good once sql/LANDED names it (`--land`, with a hash of its files); this command
+refuses to touch it then. Later revisions come from `alembic revision --autogenerate`, which writes their text
+into the revision.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from sqlalchemy.schema import (
     Table,
 )
 
-from llm_sql.models import ARCHITECTURES, MODELS, declared_grants, declared_objects, functions, metadata, views
+from llm_sql.models import (
+    ARCHITECTURES,
+    MODELS,
+    declared_grants,
+    declared_objects,
+    functions,
+    metadata,
+    views,
+)
 from llm_sql.models.base import pass_sequence
 from llm_sql.models.roles import PUBLIC, ROLES, relation_names
 
@@ -47,7 +56,9 @@ def _compile(element: DDLElement) -> str:
 def storage_statements(table: Table) -> list[str]:
     """How the columns named in the table's info are stored out of line."""
     storage: dict[str, str] = table.info.get("storage", {})
-    return [f"ALTER TABLE {table.name} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()]
+    return [
+        f"ALTER TABLE {table.name} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
+    ]
 
 
 def _table_statements(table: Table) -> list[str]:
@@ -66,7 +77,10 @@ def relations() -> dict[str, str]:
     create = [_compile(CreateSequence(pass_sequence))]
     create += [statement for table in tables for statement in _table_statements(table)]
     drop = [f"DROP TABLE {table.name}" for table in reversed(tables)]
-    return {"upgrade.sql": _script(create), "downgrade.sql": _script([*drop, f"DROP SEQUENCE {pass_sequence.name}"])}
+    return {
+        "upgrade.sql": _script(create),
+        "downgrade.sql": _script([*drop, f"DROP SEQUENCE {pass_sequence.name}"]),
+    }
 
 
 def routines() -> dict[str, str]:
@@ -105,7 +119,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM pg_catalog.pg_auth_members AS m
         INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
-        WHERE r.rolname = '{role}' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        WHERE r.rolname = '{role}' AND m.member <> current_user::regrole
     ) THEN
         RAISE NOTICE 'role {role} is left in place: it has members';
         RETURN;
@@ -152,9 +166,8 @@ def insert_or_update(table: str, row: dict[str, Any]) -> str:
     key, *others = row
     sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in others)
     values = ", ".join("NULL" if value is None else _literal(value) for value in row.values())
-    return (
-        f"INSERT INTO public.{table} ({', '.join(row)}) VALUES ({values})\nON CONFLICT ({key}) DO UPDATE SET {sets}"
-    )
+    insert = f"INSERT INTO public.{table} ({', '.join(row)}) VALUES ({values})"
+    return f"{insert}\nON CONFLICT ({key}) DO UPDATE SET {sets}"
 
 
 def seeds() -> dict[str, str]:
@@ -178,7 +191,11 @@ def seeds() -> dict[str, str]:
 def landed() -> dict[str, str]:
     """Revision to hash of its files, of every revision that must not change any more."""
     lines = LANDED.read_text(encoding="utf-8").splitlines() if LANDED.exists() else []
-    return {revision: digest for revision, digest in (line.split() for line in lines)}
+    result = {}
+    for line in lines:
+        revision, expected = line.split()
+        result[revision] = expected
+    return result
 
 
 def digest(revision: str) -> str:
@@ -215,7 +232,9 @@ def main() -> None:
         print(path)
     if arguments.land:
         revisions = sorted(path.name for path in SQL_DIRECTORY.iterdir() if path.is_dir())
-        LANDED.write_text("".join(f"{revision} {digest(revision)}\n" for revision in revisions), encoding="utf-8")
+        LANDED.write_text(
+            "".join(f"{revision} {digest(revision)}\n" for revision in revisions), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Alembic operations of our own: verbatim SQL, and the kernels' extension.
 
-    op.run_sql(text)              statements as they stand, no parameter or colon of theirs interpreted
-    op.run_scripts(path)          the same from a file or a folder below migrations/sql
-    op.install_kernels(version)   CREATE EXTENSION pg_llm, after a check that the server has that version
-    op.update_kernels(version)    ALTER EXTENSION pg_llm UPDATE
-    op.remove_kernels()           DROP EXTENSION pg_llm; refuses while columns of type tensor remain elsewhere
+op.run_sql(text)              statements as they stand, no parameter or colon of theirs interpreted
+op.run_scripts(path)          the same from a file or a folder below migrations/sql
+op.install_kernels(version)   CREATE EXTENSION pg_llm, after a check that the server has that version
+op.update_kernels(version)    ALTER EXTENSION pg_llm UPDATE
+op.remove_kernels()           DROP EXTENSION pg_llm; refuses while columns of type tensor remain elsewhere
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RunSQL(MigrateOperation):
 
     @classmethod
     def run_scripts(cls, operations: Operations, path: str) -> None:
-        """Run a file below migrations/sql, or all .sql files of a folder there in the order of their names."""
+        """Run a file below migrations/sql, or all .sql files of a folder there by name."""
         entry = SQL_DIRECTORY / path
         for script in sorted(entry.glob("*.sql")) if entry.is_dir() else [entry]:
             operations.invoke(cls(script.read_text(encoding="utf-8")))
@@ -72,7 +72,7 @@ class Kernels(MigrateOperation):
 
 
 def require_kernels(version: str | None = None) -> str:
-    """A statement that fails, saying how to install it, unless the server has the extension (in that version)."""
+    """A statement that fails, saying how to install it, unless the server has the extension (that version)."""
     wanted = f"name = '{EXTENSION}'" + (f" AND version = '{version}'" if version else "")
     called = f'extension "{EXTENSION}"' + (f" version {version}" if version else "")
     return f"""DO $require$
@@ -87,7 +87,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION '{called} is not installed on this server'
         USING ERRCODE = 'feature_not_supported',
-        HINT = 'On the machine of the server, in the source of llm-sql, run: make install PG_CONFIG=' || pg_config;
+        HINT = 'On the server''s machine, in the source of llm-sql: make install PG_CONFIG=' || pg_config;
 END
 $require$"""
 

@@ -1,8 +1,8 @@
 """The declared schema: every relation, function, view, trigger, role, grant and seed row of llm-sql.
 
-`metadata` holds the tables; `declared_objects()` and `declared_grants()` hold what SQLAlchemy has no construct for.
-Migrations are frozen copies of what stands here, and `alembic check` compares the two. Nothing here opens a
-connection, and nothing here imports another part of the package.
+`metadata` holds the tables; `declared_objects()` and `declared_grants()` hold what SQLAlchemy has no
+construct for. Migrations are frozen copies of what stands here, and `alembic check` compares the two. Nothing
+here opens a connection, and nothing here imports another part of the package.
 """
 
 if __name__ != "llm_sql.models":

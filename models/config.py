@@ -13,7 +13,8 @@ from .base import Base
 class Arch(Base):
     """An architecture: the SQL functions that compute it and that list its parameters.
 
-    A user registers one by a row here. Both functions are called with the rights of whoever trains or generates.
+    A user registers one by a row here. Both functions are called with the rights of whoever trains or
+    generates.
     """
 
     __tablename__ = "llm_arch"
@@ -21,7 +22,7 @@ class Arch(Base):
 
     arch: Mapped[str] = mapped_column(primary_key=True)
     forward: Mapped[str] = mapped_column(
-        comment="forward(model, tokens, training, targets, dropout_p, last_only) returns the logits or the loss"
+        comment="forward(model, tokens, training, targets, dropout_p, last_only): logits or loss"
     )
     parameters: Mapped[str] = mapped_column(
         comment="parameters(model) returns name, shape and initialisation of every tensor"
@@ -42,7 +43,8 @@ class ModelConfig(Base):
         CheckConstraint("vocab > 0", name="vocab"),
         CheckConstraint("d_ff > 0", name="d_ff"),
         CheckConstraint("layer_norm_eps > 0", name="layer_norm_eps"),
-        # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head refuses.
+        # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head
+        # refuses.
         CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
         {"comment": "the shape of every model"},
     )

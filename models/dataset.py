@@ -9,7 +9,7 @@ from .base import Base
 
 
 class Dataset(Base):
-    """One sequence and, position by position, what follows it. A target below 0 is not counted in the loss."""
+    """One sequence and, position by position, what follows it. A target below 0 does not count."""
 
     __tablename__ = "llm_dataset"
     __table_args__ = (
@@ -21,6 +21,8 @@ class Dataset(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     model: Mapped[str | None] = mapped_column(comment="NULL: for any model")
-    split: Mapped[str] = mapped_column(server_default=text("'train'"), comment="train, validation or your own")
+    split: Mapped[str] = mapped_column(
+        server_default=text("'train'"), comment="train, validation or your own"
+    )
     tokens: Mapped[list[int]]
     target: Mapped[list[int]] = mapped_column(comment="the next token at every position; below 0: ignored")

@@ -1,7 +1,7 @@
 """Functions, procedures, views and triggers: declared as SQL text in functions/*.sql and views/*.sql.
 
-A file holds CREATE statements, each followed by its COMMENT ON. The text itself is the declaration; this module only
-cuts it into statements and reads their heads.
+A file holds CREATE statements, each followed by its COMMENT ON. The text itself is the declaration; this
+module only cuts it into statements and reads their heads.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _without_defaults(statement: str, start: int) -> str:
         elif token in ")]":
             depth -= 1
         if depth == 0:
-            return re.sub(r"\s+", " ", "".join(out)).replace(" ,", ",").strip() + ")"
+            return re.sub(r"\s+", " ", "".join(out)).replace(" ,", ",").replace("( ", "(").strip() + ")"
         if depth == 1 and token == ",":
             keep = True
         elif depth == 1 and (token == "=" or token.upper() == "DEFAULT"):
@@ -98,7 +98,9 @@ def _without_defaults(statement: str, start: int) -> str:
 def _parse(statement: str, source: str) -> SqlObject:
     head = _HEAD.match(statement)
     if head is None:
-        raise ValueError(f"{source}: neither CREATE FUNCTION, PROCEDURE, VIEW, TRIGGER nor COMMENT: {statement[:80]!r}")
+        raise ValueError(
+            f"{source}: neither CREATE FUNCTION, PROCEDURE, VIEW, TRIGGER nor COMMENT: {statement[:80]!r}"
+        )
     kind, name = head["kind"].upper(), head["name"]
     if kind == "VIEW":
         return SqlObject(kind, name, f"public.{name}", statement)
@@ -108,7 +110,10 @@ def _parse(statement: str, source: str) -> SqlObject:
             raise ValueError(f"{source}: trigger {name} is on nothing")
         return SqlObject(kind, name, f"{name} ON public.{on[1]}", statement, on=on[1])
     return SqlObject(
-        kind, name, f"public.{name}{_without_defaults(statement, statement.index('(', head.end()))}", statement
+        kind,
+        name,
+        f"public.{name}{_without_defaults(statement, statement.index('(', head.end()))}",
+        statement,
     )
 
 

@@ -1,4 +1,4 @@
-"""llm_param: weights, gradients and optimizer state, the truth of which every session's memory is a version."""
+"""llm_param: weights, gradients and optimizer state, of which memory holds a version."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .types import Tensor, TensorValue
 class Param(Base):
     """One tensor of a model, or one part of it.
 
-    A tensor of more than 8 Mi elements stands in parts of whole rows, because PostgreSQL limits a whole tuple to
-    1 GB and a row carries data, grad, m and v. Names are Hugging Face's.
+    A tensor of more than 8 Mi elements stands in parts of whole rows, because PostgreSQL limits a whole tuple
+    to 1 GB and a row carries data, grad, m and v. Names are Hugging Face's.
     """
 
     __tablename__ = "llm_param"
@@ -26,9 +26,9 @@ class Param(Base):
         Index(None, "model", "layer"),
         {
             "comment": "parameters, gradients and optimizer state",
-            # A write-back replaces every row. fillfactor leaves room for HOT updates, which spare the indexes;
-            # vacuum runs unthrottled so that the next write-back finds the dead TOAST free; not truncating keeps
-            # the file at its steady size and takes no exclusive lock from readers.
+            # A write-back replaces every row. fillfactor leaves room for HOT updates, which spare the
+            # indexes; vacuum runs unthrottled so that the next write-back finds the dead TOAST free; not
+            # truncating keeps the file at its steady size and takes no exclusive lock from readers.
             "postgresql_with": {
                 "fillfactor": 50,
                 "autovacuum_vacuum_scale_factor": 0.1,

@@ -1,7 +1,8 @@
-"""Roles and grants: llm_reader selects, generates and evaluates; llm_trainer also writes what training writes.
+"""Roles and grants: llm_reader selects, generates and evaluates; llm_trainer also writes what training
+writes.
 
-Every function runs with its caller's rights, so the rights on relations decide; nobody else, PUBLIC included, may
-read anything. Roles belong to the whole cluster and may be missing where provisioning lacked CREATEROLE.
+Every function runs with its caller's rights, so the rights on relations decide; nobody else, PUBLIC included,
+may read anything. Roles belong to the whole cluster and may be missing where provisioning lacked CREATEROLE.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ ROLES = (READER, TRAINER)
 PUBLIC = "PUBLIC"
 
 _WRITE = ("INSERT", "UPDATE", "DELETE")
-# A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator perhaps:
-# registering one is the owner's business.
+# A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator
+# perhaps: registering one is the owner's business.
 _OWNER_WRITES = {"llm_arch"}
 # Session state, not data: whoever may call the ops may record them.
 _SESSION_STATE = {"llm_autograd_mode"}
@@ -49,13 +50,15 @@ def relation_names() -> tuple[str, ...]:
 
 
 def declared_grants() -> tuple[Grant, ...]:
-    """Every privilege that somebody other than the owner has. Tables and views give PUBLIC none but those here."""
+    """Every privilege of somebody other than the owner; on relations PUBLIC has none but those here."""
     tables = set(metadata.tables)
     grants = []
     for name in relation_names():
         writes = _WRITE if name in tables - _OWNER_WRITES else ()
         if name in _SESSION_STATE:
-            grants += [Grant(role, "TABLE", f"public.{name}", ("SELECT", *_WRITE)) for role in (*ROLES, PUBLIC)]
+            grants += [
+                Grant(role, "TABLE", f"public.{name}", ("SELECT", *_WRITE)) for role in (*ROLES, PUBLIC)
+            ]
         else:
             grants.append(Grant(READER, "TABLE", f"public.{name}", ("SELECT",)))
             grants.append(Grant(TRAINER, "TABLE", f"public.{name}", ("SELECT", *writes)))

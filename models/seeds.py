@@ -14,7 +14,10 @@ ARCHITECTURES: list[dict[str, Any]] = [
         "description": description,
     }
     for arch, description in (
-        ("gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)"),
+        (
+            "gpt2",
+            "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)",
+        ),
         ("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
         ("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
     )

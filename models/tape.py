@@ -1,4 +1,4 @@
-"""llm_tape, llm_tensor_rt, llm_tensor and llm_tensor_map: what recorded passes leave, and tensors kept by name."""
+"""llm_tape, llm_tensor_rt, llm_tensor and llm_tensor_map: recorded passes and kept tensors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The column type `tensor`: its name and typmod in DDL, and its reflection from the catalog.
 
-Operators and the conversion to NumPy arrays are llm_sql.types' business; it fills `comparator_factory` and the
-processors of this class.
+Operators and the conversion to NumPy arrays are llm_sql.types' business; it fills `comparator_factory` and
+the processors of this class.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ else:
 class Tensor(UserDefinedType[TensorValue]):
     """An n-dimensional float32 array, row-major, with its shape in the value.
 
-    `Tensor(768)` and `Tensor(768, 768)` fix one or two dimensions by typmod; with more, or none, the column takes
-    any shape and a CHECK on `shape(x)` is the way to fix it.
+    `Tensor(768)` and `Tensor(768, 768)` fix one or two dimensions by typmod; with more, or none, the column
+    takes any shape and a CHECK on `shape(x)` is the way to fix it.
     """
 
     cache_ok = True

@@ -49,8 +49,8 @@ BEGIN
             PERFORM public.llm_check_weights(model);
             RETURN fingerprint;
         END IF;
-        PERFORM public.pg_llm_arena_close(model);
         PERFORM public.pg_llm_arena_discard(model);
+        PERFORM public.pg_llm_arena_close(model);
     END LOOP;
 END;
 $function$;
@@ -77,8 +77,8 @@ BEGIN
     WHERE s.shape IS DISTINCT FROM e.shape
     LIMIT 1;
     IF FOUND THEN
-        PERFORM public.pg_llm_arena_close(model);
         PERFORM public.pg_llm_arena_discard(model);
+        PERFORM public.pg_llm_arena_close(model);
         IF wrong.found IS NULL THEN
             RAISE EXCEPTION 'model "%" lacks parameter "%"', model, wrong.name
                 USING ERRCODE = 'no_data_found', HINT = 'Initialise the model anew or import all of its weights.';

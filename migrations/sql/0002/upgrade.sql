@@ -10,7 +10,7 @@ CREATE TABLE llm_arch (
 
 COMMENT ON TABLE llm_arch IS 'architectures and the SQL functions that compute them';
 
-COMMENT ON COLUMN llm_arch.forward IS 'forward(model, tokens, training, targets, dropout_p, last_only) returns the logits or the loss';
+COMMENT ON COLUMN llm_arch.forward IS 'forward(model, tokens, training, targets, dropout_p, last_only): logits or loss';
 
 COMMENT ON COLUMN llm_arch.parameters IS 'parameters(model) returns name, shape and initialisation of every tensor';
 

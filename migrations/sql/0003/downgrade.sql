@@ -12,7 +12,7 @@ DROP VIEW public.llm_autograd_mode;
 
 DROP FUNCTION public.llm_autograd_mode_write();
 
-DROP FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
+DROP FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
 
 DROP FUNCTION public.llm_weight(model text, name text);
 
@@ -24,11 +24,17 @@ DROP FUNCTION public.llm_fingerprint(model text);
 
 DROP FUNCTION public.llm_pad(ids int[], width int, filler int);
 
-DROP FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
+DROP FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
 
 DROP FUNCTION public.llm_train_rows(model text, only_row bigint);
 
 DROP FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint);
+
+DROP FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int);
+
+DROP PROCEDURE public.llm_train_resume(run_id bigint, commit_every int);
+
+DROP PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
 
 DROP FUNCTION public.llm_train_clear(model text, workers int);
 
@@ -38,7 +44,19 @@ DROP FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, a
 
 DROP FUNCTION public.llm_train_begin(model text, arguments jsonb);
 
-DROP FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+DROP FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+
+DROP FUNCTION public.llm_encode_characters(documents text[], model text);
+
+DROP FUNCTION public.llm_subquery(query text);
+
+DROP FUNCTION public.llm_build_char_tokenizer(model text, query text);
+
+DROP FUNCTION public.llm_end_token(model text);
+
+DROP FUNCTION public.llm_check_tokenizer(model text);
+
+DROP FUNCTION public.llm_tokenizer_kind(model text);
 
 DROP FUNCTION public.llm_prune_autograd_state(workers int);
 
@@ -52,35 +70,39 @@ DROP FUNCTION public.llm_tape_backward(start_id bigint, scale double precision);
 
 DROP FUNCTION public.llm_tape_forget(model text, before bigint);
 
-DROP FUNCTION public.llm_tape_flush( run bigint, model text, step bigint);
+DROP FUNCTION public.llm_tape_flush(run bigint, model text, step bigint);
 
 DROP FUNCTION public.llm_drop_model(model text);
 
-DROP FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int);
+DROP FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int);
 
 DROP FUNCTION public.llm_init_model(model text, seed bigint);
 
-DROP FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
+DROP FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
 
-DROP FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int);
+DROP FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int);
 
-DROP FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean);
+DROP FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean);
 
 DROP FUNCTION public.llm_loss(model text, tokens int[], targets int[]);
 
-DROP FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean);
+DROP FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean);
 
 DROP FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]);
 
 DROP FUNCTION public.llm_shape_text(value anyarray);
 
-DROP FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+DROP FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
-DROP FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+DROP FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
-DROP FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+DROP FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
-DROP FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+DROP FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_perplexity(model text, text text);
+
+DROP FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
 
 DROP FUNCTION public.llm_model_step(model text);
 
@@ -88,11 +110,11 @@ DROP FUNCTION public.llm_lock_model(model text);
 
 DROP FUNCTION public.llm_default_model(model text);
 
-DROP FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int);
+DROP FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int);
 
 DROP FUNCTION public.llm_config(model text);
 
-DROP FUNCTION public.llm_require( condition boolean, message text, hint text);
+DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
 
 DROP FUNCTION public.llm_parameters(model text);
 

@@ -6,25 +6,30 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_check_weights(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_materialize_params(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_model_step(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) FROM llm_reader;
@@ -32,23 +37,29 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_subquery(query text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_tokenizer_kind(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_reader;
+    REVOKE EXECUTE ON PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_reader;
+    REVOKE EXECUTE ON PROCEDURE public.llm_train_resume(run_id bigint, commit_every int) FROM llm_reader;
     REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_arch FROM llm_reader;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_reader;
@@ -77,7 +88,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM pg_catalog.pg_auth_members AS m
         INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
-        WHERE r.rolname = 'llm_reader' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        WHERE r.rolname = 'llm_reader' AND m.member <> current_user::regrole
     ) THEN
         RAISE NOTICE 'role llm_reader is left in place: it has members';
         RETURN;
@@ -99,25 +110,30 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_check_config( model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_check_weights(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_create_model( model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt( model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor( shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_logits( tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_loss( model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_materialize_params(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_model_step(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_pad(ids int[], width int, filler int) FROM llm_trainer;
@@ -125,23 +141,29 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss( config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_require( condition boolean, message text, hint text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_subquery(query text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush( run bigint, model text, step bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_train( model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_train_batch( row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_tokenizer_kind(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_write_back( model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON PROCEDURE public.llm_train_resume(run_id bigint, commit_every int) FROM llm_trainer;
     REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_arch FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_trainer;
@@ -170,7 +192,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM pg_catalog.pg_auth_members AS m
         INNER JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
-        WHERE r.rolname = 'llm_trainer' AND m.member <> (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user)
+        WHERE r.rolname = 'llm_trainer' AND m.member <> current_user::regrole
     ) THEN
         RAISE NOTICE 'role llm_trainer is left in place: it has members';
         RETURN;

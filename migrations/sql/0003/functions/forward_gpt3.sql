@@ -1,4 +1,4 @@
--- llm_forward_gpt3: compiled from llm_sql.graph by `python -m llm_sql.graph`; change the tree there.
+-- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.
 
 CREATE FUNCTION public.llm_forward_gpt3(
     model text,

@@ -202,7 +202,7 @@ BEGIN
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording);
     UPDATE public.llm_train_run r
-    SET last_step = llm_train_chunk.run.last_step + llm_train_chunk.n_steps,
+    SET last_step = llm_train_chunk.last_step,
         status = CASE WHEN is_last THEN 'done' ELSE 'running' END,
         finished_at = CASE WHEN is_last THEN clock_timestamp() END
     WHERE r.run_id = llm_train_chunk.run_id;

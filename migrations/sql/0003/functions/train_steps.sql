@@ -71,7 +71,7 @@ BEGIN
         );
         INSERT INTO public.llm_train_log (run_id, step, model, lr, loss, grad_norm, tokens, seconds)
         VALUES (
-            run.run_id, llm_train_steps.step, run.model, lr, loss, grad_norm, tokens,
+            run.run_id, step, run.model, lr, loss, grad_norm, tokens,
             EXTRACT(epoch FROM clock_timestamp() - started)
         )
         RETURNING tape_id INTO logged;
@@ -97,16 +97,20 @@ COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
 CREATE FUNCTION public.llm_train_rows(model text, only_row bigint DEFAULT NULL) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+DECLARE
+    row_ids bigint[];
 BEGIN
     IF only_row IS NOT NULL THEN
         RETURN ARRAY[only_row];
     END IF;
-    RETURN ARRAY(
-        SELECT d.id
-        FROM public.llm_dataset d
-        WHERE (d.model = llm_train_rows.model OR d.model IS NULL) AND d.split = 'train'
-        ORDER BY d.id
-    );
+    SELECT array_agg(d.id ORDER BY d.id) INTO row_ids
+    FROM public.llm_dataset d
+    WHERE (d.model = llm_train_rows.model OR d.model IS NULL) AND d.split = 'train';
+    IF row_ids IS NULL THEN
+        RAISE EXCEPTION 'model "%" has no training data left', model
+            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset makes rows from the result of a query.';
+    END IF;
+    RETURN row_ids;
 END;
 $function$;
 
@@ -129,28 +133,26 @@ AS $function$
 DECLARE
     picks bigint[] := public.pg_llm_batch(cardinality(row_ids), seed, first_row, n_rows);
     chosen bigint[];
-    width int;
+    longest int := COALESCE(block_size, 2147483647);
 BEGIN
     IF n_rows = 1 THEN
-        SELECT d.tokens[:block_size], d.target[:block_size] INTO tokens, targets
+        SELECT d.tokens[:longest], d.target[:longest] INTO tokens, targets
         FROM public.llm_dataset d WHERE d.id = row_ids[picks[1]];
     ELSE
         FOR i IN 1 .. n_rows LOOP
             chosen[i] := row_ids[picks[i]];
         END LOOP;
-        width := (
-            SELECT least(max(cardinality(d.tokens)), block_size)
-            FROM unnest(chosen) c (id)
-            CROSS JOIN LATERAL (SELECT s.tokens FROM public.llm_dataset s WHERE s.id = c.id OFFSET 0) d
-        );
         SELECT
-            array_agg(public.llm_pad(d.tokens, width, 0) ORDER BY c.position),
-            array_agg(public.llm_pad(d.target, width, -1) ORDER BY c.position)
+            array_agg(public.llm_pad(b.tokens, least(b.width, longest), 0) ORDER BY b.position),
+            array_agg(public.llm_pad(b.target, least(b.width, longest), -1) ORDER BY b.position)
         INTO tokens, targets
-        FROM unnest(chosen) WITH ORDINALITY c (id, position)
-        CROSS JOIN LATERAL (
-            SELECT s.tokens, s.target FROM public.llm_dataset s WHERE s.id = c.id OFFSET 0
-        ) d;
+        FROM (
+            SELECT c.position, d.tokens, d.target, max(cardinality(d.tokens)) OVER () AS width
+            FROM unnest(chosen) WITH ORDINALITY c (id, position)
+            CROSS JOIN LATERAL (
+                SELECT s.tokens, s.target FROM public.llm_dataset s WHERE s.id = c.id OFFSET 0
+            ) d
+        ) b;
     END IF;
     n_targets := (SELECT count(*) FROM unnest(targets) t WHERE t >= 0);
 END;

@@ -1,0 +1,56 @@
+-- One step on one row of data, written back before it returns.
+
+CREATE FUNCTION public.llm_train_step(
+    model text,
+    batch_id bigint,
+    n_layer int DEFAULT NULL,
+    n_head int DEFAULT NULL,
+    d int DEFAULT NULL,
+    vocab int DEFAULT NULL,
+    dropout_p double precision DEFAULT 0.1,
+    beta1 double precision DEFAULT 0.9,
+    beta2 double precision DEFAULT 0.999,
+    eps double precision DEFAULT 1e-8,
+    wd double precision DEFAULT 0.01,
+    lr_max double precision DEFAULT 2.5e-4,
+    warmup int DEFAULT NULL,
+    total_steps bigint DEFAULT NULL,
+    grad_clip double precision DEFAULT NULL,
+    grad_workers int DEFAULT 1,
+    prune_workers int DEFAULT 1
+) RETURNS double precision
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_check_config(model, n_layer, n_head, d, vocab);
+    next_step bigint := public.llm_model_step(model) + 1;
+    run bigint;
+BEGIN
+    PERFORM public.llm_check_row(config, batch_id);
+    run := public.llm_train_begin(model, jsonb_build_object(
+        'row', batch_id, 'n_steps', 1, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
+        'lr_max', lr_max, 'min_lr', 0, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
+        'prune_workers', prune_workers, 'batch_size', 1, 'grad_accum', 1, 'decay', 'all', 'seed', 0,
+        'log_every', 0, 'keep_grad', false, 'start_step', 1,
+        'schedule', CASE WHEN total_steps IS NULL THEN 'constant' ELSE 'cosine' END,
+        -- Without a planned end the rate stays at lr_max after the warm-up, which may still be under way.
+        'total_steps', COALESCE(total_steps, greatest(next_step, warmup + 1)),
+        'warmup', CASE WHEN total_steps IS NULL THEN COALESCE(warmup, 0) ELSE warmup END
+    ));
+    PERFORM public.llm_train_chunk(run, 1, NULL);
+    RETURN (SELECT l.loss FROM public.llm_train_log l WHERE l.run_id = run AND l.step = next_step);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_step(
+    text, bigint, int, int, int, int, double precision, double precision, double precision, double precision,
+    double precision, double precision, int, bigint, double precision, int, int
+) IS
+'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The rate is '
+'that of the model''s next step in a cosine schedule of warmup and total_steps steps counted from the model''s first; '
+'without total_steps it stays at lr_max after the warm-up. Dropout is keyed with seed 0. The same bits by hand: '
+'llm_materialize_params(model); UPDATE llm_autograd_mode SET flag = true; llm_loss(model, tokens, target, n_layer, '
+'n_head, D, vocab, dropout_p, true); llm_backprop(NULL, model); llm_accumulate_grads(model); UPDATE llm_param SET '
+'(data, m, v) = (SELECT s.weight, s.m, s.v FROM pg_llm_adamw_step(data, grad, m, v, lr, beta1, beta2, eps, wd, '
+'step + 1) s), step = step + 1 with lr = pg_llm_lr_schedule(step + 1, warmup, total_steps, lr_max); '
+'llm_prune_autograd_state().';

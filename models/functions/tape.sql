@@ -1,0 +1,198 @@
+-- The tape: writing it to its relations, the backward pass over it, and the steps of training by hand.
+
+CREATE FUNCTION public.llm_tape_flush(
+    run bigint DEFAULT NULL,
+    model text DEFAULT NULL,
+    step bigint DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    record_mode text := current_setting('pg_llm.record', true);
+    keep text := current_setting('pg_llm.tape_keep', true);
+    base bigint := public.pg_llm_tape_base();
+    n_ops bigint;
+BEGIN
+    IF record_mode = 'off' OR keep = 'none' OR current_setting('transaction_read_only')::boolean THEN
+        RETURN 0;
+    END IF;
+    IF base = 0 THEN
+        base := nextval('public.llm_pass_seq') * 16777216;
+        PERFORM public.pg_llm_tape_base(base);
+    END IF;
+    IF model IS NULL THEN
+        SELECT min(p.model) INTO model FROM public.pg_llm_tape_params() p;
+        step := COALESCE(step, public.llm_model_step(model) + 1);
+    END IF;
+    IF keep = 'last' THEN
+        PERFORM public.llm_tape_forget(model, base);
+    END IF;
+    INSERT INTO public.llm_tape (id, run, model, step, position, name, inputs, output, extra)
+    SELECT t.id, llm_tape_flush.run, llm_tape_flush.model, llm_tape_flush.step,
+        t.position, t.name, t.inputs, t.output, t.extra
+    FROM public.pg_llm_tape() t
+    ON CONFLICT (id) DO NOTHING;
+    GET DIAGNOSTICS n_ops = ROW_COUNT;
+    INSERT INTO public.llm_tensor_rt AS kept (id, run, shape, requires_grad, norm, grad_norm, data, grad)
+    SELECT t.id, llm_tape_flush.run, t.shape, t.requires_grad, t.norm, t.grad_norm, t.data, t.grad
+    FROM public.pg_llm_tape_tensors(record_mode = 'full') t
+    ON CONFLICT (id) DO UPDATE SET
+        norm = COALESCE(EXCLUDED.norm, kept.norm),
+        grad_norm = COALESCE(EXCLUDED.grad_norm, kept.grad_norm),
+        data = COALESCE(EXCLUDED.data, kept.data),
+        grad = COALESCE(EXCLUDED.grad, kept.grad);
+    INSERT INTO public.llm_tensor_map (model, name, token_id, tensor_id)
+    SELECT p.model, p.name, w.token_id, p.id
+    FROM public.pg_llm_tape_params() p
+    JOIN public.llm_param w ON w.model = p.model AND w.name = p.name
+    ON CONFLICT (model, name, token_id) DO UPDATE SET tensor_id = EXCLUDED.tensor_id;
+    RETURN n_ops;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_tape_flush(bigint, text, bigint) IS
+'Writes the pass in this session''s memory to llm_tape, llm_tensor_rt and llm_tensor_map and returns the number of '
+'new tape rows; called again after the backward pass it adds the gradients'' norms. With pg_llm.tape_keep = last the '
+'model''s earlier passes go. Writes nothing when pg_llm.record is off, tape_keep none, or the transaction is '
+'read-only.';
+
+
+CREATE FUNCTION public.llm_tape_forget(model text, before bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    passes bigint[];
+BEGIN
+    -- Rows that another transaction is removing are left to it: nobody waits for a tape.
+    WITH old AS (
+        SELECT t.id FROM public.llm_tape t
+        WHERE t.model IS NOT DISTINCT FROM llm_tape_forget.model AND t.id < before
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM public.llm_tape t USING old WHERE t.id = old.id RETURNING t.id
+    )
+    SELECT array_agg(DISTINCT gone.id / 16777216) INTO passes FROM gone;
+    DELETE FROM public.llm_tensor_rt r
+    USING unnest(passes) pass
+    WHERE r.id >= pass * 16777216 AND r.id < (pass + 1) * 16777216;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_tape_forget(text, bigint) IS
+'Removes the recorded passes of the model (NULL: of none) whose ids lie before the given one.';
+
+
+CREATE FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    op bigint;
+    n_ops bigint := 0;
+BEGIN
+    PERFORM public.pg_llm_backward_begin(start_id, scale);
+    FOR op IN SELECT t.id FROM public.pg_llm_tape() t LOOP
+        PERFORM public.pg_llm_backward(op);
+        n_ops := n_ops + 1;
+    END LOOP;
+    RETURN n_ops;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_tape_backward(bigint, double precision) IS
+'The backward pass over the tape in memory, newest op first, from start_id (NULL: the newest) whose gradient is '
+'scale. Gradients of parameters are added to those that are there. Returns the number of ops.';
+
+
+CREATE FUNCTION public.llm_backprop(start_id bigint DEFAULT NULL, model text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    n_ops bigint;
+BEGIN
+    IF model IS NOT NULL THEN
+        PERFORM public.llm_config(model);
+    END IF;
+    PERFORM public.pg_llm_set_recording(false);
+    n_ops := public.llm_tape_backward(start_id, 1.0);
+    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.llm_tape_flush(NULL, model, public.llm_model_step(model) + 1);
+    RETURN n_ops;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_backprop(bigint, text) IS
+'Gradients of the recorded pass with respect to everything it used, by reverse-mode differentiation from start_id, '
+'a tape id of a single number (NULL: the newest op). Gradients of parameters stay in this session''s memory, where '
+'llm_accumulate_grads finds them; pg_llm_grad(tensor) gives those of tracked tensors. Returns the number of ops.';
+
+
+CREATE FUNCTION public.llm_materialize_params(model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    PERFORM public.llm_pin(model, true);
+    PERFORM public.pg_llm_tape_clear();
+    PERFORM public.pg_llm_arena_zero_grad(model);
+    PERFORM public.pg_llm_arena_close(model);
+    RETURN (SELECT count(*)::int FROM public.llm_param p WHERE p.model = llm_materialize_params.model);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_materialize_params(text) IS
+'Reads the model''s weights and optimizer state into this session''s memory and starts from zero gradients and an '
+'empty tape: the first step of training by hand. Returns the number of llm_param rows. They are not copied to '
+'llm_tensor, which would double every write; llm_tensor_map shows their ids once a pass was recorded.';
+
+
+CREATE FUNCTION public.llm_accumulate_grads(model text, workers int DEFAULT 1) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+    n_rows int;
+BEGIN
+    PERFORM public.llm_require(workers >= 0, format('workers must not be negative, got %s', workers));
+    PERFORM public.llm_lock_model(model);
+    PERFORM public.llm_pin(model, true);
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    UPDATE public.llm_param p
+    SET grad = public.pg_llm_arena_grad(p.model, p.name, p.token_id)
+    WHERE p.model = llm_accumulate_grads.model;
+    GET DIAGNOSTICS n_rows = ROW_COUNT;
+    PERFORM set_config('pg_llm.threads', threads, true);
+    PERFORM public.pg_llm_arena_saved(model, public.llm_fingerprint(model));
+    PERFORM public.pg_llm_arena_close(model);
+    RETURN n_rows;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
+'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL where none arrived) '
+'and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03 while another session trains the '
+'model.';
+
+
+CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+    n_ops bigint;
+BEGIN
+    PERFORM public.llm_require(workers >= 0, format('workers must not be negative, got %s', workers));
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    SELECT count(*) INTO n_ops FROM public.pg_llm_tape() t;
+    PERFORM public.pg_llm_tape_clear();
+    PERFORM set_config('pg_llm.threads', threads, true);
+    RETURN n_ops;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_prune_autograd_state(int) IS
+'Frees the tape in this session''s memory with its values and returns the number of its ops; the last step of training '
+'by hand. What was written to llm_tape stays as pg_llm.tape_keep says.';

@@ -1,0 +1,237 @@
+-- Training in one transaction: checks and defaults, the steps, write-back.
+
+CREATE FUNCTION public.llm_train(
+    model text,
+    n_steps int,
+    n_layer int DEFAULT NULL,
+    n_head int DEFAULT NULL,
+    d int DEFAULT NULL,
+    vocab int DEFAULT NULL,
+    dropout_p double precision DEFAULT 0.1,
+    beta1 double precision DEFAULT 0.9,
+    beta2 double precision DEFAULT 0.999,
+    eps double precision DEFAULT 1e-8,
+    wd double precision DEFAULT 0.01,
+    lr_max double precision DEFAULT 2.5e-4,
+    warmup int DEFAULT NULL,
+    grad_clip double precision DEFAULT NULL,
+    grad_workers int DEFAULT 1,
+    prune_workers int DEFAULT 1,
+    batch_size int DEFAULT 1,
+    grad_accum int DEFAULT 1,
+    block_size int DEFAULT NULL,
+    schedule text DEFAULT 'cosine',
+    min_lr double precision DEFAULT 0,
+    decay text DEFAULT 'all',
+    seed bigint DEFAULT 0,
+    start_step bigint DEFAULT NULL,
+    total_steps bigint DEFAULT NULL,
+    log_every int DEFAULT 1,
+    keep_grad boolean DEFAULT false
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    run bigint;
+BEGIN
+    PERFORM public.llm_check_config(model, n_layer, n_head, d, vocab);
+    run := public.llm_train_begin(model, jsonb_build_object(
+        'n_steps', n_steps, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
+        'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
+        'prune_workers', prune_workers, 'batch_size', batch_size, 'grad_accum', grad_accum,
+        'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr, 'decay', decay, 'seed', seed,
+        'start_step', start_step, 'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+    ));
+    PERFORM public.llm_train_chunk(run, n_steps, NULL);
+    RETURN run;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train(
+    text, int, int, int, int, int, double precision, double precision, double precision, double precision,
+    double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
+    bigint, bigint, bigint, int, boolean
+) IS
+'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
+'returns the run''s id: llm_train_log has a row per step, all or none are kept. Rate: linear warm-up to lr_max, then '
+'schedule (cosine, linear or constant) down to min_lr over total_steps counted from the model''s step start_step '
+'(default: this call). warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
+'block_size: only the first so many tokens of a row. decay: all or matrices. grad_workers, prune_workers: threads of '
+'the write-back and of clearing, 0 for pg_llm.threads. log_every: a NOTICE every so many steps, 0 none. '
+'55P03: another session trains it; 40001: its weights were changed meanwhile; 22023: arguments; 22003: a loss that '
+'is not finite; P0002: no data.';
+
+
+CREATE FUNCTION public.llm_train_begin(model text, arguments jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    n_steps bigint := (arguments ->> 'n_steps')::bigint;
+    first_step bigint;
+    start_step bigint;
+    total_steps bigint;
+    warmup bigint;
+    run bigint;
+BEGIN
+    PERFORM public.llm_lock_model(model);
+    PERFORM public.llm_check_hyperparameters(config, arguments);
+    first_step := public.llm_model_step(model) + 1;
+    start_step := COALESCE((arguments ->> 'start_step')::bigint, first_step);
+    total_steps := COALESCE((arguments ->> 'total_steps')::bigint, n_steps);
+    PERFORM public.llm_require(
+        start_step BETWEEN 1 AND first_step,
+        format('start_step must be between 1 and the next step %s, got %s', first_step, start_step)
+    );
+    PERFORM public.llm_require(
+        first_step - start_step + n_steps <= total_steps,
+        format('a schedule of %s steps from step %s ends before step %s',
+            total_steps, start_step, first_step + n_steps - 1),
+        'Raise total_steps, or leave start_step out to begin a schedule with this call.'
+    );
+    warmup := COALESCE(
+        (arguments ->> 'warmup')::bigint, CASE WHEN total_steps <= 2000 THEN total_steps / 10 ELSE 2000 END
+    );
+    PERFORM public.llm_require(
+        warmup >= 0 AND warmup < total_steps,
+        format('warmup must be shorter than the run: %s of %s steps', warmup, total_steps)
+    );
+    IF arguments ->> 'row' IS NULL THEN
+        PERFORM public.llm_check_dataset(config, 'train', (arguments ->> 'block_size')::int);
+    END IF;
+    -- Later steps of an earlier history, and runs that ended without saying so, give way to this one.
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.model = llm_train_begin.model AND l.step >= first_step AND NOT l.superseded;
+    UPDATE public.llm_train_run r SET status = 'interrupted', finished_at = clock_timestamp()
+    WHERE r.model = llm_train_begin.model AND r.status = 'running';
+    INSERT INTO public.llm_train_run (
+        model, hyperparameters, seed, first_step, last_step, status, started_at, numerics_version
+    )
+    VALUES (
+        llm_train_begin.model,
+        arguments || jsonb_build_object('warmup', warmup, 'start_step', start_step, 'total_steps', total_steps),
+        (arguments ->> 'seed')::bigint, first_step, first_step - 1, 'running', clock_timestamp(),
+        public.pg_llm_numerics_version()
+    )
+    RETURNING run_id INTO run;
+    RETURN run;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
+'Checks the arguments of a run (those of llm_train by name; row: the id of the only llm_dataset row to use), settles '
+'its schedule and enters it in llm_train_run. Takes the trainer''s lock.';
+
+
+CREATE FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    h record;
+BEGIN
+    SELECT a.* INTO h
+    FROM jsonb_to_record(arguments) a (
+        n_steps bigint, dropout_p double precision, beta1 double precision, beta2 double precision,
+        eps double precision, wd double precision, lr_max double precision, min_lr double precision,
+        grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int,
+        block_size int, schedule text, decay text, seed bigint, log_every int, keep_grad boolean
+    );
+    -- NaN is greater than every number here, so an upper bound refuses it.
+    PERFORM public.llm_require(
+        c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(arguments ->> c.name, 'NULL'))
+    )
+    FROM (
+        VALUES
+        ('n_steps', h.n_steps >= 1, 'be at least 1'),
+        ('dropout_p', h.dropout_p >= 0 AND h.dropout_p < 1, 'be in [0, 1)'),
+        ('beta1', h.beta1 >= 0 AND h.beta1 < 1, 'be in [0, 1)'),
+        ('beta2', h.beta2 >= 0 AND h.beta2 < 1, 'be in [0, 1)'),
+        ('eps', h.eps > 0 AND h.eps < 'Infinity', 'be positive and finite'),
+        ('wd', h.wd >= 0 AND h.wd < 'Infinity', 'be finite and not negative'),
+        ('lr_max', h.lr_max > 0 AND h.lr_max < 'Infinity', 'be positive and finite'),
+        ('min_lr', h.min_lr >= 0 AND h.min_lr <= h.lr_max, format('be between 0 and lr_max %s', h.lr_max)),
+        ('grad_clip', COALESCE(h.grad_clip > 0 AND h.grad_clip < 'Infinity', true), 'be positive and finite'),
+        ('grad_workers', h.grad_workers BETWEEN 0 AND 1024, 'be between 0 and 1024'),
+        ('prune_workers', h.prune_workers BETWEEN 0 AND 1024, 'be between 0 and 1024'),
+        ('batch_size', h.batch_size >= 1, 'be at least 1'),
+        ('grad_accum', h.grad_accum >= 1, 'be at least 1'),
+        (
+            'block_size', COALESCE(h.block_size BETWEEN 1 AND config.n_positions, true),
+            format('be between 1 and the context of %s', config.n_positions)
+        ),
+        ('schedule', h.schedule IN ('cosine', 'linear', 'constant'), 'be cosine, linear or constant'),
+        ('decay', h.decay IN ('all', 'matrices'), 'be all or matrices'),
+        ('seed', h.seed IS NOT NULL, 'be a number'),
+        ('log_every', h.log_every >= 0, 'not be negative'),
+        ('keep_grad', h.keep_grad IS NOT NULL, 'be true or false')
+    ) c (name, holds, rule);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_check_hyperparameters(public.llm_model_config, jsonb) IS
+'Raises 22023, naming argument, rule and value, when a training argument is out of its range.';
+
+
+CREATE FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    run public.llm_train_run;
+    fingerprint bytea;
+    last_step bigint;
+    is_last boolean;
+    recording boolean := public.pg_llm_recording();
+BEGIN
+    SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
+    PERFORM public.llm_lock_model(run.model);
+    fingerprint := public.llm_pin(run.model, true);
+    last_step := run.last_step + n_steps;
+    is_last := last_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
+    IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.last_step THEN
+        RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
+            run.model, run.run_id, run.last_step
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The run keeps what it committed; start a new one from the weights as they are now.';
+    END IF;
+    PERFORM public.llm_train_steps(run, last_step);
+    fingerprint := public.llm_write_back(
+        run.model, fingerprint, last_step,
+        (run.hyperparameters ->> 'keep_grad')::boolean, (run.hyperparameters ->> 'grad_workers')::int
+    );
+    PERFORM public.llm_train_clear(run.model, (run.hyperparameters ->> 'prune_workers')::int);
+    PERFORM public.pg_llm_arena_close(run.model);
+    PERFORM public.pg_llm_set_recording(recording);
+    UPDATE public.llm_train_run r
+    SET last_step = llm_train_chunk.last_step,
+        status = CASE WHEN is_last THEN 'done' ELSE 'running' END,
+        finished_at = CASE WHEN is_last THEN clock_timestamp() END
+    WHERE r.run_id = llm_train_chunk.run_id;
+    IF is_last THEN
+        PERFORM public.pg_llm_progress_clear();
+    END IF;
+    RETURN fingerprint;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_chunk(bigint, bigint, bytea) IS
+'The next n_steps of a run and their write-back: all that llm_train does, and what llm_train_loop does between two '
+'commits. expected: the fingerprint that the last chunk returned; 40001 when the weights are another version.';
+
+
+CREATE FUNCTION public.llm_train_clear(model text, workers int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+BEGIN
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    PERFORM public.pg_llm_tape_clear();
+    PERFORM public.pg_llm_arena_zero_grad(model);
+    PERFORM set_config('pg_llm.threads', threads, true);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_clear(text, int) IS
+'Frees the tape and the gradients of a training call.';

@@ -1,0 +1,100 @@
+-- Training that commits as it goes, and taking up an interrupted run.
+
+CREATE PROCEDURE public.llm_train_loop(
+    model text,
+    n_steps int,
+    commit_every int DEFAULT 100,
+    n_layer int DEFAULT NULL,
+    n_head int DEFAULT NULL,
+    d int DEFAULT NULL,
+    vocab int DEFAULT NULL,
+    dropout_p double precision DEFAULT 0.1,
+    beta1 double precision DEFAULT 0.9,
+    beta2 double precision DEFAULT 0.999,
+    eps double precision DEFAULT 1e-8,
+    wd double precision DEFAULT 0.01,
+    lr_max double precision DEFAULT 2.5e-4,
+    warmup int DEFAULT NULL,
+    grad_clip double precision DEFAULT NULL,
+    grad_workers int DEFAULT 1,
+    prune_workers int DEFAULT 1,
+    batch_size int DEFAULT 1,
+    grad_accum int DEFAULT 1,
+    block_size int DEFAULT NULL,
+    schedule text DEFAULT 'cosine',
+    min_lr double precision DEFAULT 0,
+    decay text DEFAULT 'all',
+    seed bigint DEFAULT 0,
+    start_step bigint DEFAULT NULL,
+    total_steps bigint DEFAULT NULL,
+    log_every int DEFAULT 1,
+    keep_grad boolean DEFAULT false
+)
+LANGUAGE plpgsql
+AS $procedure$
+DECLARE
+    run bigint;
+BEGIN
+    -- Inside a transaction block this fails with 2D000 before any work is done.
+    COMMIT;
+    PERFORM public.llm_require(
+        commit_every >= 1, format('commit_every must be at least 1, got %s', COALESCE(commit_every::text, 'NULL'))
+    );
+    PERFORM public.llm_check_config(model, n_layer, n_head, d, vocab);
+    run := public.llm_train_begin(model, jsonb_build_object(
+        'n_steps', n_steps, 'commit_every', commit_every, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2,
+        'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,
+        'grad_workers', grad_workers, 'prune_workers', prune_workers, 'batch_size', batch_size,
+        'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr,
+        'decay', decay, 'seed', seed, 'start_step', start_step, 'total_steps', total_steps,
+        'log_every', log_every, 'keep_grad', keep_grad
+    ));
+    COMMIT;
+    CALL public.llm_train_resume(run);
+END;
+$procedure$;
+
+COMMENT ON PROCEDURE public.llm_train_loop(
+    text, int, int, int, int, int, int, double precision, double precision, double precision, double precision,
+    double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
+    bigint, bigint, bigint, int, boolean
+) IS
+'As llm_train, to the same bits, but writing back and committing after every commit_every steps: others see weights '
+'and log, and a crash or an error costs at most the steps since the last commit, which llm_train_resume(run_id) '
+'repeats. The run''s id stands in llm_train_run. Call it outside of a transaction block (2D000 otherwise). 40001 when '
+'the weights were changed between two commits.';
+
+
+CREATE PROCEDURE public.llm_train_resume(run_id bigint, commit_every int DEFAULT NULL)
+LANGUAGE plpgsql
+AS $procedure$
+DECLARE
+    run public.llm_train_run;
+    steps_left bigint;
+    chunk bigint;
+    fingerprint bytea;
+BEGIN
+    COMMIT;
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_resume.run_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_train_resume.run_id::text, 'NULL')
+            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
+    END IF;
+    steps_left := run.first_step + (run.hyperparameters ->> 'n_steps')::bigint - 1 - run.last_step;
+    PERFORM public.llm_require(
+        steps_left > 0, format('training run %s is complete: it ended with step %s', run.run_id, run.last_step)
+    );
+    chunk := COALESCE(commit_every, (run.hyperparameters ->> 'commit_every')::int, 100);
+    PERFORM public.llm_require(chunk >= 1, format('commit_every must be at least 1, got %s', chunk));
+    WHILE steps_left > 0 LOOP
+        fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
+        steps_left := steps_left - least(chunk, steps_left);
+        COMMIT;
+    END LOOP;
+END;
+$procedure$;
+
+COMMENT ON PROCEDURE public.llm_train_resume(bigint, int) IS
+'Takes an interrupted run of llm_train_loop from its last commit to its planned end: the same batches, schedule and '
+'dropout, so the same bits as without the interruption. 40001 when the model''s weights have moved on since; 22023 '
+'when the run is complete. Call it outside of a transaction block.';
