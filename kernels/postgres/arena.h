@@ -1,0 +1,75 @@
+/*
+ * arena.h -- the session's in-memory versions of models' parameters (arena.c, arena_train.c).
+ *
+ * The table llm_param is the truth; a version is a copy of one model's rows, named by their fingerprint. Calls pin
+ * the version they began with. PL/pgSQL feeds rows in and writes them back: nothing here names a relation.
+ */
+#ifndef PG_LLM_ARENA_H
+#define PG_LLM_ARENA_H
+
+#include "tensor.h"
+
+typedef struct ArenaPart
+{
+    int32   token_id;       /* first row of the part */
+    int32   rows;
+    /* only while feeding */
+    int     ndim;
+    int32   dims[TENSOR_MAX_NDIM];
+    size_t  n;
+    TensorBuffer *fed[3];   /* data, m, v; the last two may be NULL */
+} ArenaPart;
+
+typedef struct ArenaParam
+{
+    char   *name;
+    int     ndim;
+    int32   dims[TENSOR_MAX_NDIM];
+    size_t  n;
+    TensorBuffer *data;
+    TensorBuffer *grad;     /* allocated by the first backward */
+    TensorBuffer *m;        /* training versions only */
+    TensorBuffer *v;
+    bool    has_grad;       /* something arrived since the gradients were cleared */
+    int     n_parts;
+    ArenaPart *parts;
+} ArenaParam;
+
+typedef struct ArenaVersion
+{
+    struct ArenaVersion *next;
+    MemoryContext context;  /* everything but the buffers */
+    char   *model;
+    char   *fingerprint;
+    int     fingerprint_len;
+    int     refs;           /* the cache itself, pins, generations, the tape */
+    int     pins;
+    bool    ready;          /* sealed */
+    bool    training;       /* holds m and v */
+    bool    dirty;          /* differs from the table: not to be found by anyone else */
+    bool    cached;         /* the cache holds one of refs */
+    ArenaParam *params;     /* sorted by name once sealed */
+    int     n_params;
+    int     room;
+    size_t  bytes;
+    uint64  last_used;
+} ArenaVersion;
+
+extern ArenaVersion *arena_retain(ArenaVersion *v);
+extern void arena_release(ArenaVersion *v);                 /* never throws */
+extern ArenaVersion *arena_pinned(const char *model);       /* NULL: no pin of this user in force */
+extern ArenaVersion *arena_require(const char *model);      /* pinned and ready, or an error */
+extern void arena_push_pin(ArenaVersion *v);                /* for the time of a generation's forward pass */
+extern void arena_pop_pin(ArenaVersion *v);
+extern ArenaParam *arena_find(ArenaVersion *v, const char *name);   /* NULL: no such parameter */
+extern ArenaParam *arena_require_param(ArenaVersion *v, const char *name);
+extern ArenaPart *arena_require_part(ArenaVersion *v, ArenaParam *p, int32 token_id);
+extern Tensor *arena_part_tensor(ArenaParam *p, const ArenaPart *part, TensorBuffer *buffer);
+extern float *arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc);    /* where a gradient goes */
+extern void arena_forget(ArenaVersion *v);                  /* out of the cache */
+
+/* Transaction events */
+extern void arena_end_xact(void);
+extern void arena_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
+
+#endif

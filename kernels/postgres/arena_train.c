@@ -1,0 +1,233 @@
+/*
+ * arena_train.c -- gradients and optimizer state of a version in memory, and handing them back for write-back.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "lib/stringinfo.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+
+#include "arena.h"
+#include "engine.h"
+
+static ArenaVersion *
+require_training(text *model)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(model));
+
+    if (!v->training)
+        ereport(ERROR,
+                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("model \"%s\" is not loaded for training", v->model),
+                errhint("Call llm_pin(model, true)."));
+    return v;
+}
+
+float *
+arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc)
+{
+    (void) v;
+    if (p->grad == NULL)
+        p->grad = tensor_buffer_alloc(p->n);
+    *acc = p->has_grad;
+    p->has_grad = true;
+    return p->grad->data;
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_arena_zero_grad);
+Datum
+pg_llm_arena_zero_grad(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+    for (int i = 0; i < v->n_params; i++)
+        v->params[i].has_grad = false;
+    PG_RETURN_VOID();
+}
+
+/* ---- norms: squares summed in double, parameters in the order of their names ---- */
+
+static double
+sum_squares(const ArenaParam *p)
+{
+    return p->has_grad ? llm_sum_squares(pg_llm_engine(), p->grad->data, p->n) : 0.0;
+}
+
+static double
+global_norm(const ArenaVersion *v)
+{
+    double  sum = 0.0;
+
+    for (int i = 0; i < v->n_params; i++)
+    {
+        sum += sum_squares(&v->params[i]);
+        pg_llm_check(pg_llm_engine());
+    }
+    return sqrt(sum);
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norm);
+Datum
+pg_llm_arena_grad_norm(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_FLOAT8(global_norm(arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+}
+
+/* {"parameter": norm, ...} of those that have a gradient */
+PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norms);
+Datum
+pg_llm_arena_grad_norms(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    StringInfoData json;
+    const char *comma = "";
+
+    initStringInfo(&json);
+    appendStringInfoChar(&json, '{');
+    for (int i = 0; i < v->n_params; i++)
+    {
+        double  norm;
+
+        if (!v->params[i].has_grad)
+            continue;
+        norm = sqrt(sum_squares(&v->params[i]));
+        appendStringInfoString(&json, comma);
+        escape_json(&json, v->params[i].name);
+        if (isfinite(norm))
+            appendStringInfo(&json, ": %.9g", norm);
+        else
+            appendStringInfoString(&json, ": null");
+        comma = ", ";
+    }
+    appendStringInfoChar(&json, '}');
+    PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+/* ---- optimizer ---- */
+
+/* Weights that somebody else still holds are left to them. */
+static void
+make_own(TensorBuffer **buffer, size_t n)
+{
+    TensorBuffer *own;
+
+    if ((*buffer)->refcount == 1)
+        return;
+    own = tensor_buffer_alloc(n);
+    memcpy(own->data, (*buffer)->data, n * sizeof(float));
+    tensor_buffer_release(*buffer);
+    *buffer = own;
+}
+
+/*
+ * pg_llm_arena_adamw(model, lr, beta1, beta2, eps, weight_decay, step, grad_clip, decay_matrices_only)
+ * -> global gradient norm before clipping. The clip factor is PyTorch's: grad_clip / (norm + 1e-6), at most 1.
+ * Parameters without a gradient are left alone, decay included.
+ */
+PG_FUNCTION_INFO_V1(pg_llm_arena_adamw);
+Datum
+pg_llm_arena_adamw(PG_FUNCTION_ARGS)
+{
+    llm_engine *e = pg_llm_engine();
+    ArenaVersion *v;
+    llm_adamw o;
+    double  norm;
+    double  scale = 1.0;
+
+    for (int i = 0; i < 9; i++)
+        if (PG_ARGISNULL(i) && i != 7)
+            ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                    errmsg("pg_llm_arena_adamw: only grad_clip may be NULL"));
+    v = require_training(PG_GETARG_TEXT_PP(0));
+    if (PG_GETARG_INT64(6) < 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("the optimizer's step must be at least 1, not " INT64_FORMAT, PG_GETARG_INT64(6)));
+    norm = global_norm(v);
+    if (!isfinite(norm))
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("the gradient of model \"%s\" is not finite at step " INT64_FORMAT, v->model,
+                       PG_GETARG_INT64(6)),
+                errhint("Lower the learning rate, or clip the gradient (grad_clip => 1.0)."));
+    if (!PG_ARGISNULL(7))
+        scale = Min(1.0, PG_GETARG_FLOAT8(7) / (norm + 1e-6));
+
+    o.lr = PG_GETARG_FLOAT8(1);
+    o.beta1 = PG_GETARG_FLOAT8(2);
+    o.beta2 = PG_GETARG_FLOAT8(3);
+    o.eps = PG_GETARG_FLOAT8(4);
+    o.step = (uint64) PG_GETARG_INT64(6);
+    o.grad_scale = (float) scale;
+    v->dirty = true;
+    for (int i = 0; i < v->n_params; i++)
+    {
+        ArenaParam *p = &v->params[i];
+
+        if (!p->has_grad)
+            continue;
+        make_own(&p->data, p->n);
+        make_own(&p->m, p->n);
+        make_own(&p->v, p->n);
+        o.weight_decay = PG_GETARG_BOOL(8) && p->ndim < 2 ? 0.0 : PG_GETARG_FLOAT8(5);
+        llm_adamw_step(e, p->data->data, p->m->data, p->v->data, p->grad->data, &o, p->n);
+        pg_llm_check(e);
+    }
+    PG_RETURN_FLOAT8(norm);
+}
+
+/* ---- write-back ---- */
+
+/* After the rows were written, memory is the version they now have. */
+PG_FUNCTION_INFO_V1(pg_llm_arena_saved);
+Datum
+pg_llm_arena_saved(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    bytea  *fingerprint = PG_GETARG_BYTEA_PP(1);
+    int     len = VARSIZE_ANY_EXHDR(fingerprint);
+
+    v->fingerprint = MemoryContextAlloc(v->context, len + 1);
+    memcpy(v->fingerprint, VARDATA_ANY(fingerprint), len);
+    v->fingerprint_len = len;
+    v->dirty = false;
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_arena_discard);
+Datum
+pg_llm_arena_discard(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_pinned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+    if (v != NULL)
+        v->dirty = true;        /* goes with its last pin */
+    PG_RETURN_VOID();
+}
+
+typedef enum PartKind { PART_DATA, PART_GRAD, PART_M, PART_V } PartKind;
+
+static Datum
+part_value(FunctionCallInfo fcinfo, PartKind kind)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    ArenaPart *part = arena_require_part(v, p, PG_GETARG_INT32(2));
+    TensorBuffer *buffer = kind == PART_DATA ? p->data : kind == PART_GRAD ? p->grad : kind == PART_M ? p->m : p->v;
+
+    if (buffer == NULL || (kind == PART_GRAD && !p->has_grad))
+        PG_RETURN_NULL();
+    PG_RETURN_TENSOR(arena_part_tensor(p, part, buffer));
+}
+
+#define PART_FUNCTION(name, kind) \
+    PG_FUNCTION_INFO_V1(pg_llm_arena_##name); \
+    Datum pg_llm_arena_##name(PG_FUNCTION_ARGS) { return part_value(fcinfo, kind); } \
+    extern int pg_llm_require_semicolon_part_##name
+
+PART_FUNCTION(data, PART_DATA);
+PART_FUNCTION(grad, PART_GRAD);
+PART_FUNCTION(m, PART_M);
+PART_FUNCTION(v, PART_V);

@@ -1,0 +1,61 @@
+/*
+ * engine.c -- the numerical engine inside a backend: settings applied, interrupts noticed, errors raised.
+ *
+ * Kernels run in our own threads and never call into PostgreSQL. The backend's thread polls should_stop between
+ * tiles; a pending cancel or shutdown makes the kernel return with every worker idle, and only then does
+ * CHECK_FOR_INTERRUPTS throw. Other interrupts wait for the end of the op: a kernel that was cut short cannot
+ * be continued.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "engine.h"
+#include "session.h"
+
+static llm_engine *engine = NULL;
+
+static bool
+should_stop(void *arg)
+{
+    (void) arg;
+    if (!InterruptPending || InterruptHoldoffCount != 0 || CritSectionCount != 0)
+        return false;
+    return ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0);
+}
+
+llm_engine *
+pg_llm_engine(void)
+{
+    if (engine == NULL)
+    {
+        engine = llm_engine_create();
+        if (engine == NULL)
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the numerical engine"));
+        llm_engine_set_should_stop(engine, should_stop, NULL);
+    }
+    if (llm_engine_status(engine) != LLM_OK)
+        llm_engine_clear_status(engine);
+    llm_engine_set_threads(engine, pg_llm_threads);
+    llm_engine_set_isa(engine, pg_llm_isa < 0 ? llm_isa_best() : (llm_isa) pg_llm_isa);
+    llm_engine_set_attention_chunk(engine, pg_llm_attention_chunk);
+    return engine;
+}
+
+void
+pg_llm_check(llm_engine *e)
+{
+    llm_status status = llm_engine_status(e);
+
+    if (status == LLM_OK)
+    {
+        CHECK_FOR_INTERRUPTS();
+        return;
+    }
+    llm_engine_clear_status(e);
+    if (status == LLM_NO_MEMORY)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory in a kernel"),
+                errhint("Use a smaller batch or a shorter block."));
+    CHECK_FOR_INTERRUPTS();
+    ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling statement: a kernel was interrupted"));
+}

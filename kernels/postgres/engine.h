@@ -1,0 +1,16 @@
+/*
+ * engine.h -- the numerical engine inside a backend: settings, interrupts, errors (engine.c).
+ */
+#ifndef PG_LLM_ENGINE_H
+#define PG_LLM_ENGINE_H
+
+#include "postgres.h"
+
+#include "llm_core.h"
+
+/* The session's engine with the settings pg_llm.threads, pg_llm.isa and pg_llm.attention_chunk applied. */
+extern llm_engine *pg_llm_engine(void);
+/* After each kernel: turns a stop into the pending cancel's error, a failed allocation into 53200. */
+extern void pg_llm_check(llm_engine *e);
+
+#endif

@@ -1,0 +1,281 @@
+/*
+ * generate.c -- running generations: tokens so far, one key/value cache per layer, the pinned weights.
+ *
+ * A generation belongs to the transaction that began it. Its positions count only after a whole forward pass
+ * (pg_llm_gen_done), so a pass that fails leaves the cache as it was.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "arena.h"
+#include "generate.h"
+
+typedef struct Generation
+{
+    struct Generation *next;
+    int32       handle;
+    SubTransactionId subid;
+    ArenaVersion *version;
+    int32      *tokens;
+    int         n_tokens, room;
+    size_t      capacity;       /* positions a cache holds */
+    size_t      length;         /* positions in the caches */
+    size_t      pending;        /* positions of the running pass */
+    llm_kv_cache **caches;      /* one per layer */
+    int         n_caches;
+    int         layer;          /* the running pass's next layer */
+} Generation;
+
+static Generation *generations = NULL;
+static Generation *active = NULL;
+static int32 last_handle = 0;
+
+bool
+generate_in_use(void)
+{
+    return active != NULL;
+}
+
+size_t
+generate_past(void)
+{
+    return active == NULL ? 0 : active->length;
+}
+
+void
+generate_new_positions(size_t n)
+{
+    if (active != NULL)
+        active->pending = n;
+}
+
+llm_kv_cache *
+generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
+{
+    llm_kv_cache *cache;
+
+    if (active->length + n_new > active->capacity)
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("%zu positions do not fit into a context of %zu", active->length + n_new, active->capacity));
+    active->pending = n_new;
+    if (active->layer == active->n_caches)
+    {
+        active->caches = active->caches == NULL
+            ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
+            : repalloc(active->caches, sizeof(llm_kv_cache *) * (active->n_caches + 1));
+        cache = llm_kv_cache_create(n_head, d_head, active->capacity);
+        if (cache == NULL)
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
+        active->caches[active->n_caches++] = cache;
+    }
+    return active->caches[active->layer++];
+}
+
+/* ---- life ---- */
+
+static void
+forget_caches(Generation *g)
+{
+    for (int i = 0; i < g->n_caches; i++)
+        llm_kv_cache_destroy(g->caches[i]);
+    if (g->caches != NULL)
+        pfree(g->caches);
+    g->caches = NULL;
+    g->n_caches = 0;
+    g->length = g->pending = 0;
+    g->layer = 0;
+}
+
+static void
+close_generation(Generation *g)
+{
+    Generation **link = &generations;
+
+    while (*link != g)
+        link = &(*link)->next;
+    *link = g->next;
+    if (active == g)
+        active = NULL;
+    forget_caches(g);
+    arena_release(g->version);
+    pfree(g->tokens);
+    pfree(g);
+}
+
+void
+generate_end_xact(void)
+{
+    active = NULL;
+    while (generations != NULL)
+        close_generation(generations);
+}
+
+void
+generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
+{
+    Generation *g = generations;
+
+    if (!commit)
+        active = NULL;
+    while (g != NULL)
+    {
+        Generation *next = g->next;
+
+        if (!commit)
+            g->layer = 0;
+        if (g->subid == mine)
+        {
+            if (commit)
+                g->subid = parent;
+            else
+                close_generation(g);
+        }
+        g = next;
+    }
+}
+
+static Generation *
+find_generation(int32 handle)
+{
+    for (Generation *g = generations; g != NULL; g = g->next)
+        if (g->handle == handle)
+            return g;
+    ereport(ERROR,
+            errcode(ERRCODE_UNDEFINED_OBJECT),
+            errmsg("generation %d does not exist", handle),
+            errhint("A generation ends with the transaction that began it."));
+}
+
+static void
+append_token(Generation *g, int32 token)
+{
+    if (g->n_tokens == g->room)
+    {
+        g->room = Max(64, g->room * 2);
+        g->tokens = repalloc(g->tokens, sizeof(int32) * g->room);
+    }
+    g->tokens[g->n_tokens++] = token;
+}
+
+/* pg_llm_gen_open(model, prompt, capacity) -> handle; the model must be pinned. */
+PG_FUNCTION_INFO_V1(pg_llm_gen_open);
+Datum
+pg_llm_gen_open(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    IntArray prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
+    int32   capacity = PG_GETARG_INT32(2);
+    Generation *g;
+
+    if (capacity < 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("a context must hold at least one position, not %d", capacity));
+    g = MemoryContextAllocZero(TopMemoryContext, sizeof(Generation));
+    g->room = 64;
+    g->tokens = MemoryContextAlloc(TopMemoryContext, sizeof(int32) * g->room);
+    g->capacity = capacity;
+    g->handle = ++last_handle;
+    g->subid = GetCurrentSubTransactionId();
+    g->version = arena_retain(v);
+    g->next = generations;
+    generations = g;
+    for (size_t i = 0; i < prompt.n; i++)
+        append_token(g, prompt.values[i]);
+    PG_RETURN_INT32(g->handle);
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_close);
+Datum
+pg_llm_gen_close(PG_FUNCTION_ARGS)
+{
+    close_generation(find_generation(PG_GETARG_INT32(0)));
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
+Datum
+pg_llm_gen_reset(PG_FUNCTION_ARGS)
+{
+    forget_caches(find_generation(PG_GETARG_INT32(0)));
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_push);
+Datum
+pg_llm_gen_push(PG_FUNCTION_ARGS)
+{
+    append_token(find_generation(PG_GETARG_INT32(0)), PG_GETARG_INT32(1));
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_tokens);
+Datum
+pg_llm_gen_tokens(PG_FUNCTION_ARGS)
+{
+    Generation *g = find_generation(PG_GETARG_INT32(0));
+    Datum  *ids = palloc(sizeof(Datum) * g->n_tokens);
+
+    for (int i = 0; i < g->n_tokens; i++)
+        ids[i] = Int32GetDatum(g->tokens[i]);
+    PG_RETURN_ARRAYTYPE_P(construct_array(ids, g->n_tokens, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_length);
+Datum
+pg_llm_gen_length(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32((int32) find_generation(PG_GETARG_INT32(0))->length);
+}
+
+/* ---- a forward pass of a generation ---- */
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_use);
+Datum
+pg_llm_gen_use(PG_FUNCTION_ARGS)
+{
+    Generation *g = find_generation(PG_GETARG_INT32(0));
+
+    if (active != NULL)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
+                errmsg("generation %d is in the middle of a forward pass", active->handle));
+    arena_push_pin(g->version);
+    active = g;
+    g->pending = 0;
+    g->layer = 0;
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_gen_done);
+Datum
+pg_llm_gen_done(PG_FUNCTION_ARGS)
+{
+    if (active == NULL)
+        PG_RETURN_VOID();
+    arena_pop_pin(active->version);
+    active->length += active->pending;
+    active->pending = 0;
+    active = NULL;
+    PG_RETURN_VOID();
+}
+
+/* pg_llm_positions(ids): 0, 1, ... along the last axis, after what the cache holds already. */
+PG_FUNCTION_INFO_V1(pg_llm_positions);
+Datum
+pg_llm_positions(PG_FUNCTION_ARGS)
+{
+    ArrayType *ids = PG_GETARG_ARRAYTYPE_P_COPY(0);
+    IntArray checked = tensor_int_array(PointerGetDatum(ids), "ids");
+    int32  *values = (int32 *) ARR_DATA_PTR(ids);
+    size_t  width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
+
+    for (size_t i = 0; i < checked.n; i++)
+        values[i] = (int32) (generate_past() + i % width);
+    generate_new_positions(width);
+    PG_RETURN_ARRAYTYPE_P(ids);
+}

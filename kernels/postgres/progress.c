@@ -1,0 +1,207 @@
+/*
+ * progress.c -- how far running trainings are, readable from any session while their transaction is open.
+ *
+ * One file below pg_stat_tmp, mapped by everyone, holds a slot per backend. A slot is written by its owner only;
+ * readers check the change counter before and after, as PostgreSQL's own backend status does. Losing the file
+ * loses nothing but the display.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress"
+#define PROGRESS_MODEL 128
+
+typedef struct ProgressSlot
+{
+    pg_atomic_uint32 changes;       /* odd while being written */
+    int32       pid;                /* 0: nothing is running */
+    Oid         database;
+    int64       run_id, step, total, tokens;
+    double      loss, lr;
+    TimestampTz started_at, updated_at;
+    char        model[PROGRESS_MODEL];
+} ProgressSlot;
+
+static ProgressSlot *slots = NULL;
+static bool exit_registered = false;
+
+static int
+slot_count(void)
+{
+    return MaxBackends + 1;
+}
+
+/* Maps the file, making it when needed; false when it cannot be had. */
+static bool
+map_slots(void)
+{
+    size_t  bytes = sizeof(ProgressSlot) * slot_count();
+    int     fd;
+    void   *map;
+
+    if (slots != NULL)
+        return true;
+    fd = OpenTransientFile(PROGRESS_FILE, O_RDWR | O_CREAT | PG_BINARY);
+    if (fd < 0)
+        return false;
+    if (ftruncate(fd, bytes) != 0)
+    {
+        CloseTransientFile(fd);
+        return false;
+    }
+    map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CloseTransientFile(fd);
+    if (map == MAP_FAILED)
+        return false;
+    slots = map;
+    return true;
+}
+
+static ProgressSlot *
+my_slot(void)
+{
+#if PG_VERSION_NUM >= 170000
+    return &slots[MyProcNumber];
+#else
+    return &slots[MyProc->pgprocno < slot_count() ? MyProc->pgprocno : slot_count() - 1];
+#endif
+}
+
+static void
+begin_change(ProgressSlot *slot)
+{
+    pg_atomic_write_u32(&slot->changes, pg_atomic_read_u32(&slot->changes) | 1);
+    pg_write_barrier();
+}
+
+static void
+end_change(ProgressSlot *slot)
+{
+    pg_write_barrier();
+    pg_atomic_write_u32(&slot->changes, (pg_atomic_read_u32(&slot->changes) | 1) + 1);
+}
+
+static void
+clear_mine(int code, Datum arg)
+{
+    ProgressSlot *slot;
+
+    (void) code;
+    (void) arg;
+    if (slots == NULL || MyProc == NULL)
+        return;
+    slot = my_slot();
+    begin_change(slot);
+    slot->pid = 0;
+    end_change(slot);
+}
+
+/* pg_llm_progress(model, run_id, step, total, loss, lr, tokens) */
+PG_FUNCTION_INFO_V1(pg_llm_progress);
+Datum
+pg_llm_progress(PG_FUNCTION_ARGS)
+{
+    ProgressSlot *slot;
+    int64   run_id;
+
+    if (PG_ARGISNULL(0) || !map_slots())
+        PG_RETURN_VOID();
+    if (!exit_registered)
+    {
+        before_shmem_exit(clear_mine, (Datum) 0);
+        exit_registered = true;
+    }
+    slot = my_slot();
+    run_id = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+    begin_change(slot);
+    if (slot->pid != MyProcPid || slot->run_id != run_id)
+        slot->started_at = GetCurrentTimestamp();
+    slot->pid = MyProcPid;
+    slot->database = MyDatabaseId;
+    slot->run_id = run_id;
+    slot->step = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
+    slot->total = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3);
+    slot->loss = PG_ARGISNULL(4) ? 0.0 : PG_GETARG_FLOAT8(4);
+    slot->lr = PG_ARGISNULL(5) ? 0.0 : PG_GETARG_FLOAT8(5);
+    slot->tokens = PG_ARGISNULL(6) ? 0 : PG_GETARG_INT64(6);
+    slot->updated_at = GetCurrentTimestamp();
+    text_to_cstring_buffer(PG_GETARG_TEXT_PP(0), slot->model, PROGRESS_MODEL);
+    end_change(slot);
+    PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_progress_clear);
+Datum
+pg_llm_progress_clear(PG_FUNCTION_ARGS)
+{
+    clear_mine(0, (Datum) 0);
+    PG_RETURN_VOID();
+}
+
+/* A consistent copy of a slot; false when nothing runs there. */
+static bool
+read_slot(const ProgressSlot *slot, ProgressSlot *copy)
+{
+    for (int tries = 0; tries < 1000; tries++)
+    {
+        uint32  before = pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->changes));
+
+        pg_read_barrier();
+        memcpy(copy, slot, sizeof(ProgressSlot));
+        pg_read_barrier();
+        if ((before & 1) == 0 && before == pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->changes)))
+        {
+            copy->model[PROGRESS_MODEL - 1] = '\0';
+            return copy->pid != 0 && BackendPidGetProc(copy->pid) != NULL;
+        }
+    }
+    return false;
+}
+
+/* pg_llm_train_progress() -> one row per training that runs in this cluster */
+PG_FUNCTION_INFO_V1(pg_llm_train_progress);
+Datum
+pg_llm_train_progress(PG_FUNCTION_ARGS)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+    InitMaterializedSRF(fcinfo, 0);
+    if (!map_slots())
+        return (Datum) 0;
+    for (int i = 0; i < slot_count(); i++)
+    {
+        ProgressSlot s;
+        Datum   values[11];
+        bool    nulls[11] = {false};
+
+        if (!read_slot(&slots[i], &s))
+            continue;
+        values[0] = Int32GetDatum(s.pid);
+        values[1] = ObjectIdGetDatum(s.database);
+        values[2] = CStringGetTextDatum(s.model);
+        values[3] = Int64GetDatum(s.run_id);
+        values[4] = Int64GetDatum(s.step);
+        values[5] = Int64GetDatum(s.total);
+        values[6] = Float8GetDatum(s.loss);
+        values[7] = Float8GetDatum(s.lr);
+        values[8] = Int64GetDatum(s.tokens);
+        values[9] = TimestampTzGetDatum(s.started_at);
+        values[10] = TimestampTzGetDatum(s.updated_at);
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+    }
+    return (Datum) 0;
+}

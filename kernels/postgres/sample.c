@@ -1,0 +1,313 @@
+/*
+ * sample.c -- sampling, optimizer steps, schedules and batches as plain SQL functions over the engine.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "common/pg_prng.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "engine.h"
+#include "tensor.h"
+
+/* ---- sampling ---- */
+
+/* The last row of logits. */
+static const float *
+last_row(const Tensor *t, size_t *vocab)
+{
+    if (t->ndim < 1 || t->n == 0)
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("logits of shape %s hold nothing to sample from", tensor_shape_text(t->ndim, t->dims)));
+    *vocab = t->dims[t->ndim - 1];
+    return t->data + t->n - *vocab;
+}
+
+/* pg_llm_sample(logits, temperature, top_k, top_p, seed, step) -> token id, from the last row */
+PG_FUNCTION_INFO_V1(pg_llm_sample);
+Datum
+pg_llm_sample(PG_FUNCTION_ARGS)
+{
+    Tensor *logits;
+    const float *row;
+    size_t  vocab;
+    llm_sampler s;
+    uint64  seed;
+    int64   id;
+
+    for (int i = 0; i < 4; i++)
+        if (PG_ARGISNULL(i))
+            PG_RETURN_NULL();
+    logits = PG_GETARG_TENSOR(0);
+    s.temperature = PG_GETARG_FLOAT8(1);
+    s.top_k = PG_GETARG_INT32(2);
+    s.top_p = PG_GETARG_FLOAT8(3);
+    if (!(s.temperature >= 0.0) || s.top_k < 0 || !(s.top_p > 0.0 && s.top_p <= 1.0))
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("cannot sample with temperature %g, top_k " INT64_FORMAT ", top_p %g", s.temperature, s.top_k,
+                       s.top_p),
+                errhint("temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
+    seed = PG_ARGISNULL(4) ? pg_prng_uint64(&pg_global_prng_state) : (uint64) PG_GETARG_INT64(4);
+    s.uniform = llm_uniform(seed, 0, PG_ARGISNULL(5) ? 0 : (uint64) PG_GETARG_INT64(5));
+    row = last_row(logits, &vocab);
+    id = llm_sample(row, vocab, &s);
+    if (id == -2)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while sampling"));
+    if (id < 0)
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("no logit is finite"),
+                errhint("The model's weights may be damaged."));
+    PG_RETURN_INT32((int32) id);
+}
+
+/* pg_llm_penalize(logits, seen, repetition, presence, frequency) -> logits, the last row changed */
+PG_FUNCTION_INFO_V1(pg_llm_penalize);
+Datum
+pg_llm_penalize(PG_FUNCTION_ARGS)
+{
+    Tensor *logits = PG_GETARG_TENSOR(0);
+    IntArray seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
+    double  repetition = PG_GETARG_FLOAT8(2);
+    Tensor *out;
+    size_t  vocab;
+
+    (void) last_row(logits, &vocab);
+    if (!(repetition > 0.0))
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("the repetition penalty must be above 0, not %g", repetition));
+    for (size_t i = 0; i < seen.n; i++)
+        if (seen.values[i] < 0 || (size_t) seen.values[i] >= vocab)
+            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                    errmsg("token %d is outside a vocabulary of %zu", seen.values[i], vocab));
+    out = tensor_new(logits->ndim, logits->dims);
+    memcpy(out->data, logits->data, logits->n * sizeof(float));
+    llm_penalize(out->data + out->n - vocab, vocab, seen.values, seen.n, repetition, PG_GETARG_FLOAT8(3),
+                 PG_GETARG_FLOAT8(4));
+    PG_RETURN_TENSOR(out);
+}
+
+/* ---- optimizer ---- */
+
+static Tensor *
+copy_or_zeros(FunctionCallInfo fcinfo, int arg, const Tensor *like)
+{
+    Tensor *t = tensor_new(like->ndim, like->dims);
+
+    if (PG_ARGISNULL(arg))
+        memset(t->data, 0, t->n * sizeof(float));
+    else
+    {
+        Tensor *from = PG_GETARG_TENSOR(arg);
+
+        if (from->n != like->n)
+            ereport(ERROR,
+                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("adamw_step: the weight has shape %s, but argument %d %s",
+                           tensor_shape_text(like->ndim, like->dims), arg + 1,
+                           tensor_shape_text(from->ndim, from->dims)));
+        memcpy(t->data, from->data, t->n * sizeof(float));
+    }
+    return t;
+}
+
+/* pg_llm_adamw_step(weight, grad, m, v, lr, beta1, beta2, eps, weight_decay, step) -> (weight, m, v) */
+PG_FUNCTION_INFO_V1(pg_llm_adamw_step);
+Datum
+pg_llm_adamw_step(PG_FUNCTION_ARGS)
+{
+    TupleDesc desc;
+    Datum   values[3] = {0};
+    bool    nulls[3] = {true, true, true};
+    llm_engine *e = pg_llm_engine();
+
+    if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    for (int i = 4; i < 10; i++)
+        if (PG_ARGISNULL(i))
+            ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                    errmsg("adamw_step: the rate, the betas, eps, weight_decay and step must not be NULL"));
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+    {
+        /* without a gradient nothing moves: a weight is never replaced by NULL */
+        int     from[3] = {0, 2, 3};
+
+        for (int i = 0; i < 3; i++)
+        {
+            nulls[i] = PG_ARGISNULL(from[i]);
+            values[i] = nulls[i] ? (Datum) 0 : PG_GETARG_DATUM(from[i]);
+        }
+    }
+    else
+    {
+        Tensor *weight = PG_GETARG_TENSOR(0);
+        Tensor *grad = copy_or_zeros(fcinfo, 1, weight);
+        Tensor *w = copy_or_zeros(fcinfo, 0, weight);
+        Tensor *m = copy_or_zeros(fcinfo, 2, weight);
+        Tensor *v = copy_or_zeros(fcinfo, 3, weight);
+        llm_adamw o = {.lr = PG_GETARG_FLOAT8(4), .beta1 = PG_GETARG_FLOAT8(5), .beta2 = PG_GETARG_FLOAT8(6),
+            .eps = PG_GETARG_FLOAT8(7), .weight_decay = PG_GETARG_FLOAT8(8), .grad_scale = 1.0f};
+
+        if (PG_GETARG_INT64(9) < 1)
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("adamw_step: steps count from 1, not " INT64_FORMAT, PG_GETARG_INT64(9)));
+        o.step = (uint64) PG_GETARG_INT64(9);
+        if (!llm_all_finite(e, grad->data, grad->n))
+            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                    errmsg("adamw_step: the gradient is not finite"));
+        llm_adamw_step(e, w->data, m->data, v->data, grad->data, &o, w->n);
+        pg_llm_check(e);
+        values[0] = tensor_datum(w);
+        values[1] = tensor_datum(m);
+        values[2] = tensor_datum(v);
+        nulls[0] = nulls[1] = nulls[2] = false;
+    }
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* pg_llm_grad_clip(grad, clip): grad scaled so that its L2 norm is at most clip (PyTorch's formula) */
+PG_FUNCTION_INFO_V1(pg_llm_grad_clip);
+Datum
+pg_llm_grad_clip(PG_FUNCTION_ARGS)
+{
+    Tensor *grad = PG_GETARG_TENSOR(0);
+    double  clip = PG_GETARG_FLOAT8(1);
+    llm_engine *e = pg_llm_engine();
+    Tensor *out;
+    double  scale;
+
+    if (!(clip > 0.0))
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("the clipping threshold must be above 0, not %g", clip));
+    if (!llm_all_finite(e, grad->data, grad->n))
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("the gradient is not finite"));
+    scale = Min(1.0, clip / (sqrt(llm_sum_squares(e, grad->data, grad->n)) + 1e-6));
+    out = tensor_new(grad->ndim, grad->dims);
+    llm_scale(e, out->data, grad->data, (float) scale, false, grad->n);
+    pg_llm_check(e);
+    PG_RETURN_TENSOR(out);
+}
+
+/* pg_llm_lr_schedule(step, warmup, total, lr_max, schedule, min_lr) */
+PG_FUNCTION_INFO_V1(pg_llm_lr_schedule);
+Datum
+pg_llm_lr_schedule(PG_FUNCTION_ARGS)
+{
+    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
+    llm_schedule kind;
+
+    if (strcmp(name, "cosine") == 0)
+        kind = LLM_COSINE;
+    else if (strcmp(name, "linear") == 0)
+        kind = LLM_LINEAR;
+    else if (strcmp(name, "constant") == 0)
+        kind = LLM_CONSTANT;
+    else
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown schedule \"%s\"", name),
+                errhint("Schedules are cosine, linear and constant."));
+    if (PG_GETARG_INT64(0) < 1 || PG_GETARG_INT64(1) < 0 || PG_GETARG_INT64(2) < 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("a schedule cannot have step " INT64_FORMAT ", warmup " INT64_FORMAT ", total " INT64_FORMAT,
+                       PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_INT64(2)),
+                errhint("Steps and the total count from 1; the warm-up is not negative."));
+    PG_RETURN_FLOAT8(llm_lr_schedule(kind, PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_INT64(2),
+                                     PG_GETARG_FLOAT8(3), PG_GETARG_FLOAT8(5)));
+}
+
+/* ---- batches ---- */
+
+/* The last two epochs' permutations: a batch may lie across an epoch's end. */
+typedef struct Epoch
+{
+    int64  *order;
+    int64   n;
+    uint64  seed, epoch;
+} Epoch;
+
+static Epoch epochs[2];
+
+static const int64 *
+epoch_order(int64 n, uint64 seed, uint64 epoch)
+{
+    Epoch  *slot = &epochs[epoch % 2];
+
+    if (slot->order != NULL && slot->n == n && slot->seed == seed && slot->epoch == epoch)
+        return slot->order;
+    if (slot->order != NULL)
+        pfree(slot->order);
+    slot->order = NULL;
+    slot->order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
+    slot->n = n;
+    slot->seed = seed;
+    slot->epoch = epoch;
+    llm_permutation(slot->order, n, seed, epoch);
+    return slot->order;
+}
+
+static void
+require_count(int64 n, const char *what)
+{
+    if (n < 1 || n > ((int64) 1 << 31))
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s must be between 1 and 2147483648, not " INT64_FORMAT, what, n));
+}
+
+static Datum
+int8_datums(Datum *ids, int n)
+{
+    return PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+}
+
+/* pg_llm_permutation(n, seed, epoch): 0 .. n-1 in that epoch's order */
+PG_FUNCTION_INFO_V1(pg_llm_permutation);
+Datum
+pg_llm_permutation(PG_FUNCTION_ARGS)
+{
+    int64   n = PG_GETARG_INT64(0);
+    Datum  *ids;
+    const int64 *order;
+
+    require_count(n, "n");
+    if (n > (int64) (MaxAllocSize / sizeof(Datum) / 2))
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a permutation of " INT64_FORMAT " does not fit into an array", n));
+    order = epoch_order(n, (uint64) PG_GETARG_INT64(1), (uint64) PG_GETARG_INT64(2));
+    ids = palloc(sizeof(Datum) * n);
+    for (int64 i = 0; i < n; i++)
+        ids[i] = Int64GetDatum(order[i]);
+    PG_RETURN_DATUM(int8_datums(ids, (int) n));
+}
+
+/* pg_llm_batch(n, seed, first, size): ordinals from 1 at positions first .. of all epochs one after another */
+PG_FUNCTION_INFO_V1(pg_llm_batch);
+Datum
+pg_llm_batch(PG_FUNCTION_ARGS)
+{
+    int64   n = PG_GETARG_INT64(0);
+    uint64  seed = (uint64) PG_GETARG_INT64(1);
+    int64   first = PG_GETARG_INT64(2);
+    int32   size = PG_GETARG_INT32(3);
+    Datum  *ids;
+
+    require_count(n, "n");
+    require_count(size, "the batch size");
+    if (first < 0 || size > (int32) (MaxAllocSize / sizeof(Datum) / 2))
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("a batch of %d cannot begin at position " INT64_FORMAT, size, first));
+    ids = palloc(sizeof(Datum) * size);
+    for (int32 i = 0; i < size; i++)
+    {
+        int64   position = first + i;
+
+        ids[i] = Int64GetDatum(epoch_order(n, seed, (uint64) (position / n))[position % n] + 1);
+    }
+    PG_RETURN_DATUM(int8_datums(ids, size));
+}

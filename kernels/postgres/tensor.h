@@ -1,0 +1,73 @@
+/*
+ * tensor.h -- the SQL type `tensor`: its flat and its expanded form.
+ *
+ * Flat (on disk, in tuples): varlena header, version, dtype, number of dimensions, the tape's identity,
+ * the dimensions, padding to 8 bytes, float32 data in row-major order.
+ * Expanded (in expressions): an ExpandedObject that holds a reference to a shared, 64-byte-aligned buffer,
+ * so that nested calls, PL/pgSQL variables and the tape share one copy.
+ */
+#ifndef PG_LLM_TENSOR_H
+#define PG_LLM_TENSOR_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/expandeddatum.h"
+
+#define TENSOR_MAX_NDIM 8
+#define TENSOR_VERSION  1
+#define TENSOR_FLOAT32  1
+/* One value on its way to disk: the largest palloc, less room for the header. */
+#define TENSOR_MAX_FLAT_ELEMENTS ((MaxAllocSize - 256) / sizeof(float))
+
+/* ---- buffers: reference-counted, aligned memory outside of memory contexts (buffer.c) ---- */
+
+typedef struct TensorBuffer
+{
+    int     refcount;
+    size_t  bytes;          /* usable size */
+    float  *data;           /* 64-byte aligned */
+} TensorBuffer;
+
+/* Ensure room for n floats; contents are undefined. ereport(53200) when memory is short. */
+extern TensorBuffer *tensor_buffer_alloc(size_t n);
+extern TensorBuffer *tensor_buffer_retain(TensorBuffer *b);
+extern void tensor_buffer_release(TensorBuffer *b);     /* NULL is fine; never throws */
+
+/* ---- the expanded form ---- */
+
+typedef struct Tensor
+{
+    ExpandedObjectHeader hdr;
+    int32         magic;
+    int32         ndim;                     /* 0: a single number */
+    int32         dims[TENSOR_MAX_NDIM];
+    size_t        n;                        /* number of elements, the product of dims */
+    TensorBuffer *buffer;
+    float        *data;                     /* inside buffer */
+    uint64        nonce;                    /* the recorded pass this value belongs to; 0: none */
+    uint32        index;                    /* its number in that pass */
+    MemoryContextCallback callback;         /* releases the buffer */
+} Tensor;
+
+/* A new tensor with its own, uninitialised buffer, in the current memory context. Checks sizes (54000). */
+extern Tensor *tensor_new(int ndim, const int32 *dims);
+/* A new tensor over an existing buffer, which it retains. */
+extern Tensor *tensor_wrap(int ndim, const int32 *dims, TensorBuffer *buffer, float *data);
+extern Tensor *tensor_scalar(double value);                         /* 0-d */
+/* Expanded values are returned as they are, flat ones expanded in the current memory context. */
+extern Tensor *tensor_from_datum(Datum d);
+extern Datum tensor_datum(Tensor *t);                               /* read-write pointer */
+/* Product of dims with overflow and range checks; ereport(54000). */
+extern size_t tensor_count(int ndim, const int32 *dims);
+/* "[2,3]" in the current memory context, for messages. */
+extern char *tensor_shape_text(int ndim, const int32 *dims);
+
+#define PG_GETARG_TENSOR(i) tensor_from_datum(PG_GETARG_DATUM(i))
+#define PG_RETURN_TENSOR(t) PG_RETURN_DATUM(tensor_datum(t))
+
+/* int[] arguments: checked (no NULLs), any dimensionality (ndim, dims from the array; 0 elements allowed). */
+typedef struct IntArray { int ndim; int32 dims[TENSOR_MAX_NDIM]; size_t n; const int32 *values; } IntArray;
+extern IntArray tensor_int_array(Datum array, const char *argument);
+
+#endif
