@@ -40,7 +40,7 @@ CREATE FUNCTION public.pg_llm_tape_base() RETURNS bigint
 COMMENT ON FUNCTION public.pg_llm_tape_base() IS
     'What ids of this pass begin with.';
 
-CREATE FUNCTION public.pg_llm_tape(detail boolean DEFAULT true, OUT id bigint, OUT position integer, OUT name text, OUT inputs bigint[], OUT output bigint, OUT extra jsonb)
+CREATE FUNCTION public.pg_llm_tape(detail boolean DEFAULT true, OUT id bigint, OUT "position" integer, OUT name text, OUT inputs bigint[], OUT output bigint, OUT extra jsonb)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape';
 COMMENT ON FUNCTION public.pg_llm_tape(boolean) IS
     'The recorded ops of this session, newest first; extra only with detail.';
