@@ -186,6 +186,7 @@ kernels_core = Extension(
     "llm_sql.kernels.core",
     sources=["kernels/core.pyx"],
     include_dirs=["kernels/core"],
+    extra_compile_args=["-O1", "-g0"],  # of the glue only: the work is in the core's objects
     depends=[os.path.relpath(path, ROOT) for path in (*CORE.glob("*.[ch]"), *CORE.glob("*.mk"))]
     + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels").glob("*.pxi")],
 )
