@@ -132,9 +132,9 @@ def perplexity(model: Argument, text: Argument) -> Function[Any]:
 
 
 def evaluate(model: Argument, split: Argument = "validation") -> TableValuedAlias:
-    """One row over a split of the model's data set: tokens, mean loss in nats per token, perplexity."""
+    """One row over a split of the model's data set: tokens, nll (the mean, in nats per token), perplexity."""
     return func.llm_evaluate(_typed(model, Text()), _typed(split, Text())).table_valued(
-        "tokens", "loss", "perplexity"
+        "tokens", "nll", "perplexity"
     )
 
 

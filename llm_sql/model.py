@@ -47,7 +47,7 @@ class Evaluation:
 
 def _select_evaluation(model: str, split: str) -> Select[Any]:
     row = functions.evaluate(model, split)
-    return select(row.c.tokens, row.c.loss, row.c.perplexity)
+    return select(row.c.tokens, row.c.nll, row.c.perplexity)
 
 
 def _select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:

@@ -9,7 +9,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-VERSION_TABLE = "llm_sql_version"
+from llm_sql.migrations import VERSION_TABLE
+
+__all__ = ["VERSION_TABLE", "downgrade", "head", "offline_script", "upgrade"]
 
 
 def alembic_config(url: str | None = None) -> Config:
@@ -47,3 +49,7 @@ def offline_script() -> str:
     with contextlib.redirect_stdout(io.StringIO()):
         command.upgrade(config, "head", sql=True)
     return output.getvalue()
+
+
+if __name__ == "__main__":
+    print(offline_script(), end="")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import typer
+from alembic.util import CommandError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -79,7 +80,7 @@ class Target:
 
 
 def target(url: str | None) -> Target:
-    """The given address, else DATABASE_URL (Typer has read it), else the embedded server, which is started."""
+    """The given address, else DATABASE_URL (read by Typer), else the embedded server, which is started."""
     if url:
         try:
             return Target(normalize_url(url), embedded=False)
@@ -115,17 +116,9 @@ def open_engine(url: str | None) -> Engine:
 def run_upgrade(url: URL, revision: str = "head") -> None:
     try:
         provision.upgrade(url.render_as_string(hide_password=False), revision)
-    except LLMSQLError:
-        raise
-    except Exception as error:
-        # Alembic and our own operations raise plain errors whose text is meant for the user.
-        if "Traceback" in str(error) or not str(error):
-            raise
-        from sqlalchemy.exc import SQLAlchemyError
-
-        if isinstance(error, SQLAlchemyError):
-            raise as_llm_sql_error(error) from error
-        raise NotProvisionedError(str(error)) from error
+    except CommandError as error:
+        message, _, hint = str(error).partition("\nHint: ")
+        raise NotProvisionedError(message, hint=hint or None) from error
 
 
 def installed_revision(connection: Connection) -> str | None:

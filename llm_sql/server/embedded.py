@@ -131,6 +131,10 @@ class EmbeddedServer:
         with self._thread_lock:
             if self._users is None or self._owner_pid != os.getpid():
                 return
+            atexit.unregister(self.release)
+            if not self.home.exists():
+                self._users = self._users.close()
+                return
             with self._locked():
                 users, self._users = self._users, None
                 with users:
@@ -143,7 +147,6 @@ class EmbeddedServer:
                         return
                     if not self.kept:
                         self._stop()
-            atexit.unregister(self.release)
 
     def ensure_database(self, name: str = DEFAULT_DATABASE) -> None:
         """Create the database unless it is there."""
@@ -218,6 +221,8 @@ class EmbeddedServer:
                 SUPERUSER,
             ]
             command += ["-A", "trust", "-E", "UTF8", "--locale=C", *locale, "--no-instructions"]
+            if self._settings.get("fsync") == "off":
+                command.append("--no-sync")
             result = run_program(command, self._account)
             if result.returncode != 0:
                 raise ServerError(
