@@ -15,8 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_sql.aio import AsyncLanguageModel
     from llm_sql.client import PGLLMClient, StreamEvent
-    from llm_sql.model import AsyncLanguageModel, Evaluation, LanguageModel
+    from llm_sql.model import Evaluation, LanguageModel
     from llm_sql.training import Progress
 
 try:
@@ -26,7 +27,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 # Loaded on first use: the command line and Alembic import this package and should start quickly.
 _HOME = {
-    "AsyncLanguageModel": "llm_sql.model",
+    "AsyncLanguageModel": "llm_sql.aio",
     "Evaluation": "llm_sql.model",
     "LanguageModel": "llm_sql.model",
     "PGLLMClient": "llm_sql.client",

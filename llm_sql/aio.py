@@ -1,0 +1,138 @@
+"""AsyncLanguageModel: LanguageModel over an AsyncSession, statement for statement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from llm_sql import functions
+from llm_sql.client import StreamEvent
+from llm_sql.model import BACKEND_PID, LAST_RUN, STREAMING, Evaluation, select_evaluation, select_stream
+from llm_sql.training import (
+    POLL_SECONDS,
+    PROGRESS_QUERY,
+    Progress,
+    ProgressCallback,
+    TrainingOptions,
+    train_loop_statement,
+    train_statement,
+)
+
+
+class AsyncLanguageModel:
+    """LanguageModel over an AsyncSession."""
+
+    def __init__(self, session: AsyncSession, model: str) -> None:
+        self.session = session
+        self.model = model
+
+    def __repr__(self) -> str:
+        return f"AsyncLanguageModel({self.model!r})"
+
+    @classmethod
+    async def create(
+        cls,
+        session: AsyncSession,
+        model: str,
+        *,
+        n_layer: int,
+        n_head: int,
+        d_model: int,
+        n_positions: int,
+        vocab: int,
+        arch: str = "gpt2",
+        seed: int = 0,
+    ) -> AsyncLanguageModel:
+        await session.execute(
+            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+        )
+        return cls(session, model)
+
+    async def generate(self, prompt: str, **options: Any) -> str:
+        return str(await self.session.scalar(select(functions.generate(prompt, model=self.model, **options))))
+
+    async def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        query = select(functions.generate(list(prompts), model=self.model, **options))
+        return list((await self.session.scalars(query)).one())
+
+    async def stream(self, prompt: str, **options: Any) -> AsyncIterator[StreamEvent]:
+        query = select_stream(prompt, {"model": self.model, **options})
+        rows = await self.session.stream(query, execution_options=STREAMING)
+        try:
+            async for row in rows:
+                yield StreamEvent(*row)
+        finally:
+            await rows.close()
+
+    async def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
+        query = select(functions.loss(self.model, list(tokens), list(targets)))
+        return float((await self.session.scalars(query)).one())
+
+    async def perplexity(self, text: str) -> float:
+        return float((await self.session.scalars(select(functions.perplexity(self.model, text)))).one())
+
+    async def encode(self, text: str) -> list[int]:
+        return list((await self.session.scalars(select(functions.encode(text, self.model)))).one())
+
+    async def decode(self, tokens: Sequence[int]) -> str:
+        return str((await self.session.scalars(select(functions.decode(list(tokens), self.model)))).one())
+
+    async def evaluate(self, split: str = "validation") -> Evaluation:
+        return Evaluation(*(await self.session.execute(select_evaluation(self.model, split))).one())
+
+    async def train(
+        self,
+        n_steps: int,
+        *,
+        commit_every: int | None = None,
+        progress: ProgressCallback | None = None,
+        **options: Any,
+    ) -> int:
+        """As LanguageModel.train; `progress` is called in the event loop."""
+        arguments = TrainingOptions.of(**options)
+        engine = (await self.session.connection()).engine
+        if commit_every is None:
+            pid = (await self.session.scalars(BACKEND_PID)).one()
+            async with _watching_async(engine, pid, progress):
+                return int(
+                    (await self.session.scalars(train_statement(self.model, n_steps, arguments))).one()
+                )
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            pid = (await connection.scalars(BACKEND_PID)).one()
+            async with _watching_async(engine, pid, progress):
+                await connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
+            return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
+
+
+@contextlib.asynccontextmanager
+async def _watching_async(
+    engine: AsyncEngine, pid: int, progress: ProgressCallback | None
+) -> AsyncIterator[None]:
+    if progress is None:
+        yield
+        return
+
+    async def watch() -> None:
+        last = None
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                row = (await connection.execute(PROGRESS_QUERY, {"pid": pid})).one_or_none()
+                if row is not None and row != last:
+                    progress(Progress(*row))
+                    last = row
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
