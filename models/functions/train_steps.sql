@@ -82,7 +82,7 @@ BEGIN
         PERFORM public.pg_llm_progress(run.model, run.run_id, step, final_step, loss, lr, tokens);
         IF log_every > 0 AND ((step - run.first_step + 1) % log_every = 0 OR step = final_step) THEN
             RAISE NOTICE 'step % of %: loss %, rate %',
-                step, final_step, round(loss::numeric, 4), to_char(lr, 'FM9.999EEEE');
+                step, final_step, round(loss::numeric, 4), ltrim(to_char(lr, '9.999EEEE'));
         END IF;
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
