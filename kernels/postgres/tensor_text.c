@@ -191,7 +191,7 @@ parse_number(Parser *in, float *result)
             if (parse_word(in, negative, result))
                 return true;
         in->p = start;
-        return expected(in, in->depth == in->ndim ? "a number" : "a number or \"[\"");
+        return expected(in, in->ndim < 0 ? "a number or \"[\"" : "a number");
     }
     if (*p == 'e' || *p == 'E')
     {
@@ -266,12 +266,11 @@ close_list(Parser *in)
 static bool
 take_number(Parser *in)
 {
-    if (in->ndim < 0)
-        in->ndim = in->depth;
-    else if (in->depth != in->ndim)
+    if (in->ndim >= 0 && in->depth != in->ndim)
         return ragged_depth(in, in->depth);
     if (!parse_number(in, &in->out[in->n]))
         return false;
+    in->ndim = in->depth;
     in->n++;
     if (in->depth > 0)
         in->count[in->depth - 1]++;
