@@ -33,8 +33,10 @@ BEGIN
     );
     PERFORM public.llm_check_tokenizer(model);
     EXECUTE format(
-        'SELECT array_agg(s.d ORDER BY convert_to(s.d, ''UTF8'')) FROM ('
-        'SELECT DISTINCT q.d::text COLLATE "C" AS d FROM (%s' E'\n' ') AS q (d)) s WHERE s.d <> ''''',
+        'SELECT array_agg(s.document ORDER BY convert_to(s.document, ''UTF8'')) FROM (
+            SELECT DISTINCT q.document::text COLLATE "C" AS document FROM (%s) AS q (document)
+        ) s
+        WHERE s.document <> ''''',
         public.llm_subquery(query)
     ) INTO documents;
     IF documents IS NULL THEN

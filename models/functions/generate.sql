@@ -118,12 +118,14 @@ BEGIN
     WHILE lead > 0 AND get_byte(bytes, lead - 1) & 192 = 128 LOOP
         lead := lead - 1;
     END LOOP;
-    IF lead > 0 AND lead - 1 + CASE
-        WHEN get_byte(bytes, lead - 1) < 128 THEN 1
-        WHEN get_byte(bytes, lead - 1) < 224 THEN 2
-        WHEN get_byte(bytes, lead - 1) < 240 THEN 3
-        ELSE 4
-    END > n THEN
+    IF lead > 0 AND (
+        lead - 1 + CASE
+            WHEN get_byte(bytes, lead - 1) < 128 THEN 1
+            WHEN get_byte(bytes, lead - 1) < 224 THEN 2
+            WHEN get_byte(bytes, lead - 1) < 240 THEN 3
+            ELSE 4
+        END > n
+    ) THEN
         n := lead - 1;
     END IF;
     visible := convert_from(substr(bytes, 1, n), 'UTF8');

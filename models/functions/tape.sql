@@ -7,6 +7,7 @@ CREATE FUNCTION public.llm_tape_flush(
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+#variable_conflict use_column
 DECLARE
     record_mode text := current_setting('pg_llm.record', true);
     keep text := current_setting('pg_llm.tape_keep', true);

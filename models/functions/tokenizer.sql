@@ -71,9 +71,11 @@ BEGIN
     PERFORM public.llm_require(llm_build_char_tokenizer.model <> '', 'a tokenizer needs a model''s name');
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
     EXECUTE format(
-        'SELECT array_agg(s.c ORDER BY convert_to(s.c, ''UTF8'')) FROM ('
-        'SELECT DISTINCT c.c COLLATE "C" AS c FROM (%s' E'\n' ') AS q (doc), string_to_table(q.doc::text, NULL) c (c)'
-        ') s',
+        'SELECT array_agg(s.c ORDER BY convert_to(s.c, ''UTF8'')) FROM (
+            SELECT DISTINCT c.c COLLATE "C" AS c
+            FROM (%s) AS q (document)
+            CROSS JOIN LATERAL string_to_table(q.document::text, NULL) c (c)
+        ) s',
         public.llm_subquery(query)
     ) INTO characters;
     IF characters IS NULL THEN
@@ -107,7 +109,8 @@ CREATE FUNCTION public.llm_subquery(query text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 BEGIN
-    RETURN rtrim(query, E'; \t\r\n');
+    -- The newline ends a comment that the query may end with.
+    RETURN rtrim(query, E'; \t\r\n') || E'\n';
 END;
 $function$;
 

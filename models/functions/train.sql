@@ -178,31 +178,31 @@ AS $function$
 DECLARE
     run public.llm_train_run;
     fingerprint bytea;
-    last_step bigint;
+    end_step bigint;
     is_last boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
     PERFORM public.llm_lock_model(run.model);
     fingerprint := public.llm_pin(run.model, true);
-    last_step := run.last_step + n_steps;
-    is_last := last_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
+    end_step := run.last_step + n_steps;
+    is_last := end_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.last_step THEN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
             USING ERRCODE = 'serialization_failure',
             HINT = 'The run keeps what it committed; start a new one from the weights as they are now.';
     END IF;
-    PERFORM public.llm_train_steps(run, last_step);
+    PERFORM public.llm_train_steps(run, end_step);
     fingerprint := public.llm_write_back(
-        run.model, fingerprint, last_step,
+        run.model, fingerprint, end_step,
         (run.hyperparameters ->> 'keep_grad')::boolean, (run.hyperparameters ->> 'grad_workers')::int
     );
     PERFORM public.llm_train_clear(run.model, (run.hyperparameters ->> 'prune_workers')::int);
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording);
     UPDATE public.llm_train_run r
-    SET last_step = llm_train_chunk.last_step,
+    SET last_step = end_step,
         status = CASE WHEN is_last THEN 'done' ELSE 'running' END,
         finished_at = CASE WHEN is_last THEN clock_timestamp() END
     WHERE r.run_id = llm_train_chunk.run_id;
