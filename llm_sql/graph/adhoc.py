@@ -18,8 +18,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import TextualSelect
 
-from .elements import ROW, Constant, Node, Variable, substitute
+from .elements import ROW, Constant, Node
 from .program import Program, render
+from .substitute import bind
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,13 +29,8 @@ if TYPE_CHECKING:
 _INHERITED = frozenset({"literal_binds", "literal_execute", "render_postcompile"})
 
 
-def bind(tree: Node, values: Mapping[str | Variable, Any]) -> Node:
-    """`tree` with some of its variables given, by name or variable: a value, a column or another tree."""
-    return substitute(tree, {key.key if isinstance(key, Variable) else key: v for key, v in values.items()})
-
-
 def select(
-    trees: Node | Mapping[str, Node], values: Mapping[str | Variable, Any] | None = None, **variables: Any
+    trees: Node | Mapping[str, Node], values: Mapping[Any, Any] | None = None, **variables: Any
 ) -> sa.Select[Unpack[tuple[Any, ...]]]:
     """A SELECT of one row with a column per tree, named as in the mapping (one tree: `value`).
 
@@ -57,7 +53,7 @@ def select(
         raise ArgumentError(
             f"the tree reads columns of {tables}: put it into sqlalchemy.select(), which runs it for each row"
         )
-    columns = [sa.column(name, tree.type) for name, tree in named.items()]
+    columns: list[Any] = [sa.column(name, tree.type) for name, tree in named.items()]
     rows = TextualSelect(cast(sa.TextClause, row), columns, positional=True)
     return sa.select(*rows.subquery("graph").c)
 
@@ -74,8 +70,8 @@ def _compile_node(node: Node, compiler: SQLCompiler, **kw: Any) -> str:
         sql = value.sql()
         return sql.replace("%", "%%") if compiler.preparer._double_percents else sql
 
-    names = [str(arg.value) for arg in node.args if isinstance(arg, Constant)] if node.op is ROW else []
-    outputs = [arg for arg in node.args if isinstance(arg, Node)] if node.op is ROW else [node]
+    names = [str(arg.value) for arg in node.args if isinstance(arg, Constant)] if node.call is ROW else []
+    outputs = [arg for arg in node.args if isinstance(arg, Node)] if node.call is ROW else [node]
     program = Program(outputs)
 
     def expression(tree: Node, bind: bool = True) -> str:
@@ -88,7 +84,7 @@ def _compile_node(node: Node, compiler: SQLCompiler, **kw: Any) -> str:
             f"{expression(b.node, bind=False)} AS {b.name}" for b in program.bindings if b.level == level
         ]
         table = f" FROM (SELECT {', '.join(passed_on + added)}{table} OFFSET 0) AS llm_sql_{level}"
-    if node.op is ROW:
+    if node.call is ROW:
         quoted = [compiler.preparer.quote(name) for name in names]
         listed = [f"{expression(tree)} AS {name}" for tree, name in zip(outputs, quoted, strict=True)]
         return f"SELECT {', '.join(listed)}{table} OFFSET 0"

@@ -13,10 +13,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from . import elements as e
-from .adhoc import bind
-from .elements import Node, Variable, quote_literal
+from . import variables as v
+from .elements import SCHEMA, TensorNode, quote_literal
 from .plpgsql import forward_function, head_variants, parameters_function
+from .substitute import bind
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -52,9 +52,9 @@ class Architecture:
     """
 
     name: str
-    stem: Node
-    block: Node
-    head: Node
+    stem: TensorNode
+    block: TensorNode
+    head: TensorNode
     parameters: Sequence[ParameterSpec] = ()
     description: str = ""
 
@@ -64,7 +64,7 @@ class Architecture:
                 f"architecture name {self.name!r}: a lower-case letter, then up to 39 letters, digits and _"
             )
         for part in ("stem", "block", "head"):
-            if not isinstance(getattr(self, part), Node):
+            if not isinstance(getattr(self, part), TensorNode):
                 raise ArgumentError(f"architecture {self.name}: the {part} is not a tree of llm_sql.graph")
         unknown = {spec.init for spec in self.parameters} - {"normal", "residual", "zeros", "ones"}
         if unknown:
@@ -84,29 +84,23 @@ class Architecture:
 
     # ---- ad hoc ----
 
-    def hidden(
-        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
-    ) -> Node:
+    def hidden(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The residual stream [..., T, D] after `n_layer` blocks. `values` give variables, as in select()."""
         stream = self.stem
         for number in range(n_layer):
-            stream = bind(self.block, {e.x: stream, e.layer: number})
+            stream = bind(self.block, {v.x: stream, v.layer: number})
         return bind(stream, {**(values or {}), **variables})
 
-    def logits(
-        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
-    ) -> Node:
+    def logits(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The logits [..., T, V] of a model of `n_layer` blocks."""
         return self._headed(head_variants(self.head)[0], n_layer, {**(values or {}), **variables})
 
-    def loss(
-        self, n_layer: int, values: Mapping[str | Variable, Any] | None = None, **variables: Any
-    ) -> Node:
+    def loss(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The mean loss over `targets`, 0-d, of a model of `n_layer` blocks."""
         return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
 
-    def _headed(self, head: Node, n_layer: int, given: Mapping[str | Variable, Any]) -> Node:
-        tree = bind(head, {e.x: self.hidden(n_layer)})
+    def _headed(self, head: TensorNode, n_layer: int, given: Mapping[Any, Any]) -> TensorNode:
+        tree = bind(head, {v.x: self.hidden(n_layer)})
         return bind(tree, given)
 
     # ---- installed ----
@@ -147,8 +141,8 @@ class Architecture:
             connection.exec_driver_sql(statement)
         row = {
             "arch": self.name,
-            "forward": f"{e.SCHEMA}.{self.forward_name}",
-            "parameters": f"{e.SCHEMA}.{self.parameters_name}",
+            "forward": f"{SCHEMA}.{self.forward_name}",
+            "parameters": f"{SCHEMA}.{self.parameters_name}",
             "description": self.description or None,
         }
         connection.execute(_UPSERT, row)
@@ -156,13 +150,13 @@ class Architecture:
     def _comment_on_forward(self) -> str:
         about = self.description or f"Architecture {self.name}."
         comment = (
-            "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only "
-            f"the logits of the last position, [..., 1, V]. {about}"
+            "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
+            f"last_only the logits of the last position, [..., 1, V]. {about}"
         )
         lines = textwrap.wrap(comment, 105, drop_whitespace=False)
         signature = "text, int[], boolean, int[], double precision, boolean"
         written = "\n".join(quote_literal(line) for line in lines)
-        return f"COMMENT ON FUNCTION {e.SCHEMA}.{self.forward_name}({signature}) IS\n{written}"
+        return f"COMMENT ON FUNCTION {SCHEMA}.{self.forward_name}({signature}) IS\n{written}"
 
 
 BUILT_IN = frozenset({"gpt2", "gpt3", "microgpt"})

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import ARRAY, Boolean, Double, Integer, Text, literal
+from sqlalchemy import ARRAY, Boolean, Double, Integer, Text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import (
@@ -27,7 +28,7 @@ from sqlalchemy.sql.elements import (
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import memoized_property
 
-from llm_sql.models.types import Tensor
+from llm_sql.models.types import Tensor, slices
 
 SCHEMA = "public"
 
@@ -101,31 +102,68 @@ Structure: TypeAlias = tuple[tuple[Op, tuple["int | Constant", ...], str | None]
 
 
 class Operators(ColumnElement[Any]):
-    """Python's operators on tensors give nodes: `+ - * /` with NumPy's broadcasting, `@` and unary `-`."""
+    """Python's operators on tensors give nodes: `+ - * /` with NumPy's broadcasting, `@`, `-x`, slices."""
 
     inherit_cache = True
+    __array_ufunc__ = None  # NumPy leaves `array + node` to the node
 
     def operate(self, op: Any, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-        if op in OPERATORS and isinstance(self.type, Tensor):
-            return Node(OPERATORS[op], [self, *(tensor(o) for o in other)])
+        if op in OPERATORS:
+            return TensorNode(OPERATORS[op], [self, *(tensor(o) for o in other)])
         return super().operate(op, *other, **kwargs)
 
     def reverse_operate(self, op: Any, other: Any, **kwargs: Any) -> ColumnElement[Any]:
-        if op in OPERATORS and isinstance(self.type, Tensor):
-            return Node(OPERATORS[op], [tensor(other), self])
+        if op in OPERATORS:
+            return TensorNode(OPERATORS[op], [tensor(other), self])
         return super().reverse_operate(op, other, **kwargs)
 
+    def __getitem__(self, index: Any) -> Operators:
+        sliced: Operators = self
+        for bounds in slices(index):
+            sliced = TensorNode(SLICE, [sliced, *map(Constant.of, bounds)])
+        return sliced
 
-class Variable(Operators, BindParameter[Any]):
-    """A name that a tree runs over: a bind parameter in a SELECT, a variable in an installed function."""
+    if TYPE_CHECKING:
+
+        def __add__(self, other: Any) -> TensorNode: ...
+        def __radd__(self, other: Any) -> TensorNode: ...
+        def __sub__(self, other: Any) -> TensorNode: ...
+        def __rsub__(self, other: Any) -> TensorNode: ...
+        def __mul__(self, other: Any) -> TensorNode: ...
+        def __rmul__(self, other: Any) -> TensorNode: ...
+        def __truediv__(self, other: Any) -> TensorNode: ...
+        def __rtruediv__(self, other: Any) -> TensorNode: ...
+        def __matmul__(self, other: Any) -> TensorNode: ...
+        def __rmatmul__(self, other: Any) -> TensorNode: ...
+        def __neg__(self) -> TensorNode: ...  # type: ignore[override]
+
+
+class Variable(BindParameter[Any]):
+    """A name that a tree runs over: a bind parameter in a SELECT, a variable in an installed function.
+
+    Without a default in `value` it has to be given a value. A `structural` one becomes part of the tree when
+    it is given: a layer's number, of the names it stands in.
+    """
 
     inherit_cache = True
 
-    def __init__(self, name: str, type_: TypeEngine[Any], **default: Any) -> None:
+    def __init__(
+        self, name: str, type_: TypeEngine[Any], *, structural: bool = False, **default: Any
+    ) -> None:
         super().__init__(name, type_=type_, required=not default, **default)
+        self.structural = structural
 
 
-class Node(Operators):
+class TensorVariable(Operators, Variable):
+    """A variable of type tensor."""
+
+    inherit_cache = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, TENSOR)
+
+
+class Node(ColumnElement[Any]):
     """A call of an op. Built by the functions of llm_sql.graph.ops rather than directly."""
 
     __visit_name__ = "llm_sql_graph_node"
@@ -136,49 +174,46 @@ class Node(Operators):
         ("leaves", visitors.InternalTraversal.dp_clauseelement_tuple),
     ]
 
-    def __init__(self, op: Op, args: Iterable[Arg], label: str | None = None) -> None:
-        self.op = op
+    def __init__(self, call: Op, args: Iterable[Arg], label: str | None = None) -> None:
+        self.call = call
         self.args: tuple[Arg, ...] = tuple(args)
-        self.type = op.type
+        self.type = call.type
         self.bound_as = label
 
     def __repr__(self) -> str:
-        return f"<{self.op.name} node with {len(self.args)} arguments>"
+        return f"<{self.call.name} node with {len(self.args)} arguments>"
 
     @memoized_property
     def structure(self) -> Structure:
         """Every node, arguments first; an argument is a node's position, a constant, or ~(a leaf's)."""
-        return self._flat[0]
-
-    @memoized_property
-    def leaves(self) -> tuple[ColumnElement[Any], ...]:
-        """The tree's column elements that are no nodes, each once."""
-        return self._flat[1]
-
-    @memoized_property
-    def _flat(self) -> tuple[Structure, tuple[ColumnElement[Any], ...]]:
         position: dict[int, int] = {}
-        leaves: dict[int, ColumnElement[Any]] = {}
-        leaf_number: dict[int, int] = {}
-        structure = []
+        leaf_number = {id(leaf): number for number, leaf in enumerate(self.leaves)}
+        structure: list[tuple[Op, tuple[int | Constant, ...], str | None]] = []
         for node in linearise([self]):
             refs: list[int | Constant] = []
             for arg in node.args:
                 if isinstance(arg, Constant):
                     refs.append(arg)
-                elif isinstance(arg, Node):
-                    refs.append(position[id(arg)])
                 else:
-                    leaves.setdefault(id(arg), arg)
-                    refs.append(~leaf_number.setdefault(id(arg), len(leaf_number)))
+                    refs.append(position[id(arg)] if isinstance(arg, Node) else ~leaf_number[id(arg)])
             position[id(node)] = len(structure)
-            structure.append((node.op, tuple(refs), node.bound_as))
-        return tuple(structure), tuple(leaves.values())
+            structure.append((node.call, tuple(refs), node.bound_as))
+        return tuple(structure)
+
+    @memoized_property
+    def leaves(self) -> tuple[ColumnElement[Any], ...]:
+        """The tree's column elements that are no nodes, each once."""
+        leaves: dict[int, ColumnElement[Any]] = {}
+        for node in linearise([self]):
+            for arg in node.args:
+                if not isinstance(arg, Node | Constant):
+                    leaves.setdefault(id(arg), arg)
+        return tuple(leaves.values())
 
     def _copy_internals(self, **kw: Any) -> None:
-        super()._copy_internals(**kw)  # type: ignore[no-untyped-call]
-        self.__dict__.pop("_flat", None)
-        self.args = rebuild(self.structure, self.leaves).args
+        structure = self.structure
+        super()._copy_internals(**kw)
+        self.args = rebuild(structure, self.leaves).args
 
     @property
     def _from_objects(self) -> list[Any]:
@@ -186,6 +221,12 @@ class Node(Operators):
 
     def self_group(self, against: Any = None) -> Node:
         return self  # a call or a parenthesised subquery needs no parentheses
+
+
+class TensorNode(Operators, Node):
+    """A call that returns a tensor."""
+
+    inherit_cache = True
 
 
 OPERATORS: dict[Any, Op] = {
@@ -196,6 +237,7 @@ OPERATORS: dict[Any, Op] = {
     operators.matmul: Op("matmul", "pg_llm_matmul"),
     operators.neg: Op("neg", "pg_llm_neg"),
 }
+SLICE = Op("slice_axis", "pg_llm_slice")
 PARAMETER = Op("p", "llm_weight", pinned_sql="pg_llm_param")
 CONCAT = Op("concat", "concat", TEXT, bindable=False)
 ROW = Op("row", "row", bindable=False)
@@ -228,117 +270,38 @@ def rebuild(structure: Structure, leaves: tuple[ColumnElement[Any], ...]) -> Nod
                 args.append(ref)
             else:
                 args.append(nodes[ref] if ref >= 0 else leaves[~ref])
-        nodes.append(Node(op, args, label))
+        nodes.append((TensorNode if op.type is TENSOR else Node)(op, args, label))
     return nodes[-1]
 
 
-def substitute(tree: Node, values: Mapping[str, Any]) -> Node:
-    """`tree` with variables replaced by name: by another tree, a column, or a plain value of the variable's
-    type.
-
-    A plain value becomes a bind parameter, so that trees which differ in values alone share a cached
-    statement; a layer's number becomes part of the names it stands in.
-    """
-    replaced: dict[int, Arg] = {}
-    given: dict[str, Arg] = {}
-
-    def value_of(arg: Arg) -> Arg:
-        if isinstance(arg, Node):
-            return replaced[id(arg)]
-        if isinstance(arg, Variable):
-            return variable(arg)
-        if isinstance(arg, Constant):
-            return arg
-        return visitors.replacement_traverse(arg, {}, inside_expression)
-
-    def variable(arg: Variable) -> Arg:
-        if arg.key not in values:
-            return arg
-        if arg.key not in given:
-            value = coerce(values[arg.key], arg.type)
-            if isinstance(value, Constant) and arg is not layer:
-                value = BindParameter(None, value.value, type_=arg.type, unique=True)
-            given[arg.key] = value
-        return given[arg.key]
-
-    def inside_expression(element: Any, **_: Any) -> Any:
-        if not isinstance(element, Variable) or element.key not in values:
-            return None
-        value = variable(element)
-        return literal(value.value, element.type) if isinstance(value, Constant) else value
-
-    for node in linearise([tree]):
-        args = [value_of(arg) for arg in node.args]
-        if all(new is old for new, old in zip(args, node.args, strict=True)):
-            replaced[id(node)] = node
-        else:
-            replaced[id(node)] = concat(args) if node.op is CONCAT else Node(node.op, args, node.bound_as)
-    result = replaced[id(tree)]
-    if not isinstance(result, Node):
-        raise ArgumentError("nothing is left of the tree but a constant")
-    return result
-
-
-def concat(parts: Iterable[Arg]) -> Arg:
-    """Text put together from `parts`; a constant when all of them are."""
-    parts = list(parts)
-    if all(isinstance(part, Constant) for part in parts):
-        return Constant.of("".join(str(part.value) for part in parts if isinstance(part, Constant)))
-    return Node(CONCAT, parts)
-
-
 # ---- from Python values to arguments ----
-
 
 _COMPOUND = (BinaryExpression, UnaryExpression, ExpressionClauseList)
 
 
 def tensor(value: Any) -> Arg:
     """A tensor argument: a node or column element as it is, else anything NumPy makes a float32 array of."""
-    if isinstance(value, Node):
-        return value
-    if isinstance(value, _COMPOUND) and isinstance(value.type, Tensor) and value.operator in OPERATORS:
-        # An expression of plain columns and nodes: its nodes take part in the sharing.
-        operands = [tensor(operand) for operand in value.get_children()]
-        if len(operands) == 1:
-            return Node(OPERATORS[value.operator], operands)
-        return functools.reduce(lambda left, right: Node(OPERATORS[value.operator], [left, right]), operands)
-    return coerce(value, TENSOR)
+    operator = _operator(value)
+    if operator is None:
+        return coerce(value, TENSOR)
+    # An expression of plain columns and nodes: its nodes take part in the sharing.
+    operands = [tensor(operand) for operand in value.get_children()]
+    if len(operands) == 1:
+        return TensorNode(operator, operands)
+    return functools.reduce(lambda left, right: TensorNode(operator, [left, right]), operands)
 
 
-def integers(value: Any) -> Arg:
-    """An int[] argument: token ids, one- or two-dimensional."""
-    return coerce(value, INTEGERS)
-
-
-def integer(value: Any) -> Arg:
-    return coerce(value, INTEGER)
-
-
-def real(value: Any) -> Arg:
-    return coerce(value, REAL)
-
-
-def boolean(value: Any) -> Arg:
-    return coerce(value, BOOLEAN)
-
-
-def text(value: Any) -> Arg:
-    """A name. `{layer}` in it stands for the layer's number."""
-    if not isinstance(value, str):
-        return coerce(value, TEXT)
-    parts: list[Arg] = []
-    for i, constant in enumerate(value.split("{layer}")):
-        if i > 0:
-            parts.append(layer)
-        if constant or not value:
-            parts.append(Constant.of(constant))
-    return concat(parts)
+def _operator(value: Any) -> Op | None:
+    if not isinstance(value, _COMPOUND) or not isinstance(value.type, Tensor):
+        return None
+    if isinstance(value.operator, operators.custom_op):
+        return OPERATORS[operators.matmul] if value.operator.opstring == "@" else None
+    return OPERATORS.get(value.operator)
 
 
 _PLAIN: tuple[tuple[type[Any], Callable[[Any], Any]], ...] = (
     (Boolean, bool),
-    (Integer, int),
+    (Integer, index),
     (Double, float),
     (Text, str),
 )
@@ -356,33 +319,3 @@ def coerce(value: Any, type_: TypeEngine[Any]) -> Arg:
     if isinstance(type_, ARRAY) and hasattr(value, "tolist"):
         value = value.tolist()
     return BindParameter(None, value, type_=type_, unique=True)
-
-
-# ---- variables ----
-
-# Those from n_layer on are columns of llm_model_config; an installed function reads them there.
-
-x = Variable("x", TENSOR)
-"""The residual stream: what the stem made and each block hands on."""
-model = Variable("model", TEXT)
-"""The model's name: in scope for every parameter `p(...)`."""
-tokens = Variable("tokens", INTEGERS)
-"""Token ids, [T] or [B, T]."""
-targets = Variable("targets", INTEGERS)
-"""Next tokens, shaped as `tokens`; those below 0 are ignored by losses."""
-training = Variable("training", BOOLEAN, value=False)
-"""Whether dropout acts."""
-dropout_p = Variable("dropout_p", REAL, value=0.1)
-"""The probability with which dropout zeroes an element."""
-layer = Variable("layer", INTEGER)
-"""The number of a block, from 0."""
-n_layer = Variable("n_layer", INTEGER)
-n_head = Variable("n_head", INTEGER)
-d_model = Variable("d_model", INTEGER)
-n_positions = Variable("n_positions", INTEGER)
-vocab = Variable("vocab", INTEGER)
-d_ff = Variable("d_ff", INTEGER)
-"""Width of the feed-forward layer; 4 * d_model unless the model's configuration says otherwise."""
-layer_norm_eps = Variable("layer_norm_eps", REAL, value=1e-5)
-tied = Variable("tied", BOOLEAN, value=True)
-"""Whether the token embedding is the output head too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from .architecture import Architecture
-from .elements import Node, layer_norm_eps, tied, tokens, x
+from .elements import TensorNode
 from .ops import (
     TensorLike,
     causal_attention,
@@ -21,13 +21,14 @@ from .ops import (
     relu,
     rms_norm,
 )
+from .variables import layer_norm_eps, tied, tokens, x
 
 
-def _norm(stream: TensorLike, name: str) -> Node:
+def _norm(stream: TensorLike, name: str) -> TensorNode:
     return layer_norm(stream, p(f"{name}.weight"), p(f"{name}.bias"), layer_norm_eps)
 
 
-def _affine(stream: TensorLike, name: str) -> Node:
+def _affine(stream: TensorLike, name: str) -> TensorNode:
     return linear(stream, p(f"{name}.weight"), p(f"{name}.bias"))
 
 

@@ -16,21 +16,25 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import TypeEngine
 
-from . import elements as e
+from . import variables
 from .elements import (
+    BOOLEAN,
+    INTEGER,
     INTEGERS,
+    OPERATORS,
     PARAMETER,
-    TENSOR,
+    REAL,
+    SLICE,
+    TEXT,
     Arg,
+    Constant,
     Node,
     Op,
-    boolean,
-    integer,
-    integers,
-    real,
+    TensorNode,
+    coerce,
     tensor,
-    text,
 )
+from .substitute import concat as concat_text
 
 P = ParamSpec("P")
 
@@ -41,64 +45,112 @@ IntsLike: TypeAlias = "ColumnElement[Any] | Array | Sequence[int] | Sequence[Seq
 IntLike: TypeAlias = "ColumnElement[Any] | int"
 RealLike: TypeAlias = "ColumnElement[Any] | float"
 BoolLike: TypeAlias = "ColumnElement[Any] | bool"
+Arguments: TypeAlias = "Sequence[Arg | None]"
 TextLike: TypeAlias = "ColumnElement[Any] | str"
 
-OPS: dict[str, Op] = {op.name: op for op in e.OPERATORS.values()}
+OPS: dict[str, Op] = {op.name: op for op in (*OPERATORS.values(), SLICE)}
 """Every op by its Python name."""
 
 
-def op(
-    sql: str, type_: TypeEngine[Any] = TENSOR
-) -> Callable[[Callable[P, Sequence[Arg | None]]], Callable[P, Node]]:
+def op(sql: str) -> Callable[[Callable[P, Arguments]], Callable[P, TensorNode]]:
     """Declare an op: the decorated function lists the arguments of the SQL function `sql`; None: left out."""
 
-    def declare(arguments: Callable[P, Sequence[Arg | None]]) -> Callable[P, Node]:
-        declared = OPS[arguments.__name__] = Op(arguments.__name__, sql, type_)
+    def declare(arguments: Callable[P, Arguments]) -> Callable[P, TensorNode]:
+        declared = OPS[arguments.__name__] = Op(arguments.__name__, sql)
 
         @functools.wraps(arguments)
-        def build(*args: P.args, **kwargs: P.kwargs) -> Node:
-            given = list(arguments(*args, **kwargs))
-            while given and given[-1] is None:
-                given.pop()
-            complete = [arg for arg in given if arg is not None]
-            if len(complete) < len(given):
-                raise ArgumentError(f"{declared.name}: only trailing arguments can be left out")
-            return Node(declared, complete)
+        def build(*args: P.args, **kwargs: P.kwargs) -> TensorNode:
+            return TensorNode(declared, _given(declared, arguments(*args, **kwargs)))
 
         return build
 
     return declare
 
 
+def scalar_op(sql: str, type_: TypeEngine[Any]) -> Callable[[Callable[P, Arguments]], Callable[P, Node]]:
+    """`op` for functions of tensors that return another type."""
+
+    def declare(arguments: Callable[P, Arguments]) -> Callable[P, Node]:
+        declared = OPS[arguments.__name__] = Op(arguments.__name__, sql, type_)
+
+        @functools.wraps(arguments)
+        def build(*args: P.args, **kwargs: P.kwargs) -> Node:
+            return Node(declared, _given(declared, arguments(*args, **kwargs)))
+
+        return build
+
+    return declare
+
+
+def _given(declared: Op, arguments: Arguments) -> list[Arg]:
+    given = [arg for arg in arguments if arg is not None]
+    if any(arg is None for arg in arguments[: len(given)]):
+        raise ArgumentError(f"{declared.name}: only trailing arguments can be left out")
+    return given
+
+
+# ---- arguments ----
+
+
+def integers(value: Any) -> Arg:
+    """An int[] argument: token ids, one- or two-dimensional."""
+    return coerce(value, INTEGERS)
+
+
+def integer(value: Any) -> Arg:
+    return coerce(value, INTEGER)
+
+
+def real(value: Any) -> Arg:
+    return coerce(value, REAL)
+
+
+def boolean(value: Any) -> Arg:
+    return coerce(value, BOOLEAN)
+
+
+def text(value: Any) -> Arg:
+    """A name. `{layer}` in it stands for the layer's number."""
+    if not isinstance(value, str):
+        return coerce(value, TEXT)
+    parts: list[Arg] = []
+    for i, constant in enumerate(value.split("{layer}")):
+        if i > 0:
+            parts.append(variables.layer)
+        if constant or not value:
+            parts.append(Constant.of(constant))
+    return concat_text(parts)
+
+
 # ---- values ----
 
 
-def p(name: TextLike, model: TextLike = e.model) -> Node:
+def p(name: TextLike, model: TextLike = variables.model) -> TensorNode:
     """A parameter of the model in scope, or of `model`. `{layer}` in the name is the block's number."""
-    return Node(PARAMETER, [text(model), text(name)])
+    return TensorNode(PARAMETER, [text(model), text(name)])
 
 
-def let(name: str, value: Node) -> Node:
+def let(name: str, value: TensorNode) -> TensorNode:
     """`value`, bound under `name` even if used once: makes compiled SQL easier to read."""
     if not (name.isascii() and name.isidentifier() and name == name.lower()):
         raise ArgumentError(f"{name!r} is not a lower-case identifier")
-    return Node(value.op, value.args, name)
+    return TensorNode(value.call, value.args, name)
 
 
 @op("pg_llm_autograd_track_tensor")
-def track(x: TensorLike) -> Sequence[Arg | None]:
+def track(x: TensorLike) -> Arguments:
     """`x` as a leaf whose gradient is wanted; parameters are leaves of their own accord."""
     return [tensor(x)]
 
 
 @op("pg_llm_zeros_like")
-def zeros_like(x: TensorLike) -> Sequence[Arg | None]:
+def zeros_like(x: TensorLike) -> Arguments:
     """Zeros of x's shape."""
     return [tensor(x)]
 
 
 @op("pg_llm_ones_like")
-def ones_like(x: TensorLike) -> Sequence[Arg | None]:
+def ones_like(x: TensorLike) -> Arguments:
     """Ones of x's shape."""
     return [tensor(x)]
 
@@ -107,13 +159,13 @@ def ones_like(x: TensorLike) -> Sequence[Arg | None]:
 
 
 @op("pg_llm_embedding")
-def embedding(w: TensorLike, ids: IntsLike) -> Sequence[Arg | None]:
+def embedding(w: TensorLike, ids: IntsLike) -> Arguments:
     """Rows of w [V, D] at ids [...] -> [..., D]. An id outside 0 .. V-1 is error 22003."""
     return [tensor(w), integers(ids)]
 
 
-@op("pg_llm_positions", INTEGERS)
-def positions(ids: IntsLike) -> Sequence[Arg | None]:
+@scalar_op("pg_llm_positions", INTEGERS)
+def positions(ids: IntsLike) -> Arguments:
     """0 .. T-1 in each row of ids [..., T], counted from the open key/value cache's end -> int[...]."""
     return [integers(ids)]
 
@@ -121,44 +173,38 @@ def positions(ids: IntsLike) -> Sequence[Arg | None]:
 # ---- arithmetic ----
 
 
-@op("pg_llm_add")
-def add(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+def add(a: TensorLike, b: TensorLike) -> TensorNode:
     """a + b with NumPy's broadcasting."""
-    return [tensor(a), tensor(b)]
+    return TensorNode(OPS["add"], [tensor(a), tensor(b)])
 
 
-@op("pg_llm_sub")
-def sub(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+def sub(a: TensorLike, b: TensorLike) -> TensorNode:
     """a - b with NumPy's broadcasting."""
-    return [tensor(a), tensor(b)]
+    return TensorNode(OPS["sub"], [tensor(a), tensor(b)])
 
 
-@op("pg_llm_mul")
-def mul(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+def mul(a: TensorLike, b: TensorLike) -> TensorNode:
     """a * b, elementwise, with NumPy's broadcasting."""
-    return [tensor(a), tensor(b)]
+    return TensorNode(OPS["mul"], [tensor(a), tensor(b)])
 
 
-@op("pg_llm_div")
-def div(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+def div(a: TensorLike, b: TensorLike) -> TensorNode:
     """a / b, elementwise, with NumPy's broadcasting."""
-    return [tensor(a), tensor(b)]
+    return TensorNode(OPS["div"], [tensor(a), tensor(b)])
 
 
-@op("pg_llm_neg")
-def neg(x: TensorLike) -> Sequence[Arg | None]:
+def neg(x: TensorLike) -> TensorNode:
     """-x."""
-    return [tensor(x)]
+    return TensorNode(OPS["neg"], [tensor(x)])
 
 
-@op("pg_llm_matmul")
-def matmul(a: TensorLike, b: TensorLike) -> Sequence[Arg | None]:
+def matmul(a: TensorLike, b: TensorLike) -> TensorNode:
     """a [..., M, K] @ b [..., K, N] -> [..., M, N], batched as numpy.matmul."""
-    return [tensor(a), tensor(b)]
+    return TensorNode(OPS["matmul"], [tensor(a), tensor(b)])
 
 
 @op("pg_llm_linear")
-def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Sequence[Arg | None]:
+def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Arguments:
     """x [..., I] @ w [I, O] + b [O] -> [..., O]."""
     return [tensor(x), tensor(w), None if b is None else tensor(b)]
 
@@ -167,46 +213,63 @@ def linear(x: TensorLike, w: TensorLike, b: TensorLike | None = None) -> Sequenc
 
 
 @op("pg_llm_transpose")
-def transpose(x: TensorLike) -> Sequence[Arg | None]:
+def transpose(x: TensorLike) -> Arguments:
     """The last two axes exchanged: [..., M, N] -> [..., N, M]."""
     return [tensor(x)]
 
 
 @op("pg_llm_reshape")
-def reshape(x: TensorLike, shape: IntsLike) -> Sequence[Arg | None]:
+def reshape(x: TensorLike, shape: IntsLike) -> Arguments:
     """The same elements, row-major, in another shape of the same size."""
     return [tensor(x), integers(shape)]
 
 
-@op("pg_llm_slice")
-def slice_axis(x: TensorLike, axis: IntLike, start: IntLike, stop: IntLike) -> Sequence[Arg | None]:
+def slice_axis(x: TensorLike, axis: IntLike, start: IntLike, stop: IntLike) -> TensorNode:
     """start .. stop-1 of one axis; negative numbers count from the end, as in Python."""
-    return [tensor(x), integer(axis), integer(start), integer(stop)]
+    return TensorNode(SLICE, [tensor(x), integer(axis), integer(start), integer(stop)])
 
 
 @op("pg_llm_concat")
-def concat(a: TensorLike, b: TensorLike, axis: IntLike) -> Sequence[Arg | None]:
+def concat(a: TensorLike, b: TensorLike, axis: IntLike) -> Arguments:
     """b after a along `axis`; the other axes agree."""
     return [tensor(a), tensor(b), integer(axis)]
 
 
 @op("pg_llm_last")
-def last(x: TensorLike) -> Sequence[Arg | None]:
+def last(x: TensorLike) -> Arguments:
     """The last position of x [..., T, D] -> [..., 1, D]."""
+    return [tensor(x)]
+
+
+@scalar_op("shape", INTEGERS)
+def shape(x: TensorLike) -> Arguments:
+    """The dimensions, int[]."""
+    return [tensor(x)]
+
+
+@scalar_op("pg_llm_item", REAL)
+def item(x: TensorLike) -> Arguments:
+    """The number in a tensor of one element, double precision."""
     return [tensor(x)]
 
 
 # ---- reductions ----
 
 
+@scalar_op("norm", REAL)
+def norm(x: TensorLike) -> Arguments:
+    """The square root of the sum of squares of all elements, double precision."""
+    return [tensor(x)]
+
+
 @op("pg_llm_sum")
-def sum_all(x: TensorLike) -> Sequence[Arg | None]:
+def sum_all(x: TensorLike) -> Arguments:
     """The sum of all elements, 0-d."""
     return [tensor(x)]
 
 
 @op("pg_llm_mean")
-def mean_all(x: TensorLike) -> Sequence[Arg | None]:
+def mean_all(x: TensorLike) -> Arguments:
     """The mean of all elements, 0-d."""
     return [tensor(x)]
 
@@ -215,21 +278,19 @@ def mean_all(x: TensorLike) -> Sequence[Arg | None]:
 
 
 @op("pg_llm_layernorm")
-def layer_norm(
-    x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike = 1e-5
-) -> Sequence[Arg | None]:
+def layer_norm(x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike = 1e-5) -> Arguments:
     """(x - mean) / sqrt(var + eps) * gamma [D] + beta [D] over rows of x [..., D] (Ba et al. 2016)."""
     return [tensor(x), tensor(gamma), tensor(beta), real(eps)]
 
 
 @op("pg_llm_rmsnorm")
-def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Sequence[Arg | None]:
+def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Arguments:
     """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), without gain."""
     return [tensor(x), real(eps)]
 
 
 @op("pg_llm_softmax")
-def softmax(x: TensorLike) -> Sequence[Arg | None]:
+def softmax(x: TensorLike) -> Arguments:
     """exp(x) / sum(exp(x)) over the last axis."""
     return [tensor(x)]
 
@@ -238,21 +299,24 @@ def softmax(x: TensorLike) -> Sequence[Arg | None]:
 
 
 @op("pg_llm_gelu")
-def gelu(x: TensorLike) -> Sequence[Arg | None]:
+def gelu(x: TensorLike) -> Arguments:
     """GELU in the tanh form that GPT-2 has (Hendrycks & Gimpel 2016)."""
     return [tensor(x)]
 
 
 @op("pg_llm_relu")
-def relu(x: TensorLike) -> Sequence[Arg | None]:
+def relu(x: TensorLike) -> Arguments:
     """max(x, 0)."""
     return [tensor(x)]
 
 
 @op("pg_llm_dropout")
 def dropout(
-    x: TensorLike, p: RealLike = e.dropout_p, training: BoolLike = e.training, site: TextLike = ""
-) -> Sequence[Arg | None]:
+    x: TensorLike,
+    p: RealLike = variables.dropout_p,
+    training: BoolLike = variables.training,
+    site: TextLike = "",
+) -> Arguments:
     """x, and in training with a share p of its elements zeroed and the others scaled by 1 / (1 - p).
 
     `site` names the place in the model, which keys the random numbers: no two places share a name.
@@ -266,11 +330,11 @@ def dropout(
 @op("pg_llm_causal_attention")
 def causal_attention(
     qkv: TensorLike,
-    n_head: IntLike = e.n_head,
-    dropout_p: RealLike = e.dropout_p,
-    training: BoolLike = e.training,
+    n_head: IntLike = variables.n_head,
+    dropout_p: RealLike = variables.dropout_p,
+    training: BoolLike = variables.training,
     site: TextLike = "",
-) -> Sequence[Arg | None]:
+) -> Arguments:
     """Causal multi-head attention over qkv [..., T, 3D], per token [q | k | v] -> [..., T, D].
 
     Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
@@ -284,11 +348,11 @@ def causal_attention_qkv(
     q: TensorLike,
     k: TensorLike,
     v: TensorLike,
-    n_head: IntLike = e.n_head,
-    dropout_p: RealLike = e.dropout_p,
-    training: BoolLike = e.training,
+    n_head: IntLike = variables.n_head,
+    dropout_p: RealLike = variables.dropout_p,
+    training: BoolLike = variables.training,
     site: TextLike = "",
-) -> Sequence[Arg | None]:
+) -> Arguments:
     """`causal_attention` over separate q, k, v, each [..., T, D] -> [..., T, D]."""
     return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
 
@@ -297,18 +361,18 @@ def causal_attention_qkv(
 
 
 @op("pg_llm_lm_head")
-def lm_head(x: TensorLike, w: TensorLike) -> Sequence[Arg | None]:
+def lm_head(x: TensorLike, w: TensorLike) -> Arguments:
     """Logits x [..., D] @ transpose(w [V, D]) -> [..., V]."""
     return [tensor(x), tensor(w)]
 
 
 @op("pg_llm_lm_head_loss")
-def lm_head_loss(x: TensorLike, w: TensorLike, targets: IntsLike = e.targets) -> Sequence[Arg | None]:
+def lm_head_loss(x: TensorLike, w: TensorLike, targets: IntsLike = variables.targets) -> Arguments:
     """cross_entropy(lm_head(x, w), targets), the same bits, without holding the logits."""
     return [tensor(x), tensor(w), integers(targets)]
 
 
 @op("pg_llm_cross_entropy")
-def cross_entropy(logits: TensorLike, targets: IntsLike = e.targets) -> Sequence[Arg | None]:
+def cross_entropy(logits: TensorLike, targets: IntsLike = variables.targets) -> Arguments:
     """The mean of -log softmax(logits [..., V])[targets [...]] over targets >= 0, 0-d."""
     return [tensor(logits), integers(targets)]

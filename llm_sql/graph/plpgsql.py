@@ -17,21 +17,27 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnElement
 
 from . import elements as e
-from .elements import SCHEMA, Constant, Node, Variable, quote_literal, text
-from .ops import OPS, cross_entropy, last, lm_head, lm_head_loss
+from . import variables as v
+from .elements import SCHEMA, Node, TensorNode, Variable, quote_literal
+from .ops import OPS, cross_entropy, last, lm_head, lm_head_loss, text
 from .program import Program, render
 
 if TYPE_CHECKING:
     from .architecture import Architecture, ParameterSpec
 
-SQL_TYPES = {e.TENSOR: f"{SCHEMA}.tensor", e.INTEGERS: "int[]"}
+SQL_TYPES = {
+    e.TENSOR: f"{SCHEMA}.tensor",
+    e.INTEGERS: "int[]",
+    e.INTEGER: "int",
+    e.REAL: "double precision",
+}
 
 # How a variable is written inside the generated functions.
-ARGUMENTS = {v.key: v.key for v in (e.model, e.tokens, e.targets, e.training, e.dropout_p)}
-CONFIGURATION = {v.key: f"config.{v.key}" for v in (e.n_layer, e.n_head, e.d_model, e.n_positions, e.vocab)}
-CONFIGURATION |= {v.key: f"config.{v.key}" for v in (e.layer_norm_eps, e.tied)}
-CONFIGURATION[e.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
-LOCALS = {e.x.key: e.x.key, e.layer.key: e.layer.key}
+ARGUMENTS = {a.key: a.key for a in (v.model, v.tokens, v.targets, v.training, v.dropout_p)}
+CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_model, v.n_positions, v.vocab)}
+CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied)}
+CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
+LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
 LINE = 96
 RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only"})
 
@@ -51,10 +57,10 @@ class Body:
         if element._from_objects:
             raise ArgumentError(f"{self.where}: an installed function cannot read the column {element}")
 
-        def replace(inner: Any, **_: Any) -> Any:
-            return literal_column(self._variable(inner)) if isinstance(inner, Variable) else None
+        def written_out(element: Any, **_: Any) -> Any:
+            return literal_column(self._variable(element)) if isinstance(element, Variable) else None
 
-        written = visitors.replacement_traverse(element, {}, replace)
+        written = visitors.replacement_traverse(element, {}, written_out)
         sql = str(written.compile(dialect=_dialect(), compile_kwargs={"literal_binds": True}))
         if "\n" in sql:
             raise ArgumentError(f"{self.where}: {element} has line breaks")
@@ -73,7 +79,7 @@ class Body:
         program = Program([tree], reserved=RESERVED)
         statements = []
         for binding in program.bindings:
-            self.locals[binding.name] = SQL_TYPES[binding.node.op.type]
+            self.locals[binding.name] = SQL_TYPES[binding.node.call.type]
             call = render(binding.node, program=program, leaf=self.leaf, pinned=True, bind=False, width=LINE)
             statements.append(f"{binding.name} := {call};")
         result = render(tree, program=program, leaf=self.leaf, pinned=True, width=LINE)
@@ -82,18 +88,18 @@ class Body:
 
 
 def _dialect() -> PGDialect:
-    dialect = PGDialect(paramstyle="named")
+    dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
     dialect._backslash_escapes = False  # what the server itself has since 9.1
     return dialect
 
 
-def head_variants(head: Node) -> tuple[Node, Node, Node]:
+def head_variants(head: TensorNode) -> tuple[TensorNode, TensorNode, TensorNode]:
     """From the tree that ends in logits: the logits, those of the last position, and the mean loss.
 
     A head that ends in lm_head gives its loss without holding the logits, and computes one position where one
     is wanted.
     """
-    if head.op is not OPS["lm_head"]:
+    if head.call is not OPS["lm_head"]:
         return head, last(head), cross_entropy(head)
     hidden, weight = head.args
     if not isinstance(hidden, Node | ColumnElement) or not isinstance(weight, Node | ColumnElement):
@@ -153,7 +159,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
 
 def parameters_function(arch: Architecture) -> str:
     """CREATE FUNCTION public.llm_parameters_<arch>(model), without a semicolon."""
-    body = Body({**CONFIGURATION, e.layer.key: e.layer.key}, f"parameters of architecture {arch.name}")
+    body = Body({**CONFIGURATION, v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
     outside = "\n".join(_emit(spec, body) for spec in arch.parameters if not spec.per_layer)
     inside = "\n".join(_emit(spec, body) for spec in arch.parameters if spec.per_layer)
     source = f"config := {SCHEMA}.llm_config(model);"
@@ -172,9 +178,10 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE""",
 
 def _emit(spec: ParameterSpec, body: Body) -> str:
     name = text(spec.name)
-    written = (
-        name.sql() if isinstance(name, Constant) else render(name, program=Program([name]), leaf=body.leaf)
-    )
+    if isinstance(name, Node):
+        written = render(name, program=Program([name]), leaf=body.leaf)
+    else:
+        written = quote_literal(spec.name)
     sizes = ", ".join(str(size) if isinstance(size, int) else body.leaf(size) for size in spec.shape)
     std = {"normal": repr(spec.std), "residual": f"{spec.std!r} / sqrt(2.0 * config.n_layer)"}.get(
         spec.init, "NULL"

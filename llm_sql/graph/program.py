@@ -45,7 +45,7 @@ class Program:
             inside = [arg for arg in node.args if isinstance(arg, Node)]
             depth[id(node)] = 1 + max((depth[id(arg)] for arg in inside), default=0)
             level[id(node)] = max((level[id(arg)] for arg in inside), default=0)
-            if node.op.bindable and (uses[id(node)] > 1 or node.bound_as or depth[id(node)] > MAX_NESTING):
+            if node.call.bindable and (uses[id(node)] > 1 or node.bound_as or depth[id(node)] > MAX_NESTING):
                 depth[id(node)] = 0
                 level[id(node)] += 1
                 name = _name(node, taken)
@@ -132,11 +132,11 @@ def render(
             args.append(constant(arg))
         else:
             args.append(leaf(arg))
-    if node.op is CONCAT:
+    if node.call is CONCAT:
         return " || ".join(args)
-    if node.op is ROW:
+    if node.call is ROW:
         raise ArgumentError("several trees stand only at the top of a SELECT list")
-    function = f"{SCHEMA}.{node.op.pinned_sql if pinned and node.op.pinned_sql else node.op.sql}"
+    function = f"{SCHEMA}.{node.call.pinned_sql if pinned and node.call.pinned_sql else node.call.sql}"
     call = f"{function}({', '.join(args)})"
     if width is None or (len(call) <= width and "\n" not in call):
         return call

@@ -1,0 +1,34 @@
+"""The variables that trees run over.
+
+In a SELECT each is a bind parameter of its name; in an architecture the first few are arguments of the
+installed function, and those from n_layer on are read from the model's row of llm_model_config.
+"""
+
+from __future__ import annotations
+
+from .elements import BOOLEAN, INTEGER, INTEGERS, REAL, TEXT, TensorVariable, Variable
+
+x = TensorVariable("x")
+"""The residual stream: what the stem made and each block hands on."""
+model = Variable("model", TEXT)
+"""The model's name: in scope for every parameter `p(...)`."""
+tokens = Variable("tokens", INTEGERS)
+"""Token ids, [T] or [B, T]."""
+targets = Variable("targets", INTEGERS)
+"""Next tokens, shaped as `tokens`; those below 0 are ignored by losses."""
+training = Variable("training", BOOLEAN, value=False)
+"""Whether dropout acts."""
+dropout_p = Variable("dropout_p", REAL, value=0.1)
+"""The probability with which dropout zeroes an element."""
+layer = Variable("layer", INTEGER, structural=True)
+"""The number of a block, from 0."""
+n_layer = Variable("n_layer", INTEGER)
+n_head = Variable("n_head", INTEGER)
+d_model = Variable("d_model", INTEGER)
+n_positions = Variable("n_positions", INTEGER)
+vocab = Variable("vocab", INTEGER)
+d_ff = Variable("d_ff", INTEGER)
+"""Width of the feed-forward layer; 4 * d_model unless the model's configuration says otherwise."""
+layer_norm_eps = Variable("layer_norm_eps", REAL, value=1e-5)
+tied = Variable("tied", BOOLEAN, value=True)
+"""Whether the token embedding is the output head too."""
