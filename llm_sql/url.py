@@ -18,8 +18,8 @@ def normalize_url(address: str | URL) -> URL:
     - a libpq connection string (`host=... dbname=...`),
     - a SQLAlchemy URL for PostgreSQL, whichever driver it names.
 
-    What it leaves out (host, user, password) stays left out: libpq takes it from PGHOST, PGUSER and ~/.pgpass.
-    Raises ValueError, without the password, when the text is none of these.
+    What it leaves out (host, user, password) stays left out: libpq takes it from PGHOST, PGUSER and
+    ~/.pgpass. Raises ValueError, without the password, when the text is none of these.
     """
     if isinstance(address, URL):
         return _with_driver(address)
