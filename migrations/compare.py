@@ -46,11 +46,14 @@ class CatalogChange(MigrateOperation):
 
 @renderers.dispatch_for(CatalogChange)
 def _render(_: AutogenContext, change: CatalogChange) -> list[str]:
-    """As op.run_sql with the text itself, so that the revision is frozen as it is written."""
+    """As op.run_sql with the text itself, a literal per line: alembic would indent a function's body."""
     if not change.upgrade:
         return [f"raise NotImplementedError({'write the way back: ' + repr(change.diff)!r})"]
-    quoted = (statement.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for statement in change.upgrade)
-    return [f'op.run_sql("""\n{statement}\n""")' for statement in quoted]
+    return [f"op.run_sql(\n{_literal_lines(statement)}\n)" for statement in change.upgrade]
+
+
+def _literal_lines(text: str) -> str:
+    return "\n".join(f"    {line!r}" for line in text.splitlines(keepends=True))
 
 
 def _in_temp(statement: str, kind: str, name: str) -> str:

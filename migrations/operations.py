@@ -13,6 +13,8 @@ from pathlib import Path
 
 from alembic.operations import MigrateOperation, Operations
 
+from llm_sql.models.objects import split_statements
+
 EXTENSION = "pg_llm"
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 
@@ -72,7 +74,7 @@ class Kernels(MigrateOperation):
 
 
 def require_kernels(version: str | None = None) -> str:
-    """A statement that fails, saying how to install it, unless the server has the extension (that version)."""
+    """Fails, saying how to install it, unless the server has the extension (in that version)."""
     wanted = f"name = '{EXTENSION}'" + (f" AND version = '{version}'" if version else "")
     called = f'extension "{EXTENSION}"' + (f" version {version}" if version else "")
     return f"""DO $require$
@@ -104,7 +106,12 @@ def _run(operations: Operations, text: str) -> None:
 
 @Operations.implementation_for(RunSQL)
 def _run_sql(operations: Operations, operation: RunSQL) -> None:
-    _run(operations, operation.text)
+    if operations.migration_context.as_sql:
+        _run(operations, operation.text)
+        return
+    # One at a time: an error then shows the statement that failed, not the whole file.
+    for statement in split_statements(operation.text):
+        _run(operations, statement)
 
 
 @Operations.implementation_for(Kernels)
