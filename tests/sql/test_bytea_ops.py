@@ -172,7 +172,10 @@ def adamw(w: Any, g: Any, m: Any, v: Any, step: int) -> tuple[Any, Any, Any]:
     return w, m, v
 
 
-ADAMW = "weight, m, v FROM pg_llm_adamw_step(%b::bytea, %b::bytea, %b::bytea, %b::bytea, 0.01, 0.9, 0.999, 1e-8, 0.1, %s)"
+ADAMW = (
+    "weight, m, v FROM pg_llm_adamw_step(%b::bytea, %b::bytea, %b::bytea, %b::bytea,"
+    " 0.01, 0.9, 0.999, 1e-8, 0.1, %s)"
+)
 
 
 def test_adamw(conn: Connection, rng: np.random.Generator) -> None:
@@ -258,6 +261,7 @@ def test_empty_and_null(conn: Connection) -> None:
 def test_bytes_of_a_tensor_are_what_the_ops_take(conn: Connection) -> None:
     assert call(
         conn,
-        "tensor(pg_llm_matmul('[[1,2],[3,4]]'::tensor::bytea, '[[1,0],[0,2]]'::tensor::bytea, 2, 2, 2), '{2,2}')"
+        "tensor(pg_llm_matmul('[[1,2],[3,4]]'::tensor::bytea, '[[1,0],[0,2]]'::tensor::bytea, 2, 2, 2),"
+        " '{2,2}')"
         " = '[[1,4],[3,8]]'",
     )
