@@ -8,12 +8,15 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "miscadmin.h"
 
 #include "engine.h"
 #include "session.h"
 
 static llm_engine *engine = NULL;
+static int applied_isa = INT_MIN;   /* asking the CPU costs microseconds on a virtual machine: once per change */
 
 static bool
 should_stop(void *arg)
@@ -37,7 +40,11 @@ pg_llm_engine(void)
     if (llm_engine_status(engine) != LLM_OK)
         llm_engine_clear_status(engine);
     llm_engine_set_threads(engine, pg_llm_threads);
-    llm_engine_set_isa(engine, pg_llm_isa < 0 ? llm_isa_best() : (llm_isa) pg_llm_isa);
+    if (applied_isa != pg_llm_isa)
+    {
+        llm_engine_set_isa(engine, pg_llm_isa < 0 ? llm_isa_best() : (llm_isa) pg_llm_isa);
+        applied_isa = pg_llm_isa;
+    }
     llm_engine_set_attention_chunk(engine, pg_llm_attention_chunk);
     return engine;
 }
