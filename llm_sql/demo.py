@@ -95,13 +95,13 @@ def run_demo(
         ):
             console.print(f"             {escape(entry)}", style="dim")
 
-        vocab = _prepare(session, model, seed)
-        train_rows, heldout_rows = _rows(session, model)
+        vocab = _replace_tokenizer(session, model)
+        parameters = _create(session, model, vocab, seed)
+        train_rows, heldout_rows = _fill(session, model, seed)
         console.print(
             f"[bold]data[/bold]       {vocab} tokens (characters), {train_rows:,} rows to train on, "
             f"{heldout_rows:,} held out"
         )
-        parameters = _create(session, model, vocab, seed)
         session.commit()
         console.print(
             f"[bold]model[/bold]      {model}: {N_LAYER} layers, {N_HEAD} heads, width {D_MODEL}, "
@@ -170,31 +170,13 @@ def run_demo(
     )
 
 
-def _prepare(session: Session, model: str, seed: int) -> int:
-    """Replace the model's tokenizer and data; returns the size of its vocabulary."""
-    if session.scalar(
-        text("SELECT EXISTS (SELECT FROM public.llm_model_config WHERE model = :model)"), {"model": model}
-    ):
+def _replace_tokenizer(session: Session, model: str) -> int:
+    """Drop an earlier model of this name and build the tokenizer; returns the size of its vocabulary."""
+    exists = text("SELECT EXISTS (SELECT FROM public.llm_model_config WHERE model = :model)")
+    if session.scalar(exists, {"model": model}):
         session.execute(text("SELECT public.llm_drop_model(:model)"), {"model": model})
-    session.execute(text("DELETE FROM public.llm_dataset WHERE model = :model"), {"model": model})
-    session.execute(
-        text("SELECT public.llm_build_char_tokenizer(:model, :query)"), {"model": model, "query": CORPUS}
-    )
-    session.execute(
-        text(
-            "SELECT public.llm_fill_dataset(model => :model, query => :query, block_size => :block_size,"
-            " validation => CAST(:validation AS double precision), seed => CAST(:seed AS bigint))"
-        ),
-        {
-            "model": model,
-            "query": CORPUS,
-            "block_size": BLOCK_SIZE,
-            "validation": VALIDATION_SHARE,
-            "seed": seed,
-        },
-    )
-    vocab = text("SELECT count(*) FROM public.llm_bpe_vocab WHERE model = :model")
-    return int(session.scalars(vocab, {"model": model}).one())
+    build = text("SELECT public.llm_build_char_tokenizer(:model, :query)")
+    return int(session.scalars(build, {"model": model, "query": CORPUS}).one())
 
 
 def _create(session: Session, model: str, vocab: int, seed: int) -> int:
@@ -202,15 +184,15 @@ def _create(session: Session, model: str, vocab: int, seed: int) -> int:
     return int(session.scalars(select(query)).one())
 
 
-def _rows(session: Session, model: str) -> tuple[int, int]:
-    row = session.execute(
-        text(
-            "SELECT count(*) FILTER (WHERE split = 'train'), count(*) FILTER (WHERE split = 'validation')"
-            " FROM public.llm_dataset WHERE model = :model"
-        ),
-        {"model": model},
-    ).one()
-    return int(row[0]), int(row[1])
+def _fill(session: Session, model: str, seed: int) -> tuple[int, int]:
+    """Tokenize the corpus into rows to train on and rows held out; how many of each."""
+    query = text(
+        "SELECT train_rows, validation_rows FROM public.llm_fill_dataset(:model, :query,"
+        " block_size => :block_size, validation => CAST(:validation AS double precision), seed => :seed)"
+    )
+    arguments = {"block_size": BLOCK_SIZE, "validation": VALIDATION_SHARE, "seed": seed}
+    row = session.execute(query, {"model": model, "query": CORPUS, **arguments}).one()
+    return int(row.train_rows), int(row.validation_rows)
 
 
 def _unigram(session: Session, model: str, vocab: int) -> float:

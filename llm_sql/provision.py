@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+import llm_sql.migrations
 from llm_sql.migrations import VERSION_TABLE
 
 __all__ = ["VERSION_TABLE", "downgrade", "head", "offline_script", "upgrade"]
@@ -19,7 +21,7 @@ def alembic_config(url: str | None = None) -> Config:
     server.
     """
     config = Config(stdout=io.StringIO())
-    config.set_main_option("script_location", "llm_sql:migrations")
+    config.set_main_option("script_location", str(Path(llm_sql.migrations.__file__).parent))
     if url is not None:
         config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return config

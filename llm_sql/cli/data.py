@@ -30,12 +30,8 @@ def tokenizer_chars(
 ) -> None:
     """Build a character tokenizer from the characters that the query's texts hold."""
     with Session(open_engine(url)) as session, session.begin():
-        session.execute(
-            text("SELECT public.llm_build_char_tokenizer(:model, :query)"), {"model": model, "query": query}
-        )
-        vocab = session.scalars(
-            text("SELECT count(*) FROM public.llm_bpe_vocab WHERE model = :model"), {"model": model}
-        ).one()
+        build = text("SELECT public.llm_build_char_tokenizer(:model, :query)")
+        vocab = session.scalars(build, {"model": model, "query": query}).one()
     if json_:
         print_json({"model": model, "vocab": vocab})
     else:
