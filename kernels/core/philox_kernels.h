@@ -72,10 +72,4 @@ static inline uint64_t dropout_keep_bits(const llm_dropout_key *key, uint64_t fi
     return ~dropped >> first_index % 4;
 }
 
-/* The keep mask of elements first_index .. first_index + 15. For long runs dropout_keep_bits costs a quarter. */
-static inline m16 dropout_mask16(const llm_dropout_key *key, uint64_t first_index, uint32_t threshold)
-{
-    return m16_of_bits((uint32_t)dropout_keep_bits(key, first_index, threshold));
-}
-
 #endif /* LLM_PHILOX_KERNELS_H */
