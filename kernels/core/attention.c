@@ -7,22 +7,19 @@
 
 #include <math.h>
 
-float llm_attention_scale(size_t d_head)
-{
-    return (float) (1.0 / sqrt((double) d_head));
-}
+float llm_attention_scale(size_t d_head) { return (float)(1.0 / sqrt((double)d_head)); }
 
 size_t llm_attention_grain(const llm_engine *e, double flops)
 {
     double least = e->kernels->gemm.task_flops / LLM_ATTENTION_LEAST;
-    return flops >= least ? 1 : (size_t) (least / (flops < 1 ? 1 : flops));
+    return flops >= least ? 1 : (size_t)(least / (flops < 1 ? 1 : flops));
 }
 
 typedef struct attention_job {
     llm_engine *e;
     const llm_attention_shape *s;
     size_t d_head;
-    size_t tile, tiles, shares;   /* query rows per tile, tiles of a head, units a head is split into */
+    size_t tile, tiles, shares; /* query rows per tile, tiles of a head, units a head is split into */
     float *out, *row_max, *row_sum;
     const float *q, *k, *v;
     const llm_attention_grads *grads; /* of sequence 0, head 0 */
@@ -33,14 +30,14 @@ static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t
     llm_attention_head h = {
         .d_head = s->D / s->n_head,
         .scale = llm_attention_scale(s->D / s->n_head),
-        .index = s->first + (uint64_t) (b * s->n_head + head) * s->T * s->T,
+        .index = s->first + (uint64_t)(b * s->n_head + head) * s->T * s->T,
         .index_row = s->T,
     };
     if (s->dropout_p > 0) { /* all is dropped at 1, where 1/(1-p) is no number */
         bool all = s->dropout_p >= 1;
         h.dropout = &s->key;
-        h.dropout_scale = all ? 0.0f : (float) (1.0 / (1.0 - (double) s->dropout_p));
-        h.dropout_threshold = all ? UINT32_MAX : (uint32_t) ((double) s->dropout_p * 0x1p32);
+        h.dropout_scale = all ? 0.0f : (float)(1.0 / (1.0 - (double)s->dropout_p));
+        h.dropout_threshold = all ? UINT32_MAX : (uint32_t)((double)s->dropout_p * 0x1p32);
     }
     return h;
 }
@@ -68,9 +65,10 @@ static void forward_unit(const attention_job *j, size_t unit)
     kernels->store_values(values, j->v + row * s->v_stride + column, s->v_stride, 0, keys, j->d_head);
     for (size_t tile = share; tile < j->tiles; tile += j->shares) {
         size_t t = tile * j->tile, n = s->T - t < j->tile ? s->T - t : j->tile;
-        kernels->forward(j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
-                         j->row_sum == NULL ? NULL : j->row_sum + stat + t,
-                         j->q + (row + t) * s->q_stride + column, s->q_stride, t, n, panels, values, &h, scratch);
+        kernels->forward(
+            j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
+            j->row_sum == NULL ? NULL : j->row_sum + stat + t, j->q + (row + t) * s->q_stride + column,
+            s->q_stride, t, n, panels, values, &h, scratch);
     }
 }
 
@@ -83,38 +81,43 @@ static void forward_range(void *arg, size_t begin, size_t end)
 /* Enough shares for every thread to get work and for should_stop to be polled, at most one per tile. */
 static size_t choose_shares(const attention_job *j, double head_flops)
 {
-    size_t heads = j->s->B * j->s->n_head, wanted = 2 * (size_t) j->e->threads;
+    size_t heads = j->s->B * j->s->n_head, wanted = 2 * (size_t)j->e->threads;
     double task = j->e->kernels->gemm.task_flops, shares = 1;
 
     if (j->e->threads > 1 && heads < wanted && head_flops > task / LLM_ATTENTION_LEAST)
-        shares = (double) ((wanted + heads - 1) / heads);
+        shares = (double)((wanted + heads - 1) / heads);
     if (head_flops / task > shares)
         shares = head_flops / task;
-    return shares < (double) j->tiles ? (size_t) shares : j->tiles;
+    return shares < (double)j->tiles ? (size_t)shares : j->tiles;
 }
 
-void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum,
-                           const float *q, const float *k, const float *v, const llm_attention_shape *s)
+void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q,
+                           const float *k, const float *v, const llm_attention_shape *s)
 {
     if (s->B == 0 || s->T == 0 || s->D == 0)
         return;
-    attention_job j = { .e = e, .s = s, .d_head = s->D / s->n_head, .tile = e->attention_chunk, .out = out,
-                        .row_max = row_max, .row_sum = row_sum, .q = q, .k = k, .v = v };
-    double flops = 2.0 * (double) s->T * (double) s->T * (double) j.d_head;
+    attention_job j = { .e = e,
+                        .s = s,
+                        .d_head = s->D / s->n_head,
+                        .tile = e->attention_chunk,
+                        .out = out,
+                        .row_max = row_max,
+                        .row_sum = row_sum,
+                        .q = q,
+                        .k = k,
+                        .v = v };
+    double flops = 2.0 * (double)s->T * (double)s->T * (double)j.d_head;
 
     j.tiles = (s->T + j.tile - 1) / j.tile;
     j.shares = choose_shares(&j, flops);
     if (llm_scratch(e, store_floats(s->T, j.d_head) + e->kernels->attention.forward_scratch(s->T, j.d_head)))
-        llm_parallel_for(e, s->B * s->n_head * j.shares, llm_attention_grain(e, flops / (double) j.shares),
+        llm_parallel_for(e, s->B * s->n_head * j.shares, llm_attention_grain(e, flops / (double)j.shares),
                          forward_range, &j);
 }
 
 /* ---- backward ---- */
 
-static float *at(float *p, size_t offset)
-{
-    return p == NULL ? NULL : p + offset;
-}
+static float *at(float *p, size_t offset) { return p == NULL ? NULL : p + offset; }
 
 static void backward_range(void *arg, size_t begin, size_t end)
 {
@@ -140,17 +143,29 @@ static void backward_range(void *arg, size_t begin, size_t end)
 }
 
 void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool acc, const float *dout,
-                            const float *out, const float *row_max, const float *row_sum,
-                            const float *q, const float *k, const float *v, const llm_attention_shape *s)
+                            const float *out, const float *row_max, const float *row_sum, const float *q,
+                            const float *k, const float *v, const llm_attention_shape *s)
 {
     if (s->B == 0 || s->T == 0 || s->D == 0)
         return;
-    llm_attention_grads g = { .dq = dq, .dk = dk, .dv = dv, .q = q, .k = k, .v = v, .out = out, .dout = dout,
-                              .row_max = row_max, .row_sum = row_sum, .q_stride = s->q_stride,
-                              .k_stride = s->k_stride, .v_stride = s->v_stride, .out_stride = s->D, .T = s->T,
+    llm_attention_grads g = { .dq = dq,
+                              .dk = dk,
+                              .dv = dv,
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .out = out,
+                              .dout = dout,
+                              .row_max = row_max,
+                              .row_sum = row_sum,
+                              .q_stride = s->q_stride,
+                              .k_stride = s->k_stride,
+                              .v_stride = s->v_stride,
+                              .out_stride = s->D,
+                              .T = s->T,
                               .acc = acc };
     attention_job j = { .e = e, .s = s, .d_head = s->D / s->n_head, .grads = &g };
-    double flops = 5.0 * (double) s->T * (double) s->T * (double) j.d_head;
+    double flops = 5.0 * (double)s->T * (double)s->T * (double)j.d_head;
 
     if (llm_scratch(e, e->kernels->attention.backward_scratch(s->T, j.d_head)))
         llm_parallel_for(e, s->B * s->n_head, llm_attention_grain(e, flops), backward_range, &j);

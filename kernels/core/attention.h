@@ -4,8 +4,11 @@
 
 #include "isa.h"
 
-/* Heads are handed to threads in groups of about this share of a task's work: less does not repay it. */
-#define LLM_ATTENTION_LEAST 1000
+/*
+ * Heads are handed to threads in groups of at least this share of a task's work: less does not repay it.
+ * Smaller than a product's share, for exponentials and packing come on top of the flops counted.
+ */
+#define LLM_ATTENTION_LEAST 4000
 
 /* 1 / sqrt(d_head) */
 float llm_attention_scale(size_t d_head);

@@ -2,7 +2,8 @@
  * attention_backward_kernels.h -- gradients of causal attention of one head. With P the weights, Pd what
  * dropout left of them, dP the gradient that reaches P, and D[t] = dout[t] . out[t]:
  *
- *   dv = Pd^T dout     dP = dropout(dout v^T)     dS = P (dP - D) / sqrt(d_head)     dq = dS k     dk = dS^T q
+ *   dv = Pd^T dout     dP = dropout(dout v^T)     dS = P (dP - D) / sqrt(d_head)     dq = dS k     dk = dS^T
+ * q
  *
  * Blocks of LLM_ATTENTION_QB queries by as many keys; weights are recomputed from the saved maximum and sum
  * by the forward's own arithmetic. dk and dv are products whose K is the queries, dq one whose K is the keys:
@@ -19,16 +20,16 @@ _Static_assert(QB == LLM_GEMM_KB && QB % LLM_KEY_PANEL == 0, "a block is one num
 
 /* Buffers of one head; `width` is the padded d_head. */
 typedef struct backward_buffers {
-    float *keys, *values;       /* stored transposed in panels, (T padded, d_head) */
-    float *key_rows;            /* (T, width) */
-    float *dk, *dv;             /* (T, width) */
+    float *keys, *values; /* stored transposed in panels, (T padded, d_head) */
+    float *key_rows;      /* (T, width) */
+    float *dk, *dv;       /* (T, width) */
     /* of the current block of queries */
-    float *q_rows, *dout_rows;  /* (QB, width) */
+    float *q_rows, *dout_rows; /* (QB, width) */
     float *q_panels, *dout_panels;
-    float *dq;                  /* (QB, width) */
-    float *delta, *inverse;     /* (QB): D and 1 / row_sum */
+    float *dq;              /* (QB, width) */
+    float *delta, *inverse; /* (QB): D and 1 / row_sum */
     /* of the current pair of blocks */
-    float *p, *ds;              /* (QB, QB) */
+    float *p, *ds; /* (QB, QB) */
     float *packed;
     size_t width;
 } backward_buffers;
@@ -36,8 +37,8 @@ typedef struct backward_buffers {
 static size_t attention_backward_scratch(size_t T, size_t d_head)
 {
     size_t width = llm_padded(d_head);
-    return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) + 2 * QB +
-           2 * QB * QB + QB * QB + PANEL_SLACK;
+    return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) +
+           2 * QB + 2 * QB * QB + QB * QB + PANEL_SLACK;
 }
 
 static float *take(float **from, size_t floats)
@@ -88,8 +89,8 @@ static void begin_queries(const backward_buffers *w, const llm_attention_grads *
 
     store_values(w->q_rows, q, g->q_stride, 0, n, d_head);
     store_values(w->dout_rows, dout, g->out_stride, 0, n, d_head);
-    pack_block(w->q_panels, (llm_view) { q, g->q_stride, 1 }, n, d_head);
-    pack_block(w->dout_panels, (llm_view) { dout, g->out_stride, 1 }, n, d_head);
+    pack_block(w->q_panels, (llm_view){ q, g->q_stride, 1 }, n, d_head);
+    pack_block(w->dout_panels, (llm_view){ dout, g->out_stride, 1 }, n, d_head);
     for (size_t i = 0; i < n; i++) {
         w->delta[i] = dot_row(dout + i * g->out_stride, out + i * g->out_stride, d_head);
         w->inverse[i] = 1.0f / g->row_sum[from + i];
@@ -97,11 +98,11 @@ static void begin_queries(const backward_buffers *w, const llm_attention_grads *
 }
 
 /*
- * Row i of the pair of blocks: scores become weights, gradients of dropped weights become gradients of scores,
- * and both are +0 from key `seen` on.
+ * Row i of the pair of blocks: scores become weights, gradients of dropped weights become gradients of
+ * scores, and both are +0 from key `seen` on.
  */
-static void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t t, size_t key0,
-                       size_t seen, float max)
+static void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t t,
+                       size_t key0, size_t seen, float max)
 {
     float *p = w->p + i * QB, *ds = w->ds + i * QB;
     const v16 delta = v16_set1(w->delta[i]), scale = v16_set1(h->scale);
@@ -118,21 +119,22 @@ static void weight_row(const backward_buffers *w, const llm_attention_head *h, s
     drop_weights(p, t, key0, seen, h);
 }
 
-/* to (keys,width) += x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it */
+/* to (keys,width) += x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it
+ */
 static void add_to_keys(const backward_buffers *w, float *to, const float *x, const float *b, size_t queries,
                         size_t keys, bool diagonal)
 {
-    pack_block(w->packed, (llm_view) { x, 1, QB }, keys, queries);
+    pack_block(w->packed, (llm_view){ x, 1, QB }, keys, queries);
     for (size_t i = 0; i < keys; i += MR) {
         size_t rows = smaller(MR, keys - i), unseen = diagonal ? i : 0; /* queries before key i */
-        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
-                         queries - unseen, w->width, diagonal);
+        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows,
+                         b + unseen * w->width, queries - unseen, w->width, diagonal);
     }
 }
 
 /* One block of queries against one block of keys, the diagonal one when they are the same positions. */
-static void backward_pair(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
-                          size_t from, size_t queries, size_t key0)
+static void backward_pair(const backward_buffers *w, const llm_attention_grads *g,
+                          const llm_attention_head *h, size_t from, size_t queries, size_t key0)
 {
     const size_t d = h->d_head, keys = from == key0 ? queries : QB;
     const bool diagonal = from == key0;
@@ -147,11 +149,11 @@ static void backward_pair(const backward_buffers *w, const llm_attention_grads *
 
     add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal);
     add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal);
-    pack_block(w->packed, (llm_view) { w->ds, QB, 1 }, queries, keys);
+    pack_block(w->packed, (llm_view){ w->ds, QB, 1 }, queries, keys);
     for (size_t i = 0; i < queries; i += MR) {
         size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
-        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width, seen,
-                         w->width, key0 == 0);
+        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width,
+                         seen, w->width, key0 == 0);
     }
 }
 

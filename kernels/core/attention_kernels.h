@@ -38,8 +38,8 @@ static void store_values(float *rows, const float *v, size_t stride, size_t at, 
     size_t width = llm_padded(d_head);
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < width; c += 16)
-            v16_store(rows + (at + i) * width + c, load_lanes(v + i * stride + smaller(c, d_head),
-                                                              lanes_of(d_head - smaller(c, d_head))));
+            v16_store(rows + (at + i) * width + c,
+                      load_lanes(v + i * stride + smaller(c, d_head), lanes_of(d_head - smaller(c, d_head))));
 }
 
 /* ---- weights of a row ---- */
@@ -86,17 +86,17 @@ LLM_INLINE void drop_weights(float *row, size_t t, size_t from, size_t n, const 
 /* ---- products with stored panels ---- */
 
 /* c (rows, keys rounded up to NR) = a panel of queries (rows,d) times stored keys from a panel's start on */
-LLM_INLINE void panel_scores(float *c, size_t ldc, const float *ap, size_t rows, const float *panels, size_t keys,
-                             size_t d)
+LLM_INLINE void panel_scores(float *c, size_t ldc, const float *ap, size_t rows, const float *panels,
+                             size_t keys, size_t d)
 {
     for (size_t j = 0; j < keys; j += NR)
-        tiles[rows](d, ap, panels + j / LLM_KEY_PANEL * LLM_KEY_PANEL * d + j % LLM_KEY_PANEL, LLM_KEY_PANEL, c + j,
-                    ldc, true);
+        tiles[rows](d, ap, panels + j / LLM_KEY_PANEL * LLM_KEY_PANEL * d + j % LLM_KEY_PANEL, LLM_KEY_PANEL,
+                    c + j, ldc, true);
 }
 
 /* c (rows,width) (+)= a panel (rows,k) times rows of b, `width` (whole micro-tiles) apart and wide */
-LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const float *b, size_t k, size_t width,
-                                 bool first)
+LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const float *b, size_t k,
+                                 size_t width, bool first)
 {
     for (size_t j = 0; j < width; j += NR)
         tiles[rows](k, ap, b + j, width, c + j, width, first);
@@ -118,14 +118,14 @@ static size_t attention_forward_scratch(size_t keys, size_t d_head)
 }
 
 /* At most MR queries from position `from` on. */
-static void attend(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
-                   size_t from, size_t n, const float *panels, const float *values, const llm_attention_head *h,
-                   float *scratch)
+static void attend(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q,
+                   size_t q_stride, size_t from, size_t n, const float *panels, const float *values,
+                   const llm_attention_head *h, float *scratch)
 {
     const size_t keys = from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
 
-    pack_panel(ap, (llm_view) { q, q_stride, 1 }, n, h->d_head);
+    pack_panel(ap, (llm_view){ q, q_stride, 1 }, n, h->d_head);
     panel_scores(scores, ld, ap, n, panels, keys, h->d_head);
     for (size_t i = 0; i < n; i++) {
         size_t seen = from + i + 1;
@@ -139,7 +139,7 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
             row_sum[i] = sum;
         }
     }
-    pack_panel(ap, (llm_view) { scores, ld, 1 }, n, keys);
+    pack_panel(ap, (llm_view){ scores, ld, 1 }, n, keys);
     panel_times_rows(o, ap, n, values, keys, width, true);
     for (size_t i = 0; i < n; i++)
         put_row(out + i * out_stride, false, o + i * width, h->d_head);
@@ -151,13 +151,15 @@ static void attention_forward(float *out, size_t out_stride, float *row_max, flo
 {
     for (size_t i = 0; i < n; i += MR)
         attend(out + i * out_stride, out_stride, row_max == NULL ? NULL : row_max + i,
-               row_sum == NULL ? NULL : row_sum + i, q + i * q_stride, q_stride, from + i, smaller(MR, n - i), panels,
-               rows, h, scratch);
+               row_sum == NULL ? NULL : row_sum + i, q + i * q_stride, q_stride, from + i, smaller(MR, n - i),
+               panels, rows, h, scratch);
 }
 
-#define ATTENTION_KERNELS                                                                                     \
-    { .store_keys = store_keys, .store_values = store_values, .forward = attention_forward,                   \
-      .forward_scratch = attention_forward_scratch, .backward = attention_backward,                           \
-      .backward_scratch = attention_backward_scratch }
+#define ATTENTION_KERNELS                                                                                    \
+    {                                                                                                        \
+        .store_keys = store_keys, .store_values = store_values, .forward = attention_forward,                \
+        .forward_scratch = attention_forward_scratch, .backward = attention_backward,                        \
+        .backward_scratch = attention_backward_scratch                                                       \
+    }
 
 #endif /* LLM_ATTENTION_KERNELS_H */

@@ -17,7 +17,7 @@
 #endif
 
 #define DEFAULT_ATTENTION_CHUNK 64
-#define MAX_THREADS 1024
+#define MAX_THREADS             1024
 
 /* ---- instruction sets ---- */
 
@@ -53,7 +53,7 @@ static const llm_kernels *const kernel_tables[LLM_ISA_COUNT] = {
 
 bool llm_isa_available(llm_isa isa)
 {
-    if ((unsigned) isa >= LLM_ISA_COUNT || !kernel_tables[isa]->compiled)
+    if ((unsigned)isa >= LLM_ISA_COUNT || !kernel_tables[isa]->compiled)
         return false;
 #if defined(__x86_64__)
     return isa == LLM_ISA_SCALAR || x86_runs(isa);
@@ -65,15 +65,15 @@ bool llm_isa_available(llm_isa isa)
 llm_isa llm_isa_best(void)
 {
     for (int isa = LLM_ISA_COUNT - 1; isa > LLM_ISA_SCALAR; isa--)
-        if (llm_isa_available((llm_isa) isa))
-            return (llm_isa) isa;
+        if (llm_isa_available((llm_isa)isa))
+            return (llm_isa)isa;
     return LLM_ISA_SCALAR;
 }
 
 const char *llm_isa_name(llm_isa isa)
 {
     static const char *const names[LLM_ISA_COUNT] = { "scalar", "neon", "avx2", "avx512" };
-    return (unsigned) isa < LLM_ISA_COUNT ? names[isa] : "unknown";
+    return (unsigned)isa < LLM_ISA_COUNT ? names[isa] : "unknown";
 }
 
 /* Cores this process may run on, at least 1. */
@@ -85,13 +85,10 @@ int llm_cpu_count(void)
         return CPU_COUNT(&set);
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n < MAX_THREADS ? (int) n : 1;
+    return n > 0 && n < MAX_THREADS ? (int)n : 1;
 }
 
-int llm_numerics_version(void)
-{
-    return LLM_NUMERICS_VERSION;
-}
+int llm_numerics_version(void) { return LLM_NUMERICS_VERSION; }
 
 /* ---- engine ---- */
 
@@ -125,10 +122,7 @@ bool llm_engine_set_isa(llm_engine *e, llm_isa isa)
     return true;
 }
 
-llm_isa llm_engine_isa(const llm_engine *e)
-{
-    return e->kernels->isa;
-}
+llm_isa llm_engine_isa(const llm_engine *e) { return e->kernels->isa; }
 
 void llm_engine_set_threads(llm_engine *e, int threads)
 {
@@ -137,10 +131,7 @@ void llm_engine_set_threads(llm_engine *e, int threads)
     e->threads = threads < MAX_THREADS ? threads : MAX_THREADS;
 }
 
-int llm_engine_threads(const llm_engine *e)
-{
-    return e->threads;
-}
+int llm_engine_threads(const llm_engine *e) { return e->threads; }
 
 void llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg)
 {
@@ -150,28 +141,22 @@ void llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg)
 
 void llm_engine_set_attention_chunk(llm_engine *e, int query_rows)
 {
-    e->attention_chunk = query_rows > 0 ? (size_t) query_rows : DEFAULT_ATTENTION_CHUNK;
+    e->attention_chunk = query_rows > 0 ? (size_t)query_rows : DEFAULT_ATTENTION_CHUNK;
 }
 
-llm_status llm_engine_status(const llm_engine *e)
-{
-    return e->status;
-}
+llm_status llm_engine_status(const llm_engine *e) { return e->status; }
 
-void llm_engine_clear_status(llm_engine *e)
-{
-    e->status = LLM_OK;
-}
+void llm_engine_clear_status(llm_engine *e) { e->status = LLM_OK; }
 
 /* ---- scratch ---- */
 
 static bool add_slots(llm_engine *e)
 {
-    float **scratch = realloc(e->scratch, (size_t) e->threads * sizeof *scratch);
+    float **scratch = realloc(e->scratch, (size_t)e->threads * sizeof *scratch);
     if (scratch == NULL)
         return false;
     e->scratch = scratch;
-    size_t *size = realloc(e->scratch_size, (size_t) e->threads * sizeof *size);
+    size_t *size = realloc(e->scratch_size, (size_t)e->threads * sizeof *size);
     if (size == NULL)
         return false;
     e->scratch_size = size;

@@ -18,15 +18,9 @@ typedef struct product_job {
     size_t m_tile, n_tile, tiles_across;
 } product_job;
 
-static size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t tiles_of(size_t n, size_t tile)
-{
-    return (n + tile - 1) / tile;
-}
+static size_t tiles_of(size_t n, size_t tile) { return (n + tile - 1) / tile; }
 
 static void product_task(void *arg, size_t task)
 {
@@ -44,10 +38,7 @@ static void product_task(void *arg, size_t task)
 }
 
 /* About half of n, in whole micro-tiles. */
-static size_t half_tile(size_t n, size_t unit)
-{
-    return (n / 2 + unit - 1) / unit * unit;
-}
+static size_t half_tile(size_t n, size_t unit) { return (n / 2 + unit - 1) / unit * unit; }
 
 /*
  * Rectangles small enough that should_stop is polled often and every thread gets several, large enough to
@@ -57,12 +48,12 @@ static void choose_tiles(product_job *j)
 {
     const llm_gemm_kernels *g = &j->e->kernels->gemm;
     const double least = g->task_flops / 1000;
-    size_t wanted = j->e->threads > 1 ? 4 * (size_t) j->e->threads : 1;
+    size_t wanted = j->e->threads > 1 ? 4 * (size_t)j->e->threads : 1;
 
     j->m_tile = j->m;
     j->n_tile = j->n;
     for (;;) {
-        double flops = 2.0 * (double) j->m_tile * (double) j->n_tile * (double) j->k;
+        double flops = 2.0 * (double)j->m_tile * (double)j->n_tile * (double)j->k;
         size_t tasks = tiles_of(j->m, j->m_tile) * tiles_of(j->n, j->n_tile);
         size_t m = half_tile(j->m_tile, g->mr), n = half_tile(j->n_tile, g->nr);
         if (flops <= g->task_flops && (tasks >= wanted || flops < 2 * least))
@@ -80,13 +71,15 @@ static void choose_tiles(product_job *j)
 void llm_product(llm_engine *e, float *C, size_t ldc, llm_view A, llm_view B, size_t M, size_t N, size_t K,
                  bool acc, const float *row)
 {
-    product_job j = { .e = e, .c = C, .ldc = ldc, .a = A, .b = B, .m = M, .n = N, .k = K, .acc = acc, .row = row };
+    product_job j = {
+        .e = e, .c = C, .ldc = ldc, .a = A, .b = B, .m = M, .n = N, .k = K, .acc = acc, .row = row
+    };
 
     if (M == 0 || N == 0 || llm_failed(e))
         return;
     if (N == 1 && ldc == 1 && M > 1 && row == NULL) { /* a column in memory is a row: lanes along it */
-        j.a = (llm_view) { B.p, B.column, B.row };
-        j.b = (llm_view) { A.p, A.column, A.row };
+        j.a = (llm_view){ B.p, B.column, B.row };
+        j.b = (llm_view){ A.p, A.column, A.row };
         j.m = 1;
         j.n = j.ldc = M;
     }

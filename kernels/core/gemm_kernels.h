@@ -22,25 +22,25 @@
 #if defined(LLM_VEC_AVX512)
 enum { MR = 14, NV = 2, ROW_NV = 8, MC = 14 * 16, KC = 384, NC = 1024 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define TASK_FLOPS 2e9
+#define TASK_FLOPS       2e9
 #elif defined(LLM_VEC_AVX2)
 enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 32, KC = 384, NC = 1024 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#define TASK_FLOPS 1e9
+#define TASK_FLOPS       1e9
 #elif defined(LLM_VEC_NEON)
 enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 32, KC = 384, NC = 1024 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#define TASK_FLOPS 5e8
+#define TASK_FLOPS       5e8
 #else
 enum { MR = 4, NV = 1, ROW_NV = 1, MC = 4 * 16, KC = 384, NC = 512 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4)
-#define TASK_FLOPS 1e7
+#define TASK_FLOPS       1e7
 #endif
 
 enum {
     NR = 16 * NV,
-    DIRECT_ROWS = 2 * MR,   /* up to here packing B costs more than reading it in place */
-    PANEL_SLACK = 16,       /* pack_panel stores whole vectors, past the end of its last row */
+    DIRECT_ROWS = 2 * MR, /* up to here packing B costs more than reading it in place */
+    PANEL_SLACK = 16,     /* pack_panel stores whole vectors, past the end of its last row */
 };
 
 _Static_assert(KC % LLM_GEMM_KB == 0, "a cache block holds whole numeric blocks");
@@ -94,11 +94,11 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
 typedef void (*tile_function)(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,
                               bool first);
 
-#define DEFINE_TILE(R)                                                                                        \
-    static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,        \
-                         bool first)                                                                          \
-    {                                                                                                         \
-        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first);                                                   \
+#define DEFINE_TILE(R)                                                                                       \
+    static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,       \
+                         bool first)                                                                         \
+    {                                                                                                        \
+        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first);                                                  \
     }
 FOR_EACH_TILE(DEFINE_TILE)
 
@@ -112,8 +112,8 @@ static void tile_row(size_t k, const float *a, const float *b, size_t b_row, flo
 }
 
 /* A tile at the right edge is computed in a buffer of full width: b must be padded to NR columns. */
-static void edge_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row, float *c,
-                      size_t ldc, bool first)
+static void edge_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row,
+                      float *c, size_t ldc, bool first)
 {
     float t[MR * NR];
     for (size_t i = 0; i < rows; i++)
@@ -136,26 +136,22 @@ LLM_INLINE void run_tile(size_t rows, size_t cols, size_t k, const float *a, con
 
 /* ---- packing ---- */
 
-LLM_INLINE size_t smaller(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+LLM_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-LLM_INLINE size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
+LLM_INLINE size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /*
  * Columns of a 16 x 16 block become rows: dst row j (0 <= j < cols) gets element j of each of `rows` source
  * rows that are lds apart, zeros after them; whole vectors are stored.
  */
-LLM_INLINE void transpose_block(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols)
+LLM_INLINE void transpose_block(float *dst, size_t ldd, const float *src, size_t lds, size_t rows,
+                                size_t cols)
 {
     v16 r[16];
 #pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
-        r[i] = i < rows ? (cols == 16 ? v16_load(src + i * lds) : v16_load_n(src + i * lds, cols)) : v16_zero();
+        r[i] =
+            i < rows ? (cols == 16 ? v16_load(src + i * lds) : v16_load_n(src + i * lds, cols)) : v16_zero();
     v16_transpose(r);
 #pragma GCC unroll 16
     for (size_t j = 0; j < 16; j++)
@@ -209,8 +205,8 @@ static void pack_columns(float *dst, llm_view b, size_t k, size_t cols)
 /* ---- the loops around the micro-kernel ---- */
 
 /* Few rows: A is packed whole, B is read once, in place where its rows are contiguous. */
-static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
-                             float *scratch)
+static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k,
+                             bool acc, float *scratch)
 {
     float *ap = scratch, *bp = scratch + round_up(m * k + PANEL_SLACK, 16);
     const float *packed = ap;
@@ -236,15 +232,16 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
             pack_columns(bp, block, kc, cols);
             for (size_t i = 0; i < m; i += MR) {
                 size_t rows = smaller(MR, m - i);
-                run_tile(rows, cols, kc, packed + i * k + p * rows, bp, NR, c + i * ldc + j, ldc, !acc && p == 0);
+                run_tile(rows, cols, kc, packed + i * k + p * rows, bp, NR, c + i * ldc + j, ldc,
+                         !acc && p == 0);
             }
         }
     }
 }
 
 /* C (mc,nc) += packed A block times packed B block. */
-static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t nc, size_t kc,
-                         bool first)
+static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t nc,
+                         size_t kc, bool first)
 {
     for (size_t j = 0; j < nc; j += NR)
         for (size_t i = 0; i < mc; i += MR)
@@ -319,8 +316,10 @@ static void transpose(float *dst, size_t ldd, const float *src, size_t lds, size
         }
 }
 
-#define GEMM_KERNELS                                                                                          \
-    { .mr = MR, .nr = NR, .task_flops = TASK_FLOPS, .scratch = product_scratch, .product = product, .add_row = add_row,           \
-      .transpose = transpose }
+#define GEMM_KERNELS                                                                                         \
+    {                                                                                                        \
+        .mr = MR, .nr = NR, .task_flops = TASK_FLOPS, .scratch = product_scratch, .product = product,        \
+        .add_row = add_row, .transpose = transpose                                                           \
+    }
 
 #endif /* LLM_GEMM_KERNELS_H */

@@ -10,20 +10,19 @@
 #define LLM_ISA_H
 
 #include "llm_core.h"
-#if defined(__has_include) && __has_include("math_kernels_table.h")
 #include "math_kernels_table.h"
-#else
-typedef struct llm_math_kernels { void (*none)(void); } llm_math_kernels;
-#endif
 
 /* ---- matrix products (gemm_kernels.h) ---- */
 
 /* A matrix as its rows and columns are reached: element (i,k) at p[i * row + k * column]. */
-typedef struct llm_view { const float *p; size_t row, column; } llm_view;
+typedef struct llm_view {
+    const float *p;
+    size_t row, column;
+} llm_view;
 
 typedef struct llm_gemm_kernels {
-    size_t mr, nr;          /* micro-tile: rows and columns of C held in registers */
-    double task_flops;      /* a task between two polls of should_stop does about this much */
+    size_t mr, nr;     /* micro-tile: rows and columns of C held in registers */
+    double task_flops; /* a task between two polls of should_stop does about this much */
     /* floats of scratch that product() needs for a task of that size */
     size_t (*scratch)(size_t m, size_t n, size_t k);
     /* C (m,n) = or += A (m,k) B (k,n), whole k, by one thread */
@@ -39,24 +38,22 @@ typedef struct llm_gemm_kernels {
 
 /*
  * One head over stored keys and values: keys transposed in panels of LLM_KEY_PANEL, (key s, column c) at
- * panels[s / P * P * d_head + c * P + s % P]; values as rows of llm_padded(d_head) floats, zeros at their end.
+ * panels[s / P * P * d_head + c * P + s % P]; values as rows of llm_padded(d_head) floats, zeros at their
+ * end.
  */
 enum { LLM_KEY_PANEL = 32 };
 
-static inline size_t llm_padded(size_t n)
-{
-    return (n + LLM_KEY_PANEL - 1) / LLM_KEY_PANEL * LLM_KEY_PANEL;
-}
+static inline size_t llm_padded(size_t n) { return (n + LLM_KEY_PANEL - 1) / LLM_KEY_PANEL * LLM_KEY_PANEL; }
 
 /* What the rows of one head share. `index` is the logical index of the weight (query 0, key 0). */
 typedef struct llm_attention_head {
     size_t d_head;
-    float scale;                       /* 1 / sqrt(d_head) */
-    const llm_dropout_key *dropout;    /* NULL: none */
+    float scale;                    /* 1 / sqrt(d_head) */
+    const llm_dropout_key *dropout; /* NULL: none */
     float dropout_scale;
     uint32_t dropout_threshold;
     uint64_t index;
-    size_t index_row;                  /* T_max: from one query's weights to the next one's */
+    size_t index_row; /* T_max: from one query's weights to the next one's */
 } llm_attention_head;
 
 /* One head's tensors in the backward; strides are from token to token. */
@@ -76,10 +73,10 @@ typedef struct llm_attention_kernels {
      * out rows of the queries at positions from .. from + n, each over the keys up to its own position.
      * q and out point at the first of them; row_max and row_sum (n) may be NULL.
      */
-    void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
-                    size_t from, size_t n, const float *panels, const float *rows, const llm_attention_head *h,
-                    float *scratch);
-    size_t (*forward_scratch)(size_t keys, size_t d_head);   /* floats */
+    void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q,
+                    size_t q_stride, size_t from, size_t n, const float *panels, const float *rows,
+                    const llm_attention_head *h, float *scratch);
+    size_t (*forward_scratch)(size_t keys, size_t d_head); /* floats */
     void (*backward)(const llm_attention_grads *g, const llm_attention_head *h, float *scratch);
     size_t (*backward_scratch)(size_t T, size_t d_head);
 } llm_attention_kernels;
@@ -88,7 +85,7 @@ typedef struct llm_attention_kernels {
 
 typedef struct llm_kernels {
     llm_isa isa;
-    bool compiled;          /* false: built for another architecture, the rest is empty */
+    bool compiled; /* false: built for another architecture, the rest is empty */
     llm_gemm_kernels gemm;
     llm_attention_kernels attention;
     llm_math_kernels math;
@@ -105,16 +102,13 @@ struct llm_engine {
     llm_should_stop should_stop;
     void *stop_arg;
     llm_status status;
-    float **scratch;        /* one buffer per thread, see llm_scratch() */
-    size_t *scratch_size;   /* their sizes in floats */
+    float **scratch;      /* one buffer per thread, see llm_scratch() */
+    size_t *scratch_size; /* their sizes in floats */
     int scratch_count;
 };
 
 /* An op of a stopped or failed engine returns at once. */
-static inline bool llm_failed(const llm_engine *e)
-{
-    return e->status != LLM_OK;
-}
+static inline bool llm_failed(const llm_engine *e) { return e->status != LLM_OK; }
 
 /*
  * Give every thread of the engine at least `floats` floats, 64-byte aligned, before a parallel section.

@@ -16,8 +16,8 @@
 
 struct llm_kv_cache {
     size_t n_head, d_head, capacity;
-    size_t head_floats;   /* from one head's store to the next */
-    float *store;         /* per head: key panels, then value rows */
+    size_t head_floats; /* from one head's store to the next */
+    float *store;       /* per head: key panels, then value rows */
 };
 
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
@@ -32,8 +32,8 @@ llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
         __builtin_mul_overflow(llm_padded(capacity), d_head, &keys) ||
         __builtin_mul_overflow(capacity, llm_padded(d_head), &values) ||
         __builtin_add_overflow(keys, values, &c->head_floats) ||
-        __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) || n_head > SIZE_MAX / sizeof(float) ||
-        posix_memalign(&store, 64, bytes) != 0) {
+        __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) ||
+        n_head > SIZE_MAX / sizeof(float) || posix_memalign(&store, 64, bytes) != 0) {
         free(c);
         return NULL;
     }
@@ -67,10 +67,7 @@ typedef struct cached_job {
     size_t tile, tiles;
 } cached_job;
 
-static float *panels_of(const llm_kv_cache *c, size_t head)
-{
-    return c->store + head * c->head_floats;
-}
+static float *panels_of(const llm_kv_cache *c, size_t head) { return c->store + head * c->head_floats; }
 
 static float *values_of(const llm_kv_cache *c, size_t head)
 {
@@ -101,18 +98,29 @@ static void attend_range(void *arg, size_t begin, size_t end)
     for (size_t unit = begin; unit < end; unit++) {
         size_t head = unit / j->tiles, t = unit % j->tiles * j->tile, column = head * c->d_head;
         size_t n = j->T - t < j->tile ? j->T - t : j->tile;
-        j->e->kernels->attention.forward(j->out + t * D + column, D, NULL, NULL, j->q + t * j->q_stride + column,
-                                         j->q_stride, j->past + t, n, panels_of(c, head), values_of(c, head), &h,
-                                         llm_thread_scratch(j->e));
+        j->e->kernels->attention.forward(
+            j->out + t * D + column, D, NULL, NULL, j->q + t * j->q_stride + column, j->q_stride, j->past + t,
+            n, panels_of(c, head), values_of(c, head), &h, llm_thread_scratch(j->e));
     }
 }
 
-void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q, const float *k,
-                          const float *v, size_t T, size_t q_stride, size_t k_stride, size_t v_stride)
+void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q,
+                          const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
+                          size_t v_stride)
 {
-    cached_job j = { .e = e, .c = c, .out = out, .q = q, .k = k, .v = v, .past = past, .T = T,
-                     .q_stride = q_stride, .k_stride = k_stride, .v_stride = v_stride, .tile = e->attention_chunk };
-    double rows = (double) (j.tile < T ? j.tile : T);
+    cached_job j = { .e = e,
+                     .c = c,
+                     .out = out,
+                     .q = q,
+                     .k = k,
+                     .v = v,
+                     .past = past,
+                     .T = T,
+                     .q_stride = q_stride,
+                     .k_stride = k_stride,
+                     .v_stride = v_stride,
+                     .tile = e->attention_chunk };
+    double rows = (double)(j.tile < T ? j.tile : T);
 
     if (T == 0)
         return;
@@ -120,8 +128,9 @@ void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t pas
     if (!llm_scratch(e, e->kernels->attention.forward_scratch(past + T, c->d_head)))
         return;
     /* storing a key takes about the time of a few products per element */
-    if (llm_parallel_for(e, c->n_head, llm_attention_grain(e, 32.0 * (double) T * (double) c->d_head), store_range, &j))
+    if (llm_parallel_for(e, c->n_head, llm_attention_grain(e, 32.0 * (double)T * (double)c->d_head),
+                         store_range, &j))
         llm_parallel_for(e, c->n_head * j.tiles,
-                         llm_attention_grain(e, 4.0 * rows * (double) (past + T) * (double) c->d_head), attend_range,
-                         &j);
+                         llm_attention_grain(e, 4.0 * rows * (double)(past + T) * (double)c->d_head),
+                         attend_range, &j);
 }

@@ -3,10 +3,10 @@
 #include "pool.h"
 
 /* out (n,o) = x (n,i) w (i,o) + b */
-void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b,
-                        size_t n, size_t i, size_t o)
+void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b, size_t n,
+                        size_t i, size_t o)
 {
-    llm_product(e, out, o, (llm_view) { x, i, 1 }, (llm_view) { w, o, 1 }, n, o, i, false, b);
+    llm_product(e, out, o, (llm_view){ x, i, 1 }, (llm_view){ w, o, 1 }, n, o, i, false, b);
 }
 
 /* dx (n,i) = dout w^T; dw (i,o) = x^T dout, the tokens being its K; db (o) = the sum of dout's rows */
@@ -14,9 +14,9 @@ void llm_linear_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool a
                          const float *dout, const float *x, const float *w, size_t n, size_t i, size_t o)
 {
     if (dx != NULL)
-        llm_product(e, dx, i, (llm_view) { dout, o, 1 }, (llm_view) { w, 1, o }, n, i, o, acc_x, NULL);
+        llm_product(e, dx, i, (llm_view){ dout, o, 1 }, (llm_view){ w, 1, o }, n, i, o, acc_x, NULL);
     if (dw != NULL)
-        llm_product(e, dw, o, (llm_view) { x, 1, i }, (llm_view) { dout, o, 1 }, i, o, n, acc_w, NULL);
+        llm_product(e, dw, o, (llm_view){ x, 1, i }, (llm_view){ dout, o, 1 }, i, o, n, acc_w, NULL);
     if (db != NULL)
         llm_sum_rows(e, db, acc_b, dout, n, o);
 }
@@ -33,7 +33,8 @@ typedef struct transpose_job {
 static void transpose_rows(void *arg, size_t begin, size_t end)
 {
     const transpose_job *j = arg;
-    j->kernels->gemm.transpose(j->dst + begin, j->rows, j->src + begin * j->cols, j->cols, end - begin, j->cols);
+    j->kernels->gemm.transpose(j->dst + begin, j->rows, j->src + begin * j->cols, j->cols, end - begin,
+                               j->cols);
 }
 
 void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, size_t cols)

@@ -20,7 +20,7 @@
 #include <xmmintrin.h>
 #endif
 
-#define STACK_BYTES ((size_t) 1 << 20)
+#define STACK_BYTES       ((size_t)1 << 20)
 #define STRAGGLER_WAIT_NS 1000000 /* between two polls of should_stop while others finish */
 
 typedef struct job {
@@ -32,15 +32,17 @@ typedef struct job {
 } job;
 
 static struct pool {
-    pthread_mutex_t busy;  /* held by the engine whose job runs */
-    pthread_mutex_t lock;  /* guards what follows */
+    pthread_mutex_t busy; /* held by the engine whose job runs */
+    pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t work, idle;
-    int workers;           /* started */
-    job *current;          /* NULL: nothing to join */
-    uint64_t generation;   /* of current: a worker joins a job once */
-    int seats, taken;      /* workers that may join, and did */
-    int active;            /* workers inside current */
-} pool = { .busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER };
+    int workers;         /* started */
+    job *current;        /* NULL: nothing to join */
+    uint64_t generation; /* of current: a worker joins a job once */
+    int seats, taken;    /* workers that may join, and did */
+    int active;          /* workers inside current */
+} pool = { .busy = PTHREAD_MUTEX_INITIALIZER,
+           .lock = PTHREAD_MUTEX_INITIALIZER,
+           .work = PTHREAD_COND_INITIALIZER };
 
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
 static _Thread_local int thread_index; /* within the running job: 0 the caller, then the workers */
@@ -50,7 +52,7 @@ static _Thread_local bool inside_job;
 
 #if defined(__x86_64__)
 #define MXCSR_CONTROL 0xffc0u /* all but the sticky exception flags */
-#define MXCSR_WANTED 0x1f80u
+#define MXCSR_WANTED  0x1f80u
 
 llm_fpenv llm_fp_enter(void)
 {
@@ -62,8 +64,8 @@ llm_fpenv llm_fp_enter(void)
 
 void llm_fp_leave(llm_fpenv saved)
 {
-    if (((unsigned) saved & MXCSR_CONTROL) != MXCSR_WANTED)
-        _mm_setcsr((unsigned) saved);
+    if (((unsigned)saved & MXCSR_CONTROL) != MXCSR_WANTED)
+        _mm_setcsr((unsigned)saved);
 }
 #elif defined(__aarch64__)
 llm_fpenv llm_fp_enter(void)
@@ -71,7 +73,7 @@ llm_fpenv llm_fp_enter(void)
     uint64_t saved;
     __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
     if (saved != 0)
-        __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t) 0) : "memory");
+        __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0) : "memory");
     return saved;
 }
 
@@ -86,13 +88,13 @@ llm_fpenv llm_fp_enter(void)
     int saved = fegetround();
     if (saved != FE_TONEAREST)
         fesetround(FE_TONEAREST);
-    return (llm_fpenv) saved;
+    return (llm_fpenv)saved;
 }
 
 void llm_fp_leave(llm_fpenv saved)
 {
-    if ((int) saved != FE_TONEAREST)
-        fesetround((int) saved);
+    if ((int)saved != FE_TONEAREST)
+        fesetround((int)saved);
 }
 #endif
 
@@ -112,7 +114,7 @@ static void *worker(void *unused)
 {
     uint64_t seen = 0;
 
-    (void) unused;
+    (void)unused;
     llm_fp_enter();
     inside_job = true;
     pthread_mutex_lock(&pool.lock);
@@ -272,7 +274,7 @@ bool llm_parallel(llm_engine *e, size_t tasks, llm_task fn, void *arg)
         shared = pthread_mutex_trylock(&pool.busy) == 0;
     }
     if (shared) {
-        int seats = tasks - 1 < (size_t) e->threads - 1 ? (int) (tasks - 1) : e->threads - 1;
+        int seats = tasks - 1 < (size_t)e->threads - 1 ? (int)(tasks - 1) : e->threads - 1;
         pool_grow(seats);
         open_job(&j, seats);
         run_polling(e, &j);
@@ -304,7 +306,4 @@ bool llm_parallel_for(llm_engine *e, size_t n, size_t grain, llm_range_task fn, 
     return llm_parallel(e, n / r.grain + (n % r.grain != 0), run_range, &r);
 }
 
-float *llm_thread_scratch(const llm_engine *e)
-{
-    return e->scratch[thread_index];
-}
+float *llm_thread_scratch(const llm_engine *e) { return e->scratch[thread_index]; }

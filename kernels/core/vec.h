@@ -40,7 +40,7 @@
 #include <stdint.h>
 
 #define LLM_INLINE static inline __attribute__((always_inline))
-#define V16_LANES 16
+#define V16_LANES  16
 
 #if defined(LLM_VEC_AVX512)
 #include "vec_avx512.h"

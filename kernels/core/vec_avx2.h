@@ -4,32 +4,44 @@
 
 #include <immintrin.h>
 
-typedef struct v16 { __m256 a, b; } v16;
-typedef struct v16i { __m256i a, b; } v16i;
-typedef struct m16 { __m256 a, b; } m16; /* 0 or all ones per lane */
+typedef struct v16 {
+    __m256 a, b;
+} v16;
+typedef struct v16i {
+    __m256i a, b;
+} v16i;
+typedef struct m16 {
+    __m256 a, b;
+} m16; /* 0 or all ones per lane */
 
-#define BOTH1(name, T, R, f)  LLM_INLINE R name(T x) { return (R) { f(x.a), f(x.b) }; }
-#define BOTH2(name, T, R, f)  LLM_INLINE R name(T x, T y) { return (R) { f(x.a, y.a), f(x.b, y.b) }; }
+#define BOTH1(name, T, R, f)                                                                                 \
+    LLM_INLINE R name(T x) { return (R){ f(x.a), f(x.b) }; }
+#define BOTH2(name, T, R, f)                                                                                 \
+    LLM_INLINE R name(T x, T y) { return (R){ f(x.a, y.a), f(x.b, y.b) }; }
 
 LLM_INLINE __m256i avx2_first(size_t n, int from)
 {
-    int left = n < 16 ? (int) n - from : 16 - from;
+    int left = n < 16 ? (int)n - from : 16 - from;
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-LLM_INLINE v16 v16_load(const float *p) { return (v16) { _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; }
-LLM_INLINE void v16_store(float *p, v16 x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+LLM_INLINE v16 v16_load(const float *p) { return (v16){ _mm256_loadu_ps(p), _mm256_loadu_ps(p + 8) }; }
+LLM_INLINE void v16_store(float *p, v16 x)
+{
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
 LLM_INLINE v16 v16_load_n(const float *p, size_t n)
 {
-    return (v16) { _mm256_maskload_ps(p, avx2_first(n, 0)), _mm256_maskload_ps(p + 8, avx2_first(n, 8)) };
+    return (v16){ _mm256_maskload_ps(p, avx2_first(n, 0)), _mm256_maskload_ps(p + 8, avx2_first(n, 8)) };
 }
 LLM_INLINE void v16_store_n(float *p, v16 x, size_t n)
 {
     _mm256_maskstore_ps(p, avx2_first(n, 0), x.a);
     _mm256_maskstore_ps(p + 8, avx2_first(n, 8), x.b);
 }
-LLM_INLINE v16 v16_set1(float x) { return (v16) { _mm256_set1_ps(x), _mm256_set1_ps(x) }; }
-LLM_INLINE v16 v16_zero(void) { return (v16) { _mm256_setzero_ps(), _mm256_setzero_ps() }; }
+LLM_INLINE v16 v16_set1(float x) { return (v16){ _mm256_set1_ps(x), _mm256_set1_ps(x) }; }
+LLM_INLINE v16 v16_zero(void) { return (v16){ _mm256_setzero_ps(), _mm256_setzero_ps() }; }
 
 #define AVX2_FLOOR(x) _mm256_round_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
 #define AVX2_NEG(x)   _mm256_xor_ps(x, _mm256_set1_ps(-0.0f))
@@ -44,8 +56,14 @@ BOTH1(v16_sqrt, v16, v16, _mm256_sqrt_ps)
 BOTH1(v16_floor, v16, v16, AVX2_FLOOR)
 BOTH1(v16_neg, v16, v16, AVX2_NEG)
 BOTH1(v16_abs, v16, v16, AVX2_ABS)
-LLM_INLINE v16 v16_fma(v16 x, v16 y, v16 z) { return (v16) { _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) }; }
-LLM_INLINE v16 v16_fnma(v16 x, v16 y, v16 z) { return (v16) { _mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b) }; }
+LLM_INLINE v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return (v16){ _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) };
+}
+LLM_INLINE v16 v16_fnma(v16 x, v16 y, v16 z)
+{
+    return (v16){ _mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b) };
+}
 
 #define AVX2_LT(x, y) _mm256_cmp_ps(x, y, _CMP_LT_OQ)
 #define AVX2_LE(x, y) _mm256_cmp_ps(x, y, _CMP_LE_OQ)
@@ -57,7 +75,10 @@ BOTH2(v16_le, v16, m16, AVX2_LE)
 BOTH2(v16_gt, v16, m16, AVX2_GT)
 BOTH2(v16_ge, v16, m16, AVX2_GE)
 BOTH2(v16_eq, v16, m16, AVX2_EQ)
-LLM_INLINE v16 v16_select(m16 m, v16 x, v16 y) { return (v16) { _mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b) }; }
+LLM_INLINE v16 v16_select(m16 m, v16 x, v16 y)
+{
+    return (v16){ _mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b) };
+}
 
 LLM_INLINE float v16_hsum(v16 x)
 {
@@ -82,13 +103,21 @@ BOTH1(v16i_as_f, v16i, v16, _mm256_castsi256_ps)
 
 LLM_INLINE v16i v16i_load(const void *p)
 {
-    return (v16i) { _mm256_loadu_si256((const __m256i *) p), _mm256_loadu_si256((const __m256i *) p + 1) };
+    return (v16i){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1) };
 }
-LLM_INLINE void v16i_store(void *p, v16i x) { _mm256_storeu_si256((__m256i *) p, x.a); _mm256_storeu_si256((__m256i *) p + 1, x.b); }
-LLM_INLINE v16i v16i_set1(uint32_t x) { return (v16i) { _mm256_set1_epi32((int) x), _mm256_set1_epi32((int) x) }; }
+LLM_INLINE void v16i_store(void *p, v16i x)
+{
+    _mm256_storeu_si256((__m256i *)p, x.a);
+    _mm256_storeu_si256((__m256i *)p + 1, x.b);
+}
+LLM_INLINE v16i v16i_set1(uint32_t x)
+{
+    return (v16i){ _mm256_set1_epi32((int)x), _mm256_set1_epi32((int)x) };
+}
 LLM_INLINE v16i v16i_iota(void)
 {
-    return (v16i) { _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15) };
+    return (v16i){ _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                   _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15) };
 }
 
 LLM_INLINE __m256i avx2_mulhi_u32(__m256i x, __m256i y)
@@ -117,23 +146,38 @@ BOTH2(v16i_xor, v16i, v16i, _mm256_xor_si256)
 BOTH2(v16i_eq, v16i, m16, AVX2_EQ_I)
 BOTH2(v16i_gt, v16i, m16, AVX2_GT_I)
 BOTH2(v16i_lt_u32, v16i, m16, avx2_lt_u32)
-LLM_INLINE v16i v16i_sll(v16i x, int n) { return (v16i) { _mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n) }; }
-LLM_INLINE v16i v16i_srl(v16i x, int n) { return (v16i) { _mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n) }; }
-LLM_INLINE v16i v16i_sra(v16i x, int n) { return (v16i) { _mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n) }; }
-LLM_INLINE v16i v16i_select(m16 m, v16i x, v16i y) { return v16_as_i(v16_select(m, v16i_as_f(x), v16i_as_f(y))); }
+LLM_INLINE v16i v16i_sll(v16i x, int n)
+{
+    return (v16i){ _mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n) };
+}
+LLM_INLINE v16i v16i_srl(v16i x, int n)
+{
+    return (v16i){ _mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n) };
+}
+LLM_INLINE v16i v16i_sra(v16i x, int n)
+{
+    return (v16i){ _mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n) };
+}
+LLM_INLINE v16i v16i_select(m16 m, v16i x, v16i y)
+{
+    return v16_as_i(v16_select(m, v16i_as_f(x), v16i_as_f(y)));
+}
 
 BOTH2(m16_and, m16, m16, _mm256_and_ps)
 BOTH2(m16_or, m16, m16, _mm256_or_ps)
 LLM_INLINE m16 m16_not(m16 x)
 {
     const __m256 ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
-    return (m16) { _mm256_xor_ps(x.a, ones), _mm256_xor_ps(x.b, ones) };
+    return (m16){ _mm256_xor_ps(x.a, ones), _mm256_xor_ps(x.b, ones) };
 }
 LLM_INLINE m16 m16_first(size_t n)
 {
-    return (m16) { _mm256_castsi256_ps(avx2_first(n, 0)), _mm256_castsi256_ps(avx2_first(n, 8)) };
+    return (m16){ _mm256_castsi256_ps(avx2_first(n, 0)), _mm256_castsi256_ps(avx2_first(n, 8)) };
 }
-LLM_INLINE uint32_t m16_bits(m16 x) { return (uint32_t) _mm256_movemask_ps(x.a) | (uint32_t) _mm256_movemask_ps(x.b) << 8; }
+LLM_INLINE uint32_t m16_bits(m16 x)
+{
+    return (uint32_t)_mm256_movemask_ps(x.a) | (uint32_t)_mm256_movemask_ps(x.b) << 8;
+}
 LLM_INLINE int m16_any(m16 x) { return m16_bits(x) != 0; }
 LLM_INLINE int m16_all(m16 x) { return m16_bits(x) == 0xffff; }
 
@@ -166,8 +210,8 @@ LLM_INLINE void v16_transpose(v16 r[16])
     for (int i = 0; i < 4; i++)
         avx2_transpose8(q[i]);
     for (int i = 0; i < 8; i++) {
-        r[i] = (v16) { q[0][i], q[2][i] };
-        r[8 + i] = (v16) { q[1][i], q[3][i] };
+        r[i] = (v16){ q[0][i], q[2][i] };
+        r[8 + i] = (v16){ q[1][i], q[3][i] };
     }
 }
 

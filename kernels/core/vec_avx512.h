@@ -8,10 +8,10 @@ typedef __m512 v16;
 typedef __m512i v16i;
 typedef __mmask16 m16;
 
-LLM_INLINE m16 m16_first(size_t n) { return (m16) ((1u << (n < 16 ? n : 16)) - 1); }
-LLM_INLINE m16 m16_and(m16 a, m16 b) { return (m16) (a & b); }
-LLM_INLINE m16 m16_or(m16 a, m16 b) { return (m16) (a | b); }
-LLM_INLINE m16 m16_not(m16 a) { return (m16) ~a; }
+LLM_INLINE m16 m16_first(size_t n) { return (m16)((1u << (n < 16 ? n : 16)) - 1); }
+LLM_INLINE m16 m16_and(m16 a, m16 b) { return (m16)(a & b); }
+LLM_INLINE m16 m16_or(m16 a, m16 b) { return (m16)(a | b); }
+LLM_INLINE m16 m16_not(m16 a) { return (m16)~a; }
 LLM_INLINE uint32_t m16_bits(m16 a) { return a; }
 LLM_INLINE int m16_any(m16 a) { return a != 0; }
 LLM_INLINE int m16_all(m16 a) { return a == 0xffff; }
@@ -66,17 +66,20 @@ LLM_INLINE v16 v16i_as_f(v16i a) { return _mm512_castsi512_ps(a); }
 
 LLM_INLINE v16i v16i_load(const void *p) { return _mm512_loadu_si512(p); }
 LLM_INLINE void v16i_store(void *p, v16i a) { _mm512_storeu_si512(p, a); }
-LLM_INLINE v16i v16i_set1(uint32_t x) { return _mm512_set1_epi32((int) x); }
-LLM_INLINE v16i v16i_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+LLM_INLINE v16i v16i_set1(uint32_t x) { return _mm512_set1_epi32((int)x); }
+LLM_INLINE v16i v16i_iota(void)
+{
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
 LLM_INLINE v16i v16i_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
 LLM_INLINE v16i v16i_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
 LLM_INLINE v16i v16i_mul(v16i a, v16i b) { return _mm512_mullo_epi32(a, b); }
 LLM_INLINE v16i v16i_and(v16i a, v16i b) { return _mm512_and_si512(a, b); }
 LLM_INLINE v16i v16i_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
 LLM_INLINE v16i v16i_xor(v16i a, v16i b) { return _mm512_xor_si512(a, b); }
-LLM_INLINE v16i v16i_sll(v16i a, int n) { return (v16i) ((__v16su) a << n); }
-LLM_INLINE v16i v16i_srl(v16i a, int n) { return (v16i) ((__v16su) a >> n); }
-LLM_INLINE v16i v16i_sra(v16i a, int n) { return (v16i) ((__v16si) a >> n); }
+LLM_INLINE v16i v16i_sll(v16i a, int n) { return (v16i)((__v16su)a << n); }
+LLM_INLINE v16i v16i_srl(v16i a, int n) { return (v16i)((__v16su)a >> n); }
+LLM_INLINE v16i v16i_sra(v16i a, int n) { return (v16i)((__v16si)a >> n); }
 LLM_INLINE m16 v16i_eq(v16i a, v16i b) { return _mm512_cmpeq_epi32_mask(a, b); }
 LLM_INLINE m16 v16i_gt(v16i a, v16i b) { return _mm512_cmpgt_epi32_mask(a, b); }
 LLM_INLINE m16 v16i_lt_u32(v16i a, v16i b) { return _mm512_cmplt_epu32_mask(a, b); }
@@ -104,8 +107,10 @@ LLM_INLINE void v16_transpose(v16 r[16])
         u[q + 3] = _mm512_shuffle_ps(t[q + 1], t[q + 3], 0xee);
     }
     for (int c = 0; c < 4; c++) {
-        v16 lo01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0x88), hi01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0xdd);
-        v16 lo23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0x88), hi23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0xdd);
+        v16 lo01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0x88),
+            hi01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0xdd);
+        v16 lo23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0x88),
+            hi23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0xdd);
         r[c] = _mm512_shuffle_f32x4(lo01, lo23, 0x88);
         r[4 + c] = _mm512_shuffle_f32x4(hi01, hi23, 0x88);
         r[8 + c] = _mm512_shuffle_f32x4(lo01, lo23, 0xdd);

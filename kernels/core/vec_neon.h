@@ -5,19 +5,28 @@
 #include <arm_neon.h>
 #include <string.h>
 
-typedef struct v16 { float32x4_t q[4]; } v16;
-typedef struct v16i { uint32x4_t q[4]; } v16i;
-typedef struct m16 { uint32x4_t q[4]; } m16; /* 0 or all ones per lane */
+typedef struct v16 {
+    float32x4_t q[4];
+} v16;
+typedef struct v16i {
+    uint32x4_t q[4];
+} v16i;
+typedef struct m16 {
+    uint32x4_t q[4];
+} m16; /* 0 or all ones per lane */
 
-#define FOUR1(name, T, R, f)                                                                                  \
-    LLM_INLINE R name(T x) { return (R) { { f(x.q[0]), f(x.q[1]), f(x.q[2]), f(x.q[3]) } }; }
-#define FOUR2(name, T, R, f)                                                                                  \
-    LLM_INLINE R name(T x, T y)                                                                               \
-    {                                                                                                         \
-        return (R) { { f(x.q[0], y.q[0]), f(x.q[1], y.q[1]), f(x.q[2], y.q[2]), f(x.q[3], y.q[3]) } };        \
+#define FOUR1(name, T, R, f)                                                                                 \
+    LLM_INLINE R name(T x) { return (R){ { f(x.q[0]), f(x.q[1]), f(x.q[2]), f(x.q[3]) } }; }
+#define FOUR2(name, T, R, f)                                                                                 \
+    LLM_INLINE R name(T x, T y)                                                                              \
+    {                                                                                                        \
+        return (R){ { f(x.q[0], y.q[0]), f(x.q[1], y.q[1]), f(x.q[2], y.q[2]), f(x.q[3], y.q[3]) } };        \
     }
 
-LLM_INLINE v16 v16_load(const float *p) { return (v16) { { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) } }; }
+LLM_INLINE v16 v16_load(const float *p)
+{
+    return (v16){ { vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12) } };
+}
 LLM_INLINE void v16_store(float *p, v16 x)
 {
     for (int i = 0; i < 4; i++)
@@ -35,7 +44,11 @@ LLM_INLINE void v16_store_n(float *p, v16 x, size_t n)
     v16_store(t, x);
     memcpy(p, t, (n < 16 ? n : 16) * sizeof *p);
 }
-LLM_INLINE v16 v16_set1(float x) { float32x4_t q = vdupq_n_f32(x); return (v16) { { q, q, q, q } }; }
+LLM_INLINE v16 v16_set1(float x)
+{
+    float32x4_t q = vdupq_n_f32(x);
+    return (v16){ { q, q, q, q } };
+}
 LLM_INLINE v16 v16_zero(void) { return v16_set1(0.0f); }
 
 /* vmaxq and vminq treat NaN and zeros otherwise: comparison and selection follow vec.h's definition. */
@@ -53,8 +66,8 @@ FOUR1(v16_neg, v16, v16, vnegq_f32)
 FOUR1(v16_abs, v16, v16, vabsq_f32)
 LLM_INLINE v16 v16_fma(v16 x, v16 y, v16 z)
 {
-    return (v16) { { vfmaq_f32(z.q[0], x.q[0], y.q[0]), vfmaq_f32(z.q[1], x.q[1], y.q[1]),
-                     vfmaq_f32(z.q[2], x.q[2], y.q[2]), vfmaq_f32(z.q[3], x.q[3], y.q[3]) } };
+    return (v16){ { vfmaq_f32(z.q[0], x.q[0], y.q[0]), vfmaq_f32(z.q[1], x.q[1], y.q[1]),
+                    vfmaq_f32(z.q[2], x.q[2], y.q[2]), vfmaq_f32(z.q[3], x.q[3], y.q[3]) } };
 }
 LLM_INLINE v16 v16_fnma(v16 x, v16 y, v16 z) { return v16_fma(v16_neg(x), y, z); }
 
@@ -65,8 +78,8 @@ FOUR2(v16_ge, v16, m16, vcgeq_f32)
 FOUR2(v16_eq, v16, m16, vceqq_f32)
 LLM_INLINE v16 v16_select(m16 m, v16 x, v16 y)
 {
-    return (v16) { { vbslq_f32(m.q[0], x.q[0], y.q[0]), vbslq_f32(m.q[1], x.q[1], y.q[1]),
-                     vbslq_f32(m.q[2], x.q[2], y.q[2]), vbslq_f32(m.q[3], x.q[3], y.q[3]) } };
+    return (v16){ { vbslq_f32(m.q[0], x.q[0], y.q[0]), vbslq_f32(m.q[1], x.q[1], y.q[1]),
+                    vbslq_f32(m.q[2], x.q[2], y.q[2]), vbslq_f32(m.q[3], x.q[3], y.q[3]) } };
 }
 
 LLM_INLINE float v16_hsum(v16 x)
@@ -79,7 +92,8 @@ LLM_INLINE float v16_hsum(v16 x)
 LLM_INLINE float v16_hmax(v16 x)
 {
     float32x4_t lo = NEON_MAX(x.q[0], x.q[2]), hi = NEON_MAX(x.q[1], x.q[3]), c = NEON_MAX(lo, hi);
-    float a = vgetq_lane_f32(c, 0), b = vgetq_lane_f32(c, 1), e = vgetq_lane_f32(c, 2), f = vgetq_lane_f32(c, 3);
+    float a = vgetq_lane_f32(c, 0), b = vgetq_lane_f32(c, 1), e = vgetq_lane_f32(c, 2),
+          f = vgetq_lane_f32(c, 3);
     float even = a > e ? a : e, odd = b > f ? b : f;
     return even > odd ? even : odd;
 }
@@ -103,7 +117,11 @@ LLM_INLINE v16i v16i_load(const void *p)
     return r;
 }
 LLM_INLINE void v16i_store(void *p, v16i x) { memcpy(p, &x, sizeof x); }
-LLM_INLINE v16i v16i_set1(uint32_t x) { uint32x4_t q = vdupq_n_u32(x); return (v16i) { { q, q, q, q } }; }
+LLM_INLINE v16i v16i_set1(uint32_t x)
+{
+    uint32x4_t q = vdupq_n_u32(x);
+    return (v16i){ { q, q, q, q } };
+}
 LLM_INLINE v16i v16i_iota(void)
 {
     static const uint32_t lane[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
@@ -146,14 +164,14 @@ LLM_INLINE v16i v16i_sra(v16i x, int n)
 }
 LLM_INLINE v16i v16i_select(m16 m, v16i x, v16i y)
 {
-    return (v16i) { { vbslq_u32(m.q[0], x.q[0], y.q[0]), vbslq_u32(m.q[1], x.q[1], y.q[1]),
-                      vbslq_u32(m.q[2], x.q[2], y.q[2]), vbslq_u32(m.q[3], x.q[3], y.q[3]) } };
+    return (v16i){ { vbslq_u32(m.q[0], x.q[0], y.q[0]), vbslq_u32(m.q[1], x.q[1], y.q[1]),
+                     vbslq_u32(m.q[2], x.q[2], y.q[2]), vbslq_u32(m.q[3], x.q[3], y.q[3]) } };
 }
 
 FOUR2(m16_and, m16, m16, vandq_u32)
 FOUR2(m16_or, m16, m16, vorrq_u32)
 FOUR1(m16_not, m16, m16, vmvnq_u32)
-LLM_INLINE m16 m16_first(size_t n) { return v16i_lt_u32(v16i_iota(), v16i_set1(n < 16 ? (uint32_t) n : 16)); }
+LLM_INLINE m16 m16_first(size_t n) { return v16i_lt_u32(v16i_iota(), v16i_set1(n < 16 ? (uint32_t)n : 16)); }
 LLM_INLINE uint32_t m16_bits(m16 x)
 {
     static const uint32_t bit[4] = { 1, 2, 4, 8 };
