@@ -162,11 +162,12 @@ class LinkForTyping(Command):
         if not self.editable_mode:
             return
         links = ROOT / "build" / "typing" / "llm_sql"
-        links.mkdir(parents=True, exist_ok=True)
-        for room in ("kernels", "models", "migrations"):
-            link = links / room
-            if not link.is_symlink():
-                link.symlink_to(Path("..", "..", "..", room), target_is_directory=True)
+        shutil.rmtree(links, ignore_errors=True)
+        # kernels by file: beside core.pyi mypy would take the folder of C sources for the module.
+        for name in ("models", "migrations", "kernels/__init__.py", "kernels/core.pyi"):
+            link = links / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(ROOT / name, link.parent))
 
     def get_source_files(self) -> list[str]:
         return []
