@@ -203,6 +203,7 @@ def test_type_functions_are_immutable_and_parallel_safe(conn: Connection) -> Non
         r"""SELECT oid::regprocedure::text FROM pg_proc
             WHERE pronamespace = 'public'::regnamespace
               AND (provolatile <> 'i' OR proparallel <> 's' OR NOT proisstrict)
+              AND proname <> 'pg_llm_tensor_id'
               AND (proname LIKE 'pg\_llm\_tensor\_%' OR proname IN ('tensor', 'shape', 'ndims', 'norm',
                    'pg_llm_full', 'pg_llm_normal', 'pg_llm_item', 'pg_llm_zeros_like', 'pg_llm_ones_like'))"""
     ).fetchall()

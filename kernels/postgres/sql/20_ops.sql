@@ -348,6 +348,21 @@ CREATE OPERATOR public./ (LEFTARG = double precision, RIGHTARG = public.tensor, 
 CREATE OPERATOR public.@ (LEFTARG = public.tensor, RIGHTARG = public.tensor, FUNCTION = public.pg_llm_matmul);
 CREATE OPERATOR public.- (RIGHTARG = public.tensor, FUNCTION = public.pg_llm_neg);
 
+COMMENT ON OPERATOR public.+ (public.tensor, public.tensor) IS 'elementwise sum, broadcast as NumPy does';
+COMMENT ON OPERATOR public.+ (public.tensor, double precision) IS 'elementwise sum with a number';
+COMMENT ON OPERATOR public.+ (double precision, public.tensor) IS 'elementwise sum of a number and a tensor';
+COMMENT ON OPERATOR public.- (public.tensor, public.tensor) IS 'elementwise difference, broadcast as NumPy does';
+COMMENT ON OPERATOR public.- (public.tensor, double precision) IS 'elementwise difference with a number';
+COMMENT ON OPERATOR public.- (double precision, public.tensor) IS 'elementwise difference of a number and a tensor';
+COMMENT ON OPERATOR public.* (public.tensor, public.tensor) IS 'elementwise product, broadcast as NumPy does';
+COMMENT ON OPERATOR public.* (public.tensor, double precision) IS 'elementwise product with a number';
+COMMENT ON OPERATOR public.* (double precision, public.tensor) IS 'elementwise product of a number and a tensor';
+COMMENT ON OPERATOR public./ (public.tensor, public.tensor) IS 'elementwise quotient, broadcast as NumPy does';
+COMMENT ON OPERATOR public./ (public.tensor, double precision) IS 'elementwise quotient with a number';
+COMMENT ON OPERATOR public./ (double precision, public.tensor) IS 'elementwise quotient of a number and a tensor';
+COMMENT ON OPERATOR public.@ (public.tensor, public.tensor) IS 'matrix product, batched over leading axes';
+COMMENT ON OPERATOR public.- (NONE, public.tensor) IS 'negation';
+
 CREATE FUNCTION public.pg_llm_ops(OUT name text, OUT arguments text) RETURNS SETOF record
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_ops';
 COMMENT ON FUNCTION public.pg_llm_ops() IS

@@ -2,8 +2,11 @@
 
 CREATE FUNCTION public.pg_llm_fingerprint_add(state internal, name text, token_id integer, ctid tid, xmin xid) RETURNS internal
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_add(internal, text, integer, tid, xid) IS
+    'transition function of pg_llm_fingerprint';
 CREATE FUNCTION public.pg_llm_fingerprint_final(state internal) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_final';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_final(internal) IS 'final function of pg_llm_fingerprint';
 CREATE AGGREGATE public.pg_llm_fingerprint(name text, token_id integer, ctid tid, xmin xid) (
     SFUNC = public.pg_llm_fingerprint_add, STYPE = internal, FINALFUNC = public.pg_llm_fingerprint_final, PARALLEL = SAFE);
 COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, integer, tid, xid) IS
