@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.engine import URL, make_url
@@ -44,7 +46,7 @@ def normalize_url(address: str | URL) -> URL:
 def libpq_url(address: str | URL) -> str:
     """The same address as a libpq connection string, for psycopg.connect and psql; the password is in it."""
     url = normalize_url(address)
-    parameters: dict[str, str | int | None] = {
+    parameters: dict[str, Any] = {
         "host": url.host,
         "port": url.port,
         "user": url.username,

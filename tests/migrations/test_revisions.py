@@ -150,8 +150,9 @@ def test_preloaded_libraries_of_others_are_kept(empty):
     assert empty.execute(f"{libraries} '{empty.name}'") == [(["session_preload_libraries=plpgsql"],)]
 
 
-def test_settings_are_described_in_every_new_session(at_head):
-    names = {name for (name,) in at_head.execute("SELECT name FROM pg_settings WHERE name LIKE 'pg\\_llm.%'")}
+def test_settings_are_described_in_every_new_session(empty):
+    empty.upgrade()
+    names = {name for (name,) in empty.execute("SELECT name FROM pg_settings WHERE name LIKE 'pg\\_llm.%'")}
     assert {"pg_llm.threads", "pg_llm.isa", "pg_llm.record", "pg_llm.tape_keep"} <= names
 
 

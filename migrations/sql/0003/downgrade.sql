@@ -46,6 +46,12 @@ DROP FUNCTION public.llm_train_begin(model text, arguments jsonb);
 
 DROP FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
 
+DROP FUNCTION public.llm_decode(ids int[], model text);
+
+DROP FUNCTION public.llm_token_bytes(ids int[], model text);
+
+DROP FUNCTION public.llm_encode(text text, model text);
+
 DROP FUNCTION public.llm_encode_characters(documents text[], model text);
 
 DROP FUNCTION public.llm_subquery(query text);
@@ -92,6 +98,22 @@ DROP FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int
 
 DROP FUNCTION public.llm_shape_text(value anyarray);
 
+DROP FUNCTION public.llm_release();
+
+DROP FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
+
+DROP FUNCTION public.llm_generate(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
+
+DROP FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
+
+DROP FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, prefix text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean);
+
+DROP FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean);
+
+DROP FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]);
+
+DROP FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean);
+
 DROP FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
@@ -103,6 +125,20 @@ DROP FUNCTION public.llm_forward(model text, tokens int[], training boolean, tar
 DROP FUNCTION public.llm_perplexity(model text, text text);
 
 DROP FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
+
+DROP FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text);
+
+DROP FUNCTION public.llm_check_row(config public.llm_model_config, row_id bigint);
+
+DROP FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int);
+
+DROP FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int);
+
+DROP FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int);
+
+DROP FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint);
+
+DROP FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint);
 
 DROP FUNCTION public.llm_model_step(model text);
 

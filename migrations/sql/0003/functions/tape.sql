@@ -7,6 +7,7 @@ CREATE FUNCTION public.llm_tape_flush(
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+#variable_conflict use_column
 DECLARE
     record_mode text := current_setting('pg_llm.record', true);
     keep text := current_setting('pg_llm.tape_keep', true);
@@ -30,7 +31,7 @@ BEGIN
     INSERT INTO public.llm_tape (id, run, model, step, position, name, inputs, output, extra)
     SELECT t.id, llm_tape_flush.run, llm_tape_flush.model, llm_tape_flush.step,
         t.position, t.name, t.inputs, t.output, t.extra
-    FROM public.pg_llm_tape() t
+    FROM public.pg_llm_tape(true) t
     ON CONFLICT (id) DO NOTHING;
     GET DIAGNOSTICS n_ops = ROW_COUNT;
     INSERT INTO public.llm_tensor_rt AS kept (id, run, shape, requires_grad, norm, grad_norm, data, grad)
@@ -90,7 +91,7 @@ DECLARE
     n_ops bigint := 0;
 BEGIN
     PERFORM public.pg_llm_backward_begin(start_id, scale);
-    FOR op IN SELECT t.id FROM public.pg_llm_tape() t LOOP
+    FOR op IN SELECT t.id FROM public.pg_llm_tape(false) t LOOP
         PERFORM public.pg_llm_backward(op);
         n_ops := n_ops + 1;
     END LOOP;
@@ -186,7 +187,7 @@ BEGIN
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
     END IF;
-    SELECT count(*) INTO n_ops FROM public.pg_llm_tape() t;
+    SELECT count(*) INTO n_ops FROM public.pg_llm_tape(false) t;
     PERFORM public.pg_llm_tape_clear();
     PERFORM set_config('pg_llm.threads', threads, true);
     RETURN n_ops;

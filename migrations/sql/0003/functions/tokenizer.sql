@@ -71,9 +71,11 @@ BEGIN
     PERFORM public.llm_require(llm_build_char_tokenizer.model <> '', 'a tokenizer needs a model''s name');
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
     EXECUTE format(
-        'SELECT array_agg(s.c ORDER BY convert_to(s.c, ''UTF8'')) FROM ('
-        'SELECT DISTINCT c.c COLLATE "C" AS c FROM (%s' E'\n' ') AS q (doc), string_to_table(q.doc::text, NULL) c (c)'
-        ') s',
+        'SELECT array_agg(s.c ORDER BY convert_to(s.c, ''UTF8'')) FROM (
+            SELECT DISTINCT c.c COLLATE "C" AS c
+            FROM (%s) AS q (document)
+            CROSS JOIN LATERAL string_to_table(q.document::text, NULL) c (c)
+        ) s',
         public.llm_subquery(query)
     ) INTO characters;
     IF characters IS NULL THEN
@@ -107,7 +109,8 @@ CREATE FUNCTION public.llm_subquery(query text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 BEGIN
-    RETURN rtrim(query, E'; \t\r\n');
+    -- The newline ends a comment that the query may end with.
+    RETURN rtrim(query, E'; \t\r\n') || E'\n';
 END;
 $function$;
 
@@ -116,22 +119,100 @@ COMMENT ON FUNCTION public.llm_subquery(text) IS
 
 
 CREATE FUNCTION public.llm_encode_characters(documents text[], model text)
-RETURNS TABLE (position bigint, ids int[])
+RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
 #variable_conflict use_column
 DECLARE
     unknown text;
 BEGIN
-    RETURN QUERY
-    SELECT d.position, array_agg(v.token_id ORDER BY c.position) FILTER (WHERE c.c IS NOT NULL)
-    FROM unnest(documents) WITH ORDINALITY d (document, position)
-    LEFT JOIN LATERAL string_to_table(d.document, NULL) WITH ORDINALITY c (c, position) ON true
-    LEFT JOIN public.llm_bpe_vocab v ON v.model = llm_encode_characters.model AND v.token = c.c
-    GROUP BY d.position;
+    FOR number, ids IN
+        SELECT d.number, array_agg(v.token_id ORDER BY c.position) FILTER (WHERE c.character IS NOT NULL)
+        FROM unnest(documents) WITH ORDINALITY d (document, number)
+        LEFT JOIN LATERAL string_to_table(d.document, NULL) WITH ORDINALITY c (character, position) ON true
+        LEFT JOIN public.llm_bpe_vocab v
+            ON v.model = llm_encode_characters.model AND v.token = c.character
+        GROUP BY d.number
+        ORDER BY d.number
+    LOOP
+        ids := COALESCE(ids, '{}');
+        IF array_position(ids, NULL) IS NOT NULL THEN
+            unknown := substr(documents[number], array_position(ids, NULL), 1);
+            RAISE EXCEPTION 'the tokenizer of model "%" does not know the character %',
+                llm_encode_characters.model, quote_literal(unknown)
+                USING ERRCODE = 'character_not_in_repertoire',
+                DETAIL = format('It stands at position %s of: %s', array_position(ids, NULL), left(documents[number], 60)),
+                HINT = 'llm_build_char_tokenizer builds a tokenizer from text that contains it.';
+        END IF;
+        RETURN NEXT;
+    END LOOP;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
-'Position and token ids of each document under a character tokenizer; NULL ids stand for unknown characters, NULL '
-'instead of the array for a document without characters.';
+'Number and token ids of each document under the model''s character tokenizer; 22021, naming it, for an unknown '
+'character.';
+
+
+CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL) RETURNS int[]
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF llm_encode.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    model := public.llm_default_model(model);
+    PERFORM public.llm_check_tokenizer(model);
+    RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_encode(text, text) IS
+'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. 22021 for a character '
+'the tokenizer does not know; 42704 when the model has none.';
+
+
+CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    result bytea;
+    unknown int;
+    n_unknown bigint;
+BEGIN
+    SELECT string_agg(v.bytes, ''::bytea ORDER BY i.position),
+        count(*) FILTER (WHERE v.token_id IS NULL), min(i.id) FILTER (WHERE v.token_id IS NULL)
+    INTO result, n_unknown, unknown
+    FROM unnest(ids) WITH ORDINALITY i (id, position)
+    LEFT JOIN LATERAL (
+        SELECT b.token_id, b.bytes FROM public.llm_bpe_vocab b
+        WHERE b.model = llm_token_bytes.model AND b.token_id = i.id OFFSET 0
+    ) v ON true;
+    IF n_unknown > 0 THEN
+        RAISE EXCEPTION 'token % is not in the tokenizer of model "%"', COALESCE(unknown::text, 'NULL'), model
+            USING ERRCODE = 'numeric_value_out_of_range', HINT = 'llm_bpe_vocab lists the tokens.';
+    END IF;
+    RETURN COALESCE(result, ''::bytea);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
+'The bytes that the tokens stand for, one after another; 22003 for an unknown token.';
+
+
+CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF ids IS NULL THEN
+        RETURN NULL;
+    END IF;
+    model := public.llm_default_model(model);
+    PERFORM public.llm_check_tokenizer(model);
+    RETURN convert_from(public.llm_token_bytes(ids, model), 'UTF8');
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_decode(int[], text) IS
+'The text of token ids under the model''s tokenizer; BOS stands for nothing. 22003 for an unknown token; 42704 when '
+'the model has no tokenizer.';

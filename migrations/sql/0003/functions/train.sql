@@ -55,7 +55,7 @@ COMMENT ON FUNCTION public.llm_train(
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
 'returns the run''s id: llm_train_log has a row per step, all or none are kept. Rate: linear warm-up to lr_max, then '
 'schedule (cosine, linear or constant) down to min_lr over total_steps counted from the model''s step start_step '
-'(default: this call). warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
+'(default: this call): calls that share seed, start_step and total_steps do together what one call would. warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
 'block_size: only the first so many tokens of a row. decay: all or matrices. grad_workers, prune_workers: threads of '
 'the write-back and of clearing, 0 for pg_llm.threads. log_every: a NOTICE every so many steps, 0 none. '
 '55P03: another session trains it; 40001: its weights were changed meanwhile; 22023: arguments; 22003: a loss that '
@@ -178,31 +178,31 @@ AS $function$
 DECLARE
     run public.llm_train_run;
     fingerprint bytea;
-    last_step bigint;
+    end_step bigint;
     is_last boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
     PERFORM public.llm_lock_model(run.model);
     fingerprint := public.llm_pin(run.model, true);
-    last_step := run.last_step + n_steps;
-    is_last := last_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
+    end_step := run.last_step + n_steps;
+    is_last := end_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.last_step THEN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
             USING ERRCODE = 'serialization_failure',
             HINT = 'The run keeps what it committed; start a new one from the weights as they are now.';
     END IF;
-    PERFORM public.llm_train_steps(run, last_step);
+    PERFORM public.llm_train_steps(run, end_step);
     fingerprint := public.llm_write_back(
-        run.model, fingerprint, last_step,
+        run.model, fingerprint, end_step,
         (run.hyperparameters ->> 'keep_grad')::boolean, (run.hyperparameters ->> 'grad_workers')::int
     );
     PERFORM public.llm_train_clear(run.model, (run.hyperparameters ->> 'prune_workers')::int);
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording);
     UPDATE public.llm_train_run r
-    SET last_step = llm_train_chunk.last_step,
+    SET last_step = end_step,
         status = CASE WHEN is_last THEN 'done' ELSE 'running' END,
         finished_at = CASE WHEN is_last THEN clock_timestamp() END
     WHERE r.run_id = llm_train_chunk.run_id;

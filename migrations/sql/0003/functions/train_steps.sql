@@ -24,6 +24,7 @@ DECLARE
     log_every int := (h ->> 'log_every')::int;
     final_step bigint := run.first_step + (h ->> 'n_steps')::bigint - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
+    kept boolean;
     rows_of_run bigint[] := public.llm_train_rows(run.model, (h ->> 'row')::bigint);
     first_row bigint;
     started timestamptz;
@@ -37,11 +38,13 @@ DECLARE
 BEGIN
     FOR step IN run.last_step + 1 .. last_step LOOP
         started := clock_timestamp();
+        kept := keep = 'all' OR (keep = 'last' AND step = final_step);
+        PERFORM public.pg_llm_tape_quiet(NOT kept);
         loss := 0;
         tokens := 0;
         PERFORM public.pg_llm_arena_zero_grad(run.model);
         FOR micro IN 0 .. grad_accum - 1 LOOP
-            first_row := ((step - run.first_step) * grad_accum + micro) * batch_rows;
+            first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
             batch := public.llm_train_batch(rows_of_run, run.seed, first_row, batch_rows, block_size);
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
@@ -55,14 +58,11 @@ BEGIN
                     USING ERRCODE = 'numeric_value_out_of_range',
                     HINT = 'Nothing was changed. Lower lr_max, lengthen warmup, or set grad_clip.';
             END IF;
-            IF keep = 'all' OR (step = final_step AND micro = grad_accum - 1) THEN
-                PERFORM public.llm_tape_flush(run.run_id, run.model, step);
-            END IF;
             PERFORM public.llm_tape_backward(NULL, 1.0 / grad_accum);
             loss := loss + micro_loss / grad_accum;
             tokens := tokens + batch.n_targets;
         END LOOP;
-        IF keep = 'all' OR step = final_step THEN
+        IF kept THEN
             PERFORM public.llm_tape_flush(run.run_id, run.model, step);
         END IF;
         lr := public.pg_llm_lr_schedule(step - start_step + 1, warmup, total_steps, lr_max, schedule, min_lr);
@@ -82,9 +82,10 @@ BEGIN
         PERFORM public.pg_llm_progress(run.model, run.run_id, step, final_step, loss, lr, tokens);
         IF log_every > 0 AND ((step - run.first_step + 1) % log_every = 0 OR step = final_step) THEN
             RAISE NOTICE 'step % of %: loss %, rate %',
-                step, final_step, round(loss::numeric, 4), to_char(lr, 'FM9.999EEEE');
+                step, final_step, round(loss::numeric, 4), ltrim(to_char(lr, '9.999EEEE'));
         END IF;
     END LOOP;
+    PERFORM public.pg_llm_tape_quiet(false);
 END;
 $function$;
 

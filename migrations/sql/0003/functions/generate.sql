@@ -1,0 +1,383 @@
+-- Generation: one token at a time from the key/value cache, as a stream of rows, as a text, for many prompts.
+
+CREATE FUNCTION public.llm_generation_begin(
+    prompt text,
+    max_tokens int,
+    temperature double precision,
+    top_k int,
+    top_p double precision,
+    model text,
+    stop text[],
+    repetition_penalty double precision,
+    presence_penalty double precision,
+    frequency_penalty double precision,
+    OUT handle int,
+    OUT n_prompt int,
+    OUT chosen text,
+    OUT context int,
+    OUT end_token int,
+    OUT is_penalized boolean
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    ids int[];
+BEGIN
+    PERFORM public.llm_require(c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(c.value, 'NULL')))
+    FROM (
+        VALUES
+        ('prompt', prompt IS NOT NULL, 'be a text', prompt),
+        ('max_tokens', max_tokens >= 1, 'be at least 1', max_tokens::text),
+        (
+            'temperature', temperature >= 0 AND temperature < 'Infinity', 'be finite and not negative',
+            temperature::text
+        ),
+        ('top_k', top_k >= 0, 'not be negative', top_k::text),
+        ('top_p', top_p > 0 AND top_p <= 1, 'be above 0 and at most 1', top_p::text),
+        ('stop', array_position(stop, '') IS NULL, 'hold no empty text', stop::text),
+        (
+            'repetition_penalty', repetition_penalty > 0 AND repetition_penalty < 'Infinity',
+            'be positive and finite', repetition_penalty::text
+        ),
+        (
+            'presence_penalty', abs(presence_penalty) < 'Infinity', 'be finite', presence_penalty::text
+        ),
+        (
+            'frequency_penalty', abs(frequency_penalty) < 'Infinity', 'be finite', frequency_penalty::text
+        )
+    ) c (name, holds, rule, value);
+    chosen := public.llm_default_model(model);
+    config := public.llm_config(chosen);
+    context := config.n_positions;
+    ids := public.llm_encode(prompt, chosen);
+    end_token := public.llm_end_token(chosen);
+    IF cardinality(ids) = 0 THEN
+        PERFORM public.llm_require(
+            end_token IS NOT NULL, format('model "%s" has no token to begin an empty prompt with', chosen)
+        );
+        ids := ARRAY[end_token];
+    END IF;
+    n_prompt := cardinality(ids);
+    is_penalized := repetition_penalty <> 1 OR presence_penalty <> 0 OR frequency_penalty <> 0;
+    PERFORM public.llm_pin(chosen);
+    handle := public.pg_llm_gen_open(chosen, ids, context);
+    PERFORM public.pg_llm_arena_close(chosen);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generation_begin(
+    text, int, double precision, int, double precision, text, text[], double precision, double precision,
+    double precision
+) IS
+'Checks the arguments of a generation (22023) and opens it on one version of the weights, which it keeps until the '
+'transaction ends.';
+
+
+CREATE FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    n_tokens int := cardinality(tokens);
+    n_cached int := public.pg_llm_gen_length(handle);
+    n_new int;
+    logits public.tensor;
+BEGIN
+    IF n_cached = 0 THEN
+        n_new := least(n_tokens, context);
+    ELSIF n_cached < context THEN
+        n_new := 1;
+    ELSE
+        -- The context is full: its second half begins anew at position 0.
+        PERFORM public.pg_llm_gen_reset(handle);
+        n_new := greatest(context / 2, 1);
+    END IF;
+    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_gen_use(handle);
+    logits := public.llm_forward(model, tokens[n_tokens - n_new + 1 :], false, NULL, 0.0, true);
+    PERFORM public.pg_llm_gen_done();
+    PERFORM public.pg_llm_set_recording(recording);
+    RETURN logits;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generation_logits(int, text, int, int[]) IS
+'Logits after the last of the generation''s tokens, of which only those not in its key/value cache are computed.';
+
+
+CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    n int := octet_length(bytes);
+    lead int := n;
+    first_stop int;
+BEGIN
+    -- The last character's first byte: its high bits tell how many must follow.
+    WHILE lead > 0 AND get_byte(bytes, lead - 1) & 192 = 128 LOOP
+        lead := lead - 1;
+    END LOOP;
+    IF lead > 0 AND (
+        lead - 1 + CASE
+            WHEN get_byte(bytes, lead - 1) < 128 THEN 1
+            WHEN get_byte(bytes, lead - 1) < 224 THEN 2
+            WHEN get_byte(bytes, lead - 1) < 240 THEN 3
+            ELSE 4
+        END > n
+    ) THEN
+        n := lead - 1;
+    END IF;
+    visible := convert_from(substr(bytes, 1, n), 'UTF8');
+    stopped := false;
+    IF stop IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT min(p.position) INTO first_stop
+    FROM (SELECT NULLIF(strpos(visible, s.text), 0) AS position FROM unnest(stop) s (text)) p;
+    stopped := first_stop IS NOT NULL;
+    IF stopped THEN
+        visible := left(visible, first_stop - 1);
+    ELSIF NOT is_final THEN
+        visible := left(visible, length(visible) - COALESCE((
+            SELECT max(k.n)
+            FROM unnest(stop) s (text)
+            CROSS JOIN LATERAL generate_series(1, least(length(s.text) - 1, length(visible))) k (n)
+            WHERE right(visible, k.n) = left(s.text, k.n)
+        ), 0));
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_visible_text(bytea, text[], boolean) IS
+'The text of the bytes generated so far that can be shown: without an unfinished UTF-8 character, without what follows '
+'a stop text and, unless it is final, without what may become one. stopped: a stop text was found.';
+
+
+CREATE FUNCTION public.llm_generation_next(
+    handle int,
+    n int,
+    n_prompt int,
+    model text,
+    context int,
+    end_token int,
+    is_penalized boolean,
+    prefix text,
+    max_tokens int,
+    temperature double precision,
+    top_k int,
+    top_p double precision,
+    seed bigint,
+    stop text[],
+    repetition_penalty double precision,
+    presence_penalty double precision,
+    frequency_penalty double precision,
+    OUT step int,
+    OUT token_id int,
+    OUT token text,
+    OUT text text,
+    OUT is_complete boolean
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    tokens int[] := public.pg_llm_gen_tokens(handle);
+    before bytea;
+    shown text;
+    now_visible record;
+    logits public.tensor;
+BEGIN
+    -- A generation that has ended added no token for the step before this one.
+    IF cardinality(tokens) <> n_prompt + n - 1 THEN
+        RETURN;
+    END IF;
+    logits := public.llm_generation_logits(handle, model, context, tokens);
+    IF is_penalized THEN
+        logits := public.pg_llm_penalize(
+            public.pg_llm_penalize(logits, tokens, repetition_penalty, 0.0, 0.0),
+            tokens[n_prompt + 1 :], 1.0, presence_penalty, frequency_penalty
+        );
+    END IF;
+    step := n;
+    token_id := public.pg_llm_sample(logits, temperature, top_k, top_p, seed, n);
+    before := public.llm_token_bytes(tokens[n_prompt + 1 :], model);
+    shown := (public.llm_visible_text(before, stop, false)).visible;
+    IF token_id = end_token THEN
+        now_visible := public.llm_visible_text(before, stop, true);
+        is_complete := true;
+    ELSE
+        now_visible := public.llm_visible_text(
+            before || public.llm_token_bytes(ARRAY[token_id], model), stop, n = max_tokens
+        );
+        is_complete := n = max_tokens OR now_visible.stopped;
+    END IF;
+    IF is_complete THEN
+        PERFORM public.pg_llm_gen_reset(handle);
+    ELSE
+        PERFORM public.pg_llm_gen_push(handle, token_id);
+    END IF;
+    token := substr(now_visible.visible, length(shown) + 1);
+    text := prefix || now_visible.visible;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generation_next(
+    int, int, int, text, int, int, boolean, text, int, double precision, int, double precision, bigint, text[],
+    double precision, double precision, double precision
+) IS
+'The n-th token of a generation, from 1: sampled from the logits after all before it. All columns are NULL once the '
+'generation has ended.';
+
+
+CREATE FUNCTION public.llm_generate_stream(
+    prompt text,
+    max_tokens int DEFAULT 64,
+    temperature double precision DEFAULT 1,
+    top_k int DEFAULT 50,
+    top_p double precision DEFAULT 0.95,
+    model text DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    echo boolean DEFAULT false,
+    repetition_penalty double precision DEFAULT 1,
+    presence_penalty double precision DEFAULT 0,
+    frequency_penalty double precision DEFAULT 0
+) RETURNS TABLE (step int, token_id int, token text, text text, is_complete boolean)
+LANGUAGE sql STABLE PARALLEL UNSAFE
+AS $function$
+    SELECT (q.s).step, (q.s).token_id, (q.s).token, (q.s).text, (q.s).is_complete
+    FROM (
+        SELECT public.llm_generation_next(
+            g.handle, n.n, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
+            CASE WHEN echo THEN prompt ELSE '' END, g.max_tokens, temperature, top_k, top_p, seed, stop,
+            repetition_penalty, presence_penalty, frequency_penalty
+        ) AS s
+        FROM (
+            SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_token, (b.b).is_penalized,
+                max_tokens AS max_tokens
+            FROM (
+                SELECT public.llm_generation_begin(
+                    prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty,
+                    presence_penalty, frequency_penalty
+                ) AS b
+                OFFSET 0
+            ) b
+            OFFSET 0
+        ) g
+        CROSS JOIN LATERAL generate_series(1, g.max_tokens) n (n)
+        OFFSET 0
+    ) q
+    WHERE (q.s).step IS NOT NULL;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generate_stream(
+    text, int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
+    double precision, double precision
+) IS
+'llm_generate''s text as it comes: one row per token with the piece it adds and the text so far, to a client that '
+'fetches through a cursor as soon as it is computed. Concatenated pieces make the text; the last row is complete, and '
+'it is the end-of-text token''s when that ended the text. Writes nothing.';
+
+
+CREATE FUNCTION public.llm_generate(
+    prompt text,
+    max_tokens int DEFAULT 64,
+    temperature double precision DEFAULT 1,
+    top_k int DEFAULT 50,
+    top_p double precision DEFAULT 0.95,
+    model text DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    echo boolean DEFAULT false,
+    repetition_penalty double precision DEFAULT 1,
+    presence_penalty double precision DEFAULT 0,
+    frequency_penalty double precision DEFAULT 0
+) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    piece record;
+    result text;
+BEGIN
+    IF prompt IS NULL THEN
+        RETURN NULL;
+    END IF;
+    FOR piece IN
+        SELECT s.text
+        FROM public.llm_generate_stream(
+            prompt, max_tokens, temperature, top_k, top_p, model, seed, stop, echo, repetition_penalty,
+            presence_penalty, frequency_penalty
+        ) s
+    LOOP
+        result := piece.text;
+    END LOOP;
+    RETURN result;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generate(
+    text, int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
+    double precision, double precision
+) IS
+'Text that continues the prompt, with echo after it. temperature 0: always the likeliest token; top_k 0 and top_p 1: '
+'no limit; seed: the same text every time; stop: texts before which it ends. It also ends with the end-of-text token. '
+'A prompt longer than the context keeps its last tokens; an empty one starts a document. repetition_penalty acts on '
+'the prompt''s and the text''s tokens (Keskar et al. 2019), presence_penalty and frequency_penalty on the text''s. '
+'Without a model the default one: the setting pg_llm.default_model, else the only one with weights, else gpt2-small. '
+'Writes nothing. 22023: an argument out of its range.';
+
+
+CREATE FUNCTION public.llm_generate(
+    prompts text[],
+    max_tokens int DEFAULT 64,
+    temperature double precision DEFAULT 1,
+    top_k int DEFAULT 50,
+    top_p double precision DEFAULT 0.95,
+    model text DEFAULT NULL,
+    seed bigint DEFAULT NULL,
+    stop text[] DEFAULT NULL,
+    echo boolean DEFAULT false,
+    repetition_penalty double precision DEFAULT 1,
+    presence_penalty double precision DEFAULT 0,
+    frequency_penalty double precision DEFAULT 0
+) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    chosen text := public.llm_default_model(model);
+    prompt text;
+    results text[] := '{}';
+BEGIN
+    IF prompts IS NULL THEN
+        RETURN NULL;
+    END IF;
+    -- One version of the weights for all of them.
+    PERFORM public.llm_pin(chosen);
+    FOREACH prompt IN ARRAY prompts LOOP
+        results := results || public.llm_generate(
+            prompt, max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo, repetition_penalty,
+            presence_penalty, frequency_penalty
+        );
+    END LOOP;
+    PERFORM public.pg_llm_arena_close(chosen);
+    RETURN results;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generate(
+    text[], int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
+    double precision, double precision
+) IS
+'A text for each of the prompts, in their order, each the one that its own call with these arguments gives.';
+
+
+CREATE FUNCTION public.llm_release() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    RETURN public.pg_llm_release();
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_release() IS
+'Gives back the memory in which this session keeps weights it no longer uses; the number of bytes.';
