@@ -1,9 +1,10 @@
 /* elementwise.c -- ops whose element i depends on element i of their inputs, split among threads by range. */
 #include "pool.h"
 
-/* Elements of one hand-off, some 10 to 20 us: arithmetic is bound by memory, functions by their polynomials */
+/* Elements of one hand-off, some 10 to 20 us: arithmetic is bound by memory, functions by their polynomials
+ */
 #define ARITHMETIC_GRAIN 65536
-#define FUNCTION_GRAIN 32768
+#define FUNCTION_GRAIN   32768
 
 typedef struct elementwise_job {
     const llm_math_kernels *math;
@@ -38,7 +39,7 @@ RANGE_TASK(relu_backward, j->acc, j->a + begin, j->b + begin)
 static void run(llm_engine *e, llm_range_task task, size_t grain, float *out, const float *a, const float *b,
                 float scalar, bool acc, size_t n)
 {
-    elementwise_job job = {&e->kernels->math, out, a, b, scalar, acc};
+    elementwise_job job = { &e->kernels->math, out, a, b, scalar, acc };
 
     llm_parallel_for(e, n, grain, task, &job);
 }
@@ -132,7 +133,7 @@ static void dropout_range(void *arg, size_t begin, size_t end)
 void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
                  uint64_t first, size_t n)
 {
-    dropout_job job = {&e->kernels->math, out, x, 0, 0, &key, first, acc};
+    dropout_job job = { &e->kernels->math, out, x, 0, 0, &key, first, acc };
 
     if (p >= 1.0f) { /* nothing is kept, and 1/(1-p) is no number */
         if (!acc)

@@ -53,7 +53,8 @@ static void kernel_scale(float *out, const float *x, float s, bool acc, size_t n
         size_t lanes = lanes_of(n - i);
         v16 a = load_lanes(x + i, lanes);
 
-        store_lanes(out + i, acc ? v16_fma(v16_set1(s), a, load_lanes(out + i, lanes)) : v16_mul(v16_set1(s), a),
+        store_lanes(out + i,
+                    acc ? v16_fma(v16_set1(s), a, load_lanes(out + i, lanes)) : v16_mul(v16_set1(s), a),
                     lanes);
     }
 }
@@ -88,8 +89,8 @@ static bool kernel_all_finite(const float *x, size_t n)
  * 2u = x (GELU_1 + GELU_3 x^2): GELU_1 = 2 sqrt(2/pi), GELU_3 = 0.044715 GELU_1.
  * Beyond GELU_FLAT, exp(-|2u|) is 0, and x is clamped to it wherever infinity would meet that 0.
  */
-#define GELU_1 0x1.988454p+0f
-#define GELU_3 0x1.2444f2p-4f
+#define GELU_1    0x1.988454p+0f
+#define GELU_3    0x1.2444f2p-4f
 #define GELU_FLAT 16.0f
 
 /* exp(-|2u|), in (0, 1] */
@@ -185,7 +186,8 @@ static void kernel_dropout(float *out, bool acc, const float *x, float scale, ui
 
 /* ---- AdamW ----------------------------------------------------------------------------- */
 
-static void kernel_adamw(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n)
+static void kernel_adamw(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o,
+                         size_t n)
 {
     const v16 beta1_rest = v16_set1(o->beta1_rest), beta2 = v16_set1(o->beta2);
     const v16 beta2_rest = v16_set1(o->beta2_rest), step_size = v16_set1(o->step_size);

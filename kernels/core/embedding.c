@@ -25,7 +25,7 @@ static void gather_range(void *arg, size_t begin, size_t end)
 
 void llm_embedding_forward(llm_engine *e, float *out, const float *w, const int32_t *ids, size_t n, size_t d)
 {
-    embedding_job job = {&e->kernels->math, out, w, ids, n, d};
+    embedding_job job = { &e->kernels->math, out, w, ids, n, d };
 
     llm_parallel_for(e, n, d < GATHER_GRAIN ? GATHER_GRAIN / (d + 1) + 1 : 1, gather_range, &job);
 }
@@ -47,7 +47,7 @@ static void scatter_range(void *arg, size_t begin, size_t end)
 void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids, size_t n,
                             size_t rows, size_t d)
 {
-    embedding_job job = {&e->kernels->math, dw, dout, ids, n, d};
+    embedding_job job = { &e->kernels->math, dw, dout, ids, n, d };
     size_t vectors = d / LLM_LANES + (d % LLM_LANES != 0);
 
     (void)rows;

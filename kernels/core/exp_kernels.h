@@ -8,10 +8,10 @@
 #define LLM_EXP_KERNELS_H
 
 #define EXP_LOG2_E 0x1.715476p+0f
-#define EXP_LN2_HI 0x1.62e430p-1f  /* ln 2 rounded to float, and the rest */
+#define EXP_LN2_HI 0x1.62e430p-1f /* ln 2 rounded to float, and the rest */
 #define EXP_LN2_LO -0x1.05c610p-29f
-#define EXP_MIN -104.0f            /* below, e^x rounds to 0; above EXP_MAX it overflows */
-#define EXP_MAX 89.0f
+#define EXP_MIN    -104.0f /* below, e^x rounds to 0; above EXP_MAX it overflows */
+#define EXP_MAX    89.0f
 
 /* 2^n for -126 <= n <= 127 */
 LLM_INLINE v16 v16_power_of_two(v16i n)

@@ -1,6 +1,6 @@
 /*
- * loss.c -- cross-entropy, alone and fused with the language model's head, where the logits exist only a chunk
- * of rows at a time.
+ * loss.c -- cross-entropy, alone and fused with the language model's head, where the logits exist only a
+ * chunk of rows at a time.
  */
 #include "numerics.h"
 #include "pool.h"
@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define ROW_GRAIN 32768                          /* elements of whole rows in one hand-off */
+#define ROW_GRAIN             32768              /* elements of whole rows in one hand-off */
 #define LOGITS_SCRATCH_FLOATS ((size_t)16 << 20) /* 64 MB of logits at a time, if LLM_GEMM_KB rows fit */
 
 typedef struct loss_job {
@@ -45,8 +45,12 @@ static void forward_range(void *arg, size_t begin, size_t end)
 void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, const float *logits,
                                const int32_t *targets, size_t n, size_t vocab)
 {
-    loss_job job = {.math = &e->kernels->math, .losses = losses, .log_sum_out = log_sum, .logits = logits,
-                    .targets = targets, .vocab = vocab};
+    loss_job job = { .math = &e->kernels->math,
+                     .losses = losses,
+                     .log_sum_out = log_sum,
+                     .logits = logits,
+                     .targets = targets,
+                     .vocab = vocab };
 
     llm_parallel_for(e, n, rows_per_task(vocab), forward_range, &job);
 }
@@ -69,8 +73,14 @@ static void backward_range(void *arg, size_t begin, size_t end)
 void llm_cross_entropy_backward(llm_engine *e, float *dlogits, bool acc, float scale, const float *logits,
                                 const float *log_sum, const int32_t *targets, size_t n, size_t vocab)
 {
-    loss_job job = {.math = &e->kernels->math, .dlogits = dlogits, .acc = acc, .scale = scale, .logits = logits,
-                    .log_sum = log_sum, .targets = targets, .vocab = vocab};
+    loss_job job = { .math = &e->kernels->math,
+                     .dlogits = dlogits,
+                     .acc = acc,
+                     .scale = scale,
+                     .logits = logits,
+                     .log_sum = log_sum,
+                     .targets = targets,
+                     .vocab = vocab };
 
     llm_parallel_for(e, n, rows_per_task(vocab), backward_range, &job);
 }

@@ -1,7 +1,8 @@
 /*
  * math_kernels_table.h -- the vector kernels behind every op but the matrix product and attention, as one ISA
  * provides them. Single-threaded, over the ranges they are given; the ops that split work among threads stand
- * in elementwise.c, rows.c, embedding.c, loss.c and optimizer.c. Shapes and conventions are those of llm_core.h.
+ * in elementwise.c, rows.c, embedding.c, loss.c and optimizer.c. Shapes and conventions are those of
+ * llm_core.h.
  */
 #ifndef LLM_MATH_KERNELS_TABLE_H
 #define LLM_MATH_KERNELS_TABLE_H
@@ -11,13 +12,13 @@
 /* AdamW's scalars, computed in double and rounded once */
 typedef struct llm_adamw_constants {
     float grad_scale;
-    float decay;        /* 1 - lr * weight_decay */
-    float beta1_rest;   /* 1 - beta1 */
+    float decay;      /* 1 - lr * weight_decay */
+    float beta1_rest; /* 1 - beta1 */
     float beta2;
     float beta2_rest;   /* 1 - beta2 */
     float v_correction; /* sqrt(1 - beta2^step) */
     float eps;
-    float step_size;    /* lr / (1 - beta1^step) */
+    float step_size; /* lr / (1 - beta1^step) */
 } llm_adamw_constants;
 
 typedef struct llm_math_kernels {
@@ -48,8 +49,8 @@ typedef struct llm_math_kernels {
     void (*layernorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *gamma,
                                const float *mean, const float *rstd, size_t n, size_t d);
     void (*rmsnorm_forward)(float *out, float *rstd, const float *x, float eps, size_t n, size_t d);
-    void (*rmsnorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n,
-                             size_t d);
+    void (*rmsnorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *rstd,
+                             size_t n, size_t d);
     void (*softmax_forward)(float *out, const float *x, size_t n, size_t d);
     void (*softmax_backward)(float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
     /* one row of d: its maximum and sum exp(x - maximum) */

@@ -31,6 +31,12 @@
 #define LLM_ROW_BLOCK 128
 
 /*
+ * Sums of whole arrays (global norm) take this many elements in the 16 lanes; the blocks' sums are added in
+ * double, in index order.
+ */
+#define LLM_SUM_BLOCK 4096
+
+/*
  * Key and value gradients add the contributions of this many queries at a time, blocks of queries in
  * order, whatever tile the scores were computed in. Equal to the numeric block of a product, for it is one:
  * dv = weights^T dout has the queries as its K.

@@ -9,17 +9,18 @@
 #include <stdint.h>
 
 #define PHILOX_ROUNDS 10
-#define PHILOX_M0 0xd2511f53u
-#define PHILOX_M1 0xcd9e8d57u
-#define PHILOX_W0 0x9e3779b9u /* golden ratio */
-#define PHILOX_W1 0xbb67ae85u /* sqrt(3) - 1 */
+#define PHILOX_M0     0xd2511f53u
+#define PHILOX_M1     0xcd9e8d57u
+#define PHILOX_W0     0x9e3779b9u /* golden ratio */
+#define PHILOX_W1     0xbb67ae85u /* sqrt(3) - 1 */
 
 /* Words xored into the hash, so that a stream's uniforms, normals and permutations are independent */
-#define PHILOX_DOMAIN_UNIFORM 0x6a09e667f3bcc908u
-#define PHILOX_DOMAIN_NORMAL 0xbb67ae8584caa73bu
+#define PHILOX_DOMAIN_UNIFORM     0x6a09e667f3bcc908u
+#define PHILOX_DOMAIN_NORMAL      0xbb67ae8584caa73bu
 #define PHILOX_DOMAIN_PERMUTATION 0x3c6ef372fe94f82bu
 
-/* A bijection whose output bits each depend on all input bits: the finalizer of SplitMix64 (Steele et al. 2014) */
+/* A bijection whose output bits each depend on all input bits: the finalizer of SplitMix64 (Steele et al.
+ * 2014) */
 static inline uint64_t philox_mix64(uint64_t x)
 {
     x += 0x9e3779b97f4a7c15u;

@@ -46,9 +46,9 @@ LLM_INLINE uint64_t spread_by_4(uint64_t bits)
 
 LLM_INLINE m16 m16_of_bits(uint32_t bits)
 {
-    static const uint32_t lane_bit[16] = {1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,
-                                          1u << 6,  1u << 7,  1u << 8,  1u << 9,  1u << 10, 1u << 11,
-                                          1u << 12, 1u << 13, 1u << 14, 1u << 15};
+    static const uint32_t lane_bit[16] = { 1u << 0,  1u << 1,  1u << 2,  1u << 3, 1u << 4,  1u << 5,
+                                           1u << 6,  1u << 7,  1u << 8,  1u << 9, 1u << 10, 1u << 11,
+                                           1u << 12, 1u << 13, 1u << 14, 1u << 15 };
     v16i lanes = v16i_load(lane_bit);
 
     return v16i_eq(v16i_and(v16i_set1(bits), lanes), lanes);

@@ -1,7 +1,7 @@
 /*
  * random.c -- counter-based random numbers: Philox4x32-10, and from it uniforms, normals and permutations.
- * A number depends on its key and index alone, never on what was drawn before. Dropout's vector form of Philox
- * stands in philox_kernels.h.
+ * A number depends on its key and index alone, never on what was drawn before. Dropout's vector form of
+ * Philox stands in philox_kernels.h.
  */
 #include "llm_core.h"
 #include "pool.h"
@@ -48,8 +48,8 @@ uint64_t llm_site(const char *name)
 static void draw_block(uint64_t words[2], uint64_t seed, uint64_t stream, uint64_t index, uint64_t domain)
 {
     uint64_t s = philox_mix64(stream) ^ domain;
-    uint32_t counter[4] = {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)s, (uint32_t)(s >> 32)};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    uint32_t counter[4] = { (uint32_t)index, (uint32_t)(index >> 32), (uint32_t)s, (uint32_t)(s >> 32) };
+    uint32_t key[2] = { (uint32_t)seed, (uint32_t)(seed >> 32) };
     uint32_t out[4];
 
     llm_philox(out, counter, key);
@@ -97,7 +97,7 @@ static void normal_range(void *arg, size_t begin, size_t end)
 
 void llm_normal(llm_engine *e, float *out, float mean, float std, uint64_t seed, uint64_t stream, size_t n)
 {
-    normal_job job = {out, mean, std, seed, stream, n};
+    normal_job job = { out, mean, std, seed, stream, n };
 
     llm_parallel_for(e, n, NORMAL_GRAIN, normal_range, &job);
 }

@@ -1,8 +1,9 @@
 /*
  * row_kernels.h -- kernels over rows: sums, normalisations, softmax.
  *
- * A sum within a row keeps 16 partial sums, lane = index mod 16, and folds them 8-4-2-1; a tail is filled with
- * what leaves the partial sums as they are. A sum across rows adds blocks of LLM_ROW_BLOCK rows in order.
+ * A sum within a row keeps 16 partial sums, lane = index mod 16, and folds them 8-4-2-1; a tail is filled
+ * with what leaves the partial sums as they are. A sum across rows adds blocks of LLM_ROW_BLOCK rows in
+ * order.
  */
 #ifndef LLM_ROW_KERNELS_H
 #define LLM_ROW_KERNELS_H
@@ -94,8 +95,9 @@ LLM_INLINE v16 dnorm_at(const float *dout, const float *gamma, size_t i, size_t 
 }
 
 /* dx = rstd (dnorm - mean(dnorm) - norm mean(dnorm norm)) with norm = (x - mean) rstd, row by row */
-static void kernel_layernorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *gamma,
-                                      const float *mean, const float *rstd, size_t n, size_t d)
+static void kernel_layernorm_backward(float *dx, bool acc, const float *dout, const float *x,
+                                      const float *gamma, const float *mean, const float *rstd, size_t n,
+                                      size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, x += d) {
         const v16 m = v16_set1(mean[row]), r = v16_set1(rstd[row]);
@@ -182,7 +184,8 @@ static void kernel_softmax_forward(float *out, const float *x, size_t n, size_t 
 }
 
 /* dx = out (dout - sum(dout out)), row by row */
-static void kernel_softmax_backward(float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d)
+static void kernel_softmax_backward(float *dx, bool acc, const float *dout, const float *out, size_t n,
+                                    size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, out += d) {
         const v16 sum = v16_set1(dot_of_rows(dout, out, d));
@@ -202,7 +205,8 @@ static void kernel_max_and_exp_sum(float *max, float *sum, const float *x, size_
     v16 total = v16_zero();
 
     for (size_t i = 0; i < d; i += V16_LANES)
-        total = v16_add(total, v16_exp(v16_sub(load_lanes_or(x + i, lanes_of(d - i), -INFINITY), v16_set1(m))));
+        total =
+            v16_add(total, v16_exp(v16_sub(load_lanes_or(x + i, lanes_of(d - i), -INFINITY), v16_set1(m))));
     *max = m;
     *sum = v16_hsum(total);
 }
@@ -258,7 +262,8 @@ LLM_INLINE void sum_columns(float *out, bool acc, const float *dout, const float
     }
 }
 
-static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size_t d, size_t begin, size_t end)
+static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size_t d, size_t begin,
+                            size_t end)
 {
     const size_t step = COLUMN_VECTORS * V16_LANES;
 
@@ -266,8 +271,9 @@ static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size
         sum_columns(out, acc, x, NULL, NULL, NULL, n, d, i, end - i < step ? end : i + step);
 }
 
-static void kernel_layernorm_dgamma(float *dgamma, bool acc, const float *dout, const float *x, const float *mean,
-                                    const float *rstd, size_t n, size_t d, size_t begin, size_t end)
+static void kernel_layernorm_dgamma(float *dgamma, bool acc, const float *dout, const float *x,
+                                    const float *mean, const float *rstd, size_t n, size_t d, size_t begin,
+                                    size_t end)
 {
     const size_t step = COLUMN_VECTORS * V16_LANES;
 

@@ -4,12 +4,11 @@
 
 #include <stdatomic.h>
 
-#define ROW_GRAIN 32768        /* elements of whole rows in one hand-off */
-#define COLUMN_GRAIN 131072    /* elements of whole columns in one hand-off, */
-#define MIN_COLUMN_VECTORS 4   /* but at least this many vectors of each row: 256 bytes */
-#define SUM_BLOCK 4096         /* elements summed in float; blocks are added in double, in index order */
-#define FINITE_GRAIN 65536     /* elements */
-#define SUM_BLOCKS_AT_ONCE 512 /* their sums lie on the stack */
+#define ROW_GRAIN          32768  /* elements of whole rows in one hand-off */
+#define COLUMN_GRAIN       131072 /* elements of whole columns in one hand-off, */
+#define MIN_COLUMN_VECTORS 4      /* but at least this many vectors of each row: 256 bytes */
+#define FINITE_GRAIN       65536  /* elements */
+#define SUM_BLOCKS_AT_ONCE 512    /* their sums lie on the stack */
 
 typedef struct row_job {
     const llm_math_kernels *math;
@@ -55,8 +54,15 @@ static void layernorm_forward_range(void *arg, size_t begin, size_t end)
 void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x,
                            const float *gamma, const float *beta, float eps, size_t n, size_t d)
 {
-    row_job job = {.out = out, .mean_out = mean, .rstd_out = rstd, .x = x, .gamma = gamma, .beta = beta,
-                   .eps = eps, .n = n, .d = d};
+    row_job job = { .out = out,
+                    .mean_out = mean,
+                    .rstd_out = rstd,
+                    .x = x,
+                    .gamma = gamma,
+                    .beta = beta,
+                    .eps = eps,
+                    .n = n,
+                    .d = d };
 
     by_rows(e, &job, layernorm_forward_range);
 }
@@ -81,7 +87,7 @@ void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma,
                             bool acc_beta, const float *dout, const float *x, const float *gamma,
                             const float *mean, const float *rstd, size_t n, size_t d)
 {
-    row_job job = {.dout = dout, .x = x, .gamma = gamma, .mean = mean, .rstd = rstd, .n = n, .d = d};
+    row_job job = { .dout = dout, .x = x, .gamma = gamma, .mean = mean, .rstd = rstd, .n = n, .d = d };
 
     if (dx != NULL) {
         job.out = dx;
@@ -103,13 +109,14 @@ static void rmsnorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->eps, end - begin,
-                             j->d);
+    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->eps,
+                             end - begin, j->d);
 }
 
-void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
+void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n,
+                         size_t d)
 {
-    row_job job = {.out = out, .rstd_out = rstd, .x = x, .eps = eps, .n = n, .d = d};
+    row_job job = { .out = out, .rstd_out = rstd, .x = x, .eps = eps, .n = n, .d = d };
 
     by_rows(e, &job, rmsnorm_forward_range);
 }
@@ -125,7 +132,7 @@ static void rmsnorm_backward_range(void *arg, size_t begin, size_t end)
 void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x,
                           const float *rstd, size_t n, size_t d)
 {
-    row_job job = {.out = dx, .acc = acc, .dout = dout, .x = x, .rstd = rstd, .n = n, .d = d};
+    row_job job = { .out = dx, .acc = acc, .dout = dout, .x = x, .rstd = rstd, .n = n, .d = d };
 
     by_rows(e, &job, rmsnorm_backward_range);
 }
@@ -141,7 +148,7 @@ static void softmax_forward_range(void *arg, size_t begin, size_t end)
 
 void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d)
 {
-    row_job job = {.out = out, .x = x, .n = n, .d = d};
+    row_job job = { .out = out, .x = x, .n = n, .d = d };
 
     by_rows(e, &job, softmax_forward_range);
 }
@@ -157,7 +164,7 @@ static void softmax_backward_range(void *arg, size_t begin, size_t end)
 void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n,
                           size_t d)
 {
-    row_job job = {.out = dx, .acc = acc, .dout = dout, .x = out, .n = n, .d = d};
+    row_job job = { .out = dx, .acc = acc, .dout = dout, .x = out, .n = n, .d = d };
 
     by_rows(e, &job, softmax_backward_range);
 }
@@ -173,7 +180,7 @@ static void sum_rows_range(void *arg, size_t begin, size_t end)
 
 void llm_sum_rows(llm_engine *e, float *out, bool acc, const float *x, size_t n, size_t d)
 {
-    row_job job = {.out = out, .acc = acc, .x = x, .n = n, .d = d};
+    row_job job = { .out = out, .acc = acc, .x = x, .n = n, .d = d };
 
     by_columns(e, &job, sum_rows_range);
 }
@@ -190,22 +197,24 @@ static void sum_range(void *arg, size_t begin, size_t end)
     const sum_job *j = arg;
 
     for (size_t block = begin; block < end; block++) {
-        size_t start = block * SUM_BLOCK;
+        size_t start = block * LLM_SUM_BLOCK;
 
-        j->sums[block] = j->block_sum(j->x + start, j->n - start < SUM_BLOCK ? j->n - start : SUM_BLOCK);
+        j->sums[block] =
+            j->block_sum(j->x + start, j->n - start < LLM_SUM_BLOCK ? j->n - start : LLM_SUM_BLOCK);
     }
 }
 
-static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, size_t), const float *x, size_t n)
+static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, size_t), const float *x,
+                            size_t n)
 {
-    const size_t stretch = (size_t)SUM_BLOCK * SUM_BLOCKS_AT_ONCE;
+    const size_t stretch = (size_t)LLM_SUM_BLOCK * SUM_BLOCKS_AT_ONCE;
     double total = 0;
 
     for (size_t start = 0; start < n; start += stretch) {
         float sums[SUM_BLOCKS_AT_ONCE];
         size_t left = n - start < stretch ? n - start : stretch;
-        size_t blocks = left / SUM_BLOCK + (left % SUM_BLOCK != 0);
-        sum_job job = {block_sum, x + start, left, sums};
+        size_t blocks = left / LLM_SUM_BLOCK + (left % LLM_SUM_BLOCK != 0);
+        sum_job job = { block_sum, x + start, left, sums };
 
         if (!llm_parallel_for(e, blocks, 8, sum_range, &job))
             break;
@@ -235,13 +244,14 @@ static void finite_range(void *arg, size_t begin, size_t end)
 {
     finite_job *j = arg;
 
-    if (atomic_load_explicit(&j->all, memory_order_relaxed) && !j->math->all_finite(j->x + begin, end - begin))
+    if (atomic_load_explicit(&j->all, memory_order_relaxed) &&
+        !j->math->all_finite(j->x + begin, end - begin))
         atomic_store_explicit(&j->all, false, memory_order_relaxed);
 }
 
 bool llm_all_finite(llm_engine *e, const float *x, size_t n)
 {
-    finite_job job = {&e->kernels->math, x, true};
+    finite_job job = { &e->kernels->math, x, true };
 
     return llm_parallel_for(e, n, FINITE_GRAIN, finite_range, &job) && job.all;
 }

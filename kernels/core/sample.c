@@ -55,8 +55,8 @@ typedef struct candidate {
     uint32_t id;
 } candidate;
 
-#define DIGIT_BITS 11
-#define DIGITS 3 /* 33 bits cover a rank */
+#define DIGIT_BITS   11
+#define DIGITS       3 /* 33 bits cover a rank */
 #define DIGIT_VALUES (1u << DIGIT_BITS)
 
 static uint32_t digit_of(uint32_t rank, int digit)
@@ -74,11 +74,12 @@ static uint32_t rank_of(float logit)
     return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
 }
 
-/* Stable least-significant-digit radix sort: ids stay ascending within a rank. Returns where the result is. */
+/* Stable least-significant-digit radix sort: ids stay ascending within a rank. Returns where the result is.
+ */
 static candidate *sort_by_rank(candidate *from, candidate *to, size_t n)
 {
     for (int digit = 0; digit < DIGITS; digit++) {
-        size_t start[DIGIT_VALUES] = {0};
+        size_t start[DIGIT_VALUES] = { 0 };
         size_t position = 0;
         candidate *swap = from;
 
@@ -105,7 +106,7 @@ static uint32_t select_rank(const candidate *c, size_t n, size_t k, size_t *befo
 
     *before = 0;
     for (int digit = DIGITS - 1; digit >= 0; digit--) {
-        size_t count[DIGIT_VALUES] = {0};
+        size_t count[DIGIT_VALUES] = { 0 };
         uint32_t value = 0;
 
         for (size_t i = 0; i < n; i++)
@@ -190,7 +191,7 @@ int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
     weight = (double *)(c + 2 * (vocab + 1));
     for (size_t i = 0; i < vocab; i++)
         if (is_finite(logits[i]))
-            c[n++] = (candidate){rank_of(logits[i]), (uint32_t)i};
+            c[n++] = (candidate){ rank_of(logits[i]), (uint32_t)i };
     if (n == 0) {
         free(c);
         return -1;

@@ -8,7 +8,7 @@
 #define LN2_LO 0x1.a39ef35793c76p-33
 #define LOG2_E 0x1.71547652b82fep+0
 #define SQRT_2 0x1.6a09e667f3bcdp+0
-#define PI 0x1.921fb54442d18p+1
+#define PI     0x1.921fb54442d18p+1
 
 /* 1/k!, for Taylor's series of exp, cos and sin */
 static const double inverse_factorial[] = {
