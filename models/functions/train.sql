@@ -55,7 +55,7 @@ COMMENT ON FUNCTION public.llm_train(
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
 'returns the run''s id: llm_train_log has a row per step, all or none are kept. Rate: linear warm-up to lr_max, then '
 'schedule (cosine, linear or constant) down to min_lr over total_steps counted from the model''s step start_step '
-'(default: this call). warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
+'(default: this call): calls that share seed, start_step and total_steps do together what one call would. warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
 'block_size: only the first so many tokens of a row. decay: all or matrices. grad_workers, prune_workers: threads of '
 'the write-back and of clearing, 0 for pg_llm.threads. log_every: a NOTICE every so many steps, 0 none. '
 '55P03: another session trains it; 40001: its weights were changed meanwhile; 22023: arguments; 22003: a loss that '

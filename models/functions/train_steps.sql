@@ -44,7 +44,7 @@ BEGIN
         tokens := 0;
         PERFORM public.pg_llm_arena_zero_grad(run.model);
         FOR micro IN 0 .. grad_accum - 1 LOOP
-            first_row := ((step - run.first_step) * grad_accum + micro) * batch_rows;
+            first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
             batch := public.llm_train_batch(rows_of_run, run.seed, first_row, batch_rows, block_size);
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
