@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from . import variables as v
 from .elements import SCHEMA, TensorNode, quote_literal
 from .plpgsql import forward_function, head_variants, parameters_function
-from .substitute import bind
+from .substitute import bind, substitute
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -88,7 +88,7 @@ class Architecture:
         """The residual stream [..., T, D] after `n_layer` blocks. `values` give variables, as in select()."""
         stream = self.stem
         for number in range(n_layer):
-            stream = bind(self.block, {v.x: stream, v.layer: number})
+            stream = substitute(self.block, {v.x.key: stream, v.layer.key: number})
         return bind(stream, {**(values or {}), **variables})
 
     def logits(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
@@ -100,7 +100,7 @@ class Architecture:
         return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
 
     def _headed(self, head: TensorNode, n_layer: int, given: Mapping[Any, Any]) -> TensorNode:
-        tree = bind(head, {v.x: self.hidden(n_layer)})
+        tree = substitute(head, {v.x.key: self.hidden(n_layer)})
         return bind(tree, given)
 
     # ---- installed ----

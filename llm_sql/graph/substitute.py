@@ -17,7 +17,11 @@ NodeT = TypeVar("NodeT", bound=Node)
 
 def bind(tree: NodeT, values: Mapping[Any, Any]) -> NodeT:
     """`tree` with some of its variables given, by name or as g.tokens: a value, a column or another tree."""
-    return substitute(tree, {key.key if isinstance(key, Variable) else key: v for key, v in values.items()})
+    named = {key.key if isinstance(key, Variable) else key: value for key, value in values.items()}
+    known = {e.key for leaf in tree.leaves for e in visitors.iterate(leaf) if isinstance(e, Variable)}
+    if unknown := named.keys() - known:
+        raise ArgumentError(f"the tree has variables {sorted(known)}, not {sorted(unknown)}")
+    return substitute(tree, named)
 
 
 def substitute(tree: NodeT, values: Mapping[str, Any]) -> NodeT:
