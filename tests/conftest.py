@@ -222,7 +222,10 @@ def db_url(server: Server, dbname: str) -> str:
 
 @pytest.fixture
 def engine(db_url: str) -> Iterator[Engine]:
+    from llm_sql.types import adapt_engine
+
     engine = create_engine(db_url)
+    adapt_engine(engine)
     yield engine
     engine.dispose()
 

@@ -1,0 +1,196 @@
+"""LanguageModel and its async twin: each method against the SQL it stands for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import column, func, select, text, values
+from sqlalchemy import types as sqltypes
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from llm_sql import AsyncLanguageModel, Evaluation, LanguageModel, Progress, functions
+
+GREEDY = {"max_tokens": 12, "temperature": 0.0}
+
+
+def test_encode_and_decode_are_inverse(tiny: LanguageModel) -> None:
+    ids = tiny.encode("the cat")
+    assert all(isinstance(token, int) for token in ids)
+    assert len(ids) == len("the cat")
+    assert tiny.decode(ids) == "the cat"
+    assert tiny.decode([]) == ""
+
+
+def test_loss_of_an_untrained_model_is_about_log_vocab(tiny: LanguageModel) -> None:
+    ids = tiny.encode("the cat sat")
+    vocab = tiny.session.scalars(text("SELECT vocab FROM llm_model_config WHERE model = 'tiny'")).one()
+    assert tiny.loss(ids[:-1], ids[1:]) == pytest.approx(math.log(vocab), rel=0.05)
+
+
+def test_loss_ignores_negative_targets(tiny: LanguageModel) -> None:
+    ids = tiny.encode("the cat sat")
+    only_last = [-1] * (len(ids) - 2) + [ids[-1]]
+    everything, last = tiny.loss(ids[:-1], ids[1:]), tiny.loss(ids[:-1], only_last)
+    assert everything != last
+    assert tiny.session.scalars(
+        text("SELECT llm_loss('tiny', CAST(:t AS int[]), CAST(:y AS int[]))"), {"t": ids[:-1], "y": only_last}
+    ).one() == pytest.approx(last)
+
+
+def test_training_lowers_the_loss_and_is_the_sessions_to_commit(tiny: LanguageModel) -> None:
+    before = tiny.evaluate("train")
+    run_id = tiny.train(60, batch_size=4, lr_max=3e-3, warmup=5, dropout_p=0.0)
+    after = tiny.evaluate("train")
+    assert after.loss < before.loss - 0.5
+    assert after.tokens == before.tokens > 0
+    assert after.perplexity == pytest.approx(math.exp(after.loss))
+    steps = tiny.session.scalars(
+        text("SELECT count(*) FROM llm_train_log WHERE run_id = :r"), {"r": run_id}
+    ).one()
+    assert steps == 60
+    tiny.session.rollback()
+    assert tiny.evaluate("train") == before
+
+
+def test_training_with_commits_is_there_after_a_rollback(tiny: LanguageModel) -> None:
+    before = tiny.evaluate("train")
+    tiny.session.commit()
+    run_id = tiny.train(20, commit_every=7, batch_size=2, lr_max=3e-3, warmup=2)
+    tiny.session.rollback()
+    assert tiny.evaluate("train").loss < before.loss
+    last_step = text("SELECT last_step FROM llm_train_run WHERE run_id = :r")
+    assert tiny.session.scalars(last_step, {"r": run_id}).one() == 20
+
+
+def test_both_ways_of_training_give_the_same_weights(tiny: LanguageModel) -> None:
+    digest = text(
+        "SELECT string_agg(md5(data::bytea), '' ORDER BY name, token_id) FROM llm_param WHERE model = 'tiny'"
+    )
+    tiny.train(10, batch_size=2, seed=5)
+    in_one_transaction = tiny.session.scalars(digest).one()
+    tiny.session.rollback()
+    tiny.train(10, commit_every=3, batch_size=2, seed=5)
+    assert tiny.session.scalars(digest).one() == in_one_transaction
+
+
+def test_progress_is_seen_while_training(tiny: LanguageModel) -> None:
+    seen: list[Progress] = []
+    tiny.train(1500, batch_size=4, progress=seen.append)
+    assert seen, "a run of some seconds is polled several times a second"
+    steps = [progress.step for progress in seen]
+    assert steps == sorted(steps)
+    assert {progress.model for progress in seen} == {"tiny"}
+    assert all(0 <= progress.step <= progress.total == 1500 for progress in seen)
+
+
+def test_an_unknown_option_names_itself_and_the_known_ones(tiny: LanguageModel) -> None:
+    with pytest.raises(TypeError, match=r"learning_rate.*lr_max"):
+        tiny.train(1, learning_rate=1e-3)
+
+
+def test_every_training_option_reaches_the_database(tiny: LanguageModel) -> None:
+    options = {
+        "dropout_p": 0, "beta1": 0.8, "beta2": 0.95, "eps": 1e-7, "wd": 0, "lr_max": 1, "warmup": 1,
+        "grad_clip": 1, "grad_workers": 2, "prune_workers": 2, "batch_size": 2, "grad_accum": 2,
+        "block_size": 4, "schedule": "linear", "min_lr": 0, "decay": "matrices", "seed": 9, "start_step": 1,
+        "total_steps": 50, "log_every": 0, "keep_grad": True,
+    }  # fmt: skip
+    run_id = tiny.train(3, **options)
+    stored = tiny.session.scalars(
+        text("SELECT hyperparameters FROM llm_train_run WHERE run_id = :r"), {"r": run_id}
+    ).one()
+    assert {name: stored[name] for name in options} == options
+    kept = tiny.session.scalars(
+        text("SELECT count(*) FROM llm_param WHERE model = 'tiny' AND grad IS NOT NULL")
+    ).one()
+    assert kept > 0
+
+
+def test_generate_is_reproducible_and_greedy_needs_no_seed(tiny: LanguageModel) -> None:
+    assert tiny.generate("the ", **GREEDY) == tiny.generate("the ", **GREEDY)
+    assert tiny.generate("the ", max_tokens=12, seed=3) == tiny.generate("the ", max_tokens=12, seed=3)
+    assert tiny.generate("the ", echo=True, **GREEDY) == "the " + tiny.generate("the ", **GREEDY)
+    assert tiny.generate_many(["the ", "a "], **GREEDY) == [
+        tiny.generate(p, **GREEDY) for p in ("the ", "a ")
+    ]
+
+
+def test_stream_adds_up_to_generate(tiny: LanguageModel) -> None:
+    events = list(tiny.stream("the ", **GREEDY))
+    assert [event.step for event in events] == list(range(1, len(events) + 1))
+    assert [event.is_complete for event in events] == [False] * (len(events) - 1) + [True]
+    assert "".join(event.token for event in events) == events[-1].text == tiny.generate("the ", **GREEDY)
+
+
+def test_a_stream_may_be_left_early(tiny: LanguageModel) -> None:
+    stream = tiny.stream("the ", max_tokens=20, temperature=1.0, seed=1)
+    first = next(stream)
+    stream.close()
+    assert first.step == 1
+    assert tiny.generate("the ", **GREEDY) == tiny.generate("the ", **GREEDY)
+
+
+def test_functions_compose_with_columns(tiny: LanguageModel) -> None:
+    documents = values(column("body", sqltypes.Text), name="documents").data([("the cat",), ("a dog",)])
+    query = select(documents.c.body, functions.perplexity("tiny", documents.c.body).label("p"))
+    rows = {row.body: row.p for row in tiny.session.execute(query)}
+    assert rows == {body: pytest.approx(tiny.perplexity(body)) for body in ("the cat", "a dog")}
+    assert (
+        tiny.session.scalars(select(func.length(functions.generate("the ", model="tiny", **GREEDY)))).one()
+        >= 0
+    )
+
+
+def test_unknown_model_is_the_databases_error(session: Session) -> None:
+    with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+        LanguageModel(session, "no such model").generate("a")
+    assert getattr(caught.value.orig, "sqlstate", None) == "42704"
+
+
+def test_async_twin_gives_the_same(tiny: LanguageModel, db_url: str) -> None:
+    ids = tiny.encode("the cat")
+    expected = (
+        tiny.generate("the ", **GREEDY),
+        [event.token for event in tiny.stream("the ", **GREEDY)],
+        tiny.perplexity("the cat"),
+        tiny.loss(ids[:-1], ids[1:]),
+        tiny.evaluate("train"),
+    )
+    tiny.session.rollback()
+
+    async def run() -> tuple[tuple[str, list[str], float, float, Evaluation], list[Progress], float]:
+        engine = create_async_engine(db_url)
+        seen: list[Progress] = []
+        async with AsyncSession(engine) as session:
+            lm = AsyncLanguageModel(session, "tiny")
+            tokens = await lm.encode("the cat")
+            assert await lm.decode(tokens) == "the cat"
+            assert await lm.generate_many(["the "], **GREEDY) == [expected[0]]
+            got = (
+                await lm.generate("the ", **GREEDY),
+                [event.token async for event in lm.stream("the ", **GREEDY)],
+                await lm.perplexity("the cat"),
+                await lm.loss(tokens[:-1], tokens[1:]),
+                await lm.evaluate("train"),
+            )
+            await lm.train(30, batch_size=2, lr_max=3e-3, warmup=3)
+            await session.rollback()
+            await lm.train(1500, commit_every=500, batch_size=2, lr_max=3e-3, progress=seen.append)
+            trained = (await lm.evaluate("train")).loss
+            other = await AsyncLanguageModel.create(
+                session, "other", n_layer=1, n_head=1, d_model=8, n_positions=8, vocab=5
+            )
+            assert await other.loss([1, 2], [2, 3]) > 0
+            await session.rollback()
+        await engine.dispose()
+        return got, seen, trained
+
+    got, seen, trained = asyncio.run(run())
+    assert got == expected
+    assert seen
+    assert seen[-1].model == "tiny"
+    assert trained < expected[4].loss
