@@ -25,6 +25,7 @@ TensorValue = np.ndarray[Any, np.dtype[np.float32]]
 MAX_NDIM = 8
 _VERSION, _FLOAT32, _NO_FLAGS = 1, 1, 0
 _LAST = 2**31 - 1
+_DIV = 8  # binds like * and /
 
 
 # ---- wire forms ----
@@ -147,6 +148,8 @@ class Tensor(UserDefinedType[TensorValue]):
         def _adapt_expression(self, op: OperatorType, other_comparator: Any) -> tuple[OperatorType, Any]:
             return op, Tensor()  # broadcasting: not this operand's typmod
 
+        # SQLAlchemy has no @ for PostgreSQL, and casts what stands behind its own / to numeric.
+
         def __matmul__(self, other: Any) -> ColumnElement[Any]:
             return cast("ColumnElement[Any]", self.op("@", return_type=Tensor())(other))
 
@@ -154,6 +157,13 @@ class Tensor(UserDefinedType[TensorValue]):
             return cast(
                 "ColumnElement[Any]", literal(other, Tensor()).op("@", return_type=Tensor())(self.expr)
             )
+
+        def __truediv__(self, other: Any) -> ColumnElement[Any]:
+            return cast("ColumnElement[Any]", self.op("/", precedence=_DIV, return_type=Tensor())(other))
+
+        def __rtruediv__(self, other: Any) -> ColumnElement[Any]:
+            divide = literal(other, Tensor()).op("/", precedence=_DIV, return_type=Tensor())
+            return cast("ColumnElement[Any]", divide(self.expr))
 
         def __getitem__(self, index: Any) -> ColumnElement[Any]:
             sliced = self.expr

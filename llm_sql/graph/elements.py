@@ -237,6 +237,8 @@ OPERATORS: dict[Any, Op] = {
     operators.matmul: Op("matmul", "pg_llm_matmul"),
     operators.neg: Op("neg", "pg_llm_neg"),
 }
+CUSTOM = {"@": OPERATORS[operators.matmul], "/": OPERATORS[operators.truediv]}
+"""The operators that models.types spells out itself."""
 SLICE = Op("slice_axis", "pg_llm_slice")
 PARAMETER = Op("p", "llm_weight", pinned_sql="pg_llm_param")
 CONCAT = Op("concat", "concat", TEXT, bindable=False)
@@ -295,7 +297,7 @@ def _operator(value: Any) -> Op | None:
     if not isinstance(value, _COMPOUND) or not isinstance(value.type, Tensor):
         return None
     if isinstance(value.operator, operators.custom_op):
-        return OPERATORS[operators.matmul] if value.operator.opstring == "@" else None
+        return CUSTOM.get(value.operator.opstring)
     return OPERATORS.get(value.operator)
 
 

@@ -65,12 +65,13 @@ def test_binary_is_version_type_dimensions_flags_sizes_elements() -> None:
     "data",
     [
         b"",
-        b"\x02\x01\x00\x00\x00\x00\x00\x00",
-        b"\x01\x01\x02\x00\x00\x00\x00\x01",
-        b"\x01\x01\x01\x00" + b"\x00\x00\x00\x02" + b"\x00" * 4,
+        b"\x02\x01\x00\x00" + b"\x00" * 4,
+        b"\x01\x01\x00\x01" + b"\x00" * 4,
         b"\x01\x01\x09\x00" + b"\x00" * 40,
-        b"\x01\x01\x00\x01\x00\x00\x00\x00",
+        b"\x01\x01\x02\x00" + b"\x00\x00\x00\x01",
+        b"\x01\x01\x01\x00" + b"\x00\x00\x00\x02" + b"\x00" * 4,
     ],
+    ids=["empty", "version", "flags", "dimensions", "cut", "short"],
 )
 def test_bytes_that_are_no_tensor_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  whatever is wrong with them
@@ -149,6 +150,9 @@ T = sa.table("t", sa.column("a", Tensor(3)), sa.column("b", Tensor()))
         (T.c.a - 1, "t.a - %(a_1)s::TENSOR"),
         (2 * T.c.a, "%(a_1)s::TENSOR * t.a"),
         (T.c.a / T.c.b, "t.a / t.b"),
+        (T.c.a / (T.c.b / 2), "t.a / (t.b / %(b_1)s::TENSOR)"),
+        (1 / T.c.a, "%(param_1)s::TENSOR / t.a"),
+        ((T.c.a + T.c.b) / T.c.b, "(t.a + t.b) / t.b"),
         (T.c.a @ T.c.b, "t.a @ t.b"),
         ([[1.0]] @ T.c.a, "%(param_1)s::TENSOR @ t.a"),
         (T.c.a @ T.c.b + T.c.b, "(t.a @ t.b) + t.b"),

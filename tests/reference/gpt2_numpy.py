@@ -39,7 +39,7 @@ def softmax(x: Array) -> Array:
 
 
 def causal_attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
-    """Softmax of q k^T / sqrt(d_head) over positions not after one's own; q, k, v [..., T, D] -> [..., T, D]."""
+    """softmax(q k^T / sqrt(d_head)) v over positions not after one's own; all [..., T, D]."""
     *batch, length, width = q.shape
 
     def heads(x: Array) -> Array:
@@ -72,7 +72,7 @@ def gpt2_logits(parameters: Parameters, tokens: ArrayLike, *, n_head: int, eps: 
 
 
 def microgpt_logits(parameters: Parameters, tokens: ArrayLike, *, n_head: int, eps: float = 1e-5) -> Array:
-    """Logits [..., T, V] of Karpathy's microgpt: RMSNorm without gains, ReLU, no biases, a head of its own."""
+    """Logits [..., T, V] of Karpathy's microgpt: RMSNorm without gains, ReLU, no biases, its own head."""
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     ids = np.asarray(tokens)
     x = rms_norm(p["wte.weight"][ids] + p["wpe.weight"][: ids.shape[-1]], eps)
