@@ -38,9 +38,10 @@ def normalize_url(address: str | URL) -> URL:
             ) from None
         return _from_parameters({name: str(value) for name, value in parameters.items()})
     try:
-        return _with_driver(make_url(text))
-    except ArgumentError:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
         raise ValueError("cannot read the database address as a SQLAlchemy URL") from None
+    return _with_driver(url)
 
 
 def libpq_url(address: str | URL) -> str:
@@ -67,6 +68,8 @@ def _with_driver(url: URL) -> URL:
 def _from_parameters(parameters: dict[str, str]) -> URL:
     query = dict(parameters)
     host, port = query.get("host", ""), query.get("port", "")
+    if any(not part.isdigit() for part in filter(None, port.split(","))):
+        raise ValueError("the port in the database address is not a number")
     # A socket directory and a list of hosts have no place in a URL's authority.
     simple = bool(host) and host[0] not in "/@" and "," not in host and "," not in port
     if simple:
