@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors
 
 from .tensors import value
-from .training import add_rows, make_model, make_trainable, train, weights
+from .small_models import add_rows, make_model, make_trainable, train, weights
 
 Connection = psycopg.Connection[Any]
 
