@@ -67,4 +67,9 @@ def relative_error(value: Array, reference: Array) -> float:
 
 
 def losses_of_run(conn: psycopg.Connection[Any], run_id: int) -> list[float]:
-    return [loss for (loss,) in conn.execute("SELECT loss FROM llm_train_log WHERE run_id = %s ORDER BY step", (run_id,))]
+    return [
+        loss
+        for (loss,) in conn.execute(
+            "SELECT loss FROM llm_train_log WHERE run_id = %s ORDER BY step", (run_id,)
+        )
+    ]
