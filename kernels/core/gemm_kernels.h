@@ -197,9 +197,12 @@ static void pack_columns(float *dst, llm_view b, size_t k, size_t cols)
                 v16_store(dst + p * NR + j, v16_load_n(b.p + p * b.row + j, j < cols ? cols - j : 0));
     else
         for (size_t j = 0; j < NR; j += 16)
-            for (size_t p = 0; p < k; p += 16)
+            for (size_t p = 0; p < k; p += 16) {
+                for (size_t q = 16; q < 32; q++) /* sixteen streams are too many for the hardware */
+                    __builtin_prefetch(b.p + (j + q) * b.column + p);
                 transpose_block(dst + p * NR + j, NR, b.p + (j < cols ? j * b.column : 0) + p, b.column,
                                 j < cols ? smaller(16, cols - j) : 0, smaller(16, k - p));
+            }
 }
 
 /* ---- the loops around the micro-kernel ---- */
