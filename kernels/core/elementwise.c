@@ -140,7 +140,9 @@ void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, l
             llm_fill(e, out, 0.0f, n);
         return;
     }
+    const llm_fpenv saved = llm_fp_enter();
     job.scale = (float)(1.0 / (1.0 - (double)p));
     job.threshold = (uint32_t)((double)p * 0x1p32);
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_range, &job);
+    llm_fp_leave(saved);
 }

@@ -27,6 +27,7 @@ static void adamw_range(void *arg, size_t begin, size_t end)
 void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *grad, const llm_adamw *o,
                     size_t n)
 {
+    const llm_fpenv saved = llm_fp_enter(); /* the constants are rounded as the kernels round */
     adamw_job job = {
         .math = &e->kernels->math,
         .w = w,
@@ -46,4 +47,5 @@ void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *gr
     };
 
     llm_parallel_for(e, n, ADAMW_GRAIN, adamw_range, &job);
+    llm_fp_leave(saved);
 }
