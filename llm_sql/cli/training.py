@@ -108,7 +108,7 @@ def train(
         summary = dict(
             session.execute(
                 text(
-                    "SELECT run_id, count(*) AS steps, max(step) AS step, sum(tokens) AS tokens,"
+                    "SELECT run_id, count(*) AS steps, max(step) AS step, sum(tokens)::bigint AS tokens,"
                     " sum(seconds) AS seconds, (array_agg(loss ORDER BY step))[1] AS first_loss,"
                     " (array_agg(loss ORDER BY step DESC))[1] AS last_loss"
                     " FROM public.llm_train_log WHERE run_id = :run GROUP BY run_id"
