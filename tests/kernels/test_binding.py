@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +220,12 @@ def test_every_op_is_documented() -> None:
         if not name.startswith("_") and name not in ("isa", "threads") and not getattr(Engine, name).__doc__
     ]
     assert not undocumented
+
+
+@pytest.mark.parametrize("room", ["kernels", "models"])
+def test_a_room_has_one_name(room: str) -> None:
+    """Python run at the top of the repository finds the folder too; a second copy would hold a second MetaData."""
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert f"import this package as llm_sql.{room}" in run.stderr
