@@ -667,7 +667,7 @@ pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
     if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(4))
         PG_RETURN_POINTER(f);
     name = PG_GETARG_TEXT_PP(1);
-    tid = PG_GETARG_ITEMPOINTER(3);
+    tid = (ItemPointer) PG_GETARG_POINTER(3);
     row.token_id = (uint32) PG_GETARG_INT32(2);
     row.block = ItemPointerGetBlockNumberNoCheck(tid);
     row.offset = ItemPointerGetOffsetNumberNoCheck(tid);

@@ -22,7 +22,7 @@
 #define N_CLASSES           (STEPS * 40)            /* up to 2^48 bytes */
 #define HUGE_PAGE           ((size_t) 2 << 20)
 #define MAP_THRESHOLD       HUGE_PAGE               /* blocks from here on are mapped on their own */
-#define ASK_SYSTEM          ((size_t) 256 << 20)    /* blocks from here on must fit the memory that is available */
+#define ASK_SYSTEM          ((size_t) 256 << 20)    /* each time the session grows by this much, ask for room */
 #define IDLE_CACHE          ((size_t) 32 << 20)     /* kept between transactions */
 #define MAX_CACHE           ((size_t) 4 << 30)
 
@@ -62,21 +62,50 @@ class_of(size_t bytes)
     return class < N_CLASSES ? class : -1;
 }
 
-/* Memory the system can give without swapping or killing; SIZE_MAX where it does not say. */
+/* The number behind `format` in a file of the kernel's; SIZE_MAX when there is none. */
 static size_t
-available_bytes(void)
+read_number(const char *path, const char *format)
 {
     char    line[128];
-    size_t  kilobytes = 0;
-    FILE   *f = fopen("/proc/meminfo", "r");
+    size_t  number = SIZE_MAX;
+    FILE   *f = fopen(path, "r");
 
     if (f == NULL)
         return SIZE_MAX;
     while (fgets(line, sizeof(line), f) != NULL)
-        if (sscanf(line, "MemAvailable: %zu", &kilobytes) == 1)
+        if (sscanf(line, format, &number) == 1)
             break;
     fclose(f);
-    return kilobytes == 0 ? SIZE_MAX : kilobytes * 1024;
+    return number;
+}
+
+/*
+ * Memory the system and the container can give; SIZE_MAX where they do not say. Linux promises memory it does
+ * not have and kills whoever touches it, which would take the whole server down.
+ */
+static size_t
+available_bytes(void)
+{
+    size_t  kilobytes = read_number("/proc/meminfo", "MemAvailable: %zu");
+    size_t  limit = read_number("/sys/fs/cgroup/memory.max", "%zu");
+    size_t  used = read_number("/sys/fs/cgroup/memory.current", "%zu");
+    size_t  cache = read_number("/sys/fs/cgroup/memory.stat", "inactive_file %zu");
+    size_t  available = kilobytes == SIZE_MAX ? SIZE_MAX : kilobytes * 1024;
+
+    if (limit == SIZE_MAX || used == SIZE_MAX)
+        return available;
+    if (cache != SIZE_MAX)
+        used -= Min(used, cache);       /* the kernel drops it when asked for memory */
+    return Min(available, limit - Min(limit, used));
+}
+
+/* True unless these bytes more would be more than there is. */
+static bool
+room_for(size_t bytes)
+{
+    size_t  held = used_bytes + cached_bytes;
+
+    return (held + bytes) / ASK_SYSTEM == held / ASK_SYSTEM || bytes <= available_bytes();
 }
 
 static void
@@ -152,13 +181,8 @@ new_block(int class)
     size_t  bytes = class_bytes(class);
     Block  *b = NULL;
 
-    if (bytes >= ASK_SYSTEM)
-    {
-        if (bytes > available_bytes())
-            trim_to(0);
-        if (bytes > available_bytes())
-            return NULL;
-    }
+    if (!room_for(bytes))
+        return NULL;
     if (bytes >= MAP_THRESHOLD)
     {
         /* whole pages: munmap wants them, and the largest classes are multiples of far more than a page */

@@ -224,19 +224,25 @@ tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_s
         memcpy((char *) result + offset, t->data, t->n * sizeof(float));
 }
 
-/* Ensure that bytes from disk are a tensor this version can read. */
+/* Ensure that bytes from disk begin a tensor this version can read; its number of elements. */
 static size_t
-check_flat(const FlatTensor *flat, size_t size)
+check_header(const FlatTensor *flat, size_t size)
 {
-    size_t  n;
-
     if (size < offsetof(FlatTensor, dims) || flat->version != TENSOR_VERSION || flat->dtype != TENSOR_FLOAT32 ||
-        flat->ndim > TENSOR_MAX_NDIM || size < FLAT_TENSOR_DATA_OFFSET(flat->ndim))
+        flat->ndim > TENSOR_MAX_NDIM || size < offsetof(FlatTensor, dims) + flat->ndim * sizeof(int32))
         ereport(ERROR,
                 errcode(ERRCODE_DATA_CORRUPTED),
                 errmsg("stored tensor has an unknown format"),
                 errdetail("It takes %zu bytes.", size));
-    n = tensor_count(flat->ndim, flat->dims);
+    return tensor_count(flat->ndim, flat->dims);
+}
+
+/* Ensure that the data are there, too. */
+static size_t
+check_flat(const FlatTensor *flat, size_t size)
+{
+    size_t  n = check_header(flat, size);
+
     if (size != FLAT_TENSOR_DATA_OFFSET(flat->ndim) + n * sizeof(float))
         ereport(ERROR,
                 errcode(ERRCODE_DATA_CORRUPTED),
@@ -267,6 +273,20 @@ tensor_view_open(Datum d)
         if ((Pointer) flat != DatumGetPointer(d))
             v.copy = flat;
     }
+    return v;
+}
+
+TensorView
+tensor_view_open_shape(Datum d)
+{
+    FlatTensor *flat;
+    TensorView  v;
+
+    if (!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)))
+        return tensor_view_open(d);
+    flat = (FlatTensor *) PG_DETOAST_DATUM_SLICE(d, 0, FLAT_TENSOR_DATA_OFFSET(TENSOR_MAX_NDIM) - VARHDRSZ);
+    v = (TensorView) {flat->ndim, flat->dims, check_header(flat, VARSIZE(flat)), NULL, flat->nonce, flat->index,
+                      flat};
     return v;
 }
 

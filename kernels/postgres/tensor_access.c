@@ -17,7 +17,7 @@ PG_FUNCTION_INFO_V1(pg_llm_shape);
 Datum
 pg_llm_shape(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
+    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
     Datum       dims[TENSOR_MAX_NDIM];
 
     if (v.ndim == 0)
@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(pg_llm_ndims);
 Datum
 pg_llm_ndims(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
+    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
 
     PG_RETURN_INT32(v.ndim);
 }
@@ -86,7 +86,7 @@ pg_llm_full(PG_FUNCTION_ARGS)
 static Tensor *
 tensor_like_argument(FunctionCallInfo fcinfo)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
+    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
 
     return tensor_new(v.ndim, v.dims);
 }

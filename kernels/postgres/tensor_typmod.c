@@ -12,6 +12,7 @@
 
 #include "tensor_text.h"
 #include "tensor_typmod.h"
+#include "tensor_view.h"
 
 #define DIM_BITS 26
 #define DIM_MASK ((1 << DIM_BITS) - 1)
@@ -113,8 +114,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_typmod_cast);
 Datum
 pg_llm_tensor_typmod_cast(PG_FUNCTION_ARGS)
 {
-    Tensor *t = PG_GETARG_TENSOR(0);
+    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
 
-    tensor_fits_typmod(t->ndim, t->dims, PG_GETARG_INT32(1), NULL);
-    PG_RETURN_TENSOR(t);
+    tensor_fits_typmod(v.ndim, v.dims, PG_GETARG_INT32(1), NULL);
+    PG_RETURN_DATUM(PG_GETARG_DATUM(0));
 }

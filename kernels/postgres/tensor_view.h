@@ -37,6 +37,8 @@ typedef struct TensorView
 } TensorView;
 
 extern TensorView tensor_view_open(Datum d);
+/* The same without data (NULL): of a value stored out of line, only the first chunk is read. */
+extern TensorView tensor_view_open_shape(Datum d);
 extern void tensor_view_close(TensorView *v);
 
 #define PG_GETARG_TENSOR_VIEW(i) tensor_view_open(PG_GETARG_DATUM(i))
