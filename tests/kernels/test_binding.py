@@ -224,7 +224,7 @@ def test_every_op_is_documented() -> None:
 
 @pytest.mark.parametrize("room", ["kernels", "models"])
 def test_a_room_has_one_name(room: str) -> None:
-    """Python run at the top of the repository finds the folder too; a second copy would hold a second MetaData."""
+    """Python finds the folder at the top of the repository too; a second copy would be a second MetaData."""
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=root, capture_output=True, text=True)
     assert run.returncode == 1
