@@ -38,6 +38,7 @@ from .adhoc import select
 from .architecture import Architecture, ParameterSpec
 from .elements import Node, TensorNode, Variable
 from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
+from .gradients import Gradients, gradients
 from .ops import (
     OPS,
     add,
@@ -73,6 +74,7 @@ from .ops import (
     softmax,
     sub,
     sum_all,
+    tensor_id,
     track,
     transpose,
     zeros_like,
@@ -100,6 +102,7 @@ __all__ = [
     "ARCHITECTURES",
     "OPS",
     "Architecture",
+    "Gradients",
     "Node",
     "ParameterSpec",
     "TensorNode",
@@ -119,6 +122,7 @@ __all__ = [
     "gelu",
     "gpt2",
     "gpt3",
+    "gradients",
     "item",
     "last",
     "layer",
@@ -152,6 +156,7 @@ __all__ = [
     "sub",
     "sum_all",
     "targets",
+    "tensor_id",
     "tied",
     "tokens",
     "track",

@@ -41,8 +41,10 @@ def select(
     evaluated for each row.
     """
     named = {"value": trees} if isinstance(trees, Node) else dict(trees)
-    if not named:
-        raise ArgumentError("nothing to select")
+    if not named or not all(isinstance(tree, Node) for tree in named.values()):
+        raise ArgumentError(
+            "select() takes trees of llm_sql.graph; expressions around them go into your own select()"
+        )
     # Names are part of the structure, and so of the statement cache's key.
     arguments: list[Constant | Node] = []
     for name, tree in named.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import ARRAY, Boolean, Double, Integer, Text
+from sqlalchemy import ARRAY, BigInteger, Boolean, Double, Integer, Text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import (
@@ -35,6 +35,7 @@ SCHEMA = "public"
 TENSOR: TypeEngine[Any] = Tensor()
 INTEGERS: TypeEngine[Any] = ARRAY(Integer)
 INTEGER: TypeEngine[Any] = Integer()
+BIGINT: TypeEngine[Any] = BigInteger()
 REAL: TypeEngine[Any] = Double()
 BOOLEAN: TypeEngine[Any] = Boolean()
 TEXT: TypeEngine[Any] = Text()

@@ -18,6 +18,7 @@ from sqlalchemy.types import TypeEngine
 
 from . import variables
 from .elements import (
+    BIGINT,
     BOOLEAN,
     INTEGER,
     INTEGERS,
@@ -152,6 +153,12 @@ def zeros_like(x: TensorLike) -> Arguments:
 @op("pg_llm_ones_like")
 def ones_like(x: TensorLike) -> Arguments:
     """Ones of x's shape."""
+    return [tensor(x)]
+
+
+@scalar_op("pg_llm_tensor_id", BIGINT)
+def tensor_id(x: TensorLike) -> Arguments:
+    """The number of x in the recorded pass, bigint; NULL when it is not part of one."""
     return [tensor(x)]
 
 

@@ -29,6 +29,7 @@ SQL_TYPES = {
     e.TENSOR: f"{SCHEMA}.tensor",
     e.INTEGERS: "int[]",
     e.INTEGER: "int",
+    e.BIGINT: "bigint",
     e.REAL: "double precision",
 }
 
