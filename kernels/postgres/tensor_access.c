@@ -56,12 +56,20 @@ static Tensor *
 tensor_of_shape(Datum array)
 {
     IntArray    shape = tensor_int_array(array, "shape");
+    int         ndim;
 
     if (shape.ndim != 1)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("shape must be a list of dimensions, not an array of %d dimensions", shape.ndim));
-    return tensor_new((int) Min(shape.n, (size_t) TENSOR_MAX_NDIM + 1), shape.values);
+    ndim = (int) Min(shape.n, (size_t) TENSOR_MAX_NDIM + 1);
+    if (tensor_count(ndim, shape.values) > TENSOR_MAX_FLAT_ELEMENTS)
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("a tensor of shape %s does not fit a row", tensor_shape_text(ndim, shape.values)),
+                errdetail("The limit is %zu elements.", (size_t) TENSOR_MAX_FLAT_ELEMENTS),
+                errhint("Make it in parts of whole rows."));
+    return tensor_new(ndim, shape.values);
 }
 
 static Datum

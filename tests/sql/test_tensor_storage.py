@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def test_normal_numbers(conn: Connection) -> None:
         ("pg_llm_full('{2,NULL}', 0)", "22004"),
         ("pg_llm_full('{{1,2}}', 0)", "22023"),
         ("pg_llm_full('{100000,100000}', 0)", "54000"),
+        ("pg_llm_full('{20000,20000}', 0)", "54000"),
         ("pg_llm_full('{2147483647,2147483647,2147483647,2147483647}', 0)", "54000"),
         ("pg_llm_full('{1,1,1,1,1,1,1,1,1}', 0)", "54000"),
         ("pg_llm_full('{1}', 1e300)", "22003"),
@@ -134,6 +136,22 @@ def test_constructor_errors(conn: Connection, query: str, state: str) -> None:
     with pytest.raises(psycopg.Error) as caught:
         conn.execute("SELECT " + query)
     assert caught.value.sqlstate == state
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "norm(pg_llm_normal('{16000,16000}', 0, 1, 1, 1))",
+        "length(pg_llm_full('{4000,4000}', 0.1)::text)",
+        "shape(('[' || repeat('0.12345678901234567,', 9999999) || '1]')::tensor)",
+    ],
+)
+def test_long_calls_can_be_cancelled(conn: Connection, query: str) -> None:
+    conn.execute("SET statement_timeout = '100ms'")
+    start = time.monotonic()
+    with pytest.raises(errors.QueryCanceled):
+        conn.execute("SELECT " + query)
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(
