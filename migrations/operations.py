@@ -19,6 +19,25 @@ EXTENSION = "pg_llm"
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 
 
+# Both leave alone what needs no change: only the extension's owner may alter or drop it, and that may be
+# somebody else than the owner of the database.
+_UPDATE = """DO $update$
+BEGIN
+    IF '{version}' <> (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = '{extension}') THEN
+        ALTER EXTENSION {extension} UPDATE TO '{version}';
+    END IF;
+END
+$update$"""
+_REMOVE = """DO $remove$
+BEGIN
+    DROP EXTENSION IF EXISTS {extension};
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'extension {extension} is left in place: another role owns it';
+END
+$remove$"""
+
+
 @Operations.register_operation("run_sql")
 @Operations.register_operation("run_scripts")
 class RunSQL(MigrateOperation):
@@ -64,8 +83,8 @@ class Kernels(MigrateOperation):
 
     def statements(self) -> list[str]:
         if self.action == "remove":
-            return [f"DROP EXTENSION IF EXISTS {EXTENSION}"]
-        update = f"ALTER EXTENSION {EXTENSION} UPDATE TO '{self.version}'"
+            return [_REMOVE.format(extension=EXTENSION)]
+        update = _UPDATE.format(extension=EXTENSION, version=self.version)
         if self.action == "update":
             return [require_kernels(self.version), update]
         # An administrator may have installed it before, in any version there is a way from.

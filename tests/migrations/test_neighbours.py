@@ -128,28 +128,38 @@ def test_roles_go_with_the_last_database(empty):
     empty.execute(f"DROP ROLE member_{suffix}; DROP ROLE llm_reader_{suffix}")
 
 
-def test_provisioning_without_createrole(empty):
-    suffix = empty.name
-    owner = f"owner_{suffix}"
-    empty.execute(f"CREATE ROLE {owner} LOGIN; ALTER DATABASE {empty.name} OWNER TO {owner}")
+@pytest.fixture
+def owner(empty):
+    """Owns the database and no more; an administrator has installed the extension there."""
+    name = f"owner_{empty.name}"
+    empty.execute(f"CREATE ROLE {name} LOGIN; ALTER DATABASE {empty.name} OWNER TO {name}")
     empty.execute("CREATE EXTENSION pg_llm")
-    try:
-        with empty.connect(user=owner, options="-c client_min_messages=notice") as connection:
-            notices: list[str] = []
-            connection.add_notice_handler(lambda d: notices.append(d.message_primary or ""))
-            # CREATE EXTENSION and its update take a superuser, who has done it already.
-            script = "".join(
-                statement + ";"
-                for statement in renamed(empty, suffix).split(";")
-                if "EXTENSION pg_llm" not in statement or "DO $" in statement
-            )
-            connection.execute(script)  # type: ignore[arg-type]
-        assert f"role llm_reader_{suffix} is not created: this takes CREATEROLE" in notices
-        assert any("session_preload_libraries is left alone" in notice for notice in notices)
-        assert own_roles(empty, suffix) == []
-        assert empty.execute("SELECT count(*) > 0 FROM llm_model_config") == [(True,)]
-    finally:
-        empty.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
+    yield name
+    empty.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_the_owner_of_the_database_can_provision_it(template, empty, owner):
+    administrator, empty.url = empty.url, empty.server.sqlalchemy_url(empty.name, user=owner)
+    before = empty.catalog()
+    empty.upgrade()
+    empty.check()
+    empty.url = administrator
+    empty.check()
+    empty.url = empty.server.sqlalchemy_url(empty.name, user=owner)
+    empty.downgrade()
+    assert empty.catalog() == before
+
+
+def test_provisioning_without_createrole(empty, owner):
+    suffix = empty.name
+    with empty.connect(user=owner, options="-c client_min_messages=notice") as connection:
+        notices: list[str] = []
+        connection.add_notice_handler(lambda d: notices.append(d.message_primary or ""))
+        connection.execute(renamed(empty, suffix))  # type: ignore[arg-type]
+    assert f"role llm_reader_{suffix} is not created: this takes CREATEROLE" in notices
+    assert any("session_preload_libraries is left alone" in notice for notice in notices)
+    assert own_roles(empty, suffix) == []
+    assert empty.execute("SELECT count(*) > 0 FROM llm_model_config") == [(True,)]
 
 
 @pytest.fixture
