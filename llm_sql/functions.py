@@ -1,155 +1,200 @@
 """The database's functions as SQLAlchemy expressions, for use inside any `select()`.
 
-    select(functions.generate("SELECT is", max_tokens=40, model="catalog-gpt"))
-    select(Page.id, functions.perplexity("catalog-gpt", Page.body)).order_by(...)
+    select(functions.llm_generate("SELECT is", max_tokens=40, model="catalog-gpt"))
+    select(Page.id, functions.llm_perplexity("catalog-gpt", Page.body)).order_by(...)
+    select(functions.llm_evaluate("catalog-gpt").c.perplexity)
 
-Every argument may be a Python value or a column. The defaults are those of the database's functions.
+Arguments may be Python values or columns, by position or by name; what is not given takes the database's
+default. Functions that return rows give something to select from. Each has a short name too:
+`functions.generate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from .sql_function import RowsFunction, SqlFunction
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Double, Function, Integer, Text, cast, func
-from sqlalchemy.sql import ColumnElement
-from sqlalchemy.sql.selectable import TableValuedAlias
-from sqlalchemy.types import TypeEngine
+_SIZES = "n_layer integer?, n_head integer?, d_model integer?, n_positions integer?, vocab integer?"
+_CHECKED = "n_layer integer?, n_head integer?, d integer?, vocab integer?"
+_ADAMW = (
+    "dropout_p double precision?, beta1 double precision?, beta2 double precision?, eps double precision?, "
+    "wd double precision?, lr_max double precision?, warmup integer?"
+)
+_SAMPLING = (
+    "max_tokens integer?, temperature double precision?, top_k integer?, top_p double precision?, "
+    "model text?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double precision?, "
+    "presence_penalty double precision?, frequency_penalty double precision?"
+)
 
-Argument = Any
-IntArray = ARRAY(Integer)
-TextArray = ARRAY(Text)
+# ---- models ----
 
+llm_create_model = create_model = SqlFunction(
+    "llm_create_model",
+    (f"model text, arch text?, {_SIZES}, seed bigint?", "bigint"),
+    doc="Register a model and initialise its weights; the number of them.",
+)
+llm_init_model = init_model = SqlFunction(
+    "llm_init_model",
+    ("model text, seed bigint?", "bigint"),
+    doc="New weights for a model, as its architecture begins; the number of them.",
+)
+llm_drop_model = drop_model = SqlFunction(
+    "llm_drop_model",
+    ("model text", "void"),
+    doc="Remove a model with all that belongs to it.",
+)
+llm_default_model = default_model = SqlFunction(
+    "llm_default_model",
+    ("model text?", "text"),
+    doc="The model meant when none is named.",
+)
+llm_parameters = parameters = RowsFunction(
+    "llm_parameters",
+    ("model text", "(name text, shape integer[], init text, std double precision)"),
+    doc="Name, shape and initialisation of every parameter of the model.",
+)
 
-def _typed(value: Argument, type_: TypeEngine[Any]) -> ColumnElement[Any]:
-    """A column stays as it is; a Python value is sent with its type, so that overloads and NULL resolve."""
-    return value if isinstance(value, ColumnElement) else cast(value, type_)
+# ---- the forward pass ----
 
+llm_forward = forward = SqlFunction(
+    "llm_forward",
+    (
+        "model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double precision?, "
+        "last_only boolean?",
+        "tensor",
+    ),
+    doc="Logits [..., T, V]; with targets their mean loss, 0-d; with last_only those of the last position.",
+)
+llm_logits = logits = SqlFunction(
+    "llm_logits",
+    (
+        "tokens integer[], model text?, n_layer integer?, n_head integer?, d_model integer?, "
+        "vocab_size integer?",
+        "tensor",
+    ),
+    doc="Logits [..., T, V] after each of the tokens.",
+)
+llm_loss = loss = SqlFunction(
+    "llm_loss",
+    ("model text, tokens integer[], targets integer[]", "double precision"),
+    (
+        "model text, tokens integer[], targets integer[], n_layer integer, n_head integer, d integer, "
+        "vocab integer, dropout_p double precision?, training boolean?",
+        "double precision",
+    ),
+    doc="Mean negative log-likelihood in nats per token, targets below 0 ignored; without sizes no dropout.",
+)
+llm_weight = weight = SqlFunction(
+    "llm_weight",
+    ("model text, name text", "tensor"),
+    doc="A parameter of the model as one tensor.",
+)
+llm_perplexity = perplexity = SqlFunction(
+    "llm_perplexity",
+    ("model text, text text", "double precision"),
+    doc="exp of the mean negative log-likelihood of the text's tokens.",
+)
+llm_evaluate = evaluate = RowsFunction(
+    "llm_evaluate",
+    ("model text, split text?", "(tokens bigint, nll double precision, perplexity double precision)"),
+    doc="One row over a split of the model's data: tokens, their mean loss in nats, its exponential.",
+)
 
-def _sampling(
-    prompt: Argument,
-    max_tokens: Argument,
-    temperature: Argument,
-    top_k: Argument,
-    top_p: Argument,
-    model: Argument,
-    seed: Argument,
-    stop: Argument,
-    echo: Argument,
-    repetition_penalty: Argument,
-    presence_penalty: Argument,
-    frequency_penalty: Argument,
-) -> list[ColumnElement[Any]]:
-    """The arguments of llm_generate and llm_generate_stream, in their order."""
-    if isinstance(stop, str):
-        stop = [stop]
-    return [
-        _typed(prompt, TextArray if isinstance(prompt, (list, tuple)) else Text()),
-        _typed(max_tokens, Integer()),
-        _typed(temperature, Double()),
-        _typed(top_k, Integer()),
-        _typed(top_p, Double()),
-        _typed(model, Text()),
-        _typed(seed, BigInteger()),
-        _typed(stop, TextArray),
-        _typed(echo, Boolean()),
-        _typed(repetition_penalty, Double()),
-        _typed(presence_penalty, Double()),
-        _typed(frequency_penalty, Double()),
-    ]
+# ---- training ----
 
+llm_train = train = SqlFunction(
+    "llm_train",
+    (
+        f"model text, n_steps integer, {_CHECKED}, {_ADAMW}, grad_clip double precision?, "
+        "grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum integer?, "
+        "block_size integer?, schedule text?, min_lr double precision?, decay text?, seed bigint?, "
+        "start_step bigint?, total_steps bigint?, log_every integer?, keep_grad boolean?",
+        "bigint",
+    ),
+    doc="Train for n_steps optimizer steps in one transaction; the run's id.",
+)
+llm_train_step = train_step = SqlFunction(
+    "llm_train_step",
+    (
+        f"model text, batch_id bigint, {_CHECKED}, {_ADAMW}, total_steps bigint?, "
+        "grad_clip double precision?, grad_workers integer?, prune_workers integer?",
+        "double precision",
+    ),
+    doc="One training step on one row of llm_dataset, written back; the loss before it.",
+)
+llm_materialize_params = materialize_params = SqlFunction(
+    "llm_materialize_params",
+    ("model text", "integer"),
+    doc="Training by hand: the model's state into this session's memory; the number of llm_param rows.",
+)
+llm_backprop = backprop = SqlFunction(
+    "llm_backprop",
+    ("start_id bigint?, model text?", "bigint"),
+    doc="Training by hand: the gradients of the recorded pass; the number of ops.",
+)
+llm_accumulate_grads = accumulate_grads = SqlFunction(
+    "llm_accumulate_grads",
+    ("model text, workers integer?", "integer"),
+    doc="Training by hand: the gradients into llm_param.grad; the number of rows.",
+)
+llm_prune_autograd_state = prune_autograd_state = SqlFunction(
+    "llm_prune_autograd_state",
+    ("workers integer?", "bigint"),
+    doc="Training by hand: free the tape in this session's memory; the number of its ops.",
+)
+llm_tape_flush = tape_flush = SqlFunction(
+    "llm_tape_flush",
+    ("run bigint?, model text?, step bigint?", "bigint"),
+    doc="Write the pass in this session's memory to llm_tape and llm_tensor_rt; the number of new rows.",
+)
 
-def generate(
-    prompt: Argument,
-    *,
-    max_tokens: Argument = 64,
-    temperature: Argument = 1.0,
-    top_k: Argument = 50,
-    top_p: Argument = 0.95,
-    model: Argument = None,
-    seed: Argument = None,
-    stop: Argument = None,
-    echo: Argument = False,
-    repetition_penalty: Argument = 1.0,
-    presence_penalty: Argument = 0.0,
-    frequency_penalty: Argument = 0.0,
-) -> Function[Any]:
-    """The continuation of a prompt (text), or of each of several (text[])."""
-    arguments = _sampling(
-        prompt, max_tokens, temperature, top_k, top_p, model, seed, stop, echo,
-        repetition_penalty, presence_penalty, frequency_penalty,
-    )  # fmt: skip
-    result: TypeEngine[Any] = TextArray if isinstance(prompt, (list, tuple)) else Text()
-    return func.llm_generate(*arguments, type_=result)
+# ---- tokenizers and data ----
 
+llm_encode = encode = SqlFunction(
+    "llm_encode",
+    ("text text, model text?", "integer[]"),
+    doc="Token ids of a text.",
+)
+llm_decode = decode = SqlFunction(
+    "llm_decode",
+    ("ids integer[], model text?", "text"),
+    doc="The text of token ids.",
+)
+llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
+    "llm_build_char_tokenizer",
+    ("model text, query text", "integer"),
+    doc="A token per character of what the query returns, and BOS; the vocabulary's size.",
+)
+llm_fill_dataset = fill_dataset = RowsFunction(
+    "llm_fill_dataset",
+    (
+        "model text, query text, block_size integer?, stride integer?, validation double precision?, "
+        "seed bigint?",
+        "(train_rows bigint, validation_rows bigint)",
+    ),
+    doc="The query's documents as rows of llm_dataset; how many to train on and how many held out.",
+)
 
-def generate_stream(
-    prompt: Argument,
-    *,
-    max_tokens: Argument = 64,
-    temperature: Argument = 1.0,
-    top_k: Argument = 50,
-    top_p: Argument = 0.95,
-    model: Argument = None,
-    seed: Argument = None,
-    stop: Argument = None,
-    echo: Argument = False,
-    repetition_penalty: Argument = 1.0,
-    presence_penalty: Argument = 0.0,
-    frequency_penalty: Argument = 0.0,
-) -> TableValuedAlias:
-    """One row per token: step, token_id, token, text so far, is_complete. Fetch it through a cursor."""
-    arguments = _sampling(
-        prompt, max_tokens, temperature, top_k, top_p, model, seed, stop, echo,
-        repetition_penalty, presence_penalty, frequency_penalty,
-    )  # fmt: skip
-    names = ("step", "token_id", "token", "text", "is_complete")
-    return func.llm_generate_stream(*arguments).table_valued(*names)
+# ---- generation ----
 
+llm_generate = generate = SqlFunction(
+    "llm_generate",
+    (f"prompt text, {_SAMPLING}", "text"),
+    (f"prompts text[], {_SAMPLING}", "text[]"),
+    doc="The continuation of a prompt (text), or of each of several (text[]).",
+)
+llm_generate_stream = generate_stream = RowsFunction(
+    "llm_generate_stream",
+    (
+        f"prompt text, {_SAMPLING}",
+        "(step integer, token_id integer, token text, text text, is_complete boolean)",
+    ),
+    doc="A row per token: its piece of text and the text so far. Fetch it through a cursor.",
+)
+llm_release = release = SqlFunction(
+    "llm_release",
+    ("", "bigint"),
+    doc="Give back the memory of weights this session no longer uses; the number of bytes.",
+)
 
-def encode(text: Argument, model: Argument) -> Function[Any]:
-    """Token ids of a text (int[])."""
-    return func.llm_encode(_typed(text, Text()), _typed(model, Text()), type_=IntArray)
-
-
-def decode(tokens: Argument, model: Argument) -> Function[Any]:
-    """The text of token ids."""
-    return func.llm_decode(_typed(tokens, IntArray), _typed(model, Text()), type_=Text())
-
-
-def loss(
-    model: Argument, tokens: Sequence[int] | Argument, targets: Sequence[int] | Argument
-) -> Function[Any]:
-    """Mean negative log-likelihood in nats per token, targets below 0 ignored; no dropout."""
-    return func.llm_loss(
-        _typed(model, Text()), _typed(tokens, IntArray), _typed(targets, IntArray), type_=Double()
-    )
-
-
-def perplexity(model: Argument, text: Argument) -> Function[Any]:
-    """exp of the mean negative log-likelihood of the text's tokens."""
-    return func.llm_perplexity(_typed(model, Text()), _typed(text, Text()), type_=Double())
-
-
-def evaluate(model: Argument, split: Argument = "validation") -> TableValuedAlias:
-    """One row over a split of the model's data set: tokens, nll (the mean, in nats per token), perplexity."""
-    return func.llm_evaluate(_typed(model, Text()), _typed(split, Text())).table_valued(
-        "tokens", "nll", "perplexity"
-    )
-
-
-def create_model(
-    model: Argument,
-    arch: Argument,
-    n_layer: Argument,
-    n_head: Argument,
-    d_model: Argument,
-    n_positions: Argument,
-    vocab: Argument,
-    seed: Argument = 0,
-) -> Function[Any]:
-    """Register a model and initialise its weights; the number of them."""
-    sizes = [_typed(size, Integer()) for size in (n_layer, n_head, d_model, n_positions, vocab)]
-    return func.llm_create_model(
-        _typed(model, Text()), _typed(arch, Text()), *sizes, _typed(seed, BigInteger()), type_=BigInteger()
-    )
+FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith("llm_"))
+"""Every function of the catalogue."""

@@ -1,0 +1,137 @@
+"""The catalogue of SQL functions: that it is the database's, and what calls compile to and return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+from sqlalchemy.orm import Session
+
+from llm_sql import functions
+from llm_sql.models import Dataset
+from llm_sql.sql_function import RowsFunction, Signature, SqlFunction
+
+DIALECT = psycopg_dialect.dialect()  # type: ignore[attr-defined]
+
+CATALOG = """
+    SELECT
+        (
+            SELECT coalesce(string_agg(
+                a.name || ' ' || format_type(a.type, NULL)
+                    || CASE WHEN a.i > p.pronargs - p.pronargdefaults THEN '?' ELSE '' END,
+                ', ' ORDER BY a.i
+            ), '')
+            FROM unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) WITH ORDINALITY a (name, type, i)
+        ),
+        coalesce(
+            (
+                SELECT '(' || string_agg(o.name || ' ' || format_type(o.type, NULL), ', ' ORDER BY o.i) || ')'
+                FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes)
+                    WITH ORDINALITY o (name, type, mode, i)
+                WHERE o.mode IN ('o', 't')
+            ),
+            format_type(p.prorettype, NULL)
+        )
+    FROM pg_proc p
+    WHERE p.pronamespace = 'public'::regnamespace AND p.proname = %s
+"""
+
+
+@pytest.mark.parametrize("function", functions.FUNCTIONS, ids=lambda f: f.name)
+def test_signatures_are_the_databases(conn: psycopg.Connection[Any], function: SqlFunction) -> None:
+    found = {Signature.read(*row) for row in conn.execute(CATALOG, (function.name,)).fetchall()}
+    assert found == set(function.signatures)
+    assert isinstance(function, RowsFunction) == all(s.returns.startswith("(") for s in found)
+
+
+@pytest.mark.parametrize("function", functions.FUNCTIONS, ids=lambda f: f.name)
+def test_functions_are_named_and_described(function: SqlFunction) -> None:
+    assert getattr(functions, function.name) is function
+    assert getattr(functions, function.name.removeprefix("llm_")) is function
+    assert function.__doc__
+
+
+def compiled(expression: Any) -> str:
+    return " ".join(str(sa.select(expression).compile(dialect=DIALECT)).split())
+
+
+def test_only_what_is_given_is_sent_and_by_name() -> None:
+    assert compiled(functions.llm_generate("a", temperature=0)) == (
+        "SELECT public.llm_generate(prompt => CAST(%(param_1)s::VARCHAR AS TEXT), temperature => "
+        "CAST(%(param_2)s AS DOUBLE PRECISION)) AS llm_generate_1"
+    )
+
+
+def test_columns_are_sent_as_they_are() -> None:
+    text = compiled(functions.loss("m", Dataset.tokens, Dataset.target))
+    assert "tokens => llm_dataset.tokens, targets => llm_dataset.target" in text
+    assert text.endswith("FROM llm_dataset")
+
+
+def test_rows_stand_in_from() -> None:
+    rows = functions.llm_evaluate("m")
+    text = " ".join(str(sa.select(rows.c.tokens).compile(dialect=DIALECT)).split())
+    assert text == (
+        "SELECT anon_1.tokens FROM public.llm_evaluate(model => CAST(%(param_1)s::VARCHAR AS TEXT)) AS anon_1"
+    )
+
+
+def test_the_overload_is_chosen_by_the_arguments() -> None:
+    assert "prompt =>" in compiled(functions.llm_generate("a"))
+    assert "prompts =>" in compiled(functions.llm_generate(["a", "b"]))
+    assert "prompts =>" in compiled(functions.llm_generate(prompts=["a"]))
+    assert "prompts =>" in compiled(functions.llm_generate(sa.func.array_agg(sa.column("t", sa.Text))))
+    assert isinstance(functions.llm_generate(["a"]).type, sa.ARRAY)
+    assert "n_layer =>" in compiled(functions.llm_loss("m", [1], [2], 1, 1, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        (("a",), {"prompt": "b"}),
+        (("a",), {"unknown": 1}),
+        ((3,) * 20, {}),
+        ((["a"],), {"prompts": ["b"]}),
+        ((["a"],), {"max_tokens": [1]}),
+    ],
+)
+def test_arguments_that_fit_no_signature_are_a_type_error(args: Any, kwargs: Any) -> None:
+    with pytest.raises(TypeError, match=r"llm_generate\(prompt, max_tokens\?"):
+        functions.llm_generate(*args, **kwargs)
+
+
+def test_statements_share_a_cache_entry_unless_names_differ() -> None:
+    def key(expression: Any) -> Any:
+        found = sa.select(expression)._generate_cache_key()
+        assert found is not None
+        return found.key
+
+    assert key(functions.llm_generate("a", top_k=1)) == key(functions.llm_generate("b", top_k=2))
+    assert key(functions.llm_generate("a", top_k=1)) != key(functions.llm_generate("a", max_tokens=1))
+
+
+def test_calls_reach_the_database(session: Session) -> None:
+    count = session.scalar(sa.select(functions.create_model("m", "microgpt", n_positions=8, vocab=5, seed=3)))
+    assert count == 2 * 5 * 16 + 8 * 16 + 4 * 16 * 16 + 2 * 16 * 64
+    tokens = np.array([0, 1, 2])
+    logits = session.scalar(sa.select(functions.logits(tokens, "m")))
+    assert logits is not None
+    assert logits.shape == (3, 5)
+    loss = session.scalar(sa.select(functions.loss("m", (0, 1, 2), [1, 2, 3])))
+    forward = session.scalar(sa.select(functions.forward("m", tokens, targets=[1, 2, 3]).cast(sa.Double)))
+    assert loss == pytest.approx(forward)
+    session.add(Dataset(model="m", split="validation", tokens=[0, 1], target=[1, 2]))
+    session.flush()
+    row = session.execute(sa.select(*functions.evaluate("m").c)).one()
+    assert row.tokens == 2
+    assert row.perplexity == pytest.approx(np.exp(row.nll))
+    parameters = functions.parameters("m")
+    assert session.scalar(sa.select(sa.func.count()).select_from(parameters)) == 9
+    joined = sa.select(Dataset.id, functions.loss("m", Dataset.tokens, Dataset.target))
+    assert session.execute(joined).one()[1] == pytest.approx(row.nll)
+    session.execute(sa.select(functions.drop_model("m")))
