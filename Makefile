@@ -83,7 +83,7 @@ check: lint
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 notebooks: dev
-	LLM_SQL_TEST_NOTEBOOKS=1 $(BIN)/python -m pytest -q tests/notebooks
+	$(BIN)/python -m pytest -q tests/notebooks
 
 bench: env
 	$(BIN)/llm-sql bench

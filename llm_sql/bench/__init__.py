@@ -35,8 +35,8 @@ class Shape:
 
 
 SHAPES = (
-    Shape("4 layers, d_model 128, block 64, batch 12", "gpt2", 4, 4, 128, 64, 65, 12, 64, 40),
-    Shape("microgpt: 1 layer, d_model 16, batch 1, 8 tokens", "microgpt", 1, 4, 16, 16, 27, 1, 8, 400),
+    Shape("GPT-2, 4 layers, width 128, 12 x 64 tokens", "gpt2", 4, 4, 128, 64, 65, 12, 64, 40),
+    Shape("microgpt, 1 layer, width 16, 1 x 8 tokens", "microgpt", 1, 4, 16, 16, 27, 1, 8, 400),
 )
 DROPOUT = 0.1
 GRAD_CLIP = 1.0
@@ -126,8 +126,8 @@ def _row(shape: Shape, times: dict[str, list[float]]) -> dict[str, Any]:
     return {
         "step of": shape.name,
         "llm-sql": ours,
-        "llm-sql fastest": min(times["llm_sql"]),
+        "fastest": min(times["llm_sql"]),
         "PyTorch": theirs,
-        "PyTorch fastest": min(times["torch"]) if "torch" in times else None,
-        "PyTorch / llm-sql": theirs / ours if theirs is not None else None,
+        "its fastest": min(times["torch"]) if "torch" in times else None,
+        "ratio": theirs / ours if theirs is not None else None,
     }
