@@ -3,16 +3,21 @@
 Every function here builds a SQLAlchemy column element of type tensor, so that trees compose with each other,
 with columns, bind parameters and ordinary select() statements. Nodes used more than once are evaluated once.
 
-A tree over a stored model's parameters, run ad hoc:
+A tree over a stored model's parameters, run ad hoc, and its gradients:
 
     from llm_sql import graph as g
 
-    hidden = g.embedding(g.p("wte.weight"), g.tokens)
-    hidden = hidden + g.gelu(g.linear(hidden, g.p("h.0.mlp.c_fc.weight")) @ g.p("h.0.mlp.c_proj.weight"))
-    logits = g.lm_head(hidden, g.p("wte.weight"))
-    session.execute(g.select({"logits": logits}), {"model": "gpt2-small", "tokens": [15496, 995]})
+    wte = g.p("wte.weight")
+    hidden = g.embedding(wte, g.tokens)
+    hidden = hidden + g.gelu(g.linear(hidden, g.p("h.0.mlp.c_fc.weight"))) @ g.p("h.0.mlp.c_proj.weight")
+    logits = g.lm_head(hidden, wte)
+    session.execute(g.select({"logits": logits}), {"model": "gpt", "tokens": [3, 1, 2]}).one()
+    loss = g.cross_entropy(logits, [1, 2, 0])
+    g.gradients(session, loss, {"wte": wte}, model="gpt", tokens=[3, 1, 2]).of["wte"]
 
 An architecture of one's own, trained like a built-in one (`{layer}` is the block's number):
+
+    from llm_sql import functions
 
     attended = g.causal_attention(g.linear(g.rms_norm(g.x), g.p("h.{layer}.qkv")))
     mine = g.Architecture(
@@ -28,7 +33,8 @@ An architecture of one's own, trained like a built-in one (`{layer}` is the bloc
         ],
     )
     mine.register(session)
-    session.execute(select(functions.llm_create_model("tiny", arch="mine", n_layer=2, n_head=2, d_model=32)))
+    session.scalar(select(functions.llm_create_model("tiny", arch="mine", n_layer=2, n_head=2, d_model=32)))
+    session.scalar(select(functions.llm_loss("tiny", [3, 1, 2], [1, 2, 0])))
 
 Variables (`tokens`, `targets`, `model`, `training`, ...) are bind parameters of their own name in a SELECT,
 and the arguments of the installed function, or the model's configuration, in an architecture.
@@ -42,6 +48,7 @@ from .gradients import Gradients, gradients
 from .ops import (
     OPS,
     add,
+    attention,
     causal_attention,
     causal_attention_qkv,
     concat,
@@ -108,6 +115,7 @@ __all__ = [
     "TensorNode",
     "Variable",
     "add",
+    "attention",
     "bind",
     "causal_attention",
     "causal_attention_qkv",

@@ -364,6 +364,22 @@ def causal_attention_qkv(
     return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
 
 
+@op("pg_llm_attention")
+def attention(
+    x: TensorLike,
+    w_qkv: TensorLike,
+    b_qkv: TensorLike,
+    w_o: TensorLike,
+    b_o: TensorLike,
+    n_head: IntLike,
+    T: IntLike,
+    D: IntLike,
+) -> Arguments:
+    """GPT-2's attention with its projections w_qkv [D, 3D] and w_o [D, D]: x [..., T, D] -> [..., T, D]."""
+    weights = [tensor(x), tensor(w_qkv), tensor(b_qkv), tensor(w_o), tensor(b_o)]
+    return [*weights, integer(n_head), integer(T), integer(D)]
+
+
 # ---- heads and losses ----
 
 

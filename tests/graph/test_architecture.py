@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -116,3 +117,14 @@ def test_without_parameters_there_is_nothing_to_train(session: Any) -> None:
     bare = g.Architecture("bare", stem=MINE.stem, block=MINE.block, head=MINE.head)
     with pytest.raises(sa.exc.ArgumentError, match="no parameters"):
         bare.register(session)
+
+
+def test_the_examples_of_the_package_run(session: Session) -> None:
+    session.execute(
+        sa.text("SELECT llm_create_model('gpt', 'gpt2', 1, 2, d_model => 8, n_positions => 8, vocab => 5)")
+    )
+    lines = str(g.__doc__).splitlines()
+    code = textwrap.dedent("\n".join(line for line in lines if line.startswith("    ") or not line))
+    scope: dict[str, Any] = {"session": session, "select": sa.select}
+    exec(code, scope)
+    assert session.execute(sa.text("SELECT count(*) FROM llm_param WHERE model = 'tiny'")).scalar_one() == 6
