@@ -14,6 +14,8 @@ DROP FUNCTION public.llm_autograd_mode_write();
 
 DROP FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
 
+DROP FUNCTION public.llm_lock_rows(model text, fingerprint bytea);
+
 DROP FUNCTION public.llm_weight(model text, name text);
 
 DROP FUNCTION public.llm_check_weights(model text);

@@ -40,6 +40,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_reader;
@@ -162,6 +163,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) FROM llm_trainer;

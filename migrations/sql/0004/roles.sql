@@ -93,6 +93,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) TO llm_reader;
@@ -209,6 +210,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[], n_layer int, n_head int, d int, vocab int, dropout_p double precision, training boolean) TO llm_trainer;
