@@ -207,6 +207,8 @@ double llm_uniform(uint64_t seed, uint64_t stream, uint64_t index);             
 void llm_normal(llm_engine *e, float *out, float mean, float std, uint64_t seed, uint64_t stream, size_t n);
 /* out (n) = a permutation of 0 .. n-1, keyed by (seed, epoch) */
 void llm_permutation(int64_t *out, size_t n, uint64_t seed, uint64_t epoch);
+/* Its swaps number end-1 down to first alone: all of 1 .. n, in that order, on 0 .. n-1 make the permutation. */
+void llm_permutation_swaps(int64_t *out, size_t first, size_t end, uint64_t seed, uint64_t epoch);
 
 /* ---- sampling ----------------------------------------------------------------------- */
 

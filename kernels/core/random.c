@@ -118,7 +118,12 @@ void llm_permutation(int64_t *out, size_t n, uint64_t seed, uint64_t epoch)
 {
     for (size_t i = 0; i < n; i++)
         out[i] = (int64_t)i;
-    for (size_t i = n; i-- > 1;) {
+    llm_permutation_swaps(out, 1, n, seed, epoch);
+}
+
+void llm_permutation_swaps(int64_t *out, size_t first, size_t end, uint64_t seed, uint64_t epoch)
+{
+    for (size_t i = end; i-- > first;) {
         uint64_t words[2];
         size_t j;
         int64_t taken;

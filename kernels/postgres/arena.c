@@ -281,7 +281,7 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
         if (!v->ready || v->dirty || strcmp(v->model, model) != 0 || v->fingerprint_len != len ||
             memcmp(v->fingerprint, VARDATA_ANY(fingerprint), len) != 0)
             continue;
-        if (training && (!v->training || v->pins > 0))
+        if (training && (!v->training || v->pins > 0 || v->readers > 0))
             continue;
         push_pin(v, PIN_CALL);
         PG_RETURN_BOOL(true);

@@ -44,6 +44,7 @@ typedef struct ArenaVersion
     int     fingerprint_len;
     int     refs;           /* the cache itself, pins, generations, the tape */
     int     pins;
+    int     readers;        /* generations, which must see this version until they end */
     bool    ready;          /* sealed */
     bool    training;       /* holds m and v */
     bool    dirty;          /* differs from the table: not to be found by anyone else */

@@ -267,6 +267,12 @@ tensor_buffer_release(TensorBuffer *buffer)
     cached_bytes += b->bytes;
 }
 
+bool
+tensor_buffer_room(size_t bytes)
+{
+    return bytes < ASK_SYSTEM || bytes <= available_bytes();
+}
+
 size_t
 tensor_buffer_cached(void)
 {

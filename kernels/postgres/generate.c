@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "arena.h"
+#include "buffer.h"
 #include "generate.h"
 
 typedef struct Generation
@@ -27,6 +28,7 @@ typedef struct Generation
     size_t      length;         /* positions in the caches */
     size_t      pending;        /* positions of the running pass */
     llm_kv_cache **caches;      /* one per layer */
+    size_t      n_head, d_head; /* of all of them */
     int         n_caches;
     int         layer;          /* the running pass's next layer */
 } Generation;
@@ -54,6 +56,15 @@ generate_new_positions(size_t n)
         active->pending = n;
 }
 
+/* A layer's keys and values; SIZE_MAX when they are more than can be counted. */
+static size_t
+cache_bytes(size_t n_head, size_t d_head, size_t capacity)
+{
+    double  bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
+
+    return bytes < (double) SIZE_MAX / 2 ? (size_t) bytes : SIZE_MAX;
+}
+
 llm_kv_cache *
 generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
 {
@@ -63,9 +74,16 @@ generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("%zu positions do not fit into a context of %zu", active->length + n_new, active->capacity));
+    if (active->n_caches > 0 && (n_head != active->n_head || d_head != active->d_head))
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", active->handle,
+                       active->n_head, active->d_head, n_head, d_head));
     active->pending = n_new;
     if (active->layer == active->n_caches)
     {
+        if (!tensor_buffer_room(cache_bytes(n_head, d_head, active->capacity)))
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
         active->caches = active->caches == NULL
             ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
             : repalloc(active->caches, sizeof(llm_kv_cache *) * (active->n_caches + 1));
@@ -73,6 +91,8 @@ generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
         if (cache == NULL)
             ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
         active->caches[active->n_caches++] = cache;
+        active->n_head = n_head;
+        active->d_head = d_head;
     }
     return active->caches[active->layer++];
 }
@@ -103,6 +123,7 @@ close_generation(Generation *g)
     if (active == g)
         active = NULL;
     forget_caches(g);
+    g->version->readers--;
     arena_release(g->version);
     pfree(g->tokens);
     pfree(g);
@@ -183,6 +204,7 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
     g->handle = ++last_handle;
     g->subid = GetCurrentSubTransactionId();
     g->version = arena_retain(v);
+    v->readers++;
     g->next = generations;
     generations = g;
     for (size_t i = 0; i < prompt.n; i++)
@@ -257,6 +279,11 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
 {
     if (active == NULL)
         PG_RETURN_VOID();
+    if (active->length + active->pending > active->capacity)
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("%zu positions do not fit into a context of %zu", active->length + active->pending,
+                       active->capacity));
     arena_pop_pin(active->version);
     active->length += active->pending;
     active->pending = 0;

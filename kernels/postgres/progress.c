@@ -22,6 +22,8 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "progress.h"
+
 #define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress"
 #define PROGRESS_MODEL 128
 
@@ -95,19 +97,27 @@ end_change(ProgressSlot *slot)
     pg_atomic_write_u32(&slot->changes, (pg_atomic_read_u32(&slot->changes) | 1) + 1);
 }
 
-static void
-clear_mine(int code, Datum arg)
+void
+progress_clear(void)
 {
     ProgressSlot *slot;
 
-    (void) code;
-    (void) arg;
     if (slots == NULL || MyProc == NULL)
         return;
     slot = my_slot();
+    if (slot->pid != MyProcPid)
+        return;
     begin_change(slot);
     slot->pid = 0;
     end_change(slot);
+}
+
+static void
+at_exit(int code, Datum arg)
+{
+    (void) code;
+    (void) arg;
+    progress_clear();
 }
 
 /* pg_llm_progress(model, run_id, step, total, loss, lr, tokens) */
@@ -122,7 +132,7 @@ pg_llm_progress(PG_FUNCTION_ARGS)
         PG_RETURN_VOID();
     if (!exit_registered)
     {
-        before_shmem_exit(clear_mine, (Datum) 0);
+        before_shmem_exit(at_exit, (Datum) 0);
         exit_registered = true;
     }
     slot = my_slot();
@@ -148,7 +158,7 @@ PG_FUNCTION_INFO_V1(pg_llm_progress_clear);
 Datum
 pg_llm_progress_clear(PG_FUNCTION_ARGS)
 {
-    clear_mine(0, (Datum) 0);
+    progress_clear();
     PG_RETURN_VOID();
 }
 

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "buffer.h"
 #include "engine.h"
 #include "tensor.h"
 
@@ -235,6 +236,8 @@ typedef struct Epoch
 
 static Epoch epochs[2];
 
+#define PERMUTE_PIECE ((int64) 1 << 18)     /* elements between two looks at interrupts */
+
 static const int64 *
 epoch_order(int64 n, uint64 seed, uint64 epoch)
 {
@@ -245,11 +248,25 @@ epoch_order(int64 n, uint64 seed, uint64 epoch)
     if (slot->order != NULL)
         pfree(slot->order);
     slot->order = NULL;
+    if (!tensor_buffer_room(n * sizeof(int64)))
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
+                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
     slot->order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
+    slot->n = 0;                    /* not valid yet: an interrupt may end this */
+    for (int64 i = 0; i < n; i++)
+    {
+        slot->order[i] = i;
+        if (i % PERMUTE_PIECE == 0)
+            CHECK_FOR_INTERRUPTS();
+    }
+    for (int64 end = n; end > 1; end -= Min(end, PERMUTE_PIECE))
+    {
+        llm_permutation_swaps(slot->order, Max(1, end - PERMUTE_PIECE), end, seed, epoch);
+        CHECK_FOR_INTERRUPTS();
+    }
     slot->n = n;
     slot->seed = seed;
     slot->epoch = epoch;
-    llm_permutation(slot->order, n, seed, epoch);
     return slot->order;
 }
 
@@ -299,7 +316,7 @@ pg_llm_batch(PG_FUNCTION_ARGS)
 
     require_count(n, "n");
     require_count(size, "the batch size");
-    if (first < 0 || size > (int32) (MaxAllocSize / sizeof(Datum) / 2))
+    if (first < 0 || first > PG_INT64_MAX - size || size > (int32) (MaxAllocSize / sizeof(Datum) / 2))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a batch of %d cannot begin at position " INT64_FORMAT, size, first));
     ids = palloc(sizeof(Datum) * size);
@@ -307,6 +324,8 @@ pg_llm_batch(PG_FUNCTION_ARGS)
     {
         int64   position = first + i;
 
+        if (i % 1024 == 0)
+            CHECK_FOR_INTERRUPTS();
         ids[i] = Int64GetDatum(epoch_order(n, seed, (uint64) (position / n))[position % n] + 1);
     }
     PG_RETURN_DATUM(int8_datums(ids, size));

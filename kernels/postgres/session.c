@@ -12,6 +12,7 @@
 
 #include "arena.h"
 #include "generate.h"
+#include "progress.h"
 #include "session.h"
 #include "tape.h"
 
@@ -80,7 +81,10 @@ end_xact(XactEvent event, void *arg)
     generate_end_xact();
     arena_end_xact();
     if (event == XACT_EVENT_ABORT)
+    {
         tape_clear();
+        progress_clear();
+    }
     memset(&pass, 0, sizeof(pass));
 }
 
@@ -95,7 +99,10 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
     generate_end_subxact(mine, parent, commit);
     arena_end_subxact(mine, parent, commit);
     if (!commit)
+    {
         tape_clear();
+        progress_clear();
+    }
 }
 
 /* ---- settings ---- */
@@ -174,13 +181,20 @@ pg_llm_recording(PG_FUNCTION_ARGS)
     PG_RETURN_BOOL(pg_llm_autograd);
 }
 
-/* Sets pg_llm.autograd for the session; undone when the transaction rolls back. */
+/*
+ * pg_llm_set_recording(flag, is_local): sets pg_llm.autograd for the session, or as SET LOCAL does, which leaves a
+ * setting of the caller's alone once the transaction ends. Undone when the transaction rolls back.
+ */
 PG_FUNCTION_INFO_V1(pg_llm_set_recording);
 Datum
 pg_llm_set_recording(PG_FUNCTION_ARGS)
 {
-    if (PG_GETARG_BOOL(0) != pg_llm_autograd)
-        SetConfigOption("pg_llm.autograd", PG_GETARG_BOOL(0) ? "on" : "off", PGC_USERSET, PGC_S_SESSION);
+    bool    is_local = PG_GETARG_BOOL(1);
+
+    if (is_local && PG_GETARG_BOOL(0) == pg_llm_autograd)
+        PG_RETURN_VOID();
+    (void) set_config_option("pg_llm.autograd", PG_GETARG_BOOL(0) ? "on" : "off", PGC_USERSET, PGC_S_SESSION,
+                             is_local ? GUC_ACTION_LOCAL : GUC_ACTION_SET, true, 0, false);
     PG_RETURN_VOID();
 }
 

@@ -279,7 +279,8 @@ tape_record(OpCall *call)
 static uint32
 index_of(int64 id)
 {
-    int64   index = id - tape.base;
+    /* A base is at least TAPE_MAX_VALUES: a smaller id was given out before the pass had one. */
+    int64   index = id >= 0 && id < TAPE_MAX_VALUES ? id : id - tape.base;
 
     if (tape.nonce == 0 || tape.n_nodes == 0)
         ereport(ERROR,
@@ -592,7 +593,13 @@ PG_FUNCTION_INFO_V1(pg_llm_tape_set_base);
 Datum
 pg_llm_tape_set_base(PG_FUNCTION_ARGS)
 {
-    tape.base = PG_GETARG_INT64(0);
+    int64   base = PG_GETARG_INT64(0);
+
+    if (base != 0 && base < TAPE_MAX_VALUES)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("ids of a pass cannot begin with " INT64_FORMAT, base),
+                errhint("0, or a multiple of %u from that on.", TAPE_MAX_VALUES));
+    tape.base = base;
     PG_RETURN_VOID();
 }
 

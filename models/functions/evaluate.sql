@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_check_dataset(config, split, NULL);
     PERFORM public.llm_pin(model);
-    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_set_recording(false, true);
     tokens := 0;
     nll := 0;
     -- Rows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
@@ -46,7 +46,7 @@ BEGIN
         ) s;
         tokens := tokens + n_targets;
     END LOOP;
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
     nll := nll / NULLIF(tokens, 0);
     perplexity := exp(nll);
@@ -79,7 +79,7 @@ BEGIN
     END IF;
     PERFORM public.llm_require(cardinality(ids) >= 2, 'a text of no tokens has no perplexity');
     PERFORM public.llm_pin(model);
-    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_set_recording(false, true);
     FOR first_token IN 1 .. cardinality(ids) - 1 BY stride LOOP
         last_token := least(first_token + width - 1, cardinality(ids) - 1);
         CONTINUE WHEN last_token <= n_scored;
@@ -91,7 +91,7 @@ BEGIN
         );
         n_scored := last_token;
     END LOOP;
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
     RETURN exp(nll / n_scored);
 END;

@@ -71,7 +71,7 @@ BEGIN
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
     PERFORM public.llm_config(model);
     PERFORM public.llm_lock_model(model);
-    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_set_recording(false, true);
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_init_model.model AND NOT l.superseded;
@@ -92,7 +92,7 @@ BEGIN
             n_weights := n_weights + width * part_shape[1];
         END LOOP;
     END LOOP;
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     RETURN n_weights;
 END;
 $function$;

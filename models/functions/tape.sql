@@ -114,9 +114,9 @@ BEGIN
     IF model IS NOT NULL THEN
         PERFORM public.llm_config(model);
     END IF;
-    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_set_recording(false, true);
     n_ops := public.llm_tape_backward(start_id, 1.0);
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.llm_tape_flush(NULL, model, public.llm_model_step(model) + 1);
     RETURN n_ops;
 END;
@@ -151,11 +151,13 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
+    fingerprint bytea;
     n_rows int;
 BEGIN
     PERFORM public.llm_require(workers >= 0, format('workers must not be negative, got %s', workers));
     PERFORM public.llm_lock_model(model);
-    PERFORM public.llm_pin(model, true);
+    fingerprint := public.llm_pin(model, true);
+    PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
     END IF;
@@ -173,7 +175,7 @@ $function$;
 COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
 'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL where none arrived) '
 'and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03 while another session trains the '
-'model.';
+'model; 40001 when another transaction changes its weights meanwhile.';
 
 
 CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint

@@ -200,7 +200,7 @@ BEGIN
     );
     PERFORM public.llm_train_clear(run.model, (run.hyperparameters ->> 'prune_workers')::int);
     PERFORM public.pg_llm_arena_close(run.model);
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     UPDATE public.llm_train_run r
     SET last_step = end_step,
         status = CASE WHEN is_last THEN 'done' ELSE 'running' END,

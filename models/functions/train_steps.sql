@@ -48,11 +48,11 @@ BEGIN
             batch := public.llm_train_batch(rows_of_run, run.seed, first_row, batch_rows, block_size);
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
-            PERFORM public.pg_llm_set_recording(true);
+            PERFORM public.pg_llm_set_recording(true, true);
             micro_loss := public.pg_llm_item(
                 public.llm_forward(run.model, batch.tokens, true, batch.targets, dropout_p)
             );
-            PERFORM public.pg_llm_set_recording(false);
+            PERFORM public.pg_llm_set_recording(false, true);
             IF NOT micro_loss < 'Infinity' THEN
                 RAISE EXCEPTION 'the loss of model "%" is not finite at step %', run.model, step
                     USING ERRCODE = 'numeric_value_out_of_range',

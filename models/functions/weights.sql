@@ -111,6 +111,25 @@ COMMENT ON FUNCTION public.llm_weight(text, text) IS
 'of the weights. 42704: the model has no parameter of that name.';
 
 
+CREATE FUNCTION public.llm_lock_rows(model text, fingerprint bytea) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    -- Waits for writers under way; from here on nobody else can change these rows.
+    PERFORM FROM public.llm_param p WHERE p.model = llm_lock_rows.model FOR NO KEY UPDATE;
+    IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN
+        RAISE EXCEPTION 'the weights of model "%" were changed by another transaction during training', model
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The other change stands and this run''s steps since its last commit are undone; train again.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
+'Locks the model''s llm_param rows against writers before they are written; 40001 when they no longer are the version '
+'with that fingerprint.';
+
+
 CREATE FUNCTION public.llm_write_back(
     model text,
     fingerprint bytea,
@@ -124,13 +143,7 @@ DECLARE
     threads text := current_setting('pg_llm.threads');
     written bytea;
 BEGIN
-    -- Waits for writers under way; from here on nobody else can change these rows.
-    PERFORM FROM public.llm_param p WHERE p.model = llm_write_back.model FOR NO KEY UPDATE;
-    IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN
-        RAISE EXCEPTION 'the weights of model "%" were changed by another transaction during training', model
-            USING ERRCODE = 'serialization_failure',
-            HINT = 'The other change stands and this run''s steps since its last commit are undone; train again.';
-    END IF;
+    PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
     END IF;

@@ -128,7 +128,7 @@ def test_backprop_from_a_recorded_id(conn: Connection) -> None:
     last = value(conn, "SELECT max(output) FROM llm_tape WHERE model = 'tiny'")
     assert value(conn, "SELECT llm_backprop(%s, 'tiny')", (last,)) == value(conn, "SELECT count(*) FROM llm_tape")
     with pytest.raises(errors.UndefinedObject, match="not on this session's tape"):
-        conn.execute("SELECT llm_backprop(1, 'tiny')")
+        conn.execute("SELECT llm_backprop(-1, 'tiny')")
     conn.execute("UPDATE llm_autograd_mode SET flag = false")
     conn.execute("SELECT llm_prune_autograd_state()")
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing is recorded"):

@@ -10,10 +10,10 @@ CREATE FUNCTION public.pg_llm_autograd_enabled() RETURNS boolean
 COMMENT ON FUNCTION public.pg_llm_autograd_enabled() IS
     'Whether ops of this session are recorded.';
 
-CREATE FUNCTION public.pg_llm_set_recording(flag boolean) RETURNS void
+CREATE FUNCTION public.pg_llm_set_recording(flag boolean, is_local boolean DEFAULT false) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_set_recording';
-COMMENT ON FUNCTION public.pg_llm_set_recording(boolean) IS
-    'Sets pg_llm.autograd for the session; undone when the transaction rolls back.';
+COMMENT ON FUNCTION public.pg_llm_set_recording(boolean, boolean) IS
+    'Sets pg_llm.autograd for the session, or as SET LOCAL does; undone when the transaction rolls back.';
 
 CREATE FUNCTION public.pg_llm_pass_begin(seed bigint, step bigint, micro_batch integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_pass_begin';

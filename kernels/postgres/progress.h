@@ -1,0 +1,9 @@
+/*
+ * progress.h -- the session's slot among the running trainings (progress.c).
+ */
+#ifndef PG_LLM_PROGRESS_H
+#define PG_LLM_PROGRESS_H
+
+extern void progress_clear(void);       /* this session trains no more; never throws */
+
+#endif
