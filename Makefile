@@ -28,7 +28,7 @@ demo: env
 	@$(BIN)/llm-sql demo
 
 test: env
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(PYTEST_ARGS)
 
 install:
 	$(MAKE) -C kernels/postgres install PG_CONFIG=$(PG_CONFIG)
@@ -80,7 +80,7 @@ format: dev
 check: lint
 	$(BIN)/alembic upgrade head
 	$(BIN)/alembic check
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(PYTEST_ARGS)
 
 notebooks: dev
 	$(BIN)/python -m pytest -q tests/notebooks
