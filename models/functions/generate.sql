@@ -93,11 +93,11 @@ BEGIN
         PERFORM public.pg_llm_gen_reset(handle);
         n_new := greatest(context / 2, 1);
     END IF;
-    PERFORM public.pg_llm_set_recording(false);
+    PERFORM public.pg_llm_set_recording(false, true);
     PERFORM public.pg_llm_gen_use(handle);
     logits := public.llm_forward(model, tokens[n_tokens - n_new + 1 :], false, NULL, 0.0, true);
     PERFORM public.pg_llm_gen_done();
-    PERFORM public.pg_llm_set_recording(recording);
+    PERFORM public.pg_llm_set_recording(recording, true);
     RETURN logits;
 END;
 $function$;
@@ -187,10 +187,6 @@ DECLARE
     now_visible record;
     logits public.tensor;
 BEGIN
-    -- A generation that has ended added no token for the step before this one.
-    IF cardinality(tokens) <> n_prompt + n - 1 THEN
-        RETURN;
-    END IF;
     logits := public.llm_generation_logits(handle, model, context, tokens);
     IF is_penalized THEN
         logits := public.pg_llm_penalize(
@@ -225,8 +221,7 @@ COMMENT ON FUNCTION public.llm_generation_next(
     int, int, int, text, int, int, boolean, text, int, double precision, int, double precision, bigint, text[],
     double precision, double precision, double precision
 ) IS
-'The n-th token of a generation, from 1: sampled from the logits after all before it. All columns are NULL once the '
-'generation has ended.';
+'The n-th token of a generation, from 1: sampled from the logits after all before it.';
 
 
 CREATE FUNCTION public.llm_generate_stream(
@@ -245,29 +240,30 @@ CREATE FUNCTION public.llm_generate_stream(
 ) RETURNS TABLE (step int, token_id int, token text, text text, is_complete boolean)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 AS $function$
-    SELECT (q.s).step, (q.s).token_id, (q.s).token, (q.s).text, (q.s).is_complete
-    FROM (
-        SELECT public.llm_generation_next(
-            g.handle, n.n, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
-            CASE WHEN echo THEN prompt ELSE '' END, g.max_tokens, temperature, top_k, top_p, seed, stop,
-            repetition_penalty, presence_penalty, frequency_penalty
-        ) AS s
+    -- A recursive query gives each row as soon as it has it, and ends with the generation.
+    WITH RECURSIVE generation AS (
+        SELECT b.handle, b.n_prompt, b.chosen, b.context, b.end_token, b.is_penalized,
+            0 AS step, NULL::int AS token_id, ''::text AS token, ''::text AS text, false AS is_complete
+        FROM public.llm_generation_begin(
+            prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
+            frequency_penalty
+        ) b
+        UNION ALL
+        SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_token, n.is_penalized,
+            (n.new).step, (n.new).token_id, (n.new).token, (n.new).text, (n.new).is_complete
         FROM (
-            SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_token, (b.b).is_penalized,
-                max_tokens AS max_tokens
-            FROM (
-                SELECT public.llm_generation_begin(
-                    prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty,
-                    presence_penalty, frequency_penalty
-                ) AS b
-                OFFSET 0
-            ) b
+            SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
+                public.llm_generation_next(
+                    g.handle, g.step + 1, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
+                    CASE WHEN echo THEN prompt ELSE '' END, max_tokens, temperature, top_k, top_p, seed, stop,
+                    repetition_penalty, presence_penalty, frequency_penalty
+                ) AS new
+            FROM generation g
+            WHERE NOT g.is_complete
             OFFSET 0
-        ) g
-        CROSS JOIN LATERAL generate_series(1, g.max_tokens) n (n)
-        OFFSET 0
-    ) q
-    WHERE (q.s).step IS NOT NULL;
+        ) n
+    )
+    SELECT g.step, g.token_id, g.token, g.text, g.is_complete FROM generation g WHERE g.step > 0;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate_stream(

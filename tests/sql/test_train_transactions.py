@@ -175,8 +175,8 @@ def test_a_cancel_lands_within_100_ms(conn: Connection, connect: Connect) -> Non
         running.join(10)
         times.append(time.monotonic() - began)
         assert isinstance(running.error, errors.QueryCanceled)
-    # Other processes may delay one of them.
-    assert min(times) < 0.1, times
+    # The median: other processes may delay one of them.
+    assert sorted(times)[2] < 0.1, times
 
 
 def test_a_reader_keeps_its_version(conn: Connection, connect: Connect) -> None:

@@ -1,0 +1,339 @@
+"""llm_generate and llm_generate_stream: what is sampled, where it ends, how it streams, what it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import errors
+
+from .small_models import NAMES, make_model, make_names, names_query, train
+from .tensors import value
+
+Connection = psycopg.Connection[Any]
+Connect = Callable[..., Connection]
+
+
+@pytest.fixture
+def names(conn: Connection) -> Connection:
+    """A database whose only model writes names, trained a little."""
+    make_names(conn, n_positions=16)
+    train(conn, "names", 60, lr_max=0.01, batch_size=8, dropout_p=0.0)
+    return conn
+
+
+def window(tokens: list[int], n_prompt: int, context: int) -> list[int]:
+    """The tokens the next logits are computed from: whole prefixes until the context is full, then its half."""
+    start = max(0, n_prompt - context)
+    for length in range(n_prompt + 1, len(tokens) + 1):
+        if length - start > context:
+            start = length - max(context // 2, 1)
+    return tokens[start:]
+
+
+def greedy_without_cache(conn: Connection, prompt: str, n: int, context: int) -> list[int]:
+    tokens = list(value(conn, "SELECT llm_encode(%s, 'names')", (prompt,)))
+    n_prompt = len(tokens)
+    for _ in range(n):
+        logits = value(conn, "SELECT llm_logits(%s::int[], 'names')", (window(tokens, n_prompt, context),))
+        tokens.append(int(np.argmax(logits[-1])))
+    return tokens[n_prompt:]
+
+
+@pytest.mark.parametrize("prompt", ["a", "emma", "isabellaelizabethscarlett"])
+def test_greedy_with_cache_is_argmax_without(names: Connection, prompt: str) -> None:
+    """40 tokens in a context of 16: the cache slides three times or more."""
+    names.execute("DELETE FROM llm_bpe_vocab WHERE token = '<|bos|>'")
+    names.execute("INSERT INTO llm_bpe_vocab VALUES ('names', 999, '<|bos|>', '')")
+    names.execute(
+        "INSERT INTO llm_bpe_vocab SELECT 'names', vocab - 1, '?', '?' FROM llm_model_config WHERE model = 'names'"
+    )
+    rows = names.execute(
+        "SELECT token_id FROM llm_generate_stream(%s, 40, 0, model => 'names')", (prompt,)
+    ).fetchall()
+    assert [row[0] for row in rows] == greedy_without_cache(names, prompt, 40, 16)
+
+
+def test_a_trained_model_knows_its_names(names: Connection) -> None:
+    train(names, "names", 400, lr_max=0.01, batch_size=8, dropout_p=0.0)
+    text = value(names, "SELECT llm_generate('', 64, 0)")
+    assert text
+    assert set(text) <= set("".join(NAMES))
+
+
+def test_seeds(names: Connection) -> None:
+    query = "SELECT llm_generate('a', 12, 1.0, 0, 1.0, seed => %s)"
+    first = [value(names, query, (seed,)) for seed in range(8)]
+    assert first == [value(names, query, (seed,)) for seed in range(8)]
+    assert len(set(first)) > 3
+    unseeded = {value(names, "SELECT llm_generate('a', 12, 1.0, 0, 1.0)") for _ in range(8)}
+    assert len(unseeded) > 3
+
+
+def test_sampling_follows_the_distribution(names: Connection) -> None:
+    logits = value(names, "SELECT llm_logits(llm_encode('a'))")[-1].astype(np.float64)
+    p = np.exp(logits - logits.max())
+    p /= p.sum()
+    n = 3000
+    rows = names.execute(
+        "SELECT s.token_id, count(*) FROM generate_series(1, %s) i,"
+        " LATERAL llm_generate_stream('a', 1, 1, 0, 1, seed => i) s GROUP BY 1",
+        (n,),
+    ).fetchall()
+    drawn = np.zeros(len(p))
+    for token, count in rows:
+        drawn[token] = count
+    chi2 = float((((drawn - n * p) ** 2) / (n * p)).sum())
+    assert chi2 < len(p) - 1 + 5 * (2 * (len(p) - 1)) ** 0.5
+
+
+def test_top_k_and_top_p_limit_the_choice(names: Connection) -> None:
+    order = np.argsort(-value(names, "SELECT llm_logits(llm_encode('a'))")[-1], kind="stable")
+    query = (
+        "SELECT array_agg(DISTINCT s.token_id) FROM generate_series(1, 300) i,"
+        " LATERAL llm_generate_stream('a', 1, 5, {}, seed => i) s"
+    )
+    assert set(value(names, query.format("3, 1"))) == set(order[:3].tolist())
+    assert value(names, query.format("0, 1e-9")) == [int(order[0])]
+
+
+def test_streaming_is_generating(names: Connection) -> None:
+    for seed in range(6):
+        rows = names.execute(
+            "SELECT step, token_id, token, text, is_complete FROM llm_generate_stream('li', 20, seed => %s)", (seed,)
+        ).fetchall()
+        assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+        assert [row[4] for row in rows] == [False] * (len(rows) - 1) + [True]
+        for i, row in enumerate(rows):
+            assert row[3] == "".join(r[2] for r in rows[: i + 1])
+        assert rows[-1][3] == value(names, "SELECT llm_generate('li', 20, seed => %s)", (seed,))
+
+
+def test_rows_come_one_by_one(names: Connection) -> None:
+    """A cursor computes no more tokens than it fetches."""
+    with names.transaction():
+        names.execute("DECLARE c CURSOR FOR SELECT step FROM llm_generate_stream('a', 2000000000, 1, 0, 1, seed => 5)")
+        assert names.execute("FETCH 1 FROM c").fetchall() == [(1,)]
+        names.execute("CLOSE c")
+        with names.cursor(name="server_side") as cursor:
+            cursor.itersize = 1
+            cursor.execute("SELECT token FROM llm_generate_stream('a', 2000000000, seed => 5)")
+            assert cursor.fetchone() is not None
+    assert names.execute("SELECT step FROM llm_generate_stream('a', 50) LIMIT 2").fetchall()[:1] == [(1,)]
+
+
+def test_the_end_token_ends_and_is_not_text(names: Connection) -> None:
+    end = value(names, "SELECT token_id FROM llm_bpe_vocab WHERE token = '<|bos|>'")
+    ended = 0
+    for seed in range(20):
+        rows = names.execute(
+            "SELECT token_id, token, text, is_complete FROM llm_generate_stream('ell', 30, seed => %s)", (seed,)
+        ).fetchall()
+        assert all(row[0] != end for row in rows[:-1])
+        if rows[-1][0] == end:
+            ended += 1
+            assert rows[-1][1] == ""
+            assert rows[-1][3]
+    assert ended > 0
+
+
+def test_an_immediate_end_is_one_empty_row(names: Connection) -> None:
+    names.execute(
+        "UPDATE llm_param SET data = data * 0.0 WHERE model = 'names' AND name IN ('ln_f.weight', 'wte.weight')"
+    )
+    end = value(names, "SELECT token_id FROM llm_bpe_vocab WHERE token = '<|bos|>'")
+    width = value(names, "SELECT d_model FROM llm_model_config WHERE model = 'names'")
+    embedding = np.zeros((end + 1, width), np.float32)
+    embedding[end] = 1
+    names.execute("UPDATE llm_param SET data = %s WHERE model = 'names' AND name = 'wte.weight'", (embedding,))
+    names.execute(
+        "UPDATE llm_param SET data = %s WHERE model = 'names' AND name = 'ln_f.bias'",
+        (np.full(width, 10, np.float32),),
+    )
+    rows = names.execute("SELECT step, token_id, token, text, is_complete FROM llm_generate_stream('a')").fetchall()
+    assert rows == [(1, end, "", "", True)]
+    assert value(names, "SELECT llm_generate('a')") == ""
+    assert value(names, "SELECT llm_generate('a', echo => true)") == "a"
+
+
+def test_stop_texts(names: Connection) -> None:
+    whole = next(
+        text
+        for seed in range(100)
+        if len(text := value(names, "SELECT llm_generate('a', 30, 1, 0, 1, seed => %s)", (seed,))) >= 8
+    )
+    seed = next(
+        s for s in range(100) if value(names, "SELECT llm_generate('a', 30, 1, 0, 1, seed => %s)", (s,)) == whole
+    )
+    stop = whole[3:6]
+    query = "SELECT token, text, is_complete FROM llm_generate_stream('a', 30, 1, 0, 1, seed => %s, stop => %s)"
+    rows = names.execute(query, (seed, ["#", stop, whole[5:8] + "!"])).fetchall()
+    cut = whole[: whole.index(stop)]
+    assert rows[-1][1:] == (cut, True)
+    assert "".join(row[0] for row in rows) == cut
+    assert all(cut.startswith(row[1]) for row in rows)
+    unfinished = whole[-2:] + "#"
+    assert names.execute(query, (seed, [unfinished])).fetchall()[-1][1:] == (whole, True)
+
+
+def test_echo(names: Connection) -> None:
+    plain = value(names, "SELECT llm_generate('em', 9, seed => 3)")
+    assert value(names, "SELECT llm_generate('em', 9, seed => 3, echo => true)") == "em" + plain
+
+
+def test_positional_call(names: Connection) -> None:
+    assert isinstance(value(names, "SELECT llm_generate('once', 8, 0.9, 40, 0.92)"), str)
+
+
+def test_many_prompts_are_their_single_calls(names: Connection) -> None:
+    prompts = ["em", "", "li", None, "a"]
+    singles = [value(names, "SELECT llm_generate(%s::text, 9, seed => 4)", (prompt,)) for prompt in prompts]
+    assert singles[3] is None
+    assert value(names, "SELECT llm_generate(%s::text[], 9, seed => 4)", (prompts,)) == singles
+    assert value(names, "SELECT llm_generate('{}'::text[])") == []
+
+
+def test_an_empty_prompt_starts_a_document(names: Connection) -> None:
+    text = value(names, "SELECT llm_generate('', 9, 0)")
+    end = value(names, "SELECT token_id FROM llm_bpe_vocab WHERE token = '<|bos|>'")
+    logits = value(names, "SELECT llm_logits(%s::int[])", ([end],))
+    assert text[0] == value(names, "SELECT llm_decode(%s::int[])", ([int(np.argmax(logits[-1]))],))
+
+
+def test_penalties(names: Connection) -> None:
+    tokens = value(names, "SELECT llm_encode('anna', 'names')")
+    logits = value(names, "SELECT llm_logits(%s::int[])", (tokens,))[-1].astype(np.float64)
+    penalised = logits.copy()
+    for token in set(tokens):
+        penalised[token] = logits[token] / 50 if logits[token] > 0 else logits[token] * 50
+    greedy = "SELECT token_id FROM llm_generate_stream('anna', 1, 0, {})"
+    assert value(names, greedy.format("repetition_penalty => 50")) == int(np.argmax(penalised))
+    text = value(names, "SELECT llm_generate('a', 12, 0, presence_penalty => 1000)")
+    assert len(set(text)) == len(text)
+    assert value(names, greedy.format("presence_penalty => 1000, frequency_penalty => 1000")) == int(np.argmax(logits))
+
+
+def test_a_multibyte_character_is_never_split(conn: Connection) -> None:
+    words = ["größe", "naïve", "日本語", "🙂🙃"]
+    query = names_query(words)
+    conn.execute("SELECT llm_build_char_tokenizer('wide', %s)", (query,))
+    make_model(conn, "wide", vocab=value(conn, "SELECT count(*) FROM llm_bpe_vocab"), n_positions=16)
+    rows = conn.execute(
+        "SELECT token, text FROM llm_generate_stream('日', 40, 1, 0, 1, model => 'wide', seed => 2)"
+    ).fetchall()
+    assert set(rows[-1][1]) <= set("".join(words))
+    assert all(len(row[0]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("data", "stop", "final", "expected"),
+    [
+        (b"ab\xc3", None, False, ("ab", False)),
+        (b"ab\xe6\x97", None, True, ("ab", False)),
+        (b"ab\xf0\x9f\x99", None, False, ("ab", False)),
+        ("ab🙂".encode(), None, False, ("ab🙂", False)),
+        (b"", None, False, ("", False)),
+        (b"hello wor", ["world"], False, ("hello ", False)),
+        (b"hello wor", ["world"], True, ("hello wor", False)),
+        (b"hello world", ["world", "lo w"], False, ("hel", True)),
+        (b"aab", ["aabc", "b!"], False, ("", False)),
+    ],
+)
+def test_visible_text(
+    conn: Connection, data: bytes, stop: list[str] | None, final: bool, expected: tuple[str, bool]
+) -> None:
+    row = conn.execute("SELECT visible, stopped FROM llm_visible_text(%s, %s, %s)", (data, stop, final)).fetchone()
+    assert row == expected
+
+
+def test_nothing_is_written(names: Connection) -> None:
+    with names.transaction():
+        names.execute("SET TRANSACTION READ ONLY")
+        assert value(names, "SELECT llm_generate('em', 5, 0)") is not None
+        names.execute("SET LOCAL pg_llm.autograd = on")
+        assert value(names, "SELECT llm_generate('em', 5, 0)") is not None
+        assert value(names, "SELECT pg_llm_autograd_enabled()")
+    with names.transaction():
+        names.execute("SET LOCAL pg_llm.autograd = on")
+        names.execute("SELECT llm_generate('em', 5, 0)")
+        assert value(names, "SELECT pg_current_xact_id_if_assigned()") is None
+    assert value(names, "SELECT count(*) FROM pg_llm_tape()") == 0
+
+
+def test_the_version_is_kept_while_it_streams(names: Connection, connect: Connect) -> None:
+    query = "SELECT token FROM llm_generate_stream('a', 30, 1, 0, 1, seed => 8)"
+    expected = names.execute(query).fetchall()
+    reader = connect(autocommit=False)
+    reader.execute(f"DECLARE c CURSOR FOR {query}")
+    got = reader.execute("FETCH 2 FROM c").fetchall()
+    train(names, "names", 5, lr_max=0.1)
+    got += reader.execute("FETCH ALL FROM c").fetchall()
+    reader.commit()
+    assert got == expected
+    assert names.execute(query).fetchall() != expected
+
+
+def test_two_streams_at_once(names: Connection) -> None:
+    query = "SELECT token FROM llm_generate_stream('{}', 12, 1, 0, 1, seed => 8)"
+    alone = [names.execute(query.format(prompt)).fetchall() for prompt in ("a", "li")]
+    with names.transaction():
+        for name, prompt in (("one", "a"), ("two", "li")):
+            names.execute(f"DECLARE {name} CURSOR FOR {query.format(prompt)}")
+        got: list[list[Any]] = [[], []]
+        for _ in range(12):
+            for i, name in enumerate(("one", "two")):
+                got[i] += names.execute(f"FETCH 1 FROM {name}").fetchall()
+    assert got == alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("max_tokens => 0", "max_tokens must be at least 1, got 0"),
+        ("max_tokens => NULL", "max_tokens must be at least 1, got NULL"),
+        ("temperature => -0.1", "temperature must be finite and not negative, got -0.1"),
+        ("temperature => 'NaN'", "temperature"),
+        ("top_k => -1", "top_k must not be negative"),
+        ("top_p => 0", "top_p must be above 0 and at most 1"),
+        ("top_p => 1.1", "top_p"),
+        ("top_p => 'NaN'", "top_p"),
+        ("repetition_penalty => 0", "repetition_penalty"),
+        ("presence_penalty => 'Infinity'", "presence_penalty"),
+        ("frequency_penalty => 'NaN'", "frequency_penalty"),
+        ("stop => ARRAY['a', '']", "stop must hold no empty text"),
+    ],
+)
+def test_arguments_out_of_range(names: Connection, arguments: str, message: str) -> None:
+    for function in ("llm_generate", "llm_generate_stream"):
+        with pytest.raises(errors.InvalidParameterValue, match=message):
+            names.execute(f"SELECT * FROM {function}('a', {arguments})")
+
+
+def test_which_model(conn: Connection) -> None:
+    with pytest.raises(errors.UndefinedObject, match='model "nobody" does not exist'):
+        conn.execute("SELECT llm_generate('a', model => 'nobody')")
+    with pytest.raises(errors.Error, match="gpt2-small"):
+        conn.execute("SELECT llm_generate('a')")
+    make_model(conn)
+    with pytest.raises(errors.UndefinedObject, match='model "tiny" has no tokenizer'):
+        conn.execute("SELECT llm_generate('a')")
+    make_names(conn)
+    with pytest.raises(errors.Error, match="gpt2-small"):
+        conn.execute("SELECT llm_generate('a')")
+    conn.execute("SET pg_llm.default_model = 'names'")
+    assert isinstance(value(conn, "SELECT llm_generate('a', 3)"), str)
+    assert value(conn, "SELECT llm_decode(llm_encode('emma'))") == "emma"
+
+
+def test_unknown_characters(names: Connection) -> None:
+    with pytest.raises(errors.CharacterNotInRepertoire, match="'Z'"):
+        names.execute("SELECT llm_generate('emZa')")
+
+
+def test_released_memory_is_read_again(names: Connection) -> None:
+    before = value(names, "SELECT llm_generate('a', 9, 0)")
+    assert value(names, "SELECT llm_release()") > 0
+    assert value(names, "SELECT llm_generate('a', 9, 0)") == before
