@@ -241,7 +241,6 @@ def _what_next(model: str) -> str:
     from sqlalchemy.orm import Session
     from llm_sql import LanguageModel
     from llm_sql.server import ensure
-    from llm_sql.url import normalize_url
-    with Session(create_engine(normalize_url(ensure()))) as session:
+    with Session(create_engine(ensure())) as session:
         print(LanguageModel(session, "{model}").generate("int4", max_tokens=60))
 """

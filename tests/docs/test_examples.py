@@ -1,0 +1,57 @@
+"""The examples of README and docs, run from top to bottom in one database."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+
+import llm_sql.server
+from llm_sql.demo import run_demo
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.name
+)
+def test_examples_run(
+    page: Path,
+    server: Any,
+    fresh_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = server.sqlalchemy_url(fresh_database)
+    monkeypatch.setattr(llm_sql.server, "ensure", lambda: url.replace("postgresql+psycopg:", "postgresql:"))
+    engine = create_engine(url)
+    run_demo(engine, "catalog-gpt", seconds=1, steps=20, seed=0, quiet=True)
+    engine.dispose()
+    for language, code in BLOCK.findall(page.read_text()):
+        if language == "python":
+            exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+        else:
+            run_script(server.url(fresh_database), code)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def run_script(conninfo: str, script: str) -> None:
+    """Each statement on its own, as psql sends them; every query must give rows."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for statement in re.split(r";\n", script.strip() + "\n"):
+            if statement.strip():
+                cursor = connection.execute(statement.encode())
+                assert cursor.description is None or cursor.fetchall(), f"no rows: {statement}"
