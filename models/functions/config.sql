@@ -29,7 +29,7 @@ DECLARE
 BEGIN
     SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'model % does not exist', COALESCE(format('"%s"', llm_config.model), 'NULL')
+        RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
             HINT = 'Models stand in llm_model_config; llm_create_model makes one.';
     END IF;

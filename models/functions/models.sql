@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(model <> '', 'a model needs a name');
     IF NOT EXISTS (SELECT FROM public.llm_arch a WHERE a.arch = llm_create_model.arch) THEN
-        RAISE EXCEPTION 'architecture % does not exist', COALESCE(format('"%s"', arch), 'NULL')
+        RAISE EXCEPTION 'architecture % does not exist', COALESCE('"' || arch || '"', 'NULL')
             USING ERRCODE = 'undefined_object', HINT = 'llm_arch lists the architectures.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = llm_create_model.model) THEN

@@ -10,10 +10,10 @@ from .tensors import value
 
 Connection = psycopg.Connection[Any]
 
-NAMES = (
-    "emma olivia ava isabella sophia charlotte mia amelia harper evelyn abigail emily ella elizabeth camila luna "
-    "sofia avery mila aria scarlett penelope layla chloe victoria madison eleanor grace nora riley"
-).split()
+NAMES = """
+emma olivia ava isabella sophia charlotte mia amelia harper evelyn abigail emily ella elizabeth camila luna
+sofia avery mila aria scarlett penelope layla chloe victoria madison eleanor grace nora riley
+""".split()  # noqa: SIM905
 
 
 def names_query(names: list[str] = NAMES) -> str:
@@ -76,7 +76,8 @@ def make_names(conn: Connection, model: str = "names", *, n_positions: int = 16,
 def weights(conn: Connection, model: str = "tiny") -> dict[tuple[str, int], Any]:
     """All that training changes, as bytes: equal exactly when every bit is."""
     rows = conn.execute(
-        "SELECT name, token_id, data::bytea, m::bytea, v::bytea, step FROM llm_param WHERE model = %s", (model,)
+        "SELECT name, token_id, data::bytea, m::bytea, v::bytea, step FROM llm_param WHERE model = %s",
+        (model,),
     ).fetchall()
     assert rows
     return {(row[0], row[1]): row[2:] for row in rows}

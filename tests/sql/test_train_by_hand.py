@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from .tensors import value
 from .small_models import make_trainable, weights
+from .tensors import value
 
 Connection = psycopg.Connection[Any]
 
@@ -46,7 +46,9 @@ def step_by_hand(conn: Connection, model: str, row: int, warmup: int, total: int
 def test_same_bits(conn: Connection, in_transaction: bool) -> None:
     for model in ("function", "hand"):
         make_trainable(conn, model)
-    rows = [row[0] for row in conn.execute("SELECT id FROM llm_dataset WHERE model = 'hand' ORDER BY id LIMIT 4")]
+    rows = [
+        row[0] for row in conn.execute("SELECT id FROM llm_dataset WHERE model = 'hand' ORDER BY id LIMIT 4")
+    ]
     for row in rows:
         called = value(
             conn,
@@ -72,7 +74,9 @@ def test_train_is_a_sequence_of_steps(conn: Connection) -> None:
     conn.execute("SELECT llm_train('run', 3, lr_max => 0.01, warmup => 1, log_every => 0)")
     row = value(conn, "SELECT id FROM llm_dataset WHERE model = 'steps'")
     losses = [
-        value(conn, "SELECT llm_train_step('steps', %s, lr_max => 0.01, warmup => 1, total_steps => 3)", (row,))
+        value(
+            conn, "SELECT llm_train_step('steps', %s, lr_max => 0.01, warmup => 1, total_steps => 3)", (row,)
+        )
         for _ in range(3)
     ]
     assert weights(conn, "run") == weights(conn, "steps")
@@ -105,7 +109,9 @@ def test_an_unknown_row(conn: Connection) -> None:
 
 def test_gradients_accumulate_until_they_are_stored(conn: Connection) -> None:
     make_trainable(conn)
-    tokens, target = conn.execute("SELECT tokens, target FROM llm_dataset ORDER BY id LIMIT 1").fetchone() or ()
+    tokens, target = (
+        conn.execute("SELECT tokens, target FROM llm_dataset ORDER BY id LIMIT 1").fetchone() or ()
+    )
     norms = []
     for passes in (1, 2):
         conn.execute("SELECT llm_materialize_params('tiny')")
@@ -121,12 +127,16 @@ def test_gradients_accumulate_until_they_are_stored(conn: Connection) -> None:
 
 def test_backprop_from_a_recorded_id(conn: Connection) -> None:
     make_trainable(conn)
-    tokens, target = conn.execute("SELECT tokens, target FROM llm_dataset ORDER BY id LIMIT 1").fetchone() or ()
+    tokens, target = (
+        conn.execute("SELECT tokens, target FROM llm_dataset ORDER BY id LIMIT 1").fetchone() or ()
+    )
     conn.execute("SELECT llm_materialize_params('tiny')")
     conn.execute("UPDATE llm_autograd_mode SET flag = true")
     conn.execute("SELECT llm_loss('tiny', %s, %s)", (tokens, target))
     last = value(conn, "SELECT max(output) FROM llm_tape WHERE model = 'tiny'")
-    assert value(conn, "SELECT llm_backprop(%s, 'tiny')", (last,)) == value(conn, "SELECT count(*) FROM llm_tape")
+    assert value(conn, "SELECT llm_backprop(%s, 'tiny')", (last,)) == value(
+        conn, "SELECT count(*) FROM llm_tape"
+    )
     with pytest.raises(errors.UndefinedObject, match="not on this session's tape"):
         conn.execute("SELECT llm_backprop(-1, 'tiny')")
     conn.execute("UPDATE llm_autograd_mode SET flag = false")

@@ -27,8 +27,12 @@ CALL = (
 def agree(conn: Connection, model: str) -> int:
     """The step that weights, log and run name alike."""
     step = value(conn, "SELECT max(step) FROM llm_param WHERE model = %s", (model,))
-    assert step == value(conn, "SELECT max(step) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,))
-    assert step == value(conn, "SELECT count(*) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,))
+    assert step == value(
+        conn, "SELECT max(step) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,)
+    )
+    assert step == value(
+        conn, "SELECT count(*) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,)
+    )
     assert step == value(conn, "SELECT max(last_step) FROM llm_train_run WHERE model = %s", (model,))
     assert isinstance(step, int)
     return step
@@ -54,7 +58,9 @@ def test_inside_a_transaction_it_fails_before_any_work(conn: Connection) -> None
     assert value(conn, "SELECT count(*) FROM llm_train_run") == 0
 
 
-def interrupted(conn: Connection, trainer: Connection, model: str, n: int, stop: Callable[[], object]) -> None:
+def interrupted(
+    conn: Connection, trainer: Connection, model: str, n: int, stop: Callable[[], object]
+) -> None:
     """A loop that `stop` ends after some commits."""
 
     def run() -> None:
@@ -132,7 +138,7 @@ def test_after_kill_9_the_last_commit_stands(fresh_conn: Connection, connect: Co
         assert status == "running"
         done = agree(after, "loop")
         after.execute(
-            "UPDATE llm_train_run SET hyperparameters = hyperparameters || jsonb_build_object('n_steps', %s::int)",
+            "UPDATE llm_train_run SET hyperparameters = jsonb_set(hyperparameters, '{n_steps}', to_jsonb(%s::int))",
             (done + 5,),
         )
         after.execute("CALL llm_train_resume(%s, 2)", (run,))

@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from .tensors import value
 from .small_models import make_trainable, train
+from .tensors import value
 
 Connection = psycopg.Connection[Any]
 

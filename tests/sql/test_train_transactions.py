@@ -21,7 +21,9 @@ Connect = Callable[..., Connection]
 class Running(threading.Thread):
     """llm_train on a connection of its own; `error` is what it raised."""
 
-    def __init__(self, conn: Connection, model: str = "tiny", n_steps: int = 1_000_000, **arguments: Any) -> None:
+    def __init__(
+        self, conn: Connection, model: str = "tiny", n_steps: int = 1_000_000, **arguments: Any
+    ) -> None:
         super().__init__(daemon=True)
         self.conn = conn
         self.arguments: dict[str, Any] = {"model": model, "n_steps": n_steps} | arguments
@@ -200,7 +202,9 @@ def test_progress_is_seen_while_a_run_goes_on(conn: Connection, connect: Connect
     running = start(conn, trainer)
     seen = progress(conn)
     wait_for(lambda: (progress(conn) or 0) > (seen or 0))
-    row = conn.execute("SELECT pid, total, loss > 0, lr > 0 FROM llm_train_progress WHERE model = 'tiny'").fetchone()
+    row = conn.execute(
+        "SELECT pid, total, loss > 0, lr > 0 FROM llm_train_progress WHERE model = 'tiny'"
+    ).fetchone()
     assert row == (trainer.info.backend_pid, 1_000_000, True, True)
     assert value(conn, "SELECT count(*) FROM llm_train_log") == 0
     trainer.cancel_safe()
