@@ -453,7 +453,7 @@ join_parts(const ArenaVersion *v, const ArenaParam *p, int which)
     {
         TensorBuffer *fed = p->parts[i].fed[which];
 
-        if (fed != NULL && !llm_all_finite(e, fed->data, p->parts[i].n))
+        if (fed != NULL && !pg_llm_all_finite(e, fed->data, p->parts[i].n))
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("parameter \"%s\" of model \"%s\" holds a value that is not finite", p->name, v->model),

@@ -66,3 +66,13 @@ pg_llm_check(llm_engine *e)
     CHECK_FOR_INTERRUPTS();
     ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling statement: a kernel was interrupted"));
 }
+
+bool
+pg_llm_all_finite(llm_engine *e, const float *x, size_t n)
+{
+    bool    finite = llm_all_finite(e, x, n);
+
+    /* a kernel that was stopped answers nothing */
+    pg_llm_check(e);
+    return finite;
+}

@@ -12,5 +12,7 @@
 extern llm_engine *pg_llm_engine(void);
 /* After each kernel: turns a stop into the pending cancel's error, a failed allocation into 53200. */
 extern void pg_llm_check(llm_engine *e);
+/* Whether all n numbers are finite, checked as above. */
+extern bool pg_llm_all_finite(llm_engine *e, const float *x, size_t n);
 
 #endif

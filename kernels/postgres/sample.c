@@ -162,7 +162,7 @@ pg_llm_adamw_step(PG_FUNCTION_ARGS)
             ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("adamw_step: steps count from 1, not " INT64_FORMAT, PG_GETARG_INT64(9)));
         o.step = (uint64) PG_GETARG_INT64(9);
-        if (!llm_all_finite(e, grad->data, grad->n))
+        if (!pg_llm_all_finite(e, grad->data, grad->n))
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("adamw_step: the gradient is not finite"));
         llm_adamw_step(e, w->data, m->data, v->data, grad->data, &o, w->n);
@@ -189,7 +189,7 @@ pg_llm_grad_clip(PG_FUNCTION_ARGS)
     if (!(clip > 0.0))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the clipping threshold must be above 0, not %g", clip));
-    if (!llm_all_finite(e, grad->data, grad->n))
+    if (!pg_llm_all_finite(e, grad->data, grad->n))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("the gradient is not finite"));
     scale = Min(1.0, clip / (sqrt(llm_sum_squares(e, grad->data, grad->n)) + 1e-6));
     out = tensor_new(grad->ndim, grad->dims);
