@@ -228,9 +228,9 @@ def test_every_parameter_by_name(conn: Connection) -> None:
         """SELECT llm_train(model => 'tiny', n_steps => 1, n_layer => 2, n_head => 2, D => 16, vocab => 13,
             dropout_p => 0.1::float8, beta1 => 0.9::float8, beta2 => 0.999::float8, eps => 1e-8::float8,
             wd => 0.01::float8, lr_max => 2.5e-4::float8, warmup => 0, grad_clip => 1.0::float8,
-            grad_workers => 1, prune_workers => 1, batch_size => 1, grad_accum => 1, block_size => 8, schedule => 'linear',
-            min_lr => 0::float8, decay => 'all', seed => 0, start_step => 1, total_steps => 1, log_every => 0,
-            keep_grad => false)"""
+            grad_workers => 1, prune_workers => 1, batch_size => 1, grad_accum => 1, block_size => 8,
+            schedule => 'linear', min_lr => 0::float8, decay => 'all', seed => 0, start_step => 1,
+            total_steps => 1, log_every => 0, keep_grad => false)"""
     )
     step = value(
         conn,

@@ -138,7 +138,8 @@ def test_after_kill_9_the_last_commit_stands(fresh_conn: Connection, connect: Co
         assert status == "running"
         done = agree(after, "loop")
         after.execute(
-            "UPDATE llm_train_run SET hyperparameters = jsonb_set(hyperparameters, '{n_steps}', to_jsonb(%s::int))",
+            "UPDATE llm_train_run"
+            " SET hyperparameters = hyperparameters || jsonb_build_object('n_steps', %s::int)",
             (done + 5,),
         )
         after.execute("CALL llm_train_resume(%s, 2)", (run,))
