@@ -85,7 +85,7 @@ class DatabaseStepper:
             lr_max=1e-3,
             warmup=0,
             schedule="constant",
-            log_every=n_steps,
+            log_every=0,
         )
         return time.perf_counter() - started
 

@@ -8,6 +8,7 @@ LLM_SQL_DEBUG=1 shows it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import psycopg
@@ -51,6 +52,9 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script."""
+    # A terminal that closes, or kill: end as after an error, so that the embedded server is let go.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app()
     except KeyboardInterrupt:

@@ -101,8 +101,8 @@ def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption 
 def _splits(session: Session, model: str) -> list[dict[str, object]]:
     result = session.execute(
         text(
-            "SELECT split, count(*) AS rows, sum(cardinality(tokens))::bigint AS tokens FROM public.llm_dataset"
-            " WHERE model = :model GROUP BY split ORDER BY split"
+            "SELECT split, count(*) AS rows, sum(cardinality(tokens))::bigint AS tokens"
+            " FROM public.llm_dataset WHERE model = :model GROUP BY split ORDER BY split"
         ),
         {"model": model},
     )

@@ -102,7 +102,7 @@ def train(
                 grad_clip=grad_clip,
                 grad_accum=grad_accum,
                 seed=seed,
-                log_every=n_steps,
+                log_every=0,
             )
         session.commit()
         summary = dict(
