@@ -46,6 +46,7 @@ BEGIN
     SELECT p.model, p.name, w.token_id, p.id
     FROM public.pg_llm_tape_params() p
     JOIN public.llm_param w ON w.model = p.model AND w.name = p.name
+    ORDER BY p.model, p.name, w.token_id
     ON CONFLICT (model, name, token_id) DO UPDATE SET tensor_id = EXCLUDED.tensor_id;
     RETURN n_ops;
 END;

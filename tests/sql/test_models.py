@@ -169,6 +169,9 @@ def test_dropping_leaves_nothing(conn: Connection) -> None:
             errors.InvalidParameterValue,
             "d_model 10 is not a multiple of n_head 3",
         ),
+        ("'x', n_layer => 2147483647", errors.ProgramLimitExceeded, "would have 2147483647 layers"),
+        ("'x', vocab => 2147483647", errors.ProgramLimitExceeded, "about 16493"),
+        ("'x', d_model => 2000000000, n_head => 1", errors.ProgramLimitExceeded, "weights"),
         ("'x', seed => NULL", errors.InvalidParameterValue, "seed must not be NULL"),
     ],
 )

@@ -159,6 +159,7 @@ def test_what_ends_badly_leaves_the_model_as_it_was(conn: Connection, connect: C
         trainer.rollback()
     assert weights(conn) == before
     assert value(trainer, "SELECT nll FROM llm_evaluate('tiny', 'train')") == nll
+    assert progress(conn) is None
     trainer.rollback()
     train(trainer, n_steps=1)
     trainer.commit()
