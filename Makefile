@@ -83,7 +83,7 @@ check: lint
 	$(BIN)/pytest -q $(PYTEST_ARGS)
 
 notebooks: dev
-	$(BIN)/python -m pytest -q tests/notebooks
+	$(BIN)/pytest -q tests/notebooks
 
 bench: env
 	$(BIN)/llm-sql bench
