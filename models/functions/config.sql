@@ -102,6 +102,7 @@ DECLARE
     lock_key bigint := hashtextextended('llm_sql:' || model, 0);
     holder int;
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
     IF pg_try_advisory_xact_lock(lock_key) THEN
         RETURN;
     END IF;

@@ -131,6 +131,34 @@ def test_a_read_only_transaction_records_in_memory_only(conn: Connection) -> Non
     assert counts(conn)[:2] == (0, 0)
 
 
+def test_a_reader_records_in_memory_only(conn: Connection) -> None:
+    make_trainable(conn)
+    with conn.transaction(force_rollback=True):
+        conn.execute("SET LOCAL ROLE llm_reader")
+        conn.execute("SET LOCAL pg_llm.autograd = on")
+        conn.execute(LOSS)
+        assert value(conn, "SELECT llm_backprop()") > 20
+        assert counts(conn)[:2] == (0, 0)
+
+
+def test_a_pass_is_of_the_step_to_come(conn: Connection) -> None:
+    make_trainable(conn)
+    train(conn, n_steps=2)
+    conn.execute("UPDATE llm_autograd_mode SET flag = true")
+    conn.execute(LOSS)
+    conn.execute("SELECT llm_backprop()")
+    assert conn.execute("SELECT DISTINCT model, step, run FROM llm_tape").fetchall() == [("tiny", 3, None)]
+    conn.execute("SELECT pg_llm_tape_clear()")
+    conn.execute("SELECT pg_llm_sum(pg_llm_gelu(pg_llm_autograd_track_tensor('[1,2]')))")
+    conn.execute("SELECT llm_backprop()")
+    assert conn.execute(
+        "SELECT name, step FROM llm_tape WHERE model IS NULL ORDER BY position"
+    ).fetchall() == [
+        ("gelu", None),
+        ("sum", None),
+    ]
+
+
 def test_steps_by_their_view(conn: Connection) -> None:
     make_trainable(conn)
     train(conn, n_steps=2)
