@@ -3,6 +3,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "op.h"
 
 /* The broadcast shape of a call's two inputs; returns its number of dimensions. */
@@ -55,8 +57,11 @@ spread(float **out, const float *in, const OpValue *v, int ndim, const int32 *di
     }
     dv = vi < 0 ? 1 : v->dims[vi];
     for (int32 i = 0; i < dims[axis]; i++)
+    {
+        CHECK_FOR_INTERRUPTS();
         spread(out, in + (dv == 1 ? 0 : i * (in_count / dv)), v, ndim, dims, axis + 1, in_count / dv,
                out_count / dims[axis]);
+    }
 }
 
 /* v's data in the shape dims; v's own data when it has that shape already. */
@@ -104,7 +109,10 @@ op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const i
             inner *= shape[i];
         to = op_scratch(outer * inner);
         for (size_t o = 0; o < outer; o++)
+        {
+            CHECK_FOR_INTERRUPTS();
             llm_sum_rows(e, to + o * inner, false, from + o * shape[axis] * inner, shape[axis], inner);
+        }
         shape[axis] = 1;
         from = to;
         n = outer * inner;

@@ -3,6 +3,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "op.h"
 
 /* ---- linear: out (..., o) = x (..., i) @ w (i, o) + b (o) ---- */
@@ -140,6 +142,7 @@ matmul_forward(OpCall *call)
         size_t  ia = p.count == 1 ? 0 : matrix_of(&p, &call->in[0], i);
         size_t  ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
 
+        CHECK_FOR_INTERRUPTS();
         llm_gemm(e, out + i * p.m * p.n, call->in[0].data + ia * p.m * p.k, call->in[1].data + ib * p.k * p.n,
                  p.m, p.n, p.k, p.n, p.k, p.n, false, false, false);
     }
@@ -167,6 +170,7 @@ matmul_backward(const OpCall *call, const float *dout, OpGrad *din)
         size_t  ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
         const float *d = dout + i * p.m * p.n;
 
+        CHECK_FOR_INTERRUPTS();
         if (din[0].data != NULL)
             llm_gemm(e, din[0].data + ia * p.m * p.k, d, call->in[1].data + ib * p.k * p.n, p.m, p.k, p.n,
                      p.k, p.n, p.n, false, true, true);

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "op.h"
@@ -87,7 +88,10 @@ transpose_matrices(float *out, const float *x, size_t count, size_t rows, size_t
     llm_engine *e = pg_llm_engine();
 
     for (size_t i = 0; i < count; i++)
+    {
+        CHECK_FOR_INTERRUPTS();
         llm_transpose(e, out + i * rows * cols, x + i * rows * cols, rows, cols);
+    }
 }
 
 static void
@@ -147,7 +151,10 @@ slice_forward(OpCall *call)
     axis_blocks(x, axis, &outer, &inner);
     width = (size_t) (stop - start) * inner;
     for (size_t o = 0; o < outer; o++)
+    {
+        CHECK_FOR_INTERRUPTS();
         memcpy(call->out.data + o * width, x->data + (o * x->dims[axis] + start) * inner, width * sizeof(float));
+    }
 }
 
 static void
@@ -165,7 +172,10 @@ slice_backward(const OpCall *call, const float *dout, OpGrad *din)
     if (!din[0].acc)
         llm_fill(e, din[0].data, 0.0f, x->n);
     for (size_t o = 0; o < outer; o++)
+    {
+        CHECK_FOR_INTERRUPTS();
         llm_copy(e, din[0].data + (o * x->dims[axis] + call->ints[1]) * inner, dout + o * width, true, width);
+    }
 }
 
 /* ---- concat of two tensors along an axis ---- */
@@ -195,6 +205,7 @@ concat_forward(OpCall *call)
     wb = b->dims[axis] * inner;
     for (size_t o = 0; o < outer; o++)
     {
+        CHECK_FOR_INTERRUPTS();
         memcpy(call->out.data + o * (wa + wb), a->data + o * wa, wa * sizeof(float));
         memcpy(call->out.data + o * (wa + wb) + wa, b->data + o * wb, wb * sizeof(float));
     }
@@ -213,8 +224,11 @@ concat_backward(const OpCall *call, const float *dout, OpGrad *din)
     offset[1] = width[0];
     for (int i = 0; i < 2; i++)
         for (size_t o = 0; o < outer && din[i].data != NULL; o++)
+        {
+            CHECK_FOR_INTERRUPTS();
             llm_copy(e, din[i].data + o * width[i], dout + o * (width[0] + width[1]) + offset[i], din[i].acc,
                      width[i]);
+        }
 }
 
 /* ---- last: x (..., t, d) -> (..., 1, d), the last position ---- */

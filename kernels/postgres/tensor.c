@@ -44,10 +44,11 @@ tensor_count(int ndim, const int32 *dims)
                     errhint("Dimensions are 0 or more."));
         empty |= dims[i] == 0;
     }
-    if (empty)
-        return 0;
+    /* Of an empty tensor the other axes count: its rows, which hold nothing, are walked like any. */
     for (int i = 0; i < ndim; i++)
     {
+        if (dims[i] == 0)
+            continue;
         if (n > TENSOR_MAX_ELEMENTS / (size_t) dims[i])
             ereport(ERROR,
                     errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -55,7 +56,7 @@ tensor_count(int ndim, const int32 *dims)
                     errdetail("The limit is %zu elements.", TENSOR_MAX_ELEMENTS));
         n *= (size_t) dims[i];
     }
-    return n;
+    return empty ? 0 : n;
 }
 
 char *
