@@ -100,6 +100,7 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
     memcpy(v->fingerprint, fingerprint, len);
     v->fingerprint_len = len;
     v->training = training;
+    v->user = GetUserId();
     v->refs = 1;
     v->cached = true;
     v->last_used = ++clock_ticks;
@@ -108,7 +109,10 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
     return v;
 }
 
-/* Drops versions nobody uses: outdated ones of `model`, and the least recently used above pg_llm.cache_size. */
+/*
+ * Drops versions nobody uses: this user's outdated ones of `model`, and the least recently used above
+ * pg_llm.cache_size.
+ */
 static void
 trim(const char *model, const ArenaVersion *keep)
 {
@@ -123,7 +127,7 @@ trim(const char *model, const ArenaVersion *keep)
             bytes += v->bytes;
             if (v == keep || v->refs > 1)
                 continue;
-            if (model != NULL && strcmp(v->model, model) == 0)
+            if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
             {
                 oldest = v;
                 outdated = true;
@@ -172,12 +176,19 @@ drop_pin(ArenaPin *pin)
     pfree(pin);
 }
 
-/* A statement pin holds while its statement runs and this session has written nothing since. */
+/* A statement pin holds while its statement runs; what this session writes ends it. */
+static bool
+pin_is_over(const ArenaPin *pin)
+{
+    return pin->kind == PIN_STATEMENT && pin->portal == ActivePortal &&
+        pin->command != GetCurrentCommandId(false);
+}
+
+/* Another statement's pin waits for that statement to go on: a cursor's, for its next rows. */
 static bool
 pin_in_force(const ArenaPin *pin)
 {
-    return pin->kind != PIN_STATEMENT ||
-        (pin->portal == ActivePortal && pin->command == GetCurrentCommandId(false));
+    return pin->user == GetUserId() && (pin->kind != PIN_STATEMENT || pin->portal == ActivePortal);
 }
 
 static ArenaPin *
@@ -191,9 +202,9 @@ find_pin(const char *model)
 
         if (strcmp(pin->version->model, model) == 0)
         {
-            if (!pin_in_force(pin))
+            if (pin_is_over(pin))
                 drop_pin(pin);
-            else if (pin->user == GetUserId())
+            else if (pin_in_force(pin))
                 return pin;
         }
         pin = next;
@@ -239,9 +250,28 @@ arena_pop_pin(ArenaVersion *v)
         }
 }
 
-void
-arena_end_xact(void)
+/*
+ * What a rollback undoes in the tables it cannot undo here, so it is thrown away: gradients that it reached, and
+ * weights that the optimizer had changed.
+ */
+static void
+undo(ArenaVersion *v)
 {
+    for (int i = 0; i < v->n_params; i++)
+        v->params[i].has_grad = false;
+    if (v->dirty)
+        v->ready = false;
+}
+
+void
+arena_end_xact(bool commit)
+{
+    for (ArenaVersion *v = versions; v != NULL; v = v->next)
+    {
+        if (!commit && v->touched != InvalidSubTransactionId)
+            undo(v);
+        v->touched = InvalidSubTransactionId;
+    }
     while (pins != NULL)
         drop_pin(pins);
 }
@@ -251,6 +281,13 @@ arena_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
 {
     ArenaPin *pin = pins;
 
+    for (ArenaVersion *v = versions; v != NULL; v = v->next)
+        if (v->touched == mine)
+        {
+            if (!commit)
+                undo(v);
+            v->touched = parent;
+        }
     while (pin != NULL)
     {
         ArenaPin *next = pin->next;
@@ -278,8 +315,9 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
 
     for (ArenaVersion *v = versions; v != NULL; v = v->next)
     {
-        if (!v->ready || v->dirty || strcmp(v->model, model) != 0 || v->fingerprint_len != len ||
-            memcmp(v->fingerprint, VARDATA_ANY(fingerprint), len) != 0)
+        /* a fingerprint can be guessed: only who has read the rows, or fed them, gets them from memory */
+        if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
+            v->fingerprint_len != len || memcmp(v->fingerprint, VARDATA_ANY(fingerprint), len) != 0)
             continue;
         if (training && (!v->training || v->pins > 0 || v->readers > 0))
             continue;

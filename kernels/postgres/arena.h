@@ -45,6 +45,8 @@ typedef struct ArenaVersion
     int     refs;           /* the cache itself, pins, generations, the tape */
     int     pins;
     int     readers;        /* generations, which must see this version until they end */
+    Oid     user;           /* who read the rows: found by nobody else */
+    SubTransactionId touched;   /* the subtransaction that last changed gradients or weights */
     bool    ready;          /* sealed */
     bool    training;       /* holds m and v */
     bool    dirty;          /* differs from the table: not to be found by anyone else */
@@ -70,7 +72,7 @@ extern float *arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc);    /* w
 extern void arena_forget(ArenaVersion *v);                  /* out of the cache */
 
 /* Transaction events */
-extern void arena_end_xact(void);
+extern void arena_end_xact(bool commit);
 extern void arena_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -29,7 +30,7 @@ require_training(text *model)
 float *
 arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc)
 {
-    (void) v;
+    v->touched = GetCurrentSubTransactionId();
     if (p->grad == NULL)
         p->grad = tensor_buffer_alloc(p->n);
     *acc = p->has_grad;
@@ -162,6 +163,7 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
     o.step = (uint64) PG_GETARG_INT64(6);
     o.grad_scale = (float) scale;
     v->dirty = true;
+    v->touched = GetCurrentSubTransactionId();
     for (int i = 0; i < v->n_params; i++)
     {
         ArenaParam *p = &v->params[i];
@@ -207,6 +209,18 @@ pg_llm_arena_discard(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* A model that could not be read again must not be written. */
+static void
+refuse_not_finite(const ArenaVersion *v, const ArenaParam *p, const Tensor *t)
+{
+    if (!pg_llm_all_finite(pg_llm_engine(), t->data, t->n))
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("training left parameter \"%s\" of model \"%s\" with a value that is not finite", p->name,
+                       v->model),
+                errhint("Nothing was changed. Lower the learning rate, or clip the gradient (grad_clip => 1.0)."));
+}
+
 typedef enum PartKind { PART_DATA, PART_GRAD, PART_M, PART_V } PartKind;
 
 static Datum
@@ -216,10 +230,14 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
     ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
     ArenaPart *part = arena_require_part(v, p, PG_GETARG_INT32(2));
     TensorBuffer *buffer = kind == PART_DATA ? p->data : kind == PART_GRAD ? p->grad : kind == PART_M ? p->m : p->v;
+    Tensor *t;
 
     if (buffer == NULL || (kind == PART_GRAD && !p->has_grad))
         PG_RETURN_NULL();
-    PG_RETURN_TENSOR(arena_part_tensor(p, part, buffer));
+    t = arena_part_tensor(p, part, buffer);
+    if (v->dirty && kind != PART_GRAD)
+        refuse_not_finite(v, p, t);
+    PG_RETURN_TENSOR(t);
 }
 
 #define PART_FUNCTION(name, kind) \

@@ -8,6 +8,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -21,6 +22,7 @@ typedef struct Generation
     struct Generation *next;
     int32       handle;
     SubTransactionId subid;
+    Oid         user;           /* nobody else may use the handle */
     ArenaVersion *version;
     int32      *tokens;
     int         n_tokens, room;
@@ -70,6 +72,11 @@ generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
 {
     llm_kv_cache *cache;
 
+    if (active->user != GetUserId())
+        ereport(ERROR,
+                errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                errmsg("generation %d belongs to another role", active->handle),
+                errhint("Functions that a forward pass calls must not be SECURITY DEFINER."));
     if (active->length + n_new > active->capacity)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -121,7 +128,10 @@ close_generation(Generation *g)
         link = &(*link)->next;
     *link = g->next;
     if (active == g)
+    {
+        arena_pop_pin(g->version);
         active = NULL;
+    }
     forget_caches(g);
     g->version->readers--;
     arena_release(g->version);
@@ -142,8 +152,12 @@ generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit
 {
     Generation *g = generations;
 
-    if (!commit)
+    /* the pass cannot be finished: the ops that failed may have been any of it */
+    if (!commit && active != NULL)
+    {
+        arena_pop_pin(active->version);
         active = NULL;
+    }
     while (g != NULL)
     {
         Generation *next = g->next;
@@ -165,7 +179,7 @@ static Generation *
 find_generation(int32 handle)
 {
     for (Generation *g = generations; g != NULL; g = g->next)
-        if (g->handle == handle)
+        if (g->handle == handle && g->user == GetUserId())
             return g;
     ereport(ERROR,
             errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -203,6 +217,7 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
     g->capacity = capacity;
     g->handle = ++last_handle;
     g->subid = GetCurrentSubTransactionId();
+    g->user = GetUserId();
     g->version = arena_retain(v);
     v->readers++;
     g->next = generations;
@@ -277,8 +292,10 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_done);
 Datum
 pg_llm_gen_done(PG_FUNCTION_ARGS)
 {
-    if (active == NULL)
-        PG_RETURN_VOID();
+    if (active == NULL || active->user != GetUserId())
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("no generation is in the middle of a forward pass"),
+                errhint("An error that was caught inside a forward pass ends it."));
     if (active->length + active->pending > active->capacity)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -67,7 +67,7 @@ session_next_site(void)
 bool
 session_recording(void)
 {
-    return pg_llm_autograd && !generate_in_use();
+    return pg_llm_autograd && !generate_in_use() && tape_open();
 }
 
 /* ---- what ends with a transaction ---- */
@@ -79,10 +79,10 @@ end_xact(XactEvent event, void *arg)
     if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
         return;
     generate_end_xact();
-    arena_end_xact();
+    arena_end_xact(event != XACT_EVENT_ABORT);
     if (event == XACT_EVENT_ABORT)
     {
-        tape_clear();
+        tape_abort();
         progress_clear();
     }
     memset(&pass, 0, sizeof(pass));
@@ -100,7 +100,7 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
     arena_end_subxact(mine, parent, commit);
     if (!commit)
     {
-        tape_clear();
+        tape_abort();
         progress_clear();
     }
 }

@@ -56,6 +56,7 @@ static struct
 {
     MemoryContext context;
     uint64      nonce;          /* 0: empty */
+    Oid         user;           /* who recorded it: nobody else sees it */
     TapeValue  *values;
     uint32      n_values, room_values;
     TapeNode   *nodes;
@@ -111,11 +112,40 @@ tape_clear(void)
     tape.base = 0;
 }
 
+void
+tape_abort(void)
+{
+    tape_clear();
+    tape.quiet = false;
+}
+
+static bool
+tape_is_mine(void)
+{
+    return tape.nonce != 0 && tape.user == GetUserId();
+}
+
+/*
+ * Another role's tape makes way, unless that role's statement is what called us: then the values we compute are
+ * constants to it. A SECURITY DEFINER function could otherwise be made to show its weights.
+ */
+bool
+tape_open(void)
+{
+    if (tape.nonce == 0 || tape.user == GetUserId())
+        return true;
+    if (InLocalUserIdChange())
+        return false;
+    tape_clear();
+    return true;
+}
+
 static void
 begin_if_empty(void)
 {
     if (tape.nonce != 0)
         return;
+    tape.user = GetUserId();
     if (tape.context == NULL)
         tape.context = AllocSetContextCreate(TopMemoryContext, "pg_llm tape", ALLOCSET_DEFAULT_SIZES);
     while (tape.nonce == 0)
@@ -180,7 +210,7 @@ describe_value(TapeValue *v, TensorBuffer *buffer, float *data)
 uint32
 tape_value_of(const Tensor *t)
 {
-    return t->nonce == tape.nonce && t->nonce != 0 && t->index < tape.n_values ? t->index : NO_VALUE;
+    return t->nonce == tape.nonce && tape_is_mine() && t->index < tape.n_values ? t->index : NO_VALUE;
 }
 
 static void
@@ -282,7 +312,7 @@ index_of(int64 id)
     /* A base is at least TAPE_MAX_VALUES: a smaller id was given out before the pass had one. */
     int64   index = id >= 0 && id < TAPE_MAX_VALUES ? id : id - tape.base;
 
-    if (tape.nonce == 0 || tape.n_nodes == 0)
+    if (!tape_is_mine() || tape.n_nodes == 0)
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("nothing is recorded in this session"),
@@ -426,18 +456,16 @@ pg_llm_backward(PG_FUNCTION_ARGS)
                 errmsg("tensor " INT64_FORMAT " is not the output of an op on the tape", PG_GETARG_INT64(0)));
     node = &tape.nodes[low];
     out = &tape.values[value];
-    if (node->done)
+    /* what no gradient has reached may be part of another number that is differentiated next */
+    if (node->done || !out->has_grad)
         PG_RETURN_VOID();
-    if (out->has_grad)
+    differentiate(node, out->grad->data);
+    out->spent = true;
+    out->grad_norm = wants_rows() ? sqrt(llm_sum_squares(pg_llm_engine(), out->grad->data, out->n)) : NAN;
+    if (pg_llm_record != RECORD_FULL || tape.quiet)
     {
-        differentiate(node, out->grad->data);
-        out->spent = true;
-        out->grad_norm = wants_rows() ? sqrt(llm_sum_squares(pg_llm_engine(), out->grad->data, out->n)) : NAN;
-        if (pg_llm_record != RECORD_FULL || tape.quiet)
-        {
-            tensor_buffer_release(out->grad);
-            out->grad = NULL;
-        }
+        tensor_buffer_release(out->grad);
+        out->grad = NULL;
     }
     release_node(node);
     PG_RETURN_VOID();
@@ -503,7 +531,7 @@ pg_llm_tape(PG_FUNCTION_ARGS)
     bool    detail = PG_GETARG_BOOL(0);
 
     InitMaterializedSRF(fcinfo, 0);
-    for (uint32 i = tape.n_nodes; i-- > 0;)
+    for (uint32 i = tape_is_mine() ? tape.n_nodes : 0; i-- > 0;)
     {
         const OpCall *c = &tape.nodes[i].call;
         Datum   values[6];
@@ -529,7 +557,7 @@ pg_llm_tape_tensors(PG_FUNCTION_ARGS)
     bool    payload = PG_GETARG_BOOL(0);
 
     InitMaterializedSRF(fcinfo, 0);
-    for (uint32 i = 0; i < tape.n_values; i++)
+    for (uint32 i = 0; i < tape.n_values && tape_is_mine(); i++)
     {
         TapeValue *v = &tape.values[i];
         bool    param = v->kind == VALUE_PARAM;
@@ -565,7 +593,7 @@ pg_llm_tape_params(PG_FUNCTION_ARGS)
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
     InitMaterializedSRF(fcinfo, 0);
-    for (uint32 i = 0; i < tape.n_values; i++)
+    for (uint32 i = 0; i < tape.n_values && tape_is_mine(); i++)
     {
         TapeValue *v = &tape.values[i];
         Datum   values[3];
@@ -640,8 +668,9 @@ pg_llm_autograd_track_tensor(PG_FUNCTION_ARGS)
     Tensor *t = PG_GETARG_TENSOR(0);
     uint32  value;
 
+    /* the argument as it came: a read-write pointer would make the caller's value another's property */
     if (!session_recording())
-        PG_RETURN_TENSOR(t);
+        PG_RETURN_DATUM(PG_GETARG_DATUM(0));
     PG_RETURN_TENSOR(tracked_copy(t, &value));
 }
 

@@ -14,5 +14,7 @@ extern uint32 tape_value_of(const Tensor *t);       /* NO_VALUE when t belongs t
 /* The leaf of a parameter in this pass; stamps t. */
 extern void   tape_param_leaf(Tensor *t, struct ArenaVersion *version, struct ArenaParam *param);
 extern void   tape_clear(void);
+extern void   tape_abort(void);                     /* what a rollback leaves: nothing */
+extern bool   tape_open(void);                      /* whether the present role may record */
 
 #endif
