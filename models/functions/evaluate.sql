@@ -7,7 +7,7 @@ CREATE FUNCTION public.llm_evaluate(
     OUT nll double precision,
     OUT perplexity double precision
 )
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -60,7 +60,7 @@ COMMENT ON FUNCTION public.llm_evaluate(text, text) IS
 
 
 CREATE FUNCTION public.llm_perplexity(model text, text text) RETURNS double precision
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);

@@ -205,7 +205,7 @@ BEGIN
     is_complete := is_complete OR outcome.stopped;
     token := substr(visible, length(shown) + 1);
     IF is_complete THEN
-        PERFORM public.pg_llm_gen_reset(handle);
+        PERFORM public.pg_llm_gen_close(handle);
     ELSE
         PERFORM public.pg_llm_gen_push(handle, token_id);
     END IF;

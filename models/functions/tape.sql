@@ -5,7 +5,7 @@ CREATE FUNCTION public.llm_tape_flush(
     model text DEFAULT NULL,
     step bigint DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -64,7 +64,7 @@ COMMENT ON FUNCTION public.llm_tape_flush(bigint, text, bigint) IS
 
 
 CREATE FUNCTION public.llm_tape_forget(model text, before bigint) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     passes bigint[];
@@ -110,7 +110,7 @@ COMMENT ON FUNCTION public.llm_tape_backward(bigint, double precision) IS
 
 
 CREATE FUNCTION public.llm_backprop(start_id bigint DEFAULT NULL, model text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();

@@ -84,6 +84,8 @@ DROP FUNCTION public.llm_drop_model(model text);
 
 DROP FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int);
 
+DROP FUNCTION public.llm_check_size(config public.llm_model_config);
+
 DROP FUNCTION public.llm_init_model(model text, seed bigint);
 
 DROP FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
@@ -108,7 +110,7 @@ DROP FUNCTION public.llm_generate(prompt text, max_tokens int, temperature doubl
 
 DROP FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
-DROP FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, prefix text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean);
+DROP FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text);
 
 DROP FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean);
 

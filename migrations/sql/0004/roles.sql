@@ -64,6 +64,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_row(config public.llm_model_config, row_id bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_check_size(config public.llm_model_config) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_reader;
@@ -88,7 +89,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, prefix text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_reader;
@@ -181,6 +182,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_row(config public.llm_model_config, row_id bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_check_size(config public.llm_model_config) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_trainer;
@@ -205,7 +207,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, prefix text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_trainer;

@@ -29,7 +29,7 @@ DECLARE
 BEGIN
     SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'model % does not exist', COALESCE(format('"%s"', llm_config.model), 'NULL')
+        RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
             HINT = 'Models stand in llm_model_config; llm_create_model makes one.';
     END IF;
@@ -102,6 +102,7 @@ DECLARE
     lock_key bigint := hashtextextended('llm_sql:' || model, 0);
     holder int;
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
     IF pg_try_advisory_xact_lock(lock_key) THEN
         RETURN;
     END IF;

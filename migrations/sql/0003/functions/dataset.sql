@@ -183,7 +183,7 @@ BEGIN
         WHERE (d.model = config.model OR d.model IS NULL) AND d.split = llm_check_dataset.split
     ) THEN
         RAISE EXCEPTION 'llm_dataset has no rows for model "%" with split %',
-            config.model, COALESCE(format('"%s"', llm_check_dataset.split), 'NULL')
+            config.model, COALESCE('"' || llm_check_dataset.split || '"', 'NULL')
             USING ERRCODE = 'no_data_found',
             HINT = 'llm_fill_dataset(model, query, block_size) makes rows from the result of a query.';
     END IF;

@@ -162,7 +162,8 @@ CREATE FUNCTION public.llm_generation_next(
     context int,
     end_token int,
     is_penalized boolean,
-    prefix text,
+    written bytea,
+    shown text,
     max_tokens int,
     temperature double precision,
     top_k int,
@@ -175,19 +176,17 @@ CREATE FUNCTION public.llm_generation_next(
     OUT step int,
     OUT token_id int,
     OUT token text,
-    OUT text text,
-    OUT is_complete boolean
+    OUT is_complete boolean,
+    OUT bytes bytea,
+    OUT visible text
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     tokens int[] := public.pg_llm_gen_tokens(handle);
-    before bytea;
-    shown text;
-    now_visible record;
-    logits public.tensor;
+    logits public.tensor := public.llm_generation_logits(handle, model, context, tokens);
+    outcome record;
 BEGIN
-    logits := public.llm_generation_logits(handle, model, context, tokens);
     IF is_penalized THEN
         logits := public.pg_llm_penalize(
             public.pg_llm_penalize(logits, tokens, repetition_penalty, 0.0, 0.0),
@@ -196,32 +195,29 @@ BEGIN
     END IF;
     step := n;
     token_id := public.pg_llm_sample(logits, temperature, top_k, top_p, seed, n);
-    before := public.llm_token_bytes(tokens[n_prompt + 1 :], model);
-    shown := (public.llm_visible_text(before, stop, false)).visible;
-    IF token_id = end_token THEN
-        now_visible := public.llm_visible_text(before, stop, true);
-        is_complete := true;
-    ELSE
-        now_visible := public.llm_visible_text(
-            before || public.llm_token_bytes(ARRAY[token_id], model), stop, n = max_tokens
-        );
-        is_complete := n = max_tokens OR now_visible.stopped;
+    is_complete := n = max_tokens OR token_id IS NOT DISTINCT FROM end_token;
+    bytes := written;
+    IF token_id IS DISTINCT FROM end_token THEN
+        bytes := written || public.llm_token_bytes(ARRAY[token_id], model);
     END IF;
+    outcome := public.llm_visible_text(bytes, stop, is_complete);
+    visible := outcome.visible;
+    is_complete := is_complete OR outcome.stopped;
+    token := substr(visible, length(shown) + 1);
     IF is_complete THEN
-        PERFORM public.pg_llm_gen_reset(handle);
+        PERFORM public.pg_llm_gen_close(handle);
     ELSE
         PERFORM public.pg_llm_gen_push(handle, token_id);
     END IF;
-    token := substr(now_visible.visible, length(shown) + 1);
-    text := prefix || now_visible.visible;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generation_next(
-    int, int, int, text, int, int, boolean, text, int, double precision, int, double precision, bigint, text[],
+    int, int, int, text, int, int, boolean, bytea, text, int, double precision, int, double precision, bigint, text[],
     double precision, double precision, double precision
 ) IS
-'The n-th token of a generation, from 1: sampled from the logits after all before it.';
+'The n-th token of a generation, from 1, sampled from the logits after all before it. written and shown are what the '
+'call before it returned as bytes and visible: all that was generated, and what of it can be shown.';
 
 
 CREATE FUNCTION public.llm_generate_stream(
@@ -243,27 +239,30 @@ AS $function$
     -- A recursive query gives each row as soon as it has it, and ends with the generation.
     WITH RECURSIVE generation AS (
         SELECT b.handle, b.n_prompt, b.chosen, b.context, b.end_token, b.is_penalized,
-            0 AS step, NULL::int AS token_id, ''::text AS token, ''::text AS text, false AS is_complete
+            0 AS step, NULL::int AS token_id, ''::text AS token, false AS is_complete, ''::bytea AS bytes,
+            ''::text AS visible
         FROM public.llm_generation_begin(
             prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
             frequency_penalty
         ) b
         UNION ALL
         SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_token, n.is_penalized,
-            (n.new).step, (n.new).token_id, (n.new).token, (n.new).text, (n.new).is_complete
+            (n.new).step, (n.new).token_id, (n.new).token, (n.new).is_complete, (n.new).bytes, (n.new).visible
         FROM (
             SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
                 public.llm_generation_next(
                     g.handle, g.step + 1, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
-                    CASE WHEN echo THEN prompt ELSE '' END, max_tokens, temperature, top_k, top_p, seed, stop,
-                    repetition_penalty, presence_penalty, frequency_penalty
+                    g.bytes, g.visible, max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,
+                    presence_penalty, frequency_penalty
                 ) AS new
             FROM generation g
             WHERE NOT g.is_complete
             OFFSET 0
         ) n
     )
-    SELECT g.step, g.token_id, g.token, g.text, g.is_complete FROM generation g WHERE g.step > 0;
+    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END || g.visible, g.is_complete
+    FROM generation g
+    WHERE g.step > 0;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate_stream(

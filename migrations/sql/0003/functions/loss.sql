@@ -54,7 +54,7 @@ CREATE FUNCTION public.llm_recorded_loss(
     dropout_p double precision,
     training boolean
 ) RETURNS double precision
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -86,7 +86,7 @@ COMMENT ON FUNCTION public.llm_recorded_loss(
 
 
 CREATE FUNCTION public.llm_loss(model text, tokens int[], targets int[]) RETURNS double precision
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 AS $function$
 BEGIN
     RETURN public.llm_recorded_loss(public.llm_config(model), tokens, targets, 0.0, false);
@@ -109,7 +109,7 @@ CREATE FUNCTION public.llm_loss(
     dropout_p double precision DEFAULT 0.1,
     training boolean DEFAULT false
 ) RETURNS double precision
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     config public.llm_model_config;

@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(model <> '', 'a model needs a name');
     IF NOT EXISTS (SELECT FROM public.llm_arch a WHERE a.arch = llm_create_model.arch) THEN
-        RAISE EXCEPTION 'architecture % does not exist', COALESCE(format('"%s"', arch), 'NULL')
+        RAISE EXCEPTION 'architecture % does not exist', COALESCE('"' || arch || '"', 'NULL')
             USING ERRCODE = 'undefined_object', HINT = 'llm_arch lists the architectures.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = llm_create_model.model) THEN
@@ -69,7 +69,7 @@ DECLARE
     part_shape int[];
 BEGIN
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
-    PERFORM public.llm_config(model);
+    PERFORM public.llm_check_size(public.llm_config(model));
     PERFORM public.llm_lock_model(model);
     PERFORM public.pg_llm_set_recording(false, true);
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
@@ -101,6 +101,27 @@ COMMENT ON FUNCTION public.llm_init_model(text, bigint) IS
 'Gives the model new weights as its architecture begins (GPT-2: normal 0.02, residual projections scaled by '
 '1/sqrt(2 n_layer), zero biases, unit gains), step 0, no optimizer state; its log rows are superseded. The same seed '
 'gives the same bits. Returns the number of weights. 55P03 while the model is being trained.';
+
+
+CREATE FUNCTION public.llm_check_size(config public.llm_model_config) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    -- Embeddings, and in each layer 4 d^2 for attention and 2 d d_ff for the MLP.
+    n_weights CONSTANT numeric := (config.vocab::numeric + config.n_positions) * config.d_model
+        + config.n_layer::numeric * config.d_model
+            * (4 * config.d_model::numeric + 2 * COALESCE(config.d_ff, 4 * config.d_model::numeric));
+BEGIN
+    IF n_weights > 1e12 OR config.n_layer > 10000 THEN
+        RAISE EXCEPTION 'model "%" would have % layers and about % weights',
+            config.model, config.n_layer, trunc(n_weights)
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'The limits are 10000 layers and 10^12 weights.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_check_size(public.llm_model_config) IS
+'Raises 54000 for a model so large that initialising it can only be a mistake.';
 
 
 CREATE FUNCTION public.llm_initial_tensor(

@@ -5,7 +5,7 @@ CREATE FUNCTION public.llm_tape_flush(
     model text DEFAULT NULL,
     step bigint DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -14,7 +14,9 @@ DECLARE
     base bigint := public.pg_llm_tape_base();
     n_ops bigint;
 BEGIN
-    IF record_mode = 'off' OR keep = 'none' OR current_setting('transaction_read_only')::boolean THEN
+    IF record_mode = 'off' OR keep = 'none' OR current_setting('transaction_read_only')::boolean
+        OR NOT has_table_privilege('public.llm_tape', 'INSERT')
+    THEN
         RETURN 0;
     END IF;
     IF base = 0 THEN
@@ -23,7 +25,9 @@ BEGIN
     END IF;
     IF model IS NULL THEN
         SELECT min(p.model) INTO model FROM public.pg_llm_tape_params() p;
-        step := COALESCE(step, public.llm_model_step(model) + 1);
+    END IF;
+    IF step IS NULL AND model IS NOT NULL THEN
+        step := public.llm_model_step(model) + 1;
     END IF;
     IF keep = 'last' THEN
         PERFORM public.llm_tape_forget(model, base);
@@ -46,6 +50,7 @@ BEGIN
     SELECT p.model, p.name, w.token_id, p.id
     FROM public.pg_llm_tape_params() p
     JOIN public.llm_param w ON w.model = p.model AND w.name = p.name
+    ORDER BY p.model, p.name, w.token_id
     ON CONFLICT (model, name, token_id) DO UPDATE SET tensor_id = EXCLUDED.tensor_id;
     RETURN n_ops;
 END;
@@ -54,12 +59,12 @@ $function$;
 COMMENT ON FUNCTION public.llm_tape_flush(bigint, text, bigint) IS
 'Writes the pass in this session''s memory to llm_tape, llm_tensor_rt and llm_tensor_map and returns the number of '
 'new tape rows; called again after the backward pass it adds the gradients'' norms. With pg_llm.tape_keep = last the '
-'model''s earlier passes go. Writes nothing when pg_llm.record is off, tape_keep none, or the transaction is '
-'read-only.';
+'model''s earlier passes go. Writes nothing when pg_llm.record is off, tape_keep none, the transaction read-only, or '
+'the role has no INSERT on llm_tape.';
 
 
 CREATE FUNCTION public.llm_tape_forget(model text, before bigint) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     passes bigint[];
@@ -105,7 +110,7 @@ COMMENT ON FUNCTION public.llm_tape_backward(bigint, double precision) IS
 
 
 CREATE FUNCTION public.llm_backprop(start_id bigint DEFAULT NULL, model text DEFAULT NULL) RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -117,7 +122,7 @@ BEGIN
     PERFORM public.pg_llm_set_recording(false, true);
     n_ops := public.llm_tape_backward(start_id, 1.0);
     PERFORM public.pg_llm_set_recording(recording, true);
-    PERFORM public.llm_tape_flush(NULL, model, public.llm_model_step(model) + 1);
+    PERFORM public.llm_tape_flush(NULL, model);
     RETURN n_ops;
 END;
 $function$;

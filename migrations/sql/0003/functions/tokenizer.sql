@@ -32,7 +32,7 @@ BEGIN
             USING ERRCODE = 'feature_not_supported',
             HINT = format('Model "%s" has a BPE vocabulary; llm_build_char_tokenizer replaces it.', model);
     END IF;
-    RAISE EXCEPTION 'model % has no tokenizer', COALESCE(format('"%s"', model), 'NULL')
+    RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
         USING ERRCODE = 'undefined_object', HINT = 'llm_build_char_tokenizer(model, query) makes one from text.';
 END;
 $function$;

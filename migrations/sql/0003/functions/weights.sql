@@ -142,6 +142,8 @@ AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
     written bytea;
+    n_written bigint;
+    n_rows bigint;
 BEGIN
     PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
@@ -155,7 +157,14 @@ BEGIN
         step = llm_write_back.step,
         updated_at = clock_timestamp()
     WHERE p.model = llm_write_back.model;
+    GET DIAGNOSTICS n_written = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
+    n_rows := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_write_back.model);
+    IF n_written <> n_rows THEN
+        RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'A row-level security policy or a trigger on llm_param keeps the others as they are.';
+    END IF;
     written := public.llm_fingerprint(model);
     PERFORM public.pg_llm_arena_saved(model, written);
     RETURN written;
@@ -164,4 +173,5 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
 'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
-'fingerprint. 40001 when llm_param no longer holds the version the run began with.';
+'fingerprint. 40001 when llm_param no longer holds the version the run began with; 42501 when a policy or a trigger '
+'keeps some of the rows from being written.';
