@@ -17,7 +17,7 @@ import llm_sql
 from llm_sql import provision
 from llm_sql.errors import LLMSQLError
 from llm_sql.refusal import as_llm_sql_error
-from llm_sql.server import EmbeddedServer, default_home, ensure
+from llm_sql.server import EmbeddedServer, Installation, default_home, ensure
 from llm_sql.server.layout import packaged_extension
 from llm_sql.url import normalize_url
 
@@ -111,9 +111,10 @@ def _embedded() -> tuple[Check, URL | None]:
         server = EmbeddedServer()
         before = "running" if server.running else "started for this check"
         url = ensure()
+        bundled = server.installation.bindir == Installation.bundled().bindir
         stays = "kept until `llm-sql down`" if server.kept else "stops with its last user"
         found = f"PostgreSQL {server.installation.major} in {server.home}, {before}, {stays}"
-        if packaged_extension(server.installation.major) is None:
+        if bundled and packaged_extension(server.installation.major) is None:
             hint = "pip install --force-reinstall --no-deps llm-sql (in a checkout: make env)"
             return Check(
                 "embedded server", "failed", f"{found}; the extension was not built", hint
