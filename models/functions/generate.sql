@@ -238,12 +238,16 @@ LANGUAGE sql STABLE PARALLEL UNSAFE
 AS $function$
     -- A recursive query gives each row as soon as it has it, and ends with the generation.
     WITH RECURSIVE generation AS (
-        SELECT b.handle, b.n_prompt, b.chosen, b.context, b.end_token, b.is_penalized,
+        SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_token, (b.b).is_penalized,
             0 AS step, NULL::int AS token_id, ''::text AS token, false AS is_complete, ''::bytea AS bytes,
             ''::text AS visible
-        FROM public.llm_generation_begin(
-            prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
-            frequency_penalty
+        -- Not in FROM, where a LATERAL call would find the generation of the row before.
+        FROM (
+            SELECT public.llm_generation_begin(
+                prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
+                frequency_penalty
+            ) AS b
+            OFFSET 0
         ) b
         UNION ALL
         SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_token, n.is_penalized,

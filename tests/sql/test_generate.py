@@ -296,6 +296,16 @@ def test_the_version_is_kept_while_it_streams(names: Connection, connect: Connec
     assert names.execute(query).fetchall() != expected
 
 
+def test_a_lateral_call_begins_anew_for_every_row(names: Connection) -> None:
+    make_endless(names)
+    query = "SELECT s.token FROM llm_generate_stream('a', 9, seed => %s) s"
+    alone = [names.execute(query, (seed,)).fetchall() for seed in range(4)]
+    rows = names.execute(
+        "SELECT i, s.token FROM generate_series(0, 3) i, LATERAL llm_generate_stream('a', 9, seed => i) s"
+    ).fetchall()
+    assert [[(token,) for i, token in rows if i == seed] for seed in range(4)] == alone
+
+
 def test_two_streams_at_once(names: Connection) -> None:
     query = "SELECT token FROM llm_generate_stream('{}', 12, 1, 0, 1, seed => 8)"
     alone = [names.execute(query.format(prompt)).fetchall() for prompt in ("a", "li")]
