@@ -11,6 +11,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/mman.h>
 #endif
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -167,6 +168,31 @@ static bool add_slots(llm_engine *e)
     return true;
 }
 
+/*
+ * Large blocks lie on huge pages where the system has them: a product walks many rows at once, and each would
+ * cost it an entry of the TLB.
+ */
+float *llm_aligned_alloc(size_t floats)
+{
+    const size_t huge = (size_t)2 << 20;
+    size_t bytes, alignment;
+    void *p;
+
+    if (floats > (SIZE_MAX - huge) / sizeof(float))
+        return NULL;
+    bytes = floats * sizeof(float);
+    alignment = bytes < huge ? 64 : huge;
+    if (alignment == huge)
+        bytes = (bytes + huge - 1) / huge * huge;
+    if (posix_memalign(&p, alignment, bytes) != 0)
+        return NULL;
+#if defined(MADV_HUGEPAGE)
+    if (alignment == huge)
+        madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return p;
+}
+
 static bool grow_slot(llm_engine *e, int slot, size_t floats)
 {
     void *p;
@@ -175,7 +201,8 @@ static bool grow_slot(llm_engine *e, int slot, size_t floats)
     free(e->scratch[slot]);
     e->scratch[slot] = NULL;
     e->scratch_size[slot] = 0;
-    if (floats > SIZE_MAX / sizeof(float) || posix_memalign(&p, 64, floats * sizeof(float)) != 0)
+    p = llm_aligned_alloc(floats);
+    if (p == NULL)
         return false;
     e->scratch[slot] = p;
     e->scratch_size[slot] = floats;

@@ -16,19 +16,19 @@
 
 /*
  * MR x NR accumulators, NV vectors of B and a broadcast element of A fill the register file: 28 + 2 + 1 of
- * 32 on AVX-512, 12 + 2 + 1 of 16 on AVX2, 24 + 4 + 1 of 32 on NEON. KC x NR of B stay in L1, MC x KC of A
- * in L2, KC x NC of B in the last level.
+ * 32 on AVX-512, 12 + 2 + 1 of 16 on AVX2, 24 + 4 + 1 of 32 on NEON. KC x NR of B stay near the core, MC x KC
+ * of A in L2, KC x NC of B in the last level.
  */
 #if defined(LLM_VEC_AVX512)
-enum { MR = 14, NV = 2, ROW_NV = 8, MC = 14 * 16, KC = 384, NC = 1024 };
+enum { MR = 14, NV = 2, ROW_NV = 8, MC = 14 * 32, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define TASK_FLOPS       2e9
+#define TASK_FLOPS       4e9
 #elif defined(LLM_VEC_AVX2)
-enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 32, KC = 384, NC = 1024 };
+enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 64, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#define TASK_FLOPS       1e9
+#define TASK_FLOPS       2e9
 #elif defined(LLM_VEC_NEON)
-enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 32, KC = 384, NC = 1024 };
+enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 64, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define TASK_FLOPS       5e8
 #else
@@ -168,17 +168,45 @@ static void pack_panel(float *dst, llm_view a, size_t rows, size_t k)
     if (a.column == 1 && rows == 1)
         memcpy(dst, a.p, k * sizeof *dst);
     else if (a.column == 1)
-        for (size_t p = 0; p < k; p += 16)
+        for (size_t p = 0; p < k; p += 16) {
+            for (size_t i = rows; i < 2 * rows; i++) /* the next panel: its rows are many short streams */
+                __builtin_prefetch(a.p + i * a.row + p);
             transpose_block(dst + p * rows, rows, a.p + p, a.row, rows, smaller(16, k - p));
+        }
     else
         for (size_t p = 0; p < k; p++)
             v16_store(dst + p * rows, v16_load_n(a.p + p * a.column, rows));
 }
 
+/* Whole panels of columns of memory, where row k of A^T is contiguous: read along it, a few k at a time. */
+static void pack_full_panels(float *dst, llm_view a, size_t panels, size_t k)
+{
+    for (size_t p = 0; p < k; p += 16)
+        for (size_t i = 0; i < panels; i++) {
+            const float *from = a.p + p * a.column + i * MR;
+            float *to = dst + i * MR * k + p * MR;
+            size_t n = smaller(16, k - p);
+            for (size_t q = 0; q < n; q++) {
+                v16 row = v16_load_n(from + q * a.column, MR);
+                __builtin_prefetch(from + (q + 16) * a.column);
+                if ((k - p - q) * MR >= 16)
+                    v16_store(to + q * MR, row);
+                else /* it would run into the next panel, which has been begun */
+                    v16_store_n(to + q * MR, row, MR);
+            }
+        }
+}
+
 /* A (m,k) as panels of MR rows, the last with fewer; panel i begins at dst + i * MR * k. */
 static void pack_block(float *dst, llm_view a, size_t m, size_t k)
 {
-    for (size_t i = 0; i < m; i += MR) {
+    size_t i = 0;
+
+    if (a.column != 1) {
+        pack_full_panels(dst, a, m / MR, k);
+        i = m / MR * MR;
+    }
+    for (; i < m; i += MR) {
         llm_view panel = { a.p + i * a.row, a.row, a.column };
         pack_panel(dst + i * k, panel, smaller(MR, m - i), k);
     }
@@ -242,16 +270,45 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
     }
 }
 
-/* C (mc,nc) += packed A block times packed B block. */
-static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t nc,
-                         size_t kc, bool first)
+/* Ask for part `part` of `parts` of the source of a panel of B, so that packing it will not wait for memory. */
+static void prefetch_columns(llm_view b, size_t k, size_t part, size_t parts)
 {
-    for (size_t j = 0; j < nc; j += NR)
-        for (size_t i = 0; i < mc; i += MR)
-            run_tile(smaller(MR, mc - i), smaller(NR, nc - j), kc, ap + i * kc, bp + j * kc, NR,
-                     c + i * ldc + j, ldc, first);
+    if (b.column == 1)
+        for (size_t p = k * part / parts; p < k * (part + 1) / parts; p++)
+            for (size_t j = 0; j < NR; j += 16)
+                __builtin_prefetch(b.p + p * b.row + j, 0, 2);
+    else
+        for (size_t j = NR * part / parts; j < NR * (part + 1) / parts; j++)
+            for (size_t p = 0; p < k; p += 16)
+                __builtin_prefetch(b.p + j * b.column + p, 0, 2);
 }
 
+/* C (mc,NR) += packed A block times a packed panel of B, of which the first `cols` columns exist. */
+static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t cols,
+                         size_t kc, bool first, llm_view next)
+{
+    for (size_t i = 0; i < mc; i += MR) {
+        size_t rows = smaller(MR, mc - i);
+        if (next.p != NULL)
+            prefetch_columns(next, kc, i / MR, (mc + MR - 1) / MR);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t j = 0; j < NR; j += 16)
+                __builtin_prefetch(c + (i + r) * ldc + j, 1);
+        run_tile(rows, cols, kc, ap + i * kc, bp, NR, c + i * ldc, ldc, first);
+    }
+}
+
+/* n cut into equal parts of at most `most`, whole micro-tiles each */
+LLM_INLINE size_t equal_parts(size_t n, size_t most, size_t unit)
+{
+    size_t parts = (n + most - 1) / most;
+    return round_up((n + parts - 1) / parts, unit);
+}
+
+/*
+ * A panel of B is packed just before the first block of A meets it, while the panel after it is on its way
+ * from memory; it is kept only when there are more blocks of A.
+ */
 static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
                     float *scratch)
 {
@@ -262,23 +319,24 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
         product_few_rows(c, ldc, a, b, m, n, k, acc, scratch);
         return;
     }
+    const size_t m_step = equal_parts(m, MC, MR), n_step = equal_parts(n, NC, NR);
     float *ap = scratch, *bp = scratch + MC * KC + PANEL_SLACK;
-    for (size_t j = 0; j < n; j += NC) {
-        size_t nc = smaller(NC, n - j);
-        for (size_t p = 0; p < k; p += KC) {
-            size_t kc = smaller(KC, k - p);
-            for (size_t q = 0; q < nc; q += NR) {
-                llm_view panel = { b.p + p * b.row + (j + q) * b.column, b.row, b.column };
-                pack_columns(bp + q * kc, panel, kc, smaller(NR, nc - q));
-            }
-            for (size_t i = 0; i < m; i += MC) {
-                size_t mc = smaller(MC, m - i);
+    for (size_t j = 0; j < n; j += n_step)
+        for (size_t p = 0; p < k; p += KC)
+            for (size_t i = 0; i < m; i += m_step) {
+                size_t nc = smaller(n_step, n - j), kc = smaller(KC, k - p), mc = smaller(m_step, m - i);
                 llm_view block = { a.p + i * a.row + p * a.column, a.row, a.column };
                 pack_block(ap, block, mc, kc);
-                macro_kernel(c + i * ldc + j, ldc, ap, bp, mc, nc, kc, !acc && p == 0);
+                for (size_t q = 0; q < nc; q += NR) {
+                    float *packed = bp + (m_step < m ? q * kc : 0);
+                    llm_view panel = { b.p + p * b.row + (j + q) * b.column, b.row, b.column };
+                    llm_view next = { i == 0 && q + 2 * NR <= nc ? panel.p + NR * b.column : NULL, b.row, b.column };
+                    if (i == 0)
+                        pack_columns(packed, panel, kc, smaller(NR, nc - q));
+                    macro_kernel(c + i * ldc + j + q, ldc, ap, packed, mc, smaller(NR, nc - q), kc, !acc && p == 0,
+                                 next);
+                }
             }
-        }
-    }
 }
 
 /* For rectangles of at most m rows: the last one of a grid may have few, however many the others have. */
@@ -286,7 +344,7 @@ static size_t product_scratch(size_t m, size_t n, size_t k)
 {
     size_t kc = smaller(KC, k);
     size_t few = round_up(smaller(m, DIRECT_ROWS) * k + PANEL_SLACK, 16) + kc * NR;
-    size_t many = MC * KC + PANEL_SLACK + kc * round_up(smaller(NC, n), NR);
+    size_t many = MC * KC + PANEL_SLACK + kc * (m <= MC ? NR : round_up(smaller(NC, n), NR));
     return m <= DIRECT_ROWS || few > many ? few : many;
 }
 
@@ -322,7 +380,7 @@ static void transpose(float *dst, size_t ldd, const float *src, size_t lds, size
 #define GEMM_KERNELS                                                                                         \
     {                                                                                                        \
         .mr = MR, .nr = NR, .task_flops = TASK_FLOPS, .scratch = product_scratch, .product = product,        \
-        .add_row = add_row, .transpose = transpose                                                           \
+        .add_row = add_row, .transpose = transpose, .fma_rounds = fma_rounds, .fma_chains = FMA_CHAINS         \
     }
 
 #endif /* LLM_GEMM_KERNELS_H */

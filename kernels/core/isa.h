@@ -32,6 +32,9 @@ typedef struct llm_gemm_kernels {
     void (*add_row)(float *c, size_t ldc, const float *row, size_t m, size_t n);
     /* dst (cols,rows) = transpose of src (rows,cols) */
     void (*transpose)(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols);
+    /* Multiply-adds in registers, fma_chains * 16 of them a round (measure_kernels.h) */
+    float (*fma_rounds)(size_t rounds, float x);
+    size_t fma_chains;
 } llm_gemm_kernels;
 
 /* ---- attention (attention_kernels.h) ---- */
@@ -115,5 +118,8 @@ static inline bool llm_failed(const llm_engine *e) { return e->status != LLM_OK;
  * false: LLM_NO_MEMORY is set. What a buffer held before is lost.
  */
 bool llm_scratch(llm_engine *e, size_t floats);
+
+/* Uninitialised floats, 64-byte aligned, to be freed by free(); NULL: no memory. */
+float *llm_aligned_alloc(size_t floats);
 
 #endif /* LLM_ISA_H */

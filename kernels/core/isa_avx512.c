@@ -4,6 +4,7 @@
 #if defined(__x86_64__)
 #define LLM_VEC_AVX512
 #include "gemm_kernels.h"
+#include "measure_kernels.h"
 #include "math_kernels.h"
 #include "attention_kernels.h"
 #include "attention_backward_kernels.h"

@@ -4,6 +4,7 @@
 #if defined(__aarch64__)
 #define LLM_VEC_NEON
 #include "gemm_kernels.h"
+#include "measure_kernels.h"
 #include "math_kernels.h"
 #include "attention_kernels.h"
 #include "attention_backward_kernels.h"

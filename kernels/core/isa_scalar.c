@@ -3,6 +3,7 @@
 
 #define LLM_VEC_SCALAR
 #include "gemm_kernels.h"
+#include "measure_kernels.h"
 #include "math_kernels.h"
 #include "attention_kernels.h"
 #include "attention_backward_kernels.h"

@@ -223,6 +223,11 @@ void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_see
  */
 int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s);
 
+/* ---- measuring ---------------------------------------------------------------------- */
+
+/* Runs `tasks` bursts of multiply-adds in registers, shared among the threads; returns how many flops that was. */
+double llm_fma_burst(llm_engine *e, size_t tasks);
+
 #ifdef __cplusplus
 }
 #endif
