@@ -1,4 +1,4 @@
-"""What a role learns of weights that it may not read: nothing, whatever its session did on another's behalf."""
+"""What a role learns of weights that it may not read: nothing, whatever ran in its session."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_a_pass_goes_on_around_a_call_of_another_role(conn: Connection, guest: C
     guest.execute("SET pg_llm.autograd = on")
     guest.execute(
         """CREATE TEMP TABLE result AS
-        SELECT x, pg_llm_sum(x * double(x)) AS y FROM (SELECT pg_llm_autograd_track_tensor('[1,3]') AS x OFFSET 0) t"""
+        SELECT x, pg_llm_sum(x * double(x)) AS y
+        FROM (SELECT pg_llm_autograd_track_tensor('[1,3]') AS x OFFSET 0) t"""
     )
     guest.execute("SET pg_llm.autograd = off")
     guest.execute("SELECT pg_llm_backward_begin(pg_llm_tensor_id(y), 1.0) FROM result")
