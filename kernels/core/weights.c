@@ -1,0 +1,543 @@
+/*
+ * weights.c -- weight files of any format: the table of contents, and elements as float32.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "weights_file.h"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "weight files are little-endian and read as they are"
+#endif
+
+#define PIECE 65536             /* elements converted at a time */
+#define READ_PIECE (8u << 20)   /* bytes asked of a source at a time, between which it may stop */
+
+/* ---- errors and memory ---- */
+
+bool
+weights_fail(llm_weights *w, llm_weights_status status, const char *format, ...)
+{
+    va_list arguments;
+
+    if (w->status != LLM_WEIGHTS_OK)
+        return false;
+    w->status = status;
+    va_start(arguments, format);
+    vsnprintf(w->error, sizeof(w->error), format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+bool
+weights_source_read(llm_weights *w, uint64_t offset, void *out, uint64_t n)
+{
+    if (offset > w->source.size || n > w->source.size - offset)
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "the file ends too early");
+    for (uint64_t done = 0; done < n;)
+    {
+        size_t k = n - done < READ_PIECE ? (size_t) (n - done) : READ_PIECE;
+
+        if (!w->source.read(w->source.arg, offset + done, (char *) out + done, k))
+            return weights_fail(w, LLM_WEIGHTS_UNREADABLE, "the file cannot be read");
+        done += k;
+    }
+    return true;
+}
+
+void *
+weights_grow(llm_weights *w, void *array, size_t n, size_t *capacity, size_t size)
+{
+    void   *grown;
+
+    if (n < *capacity)
+        return array;
+    grown = realloc(array, (*capacity == 0 ? 64 : 2 * *capacity) * size);
+    if (grown == NULL)
+    {
+        weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    *capacity = *capacity == 0 ? 64 : 2 * *capacity;
+    return grown;
+}
+
+bool
+weights_valid_utf8(const uint8_t *s, size_t n)
+{
+    for (size_t i = 0; i < n;)
+    {
+        uint8_t c = s[i];
+        size_t  more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 9;
+
+        if (c == 0 || more == 9 || n - i - 1 < more)
+            return false;
+        for (size_t k = 1; k <= more; k++)
+            if ((s[i + k] & 0xc0) != 0x80)
+                return false;
+        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] >= 0xa0) || (c == 0xf0 && s[i + 1] < 0x90) ||
+            (c == 0xf4 && s[i + 1] >= 0x90))
+            return false;
+        i += more + 1;
+    }
+    return true;
+}
+
+/* ---- types ---- */
+
+static const struct { const char *name; size_t size; } dtypes[LLM_DTYPE_COUNT] = {
+    {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"U8", 1}, {"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2},
+    {"I32", 4}, {"U32", 4}, {"I64", 8}, {"U64", 8}, {"F8", 1},
+};
+
+const char *
+llm_dtype_name(llm_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+size_t
+llm_dtype_size(llm_dtype dtype)
+{
+    return dtypes[dtype].size;
+}
+
+static float
+from_half(uint16_t h)
+{
+    uint32_t sign = (uint32_t) (h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
+    union { uint32_t bits; float value; } x;
+
+    if (exponent == 0)
+    {
+        x.value = (float) fraction * 0x1p-24f;
+        x.bits |= sign;
+    }
+    else if (exponent == 31)
+        x.bits = sign | 0x7f800000u | fraction << 13;
+    else
+        x.bits = sign | (exponent + 112) << 23 | fraction << 13;
+    return x.value;
+}
+
+/* out (n) from n little-endian elements */
+static void
+convert(float *out, const uint8_t *in, llm_dtype dtype, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        switch (dtype)
+        {
+            case LLM_F16:
+                out[i] = from_half(le16(in + 2 * i));
+                break;
+            case LLM_BF16:
+            {
+                uint32_t bits = (uint32_t) le16(in + 2 * i) << 16;
+
+                memcpy(out + i, &bits, 4);
+                break;
+            }
+            case LLM_F64:
+            {
+                double value;
+
+                memcpy(&value, in + 8 * i, 8);
+                out[i] = (float) value;
+                break;
+            }
+            default:
+                memcpy(out + i, in + 4 * i, 4);
+        }
+}
+
+/* ---- the table of contents ---- */
+
+bool
+weights_size(const llm_weights_entry *e, uint64_t *count, uint64_t *bytes)
+{
+    uint64_t limit = (uint64_t) INT64_MAX / llm_dtype_size(e->dtype);
+    bool     empty = false;
+
+    *count = 1;
+    for (int i = 0; i < e->ndim; i++)
+        empty |= e->dims[i] == 0;
+    for (int i = 0; i < e->ndim && !empty; i++)
+    {
+        if (*count > limit / e->dims[i])
+            return false;
+        *count *= e->dims[i];
+    }
+    if (empty)
+        *count = 0;
+    *bytes = *count * llm_dtype_size(e->dtype);
+    return true;
+}
+
+bool
+weights_add(llm_weights *w, weights_item item)
+{
+    const char *name = item.entry.name;
+    size_t      length = strlen(name);
+    uint64_t    bytes;
+    weights_item *items;
+    bool        ok;
+
+    ok = length > 0 && length <= LLM_WEIGHTS_MAX_NAME && weights_valid_utf8((const uint8_t *) name, length);
+    if (!ok)
+        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor %zu has no proper name", w->n_items + 1);
+    else if (!weights_size(&item.entry, &item.entry.count, &bytes))
+        ok = weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has an impossible shape", name);
+    else if (bytes > w->max_bytes)
+        ok = weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" declares %llu bytes, more than is allowed here",
+                          name, (unsigned long long) bytes);
+    items = ok ? weights_grow(w, w->items, w->n_items, &w->capacity, sizeof(weights_item)) : NULL;
+    if (items == NULL)
+    {
+        free((char *) (uintptr_t) name);
+        return false;
+    }
+    w->max_bytes -= bytes;
+    w->items = items;
+    w->items[w->n_items++] = item;
+    return true;
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+    return strcmp(((const weights_name *) a)->name, ((const weights_name *) b)->name);
+}
+
+/* Ensure that names are unique, and that a name is found quickly. */
+static bool
+index_names(llm_weights *w)
+{
+    w->by_name = malloc((w->n_items + 1) * sizeof(weights_name));
+    if (w->by_name == NULL)
+        return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < w->n_items; i++)
+        w->by_name[i] = (weights_name) {w->items[i].entry.name, i};
+    if (w->n_items > 1)
+        qsort(w->by_name, w->n_items, sizeof(weights_name), compare_names);
+    for (size_t i = 1; i < w->n_items; i++)
+        if (compare_names(w->by_name + i - 1, w->by_name + i) == 0)
+            return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" occurs twice",
+                                w->by_name[i].name);
+    return true;
+}
+
+static bool
+open_any(llm_weights *w)
+{
+    uint8_t magic[4] = {0};
+
+    if (w->source.size < 8)
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "a file of %llu bytes holds no weights",
+                            (unsigned long long) w->source.size);
+    if (!weights_source_read(w, 0, magic, 4))
+        return false;
+    if (magic[0] == 'P' && magic[1] == 'K')
+    {
+        w->format = LLM_NPZ;
+        return zip_open(w);
+    }
+    if (magic[0] == 0x1f && magic[1] == 0x8b)
+    {
+        w->format = LLM_NPY_GZIP;
+        return gzip_open(w);
+    }
+    w->format = LLM_SAFETENSORS;
+    return safetensors_open(w);
+}
+
+llm_weights *
+llm_weights_open(const llm_source *source, uint64_t max_bytes, llm_weights_status *status,
+                 char error[LLM_WEIGHTS_ERROR])
+{
+    llm_weights *w = calloc(1, sizeof(llm_weights));
+
+    if (w == NULL)
+    {
+        *status = LLM_WEIGHTS_NO_MEMORY;
+        snprintf(error, LLM_WEIGHTS_ERROR, "out of memory");
+        return NULL;
+    }
+    w->source = *source;
+    w->max_bytes = max_bytes;
+    if (!open_any(w) || !index_names(w))
+    {
+        *status = w->status;
+        memcpy(error, w->error, LLM_WEIGHTS_ERROR);
+        llm_weights_close(w);
+        return NULL;
+    }
+    *status = LLM_WEIGHTS_OK;
+    return w;
+}
+
+void
+llm_weights_close(llm_weights *w)
+{
+    if (w == NULL)
+        return;
+    for (size_t i = 0; i < w->n_items; i++)
+        free((char *) (uintptr_t) w->items[i].entry.name);
+    for (size_t i = 0; i < w->n_metadata; i++)
+    {
+        free((char *) (uintptr_t) w->metadata[i].key);
+        free((char *) (uintptr_t) w->metadata[i].value);
+    }
+    free(w->items);
+    free(w->by_name);
+    free(w->metadata);
+    free(w->whole);
+    free(w);
+}
+
+llm_weights_format
+llm_weights_format_of(const llm_weights *w)
+{
+    return w->format;
+}
+
+size_t
+llm_weights_count(const llm_weights *w)
+{
+    return w->n_items;
+}
+
+const llm_weights_entry *
+llm_weights_get(const llm_weights *w, size_t i)
+{
+    return &w->items[i].entry;
+}
+
+size_t
+llm_weights_find(const llm_weights *w, const char *name)
+{
+    size_t low = 0, high = w->n_items;
+
+    while (low < high)
+    {
+        size_t middle = low + (high - low) / 2;
+        int    order = strcmp(name, w->by_name[middle].name);
+
+        if (order == 0)
+            return w->by_name[middle].index;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return SIZE_MAX;
+}
+
+const char *
+llm_weights_metadata(const llm_weights *w, const char *key)
+{
+    for (size_t i = 0; i < w->n_metadata; i++)
+        if (strcmp(w->metadata[i].key, key) == 0)
+            return w->metadata[i].value;
+    return NULL;
+}
+
+const char *
+llm_weights_error(const llm_weights *w)
+{
+    return w->error;
+}
+
+/* ---- elements ---- */
+
+/* Moves the item's stream to an inflated position. */
+static bool
+stream_seek(llm_weights *w, size_t item, uint64_t position)
+{
+    uint8_t scratch[16384];
+    byte_stream *s = &w->stream;
+    bool    zip = w->format == LLM_NPZ;
+
+    if (!s->open || s->position > position || (zip && s->item != item))
+    {
+        if (zip)
+            zip_stream_begin(w, &w->items[item], item);
+        else
+            gzip_stream_begin(w);
+    }
+    while (s->position < position)
+    {
+        uint64_t left = position - s->position;
+        size_t   k = left < sizeof(scratch) ? (size_t) left : sizeof(scratch);
+
+        if (!(zip ? zip_stream_read(w, scratch, k) : gzip_stream_read(w, scratch, k)))
+            return false;
+    }
+    return true;
+}
+
+/* n bytes of the item's data from byte `first` on */
+static bool
+read_raw(llm_weights *w, size_t i, uint64_t first, void *out, uint64_t n)
+{
+    const weights_item *item = &w->items[i];
+
+    if (n == 0)
+        return true;
+    if (w->format == LLM_SAFETENSORS)
+        return weights_source_read(w, item->offset + first, out, n);
+    if (!stream_seek(w, i, item->skip + first))
+        return false;
+    for (uint64_t done = 0; done < n;)
+    {
+        size_t k = n - done < READ_PIECE ? (size_t) (n - done) : READ_PIECE;
+
+        if (!(w->format == LLM_NPZ ? zip_stream_read(w, (char *) out + done, k)
+              : gzip_stream_read(w, (char *) out + done, k)))
+            return false;
+        done += k;
+    }
+    return true;
+}
+
+static bool
+read_floats(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *out)
+{
+    llm_dtype dtype = w->items[i].entry.dtype;
+    size_t    size = llm_dtype_size(dtype);
+    uint8_t  *piece;
+    bool      ok = true;
+
+    if (dtype == LLM_F32)
+        return read_raw(w, i, first * 4, out, n * 4);
+    piece = malloc(PIECE * size);
+    if (piece == NULL)
+        return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
+    for (uint64_t done = 0; ok && done < n;)
+    {
+        size_t k = n - done < PIECE ? (size_t) (n - done) : PIECE;
+
+        ok = read_raw(w, i, (first + done) * size, piece, (uint64_t) k * size);
+        if (ok)
+            convert(out + done, piece, dtype, k);
+        done += k;
+    }
+    free(piece);
+    return ok;
+}
+
+/* out, in row-major order, from the same elements in column-major order */
+static void
+reorder(float *out, const float *in, const llm_weights_entry *e)
+{
+    uint64_t index[LLM_WEIGHTS_MAX_NDIM] = {0}, stride[LLM_WEIGHTS_MAX_NDIM], from = 0;
+
+    for (int k = 0; k < e->ndim; k++)
+        stride[k] = k == 0 ? 1 : stride[k - 1] * e->dims[k - 1];
+    for (uint64_t i = 0; i < e->count; i++)
+    {
+        out[i] = in[from];
+        for (int k = e->ndim - 1; k >= 0; k--)
+        {
+            from += stride[k];
+            if (++index[k] < e->dims[k])
+                break;
+            from -= stride[k] * e->dims[k];
+            index[k] = 0;
+        }
+    }
+}
+
+/* A column-major tensor has no contiguous rows: it is read whole, once. */
+static bool
+read_fortran(llm_weights *w, size_t i)
+{
+    const llm_weights_entry *e = &w->items[i].entry;
+    float  *in;
+    bool    ok;
+
+    if (w->whole != NULL && w->whole_item == i)
+        return true;
+    free(w->whole);
+    w->whole = NULL;
+    if (e->count > SIZE_MAX / sizeof(float) - 1)
+        return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
+    in = malloc((size_t) (e->count + 1) * sizeof(float));
+    w->whole = in == NULL ? NULL : malloc((size_t) (e->count + 1) * sizeof(float));
+    if (w->whole == NULL)
+    {
+        free(in);
+        return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
+    }
+    ok = read_floats(w, i, 0, e->count, in);
+    if (ok)
+        reorder(w->whole, in, e);
+    w->whole_item = i;
+    free(in);
+    if (!ok)
+    {
+        free(w->whole);
+        w->whole = NULL;
+    }
+    return ok;
+}
+
+static bool
+begin_read(llm_weights *w, size_t i, uint64_t first, uint64_t n)
+{
+    const llm_weights_entry *e = &w->items[i].entry;
+
+    w->status = LLM_WEIGHTS_OK;
+    w->error[0] = '\0';
+    if (first > e->count || n > e->count - first)
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has %llu elements", e->name,
+                            (unsigned long long) e->count);
+    return true;
+}
+
+llm_weights_status
+llm_weights_read(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *out)
+{
+    const weights_item *item = &w->items[i];
+
+    if (!begin_read(w, i, first, n))
+        return w->status;
+    if (item->entry.dtype >= LLM_U8)
+        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has elements of type %s, not floating-point numbers",
+                     item->entry.name, llm_dtype_name(item->entry.dtype));
+    else if (item->fortran && item->entry.ndim > 1)
+    {
+        if (read_fortran(w, i) && n > 0)
+            memcpy(out, w->whole + first, (size_t) n * sizeof(float));
+    }
+    else
+        read_floats(w, i, first, n, out);
+    if (w->status != LLM_WEIGHTS_OK)
+        w->stream.open = false;
+    return w->status;
+}
+
+llm_weights_status
+llm_weights_read_bytes(llm_weights *w, size_t i, uint64_t first, uint64_t n, void *out)
+{
+    const weights_item *item = &w->items[i];
+
+    if (!begin_read(w, i, first, n))
+        return w->status;
+    if (llm_dtype_size(item->entry.dtype) != 1 || (item->fortran && item->entry.ndim > 1))
+        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" does not hold bytes", item->entry.name);
+    else
+        read_raw(w, i, first, out, n);
+    if (w->status != LLM_WEIGHTS_OK)
+        w->stream.open = false;
+    return w->status;
+}
+
+uint64_t
+llm_megatron_row(uint64_t row, uint64_t n_head, uint64_t d_head, bool version_2)
+{
+    uint64_t part = row / (n_head * d_head), head = row / d_head % n_head, i = row % d_head;
+
+    return version_2 ? (head * 3 + part) * d_head + i : (head * d_head + i) * 3 + part;
+}
