@@ -28,6 +28,7 @@ typedef struct ArenaPin
     struct ArenaPin *next;
     ArenaVersion *version;
     PinKind     kind;
+    bool        training;       /* its holder may change the version */
     uint64      id;
     SubTransactionId subid;
     Oid         user;
@@ -145,18 +146,20 @@ trim(const char *model, const ArenaVersion *keep)
 /* ---- pins ---- */
 
 static ArenaPin *
-push_pin(ArenaVersion *v, PinKind kind)
+push_pin(ArenaVersion *v, PinKind kind, bool training)
 {
     ArenaPin *pin = MemoryContextAllocZero(TopMemoryContext, sizeof(ArenaPin));
 
     pin->version = arena_retain(v);
     pin->kind = kind;
+    pin->training = training;
     pin->id = ++pin_ids;
     pin->subid = GetCurrentSubTransactionId();
     pin->user = GetUserId();
     pin->next = pins;
     pins = pin;
     v->pins++;
+    v->trainers += training;
     v->last_used = ++clock_ticks;
     return pin;
 }
@@ -170,6 +173,7 @@ drop_pin(ArenaPin *pin)
         link = &(*link)->next;
     *link = pin->next;
     pin->version->pins--;
+    pin->version->trainers -= pin->training;
     if (pin->version->pins == 0 && (pin->version->dirty || !pin->version->ready))
         arena_forget(pin->version);
     arena_release(pin->version);
@@ -236,7 +240,7 @@ arena_require(const char *model)
 void
 arena_push_pin(ArenaVersion *v)
 {
-    push_pin(v, PIN_GENERATION);
+    push_pin(v, PIN_GENERATION, false);
 }
 
 void
@@ -319,12 +323,13 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
         if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
             v->fingerprint_len != len || memcmp(v->fingerprint, VARDATA_ANY(fingerprint), len) != 0)
             continue;
-        if (training && (!v->training || v->pins > 0 || v->readers > 0))
+        /* one who changes it shares it with nobody */
+        if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
             continue;
-        push_pin(v, PIN_CALL);
+        push_pin(v, PIN_CALL, training);
         PG_RETURN_BOOL(true);
     }
-    push_pin(new_version(model, VARDATA_ANY(fingerprint), len, training), PIN_CALL);
+    push_pin(new_version(model, VARDATA_ANY(fingerprint), len, training), PIN_CALL, training);
     PG_RETURN_BOOL(false);
 }
 

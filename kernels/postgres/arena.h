@@ -40,10 +40,12 @@ typedef struct ArenaVersion
     struct ArenaVersion *next;
     MemoryContext context;  /* everything but the buffers */
     char   *model;
+    Oid     user;           /* who fed it: nobody else takes it for the table's */
     char   *fingerprint;
     int     fingerprint_len;
     int     refs;           /* the cache itself, pins, generations, the tape */
     int     pins;
+    int     trainers;       /* pins of those who will change it */
     int     readers;        /* generations, which must see this version until they end */
     Oid     user;           /* who read the rows: found by nobody else */
     SubTransactionId touched;   /* the subtransaction that last changed gradients or weights */

@@ -60,7 +60,12 @@ map_slots(void)
     fd = OpenTransientFile(PROGRESS_FILE, O_RDWR | O_CREAT | PG_BINARY);
     if (fd < 0)
         return false;
+    /* with room on disk: writing to a hole of the mapping would be SIGBUS on a full one */
+#ifdef HAVE_POSIX_FALLOCATE
+    if (posix_fallocate(fd, 0, bytes) != 0)
+#else
     if (ftruncate(fd, bytes) != 0)
+#endif
     {
         CloseTransientFile(fd);
         return false;

@@ -154,6 +154,43 @@ def test_repeatable_read_sees_one_version(conn: Connection, connect: Connect) ->
     assert value(conn, POSITIONS) != old
 
 
+def test_weights_that_a_trigger_changed_are_read_again(conn: Connection, connect: Connect) -> None:
+    """What training stored is not what memory holds, so memory goes."""
+    make_trainable(conn)
+    conn.execute(
+        """CREATE FUNCTION halve() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            NEW.data := NEW.data * 0.5::double precision;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER halve BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION halve()"""
+    )
+    try:
+        train(conn, n_steps=2)
+        assert value(conn, POSITIONS) == value(connect(), POSITIONS)
+        assert value(conn, LOSS) == value(connect(), LOSS)
+    finally:
+        conn.execute("DROP TRIGGER halve ON llm_param; DROP FUNCTION halve()")
+
+
+def test_a_trainer_shares_its_version_with_no_generation(conn: Connection) -> None:
+    """A generation that begins beside an open training pin still sees one version throughout."""
+    make_names(conn)
+    with conn.transaction():
+        conn.execute("SET LOCAL pg_llm.autograd = on")
+        conn.execute("SELECT llm_loss('names', '{1,2}', '{2,3}'), llm_backprop(NULL, 'names')")
+        conn.execute("SET LOCAL pg_llm.autograd = off")
+        whole = value(conn, "SELECT llm_generate('e', 6, 0, model => 'names')")
+        conn.execute("SELECT llm_pin('names', true)")
+        conn.execute(
+            "DECLARE c CURSOR FOR SELECT token FROM llm_generate_stream('e', 6, 0, model => 'names')"
+        )
+        pieces = [row[0] for row in conn.execute("FETCH 1 FROM c")]
+        conn.execute("SELECT pg_llm_arena_adamw('names', 0.5, 0.9, 0.999, 1e-8, 0, 1, NULL, false)")
+        pieces += [row[0] for row in conn.execute("FETCH ALL FROM c")]
+    assert "".join(pieces) == whole
+
+
 def test_an_error_caught_inside_a_forward_pass_ends_it(conn: Connection) -> None:
     """Going on without the cache would be a wrong text."""
     make_names(conn)

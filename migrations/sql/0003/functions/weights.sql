@@ -159,14 +159,25 @@ BEGIN
     WHERE p.model = llm_write_back.model;
     GET DIAGNOSTICS n_written = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
+    -- Counted after the fingerprint: a row that another session adds meanwhile is noticed.
+    written := public.llm_fingerprint(model);
     n_rows := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_write_back.model);
     IF n_written <> n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = 'A row-level security policy or a trigger on llm_param keeps the others as they are.';
+            HINT = 'A row-level security policy or a trigger keeps the others as they are, or another session '
+                'has just added them.';
     END IF;
-    written := public.llm_fingerprint(model);
-    PERFORM public.pg_llm_arena_saved(model, written);
+    -- A BEFORE trigger may have stored something else.
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = 'public.llm_param'::regclass AND NOT t.tgisinternal
+            AND t.tgenabled <> 'D' AND t.tgtype & 2 = 2
+    ) THEN
+        PERFORM public.pg_llm_arena_discard(model);
+    ELSE
+        PERFORM public.pg_llm_arena_saved(model, written);
+    END IF;
     RETURN written;
 END;
 $function$;
