@@ -248,7 +248,7 @@ def _what_next(model: str) -> str:
   llm-sql psql                 then, in SQL:
     SELECT llm_generate('pg_', 60, 0.8, model => '{model}', echo => true);
     SELECT step, loss, lr FROM llm_train_log WHERE model = '{model}' ORDER BY step DESC LIMIT 5;
-    CALL llm_train_loop('{model}', 200, batch_size => 16, lr_max => 1e-3);
+    CALL llm_train_loop('{model}', 200, batch_size => 12, lr_max => 1e-3, log_every => 20);
   llm-sql generate "pg_" -m {model}
   llm-sql evaluate -m {model}
   python:
