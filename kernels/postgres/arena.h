@@ -40,7 +40,6 @@ typedef struct ArenaVersion
     struct ArenaVersion *next;
     MemoryContext context;  /* everything but the buffers */
     char   *model;
-    Oid     user;           /* who fed it: nobody else takes it for the table's */
     char   *fingerprint;
     int     fingerprint_len;
     int     refs;           /* the cache itself, pins, generations, the tape */
