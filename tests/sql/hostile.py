@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from .hostile_values import SENSE, VALUES, VOCAB, tensor, tokens
+from .hostile_values import MODEL, SENSE, VALUES, VOCAB, tensor, tokens
 from .small_models import Connection
 
 # -- arguments that fit together, for ops: by name and number of arguments of the forward
@@ -97,6 +97,11 @@ def concatenated(rng: Random) -> list[str]:
     return [tensor(rng, size(rng), d), tensor(rng, size(rng), d), "0"]
 
 
+def fed(rng: Random) -> list[str]:
+    w = any_tensor(rng)
+    return [f"'{MODEL}'", rng.choice(("'wte.weight'", "'x'")), "0", w, rng.choice(("NULL", w)), "NULL"]
+
+
 FAMILIES: dict[tuple[str, int], Family] = {
     ("pg_llm_embedding", 2): lambda rng: [tensor(rng, VOCAB, size(rng)), tokens(rng)],
     ("pg_llm_linear", 3): linear,
@@ -118,6 +123,7 @@ FAMILIES: dict[tuple[str, int], Family] = {
     ("pg_llm_dropout", 4): lambda rng: [any_tensor(rng), "0.3", "true", "'s'"],
     ("pg_llm_rmsnorm", 2): lambda rng: [any_tensor(rng), "1e-5"],
     ("pg_llm_adamw_step", 10): optimizer,
+    ("pg_llm_arena_put", 6): fed,
     ("pg_llm_penalize", 5): lambda rng: [tensor(rng, VOCAB), tokens(rng), "1.1", "0.1", "0.1"],
     **{(f"pg_llm_{name}", 2): pair for name in ("add", "sub", "mul", "div")},
     **{
@@ -180,7 +186,7 @@ class Function:
         ):
             return known
         family = FAMILIES.get((forward, len(self.types) - is_backward))
-        if family is not None and self.types[0] == "tensor":
+        if family is not None and "tensor" in self.types:
             arguments = family(rng)
             if self.types[-1] == "integer" and self.name == "pg_llm_cross_entropy":
                 return [tensor(rng, 5), "3"]

@@ -20,7 +20,7 @@ import pytest
 
 from .hostile import Function, functions
 from .hostile_values import MODEL
-from .small_models import Connection, make_names, train
+from .small_models import Connection, make_names, train, weights
 from .tensors import value
 
 Connect = Callable[..., Connection]
@@ -38,6 +38,8 @@ RECORDED = (
     f"SET LOCAL pg_llm.autograd = on; SELECT llm_pin('{MODEL}', true);"
     f" SELECT llm_forward('{MODEL}', '{{1,2,3}}', true, '{{2,3,4}}', 0.1)"
 )
+OPEN = f"SELECT pg_llm_arena_open('{MODEL}', uuid_send(gen_random_uuid()), true)"
+PUT = f"pg_llm_arena_put('{MODEL}', 'wte.weight', 0, pg_llm_full('{{3,2}}', 1), NULL, NULL)"
 # What a session may be in the middle of.
 STATES = {
     "idle": "SELECT 1",
@@ -48,7 +50,8 @@ STATES = {
     "backward": RECORDED + "; SELECT pg_llm_backward_begin(NULL, 1)",
     "generation": HANDLE,
     "generating": HANDLE + "; SELECT pg_llm_gen_use(current_setting('hostile.handle')::int)",
-    "feeding": "SELECT pg_llm_arena_open('fed', '\\x01', true)",
+    "feeding": OPEN,
+    "fed": f"{OPEN}, {PUT}, pg_llm_arena_seal('{MODEL}')",
 }
 
 
@@ -58,13 +61,16 @@ def states_for(function: Function) -> list[str]:
     if "_gen_" in name or name.startswith("llm_generation"):
         return ["generation", "generating", "generation", "idle"]
     if name in ("pg_llm_arena_put", "pg_llm_arena_seal"):
-        return ["feeding", "feeding", "pinned"]
+        return ["feeding", "feeding", "pinned", "idle"]
+    if name == "pg_llm_arena_saved":
+        # Not in "fed": that would be a lie which later calls of the session believe.
+        return ["pinned", "idle"]
     if "arena" in name or name in ("pg_llm_param", "llm_write_back", "llm_lock_rows", "llm_check_weights"):
-        return ["pinned", "pinned", "backward", "idle"]
+        return ["pinned", "pinned", "backward", "fed", "idle"]
     if "backward" in name or "tape" in name or "grad" in name or name in ("llm_backprop", "pg_llm_tensor_id"):
         return ["recorded", "backward", "recording", "idle"]
     if name.startswith(("llm_forward", "llm_train_steps", "pg_llm_positions")):
-        return ["pinned", "recorded", "generating", "idle"]
+        return ["pinned", "recorded", "generating", "fed", "idle"]
     if "tensor" in function.types:
         return ["idle", "idle", "recording", "full", "generating"]
     return ["idle", "idle", "recording"]
@@ -199,6 +205,47 @@ def test_random_calls_of_every_function(target: Connection, connect: Connect) ->
         assert value(target, query) == text
     for attacker in attackers:
         assert resident(attacker.conn, "VmHWM") < MEMORY_BYTES, where
+
+
+# -- what random calls have found
+
+
+def test_weights_that_cannot_be_read_again_are_not_written(target: Connection) -> None:
+    before = weights(target, MODEL)
+    for step in ("llm_train('{}', 1, {})", "llm_train_step('{}', 1, {})"):
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="not finite"):
+            target.execute("SELECT " + step.format(MODEL, "lr_max => 1e308, warmup => 0"))
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="not finite"):
+        target.execute(f"CALL llm_train_loop('{MODEL}', 1, lr_max => 1e308, warmup => 0)")
+    assert weights(target, MODEL) == before
+
+
+def test_a_cache_is_for_one_kind_of_head(target: Connection) -> None:
+    with target.transaction(force_rollback=True):
+        target.execute(STATES["generating"])
+        target.execute("SELECT pg_llm_causal_attention(pg_llm_full('{2,12}', 1), 1), pg_llm_gen_done()")
+        target.execute("SELECT pg_llm_gen_use(current_setting('hostile.handle')::int)")
+        with pytest.raises(
+            psycopg.errors.InvalidParameterValue, match="caches 1 heads of width 4, not 8 of 512"
+        ):
+            target.execute("SELECT pg_llm_causal_attention(pg_llm_full('{1,12288}', 1), 8)")
+
+
+def test_positions_beyond_the_context(target: Connection) -> None:
+    with target.transaction(force_rollback=True):
+        target.execute(STATES["generating"])
+        target.execute("SELECT pg_llm_positions(array_fill(1, '{1000000}'))")
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="do not fit into a context of 8"):
+            target.execute("SELECT pg_llm_gen_done()")
+
+
+def test_absurd_permutations_end_by_a_timeout_or_at_once(target: Connection) -> None:
+    target.execute("SET statement_timeout = '100ms'")
+    for arguments in ("2147483648, 1, 0, 1", "60000000, 1, 59999999, 3", "1, 1, 9223372036854775807, 5"):
+        began = time.monotonic()
+        with pytest.raises(psycopg.Error):
+            target.execute(f"SELECT pg_llm_batch({arguments})")
+        assert time.monotonic() - began < 3
 
 
 # -- leaks: the same failure again and again
