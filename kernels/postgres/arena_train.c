@@ -235,7 +235,15 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
     if (buffer == NULL || (kind == PART_GRAD && !p->has_grad))
         PG_RETURN_NULL();
     t = arena_part_tensor(p, part, buffer);
-    if (v->dirty && kind != PART_GRAD)
+    if (kind == PART_GRAD)
+    {
+        /* the next backward pass adds to the buffer: who asked for this sum keeps this sum */
+        Tensor *copy = tensor_new(t->ndim, t->dims);
+
+        memcpy(copy->data, t->data, t->n * sizeof(float));
+        PG_RETURN_TENSOR(copy);
+    }
+    if (v->dirty)
         refuse_not_finite(v, p, t);
     PG_RETURN_TENSOR(t);
 }

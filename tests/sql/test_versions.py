@@ -77,6 +77,28 @@ def test_gradients_of_an_earlier_transaction_outlive_an_unrelated_rollback(conn:
     assert summed_norm(conn) == once
 
 
+def test_a_gradient_that_was_asked_for_does_not_grow(conn: Connection) -> None:
+    """A variable keeps its value when a later pass adds to the sum it was taken from."""
+    make_trainable(conn)
+    conn.execute("SET pg_llm.autograd = on")
+    pass_and_back(conn)
+    conn.execute(
+        """CREATE FUNCTION pg_temp.kept() RETURNS double precision[] LANGUAGE plpgsql AS $$
+        DECLARE g tensor; before double precision;
+        BEGIN
+            PERFORM llm_pin('tiny', true);
+            PERFORM pg_llm_item(llm_forward('tiny', '{1,2}', false, '{2,3}')), llm_tape_backward(NULL, 1.0);
+            g := pg_llm_arena_grad('tiny', 'ln_f.bias', 0);
+            before := norm(g);
+            PERFORM pg_llm_tape_clear();
+            PERFORM pg_llm_item(llm_forward('tiny', '{5,6}', false, '{7,8}')), llm_tape_backward(NULL, 1.0);
+            RETURN ARRAY[before, norm(g), norm(pg_llm_arena_grad('tiny', 'ln_f.bias', 0))];
+        END $$"""
+    )
+    before, after, summed = value(conn, "SELECT pg_temp.kept()")
+    assert 0 < before == after != summed
+
+
 def test_weights_that_the_optimizer_changed_are_gone_with_its_savepoint(conn: Connection) -> None:
     make_trainable(conn)
     conn.execute("SET pg_llm.autograd = on")
