@@ -165,10 +165,8 @@ static void head_loss(const size_t *s)
 
 static void head_loss_training(const size_t *s)
 {
-    const int32_t *targets = targets_of(s[0], s[2]);
-    llm_lm_head_loss_forward(e, data(3), data(3) + s[0], data(0), data(1), targets, s[0], s[1], s[2]);
-    llm_lm_head_loss_backward(e, data(4), false, data(5), false, 1.0f / (float)s[0], data(0), data(1),
-                              data(3) + s[0], targets, s[0], s[1], s[2]);
+    llm_lm_head_loss_forward_backward(e, data(3), data(3) + s[0], data(4), data(5), 1.0f / (float)s[0], data(0),
+                                      data(1), targets_of(s[0], s[2]), s[0], s[1], s[2]);
 }
 
 static void head_lines(void)

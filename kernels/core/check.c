@@ -179,7 +179,7 @@ static void check_gemm(void)
         { 1, 1, 1 },       { 1, 5, 3 },     { 7, 1, 130 },   { 8, 16, 16 },    { 1, 300, 257 },
         { 2, 33, 128 },    { 14, 32, 129 }, { 15, 31, 40 },  { 28, 64, 100 },  { 29, 65, 385 },
         { 61, 17, 400 },   { 100, 130, 0 }, { 230, 75, 70 }, { 37, 1100, 20 }, { 113, 40, 1500 },
-        { 130, 129, 260 }, { 300, 1, 50 },
+        { 130, 129, 260 }, { 300, 1, 50 },  { 30, 20, 7000 },  { 460, 70, 400 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (unsigned form = 0; form < 8; form++)
@@ -215,6 +215,48 @@ static void check_linear_and_transpose(void)
     }
     free(x), free(w), free(b), free(dout), free(y), free(dx), free(dw), free(xt);
     printf("linear, transpose: %ld comparisons\n", compared);
+}
+
+/* ---- head and loss ---- */
+
+/* Fused in one call, in two, and not at all; more rows than one chunk of logits has. */
+static void check_head_loss(void)
+{
+    const size_t n = 131, d = 5, vocab = 66000;
+    const float scale = 1.0f / 130;
+    float *x = noise(n * d, 1), *w = noise(vocab * d, 2), *logits = room(n * vocab);
+    float *losses = room(n), *log_sum = room(n), *dx = room(n * d), *dw = room(vocab * d);
+    int32_t targets[131];
+
+    for (size_t i = 0; i < n; i++)
+        targets[i] = i == 7 ? -1 : (int32_t)(i * 7919 % vocab);
+    llm_engine *e = engine_of(settings[0]);
+    llm_gemm(e, logits, x, w, n, vocab, d, vocab, d, d, false, true, false);
+    llm_cross_entropy_forward(e, losses, log_sum, logits, targets, n, vocab);
+    llm_cross_entropy_backward(e, logits, false, scale, logits, log_sum, targets, n, vocab);
+    llm_gemm(e, dx, logits, w, n, d, vocab, d, vocab, d, false, false, false);
+    llm_gemm(e, dw, logits, x, vocab, d, n, d, vocab, d, true, false, false);
+    finish(e);
+    remember(losses, n), remember(dx, n * d), remember(dw, vocab * d);
+    for (size_t i = 0; i < 2 * n_settings; i++) {
+        const setting s = settings[i / 2];
+        float *losses2 = room(n), *log_sum2 = room(n), *dx2 = room(n * d), *dw2 = room(vocab * d);
+        e = engine_of(s);
+        if (i % 2 == 0)
+            llm_lm_head_loss_forward_backward(e, losses2, log_sum2, dx2, dw2, scale, x, w, targets, n, d, vocab);
+        else {
+            llm_lm_head_loss_forward(e, losses2, log_sum2, x, w, targets, n, d, vocab);
+            llm_lm_head_loss_backward(e, dx2, false, dw2, false, scale, x, w, log_sum2, targets, n, d, vocab);
+        }
+        expect_bits("head loss", name_of(s), losses2, losses, n);
+        expect_bits("head log_sum", name_of(s), log_sum2, log_sum, n);
+        expect_bits("head dx", name_of(s), dx2, dx, n * d);
+        expect_bits("head dw", name_of(s), dw2, dw, vocab * d);
+        finish(e);
+        free(losses2), free(log_sum2), free(dx2), free(dw2);
+    }
+    free(x), free(w), free(logits), free(losses), free(log_sum), free(dx), free(dw);
+    printf("head and loss: %ld comparisons\n", compared);
 }
 
 /* ---- the pool ---- */
@@ -303,6 +345,7 @@ int main(int argc, char **argv)
     check_gemm();
     check_linear_and_transpose();
     check_attention();
+    check_head_loss();
     check_stop();
     check_sharing();
     if (argc < 2 || strcmp(argv[1], "--no-fork") != 0)

@@ -108,11 +108,22 @@ void llm_engine_destroy(llm_engine *e)
 {
     if (e == NULL)
         return;
-    for (int i = 0; i < e->scratch_count; i++)
-        free(e->scratch[i]);
+    llm_engine_trim(e);
     free(e->scratch);
     free(e->scratch_size);
     free(e);
+}
+
+void llm_engine_trim(llm_engine *e)
+{
+    for (int i = 0; i < e->scratch_count; i++) {
+        free(e->scratch[i]);
+        e->scratch[i] = NULL;
+        e->scratch_size[i] = 0;
+    }
+    free(e->logits);
+    e->logits = NULL;
+    e->logits_size = 0;
 }
 
 bool llm_engine_set_isa(llm_engine *e, llm_isa isa)

@@ -108,6 +108,8 @@ struct llm_engine {
     float **scratch;      /* one buffer per thread, see llm_scratch() */
     size_t *scratch_size; /* their sizes in floats */
     int scratch_count;
+    float *logits; /* of the fused head, a chunk of rows at a time */
+    size_t logits_size;
 };
 
 /* An op of a stopped or failed engine returns at once. */

@@ -37,6 +37,7 @@ typedef bool (*llm_should_stop)(void *arg);
 
 llm_engine *llm_engine_create(void);                      /* best ISA, one thread; NULL: no memory */
 void        llm_engine_destroy(llm_engine *e);
+void        llm_engine_trim(llm_engine *e);               /* give back the scratch kept between ops */
 bool        llm_engine_set_isa(llm_engine *e, llm_isa isa); /* false: this machine cannot run it */
 llm_isa     llm_engine_isa(const llm_engine *e);
 void        llm_engine_set_threads(llm_engine *e, int threads); /* 0: all cores; workers start on first use */
@@ -181,6 +182,14 @@ void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, cons
 void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
                                const float *x, const float *w, const float *log_sum, const int32_t *targets,
                                size_t n, size_t d, size_t vocab);
+
+/*
+ * Forward and backward at once, the logits computed one time only, for a caller that knows `scale` before it
+ * has the loss. dx and dw are written, and are those of the two above bit for bit.
+ */
+void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw,
+                                       float scale, const float *x, const float *w, const int32_t *targets,
+                                       size_t n, size_t d, size_t vocab);
 
 /* ---- optimizer ---------------------------------------------------------------------- */
 

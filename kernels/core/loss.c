@@ -6,8 +6,6 @@
 #include "pool.h"
 #include "scalar_math.h"
 
-#include <stdlib.h>
-
 #define ROW_GRAIN             32768              /* elements of whole rows in one hand-off */
 #define LOGITS_SCRATCH_FLOATS ((size_t)16 << 20) /* 64 MB of logits at a time, if LLM_GEMM_KB rows fit */
 
@@ -111,56 +109,99 @@ static size_t chunk_rows(size_t n, size_t vocab)
     return rows < n ? rows : n;
 }
 
+/* Lives with the engine: mapping so many pages anew for every call costs as much as a pass over them */
 static float *logits_scratch(llm_engine *e, size_t n, size_t vocab)
 {
-    float *logits;
+    const size_t floats = chunk_rows(n, vocab) * vocab;
 
     if (n == 0 || llm_failed(e))
         return NULL;
-    logits = malloc(chunk_rows(n, vocab) * vocab * sizeof *logits);
-    if (logits == NULL)
-        e->status = LLM_NO_MEMORY;
-    return logits;
+    if (e->logits_size < floats) {
+        llm_engine_trim(e);
+        e->logits = llm_aligned_alloc(floats);
+        if (e->logits == NULL)
+            e->status = LLM_NO_MEMORY;
+        else
+            e->logits_size = floats;
+    }
+    return e->logits;
+}
+
+typedef struct head_job {
+    const float *x, *w;
+    const int32_t *targets;
+    float *dx, *dw;
+    bool acc_x, acc_w;
+    float scale;
+    size_t n, d, vocab;
+} head_job;
+
+/* logits (rows,vocab) of the chunk of rows from `i` on */
+static void chunk_logits(llm_engine *e, float *logits, const head_job *j, size_t i, size_t rows)
+{
+    llm_gemm(e, logits, j->x + i * j->d, j->w, rows, j->vocab, j->d, j->vocab, j->d, j->d, false, true, false);
+}
+
+/* The chunk's share of the gradients. Each logit is read before it is written: its gradient takes its place. */
+static void chunk_backward(llm_engine *e, float *logits, const head_job *j, const float *log_sum, size_t i, size_t rows)
+{
+    const size_t d = j->d, vocab = j->vocab;
+
+    llm_cross_entropy_backward(e, logits, false, j->scale, logits, log_sum + i, j->targets + i, rows, vocab);
+    if (j->dx != NULL)
+        llm_gemm(e, j->dx + i * d, logits, j->w, rows, d, vocab, d, vocab, d, false, false, j->acc_x);
+    if (j->dw != NULL)
+        llm_gemm(e, j->dw, logits, j->x + i * d, vocab, d, rows, d, vocab, d, true, false, j->acc_w || i > 0);
 }
 
 void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const float *w,
                               const int32_t *targets, size_t n, size_t d, size_t vocab)
 {
+    const head_job j = { .x = x, .w = w, .n = n, .d = d, .vocab = vocab };
     size_t step = chunk_rows(n, vocab);
     float *logits = logits_scratch(e, n, vocab);
 
-    if (logits == NULL)
-        return;
     for (size_t i = 0; i < n && !llm_failed(e); i += step) {
         size_t rows = n - i < step ? n - i : step;
 
-        llm_gemm(e, logits, x + i * d, w, rows, vocab, d, vocab, d, d, false, true, false);
+        chunk_logits(e, logits, &j, i, rows);
         llm_cross_entropy_forward(e, losses + i, log_sum + i, logits, targets + i, rows, vocab);
     }
-    free(logits);
 }
 
 void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
                                const float *x, const float *w, const float *log_sum, const int32_t *targets,
                                size_t n, size_t d, size_t vocab)
 {
+    const head_job j = { x, w, targets, dx, dw, acc_x, acc_w, scale, n, d, vocab };
     size_t step = chunk_rows(n, vocab);
     float *logits = logits_scratch(e, n, vocab);
 
     if (n == 0 && dw != NULL && !acc_w)
         llm_fill(e, dw, 0.0f, vocab * d);
-    if (logits == NULL)
-        return;
     for (size_t i = 0; i < n && !llm_failed(e); i += step) {
         size_t rows = n - i < step ? n - i : step;
 
-        llm_gemm(e, logits, x + i * d, w, rows, vocab, d, vocab, d, d, false, true, false);
-        /* each element is read before it is written, so the gradient takes the logits' place */
-        llm_cross_entropy_backward(e, logits, false, scale, logits, log_sum + i, targets + i, rows, vocab);
-        if (dx != NULL)
-            llm_gemm(e, dx + i * d, logits, w, rows, d, vocab, d, vocab, d, false, false, acc_x);
-        if (dw != NULL)
-            llm_gemm(e, dw, logits, x + i * d, vocab, d, rows, d, vocab, d, true, false, acc_w || i > 0);
+        chunk_logits(e, logits, &j, i, rows);
+        chunk_backward(e, logits, &j, log_sum, i, rows);
     }
-    free(logits);
+}
+
+void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw,
+                                       float scale, const float *x, const float *w, const int32_t *targets,
+                                       size_t n, size_t d, size_t vocab)
+{
+    const head_job j = { x, w, targets, dx, dw, false, false, scale, n, d, vocab };
+    size_t step = chunk_rows(n, vocab);
+    float *logits = logits_scratch(e, n, vocab);
+
+    if (n == 0 && dw != NULL)
+        llm_fill(e, dw, 0.0f, vocab * d);
+    for (size_t i = 0; i < n && !llm_failed(e); i += step) {
+        size_t rows = n - i < step ? n - i : step;
+
+        chunk_logits(e, logits, &j, i, rows);
+        llm_cross_entropy_forward(e, losses + i, log_sum + i, logits, targets + i, rows, vocab);
+        chunk_backward(e, logits, &j, log_sum, i, rows);
+    }
 }

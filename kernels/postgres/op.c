@@ -259,6 +259,7 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
         grads[i] = tensor_new(call->in[i].ndim, call->in[i].dims);
         din[i].data = grads[i]->data;
         din[i].acc = false;
+        din[i].buffer = NULL;
     }
     op->backward(call, dout->data, din);
     pg_llm_check(pg_llm_engine());
@@ -322,6 +323,7 @@ chain(OpCall *call, const float *dout, Tensor **grads)
         grads[i] = tensor_new(call->in[i].ndim, call->in[i].dims);
         din[i].data = grads[i]->data;
         din[i].acc = false;
+        din[i].buffer = NULL;
     }
     call->op->backward(call, dout, din);
     pg_llm_check(pg_llm_engine());

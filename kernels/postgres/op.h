@@ -12,7 +12,7 @@
 #include "tensor.h"
 
 #define OP_MAX_INPUTS 5
-#define OP_MAX_SAVED  2
+#define OP_MAX_SAVED  3
 #define OP_MAX_CONSTS 3
 #define OP_SITE_LEN   64
 
@@ -55,6 +55,7 @@ typedef struct OpGrad
 {
     float *data;
     bool   acc;
+    TensorBuffer **buffer;      /* who holds data: a backward may put another buffer in its place; or NULL */
 } OpGrad;
 
 #define KEEPS_IN(i)    (1u << (i))

@@ -6,6 +6,7 @@
 #include "miscadmin.h"
 
 #include "op.h"
+#include "session.h"
 
 /* ---- linear: out (..., o) = x (..., i) @ w (i, o) + b (o) ---- */
 
@@ -36,7 +37,7 @@ linear_forward(OpCall *call)
 static void
 linear_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    OpGrad  none = {NULL, false};
+    OpGrad  none = {NULL, false, NULL};
     OpGrad  db = call->n_inputs == 3 ? din[2] : none;
 
     llm_linear_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, db.data, db.acc, dout,
@@ -222,11 +223,32 @@ lm_head_backward(const OpCall *call, const float *dout, OpGrad *din)
         llm_gemm(e, din[1].data, dout, call->in[0].data, vocab, d, n, d, vocab, d, true, false, din[1].acc);
 }
 
+/*
+ * The loss and its gradients need the same logits, the head's largest product. While recording, the forward
+ * computes the gradients too, for the upstream gradient it expects: the one the last backward was given, which
+ * in a training run is 1 / grad_accum. The backward hands them over if it was right and computes them if not;
+ * the bits are the same.
+ */
+static float expected_upstream = 1.0f;
+
+enum { SAVED_LOG_SUM, SAVED_DX, SAVED_DW };
+
+static size_t
+count_targets(const IntArray *targets)
+{
+    size_t  count = 0;
+
+    for (size_t i = 0; i < targets->n; i++)
+        count += targets->values[i] >= 0;
+    return count;
+}
+
 static void
 lm_head_loss_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
     const OpValue *w = &call->in[1];
+    llm_engine *e = pg_llm_engine();
     size_t  n = op_rows(x);
     float  *losses = op_scratch(n);
     float  *log_sum;
@@ -235,21 +257,68 @@ lm_head_loss_forward(OpCall *call)
     if (call->ids.n != n)
         op_shape_error(call, "x [..., d], w [vocab, d] and one target per row of x");
     op_require_ids(call, w->dims[0], true);
-    log_sum = op_save(call, 0, n);
-    llm_lm_head_loss_forward(pg_llm_engine(), losses, log_sum, x->data, w->data, call->ids.values, n, w->dims[1],
-                             w->dims[0]);
-    *op_output(call, 0, NULL) = (float) llm_mean_loss(losses, call->ids.values, n, &call->count);
+    log_sum = op_save(call, SAVED_LOG_SUM, n);
+    call->count = count_targets(&call->ids);
+    if (session_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
+    {
+        call->reals[0] = expected_upstream;
+        llm_lm_head_loss_forward_backward(e, losses, log_sum,
+                                          x->value == NO_VALUE ? NULL : op_save(call, SAVED_DX, x->n),
+                                          w->value == NO_VALUE ? NULL : op_save(call, SAVED_DW, w->n),
+                                          expected_upstream / (float) call->count, x->data, w->data,
+                                          call->ids.values, n, w->dims[1], w->dims[0]);
+    }
+    else
+        llm_lm_head_loss_forward(e, losses, log_sum, x->data, w->data, call->ids.values, n, w->dims[1],
+                                 w->dims[0]);
+    *op_output(call, 0, NULL) = (float) llm_mean_loss(losses, call->ids.values, n, NULL);
+}
+
+/* A finished gradient goes where it is wanted: as it is, or added to what is there. */
+static void
+hand_over(const OpGrad *to, TensorBuffer *buffer, size_t n)
+{
+    if (to->data == NULL)
+        return;
+    if (to->acc || to->buffer == NULL)
+        llm_copy(pg_llm_engine(), to->data, buffer->data, to->acc, n);
+    else
+    {
+        tensor_buffer_retain(buffer);
+        tensor_buffer_release(*to->buffer);
+        *to->buffer = buffer;
+    }
 }
 
 static void
 lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
+    const OpValue *x = &call->in[0];
     const OpValue *w = &call->in[1];
+    const OpValue *dx = &call->saved[SAVED_DX];
+    const OpValue *dw = &call->saved[SAVED_DW];
+    llm_engine *e = pg_llm_engine();
     float   scale = call->count == 0 ? 0.0f : dout[0] / (float) call->count;
+    float  *own_dx;
+    float  *own_dw;
 
-    llm_lm_head_loss_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, scale,
-                              call->in[0].data, w->data, call->saved[0].data, call->ids.values,
-                              op_rows(&call->in[0]), w->dims[1], w->dims[0]);
+    if (call->reals[0] == dout[0] && (din[0].data == NULL || dx->buffer != NULL) &&
+        (din[1].data == NULL || dw->buffer != NULL))
+    {
+        hand_over(&din[0], dx->buffer, x->n);
+        hand_over(&din[1], dw->buffer, w->n);
+        return;
+    }
+    expected_upstream = dout[0];
+    /* what is added to something is finished first: the sum is then that of a gradient handed over */
+    own_dx = din[0].acc ? op_scratch(x->n) : din[0].data;
+    own_dw = din[1].acc ? op_scratch(w->n) : din[1].data;
+    llm_lm_head_loss_backward(e, own_dx, false, own_dw, false, scale, x->data, w->data,
+                              call->saved[SAVED_LOG_SUM].data, call->ids.values, op_rows(x), w->dims[1], w->dims[0]);
+    if (din[0].acc)
+        llm_copy(e, din[0].data, own_dx, true, x->n);
+    if (din[1].acc)
+        llm_copy(e, din[1].data, own_dw, true, w->n);
 }
 
 const OpDef op_linear = {"linear", "ttt", linear_forward, linear_backward, KEEPS_IN(0) | KEEPS_IN(1)};

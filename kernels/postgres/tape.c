@@ -377,6 +377,7 @@ gradient_of(TapeValue *v)
     if (v->kind == VALUE_PARAM)
     {
         g.data = arena_gradient(v->version, v->param, &g.acc);
+        g.buffer = &v->param->grad;
         v->has_grad = true;
         return g;
     }
@@ -384,6 +385,7 @@ gradient_of(TapeValue *v)
     if (v->grad == NULL)
         v->grad = tensor_buffer_alloc(v->n);
     g.data = v->grad->data;
+    g.buffer = &v->grad;
     g.acc = v->has_grad;
     v->has_grad = true;
     return g;
@@ -412,6 +414,7 @@ differentiate(TapeNode *node, const float *dout)
 
         din[i].data = NULL;
         din[i].acc = false;
+        din[i].buffer = NULL;
         if (!v->needs_grad)
             continue;
         if (seen_before(c, i))
