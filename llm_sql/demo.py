@@ -56,7 +56,7 @@ TRAINING: dict[str, Any] = {
 VALIDATION_SHARE = 0.1
 COMMIT_EVERY = 250
 # The corpus is small: after some 20 rounds the model knows it by heart and the held-out loss rises.
-FEWEST_STEPS, MOST_STEPS = 400, 1800
+FEWEST_STEPS, MOST_STEPS = 500, 1800
 SAMPLES = 8
 
 
