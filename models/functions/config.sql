@@ -8,12 +8,14 @@ CREATE FUNCTION public.llm_require(
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 BEGIN
-    IF condition IS NOT TRUE THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = message,
-            HINT = COALESCE(hint, '');
+    IF condition THEN
+        RETURN;
     END IF;
+    -- An empty hint would be shown as one.
+    IF hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = message;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = message, HINT = hint;
 END;
 $function$;
 

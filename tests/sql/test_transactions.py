@@ -462,3 +462,10 @@ def test_a_read_only_transaction_generates(conn: Connection) -> None:
         conn.execute("SET TRANSACTION READ ONLY")
         for statement in READS:
             assert attempt(conn, statement) is None, statement
+
+
+def test_a_message_has_no_empty_hint(conn: Connection) -> None:
+    make_trainable(conn)
+    with pytest.raises(errors.InvalidParameterValue, match="n_steps must be at least 1") as caught:
+        train(conn, n_steps=0)
+    assert caught.value.diag.message_hint is None
