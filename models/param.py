@@ -16,7 +16,8 @@ class Param(Base):
     """One tensor of a model, or one part of it.
 
     A tensor of more than 8 Mi elements stands in parts of whole rows, because PostgreSQL limits a whole tuple
-    to 1 GB and a row carries data, grad, m and v. Names are Hugging Face's.
+    to 1 GB and a row carries data, grad, m and v. llm_init_model makes parts of 2 Mi elements. Names are
+    Hugging Face's.
     """
 
     __tablename__ = "llm_param"

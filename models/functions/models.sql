@@ -60,7 +60,10 @@ CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    part_elements CONSTANT bigint := 8388608;
+    -- What a tensor in one part may have, and the parts of a larger one: reading and writing a part takes copies
+    -- of it, which the allocator keeps for reuse up to 32 MB.
+    whole_elements CONSTANT bigint := 8388608;
+    part_elements CONSTANT bigint := 2097152;
     recording boolean := public.pg_llm_recording();
     n_weights bigint := 0;
     parameter record;
@@ -80,7 +83,10 @@ BEGIN
         FOR axis IN 2 .. cardinality(parameter.shape) LOOP
             width := width * parameter.shape[axis];
         END LOOP;
-        part_rows := greatest(part_elements / width, 1);
+        part_rows := CASE
+            WHEN width * parameter.shape[1] <= whole_elements THEN parameter.shape[1]
+            ELSE greatest(part_elements / width, 1)
+        END;
         FOR first_row IN 0 .. parameter.shape[1] - 1 BY least(part_rows, parameter.shape[1])::int LOOP
             part_shape := parameter.shape;
             part_shape[1] := least(part_rows, parameter.shape[1] - first_row);
