@@ -187,7 +187,7 @@ read_slot(const ProgressSlot *slot, ProgressSlot *copy)
     return false;
 }
 
-/* pg_llm_train_progress() -> one row per training that runs in this cluster */
+/* pg_llm_train_progress() -> one row per training that runs in this database */
 PG_FUNCTION_INFO_V1(pg_llm_train_progress);
 Datum
 pg_llm_train_progress(PG_FUNCTION_ARGS)
@@ -203,7 +203,7 @@ pg_llm_train_progress(PG_FUNCTION_ARGS)
         Datum   values[11];
         bool    nulls[11] = {false};
 
-        if (!read_slot(&slots[i], &s))
+        if (!read_slot(&slots[i], &s) || s.database != MyDatabaseId)
             continue;
         values[0] = Int32GetDatum(s.pid);
         values[1] = ObjectIdGetDatum(s.database);

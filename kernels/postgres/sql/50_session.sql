@@ -203,7 +203,7 @@ COMMENT ON FUNCTION public.pg_llm_progress_clear() IS
 CREATE FUNCTION public.pg_llm_train_progress(OUT pid integer, OUT datid oid, OUT model text, OUT run_id bigint, OUT step bigint, OUT total bigint, OUT loss double precision, OUT lr double precision, OUT tokens bigint, OUT started_at timestamptz, OUT updated_at timestamptz)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_train_progress';
 COMMENT ON FUNCTION public.pg_llm_train_progress() IS
-    'Trainings that run in this cluster.';
+    'Trainings that run in this database.';
 
 CREATE FUNCTION public.pg_llm_numerics_version() RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_numerics_version';
