@@ -1,4 +1,4 @@
-"""Writing a model back many times: the bits that were in memory stand in the table, and its size stays bounded."""
+"""Writing a model back many times: the table holds the bits that memory held, and its size stays bounded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows_unlike_memory(conn: Connection, model: str) -> list[tuple[str, int]]:
 
 
 def test_the_same_bits_after_many_write_backs(fresh_conn: Connection, connect: Connect) -> None:
-    """One run of eight steps, and eight runs of one that sessions take in turn, each from what the last stored."""
+    """One run of eight steps, and eight of one that sessions take in turn, each from what the last stored."""
     conn = fresh_conn
     arguments = {"seed": 3, "start_step": 1, "total_steps": WRITE_BACKS, "lr_max": 0.01, "warmup": 2}
     # From tensors of one chunk to an embedding of four hundred.
@@ -72,7 +72,7 @@ def test_an_undone_write_back_leaves_the_bits(fresh_conn: Connection, connect: C
 
 
 def test_size_is_bounded_over_many_write_backs(fresh_conn: Connection) -> None:
-    """Where vacuum keeps up, the next write-back fills the space that the last one left: two versions, no more."""
+    """Where vacuum keeps up, a write-back fills the space that the last one left: two versions, no more."""
     conn = fresh_conn
     make_trainable(conn, d_model=64, vocab=8009)
     train(conn, n_steps=1)
@@ -89,7 +89,7 @@ def test_size_is_bounded_over_many_write_backs(fresh_conn: Connection) -> None:
 
 
 def test_vacuum_of_weights_is_prompt_and_leaves_the_file(fresh_conn: Connection) -> None:
-    """What keeps the size bounded on a server whose vacuum runs by itself, for the TOAST table as for llm_param."""
+    """What bounds the size on a server whose vacuum runs by itself, for the TOAST table as for llm_param."""
     rows = fresh_conn.execute(
         """SELECT c.relkind::text, o.option_name, o.option_value::float8
         FROM pg_class p
