@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from torch_gpt2 import Optimizer, Shape, batch, gradients, make, parameters, train
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "gpt2_tiny.npz"

@@ -1,4 +1,4 @@
-"""GPT-2 in the database against PyTorch and transformers, live: logits, loss, gradients, fifty AdamW steps."""
+"""GPT-2 in the database against PyTorch and transformers: logits, loss, gradients, fifty steps."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_fifty_steps(conn: psycopg.Connection[Any], model: Any, shape: Shape) ->
     o = Optimizer(lr_max=2e-3)
     run = scalar(
         conn,
-        "SELECT llm_train('parity', %s, lr_max => %s, warmup => %s, beta1 => %s, beta2 => %s, eps => %s, wd => %s,"
-        " grad_clip => %s, dropout_p => 0, batch_size => 3, log_every => 0)",
+        "SELECT llm_train('parity', %s, lr_max => %s, warmup => %s, beta1 => %s, beta2 => %s, eps => %s,"
+        " wd => %s, grad_clip => %s, dropout_p => 0, batch_size => 3, log_every => 0)",
         (o.n_steps, o.lr_max, o.warmup, o.beta1, o.beta2, o.eps, o.wd, o.grad_clip),
     )
     expected = torch_gpt2.train(model, tokens, targets, o)

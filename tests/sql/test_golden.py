@@ -1,4 +1,4 @@
-"""A two-layer GPT-2 against what PyTorch computed once (tests/golden, made by tests/parity/make_golden.py)."""
+"""A two-layer GPT-2 against what PyTorch computed once (tests/parity/make_golden.py)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_fifty_steps_of_adamw(conn: psycopg.Connection[Any], golden: dict[str, A
     put_rows(conn, "golden", golden["tokens"], golden["targets"])
     run = scalar(
         conn,
-        "SELECT llm_train('golden', 50, lr_max => 1e-2, warmup => 5, beta2 => 0.95, wd => 0.1, grad_clip => 1.0,"
-        " dropout_p => 0, batch_size => 5, log_every => 0)",
+        "SELECT llm_train('golden', 50, lr_max => 1e-2, warmup => 5, beta2 => 0.95, wd => 0.1,"
+        " grad_clip => 1.0, dropout_p => 0, batch_size => 5, log_every => 0)",
     )
     np.testing.assert_allclose(losses_of_run(conn, run), golden["losses"], rtol=1e-4)
     assert golden["losses"][-1] < 0.9 * golden["losses"][0]

@@ -247,8 +247,8 @@ def test_dropout_s_gradient_has_the_forward_s_mask(conn: psycopg.Connection[Any]
     conn.execute("SET pg_llm.autograd = on")
     conn.execute("SELECT pg_llm_tape_clear()")
     (out, _) = conn.execute(  # type: ignore[misc]
-        "SELECT y, pg_llm_sum(y) FROM (SELECT pg_llm_dropout(pg_llm_autograd_track_tensor(%s), 0.25, true) AS y"
-        " OFFSET 0) q",
+        "SELECT y, pg_llm_sum(y)"
+        " FROM (SELECT pg_llm_dropout(pg_llm_autograd_track_tensor(%s), 0.25, true) AS y OFFSET 0) q",
         (ones,),
     ).fetchone()
     conn.execute("SELECT pg_llm_backward_begin(NULL, NULL)")

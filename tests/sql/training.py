@@ -1,4 +1,4 @@
-"""Putting weights and batches into a database, and taking gradients and losses out of it, for several tests."""
+"""Putting weights and batches into a database, and taking gradients and losses out of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scalar(conn: psycopg.Connection[Any], query: str, parameters: Any = ()) -> A
 def gradients(
     conn: psycopg.Connection[Any], model: str, tokens: Array, targets: Array
 ) -> tuple[float, dict[str, Array]]:
-    """Loss and the gradient of every parameter, by the by-hand calls; the model's rows are left as they were."""
+    """Loss and the gradient of every parameter, by the calls of training by hand; rows stay as they were."""
     with conn.transaction(force_rollback=True):
         scalar(conn, "SELECT llm_materialize_params(%s)", (model,))
         conn.execute("UPDATE llm_autograd_mode SET flag = true")
