@@ -32,9 +32,7 @@ def main() -> None:
         **{f"w.{name}": value for name, value in weights.items()},
         **{f"g.{name}": value for name, value in grads.items()},
     )
-    print(
-        f"{GOLDEN}: {GOLDEN.stat().st_size} bytes, loss {loss:.6f}, after {len(losses)} steps {losses[-1]:.6f}"
-    )
+    print(f"{GOLDEN}: {GOLDEN.stat().st_size} bytes, loss {loss:.6f}, at the end {losses[-1]:.6f}")
 
 
 if __name__ == "__main__":
