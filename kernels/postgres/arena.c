@@ -19,6 +19,7 @@
 #include "engine.h"
 #include "session.h"
 #include "tape.h"
+#include "tokenizer.h"
 
 typedef enum PinKind { PIN_CALL, PIN_STATEMENT, PIN_GENERATION } PinKind;
 
@@ -665,7 +666,7 @@ pg_llm_arena_shape(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(construct_array(dims, p->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* pg_llm_release() -> bytes given back: versions nobody pins, and buffers kept for reuse. */
+/* pg_llm_release() -> bytes given back: versions nobody pins, buffers kept for reuse, tokenizers. */
 PG_FUNCTION_INFO_V1(pg_llm_release);
 Datum
 pg_llm_release(PG_FUNCTION_ARGS)
@@ -686,6 +687,7 @@ pg_llm_release(PG_FUNCTION_ARGS)
     }
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();
+    bytes += tokenizer_release();
     PG_RETURN_INT64((int64) bytes);
 }
 

@@ -18,8 +18,8 @@
 static llm_engine *engine = NULL;
 static int applied_isa = INT_MIN;   /* asking the CPU costs microseconds on a virtual machine: once per change */
 
-static bool
-should_stop(void *arg)
+bool
+pg_llm_should_stop(void *arg)
 {
     (void) arg;
     if (!InterruptPending || InterruptHoldoffCount != 0 || CritSectionCount != 0)
@@ -35,7 +35,7 @@ pg_llm_engine(void)
         engine = llm_engine_create();
         if (engine == NULL)
             ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the numerical engine"));
-        llm_engine_set_should_stop(engine, should_stop, NULL);
+        llm_engine_set_should_stop(engine, pg_llm_should_stop, NULL);
     }
     if (llm_engine_status(engine) != LLM_OK)
         llm_engine_clear_status(engine);
