@@ -11,8 +11,16 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from llm_sql import functions
-from llm_sql.client import StreamEvent
-from llm_sql.model import BACKEND_PID, LAST_RUN, STREAMING, Evaluation, select_evaluation, select_stream
+from llm_sql.client import BeamResult, StreamEvent
+from llm_sql.model import (
+    BACKEND_PID,
+    LAST_RUN,
+    STREAMING,
+    Evaluation,
+    select_beams,
+    select_evaluation,
+    select_stream,
+)
 from llm_sql.training import (
     POLL_SECONDS,
     PROGRESS_QUERY,
@@ -68,6 +76,10 @@ class AsyncLanguageModel:
                 yield StreamEvent(*row)
         finally:
             await rows.close()
+
+    async def beam_search(self, prompt: str, **options: Any) -> list[BeamResult]:
+        query = select_beams(prompt, {"model": self.model, **options})
+        return [BeamResult(*row) for row in await self.session.execute(query)]
 
     async def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
         query = select(functions.loss(self.model, list(tokens), list(targets)))

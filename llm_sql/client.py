@@ -24,12 +24,28 @@ class StreamEvent:
     is_complete: bool
 
 
+@dataclass(frozen=True)
+class BeamResult:
+    """One continuation that beam search found: `score` is the sum of its tokens' log-probabilities divided by
+    their number to the power of length_penalty; `token_ids` include the end-of-text token it ended with.
+    """
+
+    score: float
+    text: str
+    token_ids: list[int]
+
+
 _ARGUMENTS = """(prompt => %(prompt)s::text, max_tokens => %(max_tokens)s::integer,
     temperature => %(temperature)s::double precision, top_k => %(top_k)s::integer,
     top_p => %(top_p)s::double precision, model => %(model)s::text, seed => %(seed)s::bigint,
     stop => %(stop)s::text[])"""
 _GENERATE = f"SELECT llm_generate{_ARGUMENTS}"
 _STREAM = f"SELECT step, token_id, token, text, is_complete FROM llm_generate_stream{_ARGUMENTS}"
+
+_BEAM_SEARCH = """SELECT score, text, token_ids FROM llm_beam_search(prompt => %(prompt)s::text,
+    beam_width => %(beam_width)s::integer, max_tokens => %(max_tokens)s::integer, model => %(model)s::text,
+    length_penalty => %(length_penalty)s::double precision, early_stopping => %(early_stopping)s::boolean)
+    ORDER BY rank"""
 
 
 class PGLLMClient:
@@ -84,6 +100,28 @@ class PGLLMClient:
             cursor.itersize = 1
             for row in cursor.execute(_STREAM, parameters):
                 yield StreamEvent(*row)
+
+    def beam_search(
+        self,
+        prompt: str,
+        *,
+        beam_width: int = 3,
+        max_tokens: int = 64,
+        model: str | None = None,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
+    ) -> list[BeamResult]:
+        """The best continuations that beam search finds, at most `beam_width`, best first."""
+        parameters = {
+            "prompt": prompt,
+            "beam_width": beam_width,
+            "max_tokens": max_tokens,
+            "model": model,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+        }
+        with self.conn.cursor(row_factory=tuple_row) as cursor:
+            return [BeamResult(*row) for row in cursor.execute(_BEAM_SEARCH, parameters)]
 
 
 def _parameters(

@@ -190,6 +190,15 @@ llm_generate_stream = generate_stream = RowsFunction(
     ),
     doc="A row per token: its piece of text and the text so far. Fetch it through a cursor.",
 )
+llm_beam_search = beam_search = RowsFunction(
+    "llm_beam_search",
+    (
+        "prompt text, beam_width integer?, max_tokens integer?, model text?, "
+        "length_penalty double precision?, early_stopping boolean?",
+        "(rank integer, score double precision, text text, token_ids integer[])",
+    ),
+    doc="The best continuations of a prompt that beam search finds, a row each, best first.",
+)
 llm_release = release = SqlFunction(
     "llm_release",
     ("", "bigint"),

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from llm_sql import functions
-from llm_sql.client import StreamEvent
+from llm_sql.client import BeamResult, StreamEvent
 from llm_sql.training import (
     ProgressCallback,
     ProgressWatcher,
@@ -48,6 +48,11 @@ def select_evaluation(model: str, split: str) -> Select[Any]:
 def select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:
     rows = functions.generate_stream(prompt, **options)
     return select(rows.c.step, rows.c.token_id, rows.c.token, rows.c.text, rows.c.is_complete)
+
+
+def select_beams(prompt: str, options: dict[str, Any]) -> Select[Any]:
+    rows = functions.beam_search(prompt, **options)
+    return select(rows.c.score, rows.c.text, rows.c.token_ids).order_by(rows.c.rank)
 
 
 class LanguageModel:
@@ -97,6 +102,13 @@ class LanguageModel:
         with self.session.execute(query, execution_options=STREAMING) as rows:
             for row in rows:
                 yield StreamEvent(*row)
+
+    def beam_search(self, prompt: str, **options: Any) -> list[BeamResult]:
+        """The best continuations that beam search finds, best first. Options: beam_width, max_tokens,
+        length_penalty, early_stopping.
+        """
+        query = select_beams(prompt, {"model": self.model, **options})
+        return [BeamResult(*row) for row in self.session.execute(query)]
 
     def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
         """Mean negative log-likelihood of the targets in nats; a target below 0 is ignored."""

@@ -18,13 +18,13 @@ struct llm_kv_cache {
     size_t n_head, d_head, capacity;
     size_t head_floats; /* from one head's store to the next */
     float *store;       /* per head: key panels, then value rows */
+    void *memory;       /* what store lies aligned in */
 };
 
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
 {
     llm_kv_cache *c = calloc(1, sizeof *c);
     size_t keys, values, bytes;
-    void *store = NULL;
 
     if (c == NULL)
         return NULL;
@@ -33,15 +33,20 @@ llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
         __builtin_mul_overflow(capacity, llm_padded(d_head), &values) ||
         __builtin_add_overflow(keys, values, &c->head_floats) ||
         __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) ||
-        n_head > SIZE_MAX / sizeof(float) || posix_memalign(&store, 64, bytes) != 0) {
+        n_head > SIZE_MAX / sizeof(float) || bytes > SIZE_MAX - 63) {
         free(c);
         return NULL;
     }
-    memset(store, 0, bytes);
+    /* calloc leaves the pages of positions nobody has reached untouched */
+    c->memory = calloc(1, bytes + 63);
+    if (c->memory == NULL) {
+        free(c);
+        return NULL;
+    }
     c->n_head = n_head;
     c->d_head = d_head;
     c->capacity = capacity;
-    c->store = store;
+    c->store = (float *)(((uintptr_t)c->memory + 63) & ~(uintptr_t)63);
     return c;
 }
 
@@ -49,13 +54,33 @@ void llm_kv_cache_destroy(llm_kv_cache *c)
 {
     if (c == NULL)
         return;
-    free(c->store);
+    free(c->memory);
     free(c);
 }
 
 size_t llm_kv_cache_bytes(const llm_kv_cache *c)
 {
     return sizeof *c + c->n_head * c->head_floats * sizeof(float);
+}
+
+static float *panels_of(const llm_kv_cache *c, size_t head) { return c->store + head * c->head_floats; }
+
+static float *values_of(const llm_kv_cache *c, size_t head)
+{
+    return panels_of(c, head) + llm_padded(c->capacity) * c->d_head;
+}
+
+llm_kv_cache *llm_kv_cache_copy(const llm_kv_cache *c, size_t length)
+{
+    llm_kv_cache *copy = llm_kv_cache_create(c->n_head, c->d_head, c->capacity);
+
+    if (copy == NULL)
+        return NULL;
+    for (size_t head = 0; head < c->n_head; head++) {
+        memcpy(panels_of(copy, head), panels_of(c, head), llm_padded(length) * c->d_head * sizeof(float));
+        memcpy(values_of(copy, head), values_of(c, head), length * llm_padded(c->d_head) * sizeof(float));
+    }
+    return copy;
 }
 
 typedef struct cached_job {
@@ -66,13 +91,6 @@ typedef struct cached_job {
     size_t past, T, q_stride, k_stride, v_stride;
     size_t tile, tiles;
 } cached_job;
-
-static float *panels_of(const llm_kv_cache *c, size_t head) { return c->store + head * c->head_floats; }
-
-static float *values_of(const llm_kv_cache *c, size_t head)
-{
-    return panels_of(c, head) + llm_padded(c->capacity) * c->d_head;
-}
 
 static void store_range(void *arg, size_t begin, size_t end)
 {

@@ -157,6 +157,7 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
  */
 typedef struct llm_kv_cache llm_kv_cache;
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity); /* NULL: no memory */
+llm_kv_cache *llm_kv_cache_copy(const llm_kv_cache *c, size_t length); /* its first positions; NULL: no memory */
 void          llm_kv_cache_destroy(llm_kv_cache *c);
 size_t        llm_kv_cache_bytes(const llm_kv_cache *c);
 void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q, const float *k,
@@ -231,6 +232,11 @@ void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_see
  * `uniform`. Ties are broken by token id. -1: no finite logit; -2: no memory.
  */
 int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s);
+/*
+ * The k likeliest tokens, likeliest first and lower ids first among equals, and log_prob[i] = log softmax(logits)[ids[i]].
+ * Returns how many there are: less than k when fewer logits are finite; -2 without memory.
+ */
+int64_t llm_top_tokens(const float *logits, size_t vocab, size_t k, int32_t *ids, double *log_probs);
 
 /* ---- measuring ---------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /*
- * sample.c -- from logits to a token: penalties for tokens seen, temperature, top-k, top-p, the draw.
+ * sample.c -- from logits to a token: penalties for tokens seen, temperature, top-k, top-p, the draw; or to the
+ * likeliest tokens and their probabilities.
  * Linear in the vocabulary: the candidates are ordered by radix sort.
  */
 #include "llm_core.h"
@@ -136,6 +137,16 @@ static void keep_smallest(candidate *c, size_t n, size_t k)
     }
 }
 
+static size_t finite_candidates(candidate *c, const float *logits, size_t vocab)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < vocab; i++)
+        if (is_finite(logits[i]))
+            c[n++] = (candidate){ rank_of(logits[i]), (uint32_t)i };
+    return n;
+}
+
 /* ---- the draw -------------------------------------------------------------------------- */
 
 static int64_t largest(const float *logits, size_t vocab)
@@ -180,7 +191,7 @@ int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
 {
     candidate *c, *sorted;
     double *weight;
-    size_t n = 0;
+    size_t n;
     int64_t id;
 
     if (!(s->temperature > 0))
@@ -189,9 +200,7 @@ int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
     if (c == NULL)
         return -2;
     weight = (double *)(c + 2 * (vocab + 1));
-    for (size_t i = 0; i < vocab; i++)
-        if (is_finite(logits[i]))
-            c[n++] = (candidate){ rank_of(logits[i]), (uint32_t)i };
+    n = finite_candidates(c, logits, vocab);
     if (n == 0) {
         free(c);
         return -1;
@@ -204,4 +213,32 @@ int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
     id = draw(sorted, n, weight, logits, s);
     free(c);
     return id;
+}
+
+/* ---- the likeliest ------------------------------------------------------------------------ */
+
+int64_t llm_top_tokens(const float *logits, size_t vocab, size_t k, int32_t *ids, double *log_probs)
+{
+    candidate *c = malloc((vocab + 1) * 2 * sizeof *c), *sorted;
+    double top, sum = 0;
+    size_t n;
+
+    if (c == NULL)
+        return -2;
+    n = finite_candidates(c, logits, vocab);
+    top = n == 0 ? 0 : logits[largest(logits, vocab)];
+    for (size_t i = 0; i < n; i++)
+        sum += llm_exp(logits[c[i].id] - top);
+    if (k < n) {
+        if (k > 0)
+            keep_smallest(c, n, k);
+        n = k;
+    }
+    sorted = sort_by_rank(c, c + vocab + 1, n);
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (int32_t)sorted[i].id;
+        log_probs[i] = logits[sorted[i].id] - top - llm_log(sum);
+    }
+    free(c);
+    return (int64_t)n;
 }

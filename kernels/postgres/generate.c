@@ -198,6 +198,25 @@ append_token(Generation *g, int32 token)
     g->tokens[g->n_tokens++] = token;
 }
 
+/* A generation of this (sub)transaction and role on version v, without tokens and caches. */
+static Generation *
+new_generation(ArenaVersion *v, size_t capacity)
+{
+    Generation *g = MemoryContextAllocZero(TopMemoryContext, sizeof(Generation));
+
+    g->room = 64;
+    g->tokens = MemoryContextAlloc(TopMemoryContext, sizeof(int32) * g->room);
+    g->capacity = capacity;
+    g->handle = ++last_handle;
+    g->subid = GetCurrentSubTransactionId();
+    g->user = GetUserId();
+    g->version = arena_retain(v);
+    v->readers++;
+    g->next = generations;
+    generations = g;
+    return g;
+}
+
 /* pg_llm_gen_open(model, prompt, capacity) -> handle; the model must be pinned. */
 PG_FUNCTION_INFO_V1(pg_llm_gen_open);
 Datum
@@ -211,19 +230,45 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
     if (capacity < 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a context must hold at least one position, not %d", capacity));
-    g = MemoryContextAllocZero(TopMemoryContext, sizeof(Generation));
-    g->room = 64;
-    g->tokens = MemoryContextAlloc(TopMemoryContext, sizeof(int32) * g->room);
-    g->capacity = capacity;
-    g->handle = ++last_handle;
-    g->subid = GetCurrentSubTransactionId();
-    g->user = GetUserId();
-    g->version = arena_retain(v);
-    v->readers++;
-    g->next = generations;
-    generations = g;
+    g = new_generation(v, capacity);
     for (size_t i = 0; i < prompt.n; i++)
         append_token(g, prompt.values[i]);
+    PG_RETURN_INT32(g->handle);
+}
+
+/* pg_llm_gen_fork(handle) -> handle of another generation with the same tokens, caches and weights */
+PG_FUNCTION_INFO_V1(pg_llm_gen_fork);
+Datum
+pg_llm_gen_fork(PG_FUNCTION_ARGS)
+{
+    Generation *from = find_generation(PG_GETARG_INT32(0));
+    Generation *g;
+
+    if (from == active)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
+                errmsg("generation %d is in the middle of a forward pass", from->handle));
+    g = new_generation(from->version, from->capacity);
+    for (int i = 0; i < from->n_tokens; i++)
+        append_token(g, from->tokens[i]);
+    if (from->n_caches > 0)
+        g->caches = MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *) * from->n_caches);
+    for (; g->n_caches < from->n_caches; g->n_caches++)
+    {
+        llm_kv_cache *copy = NULL;
+
+        CHECK_FOR_INTERRUPTS();
+        if (tensor_buffer_room(cache_bytes(from->n_head, from->d_head, from->capacity)))
+            copy = llm_kv_cache_copy(from->caches[g->n_caches], from->length);
+        if (copy == NULL)
+        {
+            close_generation(g);
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
+        }
+        g->caches[g->n_caches] = copy;
+    }
+    g->n_head = from->n_head;
+    g->d_head = from->d_head;
+    g->length = from->length;
     PG_RETURN_INT32(g->handle);
 }
 

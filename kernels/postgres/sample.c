@@ -97,6 +97,49 @@ pg_llm_penalize(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(out);
 }
 
+/* pg_llm_top_tokens(logits, k) -> (token_ids, log_probs) of the k likeliest tokens after the last row */
+PG_FUNCTION_INFO_V1(pg_llm_top_tokens);
+Datum
+pg_llm_top_tokens(PG_FUNCTION_ARGS)
+{
+    TupleDesc desc;
+    Datum   values[2];
+    bool    nulls[2] = {false, false};
+    Tensor *logits = PG_GETARG_TENSOR(0);
+    int32   k = PG_GETARG_INT32(1);
+    size_t  vocab;
+    const float *row = last_row(logits, &vocab);
+    int32  *ids;
+    double *log_probs;
+    Datum  *elements;
+    int64   n;
+
+    if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    if (k < 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be at least 1, not %d", k));
+    if ((size_t) k > vocab)
+        k = (int32) vocab;
+    ids = palloc(sizeof(int32) * k);
+    log_probs = palloc(sizeof(double) * k);
+    n = llm_top_tokens(row, vocab, k, ids, log_probs);
+    if (n == -2)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while sampling"));
+    if (n == 0)
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("no logit is finite"),
+                errhint("The model's weights may be damaged."));
+    elements = palloc(sizeof(Datum) * n);
+    for (int64 i = 0; i < n; i++)
+        elements[i] = Int32GetDatum(ids[i]);
+    values[0] = PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+    for (int64 i = 0; i < n; i++)
+        elements[i] = Float8GetDatum(log_probs[i]);
+    values[1] = PointerGetDatum(construct_array(elements, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
 /* ---- optimizer ---- */
 
 static Tensor *

@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from llm_sql import LanguageModel
-from llm_sql.client import PGLLMClient, StreamEvent
+from llm_sql.client import BeamResult, PGLLMClient, StreamEvent
 
 GREEDY: dict[str, Any] = {"max_tokens": 12, "temperature": 0.0, "model": "tiny"}
 
@@ -58,6 +58,16 @@ def test_the_first_event_comes_before_the_rest_is_computed(client: PGLLMClient) 
     assert client.generate("the ", **GREEDY) == client.generate("the ", **GREEDY)
     if client.conn.autocommit:
         assert client.conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def test_beam_search_is_the_functions(client: PGLLMClient) -> None:
+    beams = client.beam_search("the ", beam_width=4, max_tokens=6, model="tiny", length_penalty=0.0)
+    assert [type(beam) for beam in beams] == [BeamResult] * 4
+    rows = client.conn.execute(
+        "SELECT score, text, token_ids FROM llm_beam_search('the ', 4, 6, 'tiny', 0) ORDER BY rank"
+    ).fetchall()
+    assert [(beam.score, beam.text, beam.token_ids) for beam in beams] == rows
+    assert len(client.beam_search("the ", max_tokens=2)) == 3
 
 
 def test_any_row_factory_will_do(tiny: LanguageModel, connect: Any) -> None:

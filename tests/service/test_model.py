@@ -194,3 +194,19 @@ def test_async_twin_gives_the_same(tiny: LanguageModel, db_url: str) -> None:
     assert seen
     assert seen[-1].model == "tiny"
     assert trained < expected[4].loss
+
+
+def test_beam_search_sync_and_async(tiny: LanguageModel, db_url: str) -> None:
+    beams = tiny.beam_search("the ", beam_width=2, max_tokens=5)
+    assert len(beams) == 2
+    assert beams[0].score >= beams[1].score
+    assert beams[0].text == tiny.decode(beams[0].token_ids)
+
+    async def search() -> None:
+        engine = create_async_engine(db_url)
+        async with AsyncSession(engine) as session:
+            twin = AsyncLanguageModel(session, "tiny")
+            assert await twin.beam_search("the ", beam_width=2, max_tokens=5) == beams
+        await engine.dispose()
+
+    asyncio.run(search())

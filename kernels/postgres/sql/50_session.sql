@@ -117,6 +117,11 @@ CREATE FUNCTION public.pg_llm_gen_close(handle integer) RETURNS void
 COMMENT ON FUNCTION public.pg_llm_gen_close(integer) IS
     'Ends a generation.';
 
+CREATE FUNCTION public.pg_llm_gen_fork(handle integer) RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_fork';
+COMMENT ON FUNCTION public.pg_llm_gen_fork(integer) IS
+    'Begins a generation with the tokens, key/value cache and weights of another.';
+
 CREATE FUNCTION public.pg_llm_gen_reset(handle integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_reset';
 COMMENT ON FUNCTION public.pg_llm_gen_reset(integer) IS
@@ -156,6 +161,11 @@ CREATE FUNCTION public.pg_llm_sample(logits public.tensor, temperature double pr
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_sample';
 COMMENT ON FUNCTION public.pg_llm_sample(public.tensor, double precision, integer, double precision, bigint, bigint) IS
     'A token id drawn from the last row of logits; temperature 0 is greedy, top_k 0 and top_p 1 are off, seed NULL is random.';
+
+CREATE FUNCTION public.pg_llm_top_tokens(logits public.tensor, k integer, OUT token_ids integer[], OUT log_probs double precision[])
+    RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_top_tokens';
+COMMENT ON FUNCTION public.pg_llm_top_tokens(public.tensor, integer) IS
+    'The k likeliest tokens after the last row of logits, equals by id, and the logarithms of their probabilities.';
 
 CREATE FUNCTION public.pg_llm_penalize(logits public.tensor, seen integer[], repetition double precision, presence double precision, frequency double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_penalize';

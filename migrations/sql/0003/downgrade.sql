@@ -156,6 +156,12 @@ DROP FUNCTION public.llm_config(model text);
 
 DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
 
+DROP FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]);
+
+DROP FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]);
+
+DROP FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean);
+
 DROP FUNCTION public.llm_parameters(model text);
 
 DROP FUNCTION public.llm_parameters_microgpt(model text);

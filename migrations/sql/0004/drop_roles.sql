@@ -6,6 +6,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) FROM llm_reader;
@@ -130,6 +133,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) FROM llm_trainer;

@@ -59,6 +59,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_reader;
@@ -177,6 +180,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_trainer;
