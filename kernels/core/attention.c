@@ -65,6 +65,8 @@ static void forward_unit(const attention_job *j, size_t unit)
     kernels->store_values(values, j->v + row * s->v_stride + column, s->v_stride, 0, keys, j->d_head);
     for (size_t tile = share; tile < j->tiles; tile += j->shares) {
         size_t t = tile * j->tile, n = s->T - t < j->tile ? s->T - t : j->tile;
+        if (llm_task_stopped(j->e))
+            return;
         kernels->forward(
             j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
             j->row_sum == NULL ? NULL : j->row_sum + stat + t, j->q + (row + t) * s->q_stride + column,
@@ -163,7 +165,9 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
                               .v_stride = s->v_stride,
                               .out_stride = s->D,
                               .T = s->T,
-                              .acc = acc };
+                              .acc = acc,
+                              .stopped = llm_task_stopped,
+                              .e = e };
     attention_job j = { .e = e, .s = s, .d_head = s->D / s->n_head, .grads = &g };
     double flops = 5.0 * (double)s->T * (double)s->T * (double)j.d_head;
 

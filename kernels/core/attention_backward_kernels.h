@@ -175,8 +175,11 @@ static void attention_backward(const llm_attention_grads *g, const llm_attention
     for (size_t from = 0; from < g->T; from += QB) {
         size_t n = smaller(QB, g->T - from);
         begin_queries(&w, g, d, from, n);
-        for (size_t key0 = 0; key0 <= from; key0 += QB)
+        for (size_t key0 = 0; key0 <= from; key0 += QB) {
+            if (g->stopped(g->e))
+                return;
             backward_pair(&w, g, h, from, n, key0);
+        }
         put_rows(g->dq == NULL ? NULL : g->dq + from * g->q_stride, g->q_stride, g->acc, w.dq, w.width, n, d);
     }
     put_rows(g->dk, g->k_stride, g->acc, w.dk, w.width, g->T, d);

@@ -66,6 +66,8 @@ typedef struct llm_attention_grads {
     const float *row_max, *row_sum;
     size_t q_stride, k_stride, v_stride, out_stride, T;
     bool acc;
+    bool (*stopped)(llm_engine *e); /* asked between blocks: true, and the gradients are left undefined */
+    llm_engine *e;
 } llm_attention_grads;
 
 typedef struct llm_attention_kernels {

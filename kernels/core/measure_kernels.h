@@ -12,10 +12,13 @@ static float fma_rounds(size_t rounds, float x)
 {
     v16 acc[FMA_CHAINS], sum = v16_zero();
     const v16 a = v16_set1(x), b = v16_set1(0.5f);
+    float start[16 * FMA_CHAINS]; /* all different: equal chains would be computed once */
 
+    for (size_t i = 0; i < 16 * FMA_CHAINS; i++)
+        start[i] = x * (float)i;
 #pragma GCC unroll 32
     for (size_t i = 0; i < FMA_CHAINS; i++)
-        acc[i] = v16_set1((float)i);
+        acc[i] = v16_load(start + 16 * i);
     for (size_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 32
         for (size_t i = 0; i < FMA_CHAINS; i++)

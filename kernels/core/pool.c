@@ -47,6 +47,7 @@ static struct pool {
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
 static _Thread_local int thread_index; /* within the running job: 0 the caller, then the workers */
 static _Thread_local bool inside_job;
+static _Thread_local job *running; /* the job that the thread takes part in */
 
 /* ---- floating-point environment ---- */
 
@@ -126,7 +127,9 @@ static void *worker(void *unused)
         thread_index = ++pool.taken;
         pool.active++;
         pthread_mutex_unlock(&pool.lock);
+        running = j;
         run_tasks(j);
+        running = NULL;
         pthread_mutex_lock(&pool.lock);
         if (--pool.active == 0)
             pthread_cond_signal(&pool.idle);
@@ -159,6 +162,7 @@ static void pool_after_fork(void)
     pool_init();
     thread_index = 0;
     inside_job = false;
+    running = NULL;
 }
 
 static void pool_first_use(void)
@@ -201,6 +205,7 @@ static bool poll_stop(llm_engine *e)
 
 static void run_polling(llm_engine *e, job *j)
 {
+    running = j;
     while (!poll_stop(e)) {
         size_t task = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
         if (task >= j->tasks)
@@ -208,6 +213,15 @@ static void run_polling(llm_engine *e, job *j)
         j->fn(j->arg, task);
     }
     atomic_store_explicit(&j->stop, true, memory_order_relaxed);
+}
+
+bool llm_task_stopped(llm_engine *e)
+{
+    if (running == NULL)
+        return llm_failed(e);
+    if (thread_index == 0 && poll_stop(e))
+        atomic_store_explicit(&running->stop, true, memory_order_relaxed);
+    return atomic_load_explicit(&running->stop, memory_order_relaxed);
 }
 
 static void open_job(job *j, int seats)
@@ -283,6 +297,7 @@ bool llm_parallel(llm_engine *e, size_t tasks, llm_task fn, void *arg)
     } else
         run_polling(e, &j);
     inside_job = false;
+    running = NULL;
     llm_fp_leave(saved);
     return !llm_failed(e);
 }

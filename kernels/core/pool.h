@@ -3,7 +3,7 @@
  *
  * Workers start on first use with every signal blocked and sleep on a condition variable. They touch only
  * what the task function touches. Task functions must not call should_stop, set the engine's status or
- * start a job of another engine; a job started inside a task runs inline.
+ * start a job of another engine; a job started inside a task runs inline. Long ones ask llm_task_stopped().
  * Results must not depend on which thread runs a task: split work by constants, never by thread count.
  */
 #ifndef LLM_POOL_H
@@ -27,6 +27,12 @@ bool llm_parallel(llm_engine *e, size_t tasks, llm_task fn, void *arg);
  * are multiples of grain whatever the thread count. Choose a grain worth a hand-off: some 20 us of work.
  */
 bool llm_parallel_for(llm_engine *e, size_t n, size_t grain, llm_range_task fn, void *arg);
+
+/*
+ * For a task that takes long: whether it should return early, its output then being undefined. The caller's
+ * thread polls should_stop here too.
+ */
+bool llm_task_stopped(llm_engine *e);
 
 /* The calling thread's scratch inside a task of `e`, as llm_scratch() sized it. */
 float *llm_thread_scratch(const llm_engine *e);

@@ -15,6 +15,7 @@ double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t tot
     progress = i > total ? 1.0 : (double)(i - warmup - 1) / (double)(total - warmup);
     if (kind == LLM_LINEAR)
         return lr_max + (min_lr - lr_max) * progress;
-    llm_cos_sin_turn(&cosine, &sine, 0.5 * progress); /* Loshchilov & Hutter 2017, SGDR, eq. 5 */
-    return min_lr + 0.5 * (lr_max - min_lr) * (1.0 + cosine);
+    /* Loshchilov & Hutter 2017, SGDR, eq. 5; (1 + cos 2a) / 2 = cos^2 a, which keeps its digits near 0 */
+    llm_cos_sin_turn(&cosine, &sine, 0.25 * progress);
+    return min_lr + (lr_max - min_lr) * cosine * cosine;
 }
