@@ -180,7 +180,7 @@ weights_add(llm_weights *w, weights_item item)
 {
     const char *name = item.entry.name;
     size_t      length = strlen(name);
-    uint64_t    bytes;
+    uint64_t    bytes = 0;
     weights_item *items;
     bool        ok;
 

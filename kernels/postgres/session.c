@@ -11,6 +11,7 @@
 #include "utils/guc.h"
 
 #include "arena.h"
+#include "files.h"
 #include "generate.h"
 #include "progress.h"
 #include "session.h"
@@ -146,6 +147,7 @@ session_init(void)
     DefineCustomStringVariable("pg_llm.default_model", "The model that functions use when none is named.",
                                "Empty: the only one that has weights, else gpt2-small.", &pg_llm_default_model, "",
                                PGC_USERSET, 0, NULL, NULL, NULL);
+    files_init();
     MarkGUCPrefixReserved("pg_llm");
 }
 

@@ -52,7 +52,9 @@ DROP FUNCTION public.llm_decode(ids int[], model text);
 
 DROP FUNCTION public.llm_token_bytes(ids int[], model text);
 
-DROP FUNCTION public.llm_encode(text text, model text);
+DROP FUNCTION public.llm_encode(text text, model text, special boolean);
+
+DROP FUNCTION public.llm_encode_documents(documents text[], model text);
 
 DROP FUNCTION public.llm_encode_characters(documents text[], model text);
 
@@ -102,6 +104,36 @@ DROP FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int
 
 DROP FUNCTION public.llm_shape_text(value anyarray);
 
+DROP FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision);
+
+DROP FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision);
+
+DROP FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision);
+
+DROP FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int);
+
+DROP FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int);
+
+DROP FUNCTION public.llm_file_limit(model text);
+
+DROP FUNCTION public.llm_import_end(model text);
+
+DROP FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor);
+
+DROP FUNCTION public.llm_parts(shape int[]);
+
+DROP FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision);
+
+DROP FUNCTION public.llm_import_tie(model text, tied boolean);
+
+DROP FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision);
+
+DROP FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int);
+
+DROP FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision);
+
+DROP FUNCTION public.llm_file_name(name text);
+
 DROP FUNCTION public.llm_release();
 
 DROP FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
@@ -125,6 +157,12 @@ DROP FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean
 DROP FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.pg_llm_export_safetensors(path text, model text);
+
+DROP FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean);
+
+DROP FUNCTION public.llm_export_file(path text, model text, format text);
 
 DROP FUNCTION public.llm_perplexity(model text, text text);
 
@@ -155,6 +193,44 @@ DROP FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_mod
 DROP FUNCTION public.llm_config(model text);
 
 DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
+
+DROP FUNCTION public.llm_checkpoint_load(model text, id bigint);
+
+DROP FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text);
+
+DROP FUNCTION public.llm_checkpoint_restore_config(config jsonb);
+
+DROP FUNCTION public.llm_checkpoint_verify(model text, id bigint);
+
+DROP FUNCTION public.llm_checkpoint_retain(model text, keep int);
+
+DROP FUNCTION public.llm_checkpoint_tokenizer(model text);
+
+DROP FUNCTION public.llm_checkpoint_data();
+
+DROP FUNCTION public.llm_checkpoint_tensors();
+
+DROP FUNCTION public.llm_elements(shape int[]);
+
+DROP FUNCTION public.llm_checkpoint_save(model text, note text, keep int);
+
+DROP FUNCTION public.llm_checkpoint_sweep();
+
+DROP FUNCTION public.llm_train_bpe(model text, query text, vocab int);
+
+DROP FUNCTION public.pg_llm_load_bpe_merges(path text, model text);
+
+DROP FUNCTION public.pg_llm_load_bpe_vocab(path text, model text);
+
+DROP FUNCTION public.llm_load_bpe(model text, vocab text, merges text);
+
+DROP FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea);
+
+DROP FUNCTION public.llm_replace_bpe_merges(model text, contents bytea);
+
+DROP FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea);
+
+DROP FUNCTION public.llm_bpe_handle(model text);
 
 DROP FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]);
 

@@ -111,7 +111,7 @@ BEGIN
         SELECT e.number,
             (boundary || e.ids)[: config.n_positions] AS tokens,
             (e.ids || boundary)[: config.n_positions] AS target
-        FROM public.llm_encode_characters(documents, config.model) e
+        FROM public.llm_encode_documents(documents, config.model) e
         WHERE block_size IS NULL
         UNION ALL
         SELECT s.start,
@@ -119,7 +119,7 @@ BEGIN
             stream.ids[s.start + 1 : least(s.start + block_size, cardinality(stream.ids))]
         FROM (
             SELECT array_agg(t.id ORDER BY e.number, t.position) || boundary AS ids
-            FROM public.llm_encode_characters(documents, config.model) e
+            FROM public.llm_encode_documents(documents, config.model) e
             CROSS JOIN LATERAL unnest(boundary || e.ids) WITH ORDINALITY t (id, position)
             WHERE block_size IS NOT NULL
             OFFSET 0

@@ -110,25 +110,9 @@ CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boole
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 DECLARE
-    n int := octet_length(bytes);
-    lead int := n;
     first_stop int;
 BEGIN
-    -- The last character's first byte: its high bits tell how many must follow.
-    WHILE lead > 0 AND get_byte(bytes, lead - 1) & 192 = 128 LOOP
-        lead := lead - 1;
-    END LOOP;
-    IF lead > 0 AND (
-        lead - 1 + CASE
-            WHEN get_byte(bytes, lead - 1) < 128 THEN 1
-            WHEN get_byte(bytes, lead - 1) < 224 THEN 2
-            WHEN get_byte(bytes, lead - 1) < 240 THEN 3
-            ELSE 4
-        END > n
-    ) THEN
-        n := lead - 1;
-    END IF;
-    visible := convert_from(substr(bytes, 1, n), 'UTF8');
+    visible := public.pg_llm_utf8_text(bytes, is_final);
     stopped := false;
     IF stop IS NULL THEN
         RETURN;
@@ -150,8 +134,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_visible_text(bytea, text[], boolean) IS
-'The text of the bytes generated so far that can be shown: without an unfinished UTF-8 character, without what follows '
-'a stop text and, unless it is final, without what may become one. stopped: a stop text was found.';
+'The text of the bytes generated so far that can be shown: without what follows a stop text and, unless it is final, '
+'without an unfinished UTF-8 character and what may become a stop text. U+FFFD stands for bytes that are no UTF-8. '
+'stopped: a stop text was found.';
 
 
 CREATE FUNCTION public.llm_generation_next(

@@ -5,7 +5,8 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $function$
 BEGIN
     IF EXISTS (
-        SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>'
+        SELECT FROM public.llm_bpe_vocab v
+        WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>' AND v.bytes = ''
     ) THEN
         RETURN 'char';
     ELSIF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model) THEN
@@ -22,23 +23,18 @@ COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $function$
-DECLARE
-    kind text := public.llm_tokenizer_kind(model);
 BEGIN
-    IF kind = 'char' THEN
-        RETURN;
-    ELSIF kind = 'bpe' THEN
-        RAISE EXCEPTION 'byte-level BPE is not in this version'
-            USING ERRCODE = 'feature_not_supported',
-            HINT = format('Model "%s" has a BPE vocabulary; llm_build_char_tokenizer replaces it.', model);
+    IF public.llm_tokenizer_kind(model) IS NULL THEN
+        RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
+            USING ERRCODE = 'undefined_object',
+            HINT = 'llm_load_bpe(model, vocab, merges) loads GPT-2''s; llm_train_bpe(model, query, vocab) and '
+                'llm_build_char_tokenizer(model, query) make one from text.';
     END IF;
-    RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
-        USING ERRCODE = 'undefined_object', HINT = 'llm_build_char_tokenizer(model, query) makes one from text.';
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
-'Raises 42704 when the model has no tokenizer, 0A000 when it has one of a kind that this version cannot run.';
+'Raises 42704 when the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_end_token(model text) RETURNS int
@@ -154,22 +150,52 @@ COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
 'character.';
 
 
-CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL) RETURNS int[]
+CREATE FUNCTION public.llm_encode_documents(documents text[], model text)
+RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+#variable_conflict use_column
+DECLARE
+    handle int := public.llm_bpe_handle(model);
+BEGIN
+    IF handle IS NULL THEN
+        RETURN QUERY SELECT e.number, e.ids FROM public.llm_encode_characters(documents, model) e;
+    ELSE
+        RETURN QUERY
+        SELECT d.number, public.pg_llm_bpe_encode(handle, d.document, false)
+        FROM unnest(documents) WITH ORDINALITY d (document, number);
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
+'Number and token ids of each document under the model''s tokenizer. What reads like a special token is text: a '
+'document cannot end itself.';
+
+
+CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL, special boolean DEFAULT true) RETURNS int[]
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    handle int;
 BEGIN
     IF llm_encode.text IS NULL THEN
         RETURN NULL;
     END IF;
     model := public.llm_default_model(model);
-    PERFORM public.llm_check_tokenizer(model);
-    RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+    handle := public.llm_bpe_handle(model);
+    IF handle IS NULL THEN
+        RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+    END IF;
+    RETURN public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, true));
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_encode(text, text) IS
-'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. 22021 for a character '
-'the tokenizer does not know; 42704 when the model has none.';
+COMMENT ON FUNCTION public.llm_encode(text, text, boolean) IS
+'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. Under BPE, special '
+'tokens such as <|endoftext|> are recognised in the text, as Hugging Face''s tokenizers do; special => false takes them '
+'for text, as tiktoken''s encode_ordinary. 22021 for a character the tokenizer does not know; 42704 when the model has '
+'none.';
 
 
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
@@ -203,16 +229,22 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+DECLARE
+    handle int;
 BEGIN
     IF ids IS NULL THEN
         RETURN NULL;
     END IF;
     model := public.llm_default_model(model);
-    PERFORM public.llm_check_tokenizer(model);
-    RETURN convert_from(public.llm_token_bytes(ids, model), 'UTF8');
+    handle := public.llm_bpe_handle(model);
+    IF handle IS NULL THEN
+        RETURN public.pg_llm_utf8_text(public.llm_token_bytes(ids, model));
+    END IF;
+    RETURN public.pg_llm_utf8_text(public.pg_llm_bpe_decode(handle, ids));
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_decode(int[], text) IS
-'The text of token ids under the model''s tokenizer; BOS stands for nothing. 22003 for an unknown token; 42704 when '
-'the model has no tokenizer.';
+'The text of token ids under the model''s tokenizer; BOS stands for nothing. U+FFFD stands for bytes that are no UTF-8 '
+'and for NUL, which a text cannot hold; llm_token_bytes gives the bytes themselves. 22003 for an unknown token; 42704 '
+'when the model has no tokenizer.';

@@ -1,0 +1,219 @@
+-- Byte pair encoding: a model's tokenizer in memory, loading it from files or their contents, learning it from text.
+
+CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    relations regclass[] := '{public.llm_bpe_vocab,public.llm_bpe_merges}';
+    version bytea := public.pg_llm_relation_version(relations);
+    handle int := public.pg_llm_bpe_open(model, version);
+BEGIN
+    IF handle IS NOT NULL THEN
+        RETURN handle;
+    END IF;
+    PERFORM public.llm_check_tokenizer(model);
+    IF public.llm_tokenizer_kind(model) = 'char' THEN
+        RETURN NULL;
+    END IF;
+    LOOP
+        handle := public.pg_llm_bpe_create(model, version);
+        PERFORM public.pg_llm_bpe_put_token(handle, v.token_id, v.bytes, v.token ~ '^<\|[^<>]+\|>$')
+        FROM public.llm_bpe_vocab v
+        WHERE v.model = llm_bpe_handle.model;
+        PERFORM public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token)
+        FROM public.llm_bpe_merges m
+        WHERE m.model = llm_bpe_handle.model;
+        -- Another session's commit between the queries would leave a mixture under a wrong name.
+        IF public.pg_llm_relation_version(relations) = version THEN
+            PERFORM public.pg_llm_bpe_seal(handle);
+            RETURN handle;
+        END IF;
+        version := public.pg_llm_relation_version(relations);
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
+'The model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges when memory has another '
+'version of them; NULL for a character tokenizer. Tokens <|...|> are special. 42704: the model has no tokenizer; '
+'22023: its merges do not fit its vocabulary.';
+
+
+CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_replace_bpe_vocab.model;
+    IF ltrim(convert_from(substr(contents, 1, 64), 'SQL_ASCII'), E' \t\r\n') LIKE '{%' THEN
+        INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+        SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+        FROM public.pg_llm_bpe_read_vocab(contents) f;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        RETURN n;
+    END IF;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+    SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+    FROM public.pg_llm_bpe_read_tiktoken(contents) f;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    PERFORM public.llm_require(n > 0, 'the vocabulary is empty');
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_replace_bpe_vocab.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_replace_bpe_vocab.model, f.rank, f.left_token, f.right_token, f.left_token || ' ' || f.right_token
+    FROM public.pg_llm_bpe_read_tiktoken_merges(contents) f;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea) IS
+'Replaces the model''s tokens by those of a file''s contents: vocab.json, encoder.json, or .tiktoken, which brings the '
+'merges with it. The number of tokens. 22023, with the line, for anything else.';
+
+
+CREATE FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_replace_bpe_merges.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_replace_bpe_merges.model, f.rank, f.left_token, f.right_token, f.left_token || ' ' || f.right_token
+    FROM public.pg_llm_bpe_read_merges(contents) f;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
+'Replaces the model''s merge rules by those of a file''s contents: merges.txt or vocab.bpe. The number of rules. 22023, '
+'with the line, for anything else.';
+
+
+CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(vocab IS NOT NULL, 'vocab must not be NULL');
+    n := public.llm_replace_bpe_vocab(model, vocab);
+    IF merges IS NOT NULL THEN
+        PERFORM public.llm_replace_bpe_merges(model, merges);
+    END IF;
+    PERFORM public.llm_bpe_handle(model);
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea) IS
+'Replaces the model''s tokenizer by the contents of vocab.json and merges.txt (also encoder.json and vocab.bpe), or of a '
+'.tiktoken file alone, and checks that they fit. The number of tokens. Needs no file of the server. 22023, with the '
+'line, for contents that are none.';
+
+
+CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_load_bpe(model, convert_to(vocab, 'UTF8'), convert_to(merges, 'UTF8'));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_load_bpe(text, text, text) IS
+'The same from texts.';
+
+
+CREATE FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_require(path <> '', 'path must name a file');
+    RETURN public.llm_replace_bpe_vocab(model, public.pg_llm_read_file(path, 268435456));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_load_bpe_vocab(text, text) IS
+'Replaces the model''s tokens by those of a file of the server: vocab.json, encoder.json, or .tiktoken, which brings the '
+'merges with it. The number of tokens. For roles with the privileges of pg_read_server_files; 58P01 when there is no '
+'such file, 22023, with the line, when it is none of these.';
+
+
+CREATE FUNCTION public.pg_llm_load_bpe_merges(path text, model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_require(path <> '', 'path must name a file');
+    RETURN public.llm_replace_bpe_merges(model, public.pg_llm_read_file(path, 268435456));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_load_bpe_merges(text, text) IS
+'Replaces the model''s merge rules by those of a file of the server, merges.txt or vocab.bpe. The number of rules. For '
+'roles with the privileges of pg_read_server_files; 58P01 when there is no such file, 22023, with the line, when it is '
+'none of these.';
+
+
+CREATE FUNCTION public.llm_train_bpe(model text, query text, vocab int) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    expected int := (SELECT c.vocab FROM public.llm_model_config c WHERE c.model = llm_train_bpe.model);
+    pairs int[];
+    n_merges int;
+    tokens bytea[];
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
+    PERFORM public.llm_require(
+        vocab >= 257 AND vocab <= 16777216,
+        format('vocab must be at least 257 (the bytes and end of text) and at most 16777216, got %s', vocab)
+    );
+    PERFORM public.llm_require(
+        COALESCE(expected >= vocab, true),
+        format('vocab %s is more than the vocab %s of model "%s"', vocab, expected, model),
+        'Train the tokenizer before llm_create_model, which then takes its vocab from it.'
+    );
+    EXECUTE format(
+        'SELECT public.pg_llm_bpe_learn(q.document::text, $1, 2) FROM (%s) AS q (document)'
+        ' WHERE q.document::text <> ''''',
+        public.llm_subquery(query)
+    ) INTO pairs USING vocab - 257;
+    IF pairs IS NULL THEN
+        RAISE EXCEPTION 'the query gave no text'
+            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+    END IF;
+    n_merges := cardinality(pairs) / 2;
+    -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
+    SELECT array_agg(b.byte ORDER BY ascii(public.pg_llm_bpe_alphabet(b.byte))) INTO tokens
+    FROM (SELECT set_byte('\x00', 0, i) AS byte FROM generate_series(0, 255) i) b;
+    FOR i IN 1 .. n_merges LOOP
+        tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
+    END LOOP;
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_train_bpe.model;
+    DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_train_bpe.model;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+    SELECT llm_train_bpe.model, t.position - 1, public.pg_llm_bpe_alphabet(t.bytes), t.bytes
+    FROM unnest(tokens) WITH ORDINALITY t (bytes, position)
+    UNION ALL
+    SELECT llm_train_bpe.model, 256 + n_merges, '<|endoftext|>', convert_to('<|endoftext|>', 'UTF8');
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_train_bpe.model, i - 1, l.token, r.token, l.token || ' ' || r.token
+    FROM generate_series(1, n_merges) i
+    CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i - 1] + 1]) AS token) l
+    CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i] + 1]) AS token) r;
+    IF n_merges < vocab - 257 THEN
+        RAISE NOTICE 'the text has pairs for a vocabulary of % only', n_merges + 257;
+    END IF;
+    RETURN n_merges + 257;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_bpe(text, text, int) IS
+'Replaces the model''s tokenizer by byte pair encoding learnt from the query''s first column: the 256 bytes, merges of '
+'the most frequent pairs (of equally frequent ones that with the lowest ids; none that occurs only once), and '
+'<|endoftext|>. Returns the vocabulary''s size, which is below vocab only when the text has no more pairs. 22023 when an '
+'existing model''s vocab is smaller; P0002 when there is no text.';

@@ -1,0 +1,153 @@
+-- Importing weights from files on the server.
+
+CREATE FUNCTION public.llm_file_limit(model text) RETURNS bigint
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    weights numeric;
+BEGIN
+    -- float64 of every weight, a head and padding for the vocabulary, a mask per layer; doubled.
+    SELECT sum(n.weights) INTO weights
+    FROM public.llm_parameters(model) p
+    CROSS JOIN LATERAL (
+        SELECT p.shape[1]::numeric * COALESCE(p.shape[2], 1) AS weights
+    ) n;
+    RETURN least(
+        2 * 8 * (
+            weights + (config.vocab + 8192)::numeric * config.d_model
+            + config.n_layer * config.n_positions::numeric * config.n_positions
+        ) + 67108864,
+        9e18
+    )::bigint;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_file_limit(text) IS
+'Bytes of tensor data that a file may declare to be taken for the model''s weights: far more than it needs, far less '
+'than a malicious file can inflate to.';
+
+
+CREATE FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    value public.tensor := public.pg_llm_file_tensor(path, sources[1]);
+BEGIN
+    FOR i IN 2 .. cardinality(sources) LOOP
+        value := public.pg_llm_concat(
+            value, public.pg_llm_file_tensor(path, sources[i]), CASE how WHEN 'joined columns' THEN 1 ELSE 0 END
+        );
+    END LOOP;
+    IF how LIKE 'megatron%' THEN
+        value := public.pg_llm_megatron_order(value, n_head, how LIKE 'megatron 2%');
+    END IF;
+    RETURN CASE WHEN how LIKE '%transposed' THEN public.pg_llm_transpose(value) ELSE value END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_value(text, text[], text, int) IS
+'A parameter made of tensors of a file on the server, in one of the ways of llm_import_plan.';
+
+
+CREATE FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    head text;
+    embedding text;
+BEGIN
+    SELECT min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'lm_head.weight'),
+        min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'wte.weight')
+    INTO head, embedding
+    FROM jsonb_array_elements(tensors) e (value)
+    -- Others are refused by llm_import_check.
+    WHERE (e.value #>> '{shape,0}')::bigint >= vocab;
+    RETURN head IS NULL OR embedding IS NULL
+        OR public.pg_llm_file_tensor(path, head, 0, vocab) = public.pg_llm_file_tensor(path, embedding, 0, vocab);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
+'Whether a file on the server has no output head, or one that equals its token embedding.';
+
+
+CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    recording boolean := public.pg_llm_recording();
+    found_format text;
+    tensors jsonb;
+    parameter record;
+    part record;
+    value public.tensor;
+BEGIN
+    PERFORM public.pg_llm_set_recording(false, true);
+    SELECT jsonb_agg(jsonb_build_object('name', t.name, 'dtype', t.dtype, 'shape', to_jsonb(t.shape)) ORDER BY t."position"),
+        min(t.format)
+    INTO tensors, found_format
+    FROM public.pg_llm_file_tensors(path, public.llm_file_limit(model)) t;
+    PERFORM public.llm_require(tensors IS NOT NULL, format('file "%s" holds no tensors', path));
+    PERFORM public.llm_require(
+        found_format = ANY (formats), format('file "%s" has the format %s', path, found_format),
+        'pg_llm_import_npz reads npz and gzip, pg_llm_import_safetensors reads safetensors.'
+    );
+    FOR parameter IN
+        SELECT p.name, p.shape, p.sources, p.how
+        FROM public.llm_import_begin(
+            model, tensors, public.llm_import_heads_equal(path, tensors, config.vocab), megatron_version
+        ) p
+    LOOP
+        value := CASE WHEN parameter.how NOT IN ('same', 'rows') THEN
+            public.llm_import_value(path, parameter.sources, parameter.how, config.n_head)
+        END;
+        FOR part IN SELECT s.first_row, s.n_rows FROM public.llm_parts(parameter.shape) s LOOP
+            PERFORM public.llm_import_part(
+                model, parameter.name, part.first_row,
+                CASE
+                    WHEN value IS NULL THEN
+                        public.pg_llm_file_tensor(path, parameter.sources[1], part.first_row, part.n_rows)
+                    ELSE public.pg_llm_slice(value, 0, part.first_row, part.first_row + part.n_rows)
+                END
+            );
+        END LOOP;
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN public.llm_import_end(model);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_file(text, text, text[], double precision) IS
+'Replaces the model''s weights by those of a file on the server of one of the formats.';
+
+
+CREATE FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_import_file(path, model, '{npz,gzip}', megatron_version);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_import_npz(text, text, double precision) IS
+'Replaces the model''s weights by those of a file on the server: .npz, or a gzip stream of (name, .npy) records; the '
+'content tells which. Names are Hugging Face''s or Megatron-LM''s (whose queries, keys and values need megatron_version, '
+'1.0 or 2.0 and later). The model must stand in llm_model_config; its step is 0 afterwards, its log rows are superseded. '
+'Returns the number of weights. Takes the role pg_read_server_files. 22000: damaged file; 22023: another model''s.';
+
+
+CREATE FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_import_file(path, model, '{safetensors}', megatron_version);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_import_safetensors(text, text, double precision) IS
+'Replaces the model''s weights by those of a .safetensors file on the server; all else as pg_llm_import_npz.';
