@@ -26,6 +26,7 @@ include "elementwise.pxi"
 include "rows.pxi"
 include "attention.pxi"
 include "loss.pxi"
+include "bpe.pxi"
 
 
 cdef class Engine(LossOps):

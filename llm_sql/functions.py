@@ -151,8 +151,8 @@ llm_tape_flush = tape_flush = SqlFunction(
 
 llm_encode = encode = SqlFunction(
     "llm_encode",
-    ("text text, model text?", "integer[]"),
-    doc="Token ids of a text.",
+    ("text text, model text?, special boolean?", "integer[]"),
+    doc="Token ids of a text; special tokens in it are recognised unless special is false.",
 )
 llm_decode = decode = SqlFunction(
     "llm_decode",
@@ -163,6 +163,17 @@ llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
     "llm_build_char_tokenizer",
     ("model text, query text", "integer"),
     doc="A token per character of what the query returns, and BOS; the vocabulary's size.",
+)
+llm_load_bpe = load_bpe = SqlFunction(
+    "llm_load_bpe",
+    ("model text, vocab text, merges text?", "integer"),
+    ("model text, vocab bytea, merges bytea?", "integer"),
+    doc="GPT-2's tokenizer from the contents of vocab.json and merges.txt; the vocabulary's size.",
+)
+llm_train_bpe = train_bpe = SqlFunction(
+    "llm_train_bpe",
+    ("model text, query text, vocab integer", "integer"),
+    doc="Byte pair encoding learnt from what the query returns; the vocabulary's size.",
 )
 llm_fill_dataset = fill_dataset = RowsFunction(
     "llm_fill_dataset",

@@ -8,6 +8,7 @@ import typer
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from llm_sql.cli import tokenizer as bpe
 from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json, print_table
 
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column is the text.")]
@@ -15,6 +16,7 @@ QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first
 
 def register(app: typer.Typer) -> None:
     tokenizer = typer.Typer(help="A model's tokenizer.", no_args_is_help=True)
+    bpe.register(tokenizer)
     tokenizer.command("chars")(tokenizer_chars)
     tokenizer.command("encode")(tokenizer_encode)
     tokenizer.command("decode")(tokenizer_decode)

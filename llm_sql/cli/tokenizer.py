@@ -1,0 +1,68 @@
+"""tokenizer load and train: byte pair encoding for a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import LargeBinary, bindparam, text
+from sqlalchemy.orm import Session
+
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
+from llm_sql.errors import UsageError
+
+_LOAD = text("SELECT public.llm_load_bpe(:model, CAST(:vocab AS bytea), CAST(:merges AS bytea))").bindparams(
+    bindparam("vocab", type_=LargeBinary), bindparam("merges", type_=LargeBinary)
+)
+
+
+def register(tokenizer: typer.Typer) -> None:
+    tokenizer.command("load")(tokenizer_load)
+    tokenizer.command("train")(tokenizer_train)
+
+
+def tokenizer_load(
+    model: ModelArgument,
+    vocab: Annotated[Path, typer.Argument(help="vocab.json, encoder.json or a .tiktoken file.")],
+    merges: Annotated[
+        Path | None, typer.Argument(help="merges.txt or vocab.bpe; a .tiktoken file needs none.")
+    ] = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Give a model the BPE tokenizer of these files, which are read here, not on the server."""
+    contents = {"model": model, "vocab": _read(vocab), "merges": _read(merges) if merges else None}
+    with Session(open_engine(url)) as session, session.begin():
+        size = session.scalar(_LOAD, contents)
+    _report(model, size, json_)
+
+
+def tokenizer_train(
+    model: ModelArgument,
+    query: Annotated[str, typer.Option("--query", "-q", help="SQL whose first column is the text.")],
+    vocab: Annotated[int, typer.Option("--vocab", min=257, help="Tokens, end of text included.")],
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Learn a BPE tokenizer from a query's texts, in the database."""
+    with Session(open_engine(url)) as session, session.begin():
+        size = session.scalar(
+            text("SELECT public.llm_train_bpe(:model, :query, :vocab)"),
+            {"model": model, "query": query, "vocab": vocab},
+        )
+    _report(model, size, json_)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _report(model: str, size: int | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"model": model, "vocab": size})
+    else:
+        out.print(f"{model}: {size} tokens", markup=False)
