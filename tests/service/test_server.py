@@ -75,7 +75,7 @@ def test_start_gives_a_server_and_release_by_the_last_user_stops_it(home: Path) 
     with EmbeddedServer(home, settings=QUICK) as server:
         assert answer(server) == 1
         assert answer(server, "SHOW listen_addresses") == ""
-        assert answer(server, "SHOW max_wal_size") == "8GB"
+        assert answer(server, "SHOW max_wal_size") == "16GB"
         assert server.running
     assert not server.running
 
