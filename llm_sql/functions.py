@@ -88,15 +88,28 @@ llm_weight = weight = SqlFunction(
     ("model text, name text", "tensor"),
     doc="A parameter of the model as one tensor.",
 )
+llm_hidden = hidden = SqlFunction(
+    "llm_hidden",
+    ("model text, tokens integer[], layer integer?", "tensor"),
+    doc="States [..., T, d_model] after a layer; 0: the embeddings, default: what logits are made from.",
+)
+llm_embed_text = embed_text = SqlFunction(
+    "llm_embed_text",
+    ("text text, model text?, layer integer?, pooling text?", "tensor"),
+    doc="A text's states in a layer, their mean or the last one [d_model], or all [T, d_model].",
+)
 llm_perplexity = perplexity = SqlFunction(
     "llm_perplexity",
-    ("model text, text text", "double precision"),
+    ("model text, text text, stride integer?", "double precision"),
     doc="exp of the mean negative log-likelihood of the text's tokens.",
 )
 llm_evaluate = evaluate = RowsFunction(
     "llm_evaluate",
-    ("model text, split text?", "(tokens bigint, nll double precision, perplexity double precision)"),
-    doc="One row over a split of the model's data: tokens, their mean loss in nats, its exponential.",
+    (
+        "model text, split text?, stride integer?, query text?",
+        "(tokens bigint, nll double precision, perplexity double precision)",
+    ),
+    doc="One row over a split of the model's data, or a query's documents: tokens, mean loss, perplexity.",
 )
 
 # ---- training ----

@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from . import variables as v
 from .elements import SCHEMA, TensorNode, quote_literal
-from .plpgsql import forward_function, head_variants, parameters_function
+from .plpgsql import forward_function, head_variants, hidden_function, parameters_function
 from .substitute import bind, substitute
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
@@ -79,6 +79,10 @@ class Architecture:
         return f"llm_forward_{self.name}"
 
     @property
+    def hidden_name(self) -> str:
+        return f"llm_hidden_{self.name}"
+
+    @property
     def parameters_name(self) -> str:
         return f"llm_parameters_{self.name}"
 
@@ -109,19 +113,24 @@ class Architecture:
         """CREATE FUNCTION llm_forward_<name>(model, tokens, training, targets, dropout_p, last_only)."""
         return forward_function(self)
 
+    def compile_hidden(self) -> str:
+        """CREATE FUNCTION public.llm_hidden_<name>(model, tokens, n_blocks): the residual stream."""
+        return hidden_function(self)
+
     def compile_parameters(self) -> str:
         """CREATE FUNCTION public.llm_parameters_<name>(model), one row per parameter: name, shape, init."""
         return parameters_function(self)
 
     def script(self) -> str:
-        """The forward function and its comment, as they stand in models/functions/forward_<name>.sql."""
+        """The compiled functions and their comments, as they stand in models/functions/forward_<name>.sql."""
         return (
             "-- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.\n\n"
-            f"{self.compile_function()};\n\n{self._comment_on_forward()};\n"
+            f"{self.compile_function()};\n\n{self._comment_on_forward()};\n\n\n"
+            f"{self.compile_hidden()};\n\n{self._comment_on_hidden()};\n"
         )
 
     def register(self, session: Session) -> None:
-        """Install the architecture's two functions and its row of llm_arch, in the session's transaction.
+        """Install the architecture's functions and its row of llm_arch, in the session's transaction.
 
         From then on llm_create_model(..., arch => name) makes models of it, and training, evaluation and
         generation work as for built-in ones. Registering a name again replaces its functions; a built-in name
@@ -135,6 +144,8 @@ class Architecture:
         for statement in (
             self.compile_function().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
             self._comment_on_forward(),
+            self.compile_hidden().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
+            self._comment_on_hidden(),
             self.compile_parameters().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
         ):
             # As the driver's own statement: no character of a generated body is taken for a parameter.
@@ -153,10 +164,21 @@ class Architecture:
             "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
             f"last_only the logits of the last position, [..., 1, V]. {about}"
         )
-        lines = textwrap.wrap(comment, 105, drop_whitespace=False)
         signature = "text, int[], boolean, int[], double precision, boolean"
-        written = "\n".join(quote_literal(line) for line in lines)
-        return f"COMMENT ON FUNCTION {SCHEMA}.{self.forward_name}({signature}) IS\n{written}"
+        return _comment_on(f"{self.forward_name}({signature})", comment)
+
+    def _comment_on_hidden(self) -> str:
+        return _comment_on(
+            f"{self.hidden_name}(text, int[], int)",
+            f"The residual stream [..., T, D] of architecture {self.name} after n_blocks blocks, 0 for the "
+            "embeddings; after the last block, the default, what the head makes logits from.",
+        )
+
+
+def _comment_on(function: str, comment: str) -> str:
+    lines = textwrap.wrap(comment, 105, drop_whitespace=False)
+    written = "\n".join(quote_literal(line) for line in lines)
+    return f"COMMENT ON FUNCTION {SCHEMA}.{function} IS\n{written}"
 
 
 BUILT_IN = frozenset({"gpt2", "gpt3", "microgpt"})

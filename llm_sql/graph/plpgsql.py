@@ -40,7 +40,7 @@ CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied)}
 CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
 LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
 LINE = 96
-RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only"})
+RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only", "n_blocks"})
 
 
 class Body:
@@ -151,6 +151,59 @@ def forward_function(arch: Architecture) -> str:
     targets int[] DEFAULT NULL,
     dropout_p double precision DEFAULT 0.1,
     last_only boolean DEFAULT false
+) RETURNS {SCHEMA}.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
+        variables,
+        _fill(dedent(source).strip("\n"), pieces),
+    )
+
+
+def final_state(head: TensorNode) -> TensorNode | None:
+    """The head's last state before the logits, from `x`; None when that is `x` itself."""
+    hidden = head.args[0] if head.call is OPS["lm_head"] else v.x
+    return hidden if isinstance(hidden, Node) and isinstance(hidden, TensorNode) else None
+
+
+def hidden_function(arch: Architecture) -> str:
+    """CREATE FUNCTION public.llm_hidden_<arch>(model, tokens, layer), without a semicolon."""
+    scope = {**ARGUMENTS, **CONFIGURATION, **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
+    body = Body(scope, f"architecture {arch.name}")
+    final = final_state(arch.head)
+    pieces = {"stem": body.assign(arch.stem), "block": body.assign(arch.block)}
+    ending = ""
+    if final is not None:
+        pieces["final"] = body.assign(final)
+        ending = """
+        IF n_blocks = config.n_layer THEN
+            @final
+        END IF;"""
+    source = f"""
+        IF model IS NULL OR tokens IS NULL THEN
+            RETURN NULL;
+        END IF;
+        config := {SCHEMA}.llm_config(model);
+        n_blocks := COALESCE(n_blocks, config.n_layer);
+        pinned := {SCHEMA}.pg_llm_arena_pinned(model);
+        IF NOT pinned THEN
+            PERFORM {SCHEMA}.llm_pin(model);
+        END IF;
+
+        @stem
+        FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+            @block
+        END LOOP;{ending}
+
+        IF NOT pinned THEN
+            PERFORM {SCHEMA}.pg_llm_arena_close(model);
+        END IF;
+        RETURN x;"""
+    variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
+    variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
+    return _function(
+        f"""CREATE FUNCTION {SCHEMA}.{arch.hidden_name}(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
 ) RETURNS {SCHEMA}.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
         variables,

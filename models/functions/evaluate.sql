@@ -1,8 +1,40 @@
--- Likelihood of held-out data and of a text.
+-- Likelihood of held-out data, of documents and of a text.
+
+CREATE FUNCTION public.llm_windows(n int, width int, stride int)
+RETURNS TABLE (first int, last int, fresh int)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $function$
+    SELECT w.first, least(w.first + width - 1, n), CASE WHEN w.first = 1 THEN 1 ELSE w.first - stride + width END
+    FROM generate_series(1, n, stride) w (first)
+    WHERE w.first = 1 OR w.first - stride + width <= n;
+$function$;
+
+COMMENT ON FUNCTION public.llm_windows(int, int, int) IS
+'Windows of width positions over the positions 1 to n, one every stride (at most width) positions: first and last '
+'position, and the first one that no window before it covers.';
+
+
+CREATE FUNCTION public.llm_pin_statement(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF NOT public.pg_llm_arena_pinned(model) THEN
+        PERFORM public.llm_pin(model);
+        PERFORM public.pg_llm_arena_pin_statement(model);
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_pin_statement(text) IS
+'Holds the model''s weights in memory until the running statement ends, so that all rows it computes see one version, '
+'looked up once.';
+
 
 CREATE FUNCTION public.llm_evaluate(
     model text,
     split text DEFAULT 'validation',
+    stride int DEFAULT NULL,
+    query text DEFAULT NULL,
     OUT tokens bigint,
     OUT nll double precision,
     OUT perplexity double precision
@@ -13,90 +45,143 @@ DECLARE
     config public.llm_model_config := public.llm_config(model);
     recording boolean := public.pg_llm_recording();
     batch record;
-    n_targets bigint;
 BEGIN
-    PERFORM public.llm_check_dataset(config, split, NULL);
+    PERFORM public.llm_require(
+        COALESCE(stride BETWEEN 1 AND config.n_positions, true),
+        format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
+    );
+    IF query IS NULL THEN
+        PERFORM public.llm_check_dataset(
+            config, split, CASE WHEN stride IS NOT NULL THEN config.n_positions END
+        );
+    END IF;
     PERFORM public.llm_pin(model);
     PERFORM public.pg_llm_set_recording(false, true);
     tokens := 0;
     nll := 0;
-    -- Rows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
-    FOR batch IN
-        SELECT array_agg(b.id ORDER BY b.id) AS ids
-        FROM (
-            SELECT d.id, cardinality(d.tokens) AS length,
-                (row_number() OVER (PARTITION BY cardinality(d.tokens) ORDER BY d.id) - 1)
-                    / greatest(4096 / greatest(cardinality(d.tokens), 1), 1) AS number
-            FROM public.llm_dataset d
-            WHERE (d.model = llm_evaluate.model OR d.model IS NULL) AND d.split = llm_evaluate.split
-        ) b
-        GROUP BY b.length, b.number
-        ORDER BY b.length, b.number
+    FOR batch IN SELECT b.rows, b.targets, b.n_targets FROM public.llm_evaluation_batches(config, split, stride, query) b
     LOOP
-        SELECT s.n_targets, nll + s.n_targets * public.pg_llm_item(
-            public.llm_forward(llm_evaluate.model, s.rows, false, s.targets, 0.0)
-        )
-        INTO n_targets, nll
-        FROM (
-            SELECT array_agg(d.tokens ORDER BY d.id) AS rows, array_agg(d.target ORDER BY d.id) AS targets,
-                sum((SELECT count(*) FROM unnest(d.target) t WHERE t >= 0))::bigint AS n_targets
-            FROM public.llm_dataset d
-            WHERE d.id = ANY (batch.ids)
-            OFFSET 0
-        ) s;
-        tokens := tokens + n_targets;
+        tokens := tokens + batch.n_targets;
+        nll := nll + batch.n_targets * public.pg_llm_item(
+            public.llm_forward(model, batch.rows, false, batch.targets, 0.0)
+        );
     END LOOP;
     PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
+    IF query IS NOT NULL AND tokens = 0 THEN
+        RAISE EXCEPTION 'the query gave no text' USING ERRCODE = 'no_data_found',
+            HINT = 'Its first column is read as the documents.';
+    END IF;
     nll := nll / NULLIF(tokens, 0);
     perplexity := exp(nll);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_evaluate(text, text) IS
-'Over all rows of the split that are the model''s or any model''s: the number of tokens predicted, their mean negative '
-'log-likelihood in nats, summed per token, and its exponential, the perplexity. Writes nothing. P0002: no rows; 22023: '
-'a row longer than the context; 22003: a token outside the vocabulary.';
+COMMENT ON FUNCTION public.llm_evaluate(text, text, int, text) IS
+'Over all rows of the split that are the model''s or any model''s, or instead over the documents in the first column '
+'of a query, each after the end-of-text token: the number of tokens predicted, their mean negative log-likelihood in '
+'nats, summed per token, and its exponential, the perplexity. With a stride, and for documents, what is longer than the '
+'context is read in windows of the context''s length, one every stride tokens (for documents by default half the '
+'context), each token counted once, in the window that gives it the most context. Writes nothing. P0002: no rows; '
+'22023: a row longer than the context without a stride; 22003: a token outside the vocabulary.';
 
 
-CREATE FUNCTION public.llm_perplexity(model text, text text) RETURNS double precision
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+CREATE FUNCTION public.llm_evaluation_batches(
+    config public.llm_model_config,
+    split text,
+    stride int,
+    query text
+) RETURNS TABLE (rows int[], targets int[], n_targets bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
+#variable_conflict use_column
 DECLARE
-    config public.llm_model_config := public.llm_config(model);
-    recording boolean := public.pg_llm_recording();
-    ids int[] := public.llm_encode(text, model);
-    start_token int := public.llm_end_token(model);
-    width int := config.n_positions;
-    stride int := greatest(config.n_positions / 2, 1);
-    n_scored int := 0;
-    last_token int;
-    targets int[];
-    nll double precision := 0;
+    source text := 'SELECT d.id, d.tokens, d.target FROM public.llm_dataset d
+        WHERE (d.model = $1 OR d.model IS NULL) AND d.split = $2';
 BEGIN
-    IF start_token IS NOT NULL THEN
-        ids := start_token || ids;
-    END IF;
-    PERFORM public.llm_require(cardinality(ids) >= 2, 'a text of no tokens has no perplexity');
-    PERFORM public.llm_pin(model);
-    PERFORM public.pg_llm_set_recording(false, true);
-    FOR first_token IN 1 .. cardinality(ids) - 1 BY stride LOOP
-        last_token := least(first_token + width - 1, cardinality(ids) - 1);
-        CONTINUE WHEN last_token <= n_scored;
-        -- Each token is scored once, by the window that gives it the most context.
-        targets := array_fill(-1, ARRAY[greatest(n_scored - first_token + 1, 0)])
-            || ids[greatest(n_scored + 1, first_token) + 1 : last_token + 1];
-        nll := nll + (last_token - n_scored) * public.pg_llm_item(
-            public.llm_forward(model, ids[first_token : last_token], false, targets, 0.0)
+    IF query IS NOT NULL THEN
+        source := format(
+            'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
+            FROM (
+                SELECT q.id, public.llm_end_token($1) || public.llm_encode(q.document, $1) AS ids
+                FROM (
+                    SELECT row_number() OVER () AS id, s.document::text AS document FROM (%s) AS s (document)
+                ) q
+                WHERE q.document <> ''''
+                OFFSET 0
+            ) e',
+            public.llm_subquery(query)
         );
-        n_scored := last_token;
-    END LOOP;
-    PERFORM public.pg_llm_set_recording(recording, true);
-    PERFORM public.pg_llm_arena_close(model);
-    RETURN exp(nll / n_scored);
+    END IF;
+    -- Windows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
+    RETURN QUERY EXECUTE format(
+        'SELECT array_agg(b.tokens ORDER BY b.id, b.first), array_agg(b.target ORDER BY b.id, b.first),
+            sum(b.n_targets)::bigint
+        FROM (
+            SELECT w.*, cardinality(w.tokens) AS length,
+                (SELECT count(*) FROM unnest(w.target) t WHERE t >= 0) AS n_targets,
+                (row_number() OVER (PARTITION BY cardinality(w.tokens) ORDER BY w.id, w.first) - 1)
+                    / greatest(4096 / cardinality(w.tokens), 1) AS number
+            FROM (
+                SELECT d.id, s.first, d.tokens[s.first : s.last] AS tokens,
+                    array_fill(-1, ARRAY[s.fresh - s.first]) || d.target[s.fresh : s.last] AS target
+                FROM (%s) d
+                CROSS JOIN LATERAL public.llm_windows(cardinality(d.tokens), $3, $4) s
+            ) w
+        ) b
+        GROUP BY b.length, b.number
+        ORDER BY b.length, b.number',
+        source
+    )
+    USING config.model, split, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1));
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_perplexity(text, text) IS
+COMMENT ON FUNCTION public.llm_evaluation_batches(public.llm_model_config, text, int, text) IS
+'What llm_evaluate computes: batches of windows of equal length, targets that another window counts set to -1, and '
+'the number of targets.';
+
+
+CREATE FUNCTION public.llm_perplexity(model text, text text, stride int DEFAULT NULL) RETURNS double precision
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    recording boolean := public.pg_llm_recording();
+    ids int[];
+    n int;
+    span record;
+    nll double precision := 0;
+BEGIN
+    IF model IS NULL OR llm_perplexity.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    PERFORM public.llm_require(
+        COALESCE(stride BETWEEN 1 AND config.n_positions, true),
+        format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
+    );
+    ids := public.llm_end_token(model) || public.llm_encode(llm_perplexity.text, model);
+    n := cardinality(ids) - 1;
+    PERFORM public.llm_require(n >= 1, 'a text of no tokens has no perplexity');
+    PERFORM public.llm_pin_statement(model);
+    PERFORM public.pg_llm_set_recording(false, true);
+    FOR span IN
+        SELECT s.first, s.last, s.fresh
+        FROM public.llm_windows(n, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1))) s
+    LOOP
+        nll := nll + (span.last - span.fresh + 1) * public.pg_llm_item(public.llm_forward(
+            model, ids[span.first : span.last], false,
+            array_fill(-1, ARRAY[span.fresh - span.first]) || ids[span.fresh + 1 : span.last + 1], 0.0
+        ));
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN exp(nll / n);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_perplexity(text, text, int) IS
 'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens, the first '
-'one given the start token. A text longer than the context is scored in windows that overlap by half.';
+'one given the end-of-text token where the tokenizer has one. A text longer than the context is read in windows, one '
+'every stride tokens (default: half the context), each token counted once. All calls of a statement see one version '
+'of the weights.';

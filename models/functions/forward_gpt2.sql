@@ -147,3 +147,113 @@ COMMENT ON FUNCTION public.llm_forward_gpt2(text, int[], boolean, int[], double 
 'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the '
 'logits of the last position, [..., 1, V]. GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied'
 ' head (Radford et al. 2019).';
+
+
+CREATE FUNCTION public.llm_hidden_gpt2(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    pinned boolean;
+    x public.tensor;
+    x1 public.tensor;
+BEGIN
+    IF model IS NULL OR tokens IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    n_blocks := COALESCE(n_blocks, config.n_layer);
+    pinned := public.pg_llm_arena_pinned(model);
+    IF NOT pinned THEN
+        PERFORM public.llm_pin(model);
+    END IF;
+
+    x := public.pg_llm_dropout(
+        public.pg_llm_add(
+            public.pg_llm_embedding(public.pg_llm_param(model, 'wte.weight'), tokens),
+            public.pg_llm_embedding(
+                public.pg_llm_param(model, 'wpe.weight'),
+                public.pg_llm_positions(tokens)
+            )
+        ),
+        0.0,
+        false,
+        'embd'
+    );
+    FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+        x1 := public.pg_llm_add(
+            x,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_causal_attention(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.bias')
+                        ),
+                        config.n_head,
+                        0.0,
+                        false,
+                        'h.' || layer || '.attn'
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_attn'
+            )
+        );
+        x := public.pg_llm_add(
+            x1,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_gelu(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x1,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
+                        )
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_mlp'
+            )
+        );
+    END LOOP;
+    IF n_blocks = config.n_layer THEN
+        x := public.pg_llm_layernorm(
+            x,
+            public.pg_llm_param(model, 'ln_f.weight'),
+            public.pg_llm_param(model, 'ln_f.bias'),
+            config.layer_norm_eps
+        );
+    END IF;
+
+    IF NOT pinned THEN
+        PERFORM public.pg_llm_arena_close(model);
+    END IF;
+    RETURN x;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden_gpt2(text, int[], int) IS
+'The residual stream [..., T, D] of architecture gpt2 after n_blocks blocks, 0 for the embeddings; after '
+'the last block, the default, what the head makes logits from.';

@@ -95,3 +95,89 @@ COMMENT ON FUNCTION public.llm_forward_microgpt(text, int[], boolean, int[], dou
 'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the '
 'logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, head of its '
 'own (Karpathy 2026).';
+
+
+CREATE FUNCTION public.llm_hidden_microgpt(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    pinned boolean;
+    x public.tensor;
+    x1 public.tensor;
+    x2 public.tensor;
+BEGIN
+    IF model IS NULL OR tokens IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    n_blocks := COALESCE(n_blocks, config.n_layer);
+    pinned := public.pg_llm_arena_pinned(model);
+    IF NOT pinned THEN
+        PERFORM public.llm_pin(model);
+    END IF;
+
+    x := public.pg_llm_rmsnorm(
+        public.pg_llm_add(
+            public.pg_llm_embedding(public.pg_llm_param(model, 'wte.weight'), tokens),
+            public.pg_llm_embedding(
+                public.pg_llm_param(model, 'wpe.weight'),
+                public.pg_llm_positions(tokens)
+            )
+        ),
+        config.layer_norm_eps
+    );
+    FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+        x1 := public.pg_llm_rmsnorm(x, config.layer_norm_eps);
+        x2 := public.pg_llm_add(
+            x,
+            public.pg_llm_linear(
+                public.pg_llm_causal_attention(
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight')
+                    ),
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight')
+                    ),
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                    ),
+                    config.n_head,
+                    0.0,
+                    false,
+                    ''
+                ),
+                public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+            )
+        );
+        x := public.pg_llm_add(
+            x2,
+            public.pg_llm_linear(
+                public.pg_llm_relu(
+                    public.pg_llm_linear(
+                        public.pg_llm_rmsnorm(x2, config.layer_norm_eps),
+                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight')
+                    )
+                ),
+                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight')
+            )
+        );
+    END LOOP;
+
+    IF NOT pinned THEN
+        PERFORM public.pg_llm_arena_close(model);
+    END IF;
+    RETURN x;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden_microgpt(text, int[], int) IS
+'The residual stream [..., T, D] of architecture microgpt after n_blocks blocks, 0 for the embeddings; '
+'after the last block, the default, what the head makes logits from.';

@@ -128,3 +128,15 @@ def test_the_examples_of_the_package_run(session: Session) -> None:
     scope: dict[str, Any] = {"session": session, "select": sa.select}
     exec(code, scope)
     assert session.execute(sa.text("SELECT count(*) FROM llm_param WHERE model = 'tiny'")).scalar_one() == 6
+
+
+def test_hidden_states_of_an_own_architecture(own: Session) -> None:
+    states = own.execute(sa.text("SELECT llm_hidden('own', '{0,1,2}')")).scalar_one()
+    weight = own.execute(
+        sa.text("SELECT data FROM llm_param WHERE model = 'own' AND name = 'wte'")
+    ).scalar_one()
+    logits = own.execute(sa.text("SELECT llm_logits('{0,1,2}', 'own')")).scalar_one()
+    np.testing.assert_allclose(states @ weight.T, logits, atol=1e-6)
+    own.execute(sa.text("DROP FUNCTION llm_hidden_mine"))
+    with pytest.raises(sa.exc.NotSupportedError, match="inner states"):
+        own.execute(sa.text("SELECT llm_hidden('own', '{0,1,2}')"))

@@ -41,16 +41,18 @@ def test_the_committed_text_is_what_the_graph_compiles_to(architecture: g.Archit
 
 
 @pytest.mark.parametrize("architecture", g.ARCHITECTURES, ids=lambda a: a.name)
+@pytest.mark.parametrize("kind", ["forward", "hidden"])
 def test_the_installed_text_is_what_the_graph_compiles_to(
-    conn: psycopg.Connection[Any], architecture: g.Architecture
+    conn: psycopg.Connection[Any], architecture: g.Architecture, kind: str
 ) -> None:
     row = conn.execute(
         "SELECT prosrc, provolatile, proparallel FROM pg_proc WHERE oid = %s::regproc",
-        (f"public.{architecture.forward_name}",),
+        (f"public.llm_{kind}_{architecture.name}",),
     ).fetchone()
     assert row is not None
     source, volatility, parallel = row
-    [body] = re.findall(r"\$function\$\n(.*)\$function\$", architecture.compile_function(), re.DOTALL)
+    compiled = architecture.compile_function() if kind == "forward" else architecture.compile_hidden()
+    [body] = re.findall(r"\$function\$\n(.*)\$function\$", compiled, re.DOTALL)
     assert source.strip() == body.strip()
     assert (volatility, parallel) == ("v", "r")
 
@@ -88,9 +90,9 @@ def test_any_other_head_gives_them_too() -> None:
 
 def test_nothing_in_a_body_copies_a_tensor() -> None:
     for architecture in g.ARCHITECTURES:
-        text = architecture.compile_function()
-        assert not re.search(r":= *\w+;", text)
-        assert "SELECT" not in text
+        for text in (architecture.compile_function(), architecture.compile_hidden()):
+            assert not re.search(r":= *x\w*;", text)
+            assert "SELECT" not in text
 
 
 def test_parameters_are_listed_by_a_function() -> None:
@@ -103,9 +105,9 @@ def test_parameters_are_listed_by_a_function() -> None:
 
 
 def test_scripts_are_what_the_schema_declares_functions_from() -> None:
-    [function] = parse_script(tiny().script())
-    assert function.name == "llm_forward_tiny"
-    assert len(function.comments) == 1
+    functions = parse_script(tiny().script())
+    assert [function.name for function in functions] == ["llm_forward_tiny", "llm_hidden_tiny"]
+    assert [len(function.comments) for function in functions] == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["", "Tiny", "tiny; DROP TABLE t", "tiny'", "1st", "x" * 41])
@@ -121,8 +123,8 @@ def test_names_of_parameters_are_quoted() -> None:
         assert "E'''); DROP TABLE llm_param; --\\\\$function$\\n' || layer" in source
         tag = source[source.index("AS $") + 3 :].split("\n", 1)[0]
         assert source.count(tag) == 2
-    [function] = parse_script(text.script())
-    assert function.name == "llm_forward_tiny"
+    functions = parse_script(text.script())
+    assert [function.name for function in functions] == ["llm_forward_tiny", "llm_hidden_tiny"]
 
 
 def test_values_become_literals() -> None:

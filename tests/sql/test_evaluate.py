@@ -155,3 +155,101 @@ def test_training_lowers_held_out_loss(conn: Connection) -> None:
     train(conn, "names", 80, lr_max=0.01, batch_size=4, dropout_p=0.0)
     after = value(conn, "SELECT nll FROM llm_evaluate('names')")
     assert after < before - 0.3
+
+
+def scored(conn: Connection, model: str, tokens: list[int], width: int, stride: int) -> tuple[float, int]:
+    """Hugging Face's recipe for models of fixed length: sum of losses and number of tokens they are of."""
+    total, end_before = 0.0, 0
+    for begin in range(0, len(tokens) - 1, stride):
+        end = min(begin + width, len(tokens) - 1)
+        targets = tokens[begin + 1 : end + 1]
+        fresh = end - end_before
+        targets[: len(targets) - fresh] = [-1] * (len(targets) - fresh)
+        total += fresh * value(
+            conn, "SELECT llm_loss(%s, %s::int[], %s::int[])", (model, tokens[begin:end], targets)
+        )
+        end_before = end
+        if end == len(tokens) - 1:
+            break
+    return total, end_before
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+def test_documents_in_overlapping_windows(conn: Connection, stride: int) -> None:
+    make_names(conn, n_positions=8)
+    documents = ["emmaoliviaavaisabellasophia", "mia", "charlotte", "", "emmaoliviaavaisabellasophia"]
+    start = value(conn, "SELECT llm_end_token('names')")
+    expected, n = 0.0, 0
+    for document in filter(None, documents):
+        tokens = [start, *value(conn, "SELECT llm_encode(%s, 'names')", (document,))]
+        total, count = scored(conn, "names", tokens, 8, stride)
+        expected, n = expected + total, n + count
+        assert value(conn, "SELECT llm_perplexity('names', %s, %s)", (document, stride)) == pytest.approx(
+            math.exp(total / count), rel=1e-6
+        )
+    query = "SELECT unnest(ARRAY['" + "','".join(documents) + "'])"
+    row = conn.execute(
+        "SELECT * FROM llm_evaluate('names', stride => %s, query => %s)", (stride, query + ";")
+    ).fetchone()
+    assert row is not None
+    assert row[0] == n
+    assert row[1] == pytest.approx(expected / n, rel=1e-6)
+    assert row[2] == pytest.approx(math.exp(expected / n), rel=1e-6)
+
+
+def test_rows_longer_than_the_context_need_a_stride(conn: Connection) -> None:
+    make_model(conn, n_positions=8)
+    add_rows(conn, rows=2, length=20, split="validation")
+    with pytest.raises(errors.InvalidParameterValue, match="20 tokens"):
+        conn.execute("SELECT llm_evaluate('tiny')")
+    row = conn.execute("SELECT * FROM llm_evaluate('tiny', stride => 4)").fetchone()
+    assert row is not None
+    assert row[0] == 40
+    totals = [
+        scored(conn, "tiny", [*tokens, target[-1]], 8, 4)[0]
+        for tokens, target in conn.execute("SELECT tokens, target FROM llm_dataset").fetchall()
+    ]
+    assert row[1] == pytest.approx(sum(totals) / 40, rel=1e-6)
+    for stride in (0, 9):
+        with pytest.raises(errors.InvalidParameterValue, match="stride"):
+            conn.execute("SELECT llm_evaluate('tiny', stride => %s)", (stride,))
+        with pytest.raises(errors.InvalidParameterValue, match="stride"):
+            conn.execute("SELECT llm_perplexity('tiny', 'a', %s)", (stride,))
+
+
+def test_documents_that_are_none(conn: Connection) -> None:
+    make_names(conn)
+    for query in ("SELECT ''", "SELECT 'a' WHERE false", "SELECT NULL"):
+        with pytest.raises(errors.NoDataFound):
+            conn.execute("SELECT llm_evaluate('names', query => %s)", (query,))
+
+
+def test_rows_are_ordered_by_one_version_of_the_weights(conn: Connection, connect: Any) -> None:
+    """Another session's commit in the middle of a statement changes none of its rows."""
+    make_names(conn)
+    other = connect()
+    conn.execute("CREATE TABLE bodies AS SELECT 'emma' AS body, i FROM generate_series(1, 12) i")
+    with conn.transaction(), conn.cursor("rows") as cursor:
+        cursor.itersize = 1
+        cursor.execute("SELECT llm_perplexity('names', body) FROM bodies")
+        first = cursor.fetchone()
+        other.execute("SELECT llm_init_model('names', 99)")
+        assert {row[0] for row in cursor.fetchall()} == {first[0]}
+    assert value(conn, "SELECT llm_perplexity('names', 'emma')") != first[0]
+    conn.execute("DROP TABLE bodies")
+
+
+def test_a_statements_pin_gives_way_to_its_own_training(conn: Connection) -> None:
+    make_names(conn)
+    conn.execute("CREATE TABLE seen (at int, perplexity double precision)")
+    conn.execute(
+        "DO $$ BEGIN"
+        " INSERT INTO seen VALUES (0, llm_perplexity('names', 'emma'));"
+        " PERFORM llm_train('names', 20, lr_max => 0.01, log_every => 0);"
+        " INSERT INTO seen VALUES (1, llm_perplexity('names', 'emma'));"
+        " END $$"
+    )
+    before, after = (row[0] for row in conn.execute("SELECT perplexity FROM seen ORDER BY at").fetchall())
+    assert after < before
+    assert after == value(conn, "SELECT llm_perplexity('names', 'emma')")
+    conn.execute("DROP TABLE seen")

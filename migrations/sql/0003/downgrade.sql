@@ -134,6 +134,12 @@ DROP FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version
 
 DROP FUNCTION public.llm_file_name(name text);
 
+DROP FUNCTION public.llm_sum_rows(x public.tensor);
+
+DROP FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text);
+
+DROP FUNCTION public.llm_hidden(model text, tokens int[], layer int);
+
 DROP FUNCTION public.llm_release();
 
 DROP FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
@@ -150,9 +156,15 @@ DROP FUNCTION public.llm_generation_logits(handle int, model text, context int, 
 
 DROP FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean);
 
+DROP FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
+
 DROP FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
+DROP FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int);
+
 DROP FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int);
 
 DROP FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
@@ -164,9 +176,15 @@ DROP FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean);
 
 DROP FUNCTION public.llm_export_file(path text, model text, format text);
 
-DROP FUNCTION public.llm_perplexity(model text, text text);
+DROP FUNCTION public.llm_perplexity(model text, text text, stride int);
 
-DROP FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
+DROP FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text);
+
+DROP FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
+
+DROP FUNCTION public.llm_pin_statement(model text);
+
+DROP FUNCTION public.llm_windows(n int, width int, stride int);
 
 DROP FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text);
 

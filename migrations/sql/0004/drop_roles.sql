@@ -36,11 +36,13 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_elements(shape int[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_reader;
@@ -56,6 +58,10 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_import_end(model text) FROM llm_reader;
@@ -84,8 +90,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_parts(shape int[]) FROM llm_reader;
-    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_reader;
@@ -96,6 +103,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_subquery(query text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_reader;
@@ -112,6 +120,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_reader;
@@ -201,11 +210,13 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_elements(shape int[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_trainer;
@@ -221,6 +232,10 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_import_end(model text) FROM llm_trainer;
@@ -249,8 +264,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_parts(shape int[]) FROM llm_trainer;
-    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_trainer;
@@ -261,6 +277,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_subquery(query text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM llm_trainer;
@@ -277,6 +294,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_trainer;

@@ -89,11 +89,13 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_elements(shape int[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_reader;
@@ -109,6 +111,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_reader;
@@ -137,8 +143,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_parts(shape int[]) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
@@ -149,6 +156,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_subquery(query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_reader;
@@ -165,6 +173,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_reader;
@@ -248,11 +257,13 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_elements(shape int[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_trainer;
@@ -268,6 +279,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_trainer;
@@ -296,8 +311,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_parts(shape int[]) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;
@@ -308,6 +324,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_subquery(query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_trainer;
@@ -324,6 +341,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_trainer;

@@ -1,0 +1,122 @@
+-- A model's inner states, and the embedding of a text made from them.
+
+CREATE FUNCTION public.llm_hidden(model text, tokens int[], layer int DEFAULT NULL) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    n_blocks int := CASE WHEN layer < 0 THEN config.n_layer + 1 + layer ELSE COALESCE(layer, config.n_layer) END;
+    function regprocedure;
+    result public.tensor;
+BEGIN
+    PERFORM public.llm_require(
+        n_blocks BETWEEN 0 AND config.n_layer,
+        format('layer must be between %s and %s, got %s', - config.n_layer - 1, config.n_layer, layer)
+    );
+    PERFORM public.llm_check_tokens(config, tokens);
+    CASE config.arch
+        WHEN 'gpt2' THEN
+            RETURN public.llm_hidden_gpt2(model, tokens, n_blocks);
+        WHEN 'gpt3' THEN
+            RETURN public.llm_hidden_gpt3(model, tokens, n_blocks);
+        WHEN 'microgpt' THEN
+            RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
+        ELSE
+            function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
+            IF function IS NULL THEN
+                RAISE EXCEPTION 'architecture "%" has no function for its inner states', config.arch
+                    USING ERRCODE = 'feature_not_supported',
+                    HINT = format('Register it by llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
+                        config.arch);
+            END IF;
+            EXECUTE format('SELECT %s($1, $2, $3)', function::regproc) INTO result USING model, tokens, n_blocks;
+            RETURN result;
+    END CASE;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden(text, int[], int) IS
+'States [T, d_model] of tokens, [B, T, d_model] for a batch: layer 0 after the embeddings, k after the k-th block, '
+'counted from the end when negative; the last (the default) after the final norm, what logits are made from. These '
+'are transformers'' hidden_states. 22023: a layer the model does not have.';
+
+
+CREATE FUNCTION public.llm_embed_text(
+    text text,
+    model text DEFAULT NULL,
+    layer int DEFAULT NULL,
+    pooling text DEFAULT 'mean'
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    config public.llm_model_config;
+    ids int[];
+    span record;
+    states public.tensor;
+    result public.tensor;
+BEGIN
+    IF llm_embed_text.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM public.llm_require(
+        pooling IN ('mean', 'last', 'none'),
+        format('pooling must be mean, last or none, got %s', COALESCE(pooling, 'NULL'))
+    );
+    model := public.llm_default_model(model);
+    config := public.llm_config(model);
+    ids := public.llm_encode(llm_embed_text.text, model);
+    IF cardinality(ids) = 0 THEN
+        ids := ARRAY[public.llm_end_token(model)];
+        PERFORM public.llm_require(
+            ids[1] IS NOT NULL, format('model "%s" has no token to stand for an empty text', model)
+        );
+    END IF;
+    PERFORM public.llm_pin_statement(model);
+    PERFORM public.pg_llm_set_recording(false, true);
+    FOR span IN
+        SELECT s.first, s.last, s.fresh
+        FROM public.llm_windows(cardinality(ids), config.n_positions, greatest(config.n_positions / 2, 1)) s
+        ORDER BY s.first
+    LOOP
+        CONTINUE WHEN pooling = 'last' AND span.last < cardinality(ids);
+        states := public.pg_llm_slice(
+            public.llm_hidden(model, ids[span.first : span.last], layer),
+            0, span.fresh - span.first, span.last - span.first + 1
+        );
+        result := CASE
+            WHEN pooling = 'last' THEN public.pg_llm_reshape(public.pg_llm_last(states), ARRAY[config.d_model])
+            WHEN result IS NULL AND pooling = 'none' THEN states
+            WHEN pooling = 'none' THEN public.pg_llm_concat(result, states, 0)
+            WHEN result IS NULL THEN public.llm_sum_rows(states)
+            ELSE result + public.llm_sum_rows(states)
+        END;
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    IF pooling = 'mean' THEN
+        RETURN result / cardinality(ids)::double precision;
+    END IF;
+    RETURN result;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
+'The text''s states in a layer of the model (llm_hidden; NULL: the last), pooled: their mean [d_model], the last '
+'token''s [d_model], or none of this [T, d_model]. A text longer than the context is read in windows that overlap by '
+'half, each token''s state taken from the window that gives it the most context. An empty text stands for the '
+'end-of-text token. All calls of a statement see one version of the weights. 22023: pooling or layer; 42704: the model.';
+
+
+CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    RETURN public.pg_llm_reshape(
+        public.pg_llm_matmul(public.pg_llm_full(ARRAY[1, (public.shape(x))[1]], 1.0), x), ARRAY[(public.shape(x))[2]]
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_sum_rows(public.tensor) IS
+'The sum [D] of the rows of x [T, D].';

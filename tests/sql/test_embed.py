@@ -1,0 +1,93 @@
+"""llm_hidden and llm_embed_text: against the logits, the pooled states, windows of long texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import errors
+
+from .small_models import make_model, make_names
+from .tensors import value
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.mark.parametrize(("arch", "head"), [("gpt2", "wte"), ("gpt3", "wte"), ("microgpt", "lm_head")])
+def test_the_last_states_make_the_logits(conn: Connection, arch: str, head: str) -> None:
+    make_model(conn, arch=arch)
+    tokens = [1, 2, 3, 12, 0]
+    for batch in (tokens, [tokens, tokens[::-1]]):
+        states = value(conn, "SELECT llm_hidden('tiny', %s::int[])", (batch,))
+        weight = value(conn, f"SELECT data FROM llm_param WHERE model = 'tiny' AND name = '{head}.weight'")
+        logits = value(conn, "SELECT llm_logits(%s::int[], 'tiny')", (batch,))
+        np.testing.assert_allclose(states @ weight.T, logits, atol=1e-6)
+
+
+def test_layers(conn: Connection) -> None:
+    make_model(conn, n_layer=3)
+    states = [value(conn, "SELECT llm_hidden('tiny', '{1,2,3}', %s)", (k,)) for k in range(-4, 4)]
+    for k in range(4):
+        assert states[k].shape == (3, 16)
+        assert (states[k] == states[k + 4]).all()
+    weights = dict(conn.execute("SELECT name, data FROM llm_param WHERE model = 'tiny'").fetchall())
+    embedded = weights["wte.weight"][[1, 2, 3]] + weights["wpe.weight"][:3]
+    np.testing.assert_array_equal(states[0], embedded)
+    assert (value(conn, "SELECT llm_hidden('tiny', '{1,2,3}')") == states[3]).all()
+    for k in (4, -5):
+        with pytest.raises(errors.InvalidParameterValue, match=str(k)):
+            conn.execute("SELECT llm_hidden('tiny', '{1}', %s)", (k,))
+    with pytest.raises(errors.NumericValueOutOfRange):
+        conn.execute("SELECT llm_hidden('tiny', '{13}')")
+    with pytest.raises(errors.InvalidParameterValue):
+        conn.execute("SELECT llm_hidden('tiny', array_fill(1, ARRAY[9]))")
+
+
+def test_pooling(conn: Connection) -> None:
+    make_names(conn)
+    for layer in (None, 0, 1):
+        tokens = value(conn, "SELECT llm_encode('emma', 'names')")
+        states = value(conn, "SELECT llm_hidden('names', %s::int[], %s)", (tokens, layer))
+        query = "SELECT llm_embed_text('emma', 'names', %s::int, %s)"
+        np.testing.assert_array_equal(value(conn, query, (layer, "none")), states)
+        np.testing.assert_array_equal(value(conn, query, (layer, "last")), states[-1])
+        np.testing.assert_allclose(value(conn, query, (layer, "mean")), states.mean(0), rtol=1e-5, atol=1e-7)
+    assert value(conn, "SELECT shape(llm_embed_text('emma'))") == [16]
+    assert value(conn, "SELECT llm_embed_text(NULL)") is None
+    with pytest.raises(errors.InvalidParameterValue, match="max"):
+        conn.execute("SELECT llm_embed_text('emma', pooling => 'max')")
+
+
+def test_an_empty_text_is_the_end_token(conn: Connection) -> None:
+    make_names(conn)
+    end = value(conn, "SELECT llm_end_token('names')")
+    states = value(conn, "SELECT llm_hidden('names', %s::int[])", ([end],))
+    np.testing.assert_array_equal(value(conn, "SELECT llm_embed_text('')"), states[0])
+
+
+def test_a_long_text_is_read_in_windows(conn: Connection) -> None:
+    make_names(conn, n_positions=8)
+    text = "emmaoliviaavaisabellasophia"
+    tokens = value(conn, "SELECT llm_encode(%s, 'names')", (text,))
+    expected: list[Any] = []
+    for first in range(0, len(tokens), 4):
+        window = value(conn, "SELECT llm_hidden('names', %s::int[])", (tokens[first : first + 8],))
+        expected.extend(window[len(expected) - first :])
+    assert len(expected) == len(tokens)
+    found = value(conn, "SELECT llm_embed_text(%s, pooling => 'none')", (text,))
+    np.testing.assert_array_equal(found, np.stack(expected))
+    last = value(conn, "SELECT llm_embed_text(%s, pooling => 'last')", (text,))
+    np.testing.assert_array_equal(last, expected[-1])
+    mean = value(conn, "SELECT llm_embed_text(%s)", (text,))
+    np.testing.assert_allclose(mean, np.mean(expected, axis=0), rtol=1e-5, atol=1e-7)
+
+
+def test_nothing_is_recorded_or_written(conn: Connection) -> None:
+    make_names(conn)
+    with conn.transaction():
+        conn.execute("SET TRANSACTION READ ONLY")
+        conn.execute("SET LOCAL pg_llm.record = 'off'")
+        assert value(conn, "SELECT ndims(llm_embed_text('emma'))") == 1
+    assert value(conn, "SELECT count(*) FROM llm_tape") == 0
