@@ -27,6 +27,7 @@ include "rows.pxi"
 include "attention.pxi"
 include "loss.pxi"
 include "bpe.pxi"
+include "weights.pxi"
 
 
 cdef class Engine(LossOps):

@@ -7,6 +7,7 @@ otherwise.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, Select, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from llm_sql import functions
+from llm_sql import functions, weights
 from llm_sql.client import BeamResult, StreamEvent
 from llm_sql.training import (
     ProgressCallback,
@@ -128,6 +129,44 @@ class LanguageModel:
     def evaluate(self, split: str = "validation") -> Evaluation:
         """Loss and perplexity over a split of the model's data set."""
         return Evaluation(*self.session.execute(select_evaluation(self.model, split)).one())
+
+    def import_weights(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        megatron_version: float | None = None,
+        progress: weights.Advance | None = None,
+    ) -> int:
+        """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
+        hub's layout; returns their number. The model's sizes must stand in llm_model_config.
+        """
+        return weights.import_weights(
+            self.session.connection(), path, self.model, megatron_version=megatron_version, progress=progress
+        )
+
+    def export_weights(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        progress: weights.Advance | None = None,
+    ) -> int:
+        """Write the weights to a file here, in the format of its suffix or the given one; returns their
+        number.
+        """
+        return weights.export_weights(
+            self.session.connection(), self.model, path, format=format, progress=progress
+        )
+
+    def save_checkpoint(self, note: str | None = None, *, keep: int | None = None) -> int:
+        """Save all there is to the model in the server's checkpoint directory; returns the id."""
+        query = text("SELECT public.llm_checkpoint_save(:model, :note, CAST(:keep AS integer))")
+        return int(self.session.scalars(query, {"model": self.model, "note": note, "keep": keep}).one())
+
+    def load_checkpoint(self, id: int) -> int:
+        """Make the model what it was when the checkpoint was saved; returns its step."""
+        query = text("SELECT public.llm_checkpoint_load(:model, CAST(:id AS bigint))")
+        return int(self.session.scalars(query, {"model": self.model, "id": id}).one())
 
     def train(
         self,

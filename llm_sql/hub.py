@@ -1,0 +1,117 @@
+"""Models in the layout of the Hugging Face hub: config.json beside model.safetensors.
+
+Only what this package computes exactly is taken: GPT-2's equations with the tanh form of GELU.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from llm_sql.errors import LLMSQLError, UsageError
+
+# transformers' names of the tanh form; "gelu" is the exact, erf form.
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "vocab.json", "merges.txt")
+
+
+def download(name: str) -> Path:
+    """The directory of a model of the hub, downloaded (or found in huggingface_hub's cache)."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UsageError(
+            "hf: downloads with huggingface_hub, which is not installed",
+            hint="pip install huggingface_hub, or give a directory with config.json and model.safetensors",
+        ) from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise LLMSQLError(f"cannot download {name}: {str(error).strip().splitlines()[0]}") from error
+
+
+def read_config(directory: Path, *, approximate_gelu: bool = False) -> dict[str, Any]:
+    """The columns of llm_model_config that the directory's config.json asks for; refuses what is not GPT-2.
+
+    approximate_gelu takes the tanh form for the exact GELU, from which it differs by less than 0.0005
+    (Cerebras-GPT asks for the exact one).
+    """
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "gpt2":
+        raise LLMSQLError(
+            f"{path} describes a model of type {kind!r}",
+            hint="Models of type gpt2 can be loaded: GPT-2, DistilGPT2, Cerebras-GPT.",
+        )
+    _refuse_differences(path, config, approximate_gelu)
+    columns = {
+        "n_layer": config.get("n_layer", 12),
+        "n_head": config.get("n_head", 12),
+        "d_model": config.get("n_embd", 768),
+        "n_positions": config.get("n_positions", 1024),
+        "vocab": config.get("vocab_size", 50257),
+        "d_ff": config.get("n_inner"),
+        "layer_norm_eps": config.get("layer_norm_epsilon", 1e-5),
+        "tied": config.get("tie_word_embeddings", True),
+    }
+    for name, value in columns.items():
+        wanted = float if name == "layer_norm_eps" else bool if name == "tied" else int
+        if not (isinstance(value, wanted) or (name == "d_ff" and value is None)):
+            raise UsageError(f"{path} has {value!r} for {name}")
+    return columns
+
+
+def _refuse_differences(path: Path, config: dict[str, Any], approximate_gelu: bool) -> None:
+    activation = config.get("activation_function", "gelu_new")
+    if activation not in TANH_GELU and not (activation == "gelu" and approximate_gelu):
+        exact = "That is the exact GELU (erf); --approximate-gelu takes GPT-2's tanh form for it."
+        raise LLMSQLError(
+            f"{path} asks for the activation function {activation!r}, which is not supported",
+            hint=exact if activation == "gelu" else None,
+        )
+    for name, supported in {
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    }.items():
+        if config.get(name, supported) is not supported:
+            raise LLMSQLError(f"{path} has {name} = {config[name]!r}, which is not supported")
+
+
+_EXISTING = text(
+    "SELECT n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps FROM public.llm_model_config"
+    " WHERE model = :model"
+)
+_INSERT = text(
+    "INSERT INTO public.llm_model_config"
+    " (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, tied)"
+    " VALUES (:model, 'gpt2', :n_layer, :n_head, :d_model, :n_positions, :vocab, :d_ff, :layer_norm_eps,"
+    " :tied)"
+)
+
+
+def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -> None:
+    """Register the model with these sizes, or hold them against the ones it has."""
+    row = connection.execute(_EXISTING, {"model": model}).mappings().one_or_none()
+    if row is None:
+        connection.execute(_INSERT, {"model": model, **columns})
+        return
+    for name, value in row.items():
+        wanted = columns[name]
+        if name == "d_ff":
+            value, wanted = (x or 4 * columns["d_model"] for x in (value, wanted))
+        if value != wanted:
+            raise LLMSQLError(
+                f'config.json has {name} {wanted}, model "{model}" has {value}',
+                hint="Import under another name, or drop the model first (llm_drop_model).",
+            )

@@ -1,0 +1,319 @@
+"""Weights between files here and a database there, through the connection: no file of the server is touched.
+
+Files are read and written by the parsers of kernels/core, those the server has. Which tensor of a file
+becomes which parameter is the database's decision (llm_import_plan); this module only arranges what it names
+and sends it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
+
+Format = Literal["safetensors", "npz", "gzip"]
+Floats = NDArray[np.float32]
+Advance = Callable[[int, int], None]
+"""Called with the elements done so far and in all."""
+
+SUFFIXES: dict[str, Format] = {".safetensors": "safetensors", ".npz": "npz", ".gz": "gzip"}
+# Half of a row's elements at a time keeps memory flat; the database stores parts of its own size.
+PIECE_ELEMENTS = 4 * 1024 * 1024
+
+
+class Parameter(NamedTuple):
+    """What to send: a parameter, its shape, the file's tensors it is made of, and how (llm_import_plan)."""
+
+    name: str
+    shape: list[int]
+    sources: list[str]
+    how: str
+
+
+class Source:
+    """The tensors of one file, or of a directory in the hub's layout, perhaps in several files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = ExitStack()
+        self._of: dict[str, WeightsFile] = {}
+        self.tensors: list[tuple[str, str, tuple[int, ...]]] = []
+        try:
+            for part in weight_files(path):
+                file = self._files.enter_context(_open(part))
+                for name, dtype, shape in file.tensors():
+                    if name in self._of:
+                        raise WeightsFileError(f'tensor "{name}" occurs in two files of {path}')
+                    self._of[name] = file
+                    self.tensors.append((name, dtype, shape))
+        except WeightsFileError as error:
+            self.close()
+            raise LLMSQLError(f"{path} is refused: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._files.close()
+
+    def read(self, name: str, first_row: int = 0, rows: int | None = None) -> Floats:
+        """A tensor, or some of its rows, as float32."""
+        try:
+            return self._of[name].read(name, first_row, rows)
+        except WeightsFileError as error:
+            raise LLMSQLError(f"{self.path} is refused: {error}") from error
+
+    def listing(self) -> str:
+        """The tensors as llm_import_begin takes them: JSON."""
+        return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in self.tensors])
+
+
+def _open(path: Path) -> WeightsFile:
+    try:
+        return WeightsFile(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The file itself, or the weight files of a directory in the hub's layout."""
+    if not path.is_dir():
+        return [path]
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UsageError(f"{index} is not understood: {error}") from error
+        # An index names its neighbours and nothing else.
+        if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise UsageError(f"{index} names files outside of its directory")
+        return [path / name for name in names]
+    whole = path / "model.safetensors"
+    if not whole.exists():
+        raise UsageError(
+            f"{path} has no model.safetensors", hint="PyTorch's pickles (pytorch_model.bin) are not read."
+        )
+    return [whole]
+
+
+def _rows_of(shape: Sequence[int]) -> int:
+    return max(1, PIECE_ELEMENTS // max(1, math.prod(shape[1:])))
+
+
+def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
+    """A parameter that is not simply rows of one tensor, as `how` says."""
+    pieces = [source.read(name) for name in parameter.sources]
+    value = np.concatenate(pieces, axis=1 if parameter.how == "joined columns" else 0)
+    if parameter.how.startswith("megatron"):
+        version = 2 if parameter.how.startswith("megatron 2") else 1
+        value = value[megatron_rows(n_head, value.shape[0] // 3 // n_head, version)]
+    if parameter.how.endswith("transposed"):
+        value = value.T
+    return np.ascontiguousarray(value)
+
+
+def _heads_equal(source: Source, head: str, embedding: str, vocab: int) -> bool:
+    shapes = {name: shape for name, _, shape in source.tensors}
+    rows = _rows_of(shapes[embedding])
+    if shapes[head][1:] != shapes[embedding][1:] or min(shapes[head][0], shapes[embedding][0]) < vocab:
+        return False
+    return all(
+        np.array_equal(
+            source.read(head, first, min(rows, vocab - first)),
+            source.read(embedding, first, min(rows, vocab - first)),
+        )
+        for first in range(0, vocab, rows)
+    )
+
+
+_NAMED = text(
+    "SELECT min(n) FILTER (WHERE public.llm_file_name(n) = 'lm_head.weight'),"
+    " min(n) FILTER (WHERE public.llm_file_name(n) = 'wte.weight')"
+    " FROM unnest(CAST(:names AS text[])) AS n"
+)
+_CONFIG = text(
+    "SELECT (c).n_head, (c).vocab FROM (SELECT public.llm_config(CAST(:model AS text)) AS c OFFSET 0) AS q"
+)
+_BEGIN = text(
+    "SELECT name, shape, sources, how FROM public.llm_import_begin(CAST(:model AS text),"
+    " CAST(:tensors AS jsonb), CAST(:tied AS boolean), CAST(:version AS double precision))"
+)
+_PARTS = text("SELECT first_row, n_rows FROM public.llm_parts(CAST(:shape AS integer[]))")
+_PART = text(
+    "SELECT public.llm_import_part(CAST(:model AS text), CAST(:name AS text), CAST(:first AS integer),"
+    " public.tensor(CAST(:data AS bytea), CAST(:shape AS integer[])))"
+)
+_END = text("SELECT public.llm_import_end(CAST(:model AS text))")
+
+
+def import_weights(
+    connection: Connection,
+    path: str | os.PathLike[str],
+    model: str,
+    *,
+    megatron_version: float | None = None,
+    progress: Advance | None = None,
+) -> int:
+    """Replace a model's weights by those of a file or hub directory, in the connection's transaction.
+
+    The model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
+    database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
+    """
+    with Source(Path(path)) as source:
+        n_head, vocab = connection.execute(_CONFIG, {"model": model}).one()
+        head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
+        tied = head is None or (embedding is not None and _heads_equal(source, head, embedding, vocab))
+        arguments = {"model": model, "tensors": source.listing(), "tied": tied, "version": megatron_version}
+        plan = [Parameter(*row) for row in connection.execute(_BEGIN, arguments)]
+        total = sum(math.prod(parameter.shape) for parameter in plan)
+        done = 0
+        for parameter in plan:
+            for first, part in _parts(connection, source, parameter, n_head):
+                data = part.tobytes()
+                values = {"model": model, "name": parameter.name, "first": first, "data": data}
+                connection.execute(_PART, values | {"shape": list(part.shape)})
+                done += part.size
+                if progress is not None:
+                    progress(done, total)
+        return int(connection.execute(_END, {"model": model}).scalar_one())
+
+
+def _parts(
+    connection: Connection, source: Source, parameter: Parameter, n_head: int
+) -> Iterator[tuple[int, Floats]]:
+    whole = None if parameter.how in ("same", "rows") else _arrange(source, parameter, n_head)
+    for first, rows in connection.execute(_PARTS, {"shape": parameter.shape}).all():
+        if whole is None:
+            yield first, source.read(parameter.sources[0], first, rows)
+        else:
+            yield first, whole[first : first + rows]
+
+
+def format_of(path: str | os.PathLike[str], given: str | None = None) -> Format:
+    """The format to write: the given one, else the one of the file's suffix."""
+    found = given or SUFFIXES.get(Path(path).suffix.lower())
+    for format_ in SUFFIXES.values():
+        if found == format_:
+            return format_
+    raise UsageError(
+        f"no format for {path}", hint=f"Use a suffix of {', '.join(SUFFIXES)}, or name the format."
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[int]:
+    """A descriptor to write a new file to, which takes the path's place when all went well."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(descriptor, 0o666 & ~umask)
+        yield descriptor
+        os.fsync(descriptor)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+_STORED = text(
+    "SELECT name, sum((public.shape(data))[1])::integer || (min(public.shape(data)))[2:] AS shape"
+    ' FROM public.llm_param WHERE model = :model GROUP BY name ORDER BY name COLLATE "C"'
+)
+_ROWS = text(
+    "SELECT token_id, public.shape(data) FROM public.llm_param"
+    " WHERE model = :model AND name = :name ORDER BY token_id"
+)
+_DATA = text(
+    "SELECT data::bytea FROM public.llm_param WHERE model = :model AND name = :name AND token_id = :first"
+)
+
+
+def export_weights(
+    connection: Connection,
+    model: str,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    progress: Advance | None = None,
+) -> int:
+    """Write a model's weights to a file under Hugging Face's names; the file appears whole or not at all.
+
+    Use a REPEATABLE READ transaction when somebody may train meanwhile. Returns the number of weights.
+    """
+    format_ = format_of(path, format)
+    connection.execute(_CONFIG, {"model": model})
+    tensors = [(name, shape) for name, shape in connection.execute(_STORED, {"model": model})]
+    if not tensors:
+        raise LLMSQLError(f'model "{model}" has no weights', hint="Initialise it or import its weights.")
+    total: int = sum(math.prod(shape) for _, shape in tensors)
+    done = 0
+    with replacing(Path(path)) as descriptor:
+        metadata = {"format": "pt"} if format_ == "safetensors" else None
+        writer = WeightsWriter(descriptor, format_, tensors, metadata)
+        for name, _ in tensors:
+            for first, shape in connection.execute(_ROWS, {"model": model, "name": name}).all():
+                row = connection.execute(_DATA, {"model": model, "name": name, "first": first})
+                writer.write(row.scalar_one())
+                done += math.prod(shape)
+                if progress is not None:
+                    progress(done, total)
+        writer.finish()
+    return total
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    progress: Advance | None = None,
+) -> int:
+    """Write the tensors of a file or hub directory to another file as float32, names kept.
+
+    Returns the number of elements. Tensors that are not floating-point numbers (masks) are left out.
+    """
+    format_ = format_of(target, format)
+    with Source(Path(source)) as read:
+        tensors = [
+            (name, shape) for name, dtype, shape in read.tensors if dtype in ("F32", "F16", "BF16", "F64")
+        ]
+        total = sum(math.prod(shape) for _, shape in tensors)
+        done = 0
+        with replacing(Path(target)) as descriptor:
+            metadata = {"format": "pt"} if format_ == "safetensors" else None
+            writer = WeightsWriter(descriptor, format_, tensors, metadata)
+            for name, shape in tensors:
+                rows = _rows_of(shape)
+                for first in range(0, shape[0] if shape else 1, rows):
+                    part = read.read(name, first, min(rows, shape[0] - first)) if shape else read.read(name)
+                    writer.write(part)
+                    done += part.size
+                    if progress is not None:
+                        progress(done, total)
+            writer.finish()
+        return total
