@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_sql.aio import AsyncLanguageModel
     from llm_sql.client import BeamResult, PGLLMClient, StreamEvent
-    from llm_sql.model import Evaluation, LanguageModel
+    from llm_sql.model import Evaluation, FineTuning, LanguageModel
     from llm_sql.training import Progress
 
 try:
@@ -30,6 +30,7 @@ _HOME = {
     "AsyncLanguageModel": "llm_sql.aio",
     "BeamResult": "llm_sql.client",
     "Evaluation": "llm_sql.model",
+    "FineTuning": "llm_sql.model",
     "LanguageModel": "llm_sql.model",
     "PGLLMClient": "llm_sql.client",
     "Progress": "llm_sql.training",
@@ -40,6 +41,7 @@ __all__ = [
     "AsyncLanguageModel",
     "BeamResult",
     "Evaluation",
+    "FineTuning",
     "LanguageModel",
     "PGLLMClient",
     "Progress",

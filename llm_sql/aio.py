@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -17,8 +19,11 @@ from llm_sql.model import (
     LAST_RUN,
     STREAMING,
     Evaluation,
+    FineTuning,
     select_beams,
+    select_embedding,
     select_evaluation,
+    select_finetuning,
     select_stream,
 )
 from llm_sql.training import (
@@ -94,8 +99,17 @@ class AsyncLanguageModel:
     async def decode(self, tokens: Sequence[int]) -> str:
         return str((await self.session.scalars(select(functions.decode(list(tokens), self.model)))).one())
 
-    async def evaluate(self, split: str = "validation") -> Evaluation:
-        return Evaluation(*(await self.session.execute(select_evaluation(self.model, split))).one())
+    async def embed(
+        self, text: str, *, layer: int | None = None, pooling: str = "mean"
+    ) -> NDArray[np.float32]:
+        query = select_embedding(text, self.model, layer, pooling)
+        return cast("NDArray[np.float32]", (await self.session.scalars(query)).one())
+
+    async def evaluate(
+        self, split: str = "validation", *, stride: int | None = None, query: str | None = None
+    ) -> Evaluation:
+        statement = select_evaluation(self.model, split, stride, query)
+        return Evaluation(*(await self.session.execute(statement)).one())
 
     async def train(
         self,
@@ -120,6 +134,16 @@ class AsyncLanguageModel:
             async with _watching_async(engine, pid, progress):
                 await connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
             return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
+
+    async def finetune(
+        self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
+    ) -> FineTuning:
+        """As LanguageModel.finetune; `progress` is called in the event loop."""
+        statement = select_finetuning(self.model, query, steps, options)
+        engine = (await self.session.connection()).engine
+        pid = (await self.session.scalars(BACKEND_PID)).one()
+        async with _watching_async(engine, pid, progress):
+            return FineTuning(*(await self.session.execute(statement)).one())
 
 
 @contextlib.asynccontextmanager

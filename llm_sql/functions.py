@@ -42,6 +42,11 @@ llm_drop_model = drop_model = SqlFunction(
     ("model text", "void"),
     doc="Remove a model with all that belongs to it.",
 )
+llm_copy_model = copy_model = SqlFunction(
+    "llm_copy_model",
+    ("model text, new_name text, optimizer boolean?", "bigint"),
+    doc="A model of another name with the same configuration, tokenizer and weights; its llm_param rows.",
+)
 llm_default_model = default_model = SqlFunction(
     "llm_default_model",
     ("model text?", "text"),
@@ -124,6 +129,17 @@ llm_train = train = SqlFunction(
         "bigint",
     ),
     doc="Train for n_steps optimizer steps in one transaction; the run's id.",
+)
+llm_finetune = finetune = RowsFunction(
+    "llm_finetune",
+    (
+        "model text, query text, steps integer, new_name text?, block_size integer?, stride integer?, "
+        "validation double precision?, batch_size integer?, grad_accum integer?, lr_max double precision?, "
+        "warmup integer?, schedule text?, min_lr double precision?, dropout_p double precision?, "
+        "wd double precision?, grad_clip double precision?, decay text?, seed bigint?, log_every integer?",
+        "(name text, perplexity_before double precision, perplexity_after double precision)",
+    ),
+    doc="A copy of the model trained on a query's documents: its name, held-out perplexity before and after.",
 )
 llm_train_step = train_step = SqlFunction(
     "llm_train_step",

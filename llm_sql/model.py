@@ -10,8 +10,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Engine, Select, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
@@ -41,14 +43,34 @@ class Evaluation:
     perplexity: float
 
 
-def select_evaluation(model: str, split: str) -> Select[Any]:
-    row = functions.evaluate(model, split)
+@dataclass(frozen=True)
+class FineTuning:
+    """A fine-tuned copy: its name, and its perplexity on held-out text before and after."""
+
+    model: str
+    perplexity_before: float
+    perplexity_after: float
+
+
+def select_evaluation(model: str, split: str, stride: int | None, query: str | None) -> Select[Any]:
+    given = {"stride": stride, "query": query}
+    row = functions.evaluate(model, split, **{k: v for k, v in given.items() if v is not None})
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
 
 
 def select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:
     rows = functions.generate_stream(prompt, **options)
     return select(rows.c.step, rows.c.token_id, rows.c.token, rows.c.text, rows.c.is_complete)
+
+
+def select_finetuning(model: str, query: str, steps: int, options: dict[str, Any]) -> Select[Any]:
+    row = functions.finetune(model, query, steps, **options)
+    return select(row.c.name, row.c.perplexity_before, row.c.perplexity_after)
+
+
+def select_embedding(text: str, model: str, layer: int | None, pooling: str) -> Select[Any]:
+    given = {} if layer is None else {"layer": layer}
+    return select(functions.embed_text(text, model, pooling=pooling, **given))
 
 
 def select_beams(prompt: str, options: dict[str, Any]) -> Select[Any]:
@@ -118,7 +140,15 @@ class LanguageModel:
         )
 
     def perplexity(self, text: str) -> float:
+        """exp of the mean negative log-likelihood of the text's tokens."""
         return float(self.session.scalars(select(functions.perplexity(self.model, text))).one())
+
+    def embed(self, text: str, *, layer: int | None = None, pooling: str = "mean") -> NDArray[np.float32]:
+        """A text's states in a layer (None: the last), pooled 'mean' or 'last' [d_model], or 'none'
+        [T, d_model].
+        """
+        query = select_embedding(text, self.model, layer, pooling)
+        return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
     def encode(self, text: str) -> list[int]:
         return list(self.session.scalars(select(functions.encode(text, self.model))).one())
@@ -126,9 +156,14 @@ class LanguageModel:
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.session.scalars(select(functions.decode(list(tokens), self.model))).one())
 
-    def evaluate(self, split: str = "validation") -> Evaluation:
-        """Loss and perplexity over a split of the model's data set."""
-        return Evaluation(*self.session.execute(select_evaluation(self.model, split)).one())
+    def evaluate(
+        self, split: str = "validation", *, stride: int | None = None, query: str | None = None
+    ) -> Evaluation:
+        """Loss and perplexity over a split of the model's data set, or over a query's documents; with a
+        stride in windows of the context's length that begin so many tokens apart.
+        """
+        statement = select_evaluation(self.model, split, stride, query)
+        return Evaluation(*self.session.execute(statement).one())
 
     def import_weights(
         self,
@@ -193,6 +228,17 @@ class LanguageModel:
             with _watching(engine, pid, progress):
                 connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
             return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
+
+    def finetune(
+        self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
+    ) -> FineTuning:
+        """Fit a copy of the model to the query's documents, in the session's transaction; options are those
+        of llm_finetune: new_name, block_size, batch_size, lr_max, ...
+        """
+        statement = select_finetuning(self.model, query, steps, options)
+        pid = self.session.scalars(BACKEND_PID).one()
+        with _watching(_engine_of(self.session), pid, progress):
+            return FineTuning(*self.session.execute(statement).one())
 
 
 def _engine_of(session: Session) -> Engine:

@@ -40,7 +40,9 @@ class BpeRows:
 def read_rows(session: Session | Connection, model: str) -> BpeRows:
     """The model's BPE rows. LLMSQLError when it has none, or a character tokenizer."""
     vocab = session.execute(
-        text("SELECT token_id, token, bytes FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"),
+        text(
+            "SELECT token_id, token, bytes FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"
+        ),
         {"model": model},
     ).all()
     if not vocab or any(not row.bytes for row in vocab):
@@ -48,9 +50,7 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
             f'model "{model}" has no BPE tokenizer', hint="llm-sql tokenizer load MODEL VOCAB MERGES"
         )
     merges = session.execute(
-        text(
-            "SELECT left_token, right_token FROM public.llm_bpe_merges WHERE model = :model ORDER BY rank"
-        ),
+        text("SELECT left_token, right_token FROM public.llm_bpe_merges WHERE model = :model ORDER BY rank"),
         {"model": model},
     ).all()
     special = {row.token: row.token_id for row in vocab if SPECIAL_TOKEN.fullmatch(row.token)}

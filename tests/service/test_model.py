@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import numpy as np
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import column, func, select, text, values
@@ -12,7 +13,8 @@ from sqlalchemy import types as sqltypes
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from llm_sql import AsyncLanguageModel, Evaluation, LanguageModel, Progress, functions
+from llm_sql import AsyncLanguageModel, Evaluation, FineTuning, LanguageModel, Progress, functions
+from llm_sql.types import adapt_engine
 
 GREEDY = {"max_tokens": 12, "temperature": 0.0}
 
@@ -210,3 +212,38 @@ def test_beam_search_sync_and_async(tiny: LanguageModel, db_url: str) -> None:
         await engine.dispose()
 
     asyncio.run(search())
+
+
+def test_finetuning_sync_and_async(tiny: LanguageModel, db_url: str) -> None:
+    query = "SELECT unnest(ARRAY['the dog sat', 'the cat ran', 'a dog ran'])"
+    seen: list[Progress] = []
+    options = {"lr_max": 3e-3, "validation": 0.4, "dropout_p": 0.0, "log_every": 0}
+    found = tiny.finetune(query, 60, new_name="tuned", progress=seen.append, **options)
+    assert found == FineTuning("tuned", found.perplexity_before, found.perplexity_after)
+    assert found.perplexity_after < found.perplexity_before
+    tuned = LanguageModel(tiny.session, found.model)
+    assert tuned.evaluate().perplexity == found.perplexity_after
+    assert tuned.evaluate(stride=3).tokens == tuned.evaluate().tokens
+    assert tuned.evaluate(query=query, stride=4).perplexity < tiny.evaluate(query=query, stride=4).perplexity
+    tiny.session.rollback()
+
+    async def tune() -> FineTuning:
+        engine = create_async_engine(db_url)
+        adapt_engine(engine)
+        async with AsyncSession(engine) as session:
+            twin = AsyncLanguageModel(session, "tiny")
+            result = await twin.finetune(query, 60, new_name="tuned", **options)
+            evaluated = await AsyncLanguageModel(session, result.model).evaluate()
+            assert evaluated.perplexity == result.perplexity_after
+            np.testing.assert_array_equal(await twin.embed("the", layer=0), tiny.embed("the", layer=0))
+        await engine.dispose()
+        return result
+
+    assert asyncio.run(tune()) == found
+
+
+def test_embeddings_are_arrays(tiny: LanguageModel) -> None:
+    states = tiny.embed("the cat", pooling="none")
+    assert states.shape == (7, 16)
+    np.testing.assert_array_equal(tiny.embed("the cat", pooling="last"), states[-1])
+    np.testing.assert_allclose(tiny.embed("the cat"), states.mean(0), rtol=1e-5, atol=1e-7)

@@ -170,6 +170,12 @@ DROP FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean
 
 DROP FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
+DROP FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
+
+DROP FUNCTION public.llm_finetune_name(model text);
+
+DROP FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean);
+
 DROP FUNCTION public.pg_llm_export_safetensors(path text, model text);
 
 DROP FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean);

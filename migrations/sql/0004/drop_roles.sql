@@ -30,6 +30,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_checkpoint_tokenizer(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) FROM llm_reader;
@@ -47,6 +48,8 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_finetune_name(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_reader;
@@ -204,6 +207,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_checkpoint_tokenizer(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) FROM llm_trainer;
@@ -221,6 +225,8 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_finetune_name(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_fingerprint(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM llm_trainer;

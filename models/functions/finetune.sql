@@ -1,0 +1,126 @@
+-- Copying a model, and fitting the copy to the texts of a query.
+
+CREATE FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean DEFAULT true) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    n_rows bigint;
+BEGIN
+    PERFORM public.llm_config(model);
+    PERFORM public.llm_require(new_name <> '', 'a model needs a name');
+    PERFORM public.llm_require(optimizer IS NOT NULL, 'optimizer must be true or false');
+    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already exists', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+    END IF;
+    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
+    END IF;
+    PERFORM public.llm_lock_model(new_name);
+    INSERT INTO public.llm_model_config
+    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    FROM public.llm_model_config c
+    WHERE c.model = llm_copy_model.model;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score)
+    SELECT new_name, v.token_id, v.token, v.bytes, v.score
+    FROM public.llm_bpe_vocab v
+    WHERE v.model = llm_copy_model.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
+    FROM public.llm_bpe_merges m
+    WHERE m.model = llm_copy_model.model;
+    INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
+    SELECT new_name, p.name, p.token_id, p.data, CASE WHEN optimizer THEN p.m END, CASE WHEN optimizer THEN p.v END,
+        CASE WHEN optimizer THEN p.step ELSE 0 END
+    FROM public.llm_param p
+    WHERE p.model = llm_copy_model.model
+    ORDER BY p.name, p.token_id;
+    GET DIAGNOSTICS n_rows = ROW_COUNT;
+    RETURN n_rows;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
+'Makes new_name a model with the configuration, tokenizer, weights, optimizer state and step of the other, without '
+'its data, runs and checkpoints; optimizer false: as weights nobody has trained, at step 0. Returns the number of '
+'llm_param rows. 42710: new_name exists; 42704: unknown model.';
+
+
+CREATE FUNCTION public.llm_finetune_name(model text) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    name text := model || '-finetuned';
+    n int := 1;
+BEGIN
+    WHILE EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = name)
+        OR EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = name)
+    LOOP
+        n := n + 1;
+        name := format('%s-finetuned-%s', model, n);
+    END LOOP;
+    RETURN name;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_finetune_name(text) IS
+'The first name of model-finetuned, model-finetuned-2, ... that no model has.';
+
+
+CREATE FUNCTION public.llm_finetune(
+    model text,
+    query text,
+    steps int,
+    new_name text DEFAULT NULL,
+    block_size int DEFAULT NULL,
+    stride int DEFAULT NULL,
+    validation double precision DEFAULT 0.1,
+    batch_size int DEFAULT 1,
+    grad_accum int DEFAULT 1,
+    lr_max double precision DEFAULT 5e-5,
+    warmup int DEFAULT NULL,
+    schedule text DEFAULT 'cosine',
+    min_lr double precision DEFAULT 0,
+    dropout_p double precision DEFAULT 0.1,
+    wd double precision DEFAULT 0.01,
+    grad_clip double precision DEFAULT 1,
+    decay text DEFAULT 'all',
+    seed bigint DEFAULT 0,
+    log_every int DEFAULT 1,
+    OUT name text,
+    OUT perplexity_before double precision,
+    OUT perplexity_after double precision
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+BEGIN
+    PERFORM public.llm_require(
+        validation > 0 AND validation < 1, format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
+        'Perplexity before and after is that of held-out text.'
+    );
+    name := COALESCE(new_name, public.llm_finetune_name(model));
+    PERFORM public.llm_copy_model(model, name, false);
+    PERFORM public.llm_fill_dataset(name, query, COALESCE(block_size, config.n_positions), stride, validation, seed);
+    perplexity_before := (public.llm_evaluate(name, 'validation')).perplexity;
+    PERFORM public.llm_train(
+        name, steps,
+        batch_size => batch_size, grad_accum => grad_accum, lr_max => lr_max, warmup => warmup, schedule => schedule,
+        min_lr => min_lr, dropout_p => dropout_p, wd => wd, grad_clip => grad_clip, decay => decay, seed => seed,
+        log_every => log_every
+    );
+    perplexity_after := (public.llm_evaluate(name, 'validation')).perplexity;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_finetune(
+    text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
+    double precision, double precision, double precision, text, bigint, int
+) IS
+'Copies the model under new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
+'rows of block_size tokens (default: the context), holds out the share validation of them, trains the copy for steps '
+'steps from fresh optimizer state, and returns its name and its perplexity on the held-out rows before and after. The '
+'model itself stays as it is. Other arguments: llm_fill_dataset''s and llm_train''s. One transaction.';
