@@ -32,8 +32,10 @@ test: env
 
 install:
 	$(MAKE) -C kernels/postgres install PG_CONFIG=$(PG_CONFIG)
+	$(MAKE) -C kernels/postgres_vector install PG_CONFIG=$(PG_CONFIG)
 
 uninstall:
+	$(MAKE) -C kernels/postgres_vector uninstall PG_CONFIG=$(PG_CONFIG)
 	$(MAKE) -C kernels/postgres uninstall PG_CONFIG=$(PG_CONFIG)
 
 env: $(VENV)/.installed

@@ -2,8 +2,9 @@
 
 1. llm_sql.kernels.core: the Cython module over kernels/core, each C file with the flags that sources.mk there
    gives it (one object per instruction set).
-2. The extension pg_llm for the embedded PostgreSQL, staged into llm_sql/_pg/<major>/{lib,share/extension},
-   where the server finds it by extension_control_path and dynamic_library_path; `make install` serves others.
+2. The extensions pg_llm and pg_llm_vector for the embedded PostgreSQL, staged into
+   llm_sql/_pg/<major>/{lib,share/extension}, where the server finds them by extension_control_path and
+   dynamic_library_path; `make install` serves others.
 """
 
 from __future__ import annotations
@@ -125,6 +126,11 @@ class BuildExtension(Command):
         if subprocess.call(command, env=environment) != 0:
             raise PlatformError(
                 f"building the extension pg_llm for PostgreSQL {major} failed; make's messages stand above"
+            )
+        casts = ["make", "-C", str(ROOT / "kernels" / "postgres_vector"), "stage", f"PG_CONFIG={pg_config}"]
+        if subprocess.call([*casts, f"STAGE={work / 'stage'}"], env=environment) != 0:
+            raise PlatformError(
+                f"staging pg_llm_vector for PostgreSQL {major} failed; make's messages stand above"
             )
         self._copy(work / "stage", self._stage() / major)
 
