@@ -53,6 +53,16 @@ def _gradient(str name, into, shape):
     return np.array(_f32(name, into, shape)), True
 
 
+def _check_out(str name, x, shape, *operands):
+    """An error unless x is a contiguous, writable float32 array of the given shape, apart from the operands."""
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32 or x.shape != tuple(shape):
+        raise ValueError(f"{name} must be a float32 array of shape {tuple(shape)}")
+    if not (x.flags.c_contiguous and x.flags.aligned and x.flags.writeable):
+        raise ValueError(f"{name} must be contiguous, aligned and writable")
+    if any(np.may_share_memory(x, operand) for operand in operands):
+        raise ValueError(f"{name} overlaps an operand")
+
+
 def _matrix(str name, x):
     """A two-dimensional x and its leading dimension: views of whole rows stay views, anything else is copied."""
     x = _typed(name, x)

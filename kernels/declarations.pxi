@@ -51,6 +51,7 @@ cdef extern from "llm_core.h" nogil:
     void llm_engine_set_attention_chunk(llm_engine *e, int query_rows)
     llm_status llm_engine_status(const llm_engine *e)
     void llm_engine_clear_status(llm_engine *e)
+    double llm_fma_burst(llm_engine *e, size_t tasks)
 
     bint llm_isa_available(llm_isa isa)
     llm_isa llm_isa_best()

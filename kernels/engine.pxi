@@ -78,6 +78,15 @@ cdef class EngineState:
             raise ValueError(f"attention_chunk {query_rows} is not positive")
         llm_engine_set_attention_chunk(self.e, query_rows)
 
+    def fma_burst(self, tasks):
+        """Multiply-adds in registers, `tasks` bursts shared among the threads; returns how many flops that was."""
+        cdef size_t n = tasks
+        cdef double flops
+        with _running, nogil:
+            flops = llm_fma_burst(self.e, n)
+        self._check()
+        return flops
+
     cdef bint _interrupted(self) noexcept:
         try:
             PyErr_CheckSignals()

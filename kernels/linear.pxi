@@ -2,10 +2,11 @@
 
 cdef class LinearOps(EngineState):
 
-    def gemm(self, a, b, *, ta=False, tb=False, c=None):
+    def gemm(self, a, b, *, ta=False, tb=False, c=None, out=None):
         """op(a) @ op(b), (M,N), plus c when it is given. a is (M,K), or (K,M) with ta; b (K,N), or (N,K) with tb.
 
-        Row-strided views (a column slice of a wider matrix) are read in place.
+        Row-strided views (a column slice of a wider matrix) are read in place. `out` is a contiguous array that is
+        written and returned instead of a new one, as NumPy has it.
         """
         a, lda = _matrix("a", a)
         b, ldb = _matrix("b", b)
@@ -13,7 +14,13 @@ cdef class LinearOps(EngineState):
         K_b, N = b.shape[::-1] if tb else b.shape
         if K != K_b:
             raise ValueError(f"a {a.shape} and b {b.shape} disagree on K: {K} and {K_b}")
-        out, acc = _gradient("c", c, (M, N))
+        if out is None:
+            out, acc = _gradient("c", c, (M, N))
+        elif c is not None:
+            raise ValueError("c and out exclude each other")
+        else:
+            _check_out("out", out, (M, N), a, b)
+            acc = False
         cdef float *po = _data(out)
         cdef const float *pa = _data(a)
         cdef const float *pb = _data(b)

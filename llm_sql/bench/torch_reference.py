@@ -1,5 +1,8 @@
 # mypy: disable-error-code="import-not-found,misc,no-any-return,no-untyped-call"
-"""The same models in PyTorch's eager mode, written as its users write them: modules, SDPA, fused AdamW."""
+"""The same models in PyTorch's eager mode, written as its users write them: modules, SDPA, fused AdamW.
+
+Imported by worker.py's child only.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llm_sql.bench.gemm import Array, Products
+
 if TYPE_CHECKING:
-    from llm_sql.bench import Shape
+    from llm_sql.bench.shapes import Layer, Shape
+
+
+def set_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
 
 
 class Block(nn.Module):
@@ -78,9 +88,7 @@ def make_norm(d_model: int, micro: bool) -> Any:
 class TorchStepper:
     """Training steps in this process; the loss is read every step, as the database logs it."""
 
-    def __init__(self, shape: Shape, threads: int, *, dropout: float, grad_clip: float) -> None:
-        torch.set_num_threads(threads)
-        torch.manual_seed(0)
+    def __init__(self, shape: Shape, *, dropout: float, grad_clip: float) -> None:
         self._model = GPT(shape, dropout)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
         self._grad_clip = grad_clip
@@ -101,3 +109,29 @@ class TorchStepper:
             if not math.isfinite(loss.item()):
                 raise ArithmeticError("the reference's loss is not finite")
         return time.perf_counter() - started
+
+
+class TorchLayer:
+    """One transformer layer: forward, and the gradients of its input and of every weight."""
+
+    def __init__(self, layer: Layer, dropout: float) -> None:
+        self._block = Block(layer.d_model, layer.n_head, dropout, micro=False)
+        self._x = torch.randn(1, layer.tokens, layer.d_model, requires_grad=True)
+        self._dout = torch.randn(1, layer.tokens, layer.d_model)
+
+    def seconds(self) -> float:
+        self._block.zero_grad(set_to_none=True)
+        self._x.grad = None
+        started = time.perf_counter()
+        self._block(self._x).backward(self._dout)
+        return time.perf_counter() - started
+
+
+class TorchProducts(Products):
+    """Matrix products of NumPy arrays that torch.mm sees as tensors."""
+
+    def multiply(self, a: Array, b: Array, out: Array, form: str) -> None:
+        left, right = torch.from_numpy(a), torch.from_numpy(b)
+        torch.mm(
+            left.T if form == "TN" else left, right.T if form == "NT" else right, out=torch.from_numpy(out)
+        )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -17,10 +19,10 @@ from llm_sql.cli.common import (
     ModelArgument,
     UrlOption,
     err,
+    format_value,
     open_engine,
     out,
     print_json,
-    print_table,
 )
 from llm_sql.model import LanguageModel
 
@@ -147,18 +149,59 @@ def demo(
 
 
 def bench(
+    sections: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to measure: machine, kernels, train, storage, memory, layers, or all."
+            " Default: machine, kernels and train with small shapes, a minute.",
+        ),
+    ] = None,
     repeats: Annotated[
         int, Option("--repeats", min=1, help="Interleaved repetitions; the median counts.")
     ] = 5,
-    threads: Annotated[int, Option("--threads", min=1, help="Threads of both engines.")] = 2,
+    threads: Annotated[
+        int, Option("--threads", min=0, help="Threads of every engine; 0: as many as there are cores.")
+    ] = 0,
+    quick: Annotated[
+        bool | None, Option("--quick/--full", help="Small shapes only; default when no section is named.")
+    ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Time a training step inside one llm_train call, beside PyTorch where it is installed."""
-    from llm_sql.bench import run_bench
+    """Measure kernels and training steps, beside PyTorch, NumPy's BLAS and the machine's own limits."""
+    from llm_sql import bench
+    from llm_sql.kernels import cpu_count
 
-    rows = run_bench(open_engine(url), repeats=repeats, threads=threads)
+    names = bench.parse_sections(sections or [])
+    rows = []
+    with err.status("measuring ...") as status:
+        for row in bench.run_bench(
+            lambda: open_engine(url), names, threads=threads or cpu_count(), repeats=repeats,
+            quick=not sections if quick is None else quick,
+        ):  # fmt: skip
+            rows.append(row.as_dict())
+            status.update(f"{row.section}: {row.what}")
     if json_:
         print_json(rows)
     else:
-        print_table(rows, title=f"milliseconds per training step, {threads} threads, median of {repeats}")
+        print_bench(rows, repeats)
+
+
+def print_bench(rows: list[dict[str, Any]], repeats: int) -> None:
+    """The bench's table: a rule between sections, blanks where a column has no meaning."""
+    headings = {"section": "", "what": "", "threads": "threads", "unit": "unit", "llm_sql": "llm-sql"}
+    headings |= {"pytorch": "PyTorch", "numpy": "NumPy", "ratio": "to PyTorch"}
+    headings |= {"of_peak": "of peak", "of_roofline": "of roofline", "note": ""}
+    table = Table(title=f"median of {repeats} interleaved repetitions", header_style="bold")
+    for name, heading in headings.items():
+        left = name in ("section", "what", "unit", "note")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    previous = None
+    for row in rows:
+        if previous is not None and row["section"] != previous:
+            table.add_section()
+        shown = dict(row, section="" if row["section"] == previous else row["section"])
+        previous = row["section"]
+        table.add_row(*("" if shown[name] is None else format_value(shown[name]) for name in headings))
+    # Wider than a narrow terminal rather than cut.
+    Console(highlight=False, width=max(out.width, 160)).print(table)

@@ -56,6 +56,21 @@ def test_gemm_reads_column_slices_in_place(engine: Engine) -> None:
     np.testing.assert_array_equal(engine.gemm(a, a, tb=True), engine.gemm(a.copy(), a.copy().T.copy()))
 
 
+def test_gemm_into_an_array(engine: Engine) -> None:
+    a, b = normal(1, 37, 60), normal(2, 60, 29)
+    out = np.full((37, 29), np.nan, np.float32)
+    assert engine.gemm(a, b, out=out) is out
+    np.testing.assert_array_equal(out, engine.gemm(a, b))
+    for refused in (out[:, :28], out.astype(np.float64), np.empty((29, 37), np.float32).T, a[:, :29]):
+        with pytest.raises(ValueError, match="out"):
+            engine.gemm(a, b, out=refused)
+    square = normal(3, 8, 8)
+    with pytest.raises(ValueError, match="overlaps"):
+        engine.gemm(square, square, out=square)
+    with pytest.raises(ValueError, match="exclude"):
+        engine.gemm(a, b, c=out, out=out)
+
+
 def test_gemm_without_products_is_zero(engine: Engine) -> None:
     np.testing.assert_array_equal(engine.gemm(np.ones((3, 0), "f4"), np.ones((0, 5), "f4")), np.zeros((3, 5)))
     assert engine.gemm(np.ones((0, 4), "f4"), np.ones((4, 5), "f4")).shape == (0, 5)

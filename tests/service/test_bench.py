@@ -2,33 +2,159 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 from sqlalchemy import Engine, text
+from typer.testing import CliRunner
 
 from llm_sql import bench
+from llm_sql.bench import gemm, layers, memory, steps
+from llm_sql.bench.gemm import EngineProducts, NumpyProducts, operands
+from llm_sql.bench.layers import EngineLayer
+from llm_sql.bench.machine import Machine
+from llm_sql.bench.report import Row, interleaved
+from llm_sql.bench.roofline import attention_flops, training_step
+from llm_sql.bench.shapes import GPT2_LONG, MICROGPT, SMALL, Layer, Product, products_of_linear
+from llm_sql.bench.worker import Worker
+from llm_sql.cli import app
+from llm_sql.errors import UsageError
+from llm_sql.kernels import Engine as KernelEngine
 
 
-def test_bench_times_steps_and_leaves_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The other engine has its own tests; here it would only take time.
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
-    rows = bench.run_bench(engine, repeats=1, threads=2)
-    assert [row["step of"] for row in rows] == [shape.name for shape in bench.SHAPES]
-    assert all(0 < row["fastest"] <= row["llm-sql"] < 10_000 and row["ratio"] is None for row in rows)
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's side has its own tests; elsewhere it would only take time."""
+    for module in (gemm, layers, memory, steps):
+        monkeypatch.setattr(module, "has_torch", lambda: False)
+
+
+def databases(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.scalars(text("SELECT datname FROM pg_database ORDER BY 1")))
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_steps_are_timed_in_a_database_of_their_own(engine: Engine) -> None:
+    before = databases(engine)
+    rows = list(bench.run_bench(lambda: engine, ["train"], threads=2, repeats=1))
+    assert [row.what for row in rows] == [
+        "step of microgpt, B=1 T=8",
+        "step of 4 layers, d 128, B=12 T=64",
+        "step of GPT-2 124M outside kernels",
+    ]
+    assert all(row.llm_sql is not None and 0 < row.llm_sql < 10_000 for row in rows)
+    assert all(row.pytorch is None and row.ratio is None for row in rows)
+    assert databases(engine) == before
     with engine.connect() as connection:
         left = text("SELECT (SELECT count(*) FROM llm_param) + (SELECT count(*) FROM llm_dataset)")
         assert connection.scalar(left) == 0
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_products_are_timed_beside_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = products_of_linear("mlp", 70, 50, 90)
+    monkeypatch.setattr(gemm, "gpt2_products", lambda rows, head_rows: products)
+    rows = list(gemm.measure_gemm(Machine(), (1,), 1, quick=True))
+    assert [row.what for row in rows] == [
+        "mlp 70 x 90 x 50 NN", "mlp dx 70 x 50 x 90 NT", "mlp dw 50 x 90 x 70 TN",
+    ]  # fmt: skip
+    assert all(row.llm_sql and row.numpy and row.of_peak for row in rows)
+
+
+@pytest.mark.parametrize("form", ["NN", "NT", "TN"])
+def test_every_side_computes_the_same_product(form: str) -> None:
+    a, b, out = operands(Product("p", 30, 20, 10, form))
+    expected = (a.T if form == "TN" else a).astype(np.float64) @ (b.T if form == "NT" else b)
+    for side in (EngineProducts(KernelEngine()), NumpyProducts()):
+        out[...] = np.nan
+        side.multiply(a, b, out, form)
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_layer_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = (Layer("small", 48, 3, 20), Layer("vast", 48_000_000, 3, 20))
+    monkeypatch.setattr(layers, "GPT3_LAYERS", shapes)
+    small, vast = layers.measure_layers(Machine(), 1, 1, quick=False)
+    assert small.llm_sql is not None
+    assert small.llm_sql > 0
+    assert (vast.llm_sql, "GB of memory" in vast.note) == (None, True)
+
+
+def test_the_roofline_counts_what_a_step_must_do() -> None:
+    assert GPT2_LONG.n_parameters == 124_439_808
+    work = training_step(GPT2_LONG)
+    # Six operations a token for each weight that is multiplied by (all but positions, biases, gains).
+    weights = 12 * 12 * 768**2 + 50257 * 768
+    assert work.flops == 6 * 1024 * weights + 12 * attention_flops(1, 1024, 768)
+    assert attention_flops(1, 2, 1) == 6 * 2 * 3
+    assert work.bytes == 44 * GPT2_LONG.n_parameters + 2 * 16 * 4 * 12 * 1024 * 768
+    assert work.seconds(1e12, 1e11) == work.flops / 1e12 + work.bytes / 1e11
+
+
+def test_ratios_below_one_are_better() -> None:
+    assert Row("s", "time", 1, "ms", 2.0, 4.0).ratio == 0.5
+    assert Row("s", "rate", 1, "GFLOP/s", 4.0, 2.0).ratio == 0.5
+    assert Row("s", "alone", 1, "ms", 2.0).ratio is None
+    order: list[str] = []
+    interleaved({"a": lambda: order.append("a") or 0.0, "b": lambda: order.append("b") or 0.0}, 2)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_sections_by_name() -> None:
+    assert bench.parse_sections(["train", "machine"]) == ("machine", "train")
+    assert bench.parse_sections([]) == bench.QUICK
+    assert bench.parse_sections(["all"]) == bench.SECTIONS
+    with pytest.raises(UsageError, match="trian"):
+        bench.parse_sections(["trian"])
+
+
+def test_the_command_needs_no_server_for_the_machine() -> None:
+    result = CliRunner().invoke(app, ["bench", "machine", "--threads", "1", "--json"])
+    peak, bandwidth = json.loads(result.stdout)
+    assert (peak["what"], peak["unit"]) == ("FMA peak", "GFLOP/s")
+    assert peak["llm_sql"] > 1
+    assert bandwidth["llm_sql"] > 0.1
+
+
+def test_peak_memory_of_a_child() -> None:
+    with Worker("numpy", 1) as worker:
+        before = worker.peak_memory()
+        worker.gemm_seconds(Product("p", 3000, 3000, 8, "NN"))
+        assert worker.peak_memory() - before > 3000 * 3000 * 4 / 2
+
+
+# -- PyTorch's side
 
 
 def test_the_reference_is_the_same_model() -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     from llm_sql.bench.torch_reference import GPT
 
-    gpt2, microgpt = bench.SHAPES
-    d, v = gpt2.d_model, gpt2.vocab
-    blocks = gpt2.n_layer * (12 * d * d + 13 * d)
-    assert sum(p.numel() for p in GPT(gpt2, 0.0).parameters()) == v * d + gpt2.tokens * d + blocks + 2 * d
-    d, v = microgpt.d_model, microgpt.vocab
-    assert (
-        sum(p.numel() for p in GPT(microgpt, 0.0).parameters())
-        == 2 * v * d + microgpt.n_positions * d + 12 * d * d
-    )
+    for shape in (SMALL, MICROGPT):
+        assert sum(p.numel() for p in GPT(shape, 0.0).parameters()) == shape.n_parameters
+
+
+def test_a_layer_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from llm_sql.bench.torch_reference import TorchLayer
+
+    monkeypatch.setattr(layers, "DROPOUT", 0.0)
+    layer = Layer("small", 48, 3, 20)
+    ours, theirs = EngineLayer(layer, 1), TorchLayer(layer, 0.0)
+    block = theirs._block
+    linear = {"qkv": block.qkv, "project": block.project, "expand": block.expand, "contract": block.contract}
+    with torch.no_grad():
+        theirs._x.copy_(torch.from_numpy(ours._x))
+        theirs._dout.copy_(torch.from_numpy(ours._dout))
+        for name, module in linear.items():
+            module.weight.copy_(torch.from_numpy(ours._w[name].T.copy()))
+            module.bias.zero_()
+    theirs.seconds()
+    out, dx, grads = ours.forward_backward()
+    np.testing.assert_allclose(out, block(theirs._x).detach().numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dx, theirs._x.grad.numpy(), rtol=1e-5, atol=1e-5)
+    for name, module in linear.items():
+        np.testing.assert_allclose(grads[name], module.weight.grad.numpy().T, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,62 @@
+"""Rows of the one table that every section of the bench fills."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+RATE = "GFLOP/s"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of ours beside the others'. Blank (None) where a column has no meaning.
+
+    ratio: llm-sql's time (or memory) over PyTorch's, also where rates are shown: below 1 is better.
+    of_peak: arithmetic per second over the measured FMA peak.
+    of_roofline: time over the least possible one (roofline.py).
+    """
+
+    section: str
+    what: str
+    threads: int | None
+    unit: str
+    llm_sql: float | None
+    pytorch: float | None = None
+    numpy: float | None = None
+    of_peak: float | None = None
+    of_roofline: float | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        if not self.llm_sql or not self.pytorch:
+            return None
+        return self.pytorch / self.llm_sql if self.unit == RATE else self.llm_sql / self.pytorch
+
+    def as_dict(self) -> dict[str, Any]:
+        """Keys as the table's headings and --json have them."""
+        values = asdict(self)
+        note = values.pop("note")
+        values["ratio"] = self.ratio
+        return {**values, "note": note}
+
+
+def interleaved(
+    samplers: Mapping[str, Callable[[], float]], repeats: int, *, between: Callable[[], object] | None = None
+) -> dict[str, list[float]]:
+    """`repeats` samples of each, taken in turns: a machine that is busy for a while slows all of them."""
+    samples: dict[str, list[float]] = {name: [] for name in samplers}
+    for _ in range(repeats):
+        for name, sampler in samplers.items():
+            samples[name].append(sampler())
+        if between is not None:
+            between()
+    return samples
+
+
+def median(samples: Mapping[str, Sequence[float]], name: str) -> float | None:
+    """None for what was not measured."""
+    return statistics.median(samples[name]) if samples.get(name) else None
