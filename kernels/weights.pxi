@@ -237,6 +237,8 @@ cdef class WeightsWriter:
         tensors = list(tensors)
         self.names = [name.encode() for name, _ in tensors]
         texts = [(key.encode(), value.encode()) for key, value in (metadata or {}).items()]
+        if any(b"\0" in text for text in (*self.names, *(text for pair in texts for text in pair))):
+            raise WeightsFileError("a name or metadata hold NUL")
         self.entries = <llm_weights_entry *>calloc(len(tensors) + 1, sizeof(llm_weights_entry))
         pairs = <llm_weights_pair *>calloc(len(texts) + 1, sizeof(llm_weights_pair))
         try:

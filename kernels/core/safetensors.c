@@ -104,6 +104,7 @@ string(llm_weights *w, json *j)
     const uint8_t *end;
     char   *out;
     size_t  n = 0;
+    bool    proper = true;
 
     if (!accept(j, '"'))
         return bad(w, "a string is missing") ? NULL : NULL;
@@ -116,7 +117,7 @@ string(llm_weights *w, json *j)
     out = malloc((size_t) (end - j->at) + 1);
     if (out == NULL)
         return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory") ? NULL : NULL;
-    while (j->at < end)
+    while (j->at < end && proper)
     {
         uint8_t c = *j->at++;
         const char *escape;
@@ -125,27 +126,26 @@ string(llm_weights *w, json *j)
         if (c != '\\')
         {
             out[n++] = (char) c;
-            if (c >= 32)
-                continue;
+            proper = c >= 32;
         }
         else if (*j->at == 'u')
         {
             j->at++;
             k = unicode_escape(j, out + n);
             n += k;
-            if (k > 0)
-                continue;
+            proper = k > 0;
         }
-        else if (*j->at != '\0' && (escape = strchr(escapes, *j->at)) != NULL)
+        else
         {
+            escape = *j->at == '\0' ? NULL : strchr(escapes, *j->at);
+            proper = escape != NULL;
+            if (proper)
+                out[n++] = meanings[escape - escapes];
             j->at++;
-            out[n++] = meanings[escape - escapes];
-            continue;
         }
-        break;
     }
     out[n] = '\0';
-    if (j->at != end || !weights_valid_utf8((uint8_t *) out, n))
+    if (!proper || j->at != end || !weights_valid_utf8((uint8_t *) out, n))
     {
         free(out);
         return bad(w, "a string is not proper") ? NULL : NULL;
