@@ -15,8 +15,8 @@ cdef extern from "weights.h" nogil:
         LLM_NPZ
         LLM_NPY_GZIP
     ctypedef enum llm_dtype:
-        LLM_F32
-        LLM_U8
+        LLM_DTYPE_F32
+        LLM_DTYPE_U8
     ctypedef enum llm_weights_status:
         LLM_WEIGHTS_OK
         LLM_WEIGHTS_INVALID
@@ -248,7 +248,7 @@ cdef class WeightsWriter:
                 if len(shape) > LLM_WEIGHTS_MAX_NDIM:
                     raise ValueError(f"{name} has {len(shape)} axes, at most {LLM_WEIGHTS_MAX_NDIM} can be written")
                 self.entries[i].name = <bytes>self.names[i]
-                self.entries[i].dtype = LLM_F32
+                self.entries[i].dtype = LLM_DTYPE_F32
                 self.entries[i].ndim = len(shape)
                 for k, n in enumerate(shape):
                     self.entries[i].dims[k] = n

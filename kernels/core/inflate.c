@@ -323,14 +323,6 @@ block_header(inflate_stream *z)
     return type == 1 ? fixed_codes(z) : type == 2 ? dynamic_codes(z) : fail(z, "has a block of unknown type");
 }
 
-static inline void
-put(inflate_stream *z, uint8_t byte, uint8_t *out)
-{
-    *out = byte;
-    z->window[z->window_position] = byte;
-    z->window_position = (z->window_position + 1) & (INFLATE_WINDOW - 1);
-}
-
 static void
 remember(inflate_stream *z, const uint8_t *bytes, size_t n)
 {
@@ -377,13 +369,24 @@ copy_stored(inflate_stream *z, uint8_t *out, size_t n)
     return n;
 }
 
+/* Bytes of a match whose call has made `done` bytes at out - done; what is further back is in the window. */
 static size_t
-copy_match(inflate_stream *z, uint8_t *out, size_t n)
+copy_match(inflate_stream *z, uint8_t *out, size_t done, size_t n)
 {
+    size_t  distance = z->match_distance, i = 0;
+
     if (n > z->match_length)
         n = z->match_length;
-    for (size_t i = 0; i < n; i++)
-        put(z, z->window[(z->window_position - z->match_distance) & (INFLATE_WINDOW - 1)], out + i);
+    for (; i < n && done + i < distance; i++)
+        out[i] = z->window[(z->window_position + done + i - distance) & (INFLATE_WINDOW - 1)];
+    if (distance >= n - i)
+    {
+        if (i < n)
+            memcpy(out + i, out + i - distance, n - i);
+    }
+    else
+        for (; i < n; i++)
+            out[i] = out[i - distance];
     z->match_length -= (uint32_t) n;
     return n;
 }
@@ -421,8 +424,9 @@ begin_match(inflate_stream *z, int symbol, uint64_t produced)
     return true;
 }
 
+/* Decodes into out until n bytes or the block's end; the window is brought up to date by the caller. */
 static size_t
-copy_codes(inflate_stream *z, uint8_t *out, size_t n)
+decode_codes(inflate_stream *z, uint8_t *out, size_t n)
 {
     size_t done = 0;
 
@@ -432,15 +436,21 @@ copy_codes(inflate_stream *z, uint8_t *out, size_t n)
 
         if (z->match_length > 0)
         {
-            done += copy_match(z, out + done, n - done);
+            done += copy_match(z, out + done, done, n - done);
             continue;
         }
         refill(z);
         symbol = decode(z, &z->literals);
+        /* one filling of the buffer holds three literals */
+        for (int i = 0; i < 2 && symbol >= 0 && symbol < 256 && done + 1 < n && z->n_bits >= 15; i++)
+        {
+            out[done++] = (uint8_t) symbol;
+            symbol = decode(z, &z->literals);
+        }
         if (symbol < 0)
             return SIZE_MAX;
         if (symbol < 256)
-            put(z, (uint8_t) symbol, out + done++);
+            out[done++] = (uint8_t) symbol;
         else if (symbol == 256)
         {
             z->phase = z->last_block ? INFLATE_END : INFLATE_HEADER;
@@ -449,6 +459,17 @@ copy_codes(inflate_stream *z, uint8_t *out, size_t n)
         else if (!begin_match(z, symbol, z->produced + done))
             return SIZE_MAX;
     }
+    return done;
+}
+
+static size_t
+copy_codes(inflate_stream *z, uint8_t *out, size_t n)
+{
+    size_t done = decode_codes(z, out, n);
+
+    if (done != SIZE_MAX)
+        remember(z, done > INFLATE_WINDOW ? out + done - INFLATE_WINDOW : out,
+                 done > INFLATE_WINDOW ? INFLATE_WINDOW : done);
     return done;
 }
 

@@ -90,8 +90,9 @@ static bool
 element_type(llm_weights *w, const char *name, const char *descr, llm_dtype *dtype)
 {
     static const struct { const char *descr; llm_dtype dtype; } known[] = {
-        {"<f4", LLM_F32}, {"<f2", LLM_F16}, {"<f8", LLM_F64}, {"|u1", LLM_U8}, {"|b1", LLM_BOOL}, {"|i1", LLM_I8},
-        {"<i2", LLM_I16}, {"<u2", LLM_U16}, {"<i4", LLM_I32}, {"<u4", LLM_U32}, {"<i8", LLM_I64}, {"<u8", LLM_U64},
+        {"<f4", LLM_DTYPE_F32}, {"<f2", LLM_DTYPE_F16}, {"<f8", LLM_DTYPE_F64}, {"|u1", LLM_DTYPE_U8},
+        {"|b1", LLM_DTYPE_BOOL}, {"|i1", LLM_DTYPE_I8}, {"<i2", LLM_DTYPE_I16}, {"<u2", LLM_DTYPE_U16},
+        {"<i4", LLM_DTYPE_I32}, {"<u4", LLM_DTYPE_U32}, {"<i8", LLM_DTYPE_I64}, {"<u8", LLM_DTYPE_U64},
     };
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)

@@ -192,13 +192,13 @@ numbers(json *j, uint64_t *values, int limit)
 static bool
 element_type(const char *name, llm_dtype *dtype)
 {
-    for (int i = 0; i < LLM_F8; i++)
+    for (int i = 0; i < LLM_DTYPE_F8; i++)
         if (strcmp(name, llm_dtype_name((llm_dtype) i)) == 0)
         {
             *dtype = (llm_dtype) i;
             return true;
         }
-    *dtype = LLM_F8;
+    *dtype = LLM_DTYPE_F8;
     return strcmp(name, "F8_E4M3") == 0 || strcmp(name, "F8_E5M2") == 0;
 }
 

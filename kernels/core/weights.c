@@ -129,17 +129,17 @@ convert(float *out, const uint8_t *in, llm_dtype dtype, size_t n)
     for (size_t i = 0; i < n; i++)
         switch (dtype)
         {
-            case LLM_F16:
+            case LLM_DTYPE_F16:
                 out[i] = from_half(le16(in + 2 * i));
                 break;
-            case LLM_BF16:
+            case LLM_DTYPE_BF16:
             {
                 uint32_t bits = (uint32_t) le16(in + 2 * i) << 16;
 
                 memcpy(out + i, &bits, 4);
                 break;
             }
-            case LLM_F64:
+            case LLM_DTYPE_F64:
             {
                 double value;
 
@@ -409,7 +409,7 @@ read_floats(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *out)
     uint8_t  *piece;
     bool      ok = true;
 
-    if (dtype == LLM_F32)
+    if (dtype == LLM_DTYPE_F32)
         return read_raw(w, i, first * 4, out, n * 4);
     piece = malloc(PIECE * size);
     if (piece == NULL)
@@ -503,7 +503,7 @@ llm_weights_read(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *ou
 
     if (!begin_read(w, i, first, n))
         return w->status;
-    if (item->entry.dtype >= LLM_U8)
+    if (item->entry.dtype >= LLM_DTYPE_U8)
         weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has elements of type %s, not floating-point numbers",
                      item->entry.name, llm_dtype_name(item->entry.dtype));
     else if (item->fortran && item->entry.ndim > 1)

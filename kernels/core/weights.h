@@ -19,11 +19,12 @@
 
 typedef enum llm_weights_format { LLM_SAFETENSORS, LLM_NPZ, LLM_NPY_GZIP } llm_weights_format;
 
-/* Types of elements. Those before LLM_U8 can be read as float32. */
+/* Types of elements. Those before LLM_DTYPE_U8 can be read as float32. */
 typedef enum llm_dtype
 {
-    LLM_F32, LLM_F16, LLM_BF16, LLM_F64,
-    LLM_U8, LLM_BOOL, LLM_I8, LLM_I16, LLM_U16, LLM_I32, LLM_U32, LLM_I64, LLM_U64, LLM_F8,
+    LLM_DTYPE_F32, LLM_DTYPE_F16, LLM_DTYPE_BF16, LLM_DTYPE_F64,
+    LLM_DTYPE_U8, LLM_DTYPE_BOOL, LLM_DTYPE_I8, LLM_DTYPE_I16, LLM_DTYPE_U16, LLM_DTYPE_I32, LLM_DTYPE_U32,
+    LLM_DTYPE_I64, LLM_DTYPE_U64, LLM_DTYPE_F8,
     LLM_DTYPE_COUNT
 } llm_dtype;
 

@@ -160,7 +160,7 @@ npy_text(llm_weights_writer *w, const llm_weights_entry *e)
     bool ok;
 
     w->text_length = 0;
-    ok = text_add(w, prefix, 10) && text_add(w, e->dtype == LLM_U8 ? "{'descr': '|u1'" : "{'descr': '<f4'", 15) &&
+    ok = text_add(w, prefix, 10) && text_add(w, e->dtype == LLM_DTYPE_U8 ? "{'descr': '|u1'" : "{'descr': '<f4'", 15) &&
         text_add(w, ", 'fortran_order': False, 'shape': (", 36);
     for (int k = 0; ok && k < e->ndim; k++)
         ok = text_number(w, k == 0 ? "" : ", ", e->dims[k]);
@@ -369,7 +369,7 @@ check_entries(llm_weights_writer *w)
         if (n == 0 || n > LLM_WEIGHTS_MAX_NAME - 4 || !weights_valid_utf8((const uint8_t *) e->name, n) ||
             strcmp(e->name, "__metadata__") == 0)
             return fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" cannot name a tensor in a file", e->name);
-        if (e->ndim < 0 || e->ndim > LLM_WEIGHTS_MAX_NDIM || (e->dtype != LLM_F32 && e->dtype != LLM_U8) ||
+        if (e->ndim < 0 || e->ndim > LLM_WEIGHTS_MAX_NDIM || (e->dtype != LLM_DTYPE_F32 && e->dtype != LLM_DTYPE_U8) ||
             !weights_size(e, &count, &bytes))
             return fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" cannot be written", e->name);
     }

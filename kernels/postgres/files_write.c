@@ -127,7 +127,7 @@ entry_of(HeapTuple row, TupleDesc description, MemoryContext cx)
     if (dims.n > LLM_WEIGHTS_MAX_NDIM)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("tensor \"%s\" has %zu dimensions", name, dims.n));
     e.name = to_utf8(name);
-    e.dtype = strcmp(dtype, "U8") == 0 ? LLM_U8 : LLM_F32;
+    e.dtype = strcmp(dtype, "U8") == 0 ? LLM_DTYPE_U8 : LLM_DTYPE_F32;
     e.ndim = (int) dims.n;
     for (int k = 0; k < e.ndim; k++)
         e.dims[k] = (uint64) dims.values[k];
