@@ -255,7 +255,7 @@ next_line(reader *r, const uint8_t **line, size_t *n)
 static bool
 read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merge_sink sink, void *arg)
 {
-    const uint8_t *blank = memchr(line, ' ', n), *right = blank + 1;
+    const uint8_t *blank = memchr(line, ' ', n), *right = blank == NULL ? NULL : blank + 1;
     size_t n_left, n_right;
 
     if (blank == NULL || blank == line || right == line + n ||

@@ -1,8 +1,8 @@
 """Writes unicode_classes.h: which code points are letters (\\p{L}), numbers (\\p{N}) and white space (\\s).
 
-GPT-2's pre-tokenizer asks for these classes, so they must be those of the tokenizers ours agrees with: the regular
-expressions of the installed tiktoken are asked about every code point. (Python's own unicodedata may be of an older
-Unicode than they are; tests/kernels/test_bpe.py holds the table against both tiktoken and tokenizers.)
+GPT-2's pre-tokenizer asks for these classes, so they must be those of the tokenizers ours agrees with: the
+regular expressions of the installed tiktoken are asked about every code point. (Python's own unicodedata
+may be of an older Unicode than they are; tests/kernels/test_bpe.py holds the table against tiktoken.)
 
     python kernels/core/make_unicode_classes.py > kernels/core/unicode_classes.h
 """
@@ -18,9 +18,10 @@ HEAD = """\
 /*
  * unicode_classes.h -- letters, numbers and white space of Unicode, as tiktoken {version} has them.
  *
- * Written by make_unicode_classes.py; do not edit. A code point's class is 2 bits: 0 other, 1 letter (\\p{{L}}),
- * 2 number (\\p{{N}}), 3 white space (\\s). unicode_page[c / {page}] names a page of {page} code points; pages hold
- * 4 classes a byte, the lowest code point in the lowest bits. From UNICODE_END on every class is 0.
+ * Written by make_unicode_classes.py; do not edit. A code point's class is 2 bits: 0 other, 1 letter
+ * (\\p{{L}}), 2 number (\\p{{N}}), 3 white space (\\s). unicode_page[c / {page}] names a page of {page} code
+ * points; pages hold 4 classes a byte, the lowest code point in the lowest bits. From UNICODE_END on every
+ * class is 0.
  */
 #ifndef LLM_UNICODE_CLASSES_H
 #define LLM_UNICODE_CLASSES_H
@@ -39,9 +40,7 @@ def classify() -> bytearray:
     """The class of every code point."""
     classes = bytearray(0x110000)
     for number, pattern in CLASSES.items():
-        encoding = tiktoken.Encoding(
-            name=pattern, pat_str=pattern, mergeable_ranks=BYTES, special_tokens={}
-        )
+        encoding = tiktoken.Encoding(name=pattern, pat_str=pattern, mergeable_ranks=BYTES, special_tokens={})
         for c in code_points():
             if encoding.encode_ordinary(chr(c)):
                 classes[c] = number
@@ -49,9 +48,7 @@ def classify() -> bytearray:
 
 
 def rows(values: list[str], per_row: int) -> str:
-    return ",\n".join(
-        "    " + ", ".join(values[i : i + per_row]) for i in range(0, len(values), per_row)
-    )
+    return ",\n".join("    " + ", ".join(values[i : i + per_row]) for i in range(0, len(values), per_row))
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 /*
  * unicode_classes.h -- letters, numbers and white space of Unicode, as tiktoken 0.14.0 has them.
  *
- * Written by make_unicode_classes.py; do not edit. A code point's class is 2 bits: 0 other, 1 letter (\p{L}),
- * 2 number (\p{N}), 3 white space (\s). unicode_page[c / 128] names a page of 128 code points; pages hold
- * 4 classes a byte, the lowest code point in the lowest bits. From UNICODE_END on every class is 0.
+ * Written by make_unicode_classes.py; do not edit. A code point's class is 2 bits: 0 other, 1 letter
+ * (\p{L}), 2 number (\p{N}), 3 white space (\s). unicode_page[c / 128] names a page of 128 code
+ * points; pages hold 4 classes a byte, the lowest code point in the lowest bits. From UNICODE_END on every
+ * class is 0.
  */
 #ifndef LLM_UNICODE_CLASSES_H
 #define LLM_UNICODE_CLASSES_H

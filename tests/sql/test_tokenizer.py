@@ -68,15 +68,9 @@ def test_unknown_characters_and_tokens(conn: Connection) -> None:
             conn.execute("SELECT llm_decode(%s, 'names')", (ids,))
 
 
-def test_no_tokenizer_and_bpe(conn: Connection) -> None:
+def test_no_tokenizer(conn: Connection) -> None:
     for call in ("SELECT llm_encode('a', 'nobody')", "SELECT llm_decode('{1}', 'nobody')"):
         with pytest.raises(errors.UndefinedObject, match='model "nobody" has no tokenizer'):
-            conn.execute(call)
-    conn.execute(
-        "INSERT INTO llm_bpe_vocab (model, token_id, token, bytes) VALUES ('gpt2-small', 0, '!', '!')"
-    )
-    for call in ("SELECT llm_encode('!', 'gpt2-small')", "SELECT llm_decode('{0}', 'gpt2-small')"):
-        with pytest.raises(errors.FeatureNotSupported, match="byte-level BPE is not in this version"):
             conn.execute(call)
 
 
