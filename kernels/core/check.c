@@ -346,6 +346,7 @@ int main(int argc, char **argv)
     check_linear_and_transpose();
     check_attention();
     check_head_loss();
+    check_training();
     check_stop();
     check_sharing();
     if (argc < 2 || strcmp(argv[1], "--no-fork") != 0)

@@ -26,5 +26,6 @@ const char *name_of(setting s);
 void finish(llm_engine *e);
 
 void check_attention(void);
+void check_training(void);
 
 #endif /* LLM_CHECK_H */
