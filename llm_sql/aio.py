@@ -24,6 +24,7 @@ from llm_sql.model import (
     select_embedding,
     select_evaluation,
     select_finetuning,
+    select_perplexity,
     select_stream,
 )
 from llm_sql.training import (
@@ -90,8 +91,8 @@ class AsyncLanguageModel:
         query = select(functions.loss(self.model, list(tokens), list(targets)))
         return float((await self.session.scalars(query)).one())
 
-    async def perplexity(self, text: str) -> float:
-        return float((await self.session.scalars(select(functions.perplexity(self.model, text)))).one())
+    async def perplexity(self, text: str, *, stride: int | None = None) -> float:
+        return float((await self.session.scalars(select_perplexity(self.model, text, stride))).one())
 
     async def encode(self, text: str) -> list[int]:
         return list((await self.session.scalars(select(functions.encode(text, self.model)))).one())

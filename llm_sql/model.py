@@ -68,6 +68,10 @@ def select_finetuning(model: str, query: str, steps: int, options: dict[str, Any
     return select(row.c.name, row.c.perplexity_before, row.c.perplexity_after)
 
 
+def select_perplexity(model: str, text: str, stride: int | None) -> Select[Any]:
+    return select(functions.perplexity(model, text, **({} if stride is None else {"stride": stride})))
+
+
 def select_embedding(text: str, model: str, layer: int | None, pooling: str) -> Select[Any]:
     given = {} if layer is None else {"layer": layer}
     return select(functions.embed_text(text, model, pooling=pooling, **given))
@@ -139,9 +143,11 @@ class LanguageModel:
             self.session.scalars(select(functions.loss(self.model, list(tokens), list(targets)))).one()
         )
 
-    def perplexity(self, text: str) -> float:
-        """exp of the mean negative log-likelihood of the text's tokens."""
-        return float(self.session.scalars(select(functions.perplexity(self.model, text))).one())
+    def perplexity(self, text: str, *, stride: int | None = None) -> float:
+        """exp of the mean negative log-likelihood of the text's tokens, in windows of the context's length
+        that begin `stride` tokens apart (None: half of it).
+        """
+        return float(self.session.scalars(select_perplexity(self.model, text, stride)).one())
 
     def embed(self, text: str, *, layer: int | None = None, pooling: str = "mean") -> NDArray[np.float32]:
         """A text's states in a layer (None: the last), pooled 'mean' or 'last' [d_model], or 'none'

@@ -11,7 +11,7 @@ if __name__ != "llm_sql.models":
 from .base import Base, metadata
 from .checkpoint import Checkpoint
 from .config import Arch, ModelConfig
-from .dataset import Dataset
+from .dataset import Dataset, DatasetLoad
 from .objects import SqlObject, declared_objects
 from .param import Param
 from .roles import READER, TRAINER, Grant, declared_grants
@@ -33,6 +33,7 @@ __all__ = [
     "Checkpoint",
     "Clip",
     "Dataset",
+    "DatasetLoad",
     "Grant",
     "ModelConfig",
     "NamedTensor",

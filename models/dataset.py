@@ -1,8 +1,12 @@
-"""llm_dataset: token sequences to train and to evaluate on."""
+"""llm_dataset: token sequences to train and to evaluate on; llm_dataset_load: loads from files."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, text
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
@@ -26,3 +30,20 @@ class Dataset(Base):
     )
     tokens: Mapped[list[int]]
     target: Mapped[list[int]] = mapped_column(comment="the next token at every position; below 0: ignored")
+
+
+class DatasetLoad(Base):
+    """The last load of a model's data by a client; one that was cut off goes on from its state."""
+
+    __tablename__ = "llm_dataset_load"
+    __table_args__ = ({"comment": "loads of data by clients, and where to go on with them"},)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    settings: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, comment="sources and options: the same load goes on"
+    )
+    state: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, comment="position in the sources, tokens not yet in a row"
+    )
+    done: Mapped[bool] = mapped_column(server_default=text("false"))
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -16,7 +16,7 @@ import sqlalchemy.exc
 import typer
 
 from llm_sql import __version__
-from llm_sql.cli import data, doctor, models, server, training, weights
+from llm_sql.cli import data, doctor, models, server, training, visualize, weights
 from llm_sql.cli.common import fail
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
 from llm_sql.refusal import as_llm_sql_error
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (server, doctor, models, data, training, weights):
+for module in (server, doctor, models, data, training, weights, visualize):
     module.register(app)
 
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
-from sqlalchemy import text
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from llm_sql import functions
 from llm_sql.cli import tokenizer as bpe
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json, print_table
+from llm_sql.cli.common import (
+    JsonOption,
+    ModelArgument,
+    UrlOption,
+    err,
+    open_engine,
+    out,
+    print_json,
+    print_table,
+)
+from llm_sql.corpus import FileSource, LoadOptions, LoadProgress, QuerySource, find_files, load
+from llm_sql.errors import UsageError
 
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column is the text.")]
 
@@ -62,35 +77,96 @@ def tokenizer_decode(
 
 def dataset_fill(
     model: ModelArgument,
-    query: QueryOption,
+    query: Annotated[
+        str | None, typer.Option("--query", "-q", help="SQL whose first column is the documents.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="File or quoted glob ('data/**/*.txt'); may be repeated."),
+    ] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of a file is a document.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read the query row by row, as files are: for any size.")
+    ] = False,
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="own or tiktoken, for files and --stream; equal results.")
+    ] = "own",
     block_size: Annotated[int | None, typer.Option("--block-size", min=1, help="Tokens per row.")] = None,
     stride: Annotated[int | None, typer.Option("--stride", min=1, help="Tokens between row starts.")] = None,
     validation: Annotated[
         float, typer.Option("--validation", min=0, max=0.9, help="Share of held-out text.")
     ] = 0.1,
     seed: Annotated[int, typer.Option("--seed", help="Which documents are held out.")] = 0,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with a load that was cut off.")
+    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tokenize a query's texts into the model's training and held-out rows."""
-    with Session(open_engine(url)) as session, session.begin():
-        session.execute(
-            text(
-                "SELECT public.llm_fill_dataset(model => :model, query => :query,"
-                " block_size => CAST(:block_size AS integer), stride => CAST(:stride AS integer),"
-                " validation => CAST(:validation AS double precision), seed => CAST(:seed AS bigint))"
-            ),
-            {
-                "model": model,
-                "query": query,
-                "block_size": block_size,
-                "stride": stride,
-                "validation": validation,
-                "seed": seed,
-            },
+    """Tokenize files or a query's texts into the model's training and held-out rows.
+
+    Files, and a query with --stream, are tokenized here and sent in pieces: a load that was cut off goes on
+    where it was when the same command runs again. Of every file the end is held out, of lines and rows a
+    share of them. Other queries run inside the database.
+    """
+    if (query is None) == (not inputs):
+        raise UsageError("give either --query or --input")
+    engine = open_engine(url)
+    if inputs or stream:
+        source = FileSource(find_files(inputs), lines=lines) if inputs else QuerySource(engine, str(query))
+        options = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
+        with _load_bar(json_) as advance:
+            load(engine, model, source, options, restart=restart, progress=advance)
+    else:
+        given = {"block_size": block_size, "stride": stride, "validation": validation, "seed": seed}
+        row = functions.fill_dataset(
+            model, query, **{name: value for name, value in given.items() if value is not None}
         )
+        with Session(engine) as session, session.begin():
+            session.execute(select(row.c.train_rows))
+    with Session(engine) as session:
         rows = _splits(session, model)
     print_json(rows) if json_ else print_table(rows)
+
+
+def _load_options(
+    engine: Engine,
+    model: str,
+    block_size: int | None,
+    stride: int | None,
+    validation: float,
+    seed: int,
+    tokenizer: str,
+) -> LoadOptions:
+    if tokenizer not in ("own", "tiktoken"):
+        raise UsageError(f"--tokenizer must be own or tiktoken, not {tokenizer}")
+    with Session(engine) as session:
+        config = text("SELECT (public.llm_config(:model)).n_positions")
+        context = session.scalars(config, {"model": model}).one()
+    block_size = block_size or context
+    if block_size > context:
+        raise UsageError(f"--block-size {block_size} exceeds the context of {context}")
+    if stride is not None and stride > block_size:
+        raise UsageError(f"--stride {stride} exceeds --block-size {block_size}")
+    return LoadOptions(
+        block_size=block_size,
+        stride=stride or block_size,
+        validation=validation,
+        seed=seed,
+        tokenizer=tokenizer,
+    )
+
+
+@contextlib.contextmanager
+def _load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
+    columns = (TextColumn("loading"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task("load", total=1.0, state="")
+
+        def advance(progress: LoadProgress) -> None:
+            bar.update(task, completed=progress.fraction or 0.0, state=f"{progress.tokens:,} tokens")
+
+        yield advance
 
 
 def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption = False) -> None:

@@ -124,28 +124,36 @@ def evaluate(
     model: ModelOption = None,
     split: Annotated[str, typer.Option("--split", help="train, validation, ...")] = "validation",
     text_: Annotated[str | None, typer.Option("--text", help="Perplexity of this text instead.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option("--query", "-q", help="SQL whose first column is documents to score instead."),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option("--stride", min=1, help="Overlapping windows of the context, one every so many tokens."),
+    ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Loss and perplexity of a model on its held-out rows, or on a text."""
+    """Loss and perplexity of a model on its held-out rows, on a query's documents, or on a text."""
     with Session(open_engine(url)) as session:
         name = default_model(session, model)
         lm = LanguageModel(session, name)
         if text_ is not None:
-            perplexity = lm.perplexity(text_)
+            perplexity = lm.perplexity(text_, stride=stride)
             if json_:
                 print_json({"model": name, "perplexity": perplexity})
             else:
                 out.print(f"{name}: perplexity {perplexity:.4g}", markup=False)
             return
-        result = lm.evaluate(split)
+        result = lm.evaluate(split, stride=stride, query=query)
     if result.tokens == 0:
         raise LLMSQLError(f'model "{name}" has no rows in split "{split}"')
     if json_:
-        print_json({"model": name, "split": split, **asdict(result)})
+        print_json({"model": name, "split": None if query else split, **asdict(result)})
     else:
         out.print(
-            f"{name}, {split}: {result.tokens:,} tokens, {result.loss:.4f} nats per token, "
-            f"perplexity {result.perplexity:.4g}",
+            f"{name}, {'query' if query else split}: {result.tokens:,} tokens, "
+            f"{result.loss:.4f} nats per token, perplexity {result.perplexity:.4g}",
             markup=False,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +26,8 @@ from llm_sql.cli.common import (
     out,
     print_json,
 )
+from llm_sql.corpus import find_files
+from llm_sql.errors import UsageError
 from llm_sql.model import LanguageModel
 
 Option = typer.Option
@@ -31,6 +35,7 @@ Option = typer.Option
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command()(finetune)
     app.command()(demo)
     app.command()(bench)
 
@@ -128,6 +133,71 @@ def train(
             f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per token",
             markup=False,
         )
+
+
+def finetune(
+    model: ModelArgument,
+    query: Annotated[
+        str | None, Option("--query", "-q", help="SQL whose first column is the documents.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        Option("--input", "-i", help="File or quoted glob, each file a document; may be repeated."),
+    ] = None,
+    n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 100,
+    name: Annotated[str | None, Option("--name", help="Of the copy; default: MODEL-finetuned.")] = None,
+    batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
+    block_size: Annotated[int | None, Option("--block-size", min=1, help="Tokens per row.")] = None,
+    validation: Annotated[float, Option("--validation", help="Share of held-out text.")] = 0.1,
+    lr_max: Annotated[float, Option("--lr", help="Highest learning rate.")] = 5e-5,
+    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps up to the highest rate.")] = None,
+    dropout: Annotated[float, Option("--dropout", min=0, max=1)] = 0.1,
+    grad_accum: Annotated[int, Option("--grad-accum", min=1, help="Batches per step.")] = 1,
+    seed: Annotated[int, Option("--seed")] = 0,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train a copy of a model on other texts; prints its perplexity on held-out ones before and after."""
+    if (query is None) == (not inputs):
+        raise UsageError("give either --query or --input")
+    options = {"new_name": name, "block_size": block_size, "warmup": warmup}
+    with Session(open_engine(url)) as session, session.begin():
+        if inputs:
+            query = send_documents(session, find_files(inputs))
+        with progress_bar(n_steps, quiet=json_) as advance:
+            result = LanguageModel(session, model).finetune(
+                str(query),
+                n_steps,
+                progress=advance,
+                batch_size=batch_size,
+                validation=validation,
+                lr_max=lr_max,
+                dropout_p=dropout,
+                grad_accum=grad_accum,
+                seed=seed,
+                log_every=0,
+                **{option: value for option, value in options.items() if value is not None},
+            )
+    if json_:
+        print_json(asdict(result))
+    else:
+        out.print(
+            f"{result.model}: perplexity {result.perplexity_before:.4g} -> {result.perplexity_after:.4g} "
+            "on held-out text",
+            markup=False,
+        )
+
+
+def send_documents(session: Session, files: list[Path]) -> str:
+    """The files as a temporary table of the session, and the query that reads it."""
+    session.execute(text("CREATE TEMP TABLE llm_sql_documents (document text) ON COMMIT DROP"))
+    for path in files:
+        try:
+            document = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from None
+        session.execute(text("INSERT INTO llm_sql_documents VALUES (:document)"), {"document": document})
+    return "SELECT document FROM pg_temp.llm_sql_documents"
 
 
 def demo(

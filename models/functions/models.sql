@@ -179,6 +179,7 @@ BEGIN
     DELETE FROM public.llm_train_run r WHERE r.model = llm_drop_model.model;
     DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
+    DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;

@@ -16,6 +16,8 @@ DROP TABLE llm_tensor;
 
 DROP TABLE llm_tape;
 
+DROP TABLE llm_dataset_load;
+
 DROP TABLE llm_dataset;
 
 DROP TABLE llm_checkpoint;

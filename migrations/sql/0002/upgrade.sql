@@ -94,6 +94,21 @@ COMMENT ON COLUMN llm_dataset.split IS 'train, validation or your own';
 
 COMMENT ON COLUMN llm_dataset.target IS 'the next token at every position; below 0: ignored';
 
+CREATE TABLE llm_dataset_load (
+    model TEXT NOT NULL,
+    settings JSONB NOT NULL,
+    state JSONB NOT NULL,
+    done BOOLEAN DEFAULT false NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_llm_dataset_load PRIMARY KEY (model)
+);
+
+COMMENT ON TABLE llm_dataset_load IS 'loads of data by clients, and where to go on with them';
+
+COMMENT ON COLUMN llm_dataset_load.settings IS 'sources and options: the same load goes on';
+
+COMMENT ON COLUMN llm_dataset_load.state IS 'position in the sources, tokens not yet in a row';
+
 CREATE TABLE llm_tape (
     id BIGINT NOT NULL,
     run BIGINT,

@@ -141,6 +141,7 @@ BEGIN
     REVOKE SELECT ON TABLE public.llm_checkpoint FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_clip FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_dataset FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_dataset_load FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_heldout FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_param FROM llm_reader;
@@ -318,6 +319,7 @@ BEGIN
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_checkpoint FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset FROM llm_trainer;
+    REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset_load FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_heldout FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer;

@@ -12,6 +12,8 @@ REVOKE ALL ON TABLE public.llm_clip FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_dataset FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_dataset_load FROM PUBLIC;
+
 REVOKE ALL ON TABLE public.llm_heldout FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_model_config FROM PUBLIC;
@@ -194,6 +196,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_checkpoint TO llm_reader;
     GRANT SELECT ON TABLE public.llm_clip TO llm_reader;
     GRANT SELECT ON TABLE public.llm_dataset TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_dataset_load TO llm_reader;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_reader;
     GRANT SELECT ON TABLE public.llm_model_config TO llm_reader;
     GRANT SELECT ON TABLE public.llm_param TO llm_reader;
@@ -365,6 +368,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_checkpoint TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset_load TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param TO llm_trainer;

@@ -1,0 +1,339 @@
+"""A model's data set from files or a query of any size: split, encoded, cut into rows, sent by COPY.
+
+Documents stand between end-of-text tokens, are joined and cut into rows of `block_size` tokens, as
+llm_fill_dataset does. What a load has sent and what it still holds is committed together in llm_dataset_load:
+the same load, started again, goes on there.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.sources import FileSource, QuerySource, Source
+from llm_sql.tokenizer import read_bpe, read_encoding
+
+Ids = NDArray[np.int32]
+COMMIT_TOKENS = 4 * 1024 * 1024
+"""About how many tokens go into one transaction."""
+
+COPY = "COPY public.llm_dataset (model, split, tokens, target) FROM STDIN (FORMAT binary)"
+
+
+class Encoder(Protocol):
+    def __call__(self, text: str) -> Ids: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What makes two loads the same one, beside their sources.
+
+    `validation`: the share held out; `stride`: tokens between the beginnings of rows; `tokenizer`: 'own' or
+    'tiktoken', with equal results.
+    """
+
+    block_size: int
+    stride: int
+    validation: float = 0.1
+    seed: int = 0
+    tokenizer: str = "own"
+
+
+@dataclass
+class LoadProgress:
+    """What has been sent so far; `fraction` of the source, 0 to 1, None when its size is unknown."""
+
+    train_rows: int = 0
+    validation_rows: int = 0
+    tokens: int = 0
+    fraction: float | None = None
+
+
+class Blocks:
+    """One split's stream of tokens, cut into rows of `block_size`, a row every `stride` tokens."""
+
+    def __init__(self, block_size: int, stride: int, boundary: int | None, carry: Sequence[int] = ()) -> None:
+        self.block_size = block_size
+        self.stride = stride
+        self.boundary = [] if boundary is None else [boundary]
+        self.held = np.asarray(carry, dtype=np.int32)
+        self._new: list[Ids] = []
+        self._n_new = 0
+
+    def begin_document(self) -> None:
+        self.add(np.asarray(self.boundary, dtype=np.int32))
+
+    def add(self, ids: Ids) -> None:
+        self._new.append(ids)
+        self._n_new += len(ids)
+
+    def full_rows(self) -> NDArray[np.int32]:
+        """Rows [n, block_size + 1] that are full by now: tokens and, shifted by one, their targets."""
+        stream = np.concatenate([self.held, *self._new])
+        n = max(0, (len(stream) - self.block_size - 1) // self.stride + 1)
+        starts = np.arange(n) * self.stride
+        self.held = stream[n * self.stride :]
+        self._new, self._n_new = [], 0
+        return stream[starts[:, None] + np.arange(self.block_size + 1)]
+
+    def last_rows(self, is_first: bool) -> list[Ids]:
+        """What remains at the end: shorter rows, none that only repeats the one before it."""
+        self.add(np.asarray(self.boundary, dtype=np.int32))
+        rows = list(self.full_rows())
+        is_first = is_first and not rows
+        while len(self.held) >= 2 and (is_first or len(self.held) > self.block_size - self.stride + 1):
+            rows.append(self.held[: self.block_size + 1])
+            self.held = self.held[self.stride :]
+            is_first = False
+        return rows
+
+
+def load(
+    engine: Engine,
+    model: str,
+    source: Source,
+    options: LoadOptions,
+    *,
+    restart: bool = False,
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> LoadProgress:
+    """Replace the model's rows of llm_dataset by the source's documents; returns what was sent in all.
+
+    A load of the same source and options that was cut off goes on unless `restart`. Commits as it goes.
+    """
+    with Session(engine) as session:
+        encode, boundary = _tokenizer(session, model, options.tokenizer)
+    with engine.connect() as pooled:
+        connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
+        run = _Load(connection, model, source, options, encode, boundary)
+        try:
+            run.begin(restart)
+            run.send(progress)
+        except BaseException:
+            connection.rollback()
+            raise
+        return run.done
+
+
+def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, int | None]:
+    boundary = session.scalar(text("SELECT public.llm_end_token(:model)"), {"model": model})
+    if session.scalar(text("SELECT public.llm_tokenizer_kind(:model)"), {"model": model}) == "char":
+        return _character_encoder(session, model), boundary
+    if kind == "tiktoken":
+        encoding = read_encoding(session, model)
+        return lambda text: np.asarray(encoding.encode_ordinary(text), dtype=np.int32), boundary
+    bpe = read_bpe(session, model)
+    return lambda text: bpe.encode(text, special=False), boundary
+
+
+def _character_encoder(session: Session, model: str) -> Encoder:
+    rows = session.execute(
+        text("SELECT token, token_id FROM public.llm_bpe_vocab WHERE model = :model AND token <> '<|bos|>'"),
+        {"model": model},
+    )
+    ids = {row.token: row.token_id for row in rows}
+
+    def encode(text: str) -> Ids:
+        try:
+            return np.fromiter((ids[c] for c in text), dtype=np.int32, count=len(text))
+        except KeyError as error:
+            raise LLMSQLError(
+                f'the tokenizer of model "{model}" does not know the character {error.args[0]!r}',
+                hint="llm-sql tokenizer chars builds one from text that contains it",
+            ) from None
+
+    return encode
+
+
+class _Load:
+    """One call of `load`: the connection, the two streams of tokens, the position in the source."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        model: str,
+        source: Source,
+        options: LoadOptions,
+        encode: Encoder,
+        boundary: int | None,
+    ) -> None:
+        self.connection = connection
+        self.model = model
+        self.source = source
+        self.options = options
+        self.encode = encode
+        self.boundary = boundary
+        self.settings = {**asdict(options), "source": source.identity()}
+        self.position: Any = None
+        self.spare: str | None = None
+        self.held_out_any = False
+        self.done = LoadProgress()
+        self.streams: dict[str, Blocks] = {}
+
+    def begin(self, restart: bool) -> None:
+        row = self.connection.execute(
+            "SELECT state, done FROM public.llm_dataset_load WHERE model = %s AND settings = %s FOR UPDATE",
+            (self.model, Jsonb(self.settings)),
+        ).fetchone()
+        state = row[0] if row is not None and not row[1] and not restart else {}
+        if not state:
+            self.connection.execute("DELETE FROM public.llm_dataset WHERE model = %s", (self.model,))
+        self.position = state.get("position")
+        self.spare = state.get("spare")
+        self.held_out_any = state.get("held_out_any", False)
+        self.done = LoadProgress(**state.get("done", {}))
+        self.streams = {
+            split: Blocks(self.options.block_size, self.options.stride, self.boundary, state.get(split, ()))
+            for split in ("train", "validation")
+        }
+
+    def send(self, progress: Callable[[LoadProgress], None] | None) -> None:
+        pending = 0
+        for piece in self.source.pieces(self.position, self.options.validation):
+            if piece.held_out is None:
+                self._whole(piece.text)
+            else:
+                stream = self.streams["validation" if piece.held_out else "train"]
+                if piece.begins:
+                    stream.begin_document()
+                stream.add(self.encode(piece.text))
+            pending += len(piece.text)
+            self.position = piece.position
+            self.done.fraction = piece.fraction
+            # Characters bound the tokens from above.
+            if pending >= COMMIT_TOKENS:
+                self._commit()
+                pending = 0
+                if progress is not None:
+                    progress(self.done)
+        self._finish()
+        if progress is not None:
+            progress(self.done)
+
+    def _whole(self, document: str) -> None:
+        """A document that is held out or not as a whole, by its content: equal ones stay together."""
+        digest = hashlib.sha256(f"{self.options.seed}/{document}".encode()).digest()
+        if int.from_bytes(digest[:8], "big") < self.options.validation * 2.0**64:
+            self.held_out_any = True
+            self._add("validation", document)
+        elif self.spare is None and self.options.validation > 0 and not self.held_out_any:
+            # Held back, so that at least one document can be held out in the end.
+            self.spare = document
+        elif document != self.spare:
+            self._add("train", document)
+
+    def _add(self, split: str, document: str) -> None:
+        self.streams[split].begin_document()
+        self.streams[split].add(self.encode(document))
+
+    def _commit(self) -> None:
+        with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            copy.write(COPY_HEADER)
+            for split, stream in self.streams.items():
+                self._copy_rows(copy, split, stream.full_rows())
+            copy.write(COPY_TRAILER)
+        self._save(done=False)
+
+    def _finish(self) -> None:
+        if self.spare is not None:
+            alone = (
+                self.done.train_rows == 0
+                and len(self.streams["train"].held) + self.streams["train"]._n_new == 0
+            )
+            self._add("train" if self.held_out_any or alone else "validation", self.spare)
+            self.spare = None
+        with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            copy.write(COPY_HEADER)
+            for split, stream in self.streams.items():
+                sent = self.done.train_rows if split == "train" else self.done.validation_rows
+                holds_text = sent > 0 or len(stream.held) + stream._n_new > 0
+                if holds_text:
+                    for row in stream.last_rows(sent == 0):
+                        self._copy_rows(copy, split, row[None, :])
+            copy.write(COPY_TRAILER)
+        if self.done.train_rows == 0:
+            raise LLMSQLError("the source gave no text to train on")
+        repeated = self.connection.execute(
+            "DELETE FROM public.llm_dataset v USING public.llm_dataset t"
+            " WHERE v.model = %(model)s AND v.split = 'validation'"
+            " AND t.model = %(model)s AND t.split = 'train' AND t.tokens = v.tokens",
+            {"model": self.model},
+        )
+        self.done.validation_rows -= repeated.rowcount
+        self.done.fraction = 1.0
+        self._save(done=True)
+
+    def _copy_rows(self, copy: psycopg.Copy, split: str, rows: NDArray[np.int32]) -> None:
+        if len(rows) == 0:
+            return
+        copy.write(binary_rows(self.model, split, rows))
+        if split == "train":
+            self.done.train_rows += len(rows)
+        else:
+            self.done.validation_rows += len(rows)
+        self.done.tokens += len(rows) * (rows.shape[1] - 1)
+
+    def _save(self, done: bool) -> None:
+        state = {
+            "position": self.position,
+            "spare": self.spare,
+            "held_out_any": self.held_out_any,
+            "done": asdict(self.done),
+            **{split: stream.held.tolist() for split, stream in self.streams.items()},
+        }
+        self.connection.execute(
+            "INSERT INTO public.llm_dataset_load (model, settings, state, done) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (model) DO UPDATE SET settings = excluded.settings, state = excluded.state,"
+            " done = excluded.done, updated_at = now()",
+            (self.model, Jsonb(self.settings), Jsonb({} if done else state), done),
+        )
+        self.connection.commit()
+
+
+# ---- COPY's binary format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format" ----
+
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_TRAILER = b"\xff\xff"
+_INT4_OID = 23
+
+
+def binary_rows(model: str, split: str, rows: NDArray[np.int32]) -> bytes:
+    """Rows [n, length + 1] of a stream as tuples (model, split, tokens, target) of COPY's binary format."""
+    n, length = rows.shape[0], rows.shape[1] - 1
+    prefix = b"\0\4" + b"".join(len(t).to_bytes(4, "big") + t for t in (model.encode(), split.encode()))
+    # An int4[]: size, 1 dimension, no NULLs, element type, length, lower bound 1; each element with its size.
+    head = np.array([20 + 8 * length, 1, 0, _INT4_OID, length, 1], dtype=">i4")
+    array = np.dtype([("head", ">i4", (6,)), ("elements", ">i4", (length, 2))])
+    out = np.empty(n, dtype=[("prefix", "u1", (len(prefix),)), ("tokens", array), ("target", array)])
+    out["prefix"] = np.frombuffer(prefix, dtype="u1")
+    for name, values in (("tokens", rows[:, :-1]), ("target", rows[:, 1:])):
+        out[name]["head"] = head
+        out[name]["elements"][:, :, 0] = 4
+        out[name]["elements"][:, :, 1] = values
+    return out.tobytes()
+
+
+def find_files(patterns: Sequence[str]) -> list[Path]:
+    """The files that paths and globs (`**` too) name, each once, in order. UsageError: one names none."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        matches = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+        if not matches:
+            raise UsageError(f"no file matches {pattern}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+__all__ = ["FileSource", "LoadOptions", "LoadProgress", "QuerySource", "find_files", "load"]

@@ -1,0 +1,152 @@
+"""Where documents come from: files, read piece by piece, or a query, row by row.
+
+A source can be taken up at any position that one of its pieces carries.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Engine, text
+
+from llm_sql.errors import UsageError
+
+PIECE_BYTES = 1 << 20
+# GPT-2's pattern takes no space or line break into a piece after anything but white space: cut there, a text
+# encodes as it does whole. No white space of Unicode ends in the bytes from 0xb0 on.
+CUT = re.compile(rb"[!-~\xb0-\xbf](?=[ \n])")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a document. `held_out` None: a whole one, for the load to decide on. `begins`: the first of
+    its document in its split. `position`: where to go on after it.
+    """
+
+    text: str
+    position: Any
+    held_out: bool | None
+    begins: bool = True
+    fraction: float | None = None
+
+
+class Source(Protocol):
+    def identity(self) -> Any:
+        """What tells this source from another, as JSON."""
+
+    def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
+        """The pieces after `position`, None for the beginning."""
+
+
+class FileSource:
+    """UTF-8 files, each a document whose end is held out; with `lines` each line that is not blank is one."""
+
+    def __init__(self, files: Sequence[Path], *, lines: bool = False) -> None:
+        self.files = list(files)
+        self.lines = lines
+        self.sizes = [path.stat().st_size for path in self.files]
+
+    def identity(self) -> Any:
+        return {
+            "files": [
+                [str(path.absolute()), size, path.stat().st_mtime_ns]
+                for path, size in zip(self.files, self.sizes, strict=True)
+            ],
+            "lines": self.lines,
+        }
+
+    def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
+        first, offset = position or (0, 0)
+        for number in range(first, len(self.files)):
+            read = self._lines if self.lines else self._halves
+            yield from read(number, offset if number == first else 0, validation)
+
+    def _fraction(self, number: int, offset: int) -> float:
+        return (sum(self.sizes[:number]) + offset) / max(sum(self.sizes), 1)
+
+    def _decode(self, number: int, data: bytes, offset: int) -> str:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"{self.files[number]} is not UTF-8 text: byte {offset + error.start}",
+                hint="convert it, for example by iconv -t UTF-8",
+            ) from None
+
+    def _lines(self, number: int, offset: int, _: float) -> Iterator[Piece]:
+        with self.files[number].open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                start, offset = offset, offset + len(line)
+                text = self._decode(number, line, start).rstrip("\r\n")
+                if text.strip():
+                    yield Piece(text, (number, offset), None, fraction=self._fraction(number, offset))
+
+    def _halves(self, number: int, offset: int, validation: float) -> Iterator[Piece]:
+        size = self.sizes[number]
+        with self.files[number].open("rb") as file:
+            border = self._border(file, int(size * (1 - validation))) if validation > 0 else size
+            while offset < size:
+                held_out = offset >= border
+                end = size if held_out else border
+                file.seek(offset)
+                data = file.read(min(PIECE_BYTES, end - offset))
+                if offset + len(data) < end:
+                    data = self._shorten(file, data, end - offset)
+                begins = offset in (0, border)
+                text = self._decode(number, data, offset)
+                if offset == 0:
+                    text = text.removeprefix(codecs.BOM_UTF8.decode())
+                offset += len(data)
+                yield Piece(text, (number, offset), held_out, begins, self._fraction(number, offset))
+
+    def _border(self, file: Any, at: int) -> int:
+        """The first place to cut from `at` on, else the file's end."""
+        file.seek(at)
+        while data := file.read(PIECE_BYTES):
+            cut = CUT.search(data)
+            if cut is not None:
+                return at + cut.end()
+            at += len(data)
+        return at
+
+    def _shorten(self, file: Any, data: bytes, limit: int) -> bytes:
+        """Up to the last place to cut; where there is none, as far as the next one."""
+        cuts = [cut.end() for cut in CUT.finditer(data[-4096:])]
+        while not cuts and len(data) < limit:
+            more = file.read(min(PIECE_BYTES, limit - len(data)))
+            cut = CUT.search(data[-1:] + more)
+            if cut is not None:
+                return data + more[: cut.end() - 1]
+            data += more
+        return data[: len(data[:-4096]) + cuts[-1]] if cuts else data
+
+
+class QuerySource:
+    """The first column of a query, fetched through a cursor on a connection of its own."""
+
+    def __init__(self, engine: Engine, query: str) -> None:
+        self.engine = engine
+        self.query = query.rstrip("; \t\r\n")
+
+    def identity(self) -> Any:
+        return {"query": self.query}
+
+    def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
+        done = position or 0
+        with self.engine.connect() as connection:
+            # The row's number is the position, so the order must be one that every run finds again.
+            rows = connection.execution_options(stream_results=True, yield_per=100).execute(
+                text(
+                    "SELECT q.document::text FROM (" + self.query.replace(":", r"\:") + "\n) AS q (document)"
+                    " ORDER BY convert_to(q.document::text, 'UTF8')"
+                )
+            )
+            for number, (document,) in enumerate(rows, 1):
+                if number > done and document:
+                    yield Piece(document, number, None)
