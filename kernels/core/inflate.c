@@ -386,7 +386,7 @@ copy_match(inflate_stream *z, uint8_t *out, size_t done, size_t n)
     }
     else
         for (; i < n; i++)
-            out[i] = out[i - distance];
+            out[i] = *(out + i - distance);
     z->match_length -= (uint32_t) n;
     return n;
 }

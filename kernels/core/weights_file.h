@@ -66,6 +66,8 @@ extern bool weights_add(llm_weights *w, weights_item item);
 /* Product of dims and size of their data in bytes; false when that is beyond reason. */
 extern bool weights_size(const llm_weights_entry *e, uint64_t *count, uint64_t *bytes);
 extern bool weights_valid_utf8(const uint8_t *s, size_t n);
+/* out (n) as float32 from n little-endian elements of a floating-point type */
+extern void weights_convert(float *out, const uint8_t *in, llm_dtype dtype, size_t n);
 
 /* Parsers: fill w from the source, false after weights_fail. */
 extern bool safetensors_open(llm_weights *w);

@@ -1,5 +1,5 @@
 /*
- * files.c -- weight files on the server: privileges, reading, and removal at the end of a transaction.
+ * files.c -- weight files on the server: privileges and reading.
  *
  * The parsers (kernels/core/weights.h) get bytes through PostgreSQL's virtual file descriptors. The file that was
  * used last stays open until the end of the transaction, so that a tensor can be taken part by part.
@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
@@ -33,22 +32,20 @@
 
 #define TRAINER "llm_trainer"
 
-char   *pg_llm_checkpoint_dir = NULL;
-
 /* ---- who may do what ---- */
 
 /* Clusters and databases that share a checkpoint directory do not touch each other's files. */
-static char *
-database_folder(void)
+char *
+files_database_folder(void)
 {
     return psprintf(UINT64_FORMAT "-%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
 /* FOLDER/FILE, with nothing in it that could lead elsewhere. */
-static bool
-checkpoint_name_ok(const char *name)
+bool
+files_checkpoint_name_ok(const char *name)
 {
-    char   *folder = psprintf("%s/", database_folder());
+    char   *folder = psprintf("%s/", files_database_folder());
     size_t  n = strlen(folder);
 
     if (strncmp(name, folder, n) != 0 || name[n] == '\0' || name[n] == '.' || strlen(name) > 250)
@@ -75,7 +72,7 @@ files_path(const char *name, bool checkpoint, bool write)
                           write ? "pg_write_server_files" : "pg_read_server_files", write ? "export" : "import"));
     if (checkpoint)
     {
-        if (!checkpoint_name_ok(name))
+        if (!files_checkpoint_name_ok(name))
             ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("\"%s\" does not name a checkpoint file of this database", name));
         return psprintf("%s/%s", pg_llm_checkpoint_dir, name);
@@ -91,7 +88,7 @@ files_path(const char *name, bool checkpoint, bool write)
 char *
 files_checkpoint_folder(void)
 {
-    return psprintf("%s/%s", pg_llm_checkpoint_dir, database_folder());
+    return psprintf("%s/%s", pg_llm_checkpoint_dir, files_database_folder());
 }
 
 bool
@@ -153,8 +150,8 @@ read_file(void *arg, uint64_t offset, void *out, size_t n)
     return true;
 }
 
-static void
-close_current(void)
+void
+files_close(void)
 {
     if (current.weights != NULL)
     {
@@ -197,7 +194,7 @@ open_weights(const char *path, int64 max_bytes)
         stat(path, &about) == 0 && about.st_dev == current.about.st_dev && about.st_ino == current.about.st_ino &&
         about.st_size == current.about.st_size && about.st_mtime == current.about.st_mtime)
         return current.weights;
-    close_current();
+    files_close();
     current.file = open_file(path, &current.about);
     strlcpy(current.path, path, MAXPGPATH);
     current.max_bytes = max_bytes;
@@ -402,139 +399,4 @@ pg_llm_megatron_order(PG_FUNCTION_ARGS)
                x->data + llm_megatron_row(row, (uint64) n_head, rows / 3 / (uint64) n_head, version_2) * width,
                width * sizeof(float));
     PG_RETURN_TENSOR(out);
-}
-
-/* ---- removal at the end of a transaction ---- */
-
-typedef struct PendingRemoval
-{
-    struct PendingRemoval *next;
-    bool    at_commit;
-    int     nest_level;
-    char    path[FLEXIBLE_ARRAY_MEMBER];
-} PendingRemoval;
-
-static PendingRemoval *pending = NULL;
-
-void
-files_remove_at_end(const char *path, bool at_commit)
-{
-    PendingRemoval *p = MemoryContextAlloc(TopMemoryContext, offsetof(PendingRemoval, path) + strlen(path) + 1);
-
-    p->at_commit = at_commit;
-    p->nest_level = GetCurrentTransactionNestLevel();
-    strcpy(p->path, path);
-    p->next = pending;
-    pending = p;
-}
-
-/* Settles what was asked for at this nesting level and below. Errors are of no use here: the next save cleans up. */
-static void
-settle(int nest_level, bool commit, bool forget)
-{
-    PendingRemoval **link = &pending;
-
-    while (*link != NULL)
-    {
-        PendingRemoval *p = *link;
-
-        if (p->nest_level < nest_level)
-        {
-            link = &p->next;
-            continue;
-        }
-        if (commit && nest_level > 1)
-        {
-            p->nest_level = nest_level - 1;
-            link = &p->next;
-            continue;
-        }
-        if (!forget && p->at_commit == commit)
-            (void) unlink(p->path);
-        *link = p->next;
-        pfree(p);
-    }
-}
-
-static void
-end_xact(XactEvent event, void *arg)
-{
-    (void) arg;
-    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
-        return;
-    close_current();
-    /* of a prepared transaction nobody knows here how it ends */
-    settle(1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE);
-}
-
-static void
-end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
-{
-    (void) mine;
-    (void) parent;
-    (void) arg;
-    if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-        return;
-    if (event == SUBXACT_EVENT_ABORT_SUB)
-        close_current();
-    settle(GetCurrentTransactionNestLevel(), event == SUBXACT_EVENT_COMMIT_SUB, false);
-}
-
-/* pg_llm_checkpoint_files(): names, below the checkpoint directory, of the files of this database. */
-PG_FUNCTION_INFO_V1(pg_llm_checkpoint_files);
-Datum
-pg_llm_checkpoint_files(PG_FUNCTION_ARGS)
-{
-    ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-    char       *any = psprintf("%s/any", database_folder()), *folder;
-    DIR        *directory;
-    struct dirent *entry;
-
-    (void) files_path(any, true, true);
-    folder = files_checkpoint_folder();
-    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-    directory = AllocateDir(folder);
-    if (directory == NULL && errno == ENOENT)
-        return (Datum) 0;
-    while ((entry = ReadDir(directory, folder)) != NULL)
-    {
-        Datum   value;
-        bool    null = false;
-        char   *name = psprintf("%s/%s", database_folder(), entry->d_name);
-
-        if (!checkpoint_name_ok(name))
-            continue;
-        value = CStringGetTextDatum(name);
-        tuplestore_putvalues(result->setResult, result->setDesc, &value, &null);
-    }
-    FreeDir(directory);
-    return (Datum) 0;
-}
-
-/* pg_llm_checkpoint_name(file): the file in the folder of this database. */
-PG_FUNCTION_INFO_V1(pg_llm_checkpoint_name);
-Datum
-pg_llm_checkpoint_name(PG_FUNCTION_ARGS)
-{
-    PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s/%s", database_folder(), text_to_cstring(PG_GETARG_TEXT_PP(0)))));
-}
-
-/* pg_llm_checkpoint_remove(name): when the transaction commits. */
-PG_FUNCTION_INFO_V1(pg_llm_checkpoint_remove);
-Datum
-pg_llm_checkpoint_remove(PG_FUNCTION_ARGS)
-{
-    files_remove_at_end(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), true, true), true);
-    PG_RETURN_VOID();
-}
-
-void
-files_init(void)
-{
-    DefineCustomStringVariable("pg_llm.checkpoint_dir", "Directory of the checkpoints that llm_trainer may write and read.",
-                               "Relative to the data directory; each database has a folder in it.",
-                               &pg_llm_checkpoint_dir, "pg_llm_checkpoints", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL,
-                               NULL);
-    RegisterXactCallback(end_xact, NULL);
-    RegisterSubXactCallback(end_subxact, NULL);
 }

@@ -1,5 +1,6 @@
 /*
- * files.h -- weight files on the server: who may reach which, and what ends with a transaction (files.c).
+ * files.h -- weight files on the server: who may reach which, and what ends with a transaction (files.c,
+ * files_write.c, files_checkpoint.c).
  */
 #ifndef PG_LLM_FILES_H
 #define PG_LLM_FILES_H
@@ -16,7 +17,12 @@ extern void files_init(void);           /* setting and callbacks; called once by
  * directory, FOLDER being this database's, and llm_trainer suffices; else it is absolute and takes pg_read_server_files or pg_write_server_files.
  */
 extern char *files_path(const char *name, bool checkpoint, bool write);
+/* The checkpoint folder of this database: its name, its path; whether FOLDER/FILE names a file in it. */
+extern char *files_database_folder(void);
 extern char *files_checkpoint_folder(void);
+extern bool files_checkpoint_name_ok(const char *name);
+/* Forgets the file that was read last. */
+extern void files_close(void);
 /* Removes a file when the running (sub)transaction commits, or when it does not. */
 extern void files_remove_at_end(const char *path, bool at_commit);
 /* A pending cancel or shutdown, for callbacks that must not throw. */
