@@ -148,7 +148,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_linear(golden: tuple[BPE, tiktoken.Encoding], name: str) -> None:
-    """Sixteen times the text takes at most some thirty times as long, and 100 kB well below a second."""
+    """100 kB without a space are fast. Four times a long text takes about four times as long."""
     ours = golden[0]
 
     def seconds(n: int) -> float:
@@ -160,8 +160,8 @@ def test_time_is_linear(golden: tuple[BPE, tiktoken.Encoding], name: str) -> Non
             best = min(best, time.perf_counter() - started)
         return best
 
-    assert seconds(100_000) < 1.0
-    assert seconds(1_600_000) < 32 * seconds(100_000) + 0.05
+    assert seconds(100_000) < 0.5
+    assert seconds(6_400_000) < 8 * seconds(1_600_000)
 
 
 @pytest.mark.parametrize("size", [63, 64, 65, 66, 100_000])

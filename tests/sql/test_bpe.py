@@ -13,6 +13,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy.orm import Session
 
+from llm_sql.bench.tokenizer import bench_tokenizer
 from llm_sql.tokenizer import read_bpe, read_encoding
 
 from ..conftest import Connect
@@ -199,14 +200,15 @@ def test_a_tiktoken_file(conn: Connection) -> None:
 
 
 def test_learning(conn: Connection, session: Session) -> None:
-    size = value(conn, "SELECT llm_train_bpe('learnt', %s, 300)", (names_query(),))
-    assert size == 300
-    assert value(conn, "SELECT llm_end_token('learnt')") == 299
+    size = value(conn, "SELECT llm_train_bpe('learnt', %s, 270)", (names_query(),))
+    assert size == 270
+    assert value(conn, "SELECT llm_end_token('learnt')") == 269
     merges = conn.execute("SELECT rank, left_token, right_token FROM llm_bpe_merges ORDER BY rank").fetchall()
-    assert len(merges) == 43
-    again = value(conn, "SELECT llm_train_bpe('again', %s, 300)", (names_query(),))
+    assert len(merges) == 13
+    again = value(conn, "SELECT llm_train_bpe('again', %s, 270)", (names_query(),))
     rows = "SELECT rank, left_token, right_token FROM llm_bpe_merges WHERE model = 'again' ORDER BY rank"
-    assert (again, conn.execute(rows).fetchall()) == (300, merges)
+    assert (again, conn.execute(rows).fetchall()) == (270, merges)
+    assert value(conn, "SELECT llm_train_bpe('more', %s, 1000)", (names_query(),)) < 1000
     ours, theirs = read_bpe(session, "learnt"), read_encoding(session, "learnt")
     for text in ("isabella and sophia", "Größe 日本"):
         ids = encode(conn, text, "learnt")
@@ -243,3 +245,14 @@ def test_data_and_generation(conn: Connection) -> None:
     ).fetchall()
     kept = [row[0] for row in ids if row[0] != end]
     assert pieces[-1][1] == value(conn, "SELECT llm_decode(%s::int[], 'small')", (kept,))
+
+
+def test_throughput(conn: Connection, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through SQL at least tiktoken's on one thread, in one run."""
+    load(conn)
+    root = Path(__file__).parents[2]
+    documents = [path.read_text(encoding="utf-8") for path in (*root.glob("*.md"), *root.glob("docs/*.md"))]
+    result = bench_tokenizer(session, "small", documents * 20)
+    with capsys.disabled():
+        print(result)
+    assert result["ratio"] > 1
