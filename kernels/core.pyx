@@ -16,7 +16,7 @@ import threading
 import numpy as np
 
 # A cdef class cannot be spread over files, so each file of ops extends the class before it:
-# EngineState < LinearOps < ElementwiseOps < RowOps < AttentionOps < LossOps < Engine.
+# EngineState < LinearOps < ElementwiseOps < RowOps < AttentionOps < LossOps < PackedOps < Engine.
 include "declarations.pxi"
 include "arrays.pxi"
 include "functions.pxi"
@@ -26,11 +26,12 @@ include "elementwise.pxi"
 include "rows.pxi"
 include "attention.pxi"
 include "loss.pxi"
+include "quantized.pxi"
 include "bpe.pxi"
 include "weights.pxi"
 
 
-cdef class Engine(LossOps):
+cdef class Engine(PackedOps):
     """How ops run: instruction set (None: the best), threads (0: all cores), query rows that attention takes at a time.
 
     None of these changes a bit of any result. One op runs at a time; other Python threads go on meanwhile.

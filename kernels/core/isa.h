@@ -11,6 +11,7 @@
 
 #include "llm_core.h"
 #include "math_kernels_table.h"
+#include "quantized.h"
 
 /* ---- matrix products (gemm_kernels.h) ---- */
 
@@ -94,6 +95,7 @@ typedef struct llm_kernels {
     llm_gemm_kernels gemm;
     llm_attention_kernels attention;
     llm_math_kernels math;
+    llm_packed_kernels packed;
 } llm_kernels;
 
 extern const llm_kernels llm_kernels_scalar, llm_kernels_neon, llm_kernels_avx2, llm_kernels_avx512;

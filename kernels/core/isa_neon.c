@@ -8,6 +8,7 @@
 #include "math_kernels.h"
 #include "attention_kernels.h"
 #include "attention_backward_kernels.h"
+#include "quantized_kernels.h"
 
 const llm_kernels llm_kernels_neon = {
     .isa = LLM_ISA_NEON,
@@ -15,6 +16,7 @@ const llm_kernels llm_kernels_neon = {
     .gemm = GEMM_KERNELS,
     .attention = ATTENTION_KERNELS,
     .math = MATH_KERNELS,
+    .packed = PACKED_KERNELS,
 };
 #else
 const llm_kernels llm_kernels_neon = { .isa = LLM_ISA_NEON, .compiled = false };

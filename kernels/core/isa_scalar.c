@@ -7,6 +7,7 @@
 #include "math_kernels.h"
 #include "attention_kernels.h"
 #include "attention_backward_kernels.h"
+#include "quantized_kernels.h"
 
 const llm_kernels llm_kernels_scalar = {
     .isa = LLM_ISA_SCALAR,
@@ -14,4 +15,5 @@ const llm_kernels llm_kernels_scalar = {
     .gemm = GEMM_KERNELS,
     .attention = ATTENTION_KERNELS,
     .math = MATH_KERNELS,
+    .packed = PACKED_KERNELS,
 };

@@ -69,6 +69,26 @@ void llm_linear_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool a
 /* dst (cols,rows) = transpose of src (rows,cols) */
 void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, size_t cols);
 
+/* ---- weights in fewer bits ---------------------------------------------------------- */
+
+/*
+ * A linear layer's weights packed for reading: bf16 (the nearest), or int8 with a float32 scale per output and
+ * block of 128 inputs, symmetric. Sums are float32 either way. The bits of a result do not depend on how many rows
+ * are computed at once; with bf16 they are those of llm_linear_forward on the rounded weights.
+ */
+typedef enum llm_precision { LLM_FLOAT32, LLM_BF16, LLM_INT8 } llm_precision;
+typedef struct llm_packed llm_packed;
+/* w (i,o), or (o,i) when transposed, all finite; LLM_BF16 or LLM_INT8. NULL: no memory, or the engine was stopped. */
+llm_packed   *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision);
+void          llm_packed_destroy(llm_packed *w);                   /* NULL is fine */
+size_t        llm_packed_bytes(const llm_packed *w);               /* 0 for NULL */
+size_t        llm_pack_bytes(size_t i, size_t o, llm_precision precision); /* what one will take */
+llm_precision llm_packed_precision(const llm_packed *w);
+size_t        llm_packed_inputs(const llm_packed *w);              /* i */
+size_t        llm_packed_outputs(const llm_packed *w);             /* o */
+/* out (n,o) = x (n,i) @ w (i,o) + b (o). b may be NULL. */
+void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n);
+
 /* ---- embedding ---------------------------------------------------------------------- */
 
 /* out (n,d): row i is w (rows,d) at ids[i] */
@@ -183,6 +203,10 @@ void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, cons
 void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
                                const float *x, const float *w, const float *log_sum, const int32_t *targets,
                                size_t n, size_t d, size_t vocab);
+
+/* The forward with a packed head. */
+void llm_packed_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const llm_packed *w,
+                                  const int32_t *targets, size_t n);
 
 /*
  * Forward and backward at once, the logits computed one time only, for a caller that knows `scale` before it

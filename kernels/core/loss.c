@@ -134,12 +134,16 @@ typedef struct head_job {
     bool acc_x, acc_w;
     float scale;
     size_t n, d, vocab;
+    const llm_packed *packed; /* instead of w; forward only */
 } head_job;
 
 /* logits (rows,vocab) of the chunk of rows from `i` on */
 static void chunk_logits(llm_engine *e, float *logits, const head_job *j, size_t i, size_t rows)
 {
-    llm_gemm(e, logits, j->x + i * j->d, j->w, rows, j->vocab, j->d, j->vocab, j->d, j->d, false, true, false);
+    if (j->packed != NULL)
+        llm_packed_forward(e, logits, j->x + i * j->d, j->packed, NULL, rows);
+    else
+        llm_gemm(e, logits, j->x + i * j->d, j->w, rows, j->vocab, j->d, j->vocab, j->d, j->d, false, true, false);
 }
 
 /* The chunk's share of the gradients. Each logit is read before it is written: its gradient takes its place. */
@@ -154,26 +158,39 @@ static void chunk_backward(llm_engine *e, float *logits, const head_job *j, cons
         llm_gemm(e, j->dw, logits, j->x + i * d, vocab, d, rows, d, vocab, d, true, false, j->acc_w || i > 0);
 }
 
+static void head_loss(llm_engine *e, float *losses, float *log_sum, const head_job *j)
+{
+    size_t step = chunk_rows(j->n, j->vocab);
+    float *logits = logits_scratch(e, j->n, j->vocab);
+
+    for (size_t i = 0; i < j->n && !llm_failed(e); i += step) {
+        size_t rows = j->n - i < step ? j->n - i : step;
+
+        chunk_logits(e, logits, j, i, rows);
+        llm_cross_entropy_forward(e, losses + i, log_sum + i, logits, j->targets + i, rows, j->vocab);
+    }
+}
+
 void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const float *w,
                               const int32_t *targets, size_t n, size_t d, size_t vocab)
 {
-    const head_job j = { .x = x, .w = w, .n = n, .d = d, .vocab = vocab };
-    size_t step = chunk_rows(n, vocab);
-    float *logits = logits_scratch(e, n, vocab);
+    const head_job j = { .x = x, .w = w, .targets = targets, .n = n, .d = d, .vocab = vocab };
+    head_loss(e, losses, log_sum, &j);
+}
 
-    for (size_t i = 0; i < n && !llm_failed(e); i += step) {
-        size_t rows = n - i < step ? n - i : step;
-
-        chunk_logits(e, logits, &j, i, rows);
-        llm_cross_entropy_forward(e, losses + i, log_sum + i, logits, targets + i, rows, vocab);
-    }
+void llm_packed_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const llm_packed *w,
+                                  const int32_t *targets, size_t n)
+{
+    const head_job j = { .x = x, .packed = w, .targets = targets, .n = n, .d = llm_packed_inputs(w),
+                         .vocab = llm_packed_outputs(w) };
+    head_loss(e, losses, log_sum, &j);
 }
 
 void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
                                const float *x, const float *w, const float *log_sum, const int32_t *targets,
                                size_t n, size_t d, size_t vocab)
 {
-    const head_job j = { x, w, targets, dx, dw, acc_x, acc_w, scale, n, d, vocab };
+    const head_job j = { x, w, targets, dx, dw, acc_x, acc_w, scale, n, d, vocab, NULL };
     size_t step = chunk_rows(n, vocab);
     float *logits = logits_scratch(e, n, vocab);
 
@@ -191,7 +208,7 @@ void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_
                                        float scale, const float *x, const float *w, const int32_t *targets,
                                        size_t n, size_t d, size_t vocab)
 {
-    const head_job j = { x, w, targets, dx, dw, false, false, scale, n, d, vocab };
+    const head_job j = { x, w, targets, dx, dw, false, false, scale, n, d, vocab, NULL };
     size_t step = chunk_rows(n, vocab);
     float *logits = logits_scratch(e, n, vocab);
 

@@ -111,6 +111,27 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
     return v;
 }
 
+/* What a version holds, with copies of its weights in fewer bits. */
+static size_t
+version_bytes(const ArenaVersion *v)
+{
+    size_t  bytes = v->bytes;
+
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data != NULL)
+            for (int which = 0; which < 2; which++)
+                bytes += llm_packed_bytes(v->params[i].data->packed[which]);
+    return bytes;
+}
+
+static void
+forget_packed(ArenaVersion *v)
+{
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data != NULL)
+            tensor_buffer_unpack(v->params[i].data);
+}
+
 /*
  * Drops versions nobody uses: this user's outdated ones of `model`, and the least recently used above
  * pg_llm.cache_size.
@@ -126,7 +147,7 @@ trim(const char *model, const ArenaVersion *keep)
 
         for (ArenaVersion *v = versions; v != NULL; v = v->next)
         {
-            bytes += v->bytes;
+            bytes += version_bytes(v);
             if (v == keep || v->refs > 1)
                 continue;
             if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
@@ -161,6 +182,8 @@ push_pin(ArenaVersion *v, PinKind kind, bool training)
     pins = pin;
     v->pins++;
     v->trainers += training;
+    if (training)
+        forget_packed(v);           /* the weights will move on */
     v->last_used = ++clock_ticks;
     return pin;
 }
@@ -223,6 +246,22 @@ arena_pinned(const char *model)
     ArenaPin *pin = find_pin(model);
 
     return pin == NULL ? NULL : pin->version;
+}
+
+bool
+arena_holds(const TensorBuffer *buffer)
+{
+    for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
+    {
+        const ArenaVersion *v = pin->version;
+
+        if (!pin_in_force(pin) || !v->ready || v->dirty || v->trainers > 0)
+            continue;
+        for (int i = 0; i < v->n_params; i++)
+            if (v->params[i].data == buffer)
+                return true;
+    }
+    return false;
 }
 
 ArenaVersion *
@@ -680,7 +719,7 @@ pg_llm_release(PG_FUNCTION_ARGS)
 
         if (v->refs == 1)
         {
-            bytes += v->bytes;
+            bytes += version_bytes(v);
             arena_forget(v);
         }
         v = next;

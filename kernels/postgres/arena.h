@@ -55,7 +55,7 @@ typedef struct ArenaVersion
     ArenaParam *params;     /* sorted by name once sealed */
     int     n_params;
     int     room;
-    size_t  bytes;
+    size_t  bytes;          /* of float32 numbers: version_bytes() adds the copies in fewer bits */
     uint64  last_used;
 } ArenaVersion;
 
@@ -70,6 +70,8 @@ extern ArenaParam *arena_require_param(ArenaVersion *v, const char *name);
 extern ArenaPart *arena_require_part(ArenaVersion *v, ArenaParam *p, int32 token_id);
 extern Tensor *arena_part_tensor(ArenaParam *p, const ArenaPart *part, TensorBuffer *buffer);
 extern float *arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc);    /* where a gradient goes */
+/* The buffer is a parameter of a version pinned by this user, which nobody is changing. */
+extern bool arena_holds(const TensorBuffer *buffer);
 extern void arena_forget(ArenaVersion *v);                  /* out of the cache */
 
 /* Transaction events */

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 
 #include "buffer.h"
+#include "llm_core.h"
 
 #define ALIGNMENT           64
 #define MIN_BLOCK           256                     /* smallest class, in bytes */
@@ -235,6 +236,7 @@ tensor_buffer_alloc(size_t n)
                 errhint("Use a smaller batch, a shorter block or a smaller model."));
     b->next = NULL;
     b->pub.refcount = 1;
+    b->pub.packed[0] = b->pub.packed[1] = NULL;
     used_bytes += b->bytes;
     return &b->pub;
 }
@@ -254,6 +256,7 @@ tensor_buffer_release(TensorBuffer *buffer)
 
     if (b == NULL || --b->pub.refcount > 0)
         return;
+    tensor_buffer_unpack(buffer);
     used_bytes -= b->bytes;
     /* a transaction's last contexts go after its callbacks have run */
     limit = IsTransactionState() ? cache_limit : Min(cache_limit, IDLE_CACHE);
@@ -265,6 +268,16 @@ tensor_buffer_release(TensorBuffer *buffer)
     b->next = free_lists[b->class];
     free_lists[b->class] = b;
     cached_bytes += b->bytes;
+}
+
+void
+tensor_buffer_unpack(TensorBuffer *buffer)
+{
+    for (int i = 0; i < 2; i++)
+    {
+        llm_packed_destroy(buffer->packed[i]);
+        buffer->packed[i] = NULL;
+    }
 }
 
 bool

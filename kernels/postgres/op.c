@@ -171,9 +171,10 @@ op_run(OpCall *call)
 {
     llm_engine *e = pg_llm_engine();
 
+    call->read_only = !session_recording();
     call->op->forward(call);
     pg_llm_check(e);
-    if (session_recording())
+    if (!call->read_only)
         tape_record(call);
     return call->result;
 }

@@ -43,6 +43,7 @@ typedef struct OpCall
     int64        ints[OP_MAX_CONSTS];
     double       reals[OP_MAX_CONSTS];
     bool         flag;                      /* training */
+    bool         read_only;                 /* no gradient will be asked for: weights may be rounded */
     char         site[OP_SITE_LEN];
     llm_dropout_key key;
     uint64       first;                     /* logical index of the first dropout element */

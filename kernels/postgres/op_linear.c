@@ -7,6 +7,7 @@
 
 #include "op.h"
 #include "session.h"
+#include "precision.h"
 
 /* ---- linear: out (..., o) = x (..., i) @ w (i, o) + b (o) ---- */
 
@@ -27,11 +28,18 @@ static void
 linear_forward(OpCall *call)
 {
     int32   dims[TENSOR_MAX_NDIM];
+    const llm_packed *packed;
+    const float *b = call->n_inputs == 3 ? call->in[2].data : NULL;
+    float  *out;
 
     linear_shapes(call, dims);
-    llm_linear_forward(pg_llm_engine(), op_output(call, call->in[0].ndim, dims), call->in[0].data,
-                       call->in[1].data, call->n_inputs == 3 ? call->in[2].data : NULL,
-                       op_rows(&call->in[0]), call->in[1].dims[0], call->in[1].dims[1]);
+    packed = precision_packed(call, &call->in[1], false);
+    out = op_output(call, call->in[0].ndim, dims);
+    if (packed != NULL)
+        llm_packed_forward(pg_llm_engine(), out, call->in[0].data, packed, b, op_rows(&call->in[0]));
+    else
+        llm_linear_forward(pg_llm_engine(), out, call->in[0].data, call->in[1].data, b, op_rows(&call->in[0]),
+                           call->in[1].dims[0], call->in[1].dims[1]);
 }
 
 static void
@@ -198,15 +206,20 @@ lm_head_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
     const OpValue *w = &call->in[1];
+    const llm_packed *packed;
     int32   dims[TENSOR_MAX_NDIM];
     float  *out;
 
     head_shapes(call);
+    packed = precision_packed(call, w, true);
     memcpy(dims, x->dims, sizeof(int32) * x->ndim);
     dims[x->ndim - 1] = w->dims[0];
     out = op_output(call, x->ndim, dims);
-    llm_gemm(pg_llm_engine(), out, x->data, w->data, op_rows(x), w->dims[0], w->dims[1], w->dims[0], w->dims[1],
-             w->dims[1], false, true, false);
+    if (packed != NULL)
+        llm_packed_forward(pg_llm_engine(), out, x->data, packed, NULL, op_rows(x));
+    else
+        llm_gemm(pg_llm_engine(), out, x->data, w->data, op_rows(x), w->dims[0], w->dims[1], w->dims[0], w->dims[1],
+                 w->dims[1], false, true, false);
 }
 
 static void
@@ -251,12 +264,14 @@ lm_head_loss_forward(OpCall *call)
     llm_engine *e = pg_llm_engine();
     size_t  n = op_rows(x);
     float  *losses = op_scratch(n);
+    const llm_packed *packed;
     float  *log_sum;
 
     head_shapes(call);
     if (call->ids.n != n)
         op_shape_error(call, "x [..., d], w [vocab, d] and one target per row of x");
     op_require_ids(call, w->dims[0], true);
+    packed = precision_packed(call, w, true);
     log_sum = op_save(call, SAVED_LOG_SUM, n);
     call->count = count_targets(&call->ids);
     if (session_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
@@ -268,6 +283,8 @@ lm_head_loss_forward(OpCall *call)
                                           expected_upstream / (float) call->count, x->data, w->data,
                                           call->ids.values, n, w->dims[1], w->dims[0]);
     }
+    else if (packed != NULL)
+        llm_packed_head_loss_forward(e, losses, log_sum, x->data, packed, call->ids.values, n);
     else
         llm_lm_head_loss_forward(e, losses, log_sum, x->data, w->data, call->ids.values, n, w->dims[1],
                                  w->dims[0]);

@@ -25,6 +25,7 @@ int     pg_llm_attention_chunk = 64;
 int     pg_llm_record = RECORD_GRAPH;
 int     pg_llm_tape_keep = 1;
 int     pg_llm_cache_size_mb = 4096;
+int     pg_llm_weights = LLM_FLOAT32;
 bool    pg_llm_autograd = false;
 char   *pg_llm_default_model = NULL;
 
@@ -43,6 +44,13 @@ static const struct config_enum_entry record_options[] = {
     {"off", RECORD_OFF, false},
     {"graph", RECORD_GRAPH, false},
     {"full", RECORD_FULL, false},
+    {NULL, 0, false},
+};
+
+static const struct config_enum_entry weights_options[] = {
+    {"float32", LLM_FLOAT32, false},
+    {"bf16", LLM_BF16, false},
+    {"int8", LLM_INT8, false},
     {NULL, 0, false},
 };
 
@@ -138,6 +146,10 @@ session_init(void)
     DefineCustomEnumVariable("pg_llm.tape_keep", "Which recorded passes keep their rows.",
                              "none, the last step of a call, or all.", &pg_llm_tape_keep, 1, tape_keep_options,
                              PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomEnumVariable("pg_llm.weights", "How passes that record nothing, such as generation, hold weights.",
+                             "bf16 and int8 read fewer bytes per token and round the matrices of linear layers and "
+                             "the head in memory; llm_param, training and embeddings are float32 always.",
+                             &pg_llm_weights, LLM_FLOAT32, weights_options, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("pg_llm.cache_size", "Memory a session may keep for the weights of models it used.",
                             "What a running call needs is kept in any case; llm_release() gives the rest back.",
                             &pg_llm_cache_size_mb, 4096, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MB, NULL, NULL, NULL);

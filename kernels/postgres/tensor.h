@@ -22,11 +22,14 @@
 
 /* ---- buffers: reference-counted, aligned memory outside of memory contexts (buffer.c) ---- */
 
+struct llm_packed;
+
 typedef struct TensorBuffer
 {
     int     refcount;
     size_t  bytes;          /* usable size */
     float  *data;           /* 64-byte aligned */
+    struct llm_packed *packed[2];   /* copies in fewer bits, as (in,out) and as (out,in); NULL: none (precision.c) */
 } TensorBuffer;
 
 /* Ensure room for n floats; contents are undefined. ereport(53200) when memory is short. */

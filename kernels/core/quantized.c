@@ -1,0 +1,206 @@
+/*
+ * quantized.c -- packing weights as bf16 or int8, and the linear layer over them (quantized.h has the layout,
+ * quantized_kernels.h the arithmetic).
+ */
+#include "quantized.h"
+#include "isa.h"
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TASK_BYTES    ((size_t)128 << 10) /* of packed weights: what a task of one row reads, some 5 us */
+#define LARGEST_SCALE 2.679e36f           /* 127 times it is finite */
+#define TASK_ROWS     64                  /* from here on a panel is a task of its own */
+
+struct llm_packed {
+    llm_precision precision;
+    size_t inputs, outputs, panels, blocks;
+    size_t panel_words; /* of one panel */
+    uint32_t *words;
+    float *scales; /* (panels, blocks, LLM_PACKED_COLUMNS); NULL: bf16 */
+    size_t bytes;
+};
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* ---- packing ---- */
+
+typedef struct pack_job {
+    llm_packed *to;
+    const float *w;
+    size_t input_step, output_step; /* weight (input k, output j) is w[k * input_step + j * output_step] */
+} pack_job;
+
+/* One numeric block of a panel's weights, zeros past its last column. */
+typedef struct tile {
+    float w[LLM_GEMM_KB][LLM_PACKED_COLUMNS];
+    size_t n; /* inputs */
+} tile;
+
+static void load_tile(tile *t, const pack_job *j, size_t first, size_t columns, size_t k0)
+{
+    const float *from = j->w + k0 * j->input_step + first * j->output_step;
+
+    t->n = smaller(LLM_GEMM_KB, j->to->inputs - k0);
+    if (columns < LLM_PACKED_COLUMNS)
+        memset(t->w, 0, sizeof t->w);
+    if (j->output_step == 1)
+        for (size_t k = 0; k < t->n; k++)
+            memcpy(t->w[k], from + k * j->input_step, columns * sizeof(float));
+    else
+        for (size_t column = 0; column < columns; column++)
+            for (size_t k = 0; k < t->n; k++)
+                t->w[k][column] = from[column * j->output_step + k];
+}
+
+/* The nearest bf16, ties to even; what would round to infinity is the largest finite one. */
+static inline uint32_t bf16_bits(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof u);
+    u = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+    return (u & 0x7fffu) == 0x7f80u ? u - 1 : u;
+}
+
+static void pack_bf16(uint32_t *words, const tile *t)
+{
+    for (size_t k = 0; k < t->n; k++)
+        for (size_t g = 0; g < 2; g++, words += 16)
+            for (size_t i = 0; i < 16; i++)
+                words[i] = bf16_bits(t->w[k][32 * g + i]) | bf16_bits(t->w[k][32 * g + 16 + i]) << 16;
+}
+
+/* w / scale to the nearest whole number, ties to even. A scale that is denormal is coarse, hence the bounds. */
+static inline uint32_t int8_bits(float w, float scale)
+{
+    const float shifter = 0x1.8p23f; /* adding it leaves no room for a fraction */
+    float q = scale == 0.0f ? 0.0f : w / scale;
+
+    q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
+    return (uint32_t)(int32_t)((q + shifter) - shifter) & 0xffu;
+}
+
+static void pack_int8(uint32_t *words, float *scales, const tile *t)
+{
+    for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
+        scales[i] = 0.0f;
+    for (size_t k = 0; k < t->n; k++)
+        for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++) {
+            float size = t->w[k][i] < 0 ? -t->w[k][i] : t->w[k][i];
+            scales[i] = size > scales[i] ? size : scales[i];
+        }
+    for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
+        scales[i] = scales[i] > 127.0f * LARGEST_SCALE ? LARGEST_SCALE : scales[i] / 127.0f;
+    for (size_t k = 0; k < t->n; k++, words += 16)
+        for (size_t i = 0; i < 16; i++)
+            words[i] = int8_bits(t->w[k][i], scales[i]) | int8_bits(t->w[k][16 + i], scales[16 + i]) << 8 |
+                       int8_bits(t->w[k][32 + i], scales[32 + i]) << 16 |
+                       int8_bits(t->w[k][48 + i], scales[48 + i]) << 24;
+}
+
+static void pack_panel_task(void *arg, size_t panel)
+{
+    const pack_job *j = arg;
+    const llm_packed *p = j->to;
+    const size_t first = panel * LLM_PACKED_COLUMNS;
+    uint32_t *words = p->words + panel * p->panel_words;
+    tile t;
+
+    for (size_t k = 0; k < p->inputs; k += LLM_GEMM_KB) {
+        load_tile(&t, j, first, smaller(LLM_PACKED_COLUMNS, p->outputs - first), k);
+        if (p->precision == LLM_BF16)
+            pack_bf16(words + k * 32, &t);
+        else
+            pack_int8(words + k * 16, p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, &t);
+    }
+}
+
+size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision)
+{
+    const size_t columns = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS * LLM_PACKED_COLUMNS;
+    const size_t blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
+
+    if (precision == LLM_BF16)
+        return columns * i * 2;
+    return columns * i + blocks * columns * sizeof(float);
+}
+
+llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision)
+{
+    llm_packed *p = llm_failed(e) ? NULL : calloc(1, sizeof *p);
+    pack_job j = { .to = p, .w = w, .input_step = transposed ? 1 : o, .output_step = transposed ? i : 1 };
+
+    if (p == NULL)
+        return NULL;
+    p->precision = precision;
+    p->inputs = i;
+    p->outputs = o;
+    p->panels = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS;
+    p->blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
+    p->panel_words = i * LLM_PACKED_COLUMNS / (precision == LLM_BF16 ? 2 : 4);
+    p->bytes = llm_pack_bytes(i, o, precision);
+    p->words = (uint32_t *)(void *)llm_aligned_alloc(p->panels * p->panel_words + 16);
+    if (precision == LLM_INT8)
+        p->scales = llm_aligned_alloc(p->panels * p->blocks * LLM_PACKED_COLUMNS + 16);
+    if (p->words == NULL || (precision == LLM_INT8 && p->scales == NULL) ||
+        !llm_parallel(e, p->panels, pack_panel_task, &j)) {
+        llm_packed_destroy(p);
+        return NULL;
+    }
+    return p;
+}
+
+void llm_packed_destroy(llm_packed *p)
+{
+    if (p == NULL)
+        return;
+    free(p->words);
+    free(p->scales);
+    free(p);
+}
+
+size_t llm_packed_bytes(const llm_packed *p) { return p == NULL ? 0 : p->bytes; }
+
+llm_precision llm_packed_precision(const llm_packed *p) { return p->precision; }
+
+size_t llm_packed_inputs(const llm_packed *p) { return p->inputs; }
+
+size_t llm_packed_outputs(const llm_packed *p) { return p->outputs; }
+
+/* ---- the linear layer ---- */
+
+typedef struct packed_job {
+    llm_engine *e;
+    float *out;
+    const float *x, *b;
+    const llm_packed *w;
+    size_t n;
+} packed_job;
+
+static void packed_panels(void *arg, size_t begin, size_t end)
+{
+    const packed_job *j = arg;
+    const llm_packed *w = j->w;
+    const llm_packed_kernels *kernels = &j->e->kernels->packed;
+
+    for (size_t panel = begin; panel < end; panel++) {
+        const size_t first = panel * LLM_PACKED_COLUMNS;
+        const float *scales = w->scales == NULL ? NULL : w->scales + panel * w->blocks * LLM_PACKED_COLUMNS;
+        (w->precision == LLM_BF16 ? kernels->bf16 : kernels->int8)(
+            j->out + first, w->outputs, j->x, w->words + panel * w->panel_words, scales, j->n,
+            smaller(LLM_PACKED_COLUMNS, w->outputs - first), w->inputs, j->b == NULL ? NULL : j->b + first,
+            llm_thread_scratch(j->e));
+    }
+}
+
+void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n)
+{
+    packed_job j = { .e = e, .out = out, .x = x, .b = b, .w = w, .n = n };
+    const size_t panel_bytes = w->panel_words * sizeof *w->words;
+    size_t grain = n >= TASK_ROWS || panel_bytes == 0 ? 1 : TASK_BYTES / panel_bytes / (n > 0 ? n : 1);
+
+    if (n > 0 && llm_scratch(e, LLM_GEMM_KB * LLM_PACKED_COLUMNS))
+        llm_parallel_for(e, w->panels, grain > 0 ? grain : 1, packed_panels, &j);
+}

@@ -1,0 +1,30 @@
+/*
+ * quantized.h -- weights held as bf16 or int8: their layout, between the packing (quantized.c) and the kernels
+ * (quantized_kernels.h).
+ *
+ * Columns (outputs) lie in panels of LLM_PACKED_COLUMNS, zeros past the last; a panel is contiguous, row k of it
+ * holds its weights for input k in 32-bit words of which word i belongs to lane i:
+ *   bf16  two groups of 16 words, group g with column 32 g + i in the low half and column 32 g + 16 + i in the high
+ *   int8  one group of 16 words, byte b (0 the lowest) of word i being column 16 b + i
+ * An int8 weight is q * scale; one scale per column and block of LLM_GEMM_KB inputs, blocks in order.
+ */
+#ifndef LLM_QUANTIZED_H
+#define LLM_QUANTIZED_H
+
+#include "llm_core.h"
+#include "numerics.h"
+
+enum { LLM_PACKED_COLUMNS = 64 };
+
+typedef struct llm_packed_kernels {
+    /*
+     * c (m,n) = a (m,k) times the first n columns of a panel, then row (n) is added to every row of c unless it is
+     * NULL. scales (blocks of k, LLM_PACKED_COLUMNS) is NULL for bf16.
+     */
+    void (*bf16)(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales, size_t m, size_t n,
+                 size_t k, const float *row, float *scratch);
+    void (*int8)(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales, size_t m, size_t n,
+                 size_t k, const float *row, float *scratch);
+} llm_packed_kernels;
+
+#endif /* LLM_QUANTIZED_H */

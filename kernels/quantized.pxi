@@ -1,0 +1,70 @@
+# Linear layers over weights in fewer bits. Included by core.pyx.
+
+cdef extern from "llm_core.h" nogil:
+    ctypedef enum llm_precision:
+        LLM_BF16
+        LLM_INT8
+    ctypedef struct llm_packed
+    llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bint transposed, llm_precision precision)
+    void llm_packed_destroy(llm_packed *w)
+    size_t llm_packed_bytes(const llm_packed *w)
+    void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n)
+
+
+cdef class PackedWeights:
+    """A linear layer's weights as 'bf16' or 'int8', made by Engine.pack."""
+    cdef llm_packed *w
+    cdef readonly size_t inputs, outputs
+    cdef readonly str precision
+
+    def __dealloc__(self):
+        llm_packed_destroy(self.w)
+
+    @property
+    def nbytes(self):
+        """Memory it takes."""
+        return llm_packed_bytes(self.w)
+
+
+cdef class PackedOps(LossOps):
+
+    def pack(self, w, precision, *, transposed=False):
+        """w (i,o), or (o,i) when transposed, rounded to 'bf16' or 'int8' (a scale per output and 128 inputs)."""
+        w = _f32("w", w)
+        if w.ndim != 2:
+            raise ValueError(f"w has shape {w.shape}, expected a matrix")
+        if precision not in ("bf16", "int8"):
+            raise ValueError(f"precision is {precision!r}, expected 'bf16' or 'int8'")
+        if not np.isfinite(w).all():
+            raise ValueError("w holds a number that is not finite")
+        packed = PackedWeights()
+        packed.inputs, packed.outputs = w.shape[::-1] if transposed else w.shape
+        packed.precision = precision
+        cdef PackedWeights p = packed
+        cdef llm_precision which = LLM_BF16 if precision == "bf16" else LLM_INT8
+        cdef const float *pw = _data(w)
+        cdef bint t = transposed
+        with _running, nogil:
+            p.w = llm_pack(self.e, pw, p.inputs, p.outputs, t, which)
+        self._check()
+        if p.w == NULL:
+            raise MemoryError("no memory for packed weights")
+        return packed
+
+    def packed_forward(self, x, PackedWeights w not None, b=None):
+        """x (...,i) @ w (i,o) + b (o): (...,o)."""
+        x = _f32("x", x)
+        if w.w == NULL:
+            raise ValueError("w is empty: Engine.pack makes packed weights")
+        if x.ndim == 0 or x.shape[-1] != w.inputs:
+            raise ValueError(f"x {x.shape} does not fit weights of ({w.inputs}, {w.outputs})")
+        b = None if b is None else _f32("b", b, (w.outputs,))
+        out = _new(*x.shape[:-1], w.outputs)
+        cdef size_t n = _count(x.shape[:-1])
+        cdef float *po = _data(out)
+        cdef const float *px = _data(x)
+        cdef const float *pb = NULL if b is None else _data(b)
+        with _running, nogil:
+            llm_packed_forward(self.e, po, px, w.w, pb, n)
+        self._check()
+        return out
