@@ -16,7 +16,7 @@ from .tensors import value
 Array = NDArray[np.float32]
 
 ISAS = ("scalar", "avx2", "avx512", "neon")
-THREADS = (1, 2, 3)
+THREADS = (1, 2, 3, 4)
 CHUNKS = (1, 7, 64, 1000)
 
 
