@@ -250,7 +250,9 @@ def test_a_multibyte_character_is_never_split(conn: Connection) -> None:
     ("data", "stop", "final", "expected"),
     [
         (b"ab\xc3", None, False, ("ab", False)),
-        (b"ab\xe6\x97", None, True, ("ab", False)),
+        (b"ab\xe6\x97", None, False, ("ab", False)),
+        (b"ab\xe6\x97", None, True, ("ab\ufffd", False)),
+        (b"a\xffb\x00\xe6\x97", None, False, ("a\ufffdb\ufffd", False)),
         (b"ab\xf0\x9f\x99", None, False, ("ab", False)),
         ("ab🙂".encode(), None, False, ("ab🙂", False)),
         (b"", None, False, ("", False)),
