@@ -1,7 +1,7 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
-One module per section: gemm (kernels), steps (train), storage, memory, layers. What a figure means and how
-it is measured stands in the section's module and in docs/performance.md.
+One module per section: gemm (kernels), steps (train), storage, memory, generation (generate), layers.
+What a figure means and how it is measured stands in the section's module and in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 from sqlalchemy import Engine
 
 from llm_sql.bench.gemm import measure_gemm
+from llm_sql.bench.generation import measure_generation
 from llm_sql.bench.layers import measure_layers
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.memory import measure_memory
@@ -21,10 +22,10 @@ from llm_sql.bench.steps import measure_steps
 from llm_sql.bench.storage import measure_storage
 from llm_sql.errors import UsageError
 
-Section = Literal["machine", "kernels", "train", "storage", "memory", "layers"]
-SECTIONS: tuple[Section, ...] = ("machine", "kernels", "train", "storage", "memory", "layers")
+Section = Literal["machine", "kernels", "train", "storage", "memory", "generate", "layers"]
+SECTIONS: tuple[Section, ...] = ("machine", "kernels", "train", "storage", "memory", "generate", "layers")
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
-IN_DATABASE = {"train", "storage", "memory"}
+IN_DATABASE = {"train", "storage", "memory", "generate"}
 
 
 def run_bench(
@@ -57,6 +58,8 @@ def run_bench(
                 yield from measure_storage(engine, threads, repeats)
             if "memory" in wanted:
                 yield from measure_memory(engine, threads, quick=quick)
+            if "generate" in wanted:
+                yield from measure_generation(engine, machine, threads, repeats, quick=quick)
 
 
 def parse_sections(names: Iterable[str]) -> tuple[Section, ...]:

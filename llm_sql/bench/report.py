@@ -34,7 +34,7 @@ class Row:
     def ratio(self) -> float | None:
         if not self.llm_sql or not self.pytorch:
             return None
-        return self.pytorch / self.llm_sql if self.unit == RATE else self.llm_sql / self.pytorch
+        return self.pytorch / self.llm_sql if self.unit.endswith("/s") else self.llm_sql / self.pytorch
 
     def as_dict(self) -> dict[str, Any]:
         """Keys as the table's headings and --json have them."""

@@ -69,6 +69,14 @@ class Worker:
         """Seconds of one forward and backward pass through a transformer layer."""
         return self._ask(do="layer", **asdict(layer))
 
+    def make_generator(self, **sizes: int) -> None:
+        self._ask(do="generator", **sizes)
+
+    def generation_seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
+        """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
+        decode = self._ask(do="generate", n_prompt=n_prompt, n_tokens=n_tokens)
+        return self._ask(do="prefill"), decode
+
     def peak_memory(self) -> float:
         """Bytes: the largest resident size the process has had."""
         return self._ask(do="peak_memory")
@@ -133,8 +141,32 @@ def torch_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]
     }
 
 
+def transformers_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
+    # transformers looks for a package called kernels: not the directory of that name in a checkout
+    sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
+    from llm_sql.bench.torch_reference import set_threads
+    from llm_sql.bench.transformers_reference import TransformersGenerator
+
+    set_threads(threads)
+    generators: list[TransformersGenerator] = []
+    prefill = [0.0]
+
+    def make_generator(request: dict[str, Any]) -> float:
+        generators[:] = [TransformersGenerator(**request)]
+        return 0.0
+
+    def generate(request: dict[str, Any]) -> float:
+        prefill[0], decode = generators[0].seconds(**request)
+        return decode
+
+    return {"generator": make_generator, "generate": generate, "prefill": lambda request: prefill[0]}
+
+
 def main(library: str, threads: int) -> None:
-    commands = torch_commands(threads) if library == "torch" else numpy_commands()
+    if library == "numpy":
+        commands = numpy_commands()
+    else:
+        commands = transformers_commands(threads) if library == "transformers" else torch_commands(threads)
     commands["peak_memory"] = lambda request: peak_memory()
     for line in sys.stdin:
         request = json.loads(line)

@@ -222,7 +222,7 @@ def bench(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What to measure: machine, kernels, train, storage, memory, layers, or all."
+            help="What to measure: machine, kernels, train, storage, memory, generate, layers, or all."
             " Default: machine, kernels and train with small shapes, a minute.",
         ),
     ] = None,

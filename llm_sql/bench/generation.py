@@ -1,0 +1,182 @@
+"""Tokens per second of generation with float32, bf16 and int8 weights, beside Hugging Face transformers.
+
+Greedy, one sequence: the prompt's pass up to the first token, and tokens after it, each with its forward pass
+in SQL, its sampling and its place in the key/value cache. Every precision has a connection of its own; they
+and transformers take turns. The roofline is reading all matrices once per token at the measured bandwidth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import Session
+
+from llm_sql.bench.machine import Machine
+from llm_sql.bench.report import Row
+from llm_sql.bench.worker import Worker
+from llm_sql.model import LanguageModel
+
+TOKENS = "tokens/s"
+N_PROMPT, N_TOKENS = 512, 64
+# Bytes per weight; int8 has a float32 scale for 128 of them.
+PRECISIONS = {"float32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 128}
+
+LOOP = """
+CREATE FUNCTION pg_temp.bench_generate(
+    model text, prompt int[], n_tokens int, OUT prefill double precision, OUT decode double precision
+)
+LANGUAGE plpgsql VOLATILE
+AS $function$
+DECLARE
+    context CONSTANT int := (public.llm_config(model)).n_positions;
+    handle int;
+    token int;
+    started timestamptz;
+    prefilled timestamptz;
+BEGIN
+    PERFORM public.llm_pin(model);
+    handle := public.pg_llm_gen_open(model, prompt, context);
+    PERFORM public.pg_llm_arena_close(model);
+    started := clock_timestamp();
+    FOR i IN 0 .. n_tokens LOOP
+        token := public.pg_llm_sample(
+            public.llm_generation_logits(handle, model, context, public.pg_llm_gen_tokens(handle)), 0.0
+        );
+        PERFORM public.pg_llm_gen_push(handle, token);
+        IF i = 0 THEN
+            prefilled := clock_timestamp();
+        END IF;
+    END LOOP;
+    prefill := extract(epoch FROM prefilled - started);
+    decode := extract(epoch FROM clock_timestamp() - prefilled);
+    PERFORM public.pg_llm_gen_close(handle);
+END;
+$function$
+"""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A model to generate with, by its sizes."""
+
+    name: str
+    n_layer: int
+    n_head: int
+    d_model: int
+    n_positions: int
+    vocab: int
+
+    @property
+    def matrix_elements(self) -> int:
+        """Weights that a token reads: 12 d^2 per layer, and the head."""
+        return self.n_layer * 12 * self.d_model**2 + self.vocab * self.d_model
+
+
+GPT2 = Generated("GPT-2 124M", 12, 12, 768, 1024, 50257)
+SMALL = Generated("GPT-2, 4 layers, width 256", 4, 4, 256, 1024, 8192)
+
+
+class Generator:
+    """Generations on one connection, which holds its weights in one precision."""
+
+    def __init__(self, connection: Connection, model: Generated, precision: str, threads: int) -> None:
+        self._connection = connection
+        self._model = model
+        for name, value in (("weights", precision), ("threads", str(threads))):
+            connection.execute(
+                text("SELECT set_config(:name, :value, false)"), {"name": f"pg_llm.{name}", "value": value}
+            )
+        connection.execute(text(LOOP))
+
+    def seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
+        """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
+        row = self._connection.execute(
+            text("SELECT prefill, decode FROM pg_temp.bench_generate(:model, CAST(:prompt AS int[]), :n)"),
+            {
+                "model": self._model.name,
+                "prompt": [i % self._model.vocab for i in range(n_prompt)],
+                "n": n_tokens,
+            },
+        ).one()
+        return float(row[0]), float(row[1])
+
+    def memory(self) -> float | None:
+        """Bytes of the backend's own pages; None where the server is not Linux or hides them."""
+        with contextlib.suppress(Exception):
+            status = str(self._connection.scalar(text("SELECT pg_read_file('/proc/self/status')")))
+            line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+            return float(line.split()[1]) * 1024
+        return None
+
+
+def measure_generation(
+    engine: Engine, machine: Machine, threads: int, repeats: int, *, quick: bool
+) -> Iterator[Row]:
+    """Rows for the prompt's pass, further tokens, and the memory a connection takes."""
+    model = SMALL if quick else GPT2
+    n_tokens = N_TOKENS
+    with Session(engine) as session:
+        LanguageModel.create(
+            session, model.name, n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
+            n_positions=model.n_positions, vocab=model.vocab,
+        )  # fmt: skip
+        session.commit()
+    with contextlib.ExitStack() as stack:
+        generators = {
+            precision: Generator(stack.enter_context(engine.connect()), model, precision, threads)
+            for precision in PRECISIONS
+        }
+        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in generators}
+        memory = {}
+        for name, generator in generators.items():
+            generator.seconds(N_PROMPT, 2)
+            memory[name] = generator.memory()
+        peer = None
+        if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
+            peer = stack.enter_context(Worker("transformers", threads))
+            peer.make_generator(
+                n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
+                n_positions=model.n_positions, vocab=model.vocab,
+            )  # fmt: skip
+            peer.generation_seconds(N_PROMPT, 2)
+            samples["transformers"] = []
+        for _ in range(repeats):
+            for name, generator in generators.items():
+                samples[name].append(generator.seconds(N_PROMPT, n_tokens))
+            if peer is not None:
+                samples["transformers"].append(peer.generation_seconds(N_PROMPT, n_tokens))
+
+    def rate(name: str, part: int, tokens: int) -> float | None:
+        return tokens / statistics.median(s[part] for s in samples[name]) if name in samples else None
+
+    prefill, decode = rate("transformers", 0, N_PROMPT), rate("transformers", 1, n_tokens)
+    for name in PRECISIONS:
+        what = f"prompt of {N_PROMPT}, {model.name}, {name}"
+        yield Row("generate", what, threads, TOKENS, rate(name, 0, N_PROMPT), prefill)
+    for name, size in PRECISIONS.items():
+        tokens = rate(name, 1, n_tokens)
+        least = size * model.matrix_elements / machine.bandwidth(threads)
+        what = f"further tokens, {model.name}, {name}"
+        of_roofline = None if tokens is None else 1 / tokens / least
+        yield Row(
+            "generate",
+            what,
+            threads,
+            TOKENS,
+            tokens,
+            decode,
+            of_roofline=of_roofline,
+            note="transformers: float32",
+        )
+    for name in PRECISIONS:
+        size_in_memory = memory[name]
+        if size_in_memory is not None:
+            what = f"memory of a connection, {model.name}, {name}"
+            yield Row(
+                "generate", what, threads, "GB", size_in_memory / 1e9, note="RssAnon, weights and cache"
+            )

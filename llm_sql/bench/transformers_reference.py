@@ -1,0 +1,36 @@
+# mypy: disable-error-code="import-not-found,misc,no-any-return,no-untyped-call"
+"""Generation by Hugging Face transformers in float32, greedy and with its key/value cache."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+class TransformersGenerator:
+    """A GPT-2 of the given sizes with random weights: no time depends on their values."""
+
+    def __init__(self, n_layer: int, n_head: int, d_model: int, n_positions: int, vocab: int) -> None:
+        config = GPT2Config(
+            n_layer=n_layer, n_head=n_head, n_embd=d_model, n_positions=n_positions, vocab_size=vocab
+        )
+        self._model = GPT2LMHeadModel(config).eval()
+        self._vocab = vocab
+
+    @torch.inference_mode()
+    def seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
+        """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
+        ids = torch.arange(n_prompt).remainder(self._vocab).unsqueeze(0)
+        started = time.perf_counter()
+        token, cache = self._step(ids, None)
+        prefilled = time.perf_counter()
+        for _ in range(n_tokens):
+            token, cache = self._step(token, cache)
+        return prefilled - started, time.perf_counter() - prefilled
+
+    def _step(self, ids: Any, cache: Any) -> tuple[Any, Any]:
+        out = self._model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
