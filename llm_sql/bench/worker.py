@@ -143,7 +143,7 @@ def torch_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]
 
 def transformers_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
     # transformers looks for a package called kernels: not the directory of that name in a checkout
-    sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
+    sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
     from llm_sql.bench.torch_reference import set_threads
     from llm_sql.bench.transformers_reference import TransformersGenerator
 
