@@ -26,7 +26,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if BLOCK.search(page.read_text())], ids=lambda page: page.name
+    "page",
+    # The playbook's are for GPT-2 small: test_playbook.py runs them reduced.
+    [page for page in PAGES if page.name != "playbook.md" and BLOCK.search(page.read_text())],
+    ids=lambda page: page.name,
 )
 def test_examples_run(
     page: Path,
