@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define CACHE_SLOTS 32768 /* 2 MB; a corpus has few more words that come again and again */
+#define CACHE_AFTER 16384 /* bytes */
 #define STOP_INTERVAL 16384
 #define KEPT_OUTPUT (1 << 20)
 
@@ -280,8 +281,10 @@ encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop,
         size_t visible = n - at > LLM_BPE_MAX_PIECE + 8 ? at + LLM_BPE_MAX_PIECE + 8 : n;
         size_t end = llm_bpe_split(text, visible, at);
 
-        status = end - at <= CACHED_BYTES ? encode_cached(t, text + at, end - at)
-                                          : encode_piece(t, text + at, end - at, stop, arg);
+        if (t->cache != NULL && end - at <= CACHED_BYTES)
+            status = encode_cached(t, text + at, end - at);
+        else
+            status = encode_piece(t, text + at, end - at, stop, arg);
         at = end;
         if (step % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
             return LLM_BPE_STOPPED;
@@ -321,8 +324,10 @@ llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_shou
     t->n_out = 0;
     if (!reserve_output(t, n / 4 + CACHED_IDS))
         return LLM_BPE_NO_MEMORY;
-    if (t->cache == NULL && (t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece))) == NULL)
-        return LLM_BPE_NO_MEMORY;
+    /* Memory for a cache is worth it once more than a few lines were encoded; without it all is only slower. */
+    t->n_encoded += n;
+    if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
+        t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
     for (size_t step = 1; special && t->n_special_lengths > 0 && status == LLM_BPE_OK && p < end; step++) {
         size_t length;
         uint32_t symbol;

@@ -52,7 +52,8 @@ struct llm_bpe {
     merge_table merges;
     uint32_t byte_symbol[256];
     id_entry *by_id;       /* sorted, made when first needed */
-    cached_piece *cache;   /* made when first needed */
+    cached_piece *cache;   /* NULL until n_encoded is worth it */
+    size_t n_encoded;      /* bytes, all texts together */
     int32_t *out;
     size_t n_out, out_room;
     uint8_t missing_byte;
