@@ -82,6 +82,8 @@ def test_an_interrupted_command_lets_the_server_go(home: Path, number: signal.Si
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background job, as the tests may be one, ignores SIGINT, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert process.stdout is not None
     for line in process.stdout:

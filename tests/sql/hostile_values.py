@@ -146,6 +146,13 @@ VALUES: dict[str, Sequence[str]] = {
     "real[]": ARRAYS,
     "double precision[]": [*ARRAYS, "'{1e300}'"],
     "numeric[]": [*ARRAYS, "'{1e300}'"],
+    "regclass[]": [
+        "'{llm_bpe_vocab,llm_bpe_merges}'",
+        "'{}'",
+        "'{pg_class,0,NULL}'",
+        "'{llm_param,llm_step}'",
+        "NULL",
+    ],
     "tensor": TENSORS,
     "anyarray": ["'{}'::int[]", "'{1,2}'::int[]", "'{{a}}'::text[]"],
     "jsonb": [
