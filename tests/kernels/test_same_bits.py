@@ -74,6 +74,8 @@ CASES: dict[str, Callable[[Engine], object]] = {
         e.gemm(DEEP_A, DEEP_B, c=DEEP_C),
     ),
     "linear_forward": lambda e: e.linear_forward(X, W, W[0]),
+    "pack": lambda e: [e.packed_forward(X[:1], e.pack(W, precision)) for precision in ("bf16", "int8")],
+    "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8")],
     "linear_backward": lambda e: e.linear_backward(DLINEAR, X, W, dw=W),
     "transpose": lambda e: e.transpose(X),
     "embedding_forward": lambda e: e.embedding_forward(WTE, IDS),
