@@ -135,6 +135,21 @@ COMMENT ON COLUMN llm_dataset.split IS 'train, validation or your own';
 
 COMMENT ON COLUMN llm_dataset.target IS 'the next token at every position; below 0: ignored';
 
+CREATE TABLE llm_dataset_load (
+    model TEXT NOT NULL,
+    settings JSONB NOT NULL,
+    state JSONB NOT NULL,
+    done BOOLEAN DEFAULT false NOT NULL,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    CONSTRAINT pk_llm_dataset_load PRIMARY KEY (model)
+);
+
+COMMENT ON TABLE llm_dataset_load IS 'loads of data by clients, and where to go on with them';
+
+COMMENT ON COLUMN llm_dataset_load.settings IS 'sources and options: the same load goes on';
+
+COMMENT ON COLUMN llm_dataset_load.state IS 'position in the sources, tokens not yet in a row';
+
 CREATE TABLE llm_tape (
     id BIGINT NOT NULL,
     run BIGINT,
@@ -489,6 +504,745 @@ COMMENT ON FUNCTION public.llm_parameters(text) IS
 'Name, shape and initialisation of every parameter of the model, by the function its architecture names in llm_arch. '
 'init: normal or residual with standard deviation std, zeros, ones.';
 
+-- Beam search: the likeliest continuations that a search over several candidates at a time finds.
+
+CREATE FUNCTION public.llm_beam_search(
+    prompt text,
+    beam_width int DEFAULT 3,
+    max_tokens int DEFAULT 64,
+    model text DEFAULT NULL,
+    length_penalty double precision DEFAULT 1,
+    early_stopping boolean DEFAULT false
+) RETURNS TABLE (rank int, score double precision, text text, token_ids int[])
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_column
+DECLARE
+    generation record;
+    beams int[];
+    totals double precision[] := '{0}';
+    best record;
+    finished text[] := '{}';
+    scores double precision[] := '{}';
+BEGIN
+    IF prompt IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM public.llm_require(c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(c.value, 'NULL')))
+    FROM (
+        VALUES
+        ('beam_width', beam_width BETWEEN 1 AND 1024, 'be between 1 and 1024', beam_width::text),
+        ('length_penalty', abs(length_penalty) < 'Infinity', 'be finite', length_penalty::text),
+        ('early_stopping', early_stopping IS NOT NULL, 'be true or false', NULL)
+    ) c (name, holds, rule, value);
+    generation := public.llm_generation_begin(prompt, max_tokens, 0.0, 0, 1.0, model, NULL, 1.0, 0.0, 0.0);
+    beams := ARRAY[generation.handle];
+    FOR step IN 1 .. max_tokens LOOP
+        best := public.llm_beam_candidates(beams, totals, generation.chosen, generation.context, 2 * beam_width);
+        -- Of twice as many candidates as beams at least beam_width go on; only the first beam_width may end.
+        SELECT array_agg(f.score ORDER BY f.score DESC, f.ids), array_agg(f.ids::text ORDER BY f.score DESC, f.ids)
+        INTO scores, finished
+        FROM (
+            SELECT a.score, a.ids
+            FROM (
+                SELECT o.score, o.ids::int[] AS ids FROM unnest(scores, finished) o (score, ids)
+                UNION ALL
+                SELECT c.total / step ^ length_penalty,
+                    (public.pg_llm_gen_tokens(beams[c.beam]) || c.token)[generation.n_prompt + 1 :]
+                FROM unnest(best.beams, best.tokens, best.totals) WITH ORDINALITY c (beam, token, total, place)
+                WHERE c.place <= beam_width AND (c.token = generation.end_token OR step = max_tokens)
+            ) a
+            ORDER BY a.score DESC, a.ids
+            LIMIT beam_width
+        ) f;
+        EXIT WHEN step = max_tokens;
+        best := public.llm_beam_advance(beams, best.beams, best.tokens, best.totals, generation.end_token, beam_width);
+        beams := best.handles;
+        totals := best.totals;
+        -- The best beam, were it to end here, would no longer be among the finished ones.
+        EXIT WHEN cardinality(beams) = 0 OR cardinality(finished) = beam_width AND (
+            early_stopping OR totals[1] / step ^ length_penalty <= scores[beam_width]
+        );
+    END LOOP;
+    PERFORM public.pg_llm_gen_close(b.handle) FROM unnest(beams) b (handle);
+    FOR rank, score, token_ids IN
+        SELECT f.place::int, f.score, f.ids::int[]
+        FROM unnest(scores, finished) WITH ORDINALITY f (score, ids, place)
+        ORDER BY f.place
+    LOOP
+        text := (public.llm_visible_text(
+            public.llm_token_bytes(array_remove(token_ids, generation.end_token), generation.chosen), NULL, true
+        )).visible;
+        RETURN NEXT;
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_beam_search(text, int, int, text, double precision, boolean) IS
+'The beam_width best continuations of at most max_tokens tokens, best first, as transformers'' beam search without '
+'sampling finds them: score is the sum of the tokens'' log-probabilities divided by (number of tokens) ^ '
+'length_penalty (0: the sum itself), ties are broken by token ids. token_ids include the end-of-text token of a '
+'continuation that ended, which score counts and text leaves out. The search stops when no beam can improve on what '
+'has ended, with early_stopping as soon as beam_width continuations have ended. Writes nothing. 22023: an argument '
+'out of its range.';
+
+
+CREATE FUNCTION public.llm_beam_candidates(
+    handles int[],
+    scores double precision[],
+    model text,
+    context int,
+    n int,
+    OUT beams int[],
+    OUT tokens int[],
+    OUT totals double precision[]
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    top record;
+BEGIN
+    FOR beam IN 1 .. cardinality(handles) LOOP
+        top := public.pg_llm_top_tokens(
+            public.llm_generation_logits(
+                handles[beam], model, context, public.pg_llm_gen_tokens(handles[beam])
+            ),
+            n
+        );
+        beams := beams || array_fill(beam, ARRAY[cardinality(top.token_ids)]);
+        tokens := tokens || top.token_ids;
+        totals := totals || ARRAY(SELECT scores[beam] + l.log_prob FROM unnest(top.log_probs) l (log_prob));
+    END LOOP;
+    SELECT array_agg(c.beam ORDER BY c.place), array_agg(c.token ORDER BY c.place),
+        array_agg(c.total ORDER BY c.place)
+    INTO beams, tokens, totals
+    FROM (
+        SELECT a.beam, a.token, a.total, row_number() OVER (
+            ORDER BY a.total DESC, public.pg_llm_gen_tokens(handles[a.beam]) || a.token
+        ) AS place
+        FROM unnest(beams, tokens, totals) a (beam, token, total)
+        ORDER BY place
+        LIMIT n
+    ) c;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_beam_candidates(int[], double precision[], text, int, int) IS
+'The n best continuations by one token of any of the beams, best first: number of the beam, from 1, token, and the '
+'beam''s score plus the token''s log-probability.';
+
+
+CREATE FUNCTION public.llm_beam_advance(
+    parents int[],
+    beams int[],
+    tokens int[],
+    scores double precision[],
+    end_token int,
+    beam_width int,
+    OUT handles int[],
+    OUT totals double precision[]
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    child record;
+    handle int;
+BEGIN
+    handles := '{}';
+    totals := '{}';
+    FOR child IN
+        SELECT c.beam, c.token, c.score, row_number() OVER (PARTITION BY c.beam ORDER BY c.place DESC) = 1 AS is_last
+        FROM (
+            SELECT a.beam, a.token, a.score, a.place
+            FROM unnest(beams, tokens, scores) WITH ORDINALITY a (beam, token, score, place)
+            WHERE a.token IS DISTINCT FROM end_token
+            ORDER BY a.place
+            LIMIT beam_width
+        ) c
+        ORDER BY c.place
+    LOOP
+        -- A beam's last child takes over its cache, those before it get copies.
+        handle := parents[child.beam];
+        IF NOT child.is_last THEN
+            handle := public.pg_llm_gen_fork(handle);
+        END IF;
+        PERFORM public.pg_llm_gen_push(handle, child.token);
+        handles := handles || handle;
+        totals := totals || child.score;
+    END LOOP;
+    PERFORM public.pg_llm_gen_close(p.handle) FROM unnest(parents) p (handle) WHERE p.handle <> ALL (handles);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_beam_advance(int[], int[], int[], double precision[], int, int) IS
+'The generations of the next step: the best beam_width candidates that do not end, each with its token; beams without '
+'a successor are closed.';
+
+-- Byte pair encoding: a model's tokenizer in memory, loading it from files or their contents, learning it from text.
+
+CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    relations regclass[] := '{public.llm_bpe_vocab,public.llm_bpe_merges}';
+    version bytea := public.pg_llm_relation_version(relations);
+    handle int := public.pg_llm_bpe_open(model, version);
+BEGIN
+    IF handle IS NOT NULL THEN
+        RETURN handle;
+    END IF;
+    PERFORM public.llm_check_tokenizer(model);
+    IF public.llm_tokenizer_kind(model) = 'char' THEN
+        RETURN NULL;
+    END IF;
+    LOOP
+        handle := public.pg_llm_bpe_create(model, version);
+        PERFORM public.pg_llm_bpe_put_token(handle, v.token_id, v.bytes, v.token ~ '^<\|[^<>]+\|>$')
+        FROM public.llm_bpe_vocab v
+        WHERE v.model = llm_bpe_handle.model;
+        PERFORM public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token)
+        FROM public.llm_bpe_merges m
+        WHERE m.model = llm_bpe_handle.model;
+        -- Another session's commit between the queries would leave a mixture under a wrong name.
+        IF public.pg_llm_relation_version(relations) = version THEN
+            PERFORM public.pg_llm_bpe_seal(handle);
+            RETURN handle;
+        END IF;
+        version := public.pg_llm_relation_version(relations);
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
+'The model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges when memory has another '
+'version of them; NULL for a character tokenizer. Tokens <|...|> are special. 42704: the model has no tokenizer; '
+'22023: its merges do not fit its vocabulary.';
+
+
+CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_replace_bpe_vocab.model;
+    IF ltrim(convert_from(substr(contents, 1, 64), 'SQL_ASCII'), E' \t\r\n') LIKE '{%' THEN
+        INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+        SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+        FROM public.pg_llm_bpe_read_vocab(contents) f;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        RETURN n;
+    END IF;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+    SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+    FROM public.pg_llm_bpe_read_tiktoken(contents) f;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    PERFORM public.llm_require(n > 0, 'the vocabulary is empty');
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_replace_bpe_vocab.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_replace_bpe_vocab.model, f.rank, f.left_token, f.right_token, f.left_token || ' ' || f.right_token
+    FROM public.pg_llm_bpe_read_tiktoken_merges(contents) f;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea) IS
+'Replaces the model''s tokens by those of a file''s contents: vocab.json, encoder.json, or .tiktoken, which brings the '
+'merges with it. The number of tokens. 22023, with the line, for anything else.';
+
+
+CREATE FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_replace_bpe_merges.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_replace_bpe_merges.model, f.rank, f.left_token, f.right_token, f.left_token || ' ' || f.right_token
+    FROM public.pg_llm_bpe_read_merges(contents) f;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
+'Replaces the model''s merge rules by those of a file''s contents: merges.txt or vocab.bpe. The number of rules. 22023, '
+'with the line, for anything else.';
+
+
+CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n int;
+BEGIN
+    PERFORM public.llm_require(vocab IS NOT NULL, 'vocab must not be NULL');
+    n := public.llm_replace_bpe_vocab(model, vocab);
+    IF merges IS NOT NULL THEN
+        PERFORM public.llm_replace_bpe_merges(model, merges);
+    END IF;
+    PERFORM public.llm_bpe_handle(model);
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea) IS
+'Replaces the model''s tokenizer by the contents of vocab.json and merges.txt (also encoder.json and vocab.bpe), or of a '
+'.tiktoken file alone, and checks that they fit. The number of tokens. Needs no file of the server. 22023, with the '
+'line, for contents that are none.';
+
+
+CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_load_bpe(model, convert_to(vocab, 'UTF8'), convert_to(merges, 'UTF8'));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_load_bpe(text, text, text) IS
+'The same from texts.';
+
+
+CREATE FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_require(path <> '', 'path must name a file');
+    RETURN public.llm_replace_bpe_vocab(model, public.pg_llm_read_file(path, 268435456));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_load_bpe_vocab(text, text) IS
+'Replaces the model''s tokens by those of a file of the server: vocab.json, encoder.json, or .tiktoken, which brings the '
+'merges with it. The number of tokens. For roles with the privileges of pg_read_server_files; 58P01 when there is no '
+'such file, 22023, with the line, when it is none of these.';
+
+
+CREATE FUNCTION public.pg_llm_load_bpe_merges(path text, model text) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_require(path <> '', 'path must name a file');
+    RETURN public.llm_replace_bpe_merges(model, public.pg_llm_read_file(path, 268435456));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_load_bpe_merges(text, text) IS
+'Replaces the model''s merge rules by those of a file of the server, merges.txt or vocab.bpe. The number of rules. For '
+'roles with the privileges of pg_read_server_files; 58P01 when there is no such file, 22023, with the line, when it is '
+'none of these.';
+
+
+CREATE FUNCTION public.llm_train_bpe(model text, query text, vocab int) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    expected int := (SELECT c.vocab FROM public.llm_model_config c WHERE c.model = llm_train_bpe.model);
+    pairs int[];
+    n_merges int;
+    tokens bytea[];
+BEGIN
+    PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
+    PERFORM public.llm_require(
+        vocab >= 257 AND vocab <= 16777216,
+        format('vocab must be at least 257 (the bytes and end of text) and at most 16777216, got %s', vocab)
+    );
+    PERFORM public.llm_require(
+        COALESCE(expected >= vocab, true),
+        format('vocab %s is more than the vocab %s of model "%s"', vocab, expected, model),
+        'Train the tokenizer before llm_create_model, which then takes its vocab from it.'
+    );
+    EXECUTE format(
+        'SELECT public.pg_llm_bpe_learn(q.document::text, $1, 2) FROM (%s) AS q (document)'
+        ' WHERE q.document::text <> ''''',
+        public.llm_subquery(query)
+    ) INTO pairs USING vocab - 257;
+    IF pairs IS NULL THEN
+        RAISE EXCEPTION 'the query gave no text'
+            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+    END IF;
+    n_merges := cardinality(pairs) / 2;
+    -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
+    SELECT array_agg(b.byte ORDER BY ascii(public.pg_llm_bpe_alphabet(b.byte))) INTO tokens
+    FROM (SELECT set_byte('\x00', 0, i) AS byte FROM generate_series(0, 255) i) b;
+    FOR i IN 1 .. n_merges LOOP
+        tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
+    END LOOP;
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_train_bpe.model;
+    DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_train_bpe.model;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
+    SELECT llm_train_bpe.model, t.position - 1, public.pg_llm_bpe_alphabet(t.bytes), t.bytes
+    FROM unnest(tokens) WITH ORDINALITY t (bytes, position)
+    UNION ALL
+    SELECT llm_train_bpe.model, 256 + n_merges, '<|endoftext|>', convert_to('<|endoftext|>', 'UTF8');
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_train_bpe.model, i - 1, l.token, r.token, l.token || ' ' || r.token
+    FROM generate_series(1, n_merges) i
+    CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i - 1] + 1]) AS token) l
+    CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i] + 1]) AS token) r;
+    IF n_merges < vocab - 257 THEN
+        RAISE NOTICE 'the text has pairs for a vocabulary of % only', n_merges + 257;
+    END IF;
+    RETURN n_merges + 257;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_bpe(text, text, int) IS
+'Replaces the model''s tokenizer by byte pair encoding learnt from the query''s first column: the 256 bytes, merges of '
+'the most frequent pairs (of equally frequent ones that with the lowest ids; none that occurs only once), and '
+'<|endoftext|>. Returns the vocabulary''s size, which is below vocab only when the text has no more pairs. 22023 when an '
+'existing model''s vocab is smaller; P0002 when there is no text.';
+
+-- Checkpoints: a file with all there is to a model, and the row that tells what the file must be.
+
+CREATE FUNCTION public.llm_checkpoint_sweep() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    -- A file's name begins with the transaction that wrote it. When that is over for this snapshot and no row names the
+    -- file, then the transaction was rolled back or crashed, or the row was deleted.
+    PERFORM public.pg_llm_checkpoint_remove(f.file)
+    FROM public.pg_llm_checkpoint_files() f (file)
+    WHERE f.file ~ '/[0-9]+-'
+        AND pg_visible_in_snapshot(substring(f.file FROM '/([0-9]+)-')::xid8, pg_current_snapshot())
+        AND NOT EXISTS (SELECT FROM public.llm_checkpoint c WHERE c.file_path = f.file);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_sweep() IS
+'Removes, when the transaction commits, the files of this database in the checkpoint directory that no row of '
+'llm_checkpoint names and no running transaction is writing.';
+
+
+CREATE FUNCTION public.llm_checkpoint_save(model text, note text DEFAULT NULL, keep int DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    at_step bigint := public.llm_model_step(model);
+    file text;
+    written record;
+    new_id bigint;
+BEGIN
+    PERFORM public.llm_require(keep IS NULL OR keep > 0, format('keep must be positive, got %s', keep));
+    PERFORM public.llm_config(model);
+    IF NOT EXISTS (SELECT FROM public.llm_param p WHERE p.model = llm_checkpoint_save.model) THEN
+        RAISE EXCEPTION 'model "%" has no weights', model
+            USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
+    END IF;
+    PERFORM public.llm_checkpoint_sweep();
+    PERFORM public.pg_llm_set_recording(false, true);
+    file := public.pg_llm_checkpoint_name(format(
+        '%s-%s-%s-step%s.safetensors', pg_current_xact_id(),
+        to_hex((extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+        left(regexp_replace(model, '[^A-Za-z0-9_-]+', '_', 'g'), 80), at_step
+    ));
+    -- One statement: file and metadata are of one snapshot.
+    SELECT w.bytes, w.sha256, n.step, n.n_params INTO written
+    FROM (
+        SELECT max(p.step) AS step, sum(public.llm_elements(public.shape(p.data)))::bigint AS n_params,
+            jsonb_object_agg(p.name, p.step) AS steps
+        FROM public.llm_param p
+        WHERE p.model = llm_checkpoint_save.model
+    ) n
+    CROSS JOIN LATERAL public.pg_llm_file_write(
+        file,
+        'safetensors',
+        public.llm_checkpoint_tensors(),
+        public.llm_checkpoint_data(),
+        model,
+        ARRAY[
+            'format', 'pt',
+            'llm_sql', 'checkpoint 1',
+            'model', model,
+            'step', n.step::text,
+            'steps', n.steps::text,
+            'config', (
+                SELECT (to_jsonb(c) - 'created_at')::text
+                FROM public.llm_model_config c WHERE c.model = llm_checkpoint_save.model
+            )
+        ],
+        true
+    ) w;
+    INSERT INTO public.llm_checkpoint (model, step, note, n_params, format, file_path, bytes, sha256)
+    VALUES (model, written.step, note, written.n_params, 'checkpoint 1', file, written.bytes, written.sha256)
+    RETURNING id INTO new_id;
+    PERFORM public.llm_checkpoint_retain(model, keep);
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN new_id;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
+'Saves the model''s parameters, optimizer state, step, configuration and tokenizer to a file in the checkpoint directory '
+'(pg_llm.checkpoint_dir) and returns the checkpoint''s id. The file and its row appear together when the transaction '
+'commits, or not at all. keep: so many checkpoints of the model stay, older ones are removed. Takes llm_trainer.';
+
+
+CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    n bigint := 1;
+    size int;
+BEGIN
+    FOREACH size IN ARRAY shape LOOP
+        n := n * size;
+    END LOOP;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_elements(int[]) IS
+'Number of elements of a tensor of this shape.';
+
+
+CREATE FUNCTION public.llm_checkpoint_tensors() RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    RETURN $query$
+        SELECT s.name, s.dtype, s.shape FROM (
+            SELECT k.kind, k.prefix || p.name AS name, 'F32' AS dtype,
+                sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
+            FROM public.llm_param p
+            CROSS JOIN (VALUES (1, ''), (2, 'optimizer.m.'), (3, 'optimizer.v.')) k (kind, prefix)
+            WHERE p.model = $1
+            GROUP BY k.kind, k.prefix, p.name
+            HAVING CASE k.kind WHEN 2 THEN bool_or(p.m IS NOT NULL) WHEN 3 THEN bool_or(p.v IS NOT NULL) ELSE true END
+            UNION ALL
+            SELECT 4, t.name, 'U8', ARRAY[octet_length(t.bytes)] FROM public.llm_checkpoint_tokenizer($1) t
+        ) s
+        ORDER BY s.kind, s.name COLLATE "C"
+    $query$;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_tensors() IS
+'The query that lists the tensors of a checkpoint of model $1, for pg_llm_file_write.';
+
+
+CREATE FUNCTION public.llm_checkpoint_data() RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    RETURN $query$
+        SELECT s.data, s.bytes FROM (
+            SELECT k.kind, p.name, p.token_id,
+                CASE k.kind
+                    WHEN 1 THEN p.data
+                    WHEN 2 THEN COALESCE(p.m, public.pg_llm_full(public.shape(p.data), 0))
+                    ELSE COALESCE(p.v, public.pg_llm_full(public.shape(p.data), 0))
+                END AS data,
+                NULL::bytea AS bytes
+            FROM public.llm_param p
+            CROSS JOIN (VALUES (1), (2), (3)) k (kind)
+            WHERE p.model = $1 AND (
+                k.kind = 1 OR EXISTS (
+                    SELECT FROM public.llm_param q
+                    WHERE q.model = p.model AND q.name = p.name
+                        AND CASE k.kind WHEN 2 THEN q.m IS NOT NULL ELSE q.v IS NOT NULL END
+                )
+            )
+            UNION ALL
+            SELECT 4, t.name, 0, NULL, t.bytes FROM public.llm_checkpoint_tokenizer($1) t
+        ) s
+        ORDER BY s.kind, s.name COLLATE "C", s.token_id
+    $query$;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_data() IS
+'The query that gives the contents of what llm_checkpoint_tensors lists, in its order.';
+
+
+CREATE FUNCTION public.llm_checkpoint_tokenizer(model text) RETURNS TABLE (name text, bytes bytea)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT 'tokenizer.merges', convert_to(
+        COALESCE((
+            SELECT json_agg(json_build_array(m.rank, m.left_token, m.right_token, m.pair) ORDER BY m.rank)
+            FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_tokenizer.model
+        ), '[]')::text, 'UTF8'
+    )
+    UNION ALL
+    SELECT 'tokenizer.vocab', convert_to(
+        COALESCE((
+            SELECT json_agg(json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score) ORDER BY v.token_id)
+            FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_tokenizer.model
+        ), '[]')::text, 'UTF8'
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
+'The model''s tokenizer as a checkpoint holds it: JSON of [rank, left, right, pair] and of [id, token, bytes, score].';
+
+
+CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    old record;
+BEGIN
+    FOR old IN
+        DELETE FROM public.llm_checkpoint c
+        WHERE c.model = llm_checkpoint_retain.model AND c.id IN (
+            SELECT d.id FROM public.llm_checkpoint d
+            WHERE d.model = llm_checkpoint_retain.model
+            ORDER BY d.id DESC
+            OFFSET keep
+        ) AND keep IS NOT NULL
+        RETURNING c.file_path
+    LOOP
+        -- A row from elsewhere may name a file that is not this database's to remove.
+        IF old.file_path = public.pg_llm_checkpoint_name(substring(old.file_path FROM '[^/]+$')) THEN
+            PERFORM public.pg_llm_checkpoint_remove(old.file_path);
+        END IF;
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_retain(text, int) IS
+'Removes all but the newest keep checkpoints of the model, files included; NULL keeps all.';
+
+-- Loading checkpoints.
+
+CREATE FUNCTION public.llm_checkpoint_verify(model text, id bigint) RETURNS public.llm_checkpoint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    checkpoint public.llm_checkpoint;
+    actual record;
+BEGIN
+    SELECT c.* INTO checkpoint FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_verify.id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'checkpoint % does not exist', COALESCE(id::text, 'NULL')
+            USING ERRCODE = 'undefined_object', HINT = 'llm_checkpoint lists the checkpoints.';
+    END IF;
+    PERFORM public.llm_require(
+        checkpoint.model = model,
+        format('checkpoint %s is of model "%s", not of "%s"', id, checkpoint.model, model)
+    );
+    PERFORM public.llm_require(
+        checkpoint.format = 'checkpoint 1', format('checkpoint %s has the unknown format "%s"', id, checkpoint.format),
+        'A newer version of llm-sql wrote it.'
+    );
+    SELECT f.bytes, f.sha256 INTO actual FROM public.pg_llm_file_sha256(checkpoint.file_path, true) f;
+    IF actual.bytes IS DISTINCT FROM checkpoint.bytes OR actual.sha256 IS DISTINCT FROM checkpoint.sha256 THEN
+        RAISE EXCEPTION 'the file of checkpoint % is damaged', id
+            USING ERRCODE = 'data_exception',
+            DETAIL = format(
+                '%s has %s bytes with SHA-256 %s, saved were %s with %s.', checkpoint.file_path, actual.bytes, actual.sha256,
+                checkpoint.bytes, checkpoint.sha256
+            ),
+            HINT = 'Nothing was changed; load another checkpoint.';
+    END IF;
+    PERFORM public.llm_require(
+        public.pg_llm_file_metadata(checkpoint.file_path, 'llm_sql', true) = checkpoint.format
+        AND public.pg_llm_file_metadata(checkpoint.file_path, 'model', true) = model,
+        format('the file of checkpoint %s is not a checkpoint of model "%s"', id, model)
+    );
+    RETURN checkpoint;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_verify(text, bigint) IS
+'The checkpoint''s row, after holding its file against the hash. 42704: unknown id; 22023: another model''s; 22000: the '
+'file is damaged; 58P01: it is gone.';
+
+
+CREATE FUNCTION public.llm_checkpoint_restore_config(config jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    INSERT INTO public.llm_model_config (
+        model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, tied
+    )
+    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps, c.tied
+    FROM jsonb_populate_record(NULL::public.llm_model_config, config) c
+    ON CONFLICT (model) DO UPDATE SET
+        arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
+        n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
+        layer_norm_eps = EXCLUDED.layer_norm_eps, tied = EXCLUDED.tied;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_restore_config(jsonb) IS
+'Makes the model''s configuration what a checkpoint says it was.';
+
+
+CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_restore_tokenizer.model;
+    DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_restore_tokenizer.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT llm_checkpoint_restore_tokenizer.model, (e.value ->> 0)::int, e.value ->> 1, e.value ->> 2, e.value ->> 3
+    FROM json_array_elements(
+        convert_from(public.pg_llm_file_bytes(path, 'tokenizer.merges', true), 'UTF8')::json
+    ) e (value);
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score)
+    SELECT llm_checkpoint_restore_tokenizer.model, (e.value ->> 0)::int, e.value ->> 1, decode(e.value ->> 2, 'hex'),
+        (e.value ->> 3)::double precision
+    FROM json_array_elements(
+        convert_from(public.pg_llm_file_bytes(path, 'tokenizer.vocab', true), 'UTF8')::json
+    ) e (value);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_restore_tokenizer(text, text) IS
+'Makes the model''s tokenizer what a checkpoint file says it was.';
+
+
+CREATE FUNCTION public.llm_checkpoint_load(model text, id bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    checkpoint public.llm_checkpoint := public.llm_checkpoint_verify(model, id);
+    path text := checkpoint.file_path;
+    steps jsonb := public.pg_llm_file_metadata(path, 'steps', true)::jsonb;
+    stored text[];
+BEGIN
+    PERFORM public.llm_lock_model(model);
+    PERFORM public.llm_checkpoint_restore_config(public.pg_llm_file_metadata(path, 'config', true)::jsonb);
+    SELECT array_agg(t.name) INTO stored FROM public.pg_llm_file_tensors(path, checkpoint.bytes, true) t;
+    DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;
+    INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
+    SELECT llm_checkpoint_load.model, p.name, s.first_row,
+        public.pg_llm_file_tensor(path, p.name, s.first_row, s.n_rows, true),
+        CASE WHEN 'optimizer.m.' || p.name = ANY (stored) THEN
+            public.pg_llm_file_tensor(path, 'optimizer.m.' || p.name, s.first_row, s.n_rows, true)
+        END,
+        CASE WHEN 'optimizer.v.' || p.name = ANY (stored) THEN
+            public.pg_llm_file_tensor(path, 'optimizer.v.' || p.name, s.first_row, s.n_rows, true)
+        END,
+        (steps ->> p.name)::bigint
+    FROM public.llm_parameters(llm_checkpoint_load.model) p
+    CROSS JOIN LATERAL public.llm_parts(p.shape) s
+    ORDER BY array_position(stored, p.name), s.first_row;
+    PERFORM public.llm_import_end(model);
+    PERFORM public.llm_checkpoint_restore_tokenizer(model, path);
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.model = llm_checkpoint_load.model AND l.step > checkpoint.step AND NOT l.superseded;
+    RETURN checkpoint.step;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_load(text, bigint) IS
+'Makes the model what it was when the checkpoint was saved: parameters, optimizer state, step, configuration, tokenizer; '
+'log rows of later steps are superseded. Returns the step. The file is verified before anything is changed. 42704: '
+'unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: no file; 55P03 while the model is trained.';
+
 -- A model's configuration: looking it up, holding arguments against it, the default model, one trainer at a time.
 
 CREATE FUNCTION public.llm_require(
@@ -499,12 +1253,14 @@ CREATE FUNCTION public.llm_require(
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 BEGIN
-    IF condition IS NOT TRUE THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = message,
-            HINT = COALESCE(hint, '');
+    IF condition THEN
+        RETURN;
     END IF;
+    -- An empty hint would be shown as one.
+    IF hint IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = message;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = message, HINT = hint;
 END;
 $function$;
 
@@ -738,7 +1494,7 @@ BEGIN
         SELECT e.number,
             (boundary || e.ids)[: config.n_positions] AS tokens,
             (e.ids || boundary)[: config.n_positions] AS target
-        FROM public.llm_encode_characters(documents, config.model) e
+        FROM public.llm_encode_documents(documents, config.model) e
         WHERE block_size IS NULL
         UNION ALL
         SELECT s.start,
@@ -746,7 +1502,7 @@ BEGIN
             stream.ids[s.start + 1 : least(s.start + block_size, cardinality(stream.ids))]
         FROM (
             SELECT array_agg(t.id ORDER BY e.number, t.position) || boundary AS ids
-            FROM public.llm_encode_characters(documents, config.model) e
+            FROM public.llm_encode_documents(documents, config.model) e
             CROSS JOIN LATERAL unnest(boundary || e.ids) WITH ORDINALITY t (id, position)
             WHERE block_size IS NOT NULL
             OFFSET 0
@@ -854,11 +1610,43 @@ $function$;
 COMMENT ON FUNCTION public.llm_refuse_row(text, bigint, text) IS
 'The error for a row of data that a model cannot take.';
 
--- Likelihood of held-out data and of a text.
+-- Likelihood of held-out data, of documents and of a text.
+
+CREATE FUNCTION public.llm_windows(n int, width int, stride int)
+RETURNS TABLE (first int, last int, fresh int)
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $function$
+    SELECT w.first, least(w.first + width - 1, n), CASE WHEN w.first = 1 THEN 1 ELSE w.first - stride + width END
+    FROM generate_series(1, n, stride) w (first)
+    WHERE w.first = 1 OR w.first - stride + width <= n;
+$function$;
+
+COMMENT ON FUNCTION public.llm_windows(int, int, int) IS
+'Windows of width positions over the positions 1 to n, one every stride (at most width) positions: first and last '
+'position, and the first one that no window before it covers.';
+
+
+CREATE FUNCTION public.llm_pin_statement(model text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF NOT public.pg_llm_arena_pinned(model) THEN
+        PERFORM public.llm_pin(model);
+        PERFORM public.pg_llm_arena_pin_statement(model);
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_pin_statement(text) IS
+'Holds the model''s weights in memory until the running statement ends, so that all rows it computes see one version, '
+'looked up once.';
+
 
 CREATE FUNCTION public.llm_evaluate(
     model text,
     split text DEFAULT 'validation',
+    stride int DEFAULT NULL,
+    query text DEFAULT NULL,
     OUT tokens bigint,
     OUT nll double precision,
     OUT perplexity double precision
@@ -869,93 +1657,330 @@ DECLARE
     config public.llm_model_config := public.llm_config(model);
     recording boolean := public.pg_llm_recording();
     batch record;
-    n_targets bigint;
 BEGIN
-    PERFORM public.llm_check_dataset(config, split, NULL);
+    PERFORM public.llm_require(
+        COALESCE(stride BETWEEN 1 AND config.n_positions, true),
+        format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
+    );
+    IF query IS NULL THEN
+        PERFORM public.llm_check_dataset(
+            config, split, CASE WHEN stride IS NOT NULL THEN config.n_positions END
+        );
+    END IF;
     PERFORM public.llm_pin(model);
     PERFORM public.pg_llm_set_recording(false, true);
     tokens := 0;
     nll := 0;
-    -- Rows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
-    FOR batch IN
-        SELECT array_agg(b.id ORDER BY b.id) AS ids
-        FROM (
-            SELECT d.id, cardinality(d.tokens) AS length,
-                (row_number() OVER (PARTITION BY cardinality(d.tokens) ORDER BY d.id) - 1)
-                    / greatest(4096 / greatest(cardinality(d.tokens), 1), 1) AS number
-            FROM public.llm_dataset d
-            WHERE (d.model = llm_evaluate.model OR d.model IS NULL) AND d.split = llm_evaluate.split
-        ) b
-        GROUP BY b.length, b.number
-        ORDER BY b.length, b.number
+    FOR batch IN SELECT b.rows, b.targets, b.n_targets FROM public.llm_evaluation_batches(config, split, stride, query) b
     LOOP
-        SELECT s.n_targets, nll + s.n_targets * public.pg_llm_item(
-            public.llm_forward(llm_evaluate.model, s.rows, false, s.targets, 0.0)
-        )
-        INTO n_targets, nll
-        FROM (
-            SELECT array_agg(d.tokens ORDER BY d.id) AS rows, array_agg(d.target ORDER BY d.id) AS targets,
-                sum((SELECT count(*) FROM unnest(d.target) t WHERE t >= 0))::bigint AS n_targets
-            FROM public.llm_dataset d
-            WHERE d.id = ANY (batch.ids)
-            OFFSET 0
-        ) s;
-        tokens := tokens + n_targets;
+        tokens := tokens + batch.n_targets;
+        nll := nll + batch.n_targets * public.pg_llm_item(
+            public.llm_forward(model, batch.rows, false, batch.targets, 0.0)
+        );
     END LOOP;
     PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
+    IF query IS NOT NULL AND tokens = 0 THEN
+        RAISE EXCEPTION 'the query gave no text' USING ERRCODE = 'no_data_found',
+            HINT = 'Its first column is read as the documents.';
+    END IF;
     nll := nll / NULLIF(tokens, 0);
     perplexity := exp(nll);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_evaluate(text, text) IS
-'Over all rows of the split that are the model''s or any model''s: the number of tokens predicted, their mean negative '
-'log-likelihood in nats, summed per token, and its exponential, the perplexity. Writes nothing. P0002: no rows; 22023: '
-'a row longer than the context; 22003: a token outside the vocabulary.';
+COMMENT ON FUNCTION public.llm_evaluate(text, text, int, text) IS
+'Over all rows of the split that are the model''s or any model''s, or instead over the documents in the first column '
+'of a query, each after the end-of-text token: the number of tokens predicted, their mean negative log-likelihood in '
+'nats, summed per token, and its exponential, the perplexity. With a stride, and for documents, what is longer than the '
+'context is read in windows of the context''s length, one every stride tokens (for documents by default half the '
+'context), each token counted once, in the window that gives it the most context. Writes nothing. P0002: no rows; '
+'22023: a row longer than the context without a stride; 22003: a token outside the vocabulary.';
 
 
-CREATE FUNCTION public.llm_perplexity(model text, text text) RETURNS double precision
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+CREATE FUNCTION public.llm_evaluation_batches(
+    config public.llm_model_config,
+    split text,
+    stride int,
+    query text
+) RETURNS TABLE (rows int[], targets int[], n_targets bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
+#variable_conflict use_column
 DECLARE
-    config public.llm_model_config := public.llm_config(model);
-    recording boolean := public.pg_llm_recording();
-    ids int[] := public.llm_encode(text, model);
-    start_token int := public.llm_end_token(model);
-    width int := config.n_positions;
-    stride int := greatest(config.n_positions / 2, 1);
-    n_scored int := 0;
-    last_token int;
-    targets int[];
-    nll double precision := 0;
+    source text := 'SELECT d.id, d.tokens, d.target FROM public.llm_dataset d
+        WHERE (d.model = $1 OR d.model IS NULL) AND d.split = $2';
 BEGIN
-    IF start_token IS NOT NULL THEN
-        ids := start_token || ids;
-    END IF;
-    PERFORM public.llm_require(cardinality(ids) >= 2, 'a text of no tokens has no perplexity');
-    PERFORM public.llm_pin(model);
-    PERFORM public.pg_llm_set_recording(false, true);
-    FOR first_token IN 1 .. cardinality(ids) - 1 BY stride LOOP
-        last_token := least(first_token + width - 1, cardinality(ids) - 1);
-        CONTINUE WHEN last_token <= n_scored;
-        -- Each token is scored once, by the window that gives it the most context.
-        targets := array_fill(-1, ARRAY[greatest(n_scored - first_token + 1, 0)])
-            || ids[greatest(n_scored + 1, first_token) + 1 : last_token + 1];
-        nll := nll + (last_token - n_scored) * public.pg_llm_item(
-            public.llm_forward(model, ids[first_token : last_token], false, targets, 0.0)
+    IF query IS NOT NULL THEN
+        source := format(
+            'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
+            FROM (
+                SELECT q.id, public.llm_end_token($1) || public.llm_encode(q.document, $1) AS ids
+                FROM (
+                    SELECT row_number() OVER () AS id, s.document::text AS document FROM (%s) AS s (document)
+                ) q
+                WHERE q.document <> ''''
+                OFFSET 0
+            ) e',
+            public.llm_subquery(query)
         );
-        n_scored := last_token;
-    END LOOP;
-    PERFORM public.pg_llm_set_recording(recording, true);
-    PERFORM public.pg_llm_arena_close(model);
-    RETURN exp(nll / n_scored);
+    END IF;
+    -- Windows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
+    RETURN QUERY EXECUTE format(
+        'SELECT array_agg(b.tokens ORDER BY b.id, b.first), array_agg(b.target ORDER BY b.id, b.first),
+            sum(b.n_targets)::bigint
+        FROM (
+            SELECT w.*, cardinality(w.tokens) AS length,
+                (SELECT count(*) FROM unnest(w.target) t WHERE t >= 0) AS n_targets,
+                (row_number() OVER (PARTITION BY cardinality(w.tokens) ORDER BY w.id, w.first) - 1)
+                    / greatest(4096 / cardinality(w.tokens), 1) AS number
+            FROM (
+                SELECT d.id, s.first, d.tokens[s.first : s.last] AS tokens,
+                    array_fill(-1, ARRAY[s.fresh - s.first]) || d.target[s.fresh : s.last] AS target
+                FROM (%s) d
+                CROSS JOIN LATERAL public.llm_windows(cardinality(d.tokens), $3, $4) s
+            ) w
+        ) b
+        GROUP BY b.length, b.number
+        ORDER BY b.length, b.number',
+        source
+    )
+    USING config.model, split, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1));
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_perplexity(text, text) IS
+COMMENT ON FUNCTION public.llm_evaluation_batches(public.llm_model_config, text, int, text) IS
+'What llm_evaluate computes: batches of windows of equal length, targets that another window counts set to -1, and '
+'the number of targets.';
+
+
+CREATE FUNCTION public.llm_perplexity(model text, text text, stride int DEFAULT NULL) RETURNS double precision
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    recording boolean := public.pg_llm_recording();
+    ids int[];
+    n int;
+    span record;
+    nll double precision := 0;
+BEGIN
+    IF model IS NULL OR llm_perplexity.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    PERFORM public.llm_require(
+        COALESCE(stride BETWEEN 1 AND config.n_positions, true),
+        format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
+    );
+    ids := public.llm_end_token(model) || public.llm_encode(llm_perplexity.text, model);
+    n := cardinality(ids) - 1;
+    PERFORM public.llm_require(n >= 1, 'a text of no tokens has no perplexity');
+    PERFORM public.llm_pin_statement(model);
+    PERFORM public.pg_llm_set_recording(false, true);
+    FOR span IN
+        SELECT s.first, s.last, s.fresh
+        FROM public.llm_windows(n, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1))) s
+    LOOP
+        nll := nll + (span.last - span.fresh + 1) * public.pg_llm_item(public.llm_forward(
+            model, ids[span.first : span.last], false,
+            array_fill(-1, ARRAY[span.fresh - span.first]) || ids[span.fresh + 1 : span.last + 1], 0.0
+        ));
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN exp(nll / n);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_perplexity(text, text, int) IS
 'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens, the first '
-'one given the start token. A text longer than the context is scored in windows that overlap by half.';
+'one given the end-of-text token where the tokenizer has one. A text longer than the context is read in windows, one '
+'every stride tokens (default: half the context), each token counted once. All calls of a statement see one version '
+'of the weights.';
+
+-- Exporting weights to files on the server, under Hugging Face's names.
+
+CREATE FUNCTION public.llm_export_file(path text, model text, format text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    PERFORM public.llm_config(model);
+    IF NOT EXISTS (SELECT FROM public.llm_param p WHERE p.model = llm_export_file.model) THEN
+        RAISE EXCEPTION 'model "%" has no weights', model
+            USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
+    END IF;
+    RETURN (
+        SELECT w.bytes
+        FROM public.pg_llm_file_write(
+            path,
+            format,
+            'SELECT p.name, ''F32'', sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:]
+            FROM public.llm_param p WHERE p.model = $1 GROUP BY p.name ORDER BY p.name COLLATE "C"',
+            'SELECT p.data, NULL::bytea
+            FROM public.llm_param p WHERE p.model = $1 ORDER BY p.name COLLATE "C", p.token_id',
+            model,
+            -- transformers asks for this key.
+            '{format,pt}'
+        ) w
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_export_file(text, text, text) IS
+'Writes the model''s weights to a file on the server; returns its size in bytes.';
+
+
+CREATE FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_export_file(path, model, CASE WHEN gzip THEN 'gzip' ELSE 'npz' END);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_export_npz(text, text, boolean) IS
+'Writes the model''s weights to an .npz file on the server, or as a gzip stream of (name, .npy) records; returns its size '
+'in bytes. A file of that name is replaced at once, or not at all. Takes the role pg_write_server_files.';
+
+
+CREATE FUNCTION public.pg_llm_export_safetensors(path text, model text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_export_file(path, model, 'safetensors');
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_export_safetensors(text, text) IS
+'Writes the model''s weights to a .safetensors file on the server that transformers loads; all else as '
+'pg_llm_export_npz.';
+
+-- Copying a model, and fitting the copy to the texts of a query.
+
+CREATE FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean DEFAULT true) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    n_rows bigint;
+BEGIN
+    PERFORM public.llm_config(model);
+    PERFORM public.llm_require(new_name <> '', 'a model needs a name');
+    PERFORM public.llm_require(optimizer IS NOT NULL, 'optimizer must be true or false');
+    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already exists', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+    END IF;
+    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
+    END IF;
+    PERFORM public.llm_lock_model(new_name);
+    INSERT INTO public.llm_model_config
+    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    FROM public.llm_model_config c
+    WHERE c.model = llm_copy_model.model;
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score)
+    SELECT new_name, v.token_id, v.token, v.bytes, v.score
+    FROM public.llm_bpe_vocab v
+    WHERE v.model = llm_copy_model.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
+    FROM public.llm_bpe_merges m
+    WHERE m.model = llm_copy_model.model;
+    INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
+    SELECT new_name, p.name, p.token_id, p.data, CASE WHEN optimizer THEN p.m END, CASE WHEN optimizer THEN p.v END,
+        CASE WHEN optimizer THEN p.step ELSE 0 END
+    FROM public.llm_param p
+    WHERE p.model = llm_copy_model.model
+    ORDER BY p.name, p.token_id;
+    GET DIAGNOSTICS n_rows = ROW_COUNT;
+    RETURN n_rows;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
+'Makes new_name a model with the configuration, tokenizer, weights, optimizer state and step of the other, without '
+'its data, runs and checkpoints; optimizer false: as weights nobody has trained, at step 0. Returns the number of '
+'llm_param rows. 42710: new_name exists; 42704: unknown model.';
+
+
+CREATE FUNCTION public.llm_finetune_name(model text) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    name text := model || '-finetuned';
+    n int := 1;
+BEGIN
+    WHILE EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = name)
+        OR EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = name)
+    LOOP
+        n := n + 1;
+        name := format('%s-finetuned-%s', model, n);
+    END LOOP;
+    RETURN name;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_finetune_name(text) IS
+'The first name of model-finetuned, model-finetuned-2, ... that no model has.';
+
+
+CREATE FUNCTION public.llm_finetune(
+    model text,
+    query text,
+    steps int,
+    new_name text DEFAULT NULL,
+    block_size int DEFAULT NULL,
+    stride int DEFAULT NULL,
+    validation double precision DEFAULT 0.1,
+    batch_size int DEFAULT 1,
+    grad_accum int DEFAULT 1,
+    lr_max double precision DEFAULT 5e-5,
+    warmup int DEFAULT NULL,
+    schedule text DEFAULT 'cosine',
+    min_lr double precision DEFAULT 0,
+    dropout_p double precision DEFAULT 0.1,
+    wd double precision DEFAULT 0.01,
+    grad_clip double precision DEFAULT 1,
+    decay text DEFAULT 'all',
+    seed bigint DEFAULT 0,
+    log_every int DEFAULT 1,
+    OUT name text,
+    OUT perplexity_before double precision,
+    OUT perplexity_after double precision
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+BEGIN
+    PERFORM public.llm_require(
+        validation > 0 AND validation < 1, format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
+        'Perplexity before and after is that of held-out text.'
+    );
+    name := COALESCE(new_name, public.llm_finetune_name(model));
+    PERFORM public.llm_copy_model(model, name, false);
+    PERFORM public.llm_fill_dataset(name, query, COALESCE(block_size, config.n_positions), stride, validation, seed);
+    perplexity_before := (public.llm_evaluate(name, 'validation')).perplexity;
+    PERFORM public.llm_train(
+        name, steps,
+        batch_size => batch_size, grad_accum => grad_accum, lr_max => lr_max, warmup => warmup, schedule => schedule,
+        min_lr => min_lr, dropout_p => dropout_p, wd => wd, grad_clip => grad_clip, decay => decay, seed => seed,
+        log_every => log_every
+    );
+    perplexity_after := (public.llm_evaluate(name, 'validation')).perplexity;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_finetune(
+    text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
+    double precision, double precision, double precision, text, bigint, int
+) IS
+'Copies the model under new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
+'rows of block_size tokens (default: the context), holds out the share validation of them, trains the copy for steps '
+'steps from fresh optimizer state, and returns its name and its perplexity on the held-out rows before and after. The '
+'model itself stays as it is. Other arguments: llm_fill_dataset''s and llm_train''s. One transaction.';
 
 -- The forward pass of any model: the function its architecture names in llm_arch.
 
@@ -1148,6 +2173,116 @@ COMMENT ON FUNCTION public.llm_forward_gpt2(text, int[], boolean, int[], double 
 'logits of the last position, [..., 1, V]. GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied'
 ' head (Radford et al. 2019).';
 
+
+CREATE FUNCTION public.llm_hidden_gpt2(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    pinned boolean;
+    x public.tensor;
+    x1 public.tensor;
+BEGIN
+    IF model IS NULL OR tokens IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    n_blocks := COALESCE(n_blocks, config.n_layer);
+    pinned := public.pg_llm_arena_pinned(model);
+    IF NOT pinned THEN
+        PERFORM public.llm_pin(model);
+    END IF;
+
+    x := public.pg_llm_dropout(
+        public.pg_llm_add(
+            public.pg_llm_embedding(public.pg_llm_param(model, 'wte.weight'), tokens),
+            public.pg_llm_embedding(
+                public.pg_llm_param(model, 'wpe.weight'),
+                public.pg_llm_positions(tokens)
+            )
+        ),
+        0.0,
+        false,
+        'embd'
+    );
+    FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+        x1 := public.pg_llm_add(
+            x,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_causal_attention(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.bias')
+                        ),
+                        config.n_head,
+                        0.0,
+                        false,
+                        'h.' || layer || '.attn'
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_attn'
+            )
+        );
+        x := public.pg_llm_add(
+            x1,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_gelu(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x1,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
+                        )
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_mlp'
+            )
+        );
+    END LOOP;
+    IF n_blocks = config.n_layer THEN
+        x := public.pg_llm_layernorm(
+            x,
+            public.pg_llm_param(model, 'ln_f.weight'),
+            public.pg_llm_param(model, 'ln_f.bias'),
+            config.layer_norm_eps
+        );
+    END IF;
+
+    IF NOT pinned THEN
+        PERFORM public.pg_llm_arena_close(model);
+    END IF;
+    RETURN x;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden_gpt2(text, int[], int) IS
+'The residual stream [..., T, D] of architecture gpt2 after n_blocks blocks, 0 for the embeddings; after '
+'the last block, the default, what the head makes logits from.';
+
 -- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.
 
 CREATE FUNCTION public.llm_forward_gpt3(
@@ -1298,6 +2433,116 @@ COMMENT ON FUNCTION public.llm_forward_gpt3(text, int[], boolean, int[], double 
 'logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense (Brown et al. '
 '2020).';
 
+
+CREATE FUNCTION public.llm_hidden_gpt3(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    pinned boolean;
+    x public.tensor;
+    x1 public.tensor;
+BEGIN
+    IF model IS NULL OR tokens IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    n_blocks := COALESCE(n_blocks, config.n_layer);
+    pinned := public.pg_llm_arena_pinned(model);
+    IF NOT pinned THEN
+        PERFORM public.llm_pin(model);
+    END IF;
+
+    x := public.pg_llm_dropout(
+        public.pg_llm_add(
+            public.pg_llm_embedding(public.pg_llm_param(model, 'wte.weight'), tokens),
+            public.pg_llm_embedding(
+                public.pg_llm_param(model, 'wpe.weight'),
+                public.pg_llm_positions(tokens)
+            )
+        ),
+        0.0,
+        false,
+        'embd'
+    );
+    FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+        x1 := public.pg_llm_add(
+            x,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_causal_attention(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.bias')
+                        ),
+                        config.n_head,
+                        0.0,
+                        false,
+                        'h.' || layer || '.attn'
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_attn'
+            )
+        );
+        x := public.pg_llm_add(
+            x1,
+            public.pg_llm_dropout(
+                public.pg_llm_linear(
+                    public.pg_llm_gelu(
+                        public.pg_llm_linear(
+                            public.pg_llm_layernorm(
+                                x1,
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                config.layer_norm_eps
+                            ),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
+                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
+                        )
+                    ),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
+                ),
+                0.0,
+                false,
+                'h.' || layer || '.resid_mlp'
+            )
+        );
+    END LOOP;
+    IF n_blocks = config.n_layer THEN
+        x := public.pg_llm_layernorm(
+            x,
+            public.pg_llm_param(model, 'ln_f.weight'),
+            public.pg_llm_param(model, 'ln_f.bias'),
+            config.layer_norm_eps
+        );
+    END IF;
+
+    IF NOT pinned THEN
+        PERFORM public.pg_llm_arena_close(model);
+    END IF;
+    RETURN x;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden_gpt3(text, int[], int) IS
+'The residual stream [..., T, D] of architecture gpt3 after n_blocks blocks, 0 for the embeddings; after '
+'the last block, the default, what the head makes logits from.';
+
 -- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.
 
 CREATE FUNCTION public.llm_forward_microgpt(
@@ -1395,6 +2640,92 @@ COMMENT ON FUNCTION public.llm_forward_microgpt(text, int[], boolean, int[], dou
 'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the '
 'logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, head of its '
 'own (Karpathy 2026).';
+
+
+CREATE FUNCTION public.llm_hidden_microgpt(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config;
+    pinned boolean;
+    x public.tensor;
+    x1 public.tensor;
+    x2 public.tensor;
+BEGIN
+    IF model IS NULL OR tokens IS NULL THEN
+        RETURN NULL;
+    END IF;
+    config := public.llm_config(model);
+    n_blocks := COALESCE(n_blocks, config.n_layer);
+    pinned := public.pg_llm_arena_pinned(model);
+    IF NOT pinned THEN
+        PERFORM public.llm_pin(model);
+    END IF;
+
+    x := public.pg_llm_rmsnorm(
+        public.pg_llm_add(
+            public.pg_llm_embedding(public.pg_llm_param(model, 'wte.weight'), tokens),
+            public.pg_llm_embedding(
+                public.pg_llm_param(model, 'wpe.weight'),
+                public.pg_llm_positions(tokens)
+            )
+        ),
+        config.layer_norm_eps
+    );
+    FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
+        x1 := public.pg_llm_rmsnorm(x, config.layer_norm_eps);
+        x2 := public.pg_llm_add(
+            x,
+            public.pg_llm_linear(
+                public.pg_llm_causal_attention(
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight')
+                    ),
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight')
+                    ),
+                    public.pg_llm_linear(
+                        x1,
+                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                    ),
+                    config.n_head,
+                    0.0,
+                    false,
+                    ''
+                ),
+                public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+            )
+        );
+        x := public.pg_llm_add(
+            x2,
+            public.pg_llm_linear(
+                public.pg_llm_relu(
+                    public.pg_llm_linear(
+                        public.pg_llm_rmsnorm(x2, config.layer_norm_eps),
+                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight')
+                    )
+                ),
+                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight')
+            )
+        );
+    END LOOP;
+
+    IF NOT pinned THEN
+        PERFORM public.pg_llm_arena_close(model);
+    END IF;
+    RETURN x;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden_microgpt(text, int[], int) IS
+'The residual stream [..., T, D] of architecture microgpt after n_blocks blocks, 0 for the embeddings; '
+'after the last block, the default, what the head makes logits from.';
 
 -- Generation: one token at a time from the key/value cache, as a stream of rows, as a text, for many prompts.
 
@@ -1508,25 +2839,9 @@ CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boole
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 DECLARE
-    n int := octet_length(bytes);
-    lead int := n;
     first_stop int;
 BEGIN
-    -- The last character's first byte: its high bits tell how many must follow.
-    WHILE lead > 0 AND get_byte(bytes, lead - 1) & 192 = 128 LOOP
-        lead := lead - 1;
-    END LOOP;
-    IF lead > 0 AND (
-        lead - 1 + CASE
-            WHEN get_byte(bytes, lead - 1) < 128 THEN 1
-            WHEN get_byte(bytes, lead - 1) < 224 THEN 2
-            WHEN get_byte(bytes, lead - 1) < 240 THEN 3
-            ELSE 4
-        END > n
-    ) THEN
-        n := lead - 1;
-    END IF;
-    visible := convert_from(substr(bytes, 1, n), 'UTF8');
+    visible := public.pg_llm_utf8_text(bytes, is_final);
     stopped := false;
     IF stop IS NULL THEN
         RETURN;
@@ -1548,8 +2863,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_visible_text(bytea, text[], boolean) IS
-'The text of the bytes generated so far that can be shown: without an unfinished UTF-8 character, without what follows '
-'a stop text and, unless it is final, without what may become one. stopped: a stop text was found.';
+'The text of the bytes generated so far that can be shown: without what follows a stop text and, unless it is final, '
+'without an unfinished UTF-8 character and what may become a stop text. U+FFFD stands for bytes that are no UTF-8. '
+'stopped: a stop text was found.';
 
 
 CREATE FUNCTION public.llm_generation_next(
@@ -1779,6 +3095,653 @@ $function$;
 COMMENT ON FUNCTION public.llm_release() IS
 'Gives back the memory in which this session keeps weights it no longer uses; the number of bytes.';
 
+-- A model's inner states, and the embedding of a text made from them.
+
+CREATE FUNCTION public.llm_hidden(model text, tokens int[], layer int DEFAULT NULL) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    n_blocks int := CASE WHEN layer < 0 THEN config.n_layer + 1 + layer ELSE COALESCE(layer, config.n_layer) END;
+    function regprocedure;
+    result public.tensor;
+BEGIN
+    PERFORM public.llm_require(
+        n_blocks BETWEEN 0 AND config.n_layer,
+        format('layer must be between %s and %s, got %s', - config.n_layer - 1, config.n_layer, layer)
+    );
+    PERFORM public.llm_check_tokens(config, tokens);
+    CASE config.arch
+        WHEN 'gpt2' THEN
+            RETURN public.llm_hidden_gpt2(model, tokens, n_blocks);
+        WHEN 'gpt3' THEN
+            RETURN public.llm_hidden_gpt3(model, tokens, n_blocks);
+        WHEN 'microgpt' THEN
+            RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
+        ELSE
+            function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
+            IF function IS NULL THEN
+                RAISE EXCEPTION 'architecture "%" has no function for its inner states', config.arch
+                    USING ERRCODE = 'feature_not_supported',
+                    HINT = format('Register it by llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
+                        config.arch);
+            END IF;
+            EXECUTE format('SELECT %s($1, $2, $3)', function::regproc) INTO result USING model, tokens, n_blocks;
+            RETURN result;
+    END CASE;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_hidden(text, int[], int) IS
+'States [T, d_model] of tokens, [B, T, d_model] for a batch: layer 0 after the embeddings, k after the k-th block, '
+'counted from the end when negative; the last (the default) after the final norm, what logits are made from. These '
+'are transformers'' hidden_states. 22023: a layer the model does not have.';
+
+
+CREATE FUNCTION public.llm_embed_text(
+    text text,
+    model text DEFAULT NULL,
+    layer int DEFAULT NULL,
+    pooling text DEFAULT 'mean'
+) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    config public.llm_model_config;
+    ids int[];
+    span record;
+    states public.tensor;
+    result public.tensor;
+BEGIN
+    IF llm_embed_text.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM public.llm_require(
+        pooling IN ('mean', 'last', 'none'),
+        format('pooling must be mean, last or none, got %s', COALESCE(pooling, 'NULL'))
+    );
+    model := public.llm_default_model(model);
+    config := public.llm_config(model);
+    ids := public.llm_encode(llm_embed_text.text, model);
+    IF cardinality(ids) = 0 THEN
+        ids := ARRAY[public.llm_end_token(model)];
+        PERFORM public.llm_require(
+            ids[1] IS NOT NULL, format('model "%s" has no token to stand for an empty text', model)
+        );
+    END IF;
+    PERFORM public.llm_pin_statement(model);
+    PERFORM public.pg_llm_set_recording(false, true);
+    FOR span IN
+        SELECT s.first, s.last, s.fresh
+        FROM public.llm_windows(cardinality(ids), config.n_positions, greatest(config.n_positions / 2, 1)) s
+        ORDER BY s.first
+    LOOP
+        CONTINUE WHEN pooling = 'last' AND span.last < cardinality(ids);
+        states := public.pg_llm_slice(
+            public.llm_hidden(model, ids[span.first : span.last], layer),
+            0, span.fresh - span.first, span.last - span.first + 1
+        );
+        result := CASE
+            WHEN pooling = 'last' THEN public.pg_llm_reshape(public.pg_llm_last(states), ARRAY[config.d_model])
+            WHEN result IS NULL AND pooling = 'none' THEN states
+            WHEN pooling = 'none' THEN public.pg_llm_concat(result, states, 0)
+            WHEN result IS NULL THEN public.llm_sum_rows(states)
+            ELSE result + public.llm_sum_rows(states)
+        END;
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    IF pooling = 'mean' THEN
+        RETURN result / cardinality(ids)::double precision;
+    END IF;
+    RETURN result;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
+'The text''s states in a layer of the model (llm_hidden; NULL: the last), pooled: their mean [d_model], the last '
+'token''s [d_model], or none of this [T, d_model]. A text longer than the context is read in windows that overlap by '
+'half, each token''s state taken from the window that gives it the most context. An empty text stands for the '
+'end-of-text token. All calls of a statement see one version of the weights. 22023: pooling or layer; 42704: the model.';
+
+
+CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    RETURN public.pg_llm_reshape(
+        public.pg_llm_matmul(public.pg_llm_full(ARRAY[1, (public.shape(x))[1]], 1.0), x), ARRAY[(public.shape(x))[2]]
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_sum_rows(public.tensor) IS
+'The sum [D] of the rows of x [T, D].';
+
+-- Weights from files: which tensors of a file make up which parameter, and the rows they become.
+
+CREATE FUNCTION public.llm_file_name(name text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    short text := name;
+    block text[];
+    prefix text;
+BEGIN
+    -- What wrappers put before a name: transformers' own, Megatron-LM's, torch.compile's, data parallelism's.
+    FOREACH prefix IN ARRAY ARRAY[
+        '_orig_mod.', 'module.', 'model.', 'language_model.', 'transformer.', 'encoder.', 'decoder.'
+    ] LOOP
+        IF starts_with(short, prefix) THEN
+            short := substr(short, length(prefix) + 1);
+        END IF;
+    END LOOP;
+    short := CASE short
+        WHEN 'wte' THEN 'wte.weight'
+        WHEN 'wpe' THEN 'wpe.weight'
+        WHEN 'embedding.word_embeddings.weight' THEN 'wte.weight'
+        WHEN 'embedding.position_embeddings.weight' THEN 'wpe.weight'
+        WHEN 'word_embeddings.weight' THEN 'wte.weight'
+        WHEN 'position_embeddings.weight' THEN 'wpe.weight'
+        WHEN 'word_embeddings_for_head.weight' THEN 'lm_head.weight'
+        WHEN 'output_layer.weight' THEN 'lm_head.weight'
+        WHEN 'final_layernorm.weight' THEN 'ln_f.weight'
+        WHEN 'final_layernorm.bias' THEN 'ln_f.bias'
+        ELSE short
+    END;
+    block := regexp_match(short, '^(?:h|layers)\.([0-9]{1,9})\.(.+)\.(weight|bias|masked_bias)$');
+    IF block IS NULL THEN
+        RETURN short;
+    END IF;
+    RETURN format(
+        'h.%s.%s.%s',
+        block[1]::int,
+        CASE block[2]
+            WHEN 'input_layernorm' THEN 'ln_1'
+            WHEN 'post_attention_layernorm' THEN 'ln_2'
+            WHEN 'attention.dense' THEN 'attn.dense'
+            WHEN 'self_attention.dense' THEN 'attn.dense'
+            WHEN 'attention.query_key_value' THEN 'attn.query_key_value'
+            WHEN 'self_attention.query_key_value' THEN 'attn.query_key_value'
+            ELSE block[2]
+        END,
+        block[3]
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_file_name(text) IS
+'The name a tensor of a weight file goes by here: without wrappers'' prefixes, blocks as h.N, Megatron-LM''s embeddings '
+'and norms by GPT-2''s names. Linear layers keep names that tell their layout: attn.c_attn is [in, out], '
+'attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and attn.{q,k,v,out}_proj are [out, in].';
+
+
+CREATE FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
+RETURNS TABLE (name text, shape int[], sources text[], how text)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+#variable_conflict use_column
+DECLARE
+    config public.llm_model_config := public.llm_config(llm_import_plan.model);
+    found jsonb;
+    twice text;
+    fused boolean;
+    as_stored boolean;
+    layout text;
+BEGIN
+    SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
+    FROM (
+        SELECT public.llm_file_name(e.value ->> 'name') AS short, e.value || jsonb_build_object('position', e.position)
+            AS tensor, count(*) OVER (PARTITION BY public.llm_file_name(e.value ->> 'name')) AS n
+        FROM jsonb_array_elements(tensors) WITH ORDINALITY e (value, position)
+    ) t;
+    PERFORM public.llm_require(twice IS NULL, format('the file has tensor "%s" under two names', twice));
+    found := COALESCE(found, '{}');
+    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key LIKE 'h.%.attn.query\_key\_value.weight');
+    PERFORM public.llm_require(
+        NOT fused OR megatron_version >= 1,
+        'the file''s queries, keys and values are fused as Megatron-LM does, in an order that depends on its version',
+        'Pass megatron_version: 1.0 (heads x d_head x 3), or 2.0 and later (heads x 3 x d_head).'
+    );
+    layout := CASE WHEN megatron_version >= 2 THEN 'megatron 2' ELSE 'megatron 1' END;
+    -- Of separate projections, which are square, the layout shows in the MLP's matrices beside them.
+    as_stored := COALESCE(
+        (found #>> '{h.0.mlp.c_fc.weight,shape,0}')::bigint, (found #>> '{h.0.mlp.fc1.weight,shape,0}')::bigint
+    ) = config.d_model AND COALESCE(config.d_ff, 4 * config.d_model) <> config.d_model;
+    RETURN QUERY
+    WITH parameter (name, shape, layer, part, kind) AS (
+        SELECT p.name, p.shape, b.m[1], b.m[2], b.m[3]
+        FROM public.llm_parameters(llm_import_plan.model) p
+        LEFT JOIN LATERAL (
+            SELECT regexp_match(p.name, '^(h\.[0-9]+\.)(.+)\.(weight|bias)$') AS m
+        ) b ON true
+    ),
+    candidate (name, rank, sources, how) AS (
+        SELECT p.name, 1, ARRAY[p.name],
+            CASE WHEN found #>> ARRAY[p.name, 'name'] ~ 'word_embeddings|output_layer' THEN 'rows' ELSE 'same' END
+        FROM parameter p
+        UNION ALL
+        SELECT p.name, 2, ARRAY[p.layer || a.part || '.' || p.kind], CASE p.kind WHEN 'bias' THEN 'same' ELSE 'transposed' END
+        FROM parameter p
+        INNER JOIN (
+            VALUES
+            ('attn.c_proj', 'attn.dense'),
+            ('mlp.c_fc', 'mlp.dense_h_to_4h'),
+            ('mlp.c_proj', 'mlp.dense_4h_to_h')
+        ) a (ours, part) ON a.ours = p.part
+        UNION ALL
+        SELECT p.name, 3, ARRAY[p.layer || a.part || '.' || p.kind],
+            CASE WHEN p.kind = 'bias' OR as_stored THEN 'same' ELSE 'transposed' END
+        FROM parameter p
+        INNER JOIN (
+            VALUES
+            ('attn.c_proj', 'attn.out_proj'),
+            ('mlp.c_fc', 'mlp.fc1'),
+            ('mlp.c_proj', 'mlp.fc2')
+        ) a (ours, part) ON a.ours = p.part
+        UNION ALL
+        SELECT p.name, 4, ARRAY[p.layer || 'attn.query_key_value.' || p.kind],
+            layout || CASE p.kind WHEN 'bias' THEN '' ELSE ' transposed' END
+        FROM parameter p
+        WHERE p.part = 'attn.c_attn'
+        UNION ALL
+        SELECT p.name, 5, ARRAY(SELECT p.layer || format('attn.%s_proj.', q.part) || p.kind FROM unnest('{q,k,v}'::text[]) q (part)),
+            CASE WHEN p.kind = 'bias' THEN 'joined' WHEN as_stored THEN 'joined columns' ELSE 'joined transposed' END
+        FROM parameter p
+        WHERE p.part = 'attn.c_attn'
+    ),
+    chosen (name, sources, how) AS (
+        SELECT DISTINCT ON (c.name) c.name, c.sources, c.how
+        FROM candidate c
+        WHERE found ?& c.sources
+        ORDER BY c.name, c.rank
+    ),
+    used (short) AS (
+        SELECT unnest(c.sources) FROM chosen c
+    )
+    SELECT r.name, r.shape, r.sources, r.how
+    FROM (
+        SELECT p.name, p.shape,
+            CASE WHEN c.name IS NOT NULL THEN
+                ARRAY(SELECT found #>> ARRAY[s.short, 'name'] FROM unnest(c.sources) s (short))
+            END AS sources,
+            c.how, (SELECT min((found #>> ARRAY[s.short, 'position'])::bigint) FROM unnest(c.sources) s (short)) AS first
+        FROM parameter p
+        LEFT JOIN chosen c ON c.name = p.name
+        UNION ALL
+        SELECT NULL, NULL, ARRAY[found #>> ARRAY[k.short, 'name']],
+            CASE k.short WHEN 'lm_head.weight' THEN 'head' ELSE 'unknown' END, NULL
+        FROM jsonb_object_keys(found) k (short)
+        WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
+            AND k.short !~ '(^|\.)(attn|attention|self_attention)\.(masked_)?bias$' AND k.short !~ '\.rotary_emb\.inv_freq$'
+    ) r
+    ORDER BY r.first;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
+'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters: sources by their names '
+'in the file, and how: same, rows (the first ones), transposed, joined (queries, keys, values end to end; joined '
+'transposed: then transposed; joined columns: side by side), megatron 1 or 2 (reordered; then perhaps transposed). '
+'sources is NULL for a parameter the file lacks, name is NULL for a tensor that is not understood (how: unknown) or an '
+'output head beside tied embeddings (how: head). Attention masks are left out.';
+
+
+CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    RETURN CASE
+        WHEN how = 'joined' THEN ARRAY[shape[1] / n_sources]
+        WHEN how = 'joined columns' THEN ARRAY[shape[1], shape[2] / n_sources]
+        WHEN how = 'joined transposed' THEN ARRAY[shape[2] / n_sources, shape[1]]
+        WHEN how LIKE '%transposed' THEN ARRAY[shape[2], shape[1]]
+        ELSE shape
+    END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_source_shape(int[], text, int) IS
+'The shape that each source of a parameter has in a file, by the ways of llm_import_plan.';
+
+
+CREATE FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+#variable_conflict use_column
+DECLARE
+    missing text;
+    unknown text;
+    wrong text;
+BEGIN
+    WITH plan AS MATERIALIZED (
+        SELECT * FROM public.llm_import_plan(llm_import_check.model, tensors, megatron_version)
+    ),
+    source AS (
+        SELECT s.name, e.value ->> 'dtype' AS dtype, e.value -> 'shape' AS found, p.how,
+            public.llm_import_source_shape(p.shape, p.how, cardinality(p.sources)) AS expected
+        FROM plan p
+        CROSS JOIN LATERAL unnest(p.sources) s (name)
+        INNER JOIN jsonb_array_elements(tensors) e (value) ON e.value ->> 'name' = s.name
+        WHERE p.name IS NOT NULL
+    ),
+    problem AS (
+        SELECT 1 AS rank, format('"%s" has shape %s, expected %s', s.name, s.found, to_jsonb(s.expected)) AS text
+        FROM source s
+        WHERE CASE s.how
+            WHEN 'rows' THEN
+                (s.found ->> 0)::bigint < s.expected[1] OR s.found - 0 IS DISTINCT FROM to_jsonb(s.expected[2:])
+            ELSE s.found IS DISTINCT FROM to_jsonb(s.expected)
+        END
+        UNION ALL
+        SELECT 2, format('"%s" has elements of type %s, not floating-point numbers', s.name, s.dtype)
+        FROM source s
+        WHERE s.dtype NOT IN ('F32', 'F16', 'BF16', 'F64')
+    )
+    SELECT
+        (SELECT string_agg(p.name, ', ') FROM (
+            SELECT p.name FROM plan p WHERE p.sources IS NULL ORDER BY p.name COLLATE "C" LIMIT 20
+        ) p),
+        (SELECT string_agg(p.sources[1], ', ') FROM (
+            SELECT p.sources FROM plan p WHERE p.how = 'unknown' ORDER BY p.sources COLLATE "C" LIMIT 20
+        ) p),
+        (SELECT string_agg(p.text, '; ') FROM (SELECT p.text FROM problem p ORDER BY p.rank, p.text LIMIT 10) p)
+    INTO missing, unknown, wrong;
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'the file has tensors that model "%" does not: %', llm_import_check.model, unknown
+            USING ERRCODE = 'invalid_parameter_value',
+            DETAIL = COALESCE('It lacks: ' || missing, ''),
+            HINT = 'Parameters are called as Hugging Face''s GPT-2 or Megatron-LM call them; llm_parameters lists them.';
+    ELSIF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Compare its sizes with those in llm_model_config.';
+    ELSIF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the file does not fit the configuration of model "%": %', llm_import_check.model, wrong
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config, or import another file.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_check(text, jsonb, double precision) IS
+'Holds a file''s tensors against the model''s parameters: 22023 listing what is missing, unknown, or of another shape '
+'than expected.';
+
+
+CREATE FUNCTION public.llm_import_tie(model text, tied boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    before boolean := (public.llm_config(model)).tied;
+BEGIN
+    UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
+    WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
+    -- An architecture that has its head in any case is what it is.
+    IF tied IS DISTINCT FROM before AND tied = EXISTS (
+        SELECT FROM public.llm_parameters(model) p WHERE p.name = 'lm_head.weight'
+    ) THEN
+        UPDATE public.llm_model_config c SET tied = before WHERE c.model = llm_import_tie.model;
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
+'Notes in the configuration whether the output head is the token embedding, where the architecture leaves the choice.';
+
+
+CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
+RETURNS TABLE (name text, shape int[], sources text[], how text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_column
+BEGIN
+    PERFORM public.llm_config(llm_import_begin.model);
+    PERFORM public.llm_lock_model(llm_import_begin.model);
+    PERFORM public.llm_import_tie(llm_import_begin.model, tied);
+    PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
+    DELETE FROM public.llm_param p WHERE p.model = llm_import_begin.model;
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.model = llm_import_begin.model AND NOT l.superseded;
+    RETURN QUERY
+    SELECT p.name, p.shape, p.sources, p.how
+    FROM public.llm_import_plan(llm_import_begin.model, tensors, megatron_version) p
+    WHERE p.name IS NOT NULL;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precision) IS
+'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the rows '
+'it had. Returns what to send by llm_import_part, in the order of the file; llm_import_end must follow in the same '
+'transaction. tied: the file has no output head of its own. 55P03 while the model is being trained.';
+
+
+CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    -- As llm_init_model divides.
+    whole_elements CONSTANT bigint := 8388608;
+    part_elements CONSTANT bigint := 2097152;
+    width bigint := 1;
+    part_rows int;
+BEGIN
+    FOR axis IN 2 .. cardinality(shape) LOOP
+        width := width * shape[axis];
+    END LOOP;
+    part_rows := CASE
+        WHEN width * shape[1] <= whole_elements THEN shape[1]
+        ELSE greatest(part_elements / width, 1)
+    END;
+    RETURN QUERY
+    SELECT s.first, least(part_rows, shape[1] - s.first) FROM generate_series(0, shape[1] - 1, part_rows) s (first);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_parts(int[]) IS
+'The parts a parameter of this shape is stored in: itself up to 8 Mi elements, else whole rows of at most 2 Mi (or one '
+'row that has more).';
+
+
+CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    IF public.norm(data) IN ('NaN', 'Infinity') THEN
+        RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
+    END IF;
+    INSERT INTO public.llm_param (model, name, token_id, data)
+    VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_part(text, text, int, public.tensor) IS
+'Stores rows first_row ... of a parameter (llm_parts tells which) during an import. 22003: not finite.';
+
+
+CREATE FUNCTION public.llm_import_end(model text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    wrong text;
+    n_weights bigint;
+BEGIN
+    WITH expected AS (
+        SELECT p.name, s.first_row AS token_id, s.n_rows || p.shape[2:] AS shape
+        FROM public.llm_parameters(model) p
+        CROSS JOIN LATERAL public.llm_parts(p.shape) s
+    ),
+    stored AS (
+        SELECT p.name, p.token_id, public.shape(p.data) AS shape FROM public.llm_param p WHERE p.model = llm_import_end.model
+    )
+    SELECT min(COALESCE(e.name, s.name)) FILTER (WHERE e.shape IS DISTINCT FROM s.shape),
+        sum(public.llm_elements(e.shape))::bigint
+    INTO wrong, n_weights
+    FROM expected e
+    FULL JOIN stored s USING (name, token_id);
+    PERFORM public.llm_require(
+        wrong IS NULL, format('the import of model "%s" is not complete: parameter "%s"', model, wrong)
+    );
+    RETURN n_weights;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_end(text) IS
+'Ends an import: all parameters are there, in their parts. Returns the number of weights; 22023 otherwise.';
+
+-- Importing weights from files on the server.
+
+CREATE FUNCTION public.llm_file_limit(model text) RETURNS bigint
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    weights numeric;
+BEGIN
+    -- float64 of every weight, a head and padding for the vocabulary, a mask per layer; doubled.
+    SELECT sum(n.weights) INTO weights
+    FROM public.llm_parameters(model) p
+    CROSS JOIN LATERAL (
+        SELECT p.shape[1]::numeric * COALESCE(p.shape[2], 1) AS weights
+    ) n;
+    RETURN least(
+        2 * 8 * (
+            weights + (config.vocab + 8192)::numeric * config.d_model
+            + config.n_layer * config.n_positions::numeric * config.n_positions
+        ) + 67108864,
+        9e18
+    )::bigint;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_file_limit(text) IS
+'Bytes of tensor data that a file may declare to be taken for the model''s weights: far more than it needs, far less '
+'than a malicious file can inflate to.';
+
+
+CREATE FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    value public.tensor := public.pg_llm_file_tensor(path, sources[1]);
+BEGIN
+    FOR i IN 2 .. cardinality(sources) LOOP
+        value := public.pg_llm_concat(
+            value, public.pg_llm_file_tensor(path, sources[i]), CASE how WHEN 'joined columns' THEN 1 ELSE 0 END
+        );
+    END LOOP;
+    IF how LIKE 'megatron%' THEN
+        value := public.pg_llm_megatron_order(value, n_head, how LIKE 'megatron 2%');
+    END IF;
+    RETURN CASE WHEN how LIKE '%transposed' THEN public.pg_llm_transpose(value) ELSE value END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_value(text, text[], text, int) IS
+'A parameter made of tensors of a file on the server, in one of the ways of llm_import_plan.';
+
+
+CREATE FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    head text;
+    embedding text;
+BEGIN
+    SELECT min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'lm_head.weight'),
+        min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'wte.weight')
+    INTO head, embedding
+    FROM jsonb_array_elements(tensors) e (value)
+    -- Others are refused by llm_import_check.
+    WHERE (e.value #>> '{shape,0}')::bigint >= vocab;
+    RETURN head IS NULL OR embedding IS NULL
+        OR public.pg_llm_file_tensor(path, head, 0, vocab) = public.pg_llm_file_tensor(path, embedding, 0, vocab);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
+'Whether a file on the server has no output head, or one that equals its token embedding.';
+
+
+CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    recording boolean := public.pg_llm_recording();
+    found_format text;
+    tensors jsonb;
+    parameter record;
+    part record;
+    value public.tensor;
+BEGIN
+    PERFORM public.pg_llm_set_recording(false, true);
+    SELECT jsonb_agg(jsonb_build_object('name', t.name, 'dtype', t.dtype, 'shape', to_jsonb(t.shape)) ORDER BY t."position"),
+        min(t.format)
+    INTO tensors, found_format
+    FROM public.pg_llm_file_tensors(path, public.llm_file_limit(model)) t;
+    PERFORM public.llm_require(tensors IS NOT NULL, format('file "%s" holds no tensors', path));
+    PERFORM public.llm_require(
+        found_format = ANY (formats), format('file "%s" has the format %s', path, found_format),
+        'pg_llm_import_npz reads npz and gzip, pg_llm_import_safetensors reads safetensors.'
+    );
+    FOR parameter IN
+        SELECT p.name, p.shape, p.sources, p.how
+        FROM public.llm_import_begin(
+            model, tensors, public.llm_import_heads_equal(path, tensors, config.vocab), megatron_version
+        ) p
+    LOOP
+        value := CASE WHEN parameter.how NOT IN ('same', 'rows') THEN
+            public.llm_import_value(path, parameter.sources, parameter.how, config.n_head)
+        END;
+        FOR part IN SELECT s.first_row, s.n_rows FROM public.llm_parts(parameter.shape) s LOOP
+            PERFORM public.llm_import_part(
+                model, parameter.name, part.first_row,
+                CASE
+                    WHEN value IS NULL THEN
+                        public.pg_llm_file_tensor(path, parameter.sources[1], part.first_row, part.n_rows)
+                    ELSE public.pg_llm_slice(value, 0, part.first_row, part.first_row + part.n_rows)
+                END
+            );
+        END LOOP;
+    END LOOP;
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN public.llm_import_end(model);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_file(text, text, text[], double precision) IS
+'Replaces the model''s weights by those of a file on the server of one of the formats.';
+
+
+CREATE FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_import_file(path, model, '{npz,gzip}', megatron_version);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_import_npz(text, text, double precision) IS
+'Replaces the model''s weights by those of a file on the server: .npz, or a gzip stream of (name, .npy) records; the '
+'content tells which. Names are Hugging Face''s or Megatron-LM''s (whose queries, keys and values need megatron_version, '
+'1.0 or 2.0 and later). The model must stand in llm_model_config; its step is 0 afterwards, its log rows are superseded. '
+'Returns the number of weights. Takes the role pg_read_server_files. 22000: damaged file; 22023: another model''s.';
+
+
+CREATE FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+BEGIN
+    RETURN public.llm_import_file(path, model, '{safetensors}', megatron_version);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.pg_llm_import_safetensors(text, text, double precision) IS
+'Replaces the model''s weights by those of a .safetensors file on the server; all else as pg_llm_import_npz.';
+
 -- Loss and logits of one sequence or of a batch.
 
 CREATE FUNCTION public.llm_shape_text(value anyarray) RETURNS text
@@ -2007,7 +3970,10 @@ CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    part_elements CONSTANT bigint := 8388608;
+    -- What a tensor in one part may have, and the parts of a larger one: reading and writing a part takes copies
+    -- of it, which the allocator keeps for reuse up to 32 MB.
+    whole_elements CONSTANT bigint := 8388608;
+    part_elements CONSTANT bigint := 2097152;
     recording boolean := public.pg_llm_recording();
     n_weights bigint := 0;
     parameter record;
@@ -2027,7 +3993,10 @@ BEGIN
         FOR axis IN 2 .. cardinality(parameter.shape) LOOP
             width := width * parameter.shape[axis];
         END LOOP;
-        part_rows := greatest(part_elements / width, 1);
+        part_rows := CASE
+            WHEN width * parameter.shape[1] <= whole_elements THEN parameter.shape[1]
+            ELSE greatest(part_elements / width, 1)
+        END;
         FOR first_row IN 0 .. parameter.shape[1] - 1 BY least(part_rows, parameter.shape[1])::int LOOP
             part_shape := parameter.shape;
             part_shape[1] := least(part_rows, parameter.shape[1] - first_row);
@@ -2120,6 +4089,7 @@ BEGIN
     DELETE FROM public.llm_train_run r WHERE r.model = llm_drop_model.model;
     DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
+    DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;
@@ -2345,7 +4315,8 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $function$
 BEGIN
     IF EXISTS (
-        SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>'
+        SELECT FROM public.llm_bpe_vocab v
+        WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>' AND v.bytes = ''
     ) THEN
         RETURN 'char';
     ELSIF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model) THEN
@@ -2362,23 +4333,18 @@ COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $function$
-DECLARE
-    kind text := public.llm_tokenizer_kind(model);
 BEGIN
-    IF kind = 'char' THEN
-        RETURN;
-    ELSIF kind = 'bpe' THEN
-        RAISE EXCEPTION 'byte-level BPE is not in this version'
-            USING ERRCODE = 'feature_not_supported',
-            HINT = format('Model "%s" has a BPE vocabulary; llm_build_char_tokenizer replaces it.', model);
+    IF public.llm_tokenizer_kind(model) IS NULL THEN
+        RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
+            USING ERRCODE = 'undefined_object',
+            HINT = 'llm_load_bpe(model, vocab, merges) loads GPT-2''s; llm_train_bpe(model, query, vocab) and '
+                'llm_build_char_tokenizer(model, query) make one from text.';
     END IF;
-    RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
-        USING ERRCODE = 'undefined_object', HINT = 'llm_build_char_tokenizer(model, query) makes one from text.';
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
-'Raises 42704 when the model has no tokenizer, 0A000 when it has one of a kind that this version cannot run.';
+'Raises 42704 when the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_end_token(model text) RETURNS int
@@ -2494,22 +4460,52 @@ COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
 'character.';
 
 
-CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL) RETURNS int[]
+CREATE FUNCTION public.llm_encode_documents(documents text[], model text)
+RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+#variable_conflict use_column
+DECLARE
+    handle int := public.llm_bpe_handle(model);
+BEGIN
+    IF handle IS NULL THEN
+        RETURN QUERY SELECT e.number, e.ids FROM public.llm_encode_characters(documents, model) e;
+    ELSE
+        RETURN QUERY
+        SELECT d.number, public.pg_llm_bpe_encode(handle, d.document, false)
+        FROM unnest(documents) WITH ORDINALITY d (document, number);
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
+'Number and token ids of each document under the model''s tokenizer. What reads like a special token is text: a '
+'document cannot end itself.';
+
+
+CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL, special boolean DEFAULT true) RETURNS int[]
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+DECLARE
+    handle int;
 BEGIN
     IF llm_encode.text IS NULL THEN
         RETURN NULL;
     END IF;
     model := public.llm_default_model(model);
-    PERFORM public.llm_check_tokenizer(model);
-    RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+    handle := public.llm_bpe_handle(model);
+    IF handle IS NULL THEN
+        RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+    END IF;
+    RETURN public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, true));
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_encode(text, text) IS
-'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. 22021 for a character '
-'the tokenizer does not know; 42704 when the model has none.';
+COMMENT ON FUNCTION public.llm_encode(text, text, boolean) IS
+'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. Under BPE, special '
+'tokens such as <|endoftext|> are recognised in the text, as Hugging Face''s tokenizers do; special => false takes them '
+'for text, as tiktoken''s encode_ordinary. 22021 for a character the tokenizer does not know; 42704 when the model has '
+'none.';
 
 
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
@@ -2543,19 +4539,25 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 AS $function$
+DECLARE
+    handle int;
 BEGIN
     IF ids IS NULL THEN
         RETURN NULL;
     END IF;
     model := public.llm_default_model(model);
-    PERFORM public.llm_check_tokenizer(model);
-    RETURN convert_from(public.llm_token_bytes(ids, model), 'UTF8');
+    handle := public.llm_bpe_handle(model);
+    IF handle IS NULL THEN
+        RETURN public.pg_llm_utf8_text(public.llm_token_bytes(ids, model));
+    END IF;
+    RETURN public.pg_llm_utf8_text(public.pg_llm_bpe_decode(handle, ids));
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_decode(int[], text) IS
-'The text of token ids under the model''s tokenizer; BOS stands for nothing. 22003 for an unknown token; 42704 when '
-'the model has no tokenizer.';
+'The text of token ids under the model''s tokenizer; BOS stands for nothing. U+FFFD stands for bytes that are no UTF-8 '
+'and for NUL, which a text cannot hold; llm_token_bytes gives the bytes themselves. 22003 for an unknown token; 42704 '
+'when the model has no tokenizer.';
 
 -- Training in one transaction: checks and defaults, the steps, write-back.
 
@@ -3504,6 +5506,8 @@ REVOKE ALL ON TABLE public.llm_clip FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_dataset FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_dataset_load FROM PUBLIC;
+
 REVOKE ALL ON TABLE public.llm_heldout FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_model_config FROM PUBLIC;
@@ -3551,6 +5555,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_bpe_handle(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_reader;
@@ -3560,17 +5568,37 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_data() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_load(model text, id bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_restore_config(config jsonb) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_retain(model text, keep int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_save(model text, note text, keep int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_sweep() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_tensors() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_tokenizer(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_elements(shape int[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_finetune_name(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
@@ -3582,9 +5610,25 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_tie(model text, tied boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_reader;
@@ -3597,16 +5641,21 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_parts(shape int[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_subquery(query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_reader;
@@ -3615,6 +5664,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_train_bpe(model text, query text, vocab int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) TO llm_reader;
@@ -3622,7 +5672,14 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_load_bpe_merges(path text, model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) TO llm_reader;
     GRANT EXECUTE ON PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_reader;
     GRANT EXECUTE ON PROCEDURE public.llm_train_resume(run_id bigint, commit_every int) TO llm_reader;
     GRANT USAGE ON SEQUENCE public.llm_pass_seq TO llm_reader;
@@ -3633,6 +5690,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_checkpoint TO llm_reader;
     GRANT SELECT ON TABLE public.llm_clip TO llm_reader;
     GRANT SELECT ON TABLE public.llm_dataset TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_dataset_load TO llm_reader;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_reader;
     GRANT SELECT ON TABLE public.llm_model_config TO llm_reader;
     GRANT SELECT ON TABLE public.llm_param TO llm_reader;
@@ -3669,6 +5727,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_accumulate_grads(model text, workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_autograd_mode_write() TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_backprop(start_id bigint, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_bpe_handle(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_build_char_tokenizer(model text, query text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) TO llm_trainer;
@@ -3678,17 +5740,37 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_check_tokenizer(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_check_weights(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_data() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_load(model text, id bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_restore_config(config jsonb) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_retain(model text, keep int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_save(model text, note text, keep int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_sweep() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_tensors() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_tokenizer(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_default_model(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_drop_model(model text) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_elements(shape int[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_embed_text(text text, model text, layer int, pooling text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_encode(text text, model text, special boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_encode_characters(documents text[], model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_encode_documents(documents text[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_finetune_name(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
@@ -3700,9 +5782,25 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, n int, n_prompt int, model text, context int, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_tie(model text, tied boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_init_model(model text, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_trainer;
@@ -3715,16 +5813,21 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_parts(shape int[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_subquery(query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) TO llm_trainer;
@@ -3733,6 +5836,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_train_bpe(model text, query text, vocab int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_clear(model text, workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_rows(model text, only_row bigint) TO llm_trainer;
@@ -3740,7 +5844,14 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_load_bpe_merges(path text, model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) TO llm_trainer;
     GRANT EXECUTE ON PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) TO llm_trainer;
     GRANT EXECUTE ON PROCEDURE public.llm_train_resume(run_id bigint, commit_every int) TO llm_trainer;
     GRANT USAGE ON SEQUENCE public.llm_pass_seq TO llm_trainer;
@@ -3751,6 +5862,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_checkpoint TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset_load TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param TO llm_trainer;
