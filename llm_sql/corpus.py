@@ -86,7 +86,8 @@ class Blocks:
         starts = np.arange(n) * self.stride
         self.held = stream[n * self.stride :]
         self._new, self._n_new = [], 0
-        return stream[starts[:, None] + np.arange(self.block_size + 1)]
+        rows: NDArray[np.int32] = stream[starts[:, None] + np.arange(self.block_size + 1)]
+        return rows
 
     def last_rows(self, is_first: bool) -> list[Ids]:
         """What remains at the end: shorter rows, none that only repeats the one before it."""

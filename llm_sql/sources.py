@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from sqlalchemy import Engine, text
 
@@ -105,7 +105,7 @@ class FileSource:
                 offset += len(data)
                 yield Piece(text, (number, offset), held_out, begins, self._fraction(number, offset))
 
-    def _border(self, file: Any, at: int) -> int:
+    def _border(self, file: BinaryIO, at: int) -> int:
         """The first place to cut from `at` on, else the file's end."""
         file.seek(at)
         while data := file.read(PIECE_BYTES):
@@ -115,7 +115,7 @@ class FileSource:
             at += len(data)
         return at
 
-    def _shorten(self, file: Any, data: bytes, limit: int) -> bytes:
+    def _shorten(self, file: BinaryIO, data: bytes, limit: int) -> bytes:
         """Up to the last place to cut; where there is none, as far as the next one."""
         cuts = [cut.end() for cut in CUT.finditer(data[-4096:])]
         while not cuts and len(data) < limit:

@@ -11,7 +11,7 @@ from .base import Base
 
 
 class BpeToken(Base):
-    """A token. A character tokenizer's `<|bos|>` stands for no bytes, special tokens of BPE for their name."""
+    """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's special tokens for their name."""
 
     __tablename__ = "llm_bpe_vocab"
     __table_args__ = (

@@ -225,7 +225,6 @@ SENSE: dict[str, Sense] = {
     "pooling": one_of("'mean'", "'last'", "'none'"),
     "new_name": one_of("'copied'"),
     "steps": one_of("1", "2"),
-    "width": one_of("8"),
     "n_layer": one_of("NULL", "2"),
     "n_head": one_of("NULL", "2"),
     "d": one_of("NULL", "8"),

@@ -78,7 +78,7 @@ def test_seeds(conn: Connection) -> None:
 
 
 def test_large_tensors_stand_in_parts(conn: Connection) -> None:
-    """A vocabulary of 300,000 at width 64 is more than the 8 Mi elements of one row: parts of 2 Mi elements."""
+    """A vocabulary of 300,000 at width 64 is more than one row's 8 Mi elements: parts of 2 Mi."""
     conn.execute("SELECT llm_create_model('wide', 'gpt2', 1, 1, 64, 4, 300000)")
     rows = conn.execute(
         "SELECT token_id, shape(data) FROM llm_param WHERE model = 'wide' AND name = 'wte.weight' ORDER BY 1"
