@@ -204,7 +204,7 @@ def demo(
     model: Annotated[
         str, Option("--model", "-m", help="Name; a model of this name is replaced.")
     ] = "catalog-gpt",
-    seconds: Annotated[float, Option("--seconds", min=1, help="About how long to train.")] = 55,
+    seconds: Annotated[float, Option("--seconds", min=1, help="About how long to train.")] = 45,
     steps: Annotated[int | None, Option("--steps", min=1, help="Exactly so many steps instead.")] = None,
     seed: Annotated[int, Option("--seed")] = 0,
     url: UrlOption = None,
