@@ -226,6 +226,7 @@ static void check_head_loss(void)
     const float scale = 1.0f / 130;
     float *x = noise(n * d, 1), *w = noise(vocab * d, 2), *logits = room(n * vocab);
     float *losses = room(n), *log_sum = room(n), *dx = room(n * d), *dw = room(vocab * d);
+    float taken[131];
     int32_t targets[131];
 
     for (size_t i = 0; i < n; i++)
@@ -234,7 +235,17 @@ static void check_head_loss(void)
     llm_gemm(e, logits, x, w, n, vocab, d, vocab, d, d, false, true, false);
     llm_cross_entropy_forward(e, losses, log_sum, logits, targets, n, vocab);
     llm_cross_entropy_backward(e, logits, false, scale, logits, log_sum, targets, n, vocab);
+    for (size_t i = 0; i < n; i++) /* the target's share comes last */
+        if (targets[i] >= 0) {
+            taken[i] = logits[i * vocab + (size_t)targets[i]];
+            logits[i * vocab + (size_t)targets[i]] = 0;
+        }
     llm_gemm(e, dx, logits, w, n, d, vocab, d, vocab, d, false, false, false);
+    for (size_t i = 0; i < n; i++)
+        if (targets[i] >= 0) {
+            logits[i * vocab + (size_t)targets[i]] = taken[i];
+            llm_scale(e, dx + i * d, w + (size_t)targets[i] * d, taken[i], true, d);
+        }
     llm_gemm(e, dw, logits, x, vocab, d, n, d, vocab, d, true, false, false);
     finish(e);
     remember(losses, n), remember(dx, n * d), remember(dw, vocab * d);

@@ -109,10 +109,13 @@ static size_t chunk_rows(size_t n, size_t vocab)
     return rows < n ? rows : n;
 }
 
-/* Lives with the engine: mapping so many pages anew for every call costs as much as a pass over them */
+/*
+ * A chunk's logits, and a float more per row. Lives with the engine: mapping so many pages anew for every call costs
+ * as much as a pass over them.
+ */
 static float *logits_scratch(llm_engine *e, size_t n, size_t vocab)
 {
-    const size_t floats = chunk_rows(n, vocab) * vocab;
+    const size_t floats = chunk_rows(n, vocab) * (vocab + 1);
 
     if (n == 0 || llm_failed(e))
         return NULL;
@@ -146,6 +149,59 @@ static void chunk_logits(llm_engine *e, float *logits, const head_job *j, size_t
         llm_gemm(e, logits, j->x + i * j->d, j->w, rows, j->vocab, j->d, j->vocab, j->d, j->d, false, true, false);
 }
 
+typedef struct target_job {
+    const llm_math_kernels *math;
+    const int32_t *targets;
+    const float *w;
+    float *dlogits, *taken, *dx;
+    size_t d, vocab;
+} target_job;
+
+static void take_targets(const target_job *j, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++)
+        if (j->targets[r] >= 0) {
+            j->taken[r] = j->dlogits[r * j->vocab + (size_t)j->targets[r]];
+            j->dlogits[r * j->vocab + (size_t)j->targets[r]] = 0.0f;
+        }
+}
+
+/* Puts the gradients that were taken back and adds their share of dx. */
+static void return_targets(void *arg, size_t begin, size_t end)
+{
+    const target_job *j = arg;
+
+    for (size_t r = begin; r < end; r++)
+        if (j->targets[r] >= 0) {
+            const size_t target = (size_t)j->targets[r];
+
+            j->dlogits[r * j->vocab + target] = j->taken[r];
+            j->math->scale(j->dx + r * j->d, j->w + target * j->d, j->taken[r], true, j->d);
+        }
+}
+
+/*
+ * dx (rows,d) (+)= dlogits w, the target's share of a row last: it outweighs all others together, and with it in
+ * the middle of the sum each later addition would round at its size (relative error 4.1e-7 instead of 2.7e-8 at a
+ * vocabulary of 50257).
+ */
+static void chunk_dx(llm_engine *e, float *dlogits, const head_job *j, size_t i, size_t rows)
+{
+    const size_t d = j->d, vocab = j->vocab;
+    target_job job = { .math = &e->kernels->math,
+                       .targets = j->targets + i,
+                       .w = j->w,
+                       .dlogits = dlogits,
+                       .taken = dlogits + chunk_rows(j->n, vocab) * vocab,
+                       .dx = j->dx + i * d,
+                       .d = d,
+                       .vocab = vocab };
+
+    take_targets(&job, rows);
+    llm_gemm(e, job.dx, dlogits, j->w, rows, d, vocab, d, vocab, d, false, false, j->acc_x);
+    llm_parallel_for(e, rows, ROW_GRAIN / (d + 1) + 1, return_targets, &job);
+}
+
 /* The chunk's share of the gradients. Each logit is read before it is written: its gradient takes its place. */
 static void chunk_backward(llm_engine *e, float *logits, const head_job *j, const float *log_sum, size_t i, size_t rows)
 {
@@ -153,7 +209,7 @@ static void chunk_backward(llm_engine *e, float *logits, const head_job *j, cons
 
     llm_cross_entropy_backward(e, logits, false, j->scale, logits, log_sum + i, j->targets + i, rows, vocab);
     if (j->dx != NULL)
-        llm_gemm(e, j->dx + i * d, logits, j->w, rows, d, vocab, d, vocab, d, false, false, j->acc_x);
+        chunk_dx(e, logits, j, i, rows);
     if (j->dw != NULL)
         llm_gemm(e, j->dw, logits, j->x + i * d, vocab, d, rows, d, vocab, d, true, false, j->acc_w || i > 0);
 }

@@ -7,7 +7,7 @@
 #ifndef LLM_NUMERICS_H
 #define LLM_NUMERICS_H
 
-#define LLM_NUMERICS_VERSION 1
+#define LLM_NUMERICS_VERSION 2
 
 /*
  * Numeric block of a matrix product: within a block of KB products an accumulator starts from +0 and takes
@@ -25,10 +25,11 @@
 #define LLM_LANES 16
 
 /*
- * Sums across rows (bias and gain gradients) add whole blocks of this many rows in index order, so that
- * blocks can be computed by any thread.
+ * Sums across rows (bias and gain gradients) add this many rows in index order, then blocks in pairs, pairs in
+ * pairs, and so on, what is left from the smallest to the largest. With blocks of 128 added in order the errors of
+ * bias and gain gradients were up to 1.14 times PyTorch's.
  */
-#define LLM_ROW_BLOCK 128
+#define LLM_ROW_BLOCK 8
 
 /*
  * Sums of whole arrays (global norm) take this many elements in the 16 lanes; the blocks' sums are added in

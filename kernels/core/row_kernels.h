@@ -2,8 +2,8 @@
  * row_kernels.h -- kernels over rows: sums, normalisations, softmax.
  *
  * A sum within a row keeps 16 partial sums, lane = index mod 16, and folds them 8-4-2-1; a tail is filled
- * with what leaves the partial sums as they are. A sum across rows adds blocks of LLM_ROW_BLOCK rows in
- * order.
+ * with what leaves the partial sums as they are. A sum across rows adds LLM_ROW_BLOCK rows in order, and the
+ * blocks pairwise.
  */
 #ifndef LLM_ROW_KERNELS_H
 #define LLM_ROW_KERNELS_H
@@ -11,6 +11,7 @@
 #include "numerics.h"
 
 #include <math.h>
+#include <string.h>
 
 /* ---- sums within a row ----------------------------------------------------------------- */
 
@@ -231,35 +232,61 @@ static void kernel_cross_entropy_backward(float *dlogits, bool acc, float scale,
 /* ---- sums across rows ------------------------------------------------------------------ */
 
 #define COLUMN_VECTORS 16 /* vectors of columns walked together: 1 kB of each row */
+#define ROW_LEVELS     40 /* 2^40 blocks of rows: more than an address space holds */
 
 /*
- * out (+)= sum over rows of dout, or of dout * norm when x, mean and rstd are given, for columns [begin, end)
- * of at most COLUMN_VECTORS vectors. norm = (x - mean) * rstd.
+ * sum[] = rows [first, last) of dout added in order, or of dout * norm when x, mean and rstd are given, for
+ * columns [begin, end) of at most COLUMN_VECTORS vectors. norm = (x - mean) * rstd.
+ */
+LLM_INLINE void sum_block(v16 sum[COLUMN_VECTORS], const float *dout, const float *x, const float *mean,
+                          const float *rstd, size_t first, size_t last, size_t d, size_t begin, size_t end)
+{
+    for (size_t c = 0; c < COLUMN_VECTORS; c++)
+        sum[c] = v16_zero();
+    for (size_t row = first; row < last; row++)
+        for (size_t i = begin, c = 0; i < end; i += V16_LANES, c++) {
+            size_t lanes = lanes_of(end - i);
+            v16 g = load_lanes(dout + row * d + i, lanes);
+
+            if (x != NULL) {
+                v16 centered = v16_sub(load_lanes(x + row * d + i, lanes), v16_set1(mean[row]));
+
+                sum[c] = v16_fma(g, v16_mul(centered, v16_set1(rstd[row])), sum[c]);
+            } else
+                sum[c] = v16_add(sum[c], g);
+        }
+}
+
+LLM_INLINE void add_to_sum(v16 sum[COLUMN_VECTORS], const v16 earlier[COLUMN_VECTORS])
+{
+    for (size_t c = 0; c < COLUMN_VECTORS; c++)
+        sum[c] = v16_add(earlier[c], sum[c]);
+}
+
+/*
+ * out (+)= the sum over all rows of what sum_block adds. Pairwise summation: while bit l of the number of blocks so
+ * far is set, waiting[l] holds the sum of 2^l blocks that has no partner yet.
  */
 LLM_INLINE void sum_columns(float *out, bool acc, const float *dout, const float *x, const float *mean,
                             const float *rstd, size_t n, size_t d, size_t begin, size_t end)
 {
-    for (size_t block = 0; block < n || block == 0; block += LLM_ROW_BLOCK, acc = true) {
-        size_t rows = n - block < LLM_ROW_BLOCK ? n - block : LLM_ROW_BLOCK;
-        v16 sum[COLUMN_VECTORS];
+    v16 waiting[ROW_LEVELS][COLUMN_VECTORS], sum[COLUMN_VECTORS];
+    size_t blocks = 0, level;
 
-        for (size_t c = 0; c < COLUMN_VECTORS; c++)
-            sum[c] = v16_zero();
-        for (size_t row = block; row < block + rows; row++)
-            for (size_t i = begin, c = 0; i < end; i += V16_LANES, c++) {
-                size_t lanes = lanes_of(end - i);
-                v16 g = load_lanes(dout + row * d + i, lanes);
-
-                if (x != NULL) {
-                    v16 centered = v16_sub(load_lanes(x + row * d + i, lanes), v16_set1(mean[row]));
-
-                    sum[c] = v16_fma(g, v16_mul(centered, v16_set1(rstd[row])), sum[c]);
-                } else
-                    sum[c] = v16_add(sum[c], g);
-            }
-        for (size_t i = begin, c = 0; i < end; i += V16_LANES, c++)
-            put_lanes(out + i, acc, sum[c], lanes_of(end - i));
+    for (size_t row = 0; row < n; row += LLM_ROW_BLOCK, blocks++) {
+        sum_block(sum, dout, x, mean, rstd, row, n - row < LLM_ROW_BLOCK ? n : row + LLM_ROW_BLOCK, d, begin,
+                  end);
+        for (level = 0; blocks >> level & 1; level++)
+            add_to_sum(sum, waiting[level]);
+        memcpy(waiting[level], sum, sizeof sum);
     }
+    for (size_t c = 0; c < COLUMN_VECTORS; c++)
+        sum[c] = v16_zero();
+    for (level = 0; blocks >> level != 0; level++)
+        if (blocks >> level & 1)
+            add_to_sum(sum, waiting[level]);
+    for (size_t i = begin, c = 0; i < end; i += V16_LANES, c++)
+        put_lanes(out + i, acc, sum[c], lanes_of(end - i));
 }
 
 static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size_t d, size_t begin,

@@ -39,6 +39,15 @@ class Optimizer:
 
 def make(shape: Shape, seed: int, std: float = 0.1) -> GPT2LMHeadModel:
     """A model without dropout whose every parameter, biases and gains too, is away from its initial value."""
+    model = make_initial(shape, seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.randn_like(p) * std + (1.0 if "ln_" in name and "weight" in name else 0.0))
+    return model
+
+
+def make_initial(shape: Shape, seed: int) -> GPT2LMHeadModel:
+    """A model without dropout, initialised as GPT-2 is."""
     torch.manual_seed(seed)
     config = GPT2Config(
         n_layer=shape.n_layer,
@@ -51,11 +60,7 @@ def make(shape: Shape, seed: int, std: float = 0.1) -> GPT2LMHeadModel:
         attn_pdrop=0.0,
         attn_implementation="eager",
     )
-    model = GPT2LMHeadModel(config)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(torch.randn_like(p) * std + (1.0 if "ln_" in name and "weight" in name else 0.0))
-    return model
+    return GPT2LMHeadModel(config)
 
 
 def parameters(model: GPT2LMHeadModel) -> dict[str, Array]:
