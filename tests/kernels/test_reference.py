@@ -94,6 +94,9 @@ def test_every_backward_of_the_engine_has_a_gradient_check() -> None:
 
 
 def test_every_forward_has_its_backward() -> None:
-    forwards = {name.removesuffix("_forward") for name in dir(Engine) if name.endswith("_forward")}
+    # packed weights are for reading: nothing is trained through them
+    forwards = {name.removesuffix("_forward") for name in dir(Engine) if name.endswith("_forward")} - {
+        "packed"
+    }
     backwards = {name.removesuffix("_backward") for name in dir(Engine) if name.endswith("_backward")}
     assert forwards == backwards
