@@ -20,15 +20,15 @@ class TransformersGenerator:
         self._model = GPT2LMHeadModel(config).eval()
         self._vocab = vocab
 
-    @torch.inference_mode()
     def seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
         """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
-        ids = torch.arange(n_prompt).remainder(self._vocab).unsqueeze(0)
-        started = time.perf_counter()
-        token, cache = self._step(ids, None)
-        prefilled = time.perf_counter()
-        for _ in range(n_tokens):
-            token, cache = self._step(token, cache)
+        with torch.inference_mode():
+            ids = torch.arange(n_prompt).remainder(self._vocab).unsqueeze(0)
+            started = time.perf_counter()
+            token, cache = self._step(ids, None)
+            prefilled = time.perf_counter()
+            for _ in range(n_tokens):
+                token, cache = self._step(token, cache)
         return prefilled - started, time.perf_counter() - prefilled
 
     def _step(self, ids: Any, cache: Any) -> tuple[Any, Any]:

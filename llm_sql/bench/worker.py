@@ -156,6 +156,7 @@ def transformers_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], 
         return 0.0
 
     def generate(request: dict[str, Any]) -> float:
+        decode: float
         prefill[0], decode = generators[0].seconds(**request)
         return decode
 
