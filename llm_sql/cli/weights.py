@@ -83,9 +83,6 @@ def import_(
     megatron_version: Annotated[
         float | None, typer.Option("--megatron-version", help="Checkpoint version of a Megatron-LM file.")
     ] = None,
-    approximate_gelu: Annotated[
-        bool, typer.Option("--approximate-gelu", help="Take GPT-2's tanh form for the exact GELU.")
-    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -93,7 +90,7 @@ def import_(
     path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    columns = hub.read_config(path, approximate_gelu=approximate_gelu) if path.is_dir() else None
+    columns = hub.read_config(path) if path.is_dir() else None
     with Session(open_engine(url)) as session, session.begin():
         if columns is not None:
             hub.ensure_config(session.connection(), model, columns)

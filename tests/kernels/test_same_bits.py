@@ -91,6 +91,11 @@ CASES: dict[str, Callable[[Engine], object]] = {
     "mul_acc": lambda e: (e.mul_acc(FLAT, FLAT2), e.mul_acc(FLAT, FLAT2, out=FLAT)),
     "gelu_forward": lambda e: e.gelu_forward(FLAT),
     "gelu_backward": lambda e: (e.gelu_backward(FLAT2, FLAT), e.gelu_backward(FLAT2, FLAT, dx=FLAT)),
+    "gelu_exact_forward": lambda e: e.gelu_exact_forward(3 * FLAT),
+    "gelu_exact_backward": lambda e: (
+        e.gelu_exact_backward(FLAT2, 3 * FLAT),
+        e.gelu_exact_backward(FLAT2, FLAT, dx=FLAT),
+    ),
     "relu_forward": lambda e: e.relu_forward(FLAT),
     "relu_backward": lambda e: (e.relu_backward(FLAT2, FLAT), e.relu_backward(FLAT2, FLAT, dx=FLAT)),
     "dropout": lambda e: (
