@@ -22,7 +22,29 @@ ACTIVATIONS = {
     "gelu_python": "gelu",
     "relu": "relu",
 }
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "vocab.json", "merges.txt")
+HUB_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+)
+
+
+# Columns of llm_model_config, the names that transformers' configuration has for them, and its defaults.
+_COLUMNS: dict[str, tuple[str, Any]] = {
+    "n_layer": ("n_layer", 12),
+    "n_head": ("n_head", 12),
+    "d_model": ("n_embd", 768),
+    "n_positions": ("n_positions", 1024),
+    "vocab": ("vocab_size", 50257),
+    "d_ff": ("n_inner", None),
+    "layer_norm_eps": ("layer_norm_epsilon", 1e-5),
+    "activation_function": ("activation_function", "gelu_new"),
+    "tied": ("tie_word_embeddings", True),
+}
+_TYPES: dict[str, type] = {"layer_norm_eps": float, "activation_function": str, "tied": bool}
 
 
 def download(name: str) -> Path:
@@ -57,27 +79,18 @@ def read_config(directory: Path) -> dict[str, Any]:
             hint="Models of type gpt2 can be loaded: GPT-2, DistilGPT2, Cerebras-GPT.",
         )
     _refuse_differences(path, config)
-    columns = {
-        "n_layer": config.get("n_layer", 12),
-        "n_head": config.get("n_head", 12),
-        "d_model": config.get("n_embd", 768),
-        "n_positions": config.get("n_positions", 1024),
-        "vocab": config.get("vocab_size", 50257),
-        "d_ff": config.get("n_inner"),
-        "layer_norm_eps": config.get("layer_norm_epsilon", 1e-5),
-        "activation_function": config.get("activation_function", "gelu_new"),
-        "tied": config.get("tie_word_embeddings", True),
-    }
-    for name, value in columns.items():
-        wanted = {"layer_norm_eps": float, "tied": bool, "activation_function": str}.get(name, int)
-        if not (isinstance(value, wanted) or (name == "d_ff" and value is None)):
-            raise UsageError(f"{path} has {value!r} for {name}")
+    columns = {column: config.get(name, default) for column, (name, default) in _COLUMNS.items()}
+    for column, value in columns.items():
+        wanted = _TYPES.get(column, int)
+        is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if not (is_right or (column == "d_ff" and value is None)):
+            raise UsageError(f"{path} has {value!r} for {_COLUMNS[column][0]}")
     return columns
 
 
 def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
     activation = config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise LLMSQLError(
             f"{path} asks for the activation function {activation!r}, which is not supported",
             hint=f"Supported are {', '.join(ACTIVATIONS)}.",
