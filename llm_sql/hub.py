@@ -1,6 +1,6 @@
 """Models in the layout of the Hugging Face hub: config.json beside model.safetensors.
 
-Only what this package computes exactly is taken: GPT-2's equations, with its activation or one of those below.
+Only what this package computes exactly is taken: GPT-2's equations, with one of the activations below.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def download(name: str) -> Path:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The columns of llm_model_config that the directory's config.json asks for; refuses what is not GPT-2."""
+    """The columns of llm_model_config that a directory's config.json asks for; refuses what is not GPT-2."""
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

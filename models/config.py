@@ -65,7 +65,7 @@ class ModelConfig(Base):
     layer_norm_eps: Mapped[float] = mapped_column(server_default=text("1e-5"))
     activation_function: Mapped[str] = mapped_column(
         server_default=text("'gelu_new'"),
-        comment="in gpt2's and gpt3's MLP, as Hugging Face names it: gelu_new is the tanh form, gelu the exact one",
+        comment="of gpt2's and gpt3's MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)",
     )
     tied: Mapped[bool] = mapped_column(
         server_default=text("true"), comment="the output head is the token embedding"

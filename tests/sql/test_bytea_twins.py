@@ -97,7 +97,8 @@ def test_same_bits(conn: Connection, twin: Twin) -> None:
             f"SELECT * FROM {twin.call(suffix, raw_inputs, with_dimensions)}", named, binary=True
         ).fetchone()
         conn.execute("ROLLBACK")
-        assert expected is not None and got is not None
+        assert expected is not None
+        assert got is not None
         assert len(got) == len(expected) == (len(arrays) if suffix else 1)
         assert bits(got) == bits(expected)
 
@@ -122,7 +123,10 @@ def test_every_op_has_a_twin(conn: Connection) -> None:
 
 def test_sample_takes_bytes(conn: Connection) -> None:
     logits = np.random.default_rng(RNG_SEED).standard_normal(50).astype(np.float32)
-    query = "SELECT pg_llm_sample(%(x)s{0}, 0.9, 10, 0.9, n), pg_llm_sample(%(x)s{0}, 0) FROM generate_series(1, 20) n"
+    query = (
+        "SELECT pg_llm_sample(%(x)s{0}, 0.9, 10, 0.9, n), pg_llm_sample(%(x)s{0}, 0)"
+        " FROM generate_series(1, 20) n"
+    )
     expected = conn.execute(query.format(""), {"x": logits}).fetchall()
     assert conn.execute(query.format("::tensor::bytea"), {"x": logits}).fetchall() == expected
     assert conn.execute("SELECT pg_llm_sample(NULL::bytea)").fetchone() == (None,)
@@ -159,5 +163,6 @@ def test_errors(conn: Connection, query: str, state: str) -> None:
 
 def test_null_gives_null(conn: Connection) -> None:
     assert conn.execute(
-        "SELECT pg_llm_dropout(NULL::bytea, 0.5), pg_llm_sum(NULL::bytea), pg_llm_lm_head(NULL::bytea, NULL, 1, 1, 1)"
+        "SELECT pg_llm_dropout(NULL::bytea, 0.5), pg_llm_sum(NULL::bytea),"
+        " pg_llm_lm_head(NULL::bytea, NULL, 1, 1, 1)"
     ).fetchone() == (None, None, None)

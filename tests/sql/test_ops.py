@@ -332,8 +332,8 @@ def test_attention_refuses_what_is_not_finite(conn: psycopg.Connection[Any], wro
         ("SELECT pg_llm_causal_attention(%s, %s, %s, 2)", (q, k, v)),
         ("SELECT pg_llm_causal_attention(%s::tensor::bytea, 2, 40, 4)", (damaged,)),
         (
-            "SELECT pg_llm_attention(%s, tensor(%s::real[]), '[0,0,0,0,0,0,0,0,0,0,0,0]', pg_llm_full('{4,4}', 1),"
-            " '[0,0,0,0]', 2, 40, 4)",
+            "SELECT pg_llm_attention(%s, tensor(%s::real[]), pg_llm_full('{12}', 0), pg_llm_full('{4,4}', 1),"
+            " pg_llm_full('{4}', 0), 2, 40, 4)",
             (damaged[:, 4 * part : 4 * part + 4], np.ones((4, 12)).tolist()),
         ),
     ):

@@ -143,7 +143,8 @@ def test_a_run_that_an_error_ends_has_failed(conn: Connection) -> None:
         END $$"""
     )
     conn.execute(
-        "CREATE TRIGGER refuse BEFORE UPDATE ON llm_param FOR EACH ROW WHEN (new.step > 2) EXECUTE FUNCTION refuse()"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON llm_param FOR EACH ROW WHEN (new.step > 2)"
+        " EXECUTE FUNCTION refuse()"
     )
     with pytest.raises(psycopg.Error, match="no step 4") as caught:
         conn.execute(CALL, {"model": "loop", "n": 6, "every": 2})

@@ -244,7 +244,7 @@ COMMENT ON COLUMN llm_model_config.vocab IS 'number of token ids';
 
 COMMENT ON COLUMN llm_model_config.d_ff IS 'width of the MLP; NULL: 4 * d_model';
 
-COMMENT ON COLUMN llm_model_config.activation_function IS 'in gpt2''s and gpt3''s MLP, as Hugging Face names it: gelu_new is the tanh form, gelu the exact one';
+COMMENT ON COLUMN llm_model_config.activation_function IS 'of gpt2''s and gpt3''s MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)';
 
 COMMENT ON COLUMN llm_model_config.tied IS 'the output head is the token embedding';
 
