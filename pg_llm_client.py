@@ -1,5 +1,5 @@
 """`from pg_llm_client import PGLLMClient`: the client under the name that scripts use."""
 
-from llm_sql.client import BeamResult, PGLLMClient, StreamEvent
+from llm_sql.client import AsyncPGLLMClient, BeamResult, PGLLMClient, StreamEvent
 
-__all__ = ["BeamResult", "PGLLMClient", "StreamEvent"]
+__all__ = ["AsyncPGLLMClient", "BeamResult", "PGLLMClient", "StreamEvent"]

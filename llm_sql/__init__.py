@@ -1,7 +1,7 @@
 """GPT models whose weights, training, tokenizer and text generation live inside PostgreSQL.
 
 LanguageModel, AsyncLanguageModel   a model over a SQLAlchemy session
-PGLLMClient, StreamEvent, BeamResult   text generation over a psycopg connection
+PGLLMClient, AsyncPGLLMClient       text generation over a psycopg connection
 llm_sql.functions                   the database's functions as SQLAlchemy expressions
 llm_sql.graph                       architectures as expression trees
 llm_sql.models                      the declared schema
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llm_sql.aio import AsyncLanguageModel
-    from llm_sql.client import BeamResult, PGLLMClient, StreamEvent
+    from llm_sql.client import AsyncPGLLMClient, BeamResult, PGLLMClient, StreamEvent
     from llm_sql.model import Evaluation, FineTuning, LanguageModel
     from llm_sql.training import Progress
 
@@ -28,6 +28,7 @@ except PackageNotFoundError:  # a checkout that was never installed
 # Loaded on first use: the command line and Alembic import this package and should start quickly.
 _HOME = {
     "AsyncLanguageModel": "llm_sql.aio",
+    "AsyncPGLLMClient": "llm_sql.client",
     "BeamResult": "llm_sql.client",
     "Evaluation": "llm_sql.model",
     "FineTuning": "llm_sql.model",
@@ -39,6 +40,7 @@ _HOME = {
 
 __all__ = [
     "AsyncLanguageModel",
+    "AsyncPGLLMClient",
     "BeamResult",
     "Evaluation",
     "FineTuning",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from llm_sql import functions
+from llm_sql import functions, weights
 from llm_sql.client import BeamResult, StreamEvent
 from llm_sql.model import (
     BACKEND_PID,
@@ -20,11 +21,14 @@ from llm_sql.model import (
     STREAMING,
     Evaluation,
     FineTuning,
+    import_weights,
+    load_tokenizer,
     select_beams,
     select_embedding,
     select_evaluation,
     select_finetuning,
     select_perplexity,
+    select_saving,
     select_stream,
 )
 from llm_sql.training import (
@@ -111,6 +115,47 @@ class AsyncLanguageModel:
     ) -> Evaluation:
         statement = select_evaluation(self.model, split, stride, query)
         return Evaluation(*(await self.session.execute(statement)).one())
+
+    async def import_weights(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tokenizer: bool = True,
+        megatron_version: float | None = None,
+        progress: weights.Advance | None = None,
+    ) -> int:
+        """As LanguageModel.import_weights; files are read in the event loop's thread, between statements."""
+        return await self._run(import_weights, path, self.model, tokenizer, megatron_version, progress)
+
+    async def load_tokenizer(
+        self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
+    ) -> int:
+        return await self._run(load_tokenizer, self.model, vocab, merges)
+
+    async def export_weights(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        progress: weights.Advance | None = None,
+    ) -> int:
+        """As LanguageModel.export_weights; the file is written in the event loop's thread."""
+
+        def export(connection: Connection) -> int:
+            return weights.export_weights(connection, self.model, path, format=format, progress=progress)
+
+        return await self._run(export)
+
+    async def save_checkpoint(self, note: str | None = None, *, keep: int | None = None) -> int:
+        return int((await self.session.scalars(select_saving(self.model, note, keep))).one())
+
+    async def load_checkpoint(self, id: int) -> int:
+        return int((await self.session.scalars(select(functions.checkpoint_load(self.model, id)))).one())
+
+    async def _run(self, work: Callable[..., int], *arguments: Any) -> int:
+        """Work that is written for a Connection, on the session's own."""
+        connection = await self.session.connection()
+        return await connection.run_sync(work, *arguments)
 
     async def train(
         self,

@@ -1,9 +1,9 @@
-"""PGLLMClient: text generation over a psycopg connection, without SQLAlchemy."""
+"""PGLLMClient and its async twin: text generation over a psycopg connection, without SQLAlchemy."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,16 +112,68 @@ class PGLLMClient:
         early_stopping: bool = False,
     ) -> list[BeamResult]:
         """The best continuations that beam search finds, at most `beam_width`, best first."""
-        parameters = {
-            "prompt": prompt,
-            "beam_width": beam_width,
-            "max_tokens": max_tokens,
-            "model": model,
-            "length_penalty": length_penalty,
-            "early_stopping": early_stopping,
-        }
+        parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
         with self.conn.cursor(row_factory=tuple_row) as cursor:
             return [BeamResult(*row) for row in cursor.execute(_BEAM_SEARCH, parameters)]
+
+
+class AsyncPGLLMClient:
+    """PGLLMClient over an asynchronous connection."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self.conn = conn
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 0.95,
+        model: str | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> str:
+        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        async with self.conn.cursor(row_factory=tuple_row) as cursor:
+            row = await (await cursor.execute(_GENERATE, parameters)).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    async def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 0.95,
+        model: str | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+    ) -> AsyncIterator[StreamEvent]:
+        """As PGLLMClient.stream; close the iterator (aclose) to end the generation early."""
+        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        name = f"llm_sql_{uuid.uuid4().hex}"
+        async with self.conn.transaction(), self.conn.cursor(name, row_factory=tuple_row) as cursor:
+            cursor.itersize = 1
+            async for row in await cursor.execute(_STREAM, parameters):
+                yield StreamEvent(*row)
+
+    async def beam_search(
+        self,
+        prompt: str,
+        *,
+        beam_width: int = 3,
+        max_tokens: int = 64,
+        model: str | None = None,
+        length_penalty: float = 1.0,
+        early_stopping: bool = False,
+    ) -> list[BeamResult]:
+        parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
+        async with self.conn.cursor(row_factory=tuple_row) as cursor:
+            return [BeamResult(*row) async for row in await cursor.execute(_BEAM_SEARCH, parameters)]
 
 
 def _parameters(
@@ -143,4 +195,22 @@ def _parameters(
         "model": model,
         "seed": seed,
         "stop": [stop] if isinstance(stop, str) else (None if stop is None else list(stop)),
+    }
+
+
+def _beam_parameters(
+    prompt: str,
+    beam_width: int,
+    max_tokens: int,
+    model: str | None,
+    length_penalty: float,
+    early_stopping: bool,
+) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "beam_width": beam_width,
+        "max_tokens": max_tokens,
+        "model": model,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
     }

@@ -6,7 +6,7 @@
 
 Arguments may be Python values or columns, by position or by name; what is not given takes the database's
 default. Functions that return rows give something to select from. Each has a short name too:
-`functions.generate`.
+`functions.generate`, `functions.import_npz`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ _CHECKED = "n_layer integer?, n_head integer?, d integer?, vocab integer?"
 _ADAMW = (
     "dropout_p double precision?, beta1 double precision?, beta2 double precision?, eps double precision?, "
     "wd double precision?, lr_max double precision?, warmup integer?"
+)
+_FORWARD = (
+    "model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double precision?, "
+    "last_only boolean?"
 )
 _SAMPLING = (
     "max_tokens integer?, temperature double precision?, top_k integer?, top_p double precision?, "
@@ -62,12 +66,17 @@ llm_parameters = parameters = RowsFunction(
 
 llm_forward = forward = SqlFunction(
     "llm_forward",
-    (
-        "model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double precision?, "
-        "last_only boolean?",
-        "tensor",
-    ),
+    (_FORWARD, "tensor"),
     doc="Logits [..., T, V]; with targets their mean loss, 0-d; with last_only those of the last position.",
+)
+llm_forward_gpt2 = forward_gpt2 = SqlFunction(
+    "llm_forward_gpt2", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture gpt2."
+)
+llm_forward_gpt3 = forward_gpt3 = SqlFunction(
+    "llm_forward_gpt3", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture gpt3."
+)
+llm_forward_microgpt = forward_microgpt = SqlFunction(
+    "llm_forward_microgpt", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture microgpt."
 )
 llm_logits = logits = SqlFunction(
     "llm_logits",
@@ -199,6 +208,26 @@ llm_load_bpe = load_bpe = SqlFunction(
     ("model text, vocab bytea, merges bytea?", "integer"),
     doc="GPT-2's tokenizer from the contents of vocab.json and merges.txt; the vocabulary's size.",
 )
+llm_token_bytes = token_bytes = SqlFunction(
+    "llm_token_bytes",
+    ("ids integer[], model text", "bytea"),
+    doc="The bytes of token ids, which need not be UTF-8.",
+)
+llm_end_token = end_token = SqlFunction(
+    "llm_end_token",
+    ("model text", "integer"),
+    doc="The id of the token that begins and ends a document; NULL when there is none.",
+)
+pg_llm_load_bpe_vocab = load_bpe_vocab = SqlFunction(
+    "pg_llm_load_bpe_vocab",
+    ("path text, model text", "integer"),
+    doc="The tokens of a file of the server (vocab.json, encoder.json, .tiktoken); their number.",
+)
+pg_llm_load_bpe_merges = load_bpe_merges = SqlFunction(
+    "pg_llm_load_bpe_merges",
+    ("path text, model text", "integer"),
+    doc="The merge rules of a file of the server (merges.txt, vocab.bpe); their number.",
+)
 llm_train_bpe = train_bpe = SqlFunction(
     "llm_train_bpe",
     ("model text, query text, vocab integer", "integer"),
@@ -245,5 +274,38 @@ llm_release = release = SqlFunction(
     doc="Give back the memory of weights this session no longer uses; the number of bytes.",
 )
 
-FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith("llm_"))
+# ---- weights in and out ----
+
+pg_llm_import_npz = import_npz = SqlFunction(
+    "pg_llm_import_npz",
+    ("path text, model text, megatron_version double precision?", "bigint"),
+    doc="Replace the weights by those of a file of the server, .npz or gzip stream; their number.",
+)
+pg_llm_import_safetensors = import_safetensors = SqlFunction(
+    "pg_llm_import_safetensors",
+    ("path text, model text, megatron_version double precision?", "bigint"),
+    doc="Replace the weights by those of a safetensors file of the server; their number.",
+)
+pg_llm_export_npz = export_npz = SqlFunction(
+    "pg_llm_export_npz",
+    ("path text, model text, gzip boolean?", "bigint"),
+    doc="Write the weights to a file of the server, .npz or gzip stream; its bytes.",
+)
+pg_llm_export_safetensors = export_safetensors = SqlFunction(
+    "pg_llm_export_safetensors",
+    ("path text, model text", "bigint"),
+    doc="Write the weights to a safetensors file of the server; its bytes.",
+)
+llm_checkpoint_save = checkpoint_save = SqlFunction(
+    "llm_checkpoint_save",
+    ("model text, note text?, keep integer?", "bigint"),
+    doc="Save all there is to a model in the server's checkpoint directory; the checkpoint's id.",
+)
+llm_checkpoint_load = checkpoint_load = SqlFunction(
+    "llm_checkpoint_load",
+    ("model text, id bigint", "bigint"),
+    doc="Make the model what it was when the checkpoint was saved; its step.",
+)
+
+FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith(("llm_", "pg_llm_")))
 """Every function of the catalogue."""

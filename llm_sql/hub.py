@@ -15,7 +15,27 @@ from llm_sql.errors import LLMSQLError, UsageError
 
 # transformers' names of the tanh form; "gelu" is the exact, erf form.
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "vocab.json", "merges.txt")
+HUB_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+)
+
+
+# Columns of llm_model_config, the names that transformers' configuration has for them, and its defaults.
+_COLUMNS: dict[str, tuple[str, Any]] = {
+    "n_layer": ("n_layer", 12),
+    "n_head": ("n_head", 12),
+    "d_model": ("n_embd", 768),
+    "n_positions": ("n_positions", 1024),
+    "vocab": ("vocab_size", 50257),
+    "d_ff": ("n_inner", None),
+    "layer_norm_eps": ("layer_norm_epsilon", 1e-5),
+    "tied": ("tie_word_embeddings", True),
+}
 
 
 def download(name: str) -> Path:
@@ -54,20 +74,12 @@ def read_config(directory: Path, *, approximate_gelu: bool = False) -> dict[str,
             hint="Models of type gpt2 can be loaded: GPT-2, DistilGPT2, Cerebras-GPT.",
         )
     _refuse_differences(path, config, approximate_gelu)
-    columns = {
-        "n_layer": config.get("n_layer", 12),
-        "n_head": config.get("n_head", 12),
-        "d_model": config.get("n_embd", 768),
-        "n_positions": config.get("n_positions", 1024),
-        "vocab": config.get("vocab_size", 50257),
-        "d_ff": config.get("n_inner"),
-        "layer_norm_eps": config.get("layer_norm_epsilon", 1e-5),
-        "tied": config.get("tie_word_embeddings", True),
-    }
-    for name, value in columns.items():
-        wanted = float if name == "layer_norm_eps" else bool if name == "tied" else int
-        if not (isinstance(value, wanted) or (name == "d_ff" and value is None)):
-            raise UsageError(f"{path} has {value!r} for {name}")
+    columns = {column: config.get(name, default) for column, (name, default) in _COLUMNS.items()}
+    for column, value in columns.items():
+        wanted = float if column == "layer_norm_eps" else bool if column == "tied" else int
+        is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if not (is_right or (column == "d_ff" and value is None)):
+            raise UsageError(f"{path} has {value!r} for {_COLUMNS[column][0]}")
     return columns
 
 

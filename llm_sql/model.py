@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +19,9 @@ from sqlalchemy import Engine, Select, select, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from llm_sql import functions, weights
+from llm_sql import functions, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent
+from llm_sql.errors import UsageError
 from llm_sql.training import (
     ProgressCallback,
     ProgressWatcher,
@@ -77,9 +79,50 @@ def select_embedding(text: str, model: str, layer: int | None, pooling: str) -> 
     return select(functions.embed_text(text, model, pooling=pooling, **given))
 
 
+def select_saving(model: str, note: str | None, keep: int | None) -> Select[Any]:
+    given = {"note": note, "keep": keep}
+    return select(functions.checkpoint_save(model, **{k: v for k, v in given.items() if v is not None}))
+
+
 def select_beams(prompt: str, options: dict[str, Any]) -> Select[Any]:
     rows = functions.beam_search(prompt, **options)
     return select(rows.c.score, rows.c.text, rows.c.token_ids).order_by(rows.c.rank)
+
+
+def import_weights(
+    connection: Connection,
+    path: str | os.PathLike[str],
+    model: str,
+    tokenizer: bool,
+    megatron_version: float | None,
+    progress: weights.Advance | None,
+) -> int:
+    """The weights of a file or directory and, if wanted, the directory's tokenizer; the number of weights."""
+    directory = Path(path)
+    # A tokenizer that is refused should not wait for a gigabyte of weights.
+    files = tokenizer_files.read_directory(directory) if tokenizer and directory.is_dir() else None
+    if files is not None:
+        tokenizer_files.load(connection, model, files)
+    return weights.import_weights(
+        connection, path, model, megatron_version=megatron_version, progress=progress
+    )
+
+
+def load_tokenizer(
+    connection: Connection,
+    model: str,
+    vocab: str | os.PathLike[str],
+    merges: str | os.PathLike[str] | None,
+) -> int:
+    path = Path(vocab)
+    if path.is_dir() and merges is None:
+        files = tokenizer_files.read_directory(path)
+        if files is None:
+            raise UsageError(f"{path} has no vocab.json and merges.txt, and no tokenizer.json")
+    else:
+        rules = None if merges is None else tokenizer_files.read_file(Path(merges))
+        files = tokenizer_files.TokenizerFiles(tokenizer_files.read_file(path), rules, (path.name,))
+    return tokenizer_files.load(connection, model, files)
 
 
 class LanguageModel:
@@ -175,15 +218,27 @@ class LanguageModel:
         self,
         path: str | os.PathLike[str],
         *,
+        tokenizer: bool = True,
         megatron_version: float | None = None,
         progress: weights.Advance | None = None,
     ) -> int:
         """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
         hub's layout; returns their number. The model's sizes must stand in llm_model_config.
+
+        A directory's tokenizer (vocab.json and merges.txt, or tokenizer.json) becomes the model's, unless
+        `tokenizer` is false.
         """
-        return weights.import_weights(
-            self.session.connection(), path, self.model, megatron_version=megatron_version, progress=progress
+        return import_weights(
+            self.session.connection(), path, self.model, tokenizer, megatron_version, progress
         )
+
+    def load_tokenizer(
+        self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
+    ) -> int:
+        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file alone, or
+        a directory that holds such files or a tokenizer.json; returns the number of tokens.
+        """
+        return load_tokenizer(self.session.connection(), self.model, vocab, merges)
 
     def export_weights(
         self,
@@ -201,13 +256,11 @@ class LanguageModel:
 
     def save_checkpoint(self, note: str | None = None, *, keep: int | None = None) -> int:
         """Save all there is to the model in the server's checkpoint directory; returns the id."""
-        query = text("SELECT public.llm_checkpoint_save(:model, :note, CAST(:keep AS integer))")
-        return int(self.session.scalars(query, {"model": self.model, "note": note, "keep": keep}).one())
+        return int(self.session.scalars(select_saving(self.model, note, keep)).one())
 
     def load_checkpoint(self, id: int) -> int:
         """Make the model what it was when the checkpoint was saved; returns its step."""
-        query = text("SELECT public.llm_checkpoint_load(:model, CAST(:id AS bigint))")
-        return int(self.session.scalars(query, {"model": self.model, "id": id}).one())
+        return int(self.session.scalars(select(functions.checkpoint_load(self.model, id))).one())
 
     def train(
         self,

@@ -102,6 +102,15 @@ LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const f
         tiles[rows](k, ap, b + j, width, c + j, width, first);
 }
 
+/* The same for one row of weights, which is read once: whole rows of b rather than micro-tiles. */
+LLM_INLINE void weights_times_rows(float *c, const float *weights, const float *b, size_t k, size_t width, float *sums)
+{
+    for (size_t p = 0; p < k; p += LLM_GEMM_KB) {
+        row_block(sums, weights + p, b + p * width, width, width, smaller(LLM_GEMM_KB, k - p));
+        row_add_blocks(c, sums, 1, width, p > 0, NULL);
+    }
+}
+
 /* One row of n from a padded buffer: out (+)= x */
 LLM_INLINE void put_row(float *out, bool acc, const float *x, size_t n)
 {
@@ -139,8 +148,12 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
             row_sum[i] = sum;
         }
     }
-    pack_panel(ap, (llm_view){ scores, ld, 1 }, n, keys);
-    panel_times_rows(o, ap, n, values, keys, width, true);
+    if (n == 1)
+        weights_times_rows(o, scores, values, keys, width, o + width);
+    else {
+        pack_panel(ap, (llm_view){ scores, ld, 1 }, n, keys);
+        panel_times_rows(o, ap, n, values, keys, width, true);
+    }
     for (size_t i = 0; i < n; i++)
         put_row(out + i * out_stride, false, o + i * width, h->d_head);
 }

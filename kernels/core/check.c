@@ -13,13 +13,10 @@
 #include "numerics.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 static int failures;
 static uint64_t fingerprint = 0xcbf29ce484222325u;
@@ -134,8 +131,8 @@ void finish(llm_engine *e)
 /* ---- matrix product ---- */
 
 /* The definition in numerics.h, one element at a time. */
-static void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc,
-                       size_t lda, size_t ldb, bool ta, bool tb, bool acc)
+void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc, size_t lda,
+                size_t ldb, bool ta, bool tb, bool acc)
 {
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < N; j++) {
@@ -270,83 +267,6 @@ static void check_head_loss(void)
     printf("head and loss: %ld comparisons\n", compared);
 }
 
-/* ---- the pool ---- */
-
-static bool stop_after(void *left) { return (*(int *)left)-- <= 0; }
-
-static void check_stop(void)
-{
-    const size_t n = 200;
-    float *a = noise(n * n, 1), *c = room(n * n);
-    llm_engine *e = engine_of((setting){ llm_isa_best(), 2, 64 });
-    int left = 0;
-
-    llm_engine_set_should_stop(e, stop_after, &left);
-    llm_gemm(e, c, a, a, n, n, n, n, n, n, false, false, false);
-    if (llm_engine_status(e) != LLM_STOPPED)
-        fail("a stopped engine says %d", (int)llm_engine_status(e));
-    c[0] = 42;
-    llm_gemm(e, c, a, a, n, n, n, n, n, n, false, false, false);
-    if (c[0] != 42)
-        fail("an engine that was stopped goes on");
-    left = 1 << 20;
-    llm_engine_clear_status(e);
-    llm_gemm(e, c, a, a, n, n, n, n, n, n, false, false, false);
-    if (c[0] == 42)
-        fail("a cleared engine does not run");
-    finish(e);
-    free(a), free(c);
-}
-
-static void *products(void *unused)
-{
-    const size_t n = 150;
-    float *a = noise(n * n, 1), *c = room(n * n), *wanted = room(n * n);
-
-    plain_gemm(wanted, a, a, n, n, n, n, n, n, false, false, false);
-    for (int i = 0; i < 50; i++) {
-        llm_engine *e = engine_of((setting){ llm_isa_best(), 1 + i % 3, 64 });
-        llm_gemm(e, c, a, a, n, n, n, n, n, n, false, false, false);
-        if (memcmp(c, wanted, n * n * sizeof *c) != 0 || llm_engine_status(e) != LLM_OK)
-            abort();
-        llm_engine_destroy(e);
-    }
-    free(a), free(c), free(wanted);
-    return unused;
-}
-
-/* Engines of several threads share the pool. */
-static void check_sharing(void)
-{
-    pthread_t threads[3];
-    for (int i = 0; i < 3; i++)
-        if (pthread_create(&threads[i], NULL, products, NULL) != 0)
-            abort();
-    for (int i = 0; i < 3; i++)
-        pthread_join(threads[i], NULL);
-}
-
-/* A child of a process whose pool runs starts its own. */
-static void check_fork(void)
-{
-    const size_t n = 300;
-    float *a = noise(n * n, 1), *c = room(n * n), *wanted = room(n * n);
-    llm_engine *e = engine_of((setting){ llm_isa_best(), 2, 64 });
-
-    llm_gemm(e, wanted, a, a, n, n, n, n, n, n, false, false, false);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        llm_gemm(e, c, a, a, n, n, n, n, n, n, false, false, false);
-        _exit(memcmp(c, wanted, n * n * sizeof *c) != 0);
-    }
-    int status = 1;
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
-        fail("a forked child: status %d", status);
-    finish(e);
-    free(a), free(c), free(wanted);
-}
-
 int main(int argc, char **argv)
 {
     list_settings();
@@ -358,10 +278,7 @@ int main(int argc, char **argv)
     check_attention();
     check_head_loss();
     check_training();
-    check_stop();
-    check_sharing();
-    if (argc < 2 || strcmp(argv[1], "--no-fork") != 0)
-        check_fork();
+    check_pool(argc < 2 || strcmp(argv[1], "--no-fork") != 0);
     printf("%s, %ld comparisons, fingerprint %016llx\n", failures ? "FAILED" : "all the same bits", compared,
            (unsigned long long)fingerprint);
     return failures != 0;

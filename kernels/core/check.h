@@ -24,8 +24,11 @@ void expect_near(const char *what, const float *got, const double *wanted, size_
 llm_engine *engine_of(setting s);
 const char *name_of(setting s);
 void finish(llm_engine *e);
+void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc, size_t lda,
+                size_t ldb, bool ta, bool tb, bool acc);
 
 void check_attention(void);
+void check_pool(bool may_fork);
 void check_training(void);
 
 #endif /* LLM_CHECK_H */

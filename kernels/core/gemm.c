@@ -4,6 +4,7 @@
  */
 #include "gemm.h"
 #include "pool.h"
+#include "row_product.h"
 
 #include "numerics.h"
 
@@ -100,6 +101,10 @@ void llm_product(llm_engine *e, float *C, size_t ldc, llm_view A, llm_view B, si
         whole.b = (llm_view){ A.p, A.column, A.row };
         whole.m = 1;
         whole.n = whole.ldc = M;
+    }
+    if (whole.m == 1) {
+        llm_row_product(e, C, whole.a, whole.b, whole.n, K, acc, row);
+        return;
     }
     for (size_t k = 0; (k < K || k == 0) && M > 0 && N > 0 && !llm_failed(e); k += step) {
         product_job j = whole;

@@ -20,19 +20,19 @@
  * of A in L2, KC x NC of B in the last level.
  */
 #if defined(LLM_VEC_AVX512)
-enum { MR = 14, NV = 2, ROW_NV = 8, MC = 14 * 32, KC = 384, NC = 3072 };
+enum { MR = 14, NV = 2, MC = 14 * 32, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
 #define TASK_FLOPS       4e9
 #elif defined(LLM_VEC_AVX2)
-enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 64, KC = 384, NC = 3072 };
+enum { MR = 6, NV = 1, MC = 6 * 64, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define TASK_FLOPS       2e9
 #elif defined(LLM_VEC_NEON)
-enum { MR = 6, NV = 1, ROW_NV = 4, MC = 6 * 64, KC = 384, NC = 3072 };
+enum { MR = 6, NV = 1, MC = 6 * 64, KC = 384, NC = 3072 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define TASK_FLOPS       5e8
 #else
-enum { MR = 4, NV = 1, ROW_NV = 1, MC = 4 * 16, KC = 384, NC = 512 };
+enum { MR = 4, NV = 1, MC = 4 * 16, KC = 384, NC = 512 };
 #define FOR_EACH_TILE(X) X(1) X(2) X(3) X(4)
 #define TASK_FLOPS       1e7
 #endif
@@ -57,7 +57,7 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
 {
     while (k > 0) {
         size_t kb = k < LLM_GEMM_KB ? k : LLM_GEMM_KB;
-        v16 acc[MR][ROW_NV];
+        v16 acc[MR][NV];
 #pragma GCC unroll 16
         for (size_t i = 0; i < rows; i++)
 #pragma GCC unroll 8
@@ -65,7 +65,7 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
                 acc[i][v] = v16_zero();
 #pragma GCC unroll 2
         for (size_t p = 0; p < kb; p++) {
-            v16 bv[ROW_NV];
+            v16 bv[NV];
 #pragma GCC unroll 8
             for (size_t v = 0; v < nv; v++)
                 bv[v] = v16_load(b + 16 * v);

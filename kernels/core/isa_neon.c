@@ -14,6 +14,7 @@ const llm_kernels llm_kernels_neon = {
     .isa = LLM_ISA_NEON,
     .compiled = true,
     .gemm = GEMM_KERNELS,
+    .row = ROW_KERNELS,
     .attention = ATTENTION_KERNELS,
     .math = MATH_KERNELS,
     .packed = PACKED_KERNELS,

@@ -13,6 +13,7 @@ const llm_kernels llm_kernels_scalar = {
     .isa = LLM_ISA_SCALAR,
     .compiled = true,
     .gemm = GEMM_KERNELS,
+    .row = ROW_KERNELS,
     .attention = ATTENTION_KERNELS,
     .math = MATH_KERNELS,
     .packed = PACKED_KERNELS,

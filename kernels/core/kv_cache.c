@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define READ_BYTES ((size_t)256 << 10) /* of keys and values: a task of one query reads so much, some 10 us */
+
 struct llm_kv_cache {
     size_t n_head, d_head, capacity;
     size_t head_floats; /* from one head's store to the next */
@@ -145,10 +147,13 @@ void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t pas
     j.tiles = (T + j.tile - 1) / j.tile;
     if (!llm_scratch(e, e->kernels->attention.forward_scratch(past + T, c->d_head)))
         return;
+    /* few queries: keys and values are read from memory, which is what takes the time */
+    size_t grain = llm_attention_grain(e, 4.0 * rows * (double)(past + T) * (double)c->d_head);
+    size_t head_bytes = 2 * (past + T) * c->d_head * sizeof(float);
+    if (j.tiles == 1 && grain > READ_BYTES / head_bytes)
+        grain = READ_BYTES / head_bytes;
     /* storing a key takes about the time of a few products per element */
     if (llm_parallel_for(e, c->n_head, llm_attention_grain(e, 32.0 * (double)T * (double)c->d_head),
                          store_range, &j))
-        llm_parallel_for(e, c->n_head * j.tiles,
-                         llm_attention_grain(e, 4.0 * rows * (double)(past + T) * (double)c->d_head),
-                         attend_range, &j);
+        llm_parallel_for(e, c->n_head * j.tiles, grain, attend_range, &j);
 }

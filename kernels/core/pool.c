@@ -1,6 +1,9 @@
 /*
  * pool.c -- threads that run one job at a time and otherwise sleep.
  *
+ * Waking a sleeper takes tens of microseconds on a virtual machine, and a token is some hundred jobs of that length. So
+ * a worker looks out for the next job for SPIN_NS before it sleeps, and the caller as long for the last tasks' end.
+ *
  * A process may fork or call from several threads of its own: a child starts with an empty pool, and a
  * caller that finds the pool busy runs its job alone.
  */
@@ -22,6 +25,8 @@
 
 #define STACK_BYTES       ((size_t)1 << 20)
 #define STRAGGLER_WAIT_NS 1000000 /* between two polls of should_stop while others finish */
+#define SPIN_NS           30000   /* that waiting threads stay awake: about what waking them takes */
+#define SPIN_STEPS        64      /* pauses between two looks at the clock */
 
 typedef struct job {
     llm_task fn;
@@ -40,6 +45,9 @@ static struct pool {
     uint64_t generation; /* of current: a worker joins a job once */
     int seats, taken;    /* workers that may join, and did */
     int active;          /* workers inside current */
+    int asleep;          /* workers that only a signal wakes */
+    atomic_bool finished;     /* active is 0 and stays so: known to the caller who closes a job */
+    atomic_uint_fast64_t due; /* generation, to be seen without the lock */
 } pool = { .busy = PTHREAD_MUTEX_INITIALIZER,
            .lock = PTHREAD_MUTEX_INITIALIZER,
            .work = PTHREAD_COND_INITIALIZER };
@@ -111,6 +119,45 @@ static void run_tasks(job *j)
     }
 }
 
+static uint64_t nanoseconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline void pause_core(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static bool job_is_due(uint64_t seen) { return atomic_load_explicit(&pool.due, memory_order_relaxed) != seen; }
+
+static bool job_is_finished(uint64_t unused)
+{
+    (void)unused;
+    return atomic_load_explicit(&pool.finished, memory_order_relaxed);
+}
+
+/* Wait awake, without the lock and not for long; who returns takes the lock and looks again. */
+static inline void look_out(bool (*done)(uint64_t), uint64_t seen)
+{
+    const uint64_t end = nanoseconds() + SPIN_NS;
+
+    do
+        for (int i = 0; i < SPIN_STEPS; i++) {
+            if (done(seen))
+                return;
+            pause_core();
+        }
+    while (nanoseconds() < end);
+}
+
 static void *worker(void *unused)
 {
     uint64_t seen = 0;
@@ -120,8 +167,11 @@ static void *worker(void *unused)
     inside_job = true;
     pthread_mutex_lock(&pool.lock);
     for (;;) {
-        while (pool.current == NULL || pool.generation == seen || pool.taken == pool.seats)
+        while (pool.current == NULL || pool.generation == seen || pool.taken == pool.seats) {
+            pool.asleep++;
             pthread_cond_wait(&pool.work, &pool.lock);
+            pool.asleep--;
+        }
         job *j = pool.current;
         seen = pool.generation;
         thread_index = ++pool.taken;
@@ -131,8 +181,13 @@ static void *worker(void *unused)
         run_tasks(j);
         running = NULL;
         pthread_mutex_lock(&pool.lock);
-        if (--pool.active == 0)
+        if (--pool.active == 0) {
+            atomic_store_explicit(&pool.finished, true, memory_order_relaxed);
             pthread_cond_signal(&pool.idle);
+        }
+        pthread_mutex_unlock(&pool.lock);
+        look_out(job_is_due, seen);
+        pthread_mutex_lock(&pool.lock);
     }
     return NULL;
 }
@@ -154,6 +209,7 @@ static void pool_init(void)
     pool.workers = 0;
     pool.current = NULL;
     pool.active = 0;
+    pool.asleep = 0;
 }
 
 /* The child of a fork has none of the workers, and locks in whatever state they were. */
@@ -226,13 +282,17 @@ bool llm_task_stopped(llm_engine *e)
 
 static void open_job(job *j, int seats)
 {
+    int awake;
+
     pthread_mutex_lock(&pool.lock);
     pool.current = j;
     pool.generation++;
     pool.seats = seats;
     pool.taken = 0;
+    atomic_store_explicit(&pool.due, pool.generation, memory_order_relaxed);
+    awake = pool.workers - pool.asleep; /* these look for themselves */
     pthread_mutex_unlock(&pool.lock);
-    for (int i = 0; i < seats; i++)
+    for (int i = awake; i < seats; i++)
         pthread_cond_signal(&pool.work);
 }
 
@@ -257,6 +317,12 @@ static void close_job(llm_engine *e, job *j)
 {
     pthread_mutex_lock(&pool.lock);
     pool.current = NULL;
+    if (pool.active > 0) {
+        atomic_store_explicit(&pool.finished, false, memory_order_relaxed);
+        pthread_mutex_unlock(&pool.lock);
+        look_out(job_is_finished, 0);
+        pthread_mutex_lock(&pool.lock);
+    }
     while (pool.active > 0) {
         struct timespec until = soon();
         if (pthread_cond_timedwait(&pool.idle, &pool.lock, &until) == 0)

@@ -5,55 +5,150 @@
 #ifndef LLM_ROW_PRODUCT_KERNELS_H
 #define LLM_ROW_PRODUCT_KERNELS_H
 
-/* One row, ROW_NV vectors wide: what reading B in place wants. */
-static void tile_row(size_t k, const float *a, const float *b, size_t b_row, float *c, bool first)
+/* Vectors of C that are in registers at a time, and rows of B they meet: runs of these, side by side, are read. */
+#if defined(LLM_VEC_AVX512)
+enum { RUN_NV = 4, RUN_ROWS = 4 };
+#elif defined(LLM_VEC_SCALAR)
+enum { RUN_NV = 1, RUN_ROWS = 4 };
+#else
+enum { RUN_NV = 2, RUN_ROWS = 4 };
+#endif
+
+/* sums (16 nv) = [first: 0, else sums] + a (rows) times rows of B, in their order */
+LLM_INLINE void add_run(float *sums, const v16 *a, const float *b, size_t b_row, const size_t rows, const size_t nv,
+                        bool first)
 {
-    micro_kernel(1, ROW_NV, k, a, b, b_row, c, 0, first);
+    v16 sum[RUN_NV];
+
+#pragma GCC unroll 4
+    for (size_t v = 0; v < nv; v++)
+        sum[v] = first ? v16_zero() : v16_load(sums + 16 * v);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < nv; v++)
+            sum[v] = v16_fma(a[i], v16_load(b + i * b_row + 16 * v), sum[v]);
+#pragma GCC unroll 4
+    for (size_t v = 0; v < nv; v++)
+        v16_store(sums + 16 * v, sum[v]);
+}
+
+/* The same over n columns, the last of which may fill no vector. */
+LLM_INLINE void add_rows(float *sums, const float *a, const float *b, size_t b_row, size_t n, const size_t rows,
+                         bool first)
+{
+    v16 ai[RUN_ROWS];
+    size_t j = 0;
+
+#pragma GCC unroll 4
+    for (size_t i = 0; i < rows; i++)
+        ai[i] = v16_set1(a[i]);
+    for (; j + 16 * RUN_NV <= n; j += 16 * RUN_NV)
+        add_run(sums + j, ai, b + j, b_row, rows, RUN_NV, first);
+    for (; j + 16 <= n; j += 16)
+        add_run(sums + j, ai, b + j, b_row, rows, 1, first);
+    if (j < n) {
+        v16 sum = first ? v16_zero() : v16_load_n(sums + j, n - j);
+        for (size_t i = 0; i < rows; i++)
+            sum = v16_fma(ai[i], v16_load_n(b + i * b_row + j, n - j), sum);
+        v16_store_n(sums + j, sum, n - j);
+    }
+}
+
+/*
+ * A numeric block of one row times a B whose rows are contiguous. A few rows of B at a time are read along their
+ * whole length, which is what hardware prefetching knows best; the sums stay near the core.
+ */
+static void row_block(float *sums, const float *a, const float *b, size_t b_row, size_t n, size_t kb)
+{
+    size_t p = 0;
+
+    for (; p + RUN_ROWS <= kb; p += RUN_ROWS)
+        add_rows(sums, a + p, b + p * b_row, b_row, n, RUN_ROWS, p == 0);
+    for (; p < kb; p++)
+        add_rows(sums, a + p, b + p * b_row, b_row, n, 1, p == 0);
+}
+
+static void row_add_blocks(float *c, const float *sums, size_t blocks, size_t n, bool acc, const float *row)
+{
+    for (size_t j = 0; j < n; j += 16) {
+        const size_t lanes = smaller(16, n - j);
+        v16 total = acc ? v16_load_n(c + j, lanes) : v16_zero();
+        for (size_t block = 0; block < blocks; block++)
+            total = v16_add(total, v16_load_n(sums + block * n + j, lanes));
+        if (row != NULL)
+            total = v16_add(total, v16_load_n(row + j, lanes));
+        v16_store_n(c + j, total, lanes);
+    }
+}
+
+/*
+ * Ahead of the reading of one column: sixteen are read side by side, too many and too short for the hardware.
+ */
+enum { COLUMN_AHEAD = 128 };
+
+/* sum + a (n) times n rows of 16 columns that are `step` apart, of which the first `lanes` exist */
+LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t step, const size_t lanes,
+                           const size_t n)
+{
+    v16 r[16];
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; i++) {
+        const float *column = columns + i * step;
+        __builtin_prefetch(column + COLUMN_AHEAD, 0, 3);
+        r[i] = i >= lanes ? v16_zero() : n == 16 ? v16_load(column) : v16_load_n(column, n);
+    }
+    v16_transpose(r);
+    if (n == 16)
+#pragma GCC unroll 16
+        for (size_t q = 0; q < 16; q++)
+            sum = v16_fma(v16_set1(a[q]), r[q], sum);
+    else {
+        float t[16 * 16]; /* r stays in registers when no index varies */
+#pragma GCC unroll 16
+        for (size_t q = 0; q < 16; q++)
+            v16_store(t + 16 * q, r[q]);
+        for (size_t q = 0; q < n; q++)
+            sum = v16_fma(v16_set1(a[q]), v16_load(t + 16 * q), sum);
+    }
+    return sum;
+}
+
+/* c (lanes) = or += a (k) times that many columns */
+LLM_INLINE void row_times_16(float *c, const float *a, const float *from, size_t step, const size_t lanes, size_t k,
+                             bool acc)
+{
+    v16 total = acc ? v16_load_n(c, lanes) : v16_zero();
+
+    for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
+        const size_t end = smaller(p0 + LLM_GEMM_KB, k);
+        v16 sum = v16_zero();
+        size_t p = p0;
+        for (; p + 16 <= end; p += 16)
+            sum = add_columns(sum, a + p, from + p, step, lanes, 16);
+        if (p < end)
+            sum = add_columns(sum, a + p, from + p, step, lanes, end - p);
+        total = v16_add(total, sum);
+    }
+    v16_store_n(c, total, lanes);
 }
 
 /*
  * One row times a B whose columns are contiguous, 16 columns at a time, straight from memory through the
- * registers: c (n) = or += a (k) B. Returns how many columns are done, the rest being fewer than 16.
+ * registers: c (n) = or += a (k) B.
  */
-static size_t row_times_columns(float *c, const float *a, llm_view b, size_t n, size_t k, bool acc)
+static void row_columns(float *c, const float *a, llm_view b, size_t n, size_t k, bool acc)
 {
     size_t j = 0;
 
-    for (; j + 16 <= n; j += 16) {
-        const float *from = b.p + j * b.column;
-        v16 total = acc ? v16_load(c + j) : v16_zero();
-        for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
-            const size_t end = smaller(p0 + LLM_GEMM_KB, k);
-            v16 sum = v16_zero();
-            for (size_t p = p0; p < end; p += 16) {
-                const size_t rest = smaller(16, end - p);
-                v16 r[16];
-#pragma GCC unroll 16
-                for (size_t i = 0; i < 16; i++) {
-                    const float *column = from + i * b.column + p;
-                    __builtin_prefetch(column + 16 * b.column, 0, 2);
-                    r[i] = rest == 16 ? v16_load(column) : v16_load_n(column, rest);
-                }
-                v16_transpose(r);
-                if (rest == 16)
-#pragma GCC unroll 16
-                    for (size_t q = 0; q < 16; q++)
-                        sum = v16_fma(v16_set1(a[p + q]), r[q], sum);
-                else {
-                    float t[16 * 16]; /* r stays in registers when no index varies */
-#pragma GCC unroll 16
-                    for (size_t q = 0; q < 16; q++)
-                        v16_store(t + 16 * q, r[q]);
-                    for (size_t q = 0; q < rest; q++)
-                        sum = v16_fma(v16_set1(a[p + q]), v16_load(t + 16 * q), sum);
-                }
-            }
-            total = v16_add(total, sum);
-        }
-        v16_store(c + j, total);
-    }
-    return j;
+    for (; j + 16 <= n; j += 16)
+        row_times_16(c + j, a, b.p + j * b.column, b.column, 16, k, acc);
+    if (j < n)
+        row_times_16(c + j, a, b.p + j * b.column, b.column, n - j, k, acc);
 }
+
+#define ROW_KERNELS { .block = row_block, .add_blocks = row_add_blocks, .columns = row_columns }
 
 /* Few rows: A is packed whole, B is read once, in place where its rows are contiguous. */
 static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k,
@@ -68,14 +163,13 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
     else
         pack_block(ap, a, m, k);
     if (b.column == 1) {
-        if (m == 1)
-            for (; j + 16 * ROW_NV <= n; j += 16 * ROW_NV)
-                tile_row(k, packed, b.p + j, b.row, c + j, !acc);
         for (; j + NR <= n; j += NR)
             for (size_t i = 0; i < m; i += MR)
                 tiles[smaller(MR, m - i)](k, packed + i * k, b.p + j, b.row, c + i * ldc + j, ldc, !acc);
-    } else if (m == 1)
-        j = row_times_columns(c, packed, b, n, k, acc);
+    } else if (m == 1) {
+        row_columns(c, packed, b, n, k, acc);
+        j = n;
+    }
     for (; j < n; j += NR) {
         size_t cols = smaller(NR, n - j);
         for (size_t p = 0; p < k; p += KC) {

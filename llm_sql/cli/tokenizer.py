@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import LargeBinary, bindparam, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
-from llm_sql.errors import UsageError
-
-_LOAD = text("SELECT public.llm_load_bpe(:model, CAST(:vocab AS bytea), CAST(:merges AS bytea))").bindparams(
-    bindparam("vocab", type_=LargeBinary), bindparam("merges", type_=LargeBinary)
-)
+from llm_sql.tokenizer_files import TokenizerFiles, load, read_file
 
 
 def register(tokenizer: typer.Typer) -> None:
@@ -32,9 +28,9 @@ def tokenizer_load(
     json_: JsonOption = False,
 ) -> None:
     """Give a model the BPE tokenizer of these files, which are read here, not on the server."""
-    contents = {"model": model, "vocab": _read(vocab), "merges": _read(merges) if merges else None}
+    files = TokenizerFiles(read_file(vocab), None if merges is None else read_file(merges), (vocab.name,))
     with Session(open_engine(url)) as session, session.begin():
-        size = session.scalar(_LOAD, contents)
+        size = load(session, model, files)
     _report(model, size, json_)
 
 
@@ -52,13 +48,6 @@ def tokenizer_train(
             {"model": model, "query": query, "vocab": vocab},
         )
     _report(model, size, json_)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _report(model: str, size: int | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from llm_sql import hub, weights
+from llm_sql import hub, tokenizer_files, weights
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
@@ -83,25 +83,43 @@ def import_(
     megatron_version: Annotated[
         float | None, typer.Option("--megatron-version", help="Checkpoint version of a Megatron-LM file.")
     ] = None,
+    tokenizer: Annotated[
+        bool, typer.Option("--tokenizer/--no-tokenizer", help="Load a directory's tokenizer, too.")
+    ] = True,
     approximate_gelu: Annotated[
         bool, typer.Option("--approximate-gelu", help="Take GPT-2's tanh form for the exact GELU.")
     ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Replace a model's weights by those of a file here. With a config.json the model is registered, too."""
+    """Replace a model's weights by those of a file here.
+
+    A directory's config.json registers the model, and its tokenizer (vocab.json and merges.txt, or
+    tokenizer.json) becomes the model's.
+    """
     path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     columns = hub.read_config(path, approximate_gelu=approximate_gelu) if path.is_dir() else None
+    files = tokenizer_files.read_directory(path) if tokenizer and path.is_dir() else None
+    n_tokens = None
     with Session(open_engine(url)) as session, session.begin():
         if columns is not None:
             hub.ensure_config(session.connection(), model, columns)
+        if files is not None:
+            n_tokens = tokenizer_files.load(session, model, files)
         with weights_bar("importing", json_) as advance:
             count = LanguageModel(session, model).import_weights(
-                path, megatron_version=megatron_version, progress=advance
+                path, tokenizer=False, megatron_version=megatron_version, progress=advance
             )
+    if json_:
+        print_json({"model": model, "path": str(path), "weights": count, "tokens": n_tokens})
+        return
     _report(json_, model, str(path), count)
+    if files is not None:
+        out.print(f"{model}: {n_tokens:,} tokens, {' and '.join(files.names)}", markup=False)
+    elif path.is_dir() and tokenizer:
+        out.print(f"{model}: no tokenizer in {path}; llm-sql tokenizer load", markup=False)
 
 
 def export(

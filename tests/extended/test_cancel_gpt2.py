@@ -1,13 +1,16 @@
 """A cancel or a statement_timeout ends a training call of GPT-2 124M within 100 ms, whatever it is doing.
 
-A call loads, takes steps at T = 1024, and writes back. Each phase is hit at random moments.
+A call loads, takes steps at T = 1024, and writes back. Each phase is hit at random moments. On a shared
+machine another process may hold one up: such a moment is tried again, which is printed, and few may need it.
 """
 
 from __future__ import annotations
 
 import random
 import re
+import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -21,14 +24,17 @@ from ..sql.test_transactions import cancel_after
 Connection = psycopg.Connection[Any]
 
 BOUND = 0.1
-TRIES = 4  # other processes may delay one of them
+MOMENTS = 6
+TRIES = 3  # of one moment
+LATE = 2  # of all that a test measures
 STEPS = "SELECT llm_train('gpt2', 100, log_every => 0)"
 # One step on 8 tokens, so that most of the call is loading and writing back.
 WRITE_BACK = "SELECT llm_train('gpt2', 1, block_size => 8, log_every => 0)"
+# Statement, and between which seconds of it; 0: until it ends.
 PHASES = {
-    "load": ("SELECT llm_release(), llm_pin('gpt2', true), pg_llm_arena_close('gpt2')", 0.0),
-    "steps": (STEPS, 3.0),
-    "write-back": (WRITE_BACK, 0.3),
+    "load": ("SELECT llm_release(), llm_pin('gpt2', true), pg_llm_arena_close('gpt2')", 0.0, 0.0),
+    "steps": (STEPS, 0.2, 8.0),
+    "write-back": (WRITE_BACK, 0.3, 0.0),
 }
 
 
@@ -46,46 +52,52 @@ def duration(conn: Connection, statement: str) -> float:
     return time.monotonic() - began
 
 
+def measure(what: str, moments: list[float], latency_at: Callable[[float], float | None]) -> None:
+    """Holds every moment's latency against the bound and prints all; None: there was nothing to end."""
+    landed: list[float] = []
+    for moment in moments:
+        for attempt in range(TRIES):
+            latency = latency_at(moment)
+            if latency is None:
+                break
+            landed.append(latency)
+            if latency < BOUND:
+                break
+            print(f"{what}: {latency * 1000:.0f} ms at {moment:.2f} s, try {attempt + 1}")
+        else:
+            pytest.fail(f"{what}: never within {BOUND} s at {moment:.2f} s: {landed[-TRIES:]}")
+    assert landed, f"{what}: every statement ended before"
+    milliseconds = sorted(round(latency * 1000) for latency in landed)
+    median = statistics.median(milliseconds)
+    print(f"{what}: median {median:.0f} ms, longest {milliseconds[-1]} ms of {milliseconds}")
+    assert sum(latency >= BOUND for latency in landed) <= LATE, milliseconds
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_cancels_at_random_moments(trained: Connection, connect: Connect, phase: str) -> None:
-    statement, warm_up = PHASES[phase]
+    statement, first, last = PHASES[phase]
     worker = connect()
-    if phase == "steps":
-        first, last = 0.2, 8.0
-    else:
-        first, last = warm_up, duration(worker, statement)
     moments = random.Random(5)
-    latencies = []
-    for _ in range(6):
-        delay = moments.uniform(first, last)
-        tries: list[float | None] = []
-        while len(tries) < TRIES:
-            tries.append(cancel_after(trained, worker, statement, delay))
-            if tries[-1] is None or tries[-1] < BOUND:
-                break
-        latencies.append((round(delay, 2), tries[-1]))
-    print(phase, latencies)
-    landed = [latency for _, latency in latencies if latency is not None]
-    assert landed, f"every statement ended before its cancel: {latencies}"
-    assert max(landed) < BOUND, latencies
+    last = last or duration(worker, statement)
+    measure(
+        phase,
+        [moments.uniform(first, last) for _ in range(MOMENTS)],
+        lambda moment: cancel_after(trained, worker, statement, moment),
+    )
     assert value(worker, "SELECT 1") == 1
 
 
 def test_statement_timeouts_at_random_moments(trained: Connection, connect: Connect) -> None:
     worker = connect()
+
+    def beyond(timeout: float) -> float:
+        worker.execute("SELECT set_config('statement_timeout', %s, false)", (f"{timeout * 1000:.0f}ms",))
+        began = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled, match=re.escape("statement timeout")):
+            worker.execute(STEPS)
+        late = time.monotonic() - began - timeout
+        worker.execute("RESET statement_timeout")
+        return late
+
     moments = random.Random(6)
-    late = []
-    for _ in range(6):
-        timeout = moments.uniform(0.2, 6.0)
-        for _ in range(TRIES):
-            worker.execute("SELECT set_config('statement_timeout', %s, false)", (f"{timeout * 1000:.0f}ms",))
-            began = time.monotonic()
-            with pytest.raises(psycopg.errors.QueryCanceled, match=re.escape("statement timeout")):
-                worker.execute(STEPS)
-            beyond = time.monotonic() - began - timeout
-            worker.execute("RESET statement_timeout")
-            if beyond < BOUND:
-                break
-        late.append((round(timeout, 2), round(beyond, 3)))
-    print(late)
-    assert max(beyond for _, beyond in late) < BOUND, late
+    measure("timeout", [moments.uniform(0.2, 6.0) for _ in range(MOMENTS)], beyond)

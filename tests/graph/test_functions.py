@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,8 +53,36 @@ def test_signatures_are_the_databases(conn: psycopg.Connection[Any], function: S
 @pytest.mark.parametrize("function", functions.FUNCTIONS, ids=lambda f: f.name)
 def test_functions_are_named_and_described(function: SqlFunction) -> None:
     assert getattr(functions, function.name) is function
-    assert getattr(functions, function.name.removeprefix("llm_")) is function
+    assert getattr(functions, function.name.removeprefix("pg_").removeprefix("llm_")) is function
     assert function.__doc__
+
+
+# What people call for training, tokenizers, generation and weights; CALL runs the procedures.
+CONTRACT = """
+    llm_create_model llm_init_model llm_drop_model llm_loss llm_logits llm_forward_gpt2 llm_forward_gpt3
+    llm_forward_microgpt llm_train llm_train_step llm_materialize_params llm_backprop llm_accumulate_grads
+    llm_prune_autograd_state llm_finetune llm_evaluate llm_perplexity pg_llm_load_bpe_vocab
+    pg_llm_load_bpe_merges llm_encode llm_decode llm_build_char_tokenizer llm_train_bpe llm_fill_dataset
+    llm_generate llm_generate_stream llm_beam_search llm_embed_text pg_llm_import_npz pg_llm_export_npz
+    pg_llm_import_safetensors pg_llm_export_safetensors llm_checkpoint_save llm_checkpoint_load
+"""
+
+
+def test_nothing_people_call_is_missing(conn: psycopg.Connection[Any]) -> None:
+    """The contract's functions, and every function of the schema that README and docs show a call of."""
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", *(root / "docs").glob("*.md")]
+    shown = {name for page in pages for name in re.findall(r"\b(llm_\w+)\(", page.read_text())}
+    installed = {
+        name
+        for (name,) in conn.execute(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prokind = 'f'"
+        )
+    }
+    contract = set(CONTRACT.split())
+    catalogue = {function.name for function in functions.FUNCTIONS}
+    assert contract <= installed
+    assert (contract | (shown & installed)) - catalogue == set()
 
 
 def compiled(expression: Any) -> str:

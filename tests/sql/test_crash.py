@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,10 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from llm_sql.provision import upgrade
-from llm_sql.server import EmbeddedServer
-from llm_sql.url import normalize_url
-
+from .durable import Durable, program, provisioned
 from .small_models import Connection, make_names, make_trainable, train, weights
 from .tensors import value
 
@@ -28,35 +23,10 @@ LOOP = (
 STEPS = 90
 
 
-class Durable:
-    """A server of the test's own, provisioned, with the durability it has by default."""
-
-    def __init__(self, server: EmbeddedServer) -> None:
-        self.server = server
-
-    def connect(self, database: str = "llm_sql") -> Connection:
-        return psycopg.connect(self.server.url(database), autocommit=True)
-
-    def crash(self) -> None:
-        self.server.kill()
-        self.server.start()
-
-
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Durable]:
-    # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
-    home = Path(tempfile.mkdtemp(prefix="llm-sql-crash-", dir="/tmp"))
-    home.chmod(0o711)
-    server = EmbeddedServer(home / "home", settings={"max_connections": "20", "shared_buffers": "64MB"})
-    try:
-        server.start()
-        server.ensure_database()
-        upgrade(normalize_url(server.url()).render_as_string(hide_password=False))
-        yield Durable(server)
-    finally:
-        server.stop()
-        server.release()
-        shutil.rmtree(home, ignore_errors=True)
+    with provisioned() as server:
+        yield server
 
 
 def run_until_killed(durable: Durable, model: str, commits: int) -> None:
@@ -154,27 +124,20 @@ def test_two_crashes(durable: Durable) -> None:
         assert weights(conn, "twice") == weights(conn, "once")
 
 
-def program(durable: Durable, name: str) -> str:
-    path = durable.server.installation.bindir / name
-    if not path.exists():
-        pytest.skip(f"this PostgreSQL comes without {name}")
-    return str(path)
-
-
 def test_a_dump_holds_the_whole_model(durable: Durable, tmp_path: Path) -> None:
     dump = tmp_path / "dump.sql"
     with durable.connect() as conn:
         make_names(conn)
         train(conn, "names", 10, lr_max=0.01)
     subprocess.run(
-        [program(durable, "pg_dump"), "--file", str(dump), durable.server.url()],
+        [program("pg_dump"), "--file", str(dump), durable.server.url()],
         check=True,
         capture_output=True,
     )
     with durable.connect() as conn:
         conn.execute("DROP DATABASE IF EXISTS restored")
         conn.execute("CREATE DATABASE restored")
-    restore = [program(durable, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump)]
+    restore = [program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump)]
     subprocess.run([*restore, durable.server.url("restored")], check=True, capture_output=True)
     query = "SELECT llm_generate(ARRAY['', 'em', 'lu'], 16, 1, 0, 1, 'names', 3)"
     with durable.connect() as original, durable.connect("restored") as copy:

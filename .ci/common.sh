@@ -1,0 +1,50 @@
+# What the parts of the check share: where they work, what they print, how they get programs and undo their own.
+# Sourced by .ci/run from the root of the repository.
+
+export CI=true PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
+unset DATABASE_URL LLM_SQL_PG_CONFIG
+export TMPDIR=/tmp
+work=$(mktemp -d /tmp/llm-sql-ci-XXXXXX)
+chmod 711 "$work"
+export LLM_SQL_HOME="$work/home"
+bin="${VENV:-.venv}/bin"
+
+cleanup() {
+    [ -x "$bin/llm-sql" ] && "$bin/llm-sql" down >/dev/null 2>&1 || true
+    [ -n "${scratch:-}" ] && scratch_down $scratch
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+step() { printf '\n==> [%4ds] %s\n' "$SECONDS" "$*"; }
+
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+on_debian() { grep -qs '^ID=debian' /etc/os-release; }
+
+apt_update() { # once
+    [ -n "${apt_updated:-}" ] || apt-get -o Acquire::Retries=3 update -qq </dev/null ||
+        echo "apt-get update failed; going on with the lists that are there"
+    apt_updated=yes
+}
+apt_install() {
+    apt_update
+    DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends "$@" \
+        >/dev/null </dev/null
+}
+
+# need PROGRAM PACKAGE...: have the program, installed if it is missing. Where that is impossible the caller goes on
+# without what needs it (a false status) and says so; root on Debian can always install, so there it is an error.
+need() {
+    local program=$1
+    shift
+    command -v "$program" >/dev/null && return 0
+    if can_apt; then
+        apt_install "$@" && command -v "$program" >/dev/null && return 0
+        if on_debian; then
+            echo "error: $program is missing, and apt-get install $* did not bring it" >&2
+            exit 1
+        fi
+    fi
+    echo "LEFT OUT: $program is not here ($*)"
+    return 1
+}

@@ -1,0 +1,32 @@
+# The engine's own test in several builds: under the sanitizers, and for ARM under emulation. The fingerprint of its
+# results is the same in each.
+
+core_check() {
+    local name=$1
+    shift
+    make -s -j2 -C kernels/core BUILD="$work/core-$name" "$@" check >"$work/core-$name.txt" 2>&1 ||
+        { tail -50 "$work/core-$name.txt"; return 1; }
+    tail -1 "$work/core-$name.txt"
+    [ "$(fingerprint "$name")" = "$(fingerprint native)" ] || { echo "another fingerprint than native's"; return 1; }
+}
+fingerprint() { sed -n 's/.*fingerprint //p' "$work/core-$1.txt"; }
+
+# -O1: code with checks is slow to compile at -O3, and no bit may depend on it.
+checked="-std=c11 -O1 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread"
+
+step "the engine's own test"
+core_check native
+
+step "... with the address and undefined-behaviour sanitizers"
+core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
+    LDFLAGS="-fsanitize=address,undefined"
+
+step "... with the thread sanitizer"
+core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" CHECK_ARGS=--no-fork
+
+step "... for ARM with NEON, emulated"
+if need qemu-aarch64 qemu-user && need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; then
+    core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS=--no-fork \
+        RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    grep -q neon "$work/core-neon.txt"
+fi

@@ -1,0 +1,24 @@
+# What a new user does, by the README: make demo, make test; then lint.
+
+step "make demo: what a new user does first"
+began=$SECONDS
+make demo | tee "$work/demo.txt"
+echo "with the installation: $((SECONDS - began)) s"
+began=$SECONDS
+make demo >"$work/demo.txt"
+echo "again, without: $((SECONDS - began)) s"
+"$bin/python" - "$work/demo.txt" <<'PYTHON'
+import re, sys
+text = open(sys.argv[1]).read()
+loss = float(re.search(r"^after\s+([\d.]+) nats", text, re.MULTILINE).group(1))
+assert loss < 1.9, f"held-out loss {loss} is not below 1.9 nats per character"
+print(f"held-out loss {loss}")
+PYTHON
+
+step "make test: what a new user does next"
+began=$SECONDS
+make test PYTEST_ARGS="--durations=15"
+echo "tests: $((SECONDS - began)) s"
+
+step "lint, types"
+make lint

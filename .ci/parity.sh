@@ -1,0 +1,17 @@
+# PyTorch and transformers: the same numbers, errors no larger than theirs (GPT-2 124M included), no slower.
+
+step "parity with PyTorch and transformers"
+"$bin/python" -m pip install --quiet "torch==2.13.0" "transformers>=4.45" "safetensors>=0.4"
+LLM_SQL_EXTENDED=1 "$bin/pytest" -q --durations=10 tests/parity
+
+step "speed beside PyTorch"
+"$bin/llm-sql" bench train --quick --repeats 3 --json >"$work/bench.json"
+"$bin/python" - "$work/bench.json" <<'PYTHON'
+import json, sys
+rows = {row["what"]: row for row in json.load(open(sys.argv[1]))}
+for what, row in rows.items():
+    print(f"{what}: {row['llm_sql']:.2f} {row['unit']}" + (f", PyTorch {row['pytorch']:.2f}" if row["pytorch"] else ""))
+gpt2, microgpt = rows["step of 4 layers, d 128, B=12 T=64"], rows["step of microgpt, B=1 T=8"]
+assert gpt2["ratio"] <= 1, "a training step takes longer than PyTorch's"
+assert microgpt["llm_sql"] <= 2, "a step of microgpt's shape takes more than 2 ms"
+PYTHON

