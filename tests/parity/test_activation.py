@@ -22,7 +22,7 @@ NAMES = ["gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "r
 
 @pytest.mark.parametrize("name", NAMES)
 def test_like_transformers(conn: psycopg.Connection[Any], engine: Engine, name: str) -> None:
-    """Weights so large that the tanh form in GELU's place would show: its logits are further off than 2e-5."""
+    """Weights so large that another activation shows: its logits are further off than 2e-5."""
     model = Recipe(name, n_positions=64, std=0.3, more={"activation_function": name}).make()
     ids = torch.randint(0, model.config.vocab_size, (1, 64), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
