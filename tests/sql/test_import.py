@@ -78,7 +78,7 @@ def write(path: Path, tensors: Arrays, format_: str = "safetensors") -> str:
 def stored(conn: Connection, model: str = "tiny") -> Arrays:
     """A model's parameters, parts joined."""
     rows = conn.execute(
-        "SELECT name, data FROM llm_param WHERE model = %s ORDER BY name, token_id", (model,)
+        "SELECT name, data FROM llm_param WHERE model = %s ORDER BY name, token_id", (model,), binary=True
     ).fetchall()
     result: dict[str, list[Any]] = {}
     for name, data in rows:
