@@ -2,7 +2,7 @@
 # Sourced by .ci/run from the root of the repository.
 
 export CI=true PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
-unset DATABASE_URL LLM_SQL_PG_CONFIG
+unset DATABASE_URL LLM_SQL_PG_CONFIG PYTHONDONTWRITEBYTECODE
 export TMPDIR=/tmp
 work=$(mktemp -d /tmp/llm-sql-ci-XXXXXX)
 chmod 711 "$work"

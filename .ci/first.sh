@@ -7,6 +7,7 @@ echo "with the installation: $((SECONDS - began)) s"
 began=$SECONDS
 make demo >"$work/demo.txt"
 echo "again, without: $((SECONDS - began)) s"
+! grep "installing llm-sql" "$work/demo.txt" || { echo "error: the second make demo installs again"; exit 1; }
 "$bin/python" - "$work/demo.txt" <<'PYTHON'
 import re, sys
 text = open(sys.argv[1]).read()

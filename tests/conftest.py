@@ -28,8 +28,16 @@ from sqlalchemy.orm import Session
 from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
-# A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
-TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "60", "log_statement": "none"}
+# A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync. Old WAL is
+# kept to be written over, but not so much of it as the embedded server keeps: a test machine's disk may be small.
+TEST_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "60",
+    "log_statement": "none",
+    "min_wal_size": "256MB",
+    "max_wal_size": "2GB",
+}
 
 
 class Connect(Protocol):

@@ -40,7 +40,8 @@ llm_bpe_destroy(llm_bpe *t)
 size_t
 llm_bpe_memory(const llm_bpe *t)
 {
-    return sizeof(*t) + t->tokens.bytes_room + t->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(bool)) +
+    return sizeof(*t) + t->tokens.bytes_room +
+           t->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(bool)) +
            (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) + t->ranks.n * (4 + sizeof(size_t)) +
            t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->tokens.n * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
@@ -122,7 +123,8 @@ grow_merges(merge_table *m)
 }
 
 llm_bpe_status
-llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)
+llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                  size_t n_right)
 {
     uint8_t joined[LLM_BPE_MAX_TOKEN];
     merge_rule rule = {NO_SYMBOL, NO_SYMBOL, rank, NO_SYMBOL};
@@ -324,7 +326,9 @@ llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_shou
     t->n_out = 0;
     if (!reserve_output(t, n / 4 + CACHED_IDS))
         return LLM_BPE_NO_MEMORY;
-    /* Memory for a cache is worth it once more than a few lines were encoded; without it all is only slower. */
+    /*
+     * Memory for a cache is worth it once more than a few lines were encoded; without it all is only slower.
+     */
     t->n_encoded += n;
     if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
         t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));

@@ -20,7 +20,7 @@ typedef enum llm_bpe_status {
     LLM_BPE_STOPPED,
     LLM_BPE_DUPLICATE,     /* put: the token's bytes, the merge's pair or its rank are there already */
     LLM_BPE_UNKNOWN_TOKEN, /* put_merge: left, right or their concatenation is no token */
-    LLM_BPE_BAD_TOKEN,     /* put_token: an id below 0, no bytes, more than LLM_BPE_MAX_TOKEN, no <...> if special */
+    LLM_BPE_BAD_TOKEN,     /* put_token: an id below 0, no or too many bytes, special without <...> */
     LLM_BPE_NO_BYTE,       /* encode: llm_bpe_missing_byte() has no token */
     LLM_BPE_TOO_LONG       /* encode: a piece of more than LLM_BPE_MAX_PIECE bytes */
 } llm_bpe_status;
@@ -36,15 +36,16 @@ typedef struct llm_bpe llm_bpe;
 llm_bpe *llm_bpe_create(void);     /* NULL: no memory */
 void     llm_bpe_destroy(llm_bpe *t);
 /*
- * All tokens first, in any order, then the merges; that ids are different is the caller's business. A special token
- * begins with < and ends with >; special tokens have at most 32 different lengths.
+ * All tokens first, in any order, then the merges; that ids are different is the caller's business. A special
+ * token begins with < and ends with >; special tokens have at most 32 different lengths.
  */
 llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, bool special);
 llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
                                  const uint8_t *right, size_t n_right);
 /*
- * ids (n_ids) = the tokens of text (n), valid until the next call. With special, what reads like a special token
- * is that token (the leftmost, of those the longest), as Hugging Face's tokenizers have it; else it is text.
+ * ids (n_ids) = the tokens of text (n), valid until the next call. With special, what reads like a special
+ * token is that token (the leftmost, of those the longest), as Hugging Face's tokenizers have it; else it is
+ * text.
  */
 llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop,
                               void *arg, const int32_t **ids, size_t *n_ids);
@@ -63,15 +64,18 @@ size_t llm_bpe_split(const uint8_t *text, size_t n, size_t at);
 
 /* GPT-2's printable stand-ins for bytes: token (at most 2 n bytes) of n bytes, returns its length. */
 size_t llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n);
-/* Back: bytes (at most n) of a token; returns how many, SIZE_MAX when it holds a character that stands for no byte. */
+/*
+ * Back: bytes (at most n) of a token; returns how many, SIZE_MAX when it holds a character that stands for no
+ * byte.
+ */
 size_t llm_bpe_alphabet_bytes(uint8_t *bytes, const uint8_t *token, size_t n);
 /* The byte that GPT-2 gives id i, 0 .. 255 */
 uint8_t llm_bpe_byte(int i);
 
 /*
- * out = bytes with U+FFFD for every maximal part that is no UTF-8 (Unicode, section 3.9; as Python's "replace")
- * and, if asked, for every NUL; returns its length, at most 3 n. out may be NULL to measure. Unless final, a
- * character that further bytes may complete is left out at the end.
+ * out = bytes with U+FFFD for every maximal part that is no UTF-8 (Unicode, section 3.9; as Python's
+ * "replace") and, if asked, for every NUL; returns its length, at most 3 n. out may be NULL to measure.
+ * Unless final, a character that further bytes may complete is left out at the end.
  */
 size_t llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final, bool replace_nul);
 
@@ -85,14 +89,20 @@ typedef bool (*llm_bpe_merge_sink)(void *arg, uint32_t rank, const uint8_t *left
                                    const uint8_t *right, size_t n_right);
 
 /* vocab.json, encoder.json: an object of token (in the byte-level alphabet, UTF-8) to id */
-bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error);
-/* merges.txt, vocab.bpe: left, blank, right in the alphabet; a first line that begins with #version is none */
-bool llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg, llm_bpe_error *error);
-/* .tiktoken: base64 of the token's bytes, blank, id; the sink gets bytes */
-bool llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error);
+bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
+                         llm_bpe_error *error);
 /*
- * The merges that a .tiktoken file leaves unsaid, where the id is the rank: of each token the two parts that merging
- * all pairs of lower id leaves of it. The sink gets bytes. Tokens of one byte, or that merging never makes, have none.
+ * merges.txt, vocab.bpe: left, blank, right in the alphabet; a first line that begins with #version is none
+ */
+bool llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg,
+                          llm_bpe_error *error);
+/* .tiktoken: base64 of the token's bytes, blank, id; the sink gets bytes */
+bool llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
+                            llm_bpe_error *error);
+/*
+ * The merges that a .tiktoken file leaves unsaid, where the id is the rank: of each token the two parts that
+ * merging all pairs of lower id leaves of it. The sink gets bytes. Tokens of one byte, or that merging never
+ * makes, have none.
  */
 llm_bpe_status llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg,
                                       llm_bpe_merge_sink sink, void *arg);
@@ -104,15 +114,16 @@ typedef struct llm_bpe_trainer llm_bpe_trainer;
 llm_bpe_trainer *llm_bpe_trainer_create(void); /* NULL: no memory */
 void llm_bpe_trainer_destroy(llm_bpe_trainer *t);
 /* Counts the pieces of a document; a piece longer than LLM_BPE_MAX_PIECE counts as several. */
-llm_bpe_status llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg);
+llm_bpe_status llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop,
+                                   void *arg);
 /*
- * Once, after all documents: merges the most frequent pair of adjacent tokens, of equally frequent ones that with the
- * lowest ids, until there are n_merges or no pair occurs min_count times; no token grows beyond
+ * Once, after all documents: merges the most frequent pair of adjacent tokens, of equally frequent ones that
+ * with the lowest ids, until there are n_merges or no pair occurs min_count times; no token grows beyond
  * LLM_BPE_MAX_TOKEN. pairs (*n_pairs, 2) lists left and right id,
  * where ids below 256 are bytes (llm_bpe_byte) and 256 + i is pair i; it lives as long as the trainer.
  */
-llm_bpe_status llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count, llm_should_stop stop,
-                                   void *arg, const int32_t **pairs, size_t *n_pairs);
+llm_bpe_status llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count,
+                                   llm_should_stop stop, void *arg, const int32_t **pairs, size_t *n_pairs);
 
 #ifdef __cplusplus
 }

@@ -355,7 +355,8 @@ read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink,
 }
 
 bool
-llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error)
+llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
+                       llm_bpe_error *error)
 {
     reader r;
     const uint8_t *line;

@@ -1,5 +1,6 @@
 /*
- * bpe_internal.h -- the tokenizer's tables, shared by bpe.c (tokens, encoding) and bpe_merge.c (merging one piece).
+ * bpe_internal.h -- the tokenizer's tables, shared by bpe.c (tokens, encoding) and bpe_merge.c (merging one
+ * piece).
  *
  * Symbols are numbers of tokens in the order they were put, so that ids may be any.
  */
@@ -80,6 +81,7 @@ merge_find(const merge_table *t, uint32_t left, uint32_t right)
 }
 
 /* Merges symbols (n) by lowest rank, leftmost first; *n becomes how many remain. */
-llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg);
+llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop,
+                                   void *arg);
 
 #endif

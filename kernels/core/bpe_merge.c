@@ -1,8 +1,9 @@
 /*
- * bpe_merge.c -- merging the symbols of one piece: the applicable rule of lowest rank first, the leftmost of equals.
+ * bpe_merge.c -- merging the symbols of one piece: the applicable rule of lowest rank first, the leftmost of
+ * equals.
  *
- * Short pieces look through all their pairs for every merge. In long ones a heap knows the next pair, and symbols form
- * a list: n log n, whatever the input.
+ * Short pieces look through all their pairs for every merge. In long ones a heap knows the next pair, and
+ * symbols form a list: n log n, whatever the input.
  */
 #include "bpe_internal.h"
 
@@ -56,7 +57,10 @@ typedef struct node {
     uint32_t rank, into; /* of the pair that begins here */
 } node;
 
-/* Pairs by rank and position, least first: rank << 32 | position. Outdated entries are told by the node's rank. */
+/*
+ * Pairs by rank and position, least first: rank << 32 | position. Outdated entries are told by the node's
+ * rank.
+ */
 typedef struct heap {
     uint64_t *entries;
     size_t n;

@@ -16,8 +16,8 @@ rank_of(const llm_bpe *t, const uint8_t *bytes, size_t n)
 }
 
 /*
- * Merges the bytes of a token (n), lowest id first, by pairs whose id is below `limit`; cuts (*n_parts + 1) become
- * where the parts begin and end.
+ * Merges the bytes of a token (n), lowest id first, by pairs whose id is below `limit`; cuts (*n_parts + 1)
+ * become where the parts begin and end.
  */
 static void
 split_token(const llm_bpe *t, const uint8_t *bytes, size_t n, uint32_t limit, uint16_t *cuts, size_t *n_parts)
@@ -55,7 +55,8 @@ by_id(const void *a, const void *b)
 }
 
 llm_bpe_status
-llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink, void *arg)
+llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink,
+                       void *arg)
 {
     id_entry *order = malloc((t->tokens.n + (size_t)1) * sizeof(id_entry));
     llm_bpe_status status = LLM_BPE_OK;

@@ -12,8 +12,9 @@ enum { OTHER, LETTER, NUMBER, SPACE };
 /* ---- UTF-8 ---- */
 
 /*
- * One character at p: its length, and its code point. A malformed one has code point UINT32_MAX and the length of its
- * maximal part (Unicode, table 3-7); then *truncated tells that only the end of the text is what it lacks.
+ * One character at p: its length, and its code point. A malformed one has code point UINT32_MAX and the
+ * length of its maximal part (Unicode, table 3-7); then *truncated tells that only the end of the text is
+ * what it lacks.
  */
 static inline size_t
 next_character(const uint8_t *p, const uint8_t *end, uint32_t *code, bool *truncated)
@@ -122,7 +123,8 @@ contraction(const uint8_t *p, const uint8_t *end)
 
     if (n >= 2 && (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd'))
         return 2;
-    if (n >= 3 && ((p[1] == 'r' && p[2] == 'e') || (p[1] == 'v' && p[2] == 'e') || (p[1] == 'l' && p[2] == 'l')))
+    if (n >= 3 &&
+        ((p[1] == 'r' && p[2] == 'e') || (p[1] == 'v' && p[2] == 'e') || (p[1] == 'l' && p[2] == 'l')))
         return 3;
     return 0;
 }

@@ -1,8 +1,9 @@
 /*
  * bpe_train.c -- learning merge rules: pairs are counted once, afterwards only what each merge changes.
  *
- * Equal pieces of text are one word with a count. The symbols of all words lie in one list; a pair knows the positions
- * where it may stand, so that a merge costs as much as it has occurrences, however long the words are.
+ * Equal pieces of text are one word with a count. The symbols of all words lie in one list; a pair knows the
+ * positions where it may stand, so that a merge costs as much as it has occurrences, however long the words
+ * are.
  */
 #include "bpe.h"
 
@@ -28,7 +29,9 @@ typedef struct pair {
     size_t n, room;
 } pair;
 
-/* A pair as it was counted when it was put into the heap; outdated entries are corrected when they come up. */
+/*
+ * A pair as it was counted when it was put into the heap; outdated entries are corrected when they come up.
+ */
 typedef struct candidate {
     int64_t count;
     int32_t left, right;
@@ -163,7 +166,9 @@ heap_pop(llm_bpe_trainer *t)
 
 /* ---- counting ---- */
 
-/* The number of the pair of symbols at `at` and after it, which is made if it must; BYTES_MAP_NONE: no memory */
+/*
+ * The number of the pair of symbols at `at` and after it, which is made if it must; BYTES_MAP_NONE: no memory
+ */
 static uint32_t
 pair_number(llm_bpe_trainer *t, int32_t left, int32_t right)
 {

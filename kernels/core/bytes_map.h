@@ -38,7 +38,10 @@ bytes_map_get(const bytes_map *m, uint32_t i, size_t *n)
 
 uint64_t bytes_hash(const void *s, size_t n);
 
-/* Room for at least `wanted` elements, doubling; the array, or NULL (which leaves it as it is) when there is no memory. */
+/*
+ * Room for at least `wanted` elements, doubling; the array, or NULL (which leaves it as it is) when there is
+ * no memory.
+ */
 void *bytes_grow(void *array, size_t *room, size_t wanted, size_t element);
 
 #endif

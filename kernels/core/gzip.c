@@ -66,7 +66,8 @@ end_member(llm_weights *w)
     if (!weights_source_read(w, offset, trailer, 8))
         return false;
     if (le32(trailer) != s->crc || le32(trailer + 4) != (uint32_t) (s->position - s->member_start))
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip stream is damaged: its checksum does not match");
+        return weights_fail(w, LLM_WEIGHTS_INVALID,
+                            "the gzip stream is damaged: its checksum does not match");
     offset += 8;
     s->at_end = offset == w->source.size;
     return s->at_end || begin_member(w, offset);
@@ -149,7 +150,8 @@ read_record(llm_weights *w, size_t name_length)
     if (strlen(name) != name_length || !weights_valid_utf8((uint8_t *) name, name_length))
     {
         free(name);
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has a name that is not UTF-8", w->n_items + 1);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has a name that is not UTF-8",
+                            w->n_items + 1);
     }
     if (!npy_header(w, gzip_stream_read, name, &item, &length))
     {

@@ -1,8 +1,8 @@
 /*
  * npy.c -- headers of .npy files (NumPy enhancement proposal 1, versions 1 to 3).
  *
- * A header is a Python dictionary literal. Only the keys descr, fortran_order and shape with literals of the right
- * kind are understood; nothing is evaluated. Object arrays, which hold pickles, are refused.
+ * A header is a Python dictionary literal. Only the keys descr, fortran_order and shape with literals of the
+ * right kind are understood; nothing is evaluated. Object arrays, which hold pickles, are refused.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -103,7 +103,8 @@ element_type(llm_weights *w, const char *name, const char *descr, llm_dtype *dty
         }
     if (strchr(descr, 'O') != NULL)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" holds pickled Python objects", name);
-    return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has elements of the unknown type %.20s", name, descr);
+    return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has elements of the unknown type %.20s",
+                        name, descr);
 }
 
 static bool
@@ -164,14 +165,15 @@ npy_header(llm_weights *w, npy_reader read, const char *name, weights_item *item
     if (memcmp(prefix, "\x93NUMPY", 6) != 0)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" is not a .npy array", name);
     if (prefix[6] < 1 || prefix[6] > 3 || prefix[7] != 0)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has .npy version %d.%d, which is unknown", name,
-                            prefix[6], prefix[7]);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has .npy version %d.%d, which is unknown",
+                            name, prefix[6], prefix[7]);
     n_prefix = prefix[6] == 1 ? 10 : 12;
     if (n_prefix == 12 && !read(w, prefix + 10, 2))
         return false;
     n = n_prefix == 10 ? le16(prefix + 8) : le32(prefix + 8);
     if (n > NPY_MAX_HEADER)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has a .npy header of %u bytes, the limit is %d", name, n,
+        return weights_fail(w, LLM_WEIGHTS_INVALID,
+                            "\"%.100s\" has a .npy header of %u bytes, the limit is %d", name, n,
                             NPY_MAX_HEADER);
     text = malloc(n + 1);
     if (text == NULL)

@@ -1,8 +1,9 @@
 /*
  * safetensors.c -- .safetensors files: a length, a JSON header, the tensors' data one after another.
  *
- * The header is read strictly: an object of tensors, each with dtype, shape and data_offsets once and nothing else,
- * and at most one __metadata__ of strings. Data begin at 0, have neither holes nor overlaps, and end with the file.
+ * The header is read strictly: an object of tensors, each with dtype, shape and data_offsets once and nothing
+ * else, and at most one __metadata__ of strings. Data begin at 0, have neither holes nor overlaps, and end
+ * with the file.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -44,8 +45,12 @@ hex4(json *j)
         return -1;
     for (int i = 0; i < 4; i++)
     {
-        int c = *j->at++, digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        int c = *j->at++, letter = c | 32, digit = -1;
 
+        if (c >= '0' && c <= '9')
+            digit = c - '0';
+        else if (letter >= 'a' && letter <= 'f')
+            digit = letter - 'a' + 10;
         if (digit < 0)
             return -1;
         value = value * 16 + digit;
@@ -260,7 +265,7 @@ metadata(llm_weights *w, json *j)
             : weights_grow(w, w->metadata, w->n_metadata, &w->metadata_capacity, sizeof(llm_weights_pair));
         if (pairs != NULL)
             w->metadata = pairs;
-        if (pairs == NULL || llm_weights_metadata(w, key) != NULL)
+        if (pairs == NULL || strlen(key) > LLM_WEIGHTS_MAX_NAME || llm_weights_metadata(w, key) != NULL)
         {
             free(key);
             free(value);
@@ -344,17 +349,20 @@ place(llm_weights *w, uint64_t start)
 
         weights_size(&item->entry, &count, &bytes);
         if (item->offset != next)
-            return weights_fail(w, LLM_WEIGHTS_INVALID, "the data of tensor \"%.100s\" begin at %llu, not at %llu",
-                                item->entry.name, (unsigned long long) item->offset, (unsigned long long) next);
+            return weights_fail(w, LLM_WEIGHTS_INVALID,
+                                "the data of tensor \"%.100s\" begin at %llu, not at %llu", item->entry.name,
+                                (unsigned long long) item->offset, (unsigned long long) next);
         if (item->end < item->offset || item->end - item->offset != bytes)
-            return weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has a shape of %llu bytes and data up to %llu",
+            return weights_fail(w, LLM_WEIGHTS_INVALID,
+                                "tensor \"%.100s\" has a shape of %llu bytes and data up to %llu",
                                 item->entry.name, (unsigned long long) bytes, (unsigned long long) item->end);
         next = item->end;
         item->offset += start;
         item->end += start;
     }
     if (next != w->source.size - start)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "the file has %llu bytes of data, its header describes %llu",
+        return weights_fail(w, LLM_WEIGHTS_INVALID,
+                            "the file has %llu bytes of data, its header describes %llu",
                             (unsigned long long) (w->source.size - start), (unsigned long long) next);
     return true;
 }
@@ -371,8 +379,10 @@ safetensors_open(llm_weights *w)
         return false;
     length = le64(prefix);
     if (length > SAFETENSORS_MAX_HEADER || length > w->source.size - 8 || length < 2)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "not a safetensors, .npz or gzip file: a header of %llu bytes in a "
-                            "file of %llu", (unsigned long long) length, (unsigned long long) w->source.size);
+        return weights_fail(w, LLM_WEIGHTS_INVALID,
+                            "not a safetensors, .npz or gzip file: a header of %llu bytes in a "
+                            "file of %llu",
+                            (unsigned long long) length, (unsigned long long) w->source.size);
     /* a byte behind the end, so that an escape may look one ahead */
     text = malloc((size_t) length + 1);
     if (text == NULL)

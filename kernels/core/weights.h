@@ -1,10 +1,10 @@
 /*
  * weights.h -- files of named tensors: .safetensors, .npz, and the gzip stream of (name, .npy) records.
  *
- * No file is opened here: callers give bytes through llm_source and take them through llm_sink. Files are hostile
- * until proven otherwise: every size, offset, name and checksum is checked, nothing is allocated on a file's word
- * beyond a fixed limit, and compressed data inflates to what its own header declares and no further. The formats
- * are described in docs/formats.md.
+ * No file is opened here: callers give bytes through llm_source and take them through llm_sink. Files are
+ * hostile until proven otherwise: every size, offset, name and checksum is checked, nothing is allocated on a
+ * file's word beyond a fixed limit, and compressed data inflates to what its own header declares and no
+ * further. The formats are described in docs/formats.md.
  */
 #ifndef LLM_WEIGHTS_H
 #define LLM_WEIGHTS_H
@@ -63,8 +63,8 @@ typedef struct llm_weights_entry
 typedef struct llm_weights llm_weights;
 
 /*
- * Reads a file's table of contents; the format is told by the content. At most `max_bytes` of tensor data may be
- * declared in all. NULL: *status and error[] say why.
+ * Reads a file's table of contents; the format is told by the content. At most `max_bytes` of tensor data may
+ * be declared in all. NULL: *status and error[] say why.
  */
 llm_weights *llm_weights_open(const llm_source *source, uint64_t max_bytes, llm_weights_status *status,
                               char error[LLM_WEIGHTS_ERROR]);
@@ -79,8 +79,9 @@ size_t      llm_weights_find(const llm_weights *w, const char *name);
 const char *llm_weights_metadata(const llm_weights *w, const char *key);
 
 /*
- * Elements [first, first + n) of the i-th tensor in row-major order as float32 (float64 is rounded). Compressed
- * tensors are fastest read from front to back. An error leaves `out` undefined; llm_weights_error() tells it.
+ * Elements [first, first + n) of the i-th tensor in row-major order as float32 (float64 is rounded).
+ * Compressed tensors are fastest read from front to back. An error leaves `out` undefined;
+ * llm_weights_error() tells it.
  */
 llm_weights_status llm_weights_read(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *out);
 /* The same without conversion; for one-byte types. */
@@ -97,8 +98,8 @@ typedef struct llm_weights_writer llm_weights_writer;
 typedef struct llm_weights_pair { const char *key, *value; } llm_weights_pair;
 
 /*
- * Begins a file with these tensors, whose data follow in this order. `metadata` is for safetensors only. Names and
- * dims are checked as a reader checks them. The entries must outlive the writer.
+ * Begins a file with these tensors, whose data follow in this order. `metadata` is for safetensors only.
+ * Names and dims are checked as a reader checks them. The entries must outlive the writer.
  */
 llm_weights_writer *llm_weights_write_begin(const llm_sink *sink, llm_weights_format format,
                                             const llm_weights_entry *entries, size_t n_entries,
@@ -112,8 +113,8 @@ void        llm_weights_write_free(llm_weights_writer *w);
 const char *llm_weights_write_error(const llm_weights_writer *w);
 
 /*
- * Row of Megatron-LM's fused query_key_value that holds row `row` of [q; k; v] with heads in order inside each:
- * checkpoint version 1.0 (`interleaved` false): heads x d_head x 3; from 2.0: heads x 3 x d_head.
+ * Row of Megatron-LM's fused query_key_value that holds row `row` of [q; k; v] with heads in order inside
+ * each: checkpoint version 1.0 (`interleaved` false): heads x d_head x 3; from 2.0: heads x 3 x d_head.
  */
 uint64_t    llm_megatron_row(uint64_t row, uint64_t n_head, uint64_t d_head, bool version_2);
 

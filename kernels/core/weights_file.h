@@ -1,5 +1,6 @@
 /*
- * weights_file.h -- what the parsers of weight files share: the table of contents they fill, and byte streams.
+ * weights_file.h -- what the parsers of weight files share: the table of contents they fill, and byte
+ * streams.
  */
 #ifndef LLM_WEIGHTS_FILE_H
 #define LLM_WEIGHTS_FILE_H
@@ -8,6 +9,8 @@
 
 #define NPY_MAX_HEADER          65536
 #define SAFETENSORS_MAX_HEADER  100000000u
+/* Items and names in memory: compressed, a million tensors without elements take a few kilobytes. */
+#define WEIGHTS_MAX_TABLE       100000000u
 /* Deflate makes at most 258 bytes of two bits. */
 #define DEFLATE_MAX_RATIO       1032u
 
@@ -16,7 +19,7 @@ typedef struct weights_item
     llm_weights_entry entry;
     bool        fortran;        /* .npy data in column-major order */
     bool        deflated;       /* a zip member's compression */
-    uint64_t    offset;         /* safetensors: of the data in the file; zip: of the member's (compressed) bytes */
+    uint64_t    offset;         /* safetensors: of the data in the file; zip: of the (compressed) bytes */
     uint64_t    end;            /* zip: where the (compressed) bytes end */
     uint64_t    skip;           /* inflated bytes before the data: of the member, of the gzip stream */
     uint64_t    inflated;       /* zip: bytes of the member */
@@ -45,6 +48,7 @@ struct llm_weights
     uint64_t    max_bytes;      /* still to be declared */
     weights_item *items;
     size_t      n_items, capacity;
+    size_t      table_bytes;    /* of items and their names */
     weights_name *by_name;      /* sorted */
     llm_weights_pair *metadata;
     size_t      n_metadata, metadata_capacity;
@@ -76,7 +80,8 @@ extern bool gzip_open(llm_weights *w);
 
 /* Reads a .npy header through `read`; sets dtype, dims, fortran, and the header's length in bytes. */
 typedef bool (*npy_reader)(llm_weights *w, void *out, size_t n);
-extern bool npy_header(llm_weights *w, npy_reader read, const char *name, weights_item *item, uint64_t *length);
+extern bool npy_header(llm_weights *w, npy_reader read, const char *name, weights_item *item,
+                       uint64_t *length);
 
 /* Begins at a member's first byte, or the gzip file's. */
 extern void zip_stream_begin(llm_weights *w, const weights_item *member, size_t item);
@@ -89,6 +94,11 @@ static inline uint32_t le32(const uint8_t *p) { return le16(p) | (uint32_t) le16
 static inline uint64_t le64(const uint8_t *p) { return le32(p) | (uint64_t) le32(p + 4) << 32; }
 static inline void put16(uint8_t *p, uint32_t x) { p[0] = (uint8_t) x; p[1] = (uint8_t) (x >> 8); }
 static inline void put32(uint8_t *p, uint32_t x) { put16(p, x); put16(p + 2, x >> 16); }
-static inline void put64(uint8_t *p, uint64_t x) { put32(p, (uint32_t) x); put32(p + 4, (uint32_t) (x >> 32)); }
+static inline void
+put64(uint8_t *p, uint64_t x)
+{
+    put32(p, (uint32_t) x);
+    put32(p + 4, (uint32_t) (x >> 32));
+}
 
 #endif

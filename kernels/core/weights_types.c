@@ -6,8 +6,8 @@
 #include "weights_file.h"
 
 static const struct { const char *name; size_t size; } dtypes[LLM_DTYPE_COUNT] = {
-    {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"U8", 1}, {"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2},
-    {"I32", 4}, {"U32", 4}, {"I64", 8}, {"U64", 8}, {"F8", 1},
+    {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"U8", 1}, {"BOOL", 1}, {"I8", 1},
+    {"I16", 2}, {"U16", 2}, {"I32", 4}, {"U32", 4}, {"I64", 8}, {"U64", 8}, {"F8", 1},
 };
 
 const char *

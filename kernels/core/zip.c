@@ -1,8 +1,9 @@
 /*
  * zip.c -- .npz files: zip archives (stored or deflated, zip64) whose members are .npy files.
  *
- * The central directory is the table of contents. It must end where the end record begins, members may not overlap
- * each other or the directory, and a member inflates to what the directory declares, checksum included.
+ * The central directory is the table of contents. It must end where the end record begins, members may not
+ * overlap each other or the directory, and a member inflates to what the directory declares, checksum
+ * included.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -41,13 +42,14 @@ find_directory(llm_weights *w, directory *d)
     uint8_t     end[END_SIZE], locator[LOCATOR_SIZE], end64[END64_SIZE];
     uint64_t    limit = w->source.size - END_SIZE;
 
-    if (w->source.size < END_SIZE || !weights_source_read(w, limit, end, END_SIZE) || le32(end) != 0x06054b50 ||
-        le16(end + 20) != 0)
+    if (w->source.size < END_SIZE || !weights_source_read(w, limit, end, END_SIZE) ||
+        le32(end) != 0x06054b50 || le16(end + 20) != 0)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive has no proper end");
     d->n = le16(end + 10);
     d->size = le32(end + 12);
     d->offset = le32(end + 16);
-    if (limit >= LOCATOR_SIZE + END64_SIZE && (d->n == 0xffff || d->size == 0xffffffff || d->offset == 0xffffffff))
+    if (limit >= LOCATOR_SIZE + END64_SIZE &&
+        (d->n == 0xffff || d->size == 0xffffffff || d->offset == 0xffffffff))
     {
         uint64_t at;
 
@@ -62,7 +64,8 @@ find_directory(llm_weights *w, directory *d)
         d->offset = le64(end64 + 48);
         limit = at;
     }
-    if (d->size > MAX_DIRECTORY || d->offset > limit || d->size != limit - d->offset || d->n > d->size / CENTRAL_SIZE)
+    if (d->size > MAX_DIRECTORY || d->offset > limit || d->size != limit - d->offset ||
+        d->n > d->size / CENTRAL_SIZE)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive's directory is not where it should be");
     return true;
 }
@@ -114,10 +117,12 @@ local_header(llm_weights *w, const directory *d, member *m, uint64_t compressed,
     if (!weights_source_read(w, m->local, local, LOCAL_SIZE))
         return false;
     if (le32(local) != 0x04034b50 || le16(local + 8) != method)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has no proper header in the zip archive", m->name);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has no proper header in the zip archive",
+                            m->name);
     m->data = m->local + LOCAL_SIZE + le16(local + 26) + le16(local + 28);
     if (m->data > d->offset || compressed > d->offset - m->data)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" reaches beyond the zip archive's data", m->name);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" reaches beyond the zip archive's data",
+                            m->name);
     m->end = m->data + compressed;
     return true;
 }
@@ -143,11 +148,14 @@ read_entry(llm_weights *w, directory *d, const uint8_t *p, size_t left)
     m.inflated = le32(p + 24);
     m.local = le32(p + 42);
     m.deflated = method == 8;
-    if (length > left || !zip64_fields(p + CENTRAL_SIZE + n_name, n_extra, &m.inflated, &compressed, &m.local))
+    if (length > left ||
+        !zip64_fields(p + CENTRAL_SIZE + n_name, n_extra, &m.inflated, &compressed, &m.local))
         return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive's directory is damaged");
-    if (n_name < 5 || n_name > LLM_WEIGHTS_MAX_NAME || memcmp(p + CENTRAL_SIZE + n_name - 4, ".npy", 4) != 0 ||
+    if (n_name < 5 || n_name > LLM_WEIGHTS_MAX_NAME ||
+        memcmp(p + CENTRAL_SIZE + n_name - 4, ".npy", 4) != 0 ||
         memchr(p + CENTRAL_SIZE, '\0', n_name) != NULL || !weights_valid_utf8(p + CENTRAL_SIZE, n_name))
-        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive holds something else than .npy files");
+        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID,
+                                     "the zip archive holds something else than .npy files");
     members = weights_grow(w, d->members, d->n_members, &d->capacity, sizeof(member));
     if (members == NULL)
         return 0;
@@ -159,12 +167,15 @@ read_entry(llm_weights *w, directory *d, const uint8_t *p, size_t left)
     m.name[n_name - 4] = '\0';
     d->members[d->n_members++] = m;
     if ((le16(p + 8) & 0x2041) != 0 || (method != 0 && method != 8))
-        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" is encrypted or compressed by method %d, "
-                                     "which is unknown", m.name, method);
+        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID,
+                                     "\"%.100s\" is encrypted or compressed by method %d, "
+                                     "which is unknown",
+                                     m.name, method);
     if ((method == 0 && compressed != m.inflated) ||
         (method == 8 && m.inflated / DEFLATE_MAX_RATIO > compressed))
-        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" cannot have %llu bytes in %llu", m.name,
-                                     (unsigned long long) m.inflated, (unsigned long long) compressed);
+        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" cannot have %llu bytes in %llu",
+                                     m.name, (unsigned long long) m.inflated,
+                                     (unsigned long long) compressed);
     return local_header(w, d, &d->members[d->n_members - 1], compressed, method) ? length : 0;
 }
 
@@ -195,12 +206,14 @@ read_directory(llm_weights *w, directory *d)
         at += length;
     }
     if (at != d->size)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive's directory has more entries than it says");
+        return weights_fail(w, LLM_WEIGHTS_INVALID,
+                            "the zip archive's directory has more entries than it says");
     if (d->n_members > 1)
         qsort(d->members, d->n_members, sizeof(member), compare_offsets);
     for (size_t i = 1; i < d->n_members; i++)
         if (d->members[i].local < d->members[i - 1].end)
-            return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" and \"%.100s\" overlap in the zip archive",
+            return weights_fail(w, LLM_WEIGHTS_INVALID,
+                                "\"%.100s\" and \"%.100s\" overlap in the zip archive",
                                 d->members[i - 1].name, d->members[i].name);
     return true;
 }
@@ -250,8 +263,8 @@ zip_stream_read(llm_weights *w, void *out, size_t n)
         size_t k = inflate_read(&s->z, out, n);
 
         if (k == SIZE_MAX)
-            return weights_fail(w, s->z.unreadable ? LLM_WEIGHTS_UNREADABLE : LLM_WEIGHTS_INVALID, "\"%.100s\" %s",
-                                name, s->z.error);
+            return weights_fail(w, s->z.unreadable ? LLM_WEIGHTS_UNREADABLE : LLM_WEIGHTS_INVALID,
+                                "\"%.100s\" %s", name, s->z.error);
         if (k < n)
             return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" inflates to less than %llu bytes", name,
                                 (unsigned long long) s->member.inflated);
@@ -280,8 +293,8 @@ add_member(llm_weights *w, member *m)
     if (!npy_header(w, zip_stream_read, m->name, &item, &item.skip))
         return false;
     if (!weights_size(&item.entry, &count, &bytes) || item.skip + bytes != item.inflated)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has a shape that does not fit its %llu bytes", m->name,
-                            (unsigned long long) m->inflated);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has a shape that does not fit its %llu bytes",
+                            m->name, (unsigned long long) m->inflated);
     m->name = NULL;
     return weights_add(w, item);
 }

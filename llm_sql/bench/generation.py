@@ -1,21 +1,25 @@
-"""Tokens per second of generation with float32, bf16 and int8 weights, beside Hugging Face transformers.
+"""Tokens per second of generation with float32, bf16 and int8 weights, beside the engines that are installed.
 
 Greedy, one sequence: the prompt's pass up to the first token, and tokens after it, each with its forward pass
-in SQL, its sampling and its place in the key/value cache. Every precision has a connection of its own; they
-and transformers take turns. The roofline is reading all matrices once per token at the measured bandwidth.
+in SQL, its sampling and its place in the key/value cache. Every precision has a connection of its own, every
+other engine a process of its own with the same weights and as many threads (generation_peers.py); all take
+turns. The roofline is reading all matrices once per token at the measured bandwidth.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import statistics
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
+from llm_sql.bench.generation_peers import PEERS, missing_peers
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.report import Row
 from llm_sql.bench.worker import Worker
@@ -114,69 +118,100 @@ class Generator:
         return None
 
 
+Samples = dict[str, list[tuple[float, float]]]
+
+
+def peer_name(library: str, precision: str) -> str:
+    return f"{library} {precision}"
+
+
+def open_peers(
+    stack: contextlib.ExitStack, model: Generated, weights: Path, threads: int
+) -> dict[str, Worker]:
+    """A worker for each engine and precision that can be had, with the weights of the file."""
+    missing = missing_peers()
+    workers = {}
+    for library, precision in dict.fromkeys(peer for peers in PEERS.values() for peer in peers):
+        if library not in missing:
+            worker = stack.enter_context(Worker("generation", threads))
+            worker.make_generator(library, precision, str(weights), model.n_head)
+            workers[peer_name(library, precision)] = worker
+    return workers
+
+
+def take_turns(
+    engine: Engine, model: Generated, weights: Path, threads: int, repeats: int
+) -> tuple[Samples, dict[str, float | None]]:
+    """Seconds of every engine's prompts and further tokens, and the memory of our connections."""
+    with contextlib.ExitStack() as stack:
+        ours = {
+            precision: Generator(stack.enter_context(engine.connect()), model, precision, threads)
+            for precision in PRECISIONS
+        }
+        peers = open_peers(stack, model, weights, threads)
+        samples: Samples = {name: [] for name in (*ours, *peers)}
+        memory = {}
+        for name, generator in ours.items():
+            generator.seconds(N_PROMPT, 2)
+            memory[name] = generator.memory()
+        for worker in peers.values():
+            worker.generation_seconds(N_PROMPT, 2)
+        for _ in range(repeats):
+            for name, generator in ours.items():
+                samples[name].append(generator.seconds(N_PROMPT, N_TOKENS))
+            for name, worker in peers.items():
+                samples[name].append(worker.generation_seconds(N_PROMPT, N_TOKENS))
+    return samples, memory
+
+
+def beside(
+    samples: Samples, what: str, precision: str, part: int, n_tokens: int, threads: int, **row: Any
+) -> Iterator[Row]:
+    """Our tokens per second, beside transformers' in float32, then a row for each other engine."""
+
+    def rate(name: str) -> float | None:
+        taken = [sample[part] for sample in samples.get(name, [])]
+        return n_tokens / statistics.median(taken) if taken else None
+
+    ours = rate(precision)
+    assert ours is not None
+    yield Row("generate", what, threads, TOKENS, ours, rate(peer_name("transformers", "float32")), **row)
+    for peer in PEERS[precision]:
+        theirs = rate(peer_name(*peer))
+        if theirs is not None:
+            note = f"{peer_name(*peer)}: {theirs:.4g}, ours is {ours / theirs:.2f} times that"
+            yield Row("generate", what, threads, TOKENS, ours, note=note)
+
+
 def measure_generation(
     engine: Engine, machine: Machine, threads: int, repeats: int, *, quick: bool
 ) -> Iterator[Row]:
     """Rows for the prompt's pass, further tokens, and the memory a connection takes."""
     model = SMALL if quick else GPT2
-    n_tokens = N_TOKENS
-    with Session(engine) as session:
-        LanguageModel.create(
-            session, model.name, n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
-            n_positions=model.n_positions, vocab=model.vocab,
-        )  # fmt: skip
-        session.commit()
-    with contextlib.ExitStack() as stack:
-        generators = {
-            precision: Generator(stack.enter_context(engine.connect()), model, precision, threads)
-            for precision in PRECISIONS
-        }
-        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in generators}
-        memory = {}
-        for name, generator in generators.items():
-            generator.seconds(N_PROMPT, 2)
-            memory[name] = generator.memory()
-        peer = None
-        if importlib.util.find_spec("transformers") and importlib.util.find_spec("torch"):
-            peer = stack.enter_context(Worker("transformers", threads))
-            peer.make_generator(
-                n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
+    with tempfile.TemporaryDirectory() as directory:
+        weights = Path(directory, "weights.npz")
+        with Session(engine) as session:
+            LanguageModel.create(
+                session, model.name, n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
                 n_positions=model.n_positions, vocab=model.vocab,
-            )  # fmt: skip
-            peer.generation_seconds(N_PROMPT, 2)
-            samples["transformers"] = []
-        for _ in range(repeats):
-            for name, generator in generators.items():
-                samples[name].append(generator.seconds(N_PROMPT, n_tokens))
-            if peer is not None:
-                samples["transformers"].append(peer.generation_seconds(N_PROMPT, n_tokens))
+            ).export_weights(weights)  # fmt: skip
+            session.commit()
+        samples, memory = take_turns(engine, model, weights, threads, repeats)
 
-    def rate(name: str, part: int, tokens: int) -> float | None:
-        return tokens / statistics.median(s[part] for s in samples[name]) if name in samples else None
-
-    prefill, decode = rate("transformers", 0, N_PROMPT), rate("transformers", 1, n_tokens)
     for name in PRECISIONS:
         what = f"prompt of {N_PROMPT}, {model.name}, {name}"
-        yield Row("generate", what, threads, TOKENS, rate(name, 0, N_PROMPT), prefill)
+        yield from beside(samples, what, name, 0, N_PROMPT, threads)
     for name, size in PRECISIONS.items():
-        tokens = rate(name, 1, n_tokens)
-        least = size * model.matrix_elements / machine.bandwidth(threads)
         what = f"further tokens, {model.name}, {name}"
-        of_roofline = None if tokens is None else 1 / tokens / least
-        yield Row(
-            "generate",
-            what,
-            threads,
-            TOKENS,
-            tokens,
-            decode,
-            of_roofline=of_roofline,
-            note="transformers: float32",
-        )
-    for name in PRECISIONS:
-        size_in_memory = memory[name]
-        if size_in_memory is not None:
+        least = size * model.matrix_elements / machine.bandwidth(threads)
+        took = statistics.median(sample[1] for sample in samples[name]) / N_TOKENS
+        yield from beside(samples, what, name, 1, N_TOKENS, threads, of_roofline=took / least)
+    missing = missing_peers()
+    for i, name in enumerate(PRECISIONS):
+        in_memory = memory[name]
+        if in_memory is not None:
             what = f"memory of a connection, {model.name}, {name}"
-            yield Row(
-                "generate", what, threads, "GB", size_in_memory / 1e9, note="RssAnon, weights and cache"
-            )
+            note = "RssAnon, weights and cache"
+            if i == 0 and missing:
+                note += f"; not installed: {', '.join(missing)}"
+            yield Row("generate", what, threads, "GB", in_memory / 1e9, note=note)

@@ -11,13 +11,20 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 
 class TransformersGenerator:
-    """A GPT-2 of the given sizes with random weights: no time depends on their values."""
+    """A GPT-2 with the given weights, under their names in GPT2Model."""
 
-    def __init__(self, n_layer: int, n_head: int, d_model: int, n_positions: int, vocab: int) -> None:
+    def __init__(self, weights: dict[str, Any], n_head: int) -> None:
+        vocab, width = weights["wte.weight"].shape
+        n_layer = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("h."))
         config = GPT2Config(
-            n_layer=n_layer, n_head=n_head, n_embd=d_model, n_positions=n_positions, vocab_size=vocab
-        )
+            n_layer=n_layer, n_head=n_head, n_embd=width, n_positions=weights["wpe.weight"].shape[0],
+            vocab_size=vocab,
+        )  # fmt: skip
         self._model = GPT2LMHeadModel(config).eval()
+        state = {name: torch.from_numpy(array) for name, array in weights.items()}
+        missing = self._model.transformer.load_state_dict(state, strict=False).missing_keys
+        if missing:
+            raise ValueError(f"no weights for {', '.join(missing)}")
         self._vocab = vocab
 
     def seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:

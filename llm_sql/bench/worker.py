@@ -69,8 +69,9 @@ class Worker:
         """Seconds of one forward and backward pass through a transformer layer."""
         return self._ask(do="layer", **asdict(layer))
 
-    def make_generator(self, **sizes: int) -> None:
-        self._ask(do="generator", **sizes)
+    def make_generator(self, library: str, precision: str, weights: str, n_head: int) -> None:
+        """Read the weights of generation_peers.py's classes, in the library's own precision."""
+        self._ask(do="generator", library=library, precision=precision, weights=weights, n_head=n_head)
 
     def generation_seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
         """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
@@ -141,18 +142,20 @@ def torch_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]
     }
 
 
-def transformers_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
+def generation_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
     # transformers looks for a package called kernels: not the directory of that name in a checkout
     sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
-    from llm_sql.bench.torch_reference import set_threads
-    from llm_sql.bench.transformers_reference import TransformersGenerator
+    from llm_sql.bench.generation_peers import PeerGenerator, make_peer
 
-    set_threads(threads)
-    generators: list[TransformersGenerator] = []
+    generators: list[PeerGenerator] = []
     prefill = [0.0]
 
     def make_generator(request: dict[str, Any]) -> float:
-        generators[:] = [TransformersGenerator(**request)]
+        if request["library"] == "transformers":
+            from llm_sql.bench.torch_reference import set_threads
+
+            set_threads(threads)
+        generators[:] = [make_peer(**request, threads=threads)]
         return 0.0
 
     def generate(request: dict[str, Any]) -> float:
@@ -167,7 +170,7 @@ def main(library: str, threads: int) -> None:
     if library == "numpy":
         commands = numpy_commands()
     else:
-        commands = transformers_commands(threads) if library == "transformers" else torch_commands(threads)
+        commands = generation_commands(threads) if library == "generation" else torch_commands(threads)
     commands["peak_memory"] = lambda request: peak_memory()
     for line in sys.stdin:
         request = json.loads(line)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import typer
 from sqlalchemy import create_engine
 
 import llm_sql.server
+from llm_sql.cli import app
 from llm_sql.demo import run_demo
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # A block that needs the reader's own files is fenced as `sql file`.
 BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A line of a block, or a mention: `llm-sql bench generate`.
+COMMAND = re.compile(r"^(?:\$ )?(?:\S*/)?llm-sql (.+)$|`llm-sql ([^`]+)`", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -24,6 +29,20 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_the_command_lines(page: Path) -> None:
+    """Every `llm-sql ...` that a page shows is understood, options and number of arguments too."""
+    for found in COMMAND.findall(page.read_text()):
+        words = shlex.split("".join(found), comments=True)
+        command: Any = typer.main.get_command(app)
+        with command.make_context("llm-sql", words) as context:
+            while hasattr(command, "resolve_command"):
+                name, command, words = command.resolve_command(
+                    context, [*context._protected_args, *context.args]
+                )
+                context = command.make_context(name, words, parent=context)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,14 @@ def entry(
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
+def described(
+    dtype: str = '"F32"', shape: str = "[2,3]", offsets: str = "[0,24]", data: bytes = A.tobytes()
+) -> bytes:
+    """One tensor whose fields are written as they are given."""
+    header = f'{{"a":{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}'
+    return safetensors(None, data, raw=header.encode())
+
+
 def npz(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
@@ -79,6 +87,15 @@ def overlapping_npz() -> bytes:
     whole = npz({"a.npy": npy(), "b.npy": npy()})
     second = whole.index(b"PK\x01\x02", whole.index(b"PK\x01\x02") + 1)
     return patch(whole, second + 42, struct.pack("<I", 0))
+
+
+def zip64(whole: bytes, inflated: int, compressed: int, offset: int) -> bytes:
+    """An archive of one member, `whole`, that says its sizes and its place in a zip64 field."""
+    central, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    entry = patch(whole[central:end], 20, b"\xff" * 8)
+    entry = patch(patch(entry, 42, b"\xff" * 4), 30, struct.pack("<H", 28))
+    entry += struct.pack("<HHQQQ", 1, 24, inflated, compressed, offset)
+    return whole[:central] + entry + patch(whole[end:], 12, struct.pack("<I", len(entry)))
 
 
 def raw_gzip(deflated: bytes, data: bytes) -> bytes:
@@ -132,6 +149,32 @@ def safetensors_files() -> dict[str, bytes]:
         "bad_deep.safetensors": safetensors(None, b"", raw=b"{" + b'"a":[' * 300),
         "bad_not_json.safetensors": safetensors(None, raw=b"[1, 2, 3]"),
         "bad_open_string.safetensors": safetensors(None, b"", raw=b'{"a\\'),
+        "bad_shape_nan.safetensors": described(shape="[NaN,3]"),
+        "bad_shape_infinite.safetensors": described(shape="[1e999,3]"),
+        "bad_shape_fraction.safetensors": described(shape="[2.0,3]"),
+        "bad_shape_exponent.safetensors": described(shape="[2e0,3]"),
+        "bad_shape_negative.safetensors": described(shape="[-2,-3]"),
+        "bad_shape_octal.safetensors": described(shape="[02,3]"),
+        "bad_shape_string.safetensors": described(shape='["2",3]'),
+        "bad_shape_null.safetensors": described(shape="null"),
+        "bad_shape_64_bits.safetensors": described(shape="[18446744073709551618,3]"),
+        "bad_offset_nan.safetensors": described(offsets="[0,NaN]"),
+        "bad_offset_64_bits.safetensors": described(offsets="[18446744073709551616,18446744073709551640]"),
+        "bad_offset_single.safetensors": described(offsets="[24]"),
+        "bad_offset_three.safetensors": described(offsets="[0,12,24]"),
+        "bad_dtype_null.safetensors": described(dtype="null"),
+        "bad_metadata_number.safetensors": safetensors({"__metadata__": {"k": 1}}, b""),
+        "bad_metadata_twice.safetensors": safetensors(
+            None, b"", raw=b'{"__metadata__":{},"__metadata__":{}}'
+        ),
+        "bad_metadata_long_key.safetensors": safetensors({"__metadata__": {"k" * 5000: ""}}, b""),
+        "bad_long_name.safetensors": safetensors({"n" * 5000: entry()}),
+        "bad_trailing_comma.safetensors": safetensors(
+            None, raw=b'{"a":' + json.dumps(entry()).encode() + b",}"
+        ),
+        "bad_empty_header.safetensors": safetensors(None, bytes(8), raw=b""),
+        "bad_empty.bin": b"",
+        "bad_seven_bytes.bin": b"\2\0\0\0\0\0\0",
         "bad_pickle.bin": b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.",
     }
 
@@ -171,6 +214,35 @@ def npz_files() -> dict[str, bytes]:
         "bad_directory_offset.npz": patch(good, -6, struct.pack("<I", 2**31)),
         "bad_directory_count.npz": patch(good, -14, struct.pack("<HH", 9, 9)),
         "bad_local_offset.npz": patch(good, central + 42, struct.pack("<I", 2**31)),
+        "bad_shape_nan.npz": npz({"a.npy": npy_header(header.replace("(2, 3)", "(nan, 3)"))}),
+        "bad_shape_fraction.npz": npz({"a.npy": npy_header(header.replace("(2, 3)", "(2.0, 3)"))}),
+        "bad_shape_wraps.npz": npz(
+            {"a.npy": npy_header(header.replace("(2, 3)", f"({2**32}, {2**32})"), b"")}
+        ),
+        "bad_shape_list.npz": npz({"a.npy": npy_header(header.replace("(2, 3)", "[2, 3]"))}),
+        "bad_shape_number.npz": npz({"a.npy": npy_header(header.replace("(2, 3)", "(6)"))}),
+        "bad_axes.npz": npz({"a.npy": npy_header(header.replace("(2, 3)", "(1,1,1,1,1,1,1,2,3)"))}),
+        "bad_order.npz": npz({"a.npy": npy_header(header.replace("False", "0"))}),
+        "bad_fortran_short.npz": npz(
+            {"a.npy": npy_header(header.replace("False", "True").replace("(2, 3)", "(3, 3)"))}
+        ),
+        "bad_header_open.npz": npz({"a.npy": npy_header(header[:-1])}),
+        "bad_header_beyond.npz": npz({"a.npy": patch(npy(), 8, b"\xff\xff")}),
+        "bad_header_escape.npz": npz({"a.npy": npy_header(header.replace("'<f4'", "'<f4\\x00'"))}),
+        "bad_void.npz": npz({"a.npy": npy(np.zeros(3, "V4"))}),
+        "bad_string.npz": npz({"a.npy": npy(np.array(["abc"]))}),
+        "bad_date.npz": npz({"a.npy": npy(np.zeros(3, "<M8[s]"))}),
+        "bad_empty_member.npz": npz({"a.npy": b""}),
+        "bad_name_utf8.npz": good.replace(b"a.npy", b"\xff.npy"),
+        "bad_name_nul.npz": good.replace(b"a.npy", b"\0.npy"),
+        "bad_name_none.npz": npz({".npy": npy()}),
+        "bad_comment.npz": patch(good, -2, b"\x01\0") + b"c",
+        "bad_zip64_missing.npz": patch(good, central + 24, b"\xff" * 4),
+        "bad_zip64_size.npz": zip64(good, 2**64 - 1, 2**64 - 1, 0),
+        "bad_zip64_offset.npz": zip64(good, len(npy()), len(npy()), 2**64 - 16),
+        "bad_zip64_end.npz": patch(good, -6, b"\xff" * 4),
+        "bad_local_names.npz": patch(good, 26, b"\xff\xff"),
+        "bad_only_end.npz": b"PK\x05\x06" + bytes(17),
         "bad_bomb_ratio.npz": deflate_bomb(2**31, 4096),
         "bad_bomb_more.npz": deflate_bomb(4096, 1 << 18),
         "bad_bomb_less.npz": deflate_bomb(1 << 16, 4096),
@@ -198,6 +270,19 @@ def gzip_files() -> dict[str, bytes]:
         "bad_duplicate.gz": gz(data, data),
         "bad_pickle.gz": gz(record(b"a", npy(np.array([None], dtype=object)))),
         "bad_bomb.gz": gz(record(b"a", bomb + bytes(1 << 18))),
+        "bad_record_header.gz": gz(record(b"a", b"\x93NUMPY\x01\0\xff\xff{}")),
+        "bad_shape_wraps.gz": gz(
+            record(
+                b"a",
+                npy_header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**32}, {2**32})}}", b""),
+            )
+        ),
+        "bad_name_nul.gz": gz(record(b"a\0b", npy())),
+        "bad_flags.gz": patch(good, 3, b"\xe0"),
+        "bad_method.gz": patch(good, 2, b"\x07"),
+        "bad_extra_field.gz": patch(good, 3, b"\x04")[:12] + b"\xff\xff",
+        "bad_open_name.gz": patch(good, 3, b"\x08")[:10] + b"name",
+        "bad_second_member.gz": good + good[:6],
         "bad_block_type.gz": raw_gzip(b"\x07", b""),
         "bad_codes.gz": raw_gzip(b"\x05" + b"\xff" * 40, b""),
         "bad_distance.gz": raw_gzip(b"\x03\x02\x00\x00", b""),

@@ -19,6 +19,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from llm_sql import LanguageModel, hub
 
 MODEL = "from-hub"
+# Threads that wait for each other cost more than they bring at these sizes.
+torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

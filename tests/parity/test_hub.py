@@ -243,7 +243,7 @@ def test_distilgpt2s_configuration(conn: Connection, engine: Engine, folder: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation_function": "relu"}, "relu"),
+        ({"activation_function": "silu"}, "silu"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"scale_attn_weights": False}, "scale_attn_weights"),
         ({"add_cross_attention": True}, "add_cross_attention"),

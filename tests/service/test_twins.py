@@ -56,8 +56,8 @@ def test_what_the_contract_names_is_there() -> None:
     assert set(methods.split()) <= set(public(LanguageModel))
     sampling = (
         "prompt: str, *, max_tokens: int = 64, temperature: float = 1.0, top_k: int = 50, "
-        "top_p: float = 0.95, model: str | None = None, seed: int | None = None, stop: str | collections.abc.Sequence[str] | None"
-        " = None"
+        "top_p: float = 0.95, model: str | None = None, seed: int | None = None, "
+        "stop: str | collections.abc.Sequence[str] | None = None"
     )
     for name in ("generate", "stream"):
         found = str(inspect.signature(getattr(PGLLMClient, name), eval_str=True))

@@ -21,7 +21,7 @@ from llm_sql.url import normalize_url
 from .small_models import Connection
 from .tensors import value
 
-SETTINGS = {"max_connections": "20", "shared_buffers": "64MB"}
+SETTINGS = {"max_connections": "20", "shared_buffers": "64MB", "min_wal_size": "80MB"}
 
 
 class Durable:

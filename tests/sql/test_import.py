@@ -78,7 +78,7 @@ def write(path: Path, tensors: Arrays, format_: str = "safetensors") -> str:
 def stored(conn: Connection, model: str = "tiny") -> Arrays:
     """A model's parameters, parts joined."""
     rows = conn.execute(
-        "SELECT name, data FROM llm_param WHERE model = %s ORDER BY name, token_id", (model,)
+        "SELECT name, data FROM llm_param WHERE model = %s ORDER BY name, token_id", (model,), binary=True
     ).fetchall()
     result: dict[str, list[Any]] = {}
     for name, data in rows:
@@ -300,18 +300,26 @@ def test_models_and_files_that_are_not_there(conn: Connection, folder: Path) -> 
         conn.execute("SELECT pg_llm_import_npz(%s, 'tiny')", (path,))
 
 
-def test_hostile_files_are_refused(conn: Connection, engine: Engine, folder: Path) -> None:
+# What pg_llm says of a file: it is not what it should be, or another format than the function takes.
+REFUSED = {errors.DataException.sqlstate, errors.InvalidParameterValue.sqlstate}
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.name)
+def test_hostile_files_are_refused(conn: Connection, engine: Engine, folder: Path, path: Path) -> None:
     make_model(conn)
-    before = weights(conn)
-    for path in HOSTILE:
-        copy = folder / path.name
-        shutil.copy(path, copy)
-        copy.chmod(0o644)
-        for name in ("npz", "safetensors"):
-            with pytest.raises((errors.DataException, errors.InvalidParameterValue)):
-                conn.execute(f"SELECT pg_llm_import_{name}(%s, 'tiny')", (str(copy),))
-        with Session(engine) as session, pytest.raises((LLMSQLError, DBAPIError)):
-            LanguageModel(session, "tiny").import_weights(copy)
+    before, backend = weights(conn), value(conn, "SELECT pg_backend_pid()")
+    copy = folder / path.name
+    shutil.copy(path, copy)
+    copy.chmod(0o644)
+    calls = [f"pg_llm_import_{name}(%s, 'tiny')" for name in ("npz", "safetensors")]
+    for call in (*calls, "count(*) FROM pg_llm_file_tensors(%s, 1000000)"):
+        with pytest.raises(errors.DatabaseError) as refused:
+            conn.execute(f"SELECT {call}", (str(copy),))
+        assert refused.value.sqlstate in REFUSED
+        assert refused.value.diag.message_primary
+    with Session(engine) as session, pytest.raises((LLMSQLError, DBAPIError)):
+        LanguageModel(session, "tiny").import_weights(copy)
+    assert value(conn, "SELECT pg_backend_pid()") == backend
     assert weights(conn) == before
 
 

@@ -1,0 +1,11 @@
+/* targets.h -- the fuzz targets, for replay.c; the Makefile reads their names from here too. */
+TARGET(zip)
+TARGET(gzip)
+TARGET(npy)
+TARGET(safetensors)
+TARGET(inflate)
+TARGET(bpe_vocab)
+TARGET(bpe_merges)
+TARGET(bpe_tiktoken)
+TARGET(bpe_encode)
+TARGET(bpe_train)
