@@ -47,6 +47,7 @@ static uint64 pin_ids = 0;
 static void
 free_version(ArenaVersion *v)
 {
+    tensor_buffer_training(-(int) v->training);
     for (int i = 0; i < v->n_params; i++)
     {
         for (int part = 0; part < v->params[i].n_parts; part++)
@@ -102,6 +103,7 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
     memcpy(v->fingerprint, fingerprint, len);
     v->fingerprint_len = len;
     v->training = training;
+    tensor_buffer_training(training);
     v->user = GetUserId();
     v->refs = 1;
     v->cached = true;
@@ -726,6 +728,7 @@ pg_llm_release(PG_FUNCTION_ARGS)
     }
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();
+    pg_llm_engine_trim();
     bytes += tokenizer_release();
     PG_RETURN_INT64((int64) bytes);
 }

@@ -4,7 +4,8 @@
  * A training step allocates and frees the same few hundred sizes over and over. Fresh pages from the system
  * would cost a fault and a zeroing each, more than the arithmetic of a small op; so released blocks wait in
  * free lists by size class. The cache is bounded while a transaction runs and cut down to a few megabytes as
- * it ends, so that idle sessions hold on to little.
+ * it ends, so that idle sessions hold on to little. A session that trains is about to want it all again, within a
+ * second where a loop commits as it goes: it keeps what pg_llm.cache_size leaves beside the weights.
  */
 #include "postgres.h"
 
@@ -16,6 +17,7 @@
 
 #include "buffer.h"
 #include "llm_core.h"
+#include "session.h"
 
 #define ALIGNMENT           64
 #define MIN_BLOCK           256                     /* smallest class, in bytes */
@@ -42,6 +44,7 @@ static Block  *free_lists[N_CLASSES];
 static size_t  cached_bytes = 0;
 static size_t  used_bytes = 0;
 static size_t  cache_limit = 0;
+static int     trainings = 0;           /* versions in memory that hold optimizer state */
 
 /* Bytes of a class: MIN_BLOCK times 1, 1.25, 1.5, 1.75, 2, 2.5, ... */
 static size_t
@@ -133,12 +136,22 @@ trim_to(size_t limit)
         }
 }
 
+/* What may wait in free lists between transactions. */
+static size_t
+idle_limit(void)
+{
+    size_t  allowed = (size_t) pg_llm_cache_size_mb * 1024 * 1024;
+    size_t  left = allowed > used_bytes ? allowed - used_bytes : 0;
+
+    return Min(cache_limit, trainings > 0 ? Max(IDLE_CACHE, left) : IDLE_CACHE);
+}
+
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
     (void) arg;
     if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-        trim_to(IDLE_CACHE);
+        trim_to(idle_limit());
 }
 
 /* Once per session: an eighth of the machine's memory, and no more than MAX_CACHE, may wait in free lists. */
@@ -259,7 +272,7 @@ tensor_buffer_release(TensorBuffer *buffer)
     tensor_buffer_unpack(buffer);
     used_bytes -= b->bytes;
     /* a transaction's last contexts go after its callbacks have run */
-    limit = IsTransactionState() ? cache_limit : Min(cache_limit, IDLE_CACHE);
+    limit = IsTransactionState() ? cache_limit : idle_limit();
     if (b->bytes > limit || cached_bytes > limit - b->bytes)
     {
         give_back(b);
@@ -284,6 +297,14 @@ bool
 tensor_buffer_room(size_t bytes)
 {
     return bytes < ASK_SYSTEM || bytes <= available_bytes();
+}
+
+void
+tensor_buffer_training(int versions)
+{
+    trainings += versions;
+    if (trainings == 0 && !IsTransactionState())
+        trim_to(IDLE_CACHE);            /* as the transaction ends, and its callback here may have run */
 }
 
 size_t

@@ -16,7 +16,9 @@
 #include "session.h"
 
 static llm_engine *engine = NULL;
-static int applied_isa = INT_MIN;   /* asking the CPU costs microseconds on a virtual machine: once per change */
+/* Asking the CPU or the system what there is costs as much as a small op: once per change of a setting. */
+static int applied_isa = INT_MIN;
+static int applied_threads = INT_MIN;
 
 bool
 pg_llm_should_stop(void *arg)
@@ -39,7 +41,11 @@ pg_llm_engine(void)
     }
     if (llm_engine_status(engine) != LLM_OK)
         llm_engine_clear_status(engine);
-    llm_engine_set_threads(engine, pg_llm_threads);
+    if (applied_threads != pg_llm_threads)
+    {
+        llm_engine_set_threads(engine, pg_llm_threads);
+        applied_threads = pg_llm_threads;
+    }
     if (applied_isa != pg_llm_isa)
     {
         llm_engine_set_isa(engine, pg_llm_isa < 0 ? llm_isa_best() : (llm_isa) pg_llm_isa);
@@ -47,6 +53,13 @@ pg_llm_engine(void)
     }
     llm_engine_set_attention_chunk(engine, pg_llm_attention_chunk);
     return engine;
+}
+
+void
+pg_llm_engine_trim(void)
+{
+    if (engine != NULL)
+        llm_engine_trim(engine);
 }
 
 void

@@ -10,6 +10,8 @@
 
 /* The session's engine with the settings pg_llm.threads, pg_llm.isa and pg_llm.attention_chunk applied. */
 extern llm_engine *pg_llm_engine(void);
+/* Gives the engine's scratch memory back to the system. */
+extern void pg_llm_engine_trim(void);
 /* Whether a cancel or shutdown waits: for core functions that poll. After a stop, CHECK_FOR_INTERRUPTS throws. */
 extern bool pg_llm_should_stop(void *arg);
 /* After each kernel: turns a stop into the pending cancel's error, a failed allocation into 53200. */
