@@ -260,6 +260,7 @@ CREATE TABLE llm_model_config (
     vocab INTEGER NOT NULL,
     d_ff INTEGER,
     layer_norm_eps DOUBLE PRECISION DEFAULT 1e-5 NOT NULL,
+    activation_function TEXT DEFAULT 'gelu_new' NOT NULL,
     tied BOOLEAN DEFAULT true NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_llm_model_config PRIMARY KEY (model),
@@ -271,6 +272,7 @@ CREATE TABLE llm_model_config (
     CONSTRAINT ck_llm_model_config_vocab CHECK (vocab > 0),
     CONSTRAINT ck_llm_model_config_d_ff CHECK (d_ff > 0),
     CONSTRAINT ck_llm_model_config_layer_norm_eps CHECK (layer_norm_eps > 0),
+    CONSTRAINT ck_llm_model_config_activation_function CHECK (activation_function IN ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu')),
     CONSTRAINT ck_llm_model_config_d_head CHECK (d_model % NULLIF(n_head, 0) = 0),
     CONSTRAINT fk_llm_model_config_arch_llm_arch FOREIGN KEY(arch) REFERENCES llm_arch (arch)
 );
@@ -282,6 +284,8 @@ COMMENT ON COLUMN llm_model_config.n_positions IS 'longest context in tokens';
 COMMENT ON COLUMN llm_model_config.vocab IS 'number of token ids';
 
 COMMENT ON COLUMN llm_model_config.d_ff IS 'width of the MLP; NULL: 4 * d_model';
+
+COMMENT ON COLUMN llm_model_config.activation_function IS 'of gpt2''s and gpt3''s MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)';
 
 COMMENT ON COLUMN llm_model_config.tied IS 'the output head is the token embedding';
 
@@ -1165,14 +1169,17 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
     INSERT INTO public.llm_model_config (
-        model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, tied
+        model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
+        activation_function, tied
     )
-    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps, c.tied
+    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps,
+        COALESCE(c.activation_function, 'gelu_new'), c.tied
     FROM jsonb_populate_record(NULL::public.llm_model_config, config) c
     ON CONFLICT (model) DO UPDATE SET
         arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
         n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
-        layer_norm_eps = EXCLUDED.layer_norm_eps, tied = EXCLUDED.tied;
+        layer_norm_eps = EXCLUDED.layer_norm_eps, activation_function = EXCLUDED.activation_function,
+        tied = EXCLUDED.tied;
 END;
 $function$;
 
@@ -1266,6 +1273,28 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
 'Raises message as 22023 unless condition is true; NULL counts as false.';
+
+
+CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    -- An empty detail or hint would be shown as one.
+    CASE
+        WHEN detail <> '' AND hint <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail, HINT = hint;
+        WHEN detail <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail;
+        WHEN hint <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, HINT = hint;
+        ELSE
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message;
+    END CASE;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_raise(text, text, text, text) IS
+'Raises an error that was caught, by what GET STACKED DIAGNOSTICS gave of it.';
 
 
 CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
@@ -2096,7 +2125,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -2106,7 +2135,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
@@ -2242,7 +2272,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -2252,7 +2282,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
@@ -2356,7 +2387,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -2366,7 +2397,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
@@ -2502,7 +2534,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -2512,7 +2544,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
@@ -4274,7 +4307,7 @@ BEGIN
     WHERE p.model = llm_accumulate_grads.model;
     GET DIAGNOSTICS n_rows = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    PERFORM public.pg_llm_arena_saved(model, public.llm_fingerprint(model));
+    PERFORM public.llm_written(model, n_rows);
     PERFORM public.pg_llm_arena_close(model);
     RETURN n_rows;
 END;
@@ -4283,7 +4316,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
 'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL where none arrived) '
 'and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03 while another session trains the '
-'model; 40001 when another transaction changes its weights meanwhile.';
+'model; 40001 when another transaction changes its weights meanwhile; 42501 when a policy or a trigger keeps some of '
+'the rows from being written.';
 
 
 CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint
@@ -4872,6 +4906,10 @@ DECLARE
     steps_left bigint;
     chunk bigint;
     fingerprint bytea;
+    code text;
+    problem text;
+    details text;
+    advice text;
 BEGIN
     COMMIT;
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_resume.run_id;
@@ -4886,7 +4924,22 @@ BEGIN
     chunk := COALESCE(commit_every, (run.hyperparameters ->> 'commit_every')::int, 100);
     PERFORM public.llm_require(chunk >= 1, format('commit_every must be at least 1, got %s', chunk));
     WHILE steps_left > 0 LOOP
-        fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
+        BEGIN
+            fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
+        EXCEPTION
+            -- Another session trains the model, this run perhaps: it is not this call's to say how that ends.
+            WHEN lock_not_available THEN
+                RAISE;
+            WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
+                    details = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT;
+        END;
+        IF code IS NOT NULL THEN
+            UPDATE public.llm_train_run r SET status = 'failed', finished_at = clock_timestamp()
+            WHERE r.run_id = llm_train_resume.run_id;
+            COMMIT;
+            PERFORM public.llm_raise(code, problem, details, advice);
+        END IF;
         steps_left := steps_left - least(chunk, steps_left);
         COMMIT;
     END LOOP;
@@ -4896,7 +4949,8 @@ $procedure$;
 COMMENT ON PROCEDURE public.llm_train_resume(bigint, int) IS
 'Takes an interrupted run of llm_train_loop from its last commit to its planned end: the same batches, schedule and '
 'dropout, so the same bits as without the interruption. 40001 when the model''s weights have moved on since; 22023 '
-'when the run is complete. Call it outside of a transaction block.';
+'when the run is complete. An error ends the run as failed in llm_train_run; it can be resumed again. Call it outside '
+'of a transaction block.';
 
 -- One step on one row of data, written back before it returns.
 
@@ -5266,38 +5320,14 @@ COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
 'with that fingerprint.';
 
 
-CREATE FUNCTION public.llm_write_back(
-    model text,
-    fingerprint bytea,
-    step bigint,
-    keep_grad boolean DEFAULT false,
-    workers int DEFAULT 1
-) RETURNS bytea
+CREATE FUNCTION public.llm_written(model text, n_written bigint) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    threads text := current_setting('pg_llm.threads');
-    written bytea;
-    n_written bigint;
-    n_rows bigint;
-BEGIN
-    PERFORM public.llm_lock_rows(model, fingerprint);
-    IF workers > 0 THEN
-        PERFORM set_config('pg_llm.threads', workers::text, true);
-    END IF;
-    UPDATE public.llm_param p
-    SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
-        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
-        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
-        grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
-        step = llm_write_back.step,
-        updated_at = clock_timestamp()
-    WHERE p.model = llm_write_back.model;
-    GET DIAGNOSTICS n_written = ROW_COUNT;
-    PERFORM set_config('pg_llm.threads', threads, true);
     -- Counted after the fingerprint: a row that another session adds meanwhile is noticed.
-    written := public.llm_fingerprint(model);
-    n_rows := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_write_back.model);
+    written bytea := public.llm_fingerprint(model);
+    n_rows bigint := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_written.model);
+BEGIN
     IF n_written <> n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
@@ -5315,6 +5345,42 @@ BEGIN
         PERFORM public.pg_llm_arena_saved(model, written);
     END IF;
     RETURN written;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_written(text, bigint) IS
+'After an UPDATE of the model''s llm_param rows from memory: holds the number of rows written against that of the '
+'rows there (42501), takes memory as the version that is stored now, and returns its fingerprint.';
+
+
+CREATE FUNCTION public.llm_write_back(
+    model text,
+    fingerprint bytea,
+    step bigint,
+    keep_grad boolean DEFAULT false,
+    workers int DEFAULT 1
+) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+    n_written bigint;
+BEGIN
+    PERFORM public.llm_lock_rows(model, fingerprint);
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    UPDATE public.llm_param p
+    SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
+        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
+        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
+        grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
+        step = llm_write_back.step,
+        updated_at = clock_timestamp()
+    WHERE p.model = llm_write_back.model;
+    GET DIAGNOSTICS n_written = ROW_COUNT;
+    PERFORM set_config('pg_llm.threads', threads, true);
+    RETURN public.llm_written(model, n_written);
 END;
 $function$;
 
@@ -5486,6 +5552,45 @@ WHERE db.datname = pg_catalog.current_database();
 
 COMMENT ON VIEW public.llm_train_progress IS 'training that is going on in this database, seen from any session';
 
+-- Every training run and how it stands: a run whose session is gone, or was cancelled, is not running.
+
+CREATE VIEW public.llm_train_status WITH (security_invoker = true) AS
+SELECT
+    run.run_id,
+    run.model,
+    CASE
+        WHEN live.is_live THEN 'running'
+        WHEN run.status = 'running' THEN 'interrupted'
+        ELSE run.status
+    END AS status,
+    run.first_step,
+    run.last_step,
+    run.first_step + (run.hyperparameters ->> 'n_steps')::bigint - 1 AS planned_step,
+    run.seed,
+    run.started_at,
+    run.finished_at
+FROM public.llm_train_run AS run
+CROSS JOIN LATERAL (
+    SELECT
+        EXISTS (SELECT FROM public.llm_train_progress AS progress WHERE progress.run_id = run.run_id)
+        -- Before its first step a run shows no progress, but its trainer holds the model's lock.
+        OR (run.status = 'running' AND EXISTS (
+            SELECT
+            FROM pg_catalog.pg_locks AS held
+            CROSS JOIN pg_catalog.hashtextextended('llm_sql:' || run.model, 0) AS key (value)
+            WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+                AND held.database = (
+                    SELECT db.oid FROM pg_catalog.pg_database AS db
+                    WHERE db.datname = pg_catalog.current_database()
+                )
+                AND held.classid = ((key.value >> 32) & 4294967295)::oid
+                AND held.objid = (key.value & 4294967295)::oid
+        )) AS is_live
+) AS live;
+
+COMMENT ON VIEW public.llm_train_status IS
+'training runs with the status they have now: running only while a session trains, interrupted when it is gone';
+
 SET LOCAL check_function_bodies = on;
 
 UPDATE llm_sql_version SET version_num='0003' WHERE llm_sql_version.version_num = '0002';
@@ -5531,6 +5636,8 @@ REVOKE ALL ON TABLE public.llm_train_log FROM PUBLIC;
 REVOKE ALL ON TABLE public.llm_train_progress FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_train_run FROM PUBLIC;
+
+REVOKE ALL ON TABLE public.llm_train_status FROM PUBLIC;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode TO PUBLIC;
 
@@ -5646,6 +5753,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_reader;
@@ -5674,6 +5782,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_reader;
@@ -5703,6 +5812,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_train_log TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_run TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_train_status TO llm_reader;
 END
 $grants$;
 
@@ -5818,6 +5928,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_trainer;
@@ -5846,6 +5957,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_trainer;
@@ -5875,6 +5987,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_train_status TO llm_trainer;
 END
 $grants$;
 

@@ -82,6 +82,8 @@ cdef extern from "llm_core.h" nogil:
     void llm_neg(llm_engine *e, float *out, const float *x, size_t n)
     void llm_gelu_forward(llm_engine *e, float *out, const float *x, size_t n)
     void llm_gelu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
+    void llm_gelu_exact_forward(llm_engine *e, float *out, const float *x, size_t n)
+    void llm_gelu_exact_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
     void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n)
     void llm_relu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
     uint64_t llm_site(const char *name)

@@ -124,6 +124,14 @@ cdef class ElementwiseOps(LinearOps):
         """dx from dout and the forward's x."""
         return self._unary_backward(llm_gelu_backward, dout, x, dx)
 
+    def gelu_exact_forward(self, x):
+        """x Phi(x): GELU by the normal distribution itself, PyTorch's approximate='none'."""
+        return self._unary(llm_gelu_exact_forward, x)
+
+    def gelu_exact_backward(self, dout, x, *, dx=None):
+        """dx from dout and the forward's x."""
+        return self._unary_backward(llm_gelu_exact_backward, dout, x, dx)
+
     def relu_forward(self, x):
         """max(x, 0)."""
         return self._unary(llm_relu_forward, x)

@@ -1,6 +1,6 @@
 """Models in the layout of the Hugging Face hub: config.json beside model.safetensors.
 
-Only what this package computes exactly is taken: GPT-2's equations with the tanh form of GELU.
+Only what this package computes exactly is taken: GPT-2's equations, with one of the activations below.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from sqlalchemy import Connection, text
 
 from llm_sql.errors import LLMSQLError, UsageError
 
-# transformers' names of the tanh form; "gelu" is the exact, erf form.
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+# transformers' names of activations, and the function each means: GELU's tanh form, GELU itself, ReLU.
+ACTIVATIONS = {
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "relu": "relu",
+}
 HUB_FILES = (
     "config.json",
     "*.safetensors",
@@ -34,8 +41,10 @@ _COLUMNS: dict[str, tuple[str, Any]] = {
     "vocab": ("vocab_size", 50257),
     "d_ff": ("n_inner", None),
     "layer_norm_eps": ("layer_norm_epsilon", 1e-5),
+    "activation_function": ("activation_function", "gelu_new"),
     "tied": ("tie_word_embeddings", True),
 }
+_TYPES: dict[str, type] = {"layer_norm_eps": float, "activation_function": str, "tied": bool}
 
 
 def download(name: str) -> Path:
@@ -54,12 +63,8 @@ def download(name: str) -> Path:
         raise LLMSQLError(f"cannot download {name}: {str(error).strip().splitlines()[0]}") from error
 
 
-def read_config(directory: Path, *, approximate_gelu: bool = False) -> dict[str, Any]:
-    """The columns of llm_model_config that the directory's config.json asks for; refuses what is not GPT-2.
-
-    approximate_gelu takes the tanh form for the exact GELU, from which it differs by less than 0.0005
-    (Cerebras-GPT asks for the exact one).
-    """
+def read_config(directory: Path) -> dict[str, Any]:
+    """The columns of llm_model_config that a directory's config.json asks for; refuses what is not GPT-2."""
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -73,23 +78,22 @@ def read_config(directory: Path, *, approximate_gelu: bool = False) -> dict[str,
             f"{path} describes a model of type {kind!r}",
             hint="Models of type gpt2 can be loaded: GPT-2, DistilGPT2, Cerebras-GPT.",
         )
-    _refuse_differences(path, config, approximate_gelu)
+    _refuse_differences(path, config)
     columns = {column: config.get(name, default) for column, (name, default) in _COLUMNS.items()}
     for column, value in columns.items():
-        wanted = float if column == "layer_norm_eps" else bool if column == "tied" else int
+        wanted = _TYPES.get(column, int)
         is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
         if not (is_right or (column == "d_ff" and value is None)):
             raise UsageError(f"{path} has {value!r} for {_COLUMNS[column][0]}")
     return columns
 
 
-def _refuse_differences(path: Path, config: dict[str, Any], approximate_gelu: bool) -> None:
+def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
     activation = config.get("activation_function", "gelu_new")
-    if activation not in TANH_GELU and not (activation == "gelu" and approximate_gelu):
-        exact = "That is the exact GELU (erf); --approximate-gelu takes GPT-2's tanh form for it."
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise LLMSQLError(
             f"{path} asks for the activation function {activation!r}, which is not supported",
-            hint=exact if activation == "gelu" else None,
+            hint=f"Supported are {', '.join(ACTIVATIONS)}.",
         )
     for name, supported in {
         "scale_attn_weights": True,
@@ -101,14 +105,15 @@ def _refuse_differences(path: Path, config: dict[str, Any], approximate_gelu: bo
 
 
 _EXISTING = text(
-    "SELECT n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps FROM public.llm_model_config"
-    " WHERE model = :model"
+    "SELECT n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function"
+    " FROM public.llm_model_config WHERE model = :model"
 )
 _INSERT = text(
     "INSERT INTO public.llm_model_config"
-    " (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, tied)"
+    " (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,"
+    " activation_function, tied)"
     " VALUES (:model, 'gpt2', :n_layer, :n_head, :d_model, :n_positions, :vocab, :d_ff, :layer_norm_eps,"
-    " :tied)"
+    " :activation_function, :tied)"
 )
 
 
@@ -122,6 +127,8 @@ def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -
         wanted = columns[name]
         if name == "d_ff":
             value, wanted = (x or 4 * columns["d_model"] for x in (value, wanted))
+        if name == "activation_function":
+            value, wanted = ACTIVATIONS[value], ACTIVATIONS[wanted]
         if value != wanted:
             raise LLMSQLError(
                 f'config.json has {name} {wanted}, model "{model}" has {value}',

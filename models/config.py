@@ -43,6 +43,11 @@ class ModelConfig(Base):
         CheckConstraint("vocab > 0", name="vocab"),
         CheckConstraint("d_ff > 0", name="d_ff"),
         CheckConstraint("layer_norm_eps > 0", name="layer_norm_eps"),
+        CheckConstraint(
+            "activation_function IN"
+            " ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu')",
+            name="activation_function",
+        ),
         # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head
         # refuses.
         CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
@@ -58,6 +63,10 @@ class ModelConfig(Base):
     vocab: Mapped[int] = mapped_column(comment="number of token ids")
     d_ff: Mapped[int | None] = mapped_column(comment="width of the MLP; NULL: 4 * d_model")
     layer_norm_eps: Mapped[float] = mapped_column(server_default=text("1e-5"))
+    activation_function: Mapped[str] = mapped_column(
+        server_default=text("'gelu_new'"),
+        comment="of gpt2's and gpt3's MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)",
+    )
     tied: Mapped[bool] = mapped_column(
         server_default=text("true"), comment="the output head is the token embedding"
     )

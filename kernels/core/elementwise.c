@@ -33,6 +33,8 @@ RANGE_TASK(scale, j->a + begin, j->scalar, j->acc)
 RANGE_TASK(neg, j->a + begin)
 RANGE_TASK(gelu_forward, j->a + begin)
 RANGE_TASK(gelu_backward, j->acc, j->a + begin, j->b + begin)
+RANGE_TASK(gelu_exact_forward, j->a + begin)
+RANGE_TASK(gelu_exact_backward, j->acc, j->a + begin, j->b + begin)
 RANGE_TASK(relu_forward, j->a + begin)
 RANGE_TASK(relu_backward, j->acc, j->a + begin, j->b + begin)
 
@@ -97,6 +99,16 @@ void llm_gelu_forward(llm_engine *e, float *out, const float *x, size_t n)
 void llm_gelu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)
 {
     run(e, gelu_backward_range, FUNCTION_GRAIN, dx, dout, x, 0, acc, n);
+}
+
+void llm_gelu_exact_forward(llm_engine *e, float *out, const float *x, size_t n)
+{
+    run(e, gelu_exact_forward_range, FUNCTION_GRAIN, out, x, NULL, 0, false, n);
+}
+
+void llm_gelu_exact_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)
+{
+    run(e, gelu_exact_backward_range, FUNCTION_GRAIN, dx, dout, x, 0, acc, n);
 }
 
 void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n)

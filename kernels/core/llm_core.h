@@ -112,6 +112,9 @@ void llm_neg(llm_engine *e, float *out, const float *x, size_t n);
 /* GELU, tanh form: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hendrycks & Gimpel 2016, as GPT-2 has it */
 void llm_gelu_forward(llm_engine *e, float *out, const float *x, size_t n);
 void llm_gelu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+/* GELU itself, x Phi(x) with the normal distribution's Phi: Hugging Face's "gelu", PyTorch's approximate='none' */
+void llm_gelu_exact_forward(llm_engine *e, float *out, const float *x, size_t n);
+void llm_gelu_exact_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
 void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n);
 void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
 

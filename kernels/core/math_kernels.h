@@ -4,6 +4,7 @@
  *   exp_kernels.h          e^x
  *   philox_kernels.h       dropout's random masks
  *   elementwise_kernels.h  arithmetic, GELU, ReLU, dropout, AdamW
+ *   gelu_exact_kernels.h   GELU by the normal distribution
  *   row_kernels.h          normalisations, softmax, sums
  */
 #ifndef LLM_MATH_KERNELS_H
@@ -47,6 +48,7 @@ LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
 #include "exp_kernels.h"
 #include "philox_kernels.h"
 #include "elementwise_kernels.h"
+#include "gelu_exact_kernels.h"
 #include "row_kernels.h"
 
 #define MATH_KERNELS                                                                                         \
@@ -54,6 +56,7 @@ LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
         .fill = kernel_fill, .copy = kernel_copy, .add = kernel_add, .sub = kernel_sub, .mul = kernel_mul,   \
         .div = kernel_div, .scale = kernel_scale, .mul_acc = kernel_mul_acc, .neg = kernel_neg,              \
         .gelu_forward = kernel_gelu_forward, .gelu_backward = kernel_gelu_backward,                          \
+        .gelu_exact_forward = kernel_gelu_exact_forward, .gelu_exact_backward = kernel_gelu_exact_backward,  \
         .relu_forward = kernel_relu_forward, .relu_backward = kernel_relu_backward,                          \
         .dropout = kernel_dropout, .adamw = kernel_adamw, .all_finite = kernel_all_finite,                   \
         .sum = kernel_sum, .sum_squares = kernel_sum_squares, .layernorm_forward = kernel_layernorm_forward, \

@@ -34,6 +34,8 @@ typedef struct llm_math_kernels {
     void (*neg)(float *out, const float *x, size_t n);
     void (*gelu_forward)(float *out, const float *x, size_t n);
     void (*gelu_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
+    void (*gelu_exact_forward)(float *out, const float *x, size_t n);
+    void (*gelu_exact_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
     void (*relu_forward)(float *out, const float *x, size_t n);
     void (*relu_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
     void (*dropout)(float *out, bool acc, const float *x, float scale, uint32_t threshold,

@@ -304,6 +304,11 @@ pg_llm_bytea_attention(PG_FUNCTION_ARGS)
     s.q_stride = s.k_stride = s.v_stride = 3 * d;
     llm_linear_forward(e, qkv, x.data, w_qkv.data, b_qkv.data, t, d, 3 * d);
     llm_attention_forward(e, heads, statistics, statistics + n_head * t, qkv, qkv + d, qkv + 2 * d, &s);
+    if (!llm_all_finite(e, heads, t * d))
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("attention: the input is not finite, or its scores overflow"),
+                errhint("Infinity and NaN would reach earlier tokens."));
     llm_linear_forward(e, out, heads, w_o.data, b_o.data, t, d, d);
     pg_llm_check(e);
     return floats_result(result);

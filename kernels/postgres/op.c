@@ -345,27 +345,20 @@ forward_only(OpCall *call, const OpDef *op, Tensor *a, Tensor *b, Tensor *c)
     return call->result;
 }
 
-/* pg_llm_attention_backward(dout, <the same>) -> (dx, dw_qkv, db_qkv, dw_o, db_o) */
-PG_FUNCTION_INFO_V1(pg_llm_attention_backward);
-Datum
-pg_llm_attention_backward(PG_FUNCTION_ARGS)
+void
+op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *in, int32 n_head)
 {
-    Tensor *dout = PG_GETARG_TENSOR(0);
     OpCall *qkv = palloc0(sizeof(OpCall));
     OpCall *attention = palloc0(sizeof(OpCall));
     OpCall *out = palloc0(sizeof(OpCall));
     Tensor *d_out[OP_MAX_INPUTS];
     Tensor *d_attention[OP_MAX_INPUTS];
-    Tensor *d_qkv[OP_MAX_INPUTS];
     Tensor *result;
-    TupleDesc desc;
-    Datum   values[5];
-    bool    nulls[5] = {false};
 
-    attention->ints[0] = PG_GETARG_INT32(6);
-    result = forward_only(qkv, &op_linear, PG_GETARG_TENSOR(1), PG_GETARG_TENSOR(2), PG_GETARG_TENSOR(3));
+    attention->ints[0] = n_head;
+    result = forward_only(qkv, &op_linear, in[0], in[1], in[2]);
     result = forward_only(attention, &op_causal_attention_qkv, result, NULL, NULL);
-    result = forward_only(out, &op_linear, result, PG_GETARG_TENSOR(4), PG_GETARG_TENSOR(5));
+    result = forward_only(out, &op_linear, result, in[3], in[4]);
     if (dout->n != result->n)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -373,13 +366,28 @@ pg_llm_attention_backward(PG_FUNCTION_ARGS)
                        tensor_shape_text(dout->ndim, dout->dims), op_shape(&out->out)));
     chain(out, dout->data, d_out);
     chain(attention, d_out[0]->data, d_attention);
-    chain(qkv, d_attention[0]->data, d_qkv);
+    chain(qkv, d_attention[0]->data, grads);
+    grads[3] = d_out[1];
+    grads[4] = d_out[2];
+}
 
+/* pg_llm_attention_backward(dout, <the same>) -> (dx, dw_qkv, db_qkv, dw_o, db_o) */
+PG_FUNCTION_INFO_V1(pg_llm_attention_backward);
+Datum
+pg_llm_attention_backward(PG_FUNCTION_ARGS)
+{
+    Tensor *in[5];
+    Tensor *grads[5];
+    TupleDesc desc;
+    Datum   values[5];
+    bool    nulls[5] = {false};
+
+    for (int i = 0; i < 5; i++)
+        in[i] = PG_GETARG_TENSOR(i + 1);
+    op_attention_gradients(grads, PG_GETARG_TENSOR(0), in, PG_GETARG_INT32(6));
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
-    for (int i = 0; i < 3; i++)
-        values[i] = tensor_datum(d_qkv[i]);
-    values[3] = tensor_datum(d_out[1]);
-    values[4] = tensor_datum(d_out[2]);
+    for (int i = 0; i < 5; i++)
+        values[i] = tensor_datum(grads[i]);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -62,6 +62,21 @@ attention_shape(const OpCall *call, size_t d)
     return s;
 }
 
+/*
+ * A masked weight is 0, and 0 times an infinite value is NaN: what a later token holds would reach rows that must
+ * not see it. Every row attends to itself, so a value that is not finite shows in its own row of the output.
+ */
+static void
+require_finite(const OpCall *call)
+{
+    if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
+                errhint("Infinity and NaN in q, k or v would reach earlier tokens. In training, lower lr_max, "
+                        "lengthen warmup, or set grad_clip."));
+}
+
 static void
 attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
 {
@@ -89,16 +104,16 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     op_save(call, 1, rows);
     if (s.T == 0 || s.B == 0 || d == 0)
         return;
+    if (generate_in_use() && s.B != 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: a key/value cache takes one sequence, not %zu", call->op->name, s.B));
     if (generate_in_use())
-    {
-        if (s.B != 1)
-            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("%s: a key/value cache takes one sequence, not %zu", call->op->name, s.B));
         llm_attention_cached(e, call->out.data, generate_next_cache(s.n_head, d / s.n_head, s.T), generate_past(),
                              q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
-        return;
-    }
-    llm_attention_forward(e, call->out.data, call->saved[0].data, call->saved[1].data, q, k, v, &s);
+    else
+        llm_attention_forward(e, call->out.data, call->saved[0].data, call->saved[1].data, q, k, v, &s);
+    pg_llm_check(e);
+    require_finite(call);
 }
 
 static void

@@ -3,6 +3,8 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+
 #include "op.h"
 
 typedef void (*BinaryKernel) (llm_engine *, float *, const float *, const float *, size_t);
@@ -129,6 +131,20 @@ gelu_backward(const OpCall *call, const float *dout, OpGrad *din)
 }
 
 static void
+gelu_exact_forward(OpCall *call)
+{
+    llm_gelu_exact_forward(pg_llm_engine(), op_output_like(call, 0), call->in[0].data, call->in[0].n);
+}
+
+static void
+gelu_exact_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    if (din[0].data != NULL)
+        llm_gelu_exact_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data,
+                                call->in[0].n);
+}
+
+static void
 relu_forward(OpCall *call)
 {
     llm_relu_forward(pg_llm_engine(), op_output_like(call, 0), call->in[0].data, call->in[0].n);
@@ -179,6 +195,7 @@ const OpDef op_mul = {"mul", "tt", mul_forward, mul_backward, KEEPS_IN(0) | KEEP
 const OpDef op_div = {"div", "tt", div_forward, div_backward, KEEPS_IN(1) | KEEPS_OUT};
 const OpDef op_neg = {"neg", "t", neg_forward, neg_backward, 0};
 const OpDef op_gelu = {"gelu", "t", gelu_forward, gelu_backward, KEEPS_IN(0)};
+const OpDef op_gelu_exact = {"gelu_exact", "t", gelu_exact_forward, gelu_exact_backward, KEEPS_IN(0)};
 const OpDef op_relu = {"relu", "t", relu_forward, relu_backward, KEEPS_IN(0)};
 const OpDef op_dropout = {"dropout", "trbs", dropout_forward, dropout_backward, 0};
 
@@ -188,8 +205,48 @@ SQL_OP(mul, op_mul);
 SQL_OP(div, op_div);
 SQL_OP(neg, op_neg);
 SQL_OP(gelu, op_gelu);
+SQL_OP(gelu_exact, op_gelu_exact);
 SQL_OP(relu, op_relu);
 SQL_OP(dropout, op_dropout);
+
+/* ---- an activation by its name in a configuration ---- */
+
+const OpDef *
+op_of_activation(const text *name)
+{
+    static const struct
+    {
+        const char *name;
+        const OpDef *op;
+    }       known[] = {
+        {"gelu_new", &op_gelu}, {"gelu_pytorch_tanh", &op_gelu}, {"gelu_fast", &op_gelu},
+        {"gelu", &op_gelu_exact}, {"gelu_python", &op_gelu_exact}, {"relu", &op_relu},
+    };
+    size_t  length = VARSIZE_ANY_EXHDR(name);
+
+    for (size_t i = 0; i < lengthof(known); i++)
+        if (strlen(known[i].name) == length && memcmp(known[i].name, VARDATA_ANY(name), length) == 0)
+            return known[i].op;
+    ereport(ERROR,
+            errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            errmsg("activation function \"%s\" is not known", text_to_cstring(name)),
+            errhint("Known are gelu_new, gelu_pytorch_tanh and gelu_fast (the tanh form), gelu and gelu_python "
+                    "(exact), relu."));
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_activation);
+Datum
+pg_llm_activation(PG_FUNCTION_ARGS)
+{
+    return op_sql_call(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(1)));
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_activation_backward);
+Datum
+pg_llm_activation_backward(PG_FUNCTION_ARGS)
+{
+    return op_sql_backward(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(2)));
+}
 
 /* Arithmetic with a number: the number becomes a 0-d tensor. */
 static Datum

@@ -11,7 +11,7 @@
 
 const OpDef *const op_table[] = {
     &op_embedding, &op_linear, &op_linear_nobias, &op_matmul, &op_add, &op_sub, &op_mul, &op_div, &op_neg,
-    &op_layernorm, &op_rmsnorm, &op_gelu, &op_relu, &op_softmax, &op_dropout, &op_causal_attention,
+    &op_layernorm, &op_rmsnorm, &op_gelu, &op_gelu_exact, &op_relu, &op_softmax, &op_dropout, &op_causal_attention,
     &op_causal_attention_qkv, &op_lm_head, &op_lm_head_loss, &op_cross_entropy, &op_transpose, &op_reshape,
     &op_slice, &op_concat, &op_sum, &op_mean, &op_last, NULL,
 };

@@ -1,13 +1,13 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
-One module per section: gemm (kernels), steps (train), storage, memory, generation (generate), layers.
-What a figure means and how it is measured stands in the section's module and in docs/performance.md.
+One module per section: gemm (kernels), steps (train), storage, memory, generation (generate), tokenizer,
+layers. What a figure means and how it is measured stands in the section's module and in docs/performance.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy import Engine
 
@@ -20,12 +20,13 @@ from llm_sql.bench.report import RATE, Row
 from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.steps import measure_steps
 from llm_sql.bench.storage import measure_storage
+from llm_sql.bench.tokenizer import measure_tokenizer
 from llm_sql.errors import UsageError
 
-Section = Literal["machine", "kernels", "train", "storage", "memory", "generate", "layers"]
-SECTIONS: tuple[Section, ...] = ("machine", "kernels", "train", "storage", "memory", "generate", "layers")
+Section = Literal["machine", "kernels", "train", "storage", "memory", "generate", "tokenizer", "layers"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
-IN_DATABASE = {"train", "storage", "memory", "generate"}
+IN_DATABASE = {"train", "storage", "memory", "generate", "tokenizer"}
 
 
 def run_bench(
@@ -60,6 +61,8 @@ def run_bench(
                 yield from measure_memory(engine, threads, quick=quick)
             if "generate" in wanted:
                 yield from measure_generation(engine, machine, threads, repeats, quick=quick)
+            if "tokenizer" in wanted:
+                yield from measure_tokenizer(engine, repeats)
 
 
 def parse_sections(names: Iterable[str]) -> tuple[Section, ...]:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
@@ -163,15 +164,23 @@ def take_turns(
     return samples, memory
 
 
-def beside(samples: Samples, precision: str, part: int, n_tokens: int) -> str:
-    """The other engines' tokens per second, and ours over each."""
-    ours = statistics.median(sample[part] for sample in samples[precision])
-    notes = []
+def beside(
+    samples: Samples, what: str, precision: str, part: int, n_tokens: int, threads: int, **row: Any
+) -> Iterator[Row]:
+    """Our tokens per second, beside transformers' in float32, then a row for each other engine."""
+
+    def rate(name: str) -> float | None:
+        taken = [sample[part] for sample in samples.get(name, [])]
+        return n_tokens / statistics.median(taken) if taken else None
+
+    ours = rate(precision)
+    assert ours is not None
+    yield Row("generate", what, threads, TOKENS, ours, rate(peer_name("transformers", "float32")), **row)
     for peer in PEERS[precision]:
-        if peer_name(*peer) in samples:
-            theirs = statistics.median(sample[part] for sample in samples[peer_name(*peer)])
-            notes.append(f"{peer_name(*peer)} {n_tokens / theirs:.4g} (ours {theirs / ours:.2f} times)")
-    return ", ".join(notes)
+        theirs = rate(peer_name(*peer))
+        if theirs is not None:
+            note = f"{peer_name(*peer)}: {theirs:.4g}, ours is {ours / theirs:.2f} times that"
+            yield Row("generate", what, threads, TOKENS, ours, note=note)
 
 
 def measure_generation(
@@ -189,22 +198,14 @@ def measure_generation(
             session.commit()
         samples, memory = take_turns(engine, model, weights, threads, repeats)
 
-    def rate(name: str, part: int, tokens: int) -> float | None:
-        return tokens / statistics.median(s[part] for s in samples[name]) if name in samples else None
-
-    reference = peer_name("transformers", "float32")
     for name in PRECISIONS:
         what = f"prompt of {N_PROMPT}, {model.name}, {name}"
-        ours, theirs = rate(name, 0, N_PROMPT), rate(reference, 0, N_PROMPT)
-        note = beside(samples, name, 0, N_PROMPT)
-        yield Row("generate", what, threads, TOKENS, ours, theirs, note=note)
+        yield from beside(samples, what, name, 0, N_PROMPT, threads)
     for name, size in PRECISIONS.items():
-        ours, theirs = rate(name, 1, N_TOKENS), rate(reference, 1, N_TOKENS)
+        what = f"further tokens, {model.name}, {name}"
         least = size * model.matrix_elements / machine.bandwidth(threads)
-        yield Row(
-            "generate", f"further tokens, {model.name}, {name}", threads, TOKENS, ours, theirs,
-            of_roofline=None if ours is None else 1 / ours / least, note=beside(samples, name, 1, N_TOKENS),
-        )  # fmt: skip
+        took = statistics.median(sample[1] for sample in samples[name]) / N_TOKENS
+        yield from beside(samples, what, name, 1, N_TOKENS, threads, of_roofline=took / least)
     missing = missing_peers()
     for i, name in enumerate(PRECISIONS):
         in_memory = memory[name]

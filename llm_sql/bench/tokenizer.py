@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pydoc_data import topics
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from llm_sql.bench.report import Row
 from llm_sql.tokenizer import read_encoding
+
+MODEL, VOCAB = "bench-tokenizer", 4096
+
+
+def measure_tokenizer(engine: Engine, repeats: int) -> Iterator[Row]:
+    """A row for llm_encode of Python's own documentation, with a vocabulary learnt from it here."""
+    what = f"llm_encode, vocabulary of {VOCAB}"
+    if importlib.util.find_spec("tiktoken") is None:
+        yield Row("tokenizer", what, 1, "MB/s", None, note="not measured: tiktoken is not installed")
+        return
+    documents = list(topics.topics.values())
+    with Session(engine.execution_options(isolation_level="READ COMMITTED")) as session:
+        session.execute(text("CREATE TEMPORARY TABLE bench_corpus (body text) ON COMMIT DROP"))
+        session.execute(
+            text("INSERT INTO bench_corpus SELECT unnest(CAST(:documents AS text[]))"),
+            {"documents": documents},
+        )
+        session.execute(
+            text("SELECT public.llm_train_bpe(:model, 'SELECT body FROM bench_corpus', :vocab)"),
+            {"model": MODEL, "vocab": VOCAB},
+        )
+        result = bench_tokenizer(session, MODEL, documents * 4, repeats=repeats)
+        session.rollback()
+    note = f"tiktoken, one thread: {result['tiktoken MB/s']:.4g}, ours is {result['ratio']:.2f} times that"
+    yield Row("tokenizer", what, 1, "MB/s", result["llm_encode MB/s"], note=note)
 
 
 def bench_tokenizer(

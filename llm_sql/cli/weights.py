@@ -86,9 +86,6 @@ def import_(
     tokenizer: Annotated[
         bool, typer.Option("--tokenizer/--no-tokenizer", help="Load a directory's tokenizer, too.")
     ] = True,
-    approximate_gelu: Annotated[
-        bool, typer.Option("--approximate-gelu", help="Take GPT-2's tanh form for the exact GELU.")
-    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -100,7 +97,7 @@ def import_(
     path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    columns = hub.read_config(path, approximate_gelu=approximate_gelu) if path.is_dir() else None
+    columns = hub.read_config(path) if path.is_dir() else None
     files = tokenizer_files.read_directory(path) if tokenizer and path.is_dir() else None
     n_tokens = None
     with Session(open_engine(url)) as session, session.begin():

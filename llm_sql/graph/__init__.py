@@ -47,6 +47,7 @@ from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
 from .ops import (
     OPS,
+    activation,
     add,
     attention,
     causal_attention,
@@ -57,6 +58,7 @@ from .ops import (
     dropout,
     embedding,
     gelu,
+    gelu_exact,
     item,
     last,
     layer_norm,
@@ -88,6 +90,7 @@ from .ops import (
 )
 from .substitute import bind
 from .variables import (
+    activation_function,
     d_ff,
     d_model,
     dropout_p,
@@ -114,6 +117,8 @@ __all__ = [
     "ParameterSpec",
     "TensorNode",
     "Variable",
+    "activation",
+    "activation_function",
     "add",
     "attention",
     "bind",
@@ -128,6 +133,7 @@ __all__ = [
     "dropout_p",
     "embedding",
     "gelu",
+    "gelu_exact",
     "gpt2",
     "gpt3",
     "gradients",

@@ -8,11 +8,11 @@ from .architecture import Architecture
 from .elements import TensorNode
 from .ops import (
     TensorLike,
+    activation,
     causal_attention,
     causal_attention_qkv,
     dropout,
     embedding,
-    gelu,
     layer_norm,
     linear,
     lm_head,
@@ -42,7 +42,7 @@ def _gpt(name: str, description: str) -> Architecture:
     )
     attended = x + dropout(_affine(attention, "h.{layer}.attn.c_proj"), site="h.{layer}.resid_attn")
     mlp = _affine(
-        gelu(_affine(_norm(attended, "h.{layer}.ln_2"), "h.{layer}.mlp.c_fc")), "h.{layer}.mlp.c_proj"
+        activation(_affine(_norm(attended, "h.{layer}.ln_2"), "h.{layer}.mlp.c_fc")), "h.{layer}.mlp.c_proj"
     )
     block = attended + dropout(mlp, site="h.{layer}.resid_mlp")
     output_embedding = p(sa.case((tied, "wte.weight"), else_="lm_head.weight"))

@@ -311,6 +311,18 @@ def gelu(x: TensorLike) -> Arguments:
     return [tensor(x)]
 
 
+@op("pg_llm_gelu_exact")
+def gelu_exact(x: TensorLike) -> Arguments:
+    """GELU itself: x times the normal distribution's Phi(x) (Hendrycks & Gimpel 2016)."""
+    return [tensor(x)]
+
+
+@op("pg_llm_activation")
+def activation(x: TensorLike, name: TextLike = variables.activation_function) -> Arguments:
+    """The activation of that name in Hugging Face's configurations: gelu_new, gelu, relu, ..."""
+    return [tensor(x), text(name)]
+
+
 @op("pg_llm_relu")
 def relu(x: TensorLike) -> Arguments:
     """max(x, 0)."""

@@ -36,7 +36,7 @@ SQL_TYPES = {
 # How a variable is written inside the generated functions.
 ARGUMENTS = {a.key: a.key for a in (v.model, v.tokens, v.targets, v.training, v.dropout_p)}
 CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_model, v.n_positions, v.vocab)}
-CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied)}
+CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied, v.activation_function)}
 CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
 LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
 LINE = 96

@@ -30,5 +30,7 @@ vocab = Variable("vocab", INTEGER)
 d_ff = Variable("d_ff", INTEGER)
 """Width of the feed-forward layer; 4 * d_model unless the model's configuration says otherwise."""
 layer_norm_eps = Variable("layer_norm_eps", REAL, value=1e-5)
+activation_function = Variable("activation_function", TEXT, value="gelu_new")
+"""What acts inside the feed-forward layer, as Hugging Face names it."""
 tied = Variable("tied", BOOLEAN, value=True)
 """Whether the token embedding is the output head too."""

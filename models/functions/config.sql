@@ -23,6 +23,28 @@ COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
 'Raises message as 22023 unless condition is true; NULL counts as false.';
 
 
+CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $function$
+BEGIN
+    -- An empty detail or hint would be shown as one.
+    CASE
+        WHEN detail <> '' AND hint <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail, HINT = hint;
+        WHEN detail <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, DETAIL = detail;
+        WHEN hint <> '' THEN
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, HINT = hint;
+        ELSE
+            RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message;
+    END CASE;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_raise(text, text, text, text) IS
+'Raises an error that was caught, by what GET STACKED DIAGNOSTICS gave of it.';
+
+
 CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $function$

@@ -71,7 +71,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -81,7 +81,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
@@ -217,7 +218,7 @@ BEGIN
             x1,
             public.pg_llm_dropout(
                 public.pg_llm_linear(
-                    public.pg_llm_gelu(
+                    public.pg_llm_activation(
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
@@ -227,7 +228,8 @@ BEGIN
                             ),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
                             public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
-                        )
+                        ),
+                        config.activation_function
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')

@@ -171,7 +171,7 @@ BEGIN
     WHERE p.model = llm_accumulate_grads.model;
     GET DIAGNOSTICS n_rows = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    PERFORM public.pg_llm_arena_saved(model, public.llm_fingerprint(model));
+    PERFORM public.llm_written(model, n_rows);
     PERFORM public.pg_llm_arena_close(model);
     RETURN n_rows;
 END;
@@ -180,7 +180,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
 'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL where none arrived) '
 'and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03 while another session trains the '
-'model; 40001 when another transaction changes its weights meanwhile.';
+'model; 40001 when another transaction changes its weights meanwhile; 42501 when a policy or a trigger keeps some of '
+'the rows from being written.';
 
 
 CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint

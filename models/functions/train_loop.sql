@@ -73,6 +73,10 @@ DECLARE
     steps_left bigint;
     chunk bigint;
     fingerprint bytea;
+    code text;
+    problem text;
+    details text;
+    advice text;
 BEGIN
     COMMIT;
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_resume.run_id;
@@ -87,7 +91,22 @@ BEGIN
     chunk := COALESCE(commit_every, (run.hyperparameters ->> 'commit_every')::int, 100);
     PERFORM public.llm_require(chunk >= 1, format('commit_every must be at least 1, got %s', chunk));
     WHILE steps_left > 0 LOOP
-        fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
+        BEGIN
+            fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
+        EXCEPTION
+            -- Another session trains the model, this run perhaps: it is not this call's to say how that ends.
+            WHEN lock_not_available THEN
+                RAISE;
+            WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
+                    details = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT;
+        END;
+        IF code IS NOT NULL THEN
+            UPDATE public.llm_train_run r SET status = 'failed', finished_at = clock_timestamp()
+            WHERE r.run_id = llm_train_resume.run_id;
+            COMMIT;
+            PERFORM public.llm_raise(code, problem, details, advice);
+        END IF;
         steps_left := steps_left - least(chunk, steps_left);
         COMMIT;
     END LOOP;
@@ -97,4 +116,5 @@ $procedure$;
 COMMENT ON PROCEDURE public.llm_train_resume(bigint, int) IS
 'Takes an interrupted run of llm_train_loop from its last commit to its planned end: the same batches, schedule and '
 'dropout, so the same bits as without the interruption. 40001 when the model''s weights have moved on since; 22023 '
-'when the run is complete. Call it outside of a transaction block.';
+'when the run is complete. An error ends the run as failed in llm_train_run; it can be resumed again. Call it outside '
+'of a transaction block.';

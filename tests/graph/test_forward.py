@@ -52,6 +52,35 @@ def stored(
     return architecture, parameters, logits
 
 
+@pytest.mark.parametrize("arch", ["gpt2", "gpt3"])
+@pytest.mark.parametrize(
+    ("names", "activation"),
+    [
+        (["gelu_new", "gelu_pytorch_tanh", "gelu_fast"], reference.gelu),
+        (["gelu", "gelu_python"], reference.gelu_exact),
+        (["relu"], lambda x: np.maximum(x, 0)),
+    ],
+)
+def test_the_configuration_s_activation(
+    session: Session, arch: str, names: list[str], activation: Callable[[Any], Any]
+) -> None:
+    shape = {name: SIZES[name] for name in ("n_layer", "d_model", "n_positions", "vocab")}
+    # Large enough for the tanh form and GELU itself to differ by more than the comparison allows.
+    parameters = {
+        k: 20 * v if "c_fc" in k else v
+        for k, v in reference.random_parameters(reference.gpt2_shapes(**shape, tied=True)).items()
+    }
+    expected = reference.gpt2_logits(parameters, TOKENS, n_head=SIZES["n_head"], activation=activation)
+    [architecture] = [a for a in g.ARCHITECTURES if a.name == arch]
+    for name in names:
+        store(session, name, arch, parameters, activation_function=name)
+        logits = session.execute(sa.text("SELECT llm_forward(:m, :t)"), {"m": name, "t": TOKENS}).scalar_one()
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        values = {**ad_hoc(architecture), "model": name, "activation_function": name}
+        tree = architecture.logits(SIZES["n_layer"], {g.tokens: TOKENS}, **values)
+        np.testing.assert_array_equal(session.execute(g.select(tree)).scalar_one(), logits)
+
+
 def installed(session: Session, **arguments: Any) -> Any:
     named = ", ".join(f"{name} => :{name}" for name in arguments)
     return session.execute(sa.text(f"SELECT llm_forward('m', {named})"), arguments).scalar_one()

@@ -64,6 +64,8 @@ CASES: dict[str, tuple[Callable[[], g.Node], Any]] = {
     "rms_norm": (lambda: g.rms_norm(X, 0.1), reference.rms_norm(X, 0.1)),
     "softmax": (lambda: g.softmax(X), reference.softmax(X)),
     "gelu": (lambda: g.gelu(X), reference.gelu(X)),
+    "gelu_exact": (lambda: g.gelu_exact(X), reference.gelu_exact(X)),
+    "activation": (lambda: g.activation(X, "gelu"), reference.gelu_exact(X)),
     "relu": (lambda: g.relu(X), np.maximum(X, 0)),
     "dropout": (lambda: g.dropout(X, 0.5, training=False, site="s"), X),
     "causal_attention": (

@@ -78,6 +78,37 @@ def test_gelu_over_its_whole_range(engine: Engine) -> None:
 
 @odd_shapes
 @given(lengths, seeds)
+def test_gelu_exact(engine: Engine, n: int, seed: int) -> None:
+    x, dout = normal(seed, n, scale=3), normal(seed + 1, n)
+    X, D = wide(x), wide(dout)
+    want = reference.gelu_exact_backward(D, X)
+    assert_close(engine.gelu_exact_forward(x), reference.gelu_exact(X), np.abs(reference.gelu_exact(X)), 8)
+    assert_close(engine.gelu_exact_backward(dout, x), want, np.abs(D), 6)
+    before = normal(seed + 2, n)
+    added = engine.gelu_exact_backward(dout, x, dx=before)
+    assert_close(added, wide(before) + want, np.abs(before) + np.abs(D), 7)
+
+
+def test_gelu_exact_over_its_whole_range(engine: Engine) -> None:
+    """Relative to the result, the tail included, down to where float itself ends."""
+    x = np.concatenate([np.linspace(-12.5, 12, 40001), np.logspace(-38, 38, 500), -np.logspace(-38, 1, 500)])
+    x = x.astype(np.float32)
+    got = engine.gelu_exact_forward(x)
+    want = reference.gelu_exact(wide(x))
+    assert_close(got, want, np.abs(want) + 2.0**-126, 8)
+    assert np.all(got[x > 6] == x[x > 6])
+    ends = np.array([np.inf, -np.inf, 3e38, -3e38, 0.0, -0.0, 16.0, -16.0], np.float32)
+    np.testing.assert_array_equal(
+        engine.gelu_exact_forward(ends), np.array([np.inf, 0, 3e38, 0, 0, 0, 16, 0], np.float32)
+    )
+    np.testing.assert_array_equal(
+        engine.gelu_exact_backward(np.ones_like(ends), ends),
+        np.array([1, 0, 1, 0, 0.5, 0.5, 1, 0], np.float32),
+    )
+
+
+@odd_shapes
+@given(lengths, seeds)
 def test_relu(engine: Engine, n: int, seed: int) -> None:
     x, dout, before = normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
     np.testing.assert_array_equal(engine.relu_forward(x), reference.relu(x))
@@ -86,7 +117,7 @@ def test_relu(engine: Engine, n: int, seed: int) -> None:
     np.testing.assert_array_equal(engine.relu_backward(dout, x, dx=before), before + want)
 
 
-@pytest.mark.parametrize("op", ["gelu_forward", "relu_forward", "neg", "copy"])
+@pytest.mark.parametrize("op", ["gelu_forward", "gelu_exact_forward", "relu_forward", "neg", "copy"])
 def test_nan_goes_through(engine: Engine, op: str) -> None:
     x = np.zeros(37, np.float32)
     x[[0, 20, 36]] = np.nan

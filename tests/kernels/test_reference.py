@@ -30,6 +30,7 @@ GRADIENTS: dict[str, tuple[Callable, Callable, tuple[np.ndarray, ...]]] = {
     "linear": (reference.linear, reference.linear_backward, (normal(2, 3, 4), normal(4, 5), normal(5))),
     "embedding": (lambda w: w[IDS], lambda d, w: reference.embedding_backward(d, IDS, 6), (normal(6, 3),)),
     "gelu": (reference.gelu, reference.gelu_backward, (3 * normal(40),)),
+    "gelu_exact": (reference.gelu_exact, reference.gelu_exact_backward, (3 * normal(40),)),
     "relu": (reference.relu, reference.relu_backward, (normal(40),)),
     "layernorm": (
         lambda x, gamma, beta: reference.layernorm(x, gamma, beta, 1e-5),

@@ -23,6 +23,7 @@ TARGETS = np.where(np.arange(700) % 7 == 0, -1, IDS)
 X = normal(1, 700, 203)
 DOUT = normal(2, 700, 203)
 FLAT, FLAT2 = normal(3, 100_003, scale=3), normal(4, 100_003)
+WIDE = np.float32(3) * FLAT
 W = normal(5, 203, 211)
 WTE = normal(6, 211, 203)
 LOGITS, CLASSES = 10 * X, np.minimum(TARGETS, 202)
@@ -91,6 +92,11 @@ CASES: dict[str, Callable[[Engine], object]] = {
     "mul_acc": lambda e: (e.mul_acc(FLAT, FLAT2), e.mul_acc(FLAT, FLAT2, out=FLAT)),
     "gelu_forward": lambda e: e.gelu_forward(FLAT),
     "gelu_backward": lambda e: (e.gelu_backward(FLAT2, FLAT), e.gelu_backward(FLAT2, FLAT, dx=FLAT)),
+    "gelu_exact_forward": lambda e: e.gelu_exact_forward(WIDE),
+    "gelu_exact_backward": lambda e: (
+        e.gelu_exact_backward(FLAT2, WIDE),
+        e.gelu_exact_backward(FLAT2, FLAT, dx=FLAT),
+    ),
     "relu_forward": lambda e: e.relu_forward(FLAT),
     "relu_backward": lambda e: (e.relu_backward(FLAT2, FLAT), e.relu_backward(FLAT2, FLAT, dx=FLAT)),
     "dropout": lambda e: (

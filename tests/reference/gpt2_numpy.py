@@ -7,7 +7,8 @@ weights are [in, out]. Token arrays are [T] or [B, T].
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def gelu_exact(x: Array) -> Array:
+    """x Phi(x)."""
+    return x * 0.5 * np.array([math.erfc(-v / math.sqrt(2)) for v in x.reshape(-1)]).reshape(x.shape)
+
+
 def softmax(x: Array) -> Array:
     shifted = np.exp(x - x.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
@@ -51,7 +57,14 @@ def causal_attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
     return np.moveaxis(weights @ heads(v), -3, -2).reshape(*batch, length, width)
 
 
-def gpt2_logits(parameters: Parameters, tokens: ArrayLike, *, n_head: int, eps: float = 1e-5) -> Array:
+def gpt2_logits(
+    parameters: Parameters,
+    tokens: ArrayLike,
+    *,
+    n_head: int,
+    eps: float = 1e-5,
+    activation: Callable[[Array], Array] = gelu,
+) -> Array:
     """Logits [..., T, V]. The depth is that of the parameters; without lm_head.weight the head is tied."""
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     ids = np.asarray(tokens)
@@ -67,7 +80,7 @@ def gpt2_logits(parameters: Parameters, tokens: ArrayLike, *, n_head: int, eps: 
         h = f"h.{layer}"
         q, k, v = np.split(affine(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), 3, axis=-1)
         x = x + affine(causal_attention(q, k, v, n_head), f"{h}.attn.c_proj")
-        x = x + affine(gelu(affine(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
+        x = x + affine(activation(affine(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
     return norm(x, "ln_f") @ p.get("lm_head.weight", p["wte.weight"]).T
 
 

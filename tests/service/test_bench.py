@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from llm_sql import bench
-from llm_sql.bench import gemm, layers, memory, steps
+from llm_sql.bench import gemm, generation, generation_peers, layers, memory, steps
 from llm_sql.bench.gemm import EngineProducts, NumpyProducts, operands
 from llm_sql.bench.layers import EngineLayer
 from llm_sql.bench.machine import Machine
@@ -158,3 +161,57 @@ def test_a_layer_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(dx, theirs._x.grad.numpy(), rtol=1e-5, atol=1e-5)
     for name, module in linear.items():
         np.testing.assert_allclose(grads[name], module.weight.grad.numpy().T, rtol=1e-4, atol=1e-5)
+
+
+def test_tokenizing_is_timed_beside_tiktoken(engine: Engine) -> None:
+    pytest.importorskip("tiktoken")
+    (row,) = bench.run_bench(lambda: engine, ["tokenizer"], threads=1, repeats=1)
+    assert row.unit == "MB/s"
+    assert row.llm_sql is not None
+    assert row.llm_sql > 0
+    assert row.note.startswith("tiktoken")
+
+
+def test_tokenizing_needs_tiktoken_to_compare_with(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (row,) = bench.run_bench(lambda: engine, ["tokenizer"], threads=1, repeats=1)
+    assert row.llm_sql is None
+    assert "not installed" in row.note
+
+
+def gpt2_weights(n_layer: int, width: int, vocab: int, positions: int) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (vocab, width), "wpe.weight": (positions, width)}
+    matrices = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width)}
+    matrices |= {"mlp.c_fc": (width, 4 * width), "mlp.c_proj": (4 * width, width)}
+    for norm in ("ln_f", *(f"h.{i}.ln_{j}" for i in range(n_layer) for j in (1, 2))):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    for layer in range(n_layer):
+        for name, shape in matrices.items():
+            shapes |= {f"h.{layer}.{name}.weight": shape, f"h.{layer}.{name}.bias": shape[1:]}
+    return {name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_other_engines_generate_from_the_same_weights(precision: str, tmp_path: Path) -> None:
+    """From the weights of one file, each in its own process."""
+    path = tmp_path / "weights.npz"
+    np.savez(path, **gpt2_weights(2, 128, 1000, 64))  # type: ignore[arg-type]
+    missing = generation_peers.missing_peers()
+    if len(missing) == len(generation_peers.MODULES):
+        pytest.skip("no other engine is installed")
+    for library, form in generation_peers.PEERS[precision]:
+        if library in missing:
+            continue
+        with Worker("generation", 1) as worker:
+            worker.make_generator(library, form, str(path), 4)
+            prefill, decode = worker.generation_seconds(16, 8)
+        assert 0 < prefill < 60
+        assert 0 < decode < 60
+
+
+def test_rows_beside_other_engines_name_them() -> None:
+    samples = {"int8": [(2.0, 1.0)], "llama.cpp q8_0": [(4.0, 3.0)]}
+    first, second = generation.beside(samples, "further tokens", "int8", 1, 64, 2)
+    assert (first.llm_sql, first.note) == (64.0, "")
+    assert second.note == "llama.cpp q8_0: 21.33, ours is 3.00 times that"

@@ -121,6 +121,7 @@ FAMILIES: dict[tuple[str, int], Family] = {
     ("pg_llm_transpose", 3): lambda rng: [tensor(rng, 2, 6), "3", "4"],
     ("pg_llm_last", 1): lambda rng: [tensor(rng, size(rng), size(rng))],
     ("pg_llm_dropout", 4): lambda rng: [any_tensor(rng), "0.3", "true", "'s'"],
+    ("pg_llm_activation", 2): lambda rng: [any_tensor(rng), rng.choice(("'gelu'", "'gelu_new'", "'relu'"))],
     ("pg_llm_rmsnorm", 2): lambda rng: [any_tensor(rng), "1e-5"],
     ("pg_llm_adamw_step", 10): optimizer,
     ("pg_llm_arena_put", 6): fed,
@@ -128,7 +129,7 @@ FAMILIES: dict[tuple[str, int], Family] = {
     **{(f"pg_llm_{name}", 2): pair for name in ("add", "sub", "mul", "div")},
     **{
         (f"pg_llm_{name}", 1): lambda rng: [any_tensor(rng)]
-        for name in ("neg", "gelu", "relu", "softmax", "sum", "mean")
+        for name in ("neg", "gelu", "gelu_exact", "relu", "softmax", "sum", "mean")
     },
 }
 
@@ -161,8 +162,27 @@ def byte_family(name: str, rng: Random) -> list[str] | None:
         "pg_llm_cross_entropy/4": [x, targets, str(n), str(i)],
         "pg_llm_adamw_step/10": [e + "::bytea" for e in optimizer(rng)[:4]] + optimizer(rng)[4:],
         "pg_llm_add/2": pairs,
-        "pg_llm_gelu_backward/2": pairs,
-        "pg_llm_relu_backward/2": pairs,
+        "pg_llm_linear/5": [x, raw(i, o), *sizes],
+        "pg_llm_linear_backward/6": [raw(n, o), x, raw(i, o), *sizes],
+        "pg_llm_linear_backward/7": [raw(n, o), x, raw(i, o), raw(o), *sizes],
+        "pg_llm_lm_head/5": [x, raw(o, i), str(n), str(i), str(o)],
+        "pg_llm_lm_head_backward/6": [raw(n, o), x, raw(o, i), str(n), str(i), str(o)],
+        "pg_llm_embedding_backward/5": [raw(2, i), raw(VOCAB, i), "'{1,1}'", str(VOCAB), str(i)],
+        "pg_llm_transpose_backward/4": [*pairs, str(n), str(i)],
+        "pg_llm_rmsnorm_backward/5": [*pairs, "1e-5", str(n), str(i)],
+        "pg_llm_cross_entropy_backward/5": ["0.5", x, targets, str(n), str(i)],
+        "pg_llm_attention_backward/9": [raw(t, d), *block],
+        "pg_llm_causal_attention/4": [raw(t, 3 * d), str(n_head), str(t), str(d)],
+        "pg_llm_causal_attention/6": [*(raw(t, d) for _ in "qkv"), str(n_head), str(t), str(d)],
+        "pg_llm_causal_attention_backward/5": [raw(t, d), raw(t, 3 * d), str(n_head), str(t), str(d)],
+        "pg_llm_causal_attention_backward/7": [*(raw(t, d) for _ in "dqkv"), str(n_head), str(t), str(d)],
+        "pg_llm_dropout/4": [x, "0.3", "true", "'s'"],
+        "pg_llm_dropout_backward/5": [*pairs, "0.3", "true", "'s'"],
+        "pg_llm_activation/2": [x, "'gelu'"],
+        "pg_llm_activation_backward/3": [*pairs, "'gelu'"],
+        **{f"pg_llm_{op}/2": pairs for op in ("sub", "mul", "div")},
+        **{f"pg_llm_{op}_backward/3": [*pairs, x] for op in ("add", "sub", "mul", "div")},
+        **{f"pg_llm_{op}_backward/2": pairs for op in ("gelu", "gelu_exact", "relu", "neg")},
     }
     return known.get(name)
 

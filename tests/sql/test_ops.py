@@ -7,6 +7,7 @@ gradients cannot pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,10 @@ def layernorm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Array:
 
 def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_exact(x: Array) -> Array:
+    return x * 0.5 * np.array([math.erfc(-v / math.sqrt(2)) for v in x.reshape(-1)]).reshape(x.shape)
 
 
 def attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
@@ -99,6 +104,9 @@ CASES = [
         [(3, 17)],
     ),
     Case("gelu", "pg_llm_gelu({0})", gelu, [(3, 21)]),
+    Case("gelu_exact", "pg_llm_gelu_exact({0})", gelu_exact, [(3, 21)]),
+    Case("gelu_exact", "pg_llm_activation({0}, 'gelu')", gelu_exact, [(21,)]),
+    Case("gelu", "pg_llm_activation({0}, 'gelu_new')", gelu, [(21,)]),
     Case("relu", "pg_llm_relu({0})", lambda x: np.maximum(x, 0), [(3, 21)], {0: away_from_zero}),
     Case("softmax", "pg_llm_softmax({0})", softmax, [(3, 35)]),
     Case("dropout", "pg_llm_dropout({0}, 0.5)", lambda x: x, [(3, 5)]),
@@ -308,3 +316,27 @@ def test_what_can_be_taped_is_volatile(conn: psycopg.Connection[Any]) -> None:
     ).fetchall()
     assert len(operators) == 14
     assert all(volatile for _, volatile in operators)
+
+
+@pytest.mark.parametrize("wrong", ["'Infinity'", "'-Infinity'", "'NaN'"])
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_attention_refuses_what_is_not_finite(conn: psycopg.Connection[Any], wrong: str, part: int) -> None:
+    """A masked weight times infinity would be NaN in rows before the value's own."""
+    rows = np.random.default_rng(RNG_SEED).normal(size=(40, 12)).astype(np.float32)
+    number = {"'Infinity'": np.inf, "'-Infinity'": -np.inf, "'NaN'": np.nan}[wrong]
+    damaged = rows.copy()
+    damaged[33, 4 * part + 1] = number
+    q, k, v = np.split(damaged, 3, axis=1)
+    for query, values in (
+        ("SELECT pg_llm_causal_attention(%s, 2)", (damaged,)),
+        ("SELECT pg_llm_causal_attention(%s, %s, %s, 2)", (q, k, v)),
+        ("SELECT pg_llm_causal_attention(%s::tensor::bytea, 2, 40, 4)", (damaged,)),
+        (
+            "SELECT pg_llm_attention(%s, tensor(%s::real[]), pg_llm_full('{12}', 0), pg_llm_full('{4,4}', 1),"
+            " pg_llm_full('{4}', 0), 2, 40, 4)",
+            (damaged[:, 4 * part : 4 * part + 4], np.ones((4, 12)).tolist()),
+        ),
+    ):
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="attention"):
+            conn.execute(query, values)
+    assert np.isfinite(conn.execute("SELECT pg_llm_causal_attention(%s, 2)", (rows,)).fetchone()[0]).all()  # type: ignore[index]

@@ -143,3 +143,22 @@ def test_backprop_from_a_recorded_id(conn: Connection) -> None:
     conn.execute("SELECT llm_prune_autograd_state()")
     with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing is recorded"):
         conn.execute("SELECT llm_backprop(NULL, 'tiny')")
+
+
+def test_gradients_that_a_trigger_keeps_out_are_noticed(conn: Connection) -> None:
+    make_trainable(conn)
+    conn.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RETURN CASE WHEN new.name = 'ln_f.bias' THEN NULL ELSE new END; END $$"""
+    )
+    conn.execute("CREATE TRIGGER keep BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION keep()")
+    before = weights(conn)
+    conn.execute("SELECT llm_materialize_params('tiny')")
+    conn.execute("UPDATE llm_autograd_mode SET flag = true")
+    conn.execute("SELECT llm_loss('tiny', '{1,2,3}', '{2,3,4}')")
+    conn.execute("UPDATE llm_autograd_mode SET flag = false")
+    conn.execute("SELECT llm_backprop(NULL, 'tiny')")
+    with pytest.raises(errors.InsufficientPrivilege, match="only 27 of 28 rows"):
+        conn.execute("SELECT llm_accumulate_grads('tiny')")
+    assert weights(conn) == before
+    assert value(conn, "SELECT count(grad) FROM llm_param WHERE model = 'tiny'") == 0

@@ -127,6 +127,61 @@ def test_a_change_between_commits_ends_the_loop(conn: Connection, connect: Conne
     assert agree(conn, "tiny") < 100_000
 
 
+STATUS = (
+    "SELECT r.status, s.status FROM llm_train_run r JOIN llm_train_status s USING (run_id) WHERE run_id = %s"
+)
+
+
+def test_a_run_that_an_error_ends_has_failed(conn: Connection) -> None:
+    """The error is the one that happened; the session is as good as new, and the run can be resumed."""
+    for model in ("whole", "loop"):
+        make_trainable(conn, model)
+    conn.execute(
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'no step %', new.step
+            USING ERRCODE = 'XX123', DETAIL = 'refused', HINT = CASE new.step WHEN 4 THEN 'try' ELSE '' END;
+        END $$"""
+    )
+    conn.execute(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON llm_param FOR EACH ROW WHEN (new.step > 2)"
+        " EXECUTE FUNCTION refuse()"
+    )
+    with pytest.raises(psycopg.Error, match="no step 4") as caught:
+        conn.execute(CALL, {"model": "loop", "n": 6, "every": 2})
+    assert caught.value.sqlstate == "XX123"
+    assert (caught.value.diag.message_detail, caught.value.diag.message_hint) == ("refused", "try")
+    assert agree(conn, "loop") == 2
+    run, end = conn.execute("SELECT run_id, finished_at FROM llm_train_run").fetchone()  # type: ignore[misc]
+    assert end is not None
+    assert conn.execute(STATUS, (run,)).fetchone() == ("failed", "failed")
+    conn.execute("DROP TRIGGER refuse ON llm_param")
+    conn.execute("CALL llm_train_resume(%s)", (run,))
+    assert conn.execute(STATUS, (run,)).fetchone() == ("done", "done")
+    train(conn, "whole", 6, **SETTINGS)
+    assert weights(conn, "whole") == weights(conn, "loop")
+
+
+def test_a_run_that_nobody_runs_is_not_running(conn: Connection, connect: Connect) -> None:
+    """Cancelled, it could not say how it ended."""
+    make_trainable(conn, d_model=64)
+    trainer = connect()
+    seen: list[Any] = []
+
+    def cancel() -> None:
+        seen.extend(conn.execute("SELECT status FROM llm_train_status"))
+        trainer.cancel_safe()
+
+    interrupted(conn, trainer, "tiny", 3_000, cancel)
+    assert seen == [("running",)]
+    run = value(conn, "SELECT run_id FROM llm_train_run")
+    assert conn.execute(STATUS, (run,)).fetchone() == ("running", "interrupted")
+    with connect(autocommit=False) as other:
+        other.execute("SELECT llm_lock_model('tiny')")
+        with pytest.raises(errors.LockNotAvailable):
+            conn.execute("CALL llm_train_resume(%s)", (run,))
+        assert value(conn, "SELECT status FROM llm_train_run WHERE run_id = %s", (run,)) == "running"
+
+
 def test_after_kill_9_the_last_commit_stands(fresh_conn: Connection, connect: Connect, server: Any) -> None:
     make_trainable(fresh_conn, "loop", d_model=64)
     database = fresh_conn.info.dbname

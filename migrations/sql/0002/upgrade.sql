@@ -219,6 +219,7 @@ CREATE TABLE llm_model_config (
     vocab INTEGER NOT NULL,
     d_ff INTEGER,
     layer_norm_eps DOUBLE PRECISION DEFAULT 1e-5 NOT NULL,
+    activation_function TEXT DEFAULT 'gelu_new' NOT NULL,
     tied BOOLEAN DEFAULT true NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT pk_llm_model_config PRIMARY KEY (model),
@@ -230,6 +231,7 @@ CREATE TABLE llm_model_config (
     CONSTRAINT ck_llm_model_config_vocab CHECK (vocab > 0),
     CONSTRAINT ck_llm_model_config_d_ff CHECK (d_ff > 0),
     CONSTRAINT ck_llm_model_config_layer_norm_eps CHECK (layer_norm_eps > 0),
+    CONSTRAINT ck_llm_model_config_activation_function CHECK (activation_function IN ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu')),
     CONSTRAINT ck_llm_model_config_d_head CHECK (d_model % NULLIF(n_head, 0) = 0),
     CONSTRAINT fk_llm_model_config_arch_llm_arch FOREIGN KEY(arch) REFERENCES llm_arch (arch)
 );
@@ -241,6 +243,8 @@ COMMENT ON COLUMN llm_model_config.n_positions IS 'longest context in tokens';
 COMMENT ON COLUMN llm_model_config.vocab IS 'number of token ids';
 
 COMMENT ON COLUMN llm_model_config.d_ff IS 'width of the MLP; NULL: 4 * d_model';
+
+COMMENT ON COLUMN llm_model_config.activation_function IS 'of gpt2''s and gpt3''s MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)';
 
 COMMENT ON COLUMN llm_model_config.tied IS 'the output head is the token embedding';
 

@@ -1,5 +1,7 @@
 DROP TRIGGER llm_autograd_mode_write ON public.llm_autograd_mode;
 
+DROP VIEW public.llm_train_status;
+
 DROP VIEW public.llm_train_progress;
 
 DROP VIEW public.llm_step;
@@ -13,6 +15,8 @@ DROP VIEW public.llm_autograd_mode;
 DROP FUNCTION public.llm_autograd_mode_write();
 
 DROP FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
+
+DROP FUNCTION public.llm_written(model text, n_written bigint);
 
 DROP FUNCTION public.llm_lock_rows(model text, fingerprint bytea);
 
@@ -215,6 +219,8 @@ DROP FUNCTION public.llm_default_model(model text);
 DROP FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int);
 
 DROP FUNCTION public.llm_config(model text);
+
+DROP FUNCTION public.llm_raise(code text, message text, detail text, hint text);
 
 DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
 

@@ -97,6 +97,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_release() FROM llm_reader;
@@ -125,6 +126,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) FROM llm_reader;
@@ -154,6 +156,7 @@ BEGIN
     REVOKE SELECT ON TABLE public.llm_train_log FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_train_run FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_train_status FROM llm_reader;
 END
 $grants$;
 
@@ -275,6 +278,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_release() FROM llm_trainer;
@@ -303,6 +307,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_weight(model text, name text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) FROM llm_trainer;
@@ -332,6 +337,7 @@ BEGIN
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_train_status FROM llm_trainer;
 END
 $grants$;
 

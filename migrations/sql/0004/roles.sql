@@ -38,6 +38,8 @@ REVOKE ALL ON TABLE public.llm_train_progress FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_train_run FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_train_status FROM PUBLIC;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode TO PUBLIC;
 
 DO $role$
@@ -152,6 +154,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_reader;
@@ -180,6 +183,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_reader;
@@ -209,6 +213,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_train_log TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_run TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_train_status TO llm_reader;
 END
 $grants$;
 
@@ -324,6 +329,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_trainer;
@@ -352,6 +358,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) TO llm_trainer;
@@ -381,5 +388,6 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_train_status TO llm_trainer;
 END
 $grants$;

@@ -49,14 +49,17 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
     INSERT INTO public.llm_model_config (
-        model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, tied
+        model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
+        activation_function, tied
     )
-    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps, c.tied
+    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps,
+        COALESCE(c.activation_function, 'gelu_new'), c.tied
     FROM jsonb_populate_record(NULL::public.llm_model_config, config) c
     ON CONFLICT (model) DO UPDATE SET
         arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
         n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
-        layer_norm_eps = EXCLUDED.layer_norm_eps, tied = EXCLUDED.tied;
+        layer_norm_eps = EXCLUDED.layer_norm_eps, activation_function = EXCLUDED.activation_function,
+        tied = EXCLUDED.tied;
 END;
 $function$;
 

@@ -130,38 +130,14 @@ COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
 'with that fingerprint.';
 
 
-CREATE FUNCTION public.llm_write_back(
-    model text,
-    fingerprint bytea,
-    step bigint,
-    keep_grad boolean DEFAULT false,
-    workers int DEFAULT 1
-) RETURNS bytea
+CREATE FUNCTION public.llm_written(model text, n_written bigint) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    threads text := current_setting('pg_llm.threads');
-    written bytea;
-    n_written bigint;
-    n_rows bigint;
-BEGIN
-    PERFORM public.llm_lock_rows(model, fingerprint);
-    IF workers > 0 THEN
-        PERFORM set_config('pg_llm.threads', workers::text, true);
-    END IF;
-    UPDATE public.llm_param p
-    SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
-        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
-        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
-        grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
-        step = llm_write_back.step,
-        updated_at = clock_timestamp()
-    WHERE p.model = llm_write_back.model;
-    GET DIAGNOSTICS n_written = ROW_COUNT;
-    PERFORM set_config('pg_llm.threads', threads, true);
     -- Counted after the fingerprint: a row that another session adds meanwhile is noticed.
-    written := public.llm_fingerprint(model);
-    n_rows := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_write_back.model);
+    written bytea := public.llm_fingerprint(model);
+    n_rows bigint := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_written.model);
+BEGIN
     IF n_written <> n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
@@ -179,6 +155,42 @@ BEGIN
         PERFORM public.pg_llm_arena_saved(model, written);
     END IF;
     RETURN written;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_written(text, bigint) IS
+'After an UPDATE of the model''s llm_param rows from memory: holds the number of rows written against that of the '
+'rows there (42501), takes memory as the version that is stored now, and returns its fingerprint.';
+
+
+CREATE FUNCTION public.llm_write_back(
+    model text,
+    fingerprint bytea,
+    step bigint,
+    keep_grad boolean DEFAULT false,
+    workers int DEFAULT 1
+) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    threads text := current_setting('pg_llm.threads');
+    n_written bigint;
+BEGIN
+    PERFORM public.llm_lock_rows(model, fingerprint);
+    IF workers > 0 THEN
+        PERFORM set_config('pg_llm.threads', workers::text, true);
+    END IF;
+    UPDATE public.llm_param p
+    SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
+        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
+        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
+        grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
+        step = llm_write_back.step,
+        updated_at = clock_timestamp()
+    WHERE p.model = llm_write_back.model;
+    GET DIAGNOSTICS n_written = ROW_COUNT;
+    PERFORM set_config('pg_llm.threads', threads, true);
+    RETURN public.llm_written(model, n_written);
 END;
 $function$;
 
