@@ -14,7 +14,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 # What the Cython module and the extension are compiled from: a change rebuilds both.
 SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]' -o -name '*.py' -o -name '*.py[xi]' \
           -o -name '*.pxi' -o -name '*.sql' -o -name '*.control' -o -name '*.mk' -o -name Makefile \) \
-          -not -path '*/build/*' 2>/dev/null)
+          -not -path '*/build/*' -not -path '*/fuzz/*' 2>/dev/null)
 
 .PHONY: demo test install uninstall env dev lint format check notebooks bench clean distclean
 .DEFAULT_GOAL := help

@@ -55,8 +55,8 @@ TRAINING: dict[str, Any] = {
 }
 VALIDATION_SHARE = 0.1
 COMMIT_EVERY = 250
-# The corpus is small: held-out loss was 1.17 after 1,000 steps, 1.14 after 1,300, 1.46 after 1,800, when the model
-# knows it by heart.
+# The corpus is small: held-out loss was 1.17 after 1,000 steps, 1.14 after 1,300, and 1.46 after 1,800, when
+# the model knows it by heart.
 FEWEST_STEPS, MOST_STEPS = 500, 1300
 SAMPLES = 8
 

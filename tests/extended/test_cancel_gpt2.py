@@ -53,7 +53,7 @@ def duration(conn: Connection, statement: str) -> float:
 
 
 def measure(what: str, moments: list[float], latency_at: Callable[[float], float | None]) -> None:
-    """Holds every moment's latency against the bound and prints all; None: there was nothing to end."""
+    """Holds every moment's latency against the bound and prints all; None: there was nothing left to end."""
     landed: list[float] = []
     for moment in moments:
         for attempt in range(TRIES):
@@ -66,7 +66,7 @@ def measure(what: str, moments: list[float], latency_at: Callable[[float], float
             print(f"{what}: {latency * 1000:.0f} ms at {moment:.2f} s, try {attempt + 1}")
         else:
             pytest.fail(f"{what}: never within {BOUND} s at {moment:.2f} s: {landed[-TRIES:]}")
-    assert landed, f"{what}: every statement ended before"
+    assert len(landed) >= MOMENTS // 2, f"{what}: most statements ended before their cancel: {landed}"
     milliseconds = sorted(round(latency * 1000) for latency in landed)
     median = statistics.median(milliseconds)
     print(f"{what}: median {median:.0f} ms, longest {milliseconds[-1]} ms of {milliseconds}")
@@ -78,7 +78,8 @@ def test_cancels_at_random_moments(trained: Connection, connect: Connect, phase:
     statement, first, last = PHASES[phase]
     worker = connect()
     moments = random.Random(5)
-    last = last or duration(worker, statement)
+    # The second time nothing is new to the caches.
+    last = last or min(duration(worker, statement) for _ in range(2)) * 0.9
     measure(
         phase,
         [moments.uniform(first, last) for _ in range(MOMENTS)],

@@ -64,6 +64,8 @@ RECIPES = [
     Recipe("wide inside", n_head=4, n_embd=48, std=0.15, more={"n_inner": 100, "layer_norm_epsilon": 1e-3}),
     Recipe("six layers, as distilgpt2", n_layer=6, n_head=12, n_embd=96, vocab_size=997, std=0.1),
     Recipe("gelu_pytorch_tanh", std=0.3, more={"activation_function": "gelu_pytorch_tanh"}),
+    Recipe("exact gelu", std=0.3, more={"activation_function": "gelu"}),
+    Recipe("relu", std=0.3, more={"activation_function": "relu"}),
 ]
 
 

@@ -240,6 +240,32 @@ def test_distilgpt2s_configuration(conn: Connection, engine: Engine, folder: Pat
     check(conn, model)
 
 
+# Cerebras-GPT 111M's config.json, reduced to a width for tests.
+CEREBRAS = {
+    "_name_or_path": "", "activation_function": "gelu", "architectures": ["GPT2Model"], "attn_pdrop": 0.0,
+    "bos_token_id": 60, "embd_pdrop": 0.0, "eos_token_id": 60, "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_embd": 24, "n_head": 12, "n_inner": 96,
+    "n_layer": 10, "n_positions": 2048, "reorder_and_upcast_attn": False, "resid_pdrop": 0.0,
+    "scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "use_cache": True, "vocab_size": 61,
+}  # fmt: skip
+
+
+def test_cerebras_gpts_configuration(conn: Connection, engine: Engine, folder: Path) -> None:
+    """The exact GELU, 2048 positions; the tanh form would be told apart."""
+    more = {"activation_function": "gelu", "n_inner": 96}
+    model = Recipe("cerebras", 10, 12, 24, 2048, 61, std=0.3, more=more).make()
+    model.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(CEREBRAS))
+    put_on_client(engine, folder)
+    ids, logits, _ = expected(model, 300)
+    query = "SELECT llm_logits(%s, %s)"
+    assert relative_error(scalar(conn, query, (ids, MODEL)), logits) <= 2e-5
+    config = json.dumps(CEREBRAS | {"activation_function": "gelu_new"})
+    (folder / "config.json").write_text(config)
+    put_on_client(engine, folder, "other")
+    assert relative_error(scalar(conn, query, (ids, "other")), logits) > 1e-4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

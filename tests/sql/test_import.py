@@ -311,10 +311,9 @@ def test_hostile_files_are_refused(conn: Connection, engine: Engine, folder: Pat
     copy = folder / path.name
     shutil.copy(path, copy)
     copy.chmod(0o644)
-    calls = [f"pg_llm_import_{name}(%s, 'tiny')" for name in ("npz", "safetensors")]
-    for call in (*calls, "count(*) FROM pg_llm_file_tensors(%s, 1000000)"):
+    for name in ("npz", "safetensors"):
         with pytest.raises(errors.DatabaseError) as refused:
-            conn.execute(f"SELECT {call}", (str(copy),))
+            conn.execute(f"SELECT pg_llm_import_{name}(%s, 'tiny')", (str(copy),))
         assert refused.value.sqlstate in REFUSED
         assert refused.value.diag.message_primary
     with Session(engine) as session, pytest.raises((LLMSQLError, DBAPIError)):
