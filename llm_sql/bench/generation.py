@@ -179,7 +179,7 @@ def beside(
     for peer in PEERS[precision]:
         theirs = rate(peer_name(*peer))
         if theirs is not None:
-            note = f"{peer_name(*peer)}: {theirs:.4g}, ours is {ours / theirs:.2f} times that"
+            note = f"{peer_name(*peer)}: {theirs:.4g}, ours {ours / theirs:.2f} times"
             yield Row("generate", what, threads, TOKENS, ours, note=note)
 
 

@@ -36,7 +36,7 @@ def measure_tokenizer(engine: Engine, repeats: int) -> Iterator[Row]:
         )
         result = bench_tokenizer(session, MODEL, documents * 4, repeats=repeats)
         session.rollback()
-    note = f"tiktoken, one thread: {result['tiktoken MB/s']:.4g}, ours is {result['ratio']:.2f} times that"
+    note = f"tiktoken, one thread: {result['tiktoken MB/s']:.4g}, ours {result['ratio']:.2f} times"
     yield Row("tokenizer", what, 1, "MB/s", result["llm_encode MB/s"], note=note)
 
 

@@ -214,4 +214,4 @@ def test_rows_beside_other_engines_name_them() -> None:
     samples = {"int8": [(2.0, 1.0)], "llama.cpp q8_0": [(4.0, 3.0)]}
     first, second = generation.beside(samples, "further tokens", "int8", 1, 64, 2)
     assert (first.llm_sql, first.note) == (64.0, "")
-    assert second.note == "llama.cpp q8_0: 21.33, ours is 3.00 times that"
+    assert second.note == "llama.cpp q8_0: 21.33, ours 3.00 times"
