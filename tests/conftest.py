@@ -28,8 +28,8 @@ from sqlalchemy.orm import Session
 from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
-# A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync. Old WAL
-# is kept to be written over, but less of it than the embedded server keeps: a test machine's disk may be small.
+# A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
+# Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.
 TEST_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
