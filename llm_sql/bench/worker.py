@@ -22,8 +22,10 @@ from llm_sql.bench.shapes import DROPOUT, GRAD_CLIP, Layer, Product, Shape
 from llm_sql.errors import LLMSQLError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-# Their threads wait for more work in a loop for a while, which would slow whoever is measured next.
+# Their threads wait for more work in a loop for a while, which would slow whoever is measured next: PyTorch's
+# products on two threads halved. OpenBLAS's wait for 2^26 cycles, unless told otherwise.
 SETTLE_SECONDS = 0.05
+OPENBLAS_WAIT = {"OPENBLAS_THREAD_TIMEOUT": "16"}
 CHILD = "import sys; from llm_sql.bench.worker import main; main(sys.argv[1], int(sys.argv[2]))"
 
 
@@ -35,7 +37,7 @@ class Worker:
     """A child process that computes with NumPy or PyTorch on a fixed number of threads."""
 
     def __init__(self, library: str, threads: int) -> None:
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        environment = {**os.environ, **OPENBLAS_WAIT, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         self._process = subprocess.Popen(
             [sys.executable, "-c", CHILD, library, str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
