@@ -148,7 +148,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_linear(golden: tuple[BPE, tiktoken.Encoding], name: str) -> None:
-    """100 kB without a space are fast. Four times a long text takes about four times as long."""
+    """100 kB without a space are fast. Eight times a long text takes about eight times as long, not 64 times."""
     ours = golden[0]
 
     def seconds(n: int) -> float:
@@ -161,7 +161,7 @@ def test_time_is_linear(golden: tuple[BPE, tiktoken.Encoding], name: str) -> Non
         return best
 
     assert seconds(100_000) < 0.5
-    assert seconds(6_400_000) < 8 * seconds(1_600_000)
+    assert seconds(3_200_000) < 24 * seconds(400_000)
 
 
 @pytest.mark.parametrize("size", [63, 64, 65, 66, 100_000])
