@@ -148,7 +148,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_linear(golden: tuple[BPE, tiktoken.Encoding], name: str) -> None:
-    """100 kB without a space are fast. Eight times a long text takes about eight times as long, not 64 times."""
+    """100 kB without a space are fast. Eight times a long text takes about eight times as long, not 64."""
     ours = golden[0]
 
     def seconds(n: int) -> float:
