@@ -170,13 +170,13 @@ open_file(const char *path, struct stat *about)
     if (strlen(path) >= MAXPGPATH)
         ereport(ERROR, errcode(ERRCODE_NAME_TOO_LONG), errmsg("a path of %zu bytes is too long", strlen(path)));
     if (stat(path, about) != 0)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path));
+        ereport(ERROR, files_errcode(), errmsg("could not open file \"%s\": %m", path));
     /* opening a pipe would wait for its writer */
     if (!S_ISREG(about->st_mode))
         ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path));
     file = PathNameOpenFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
     if (file < 0)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path));
+        ereport(ERROR, files_errcode(), errmsg("could not open file \"%s\": %m", path));
     return file;
 }
 

@@ -27,6 +27,12 @@ extern void files_close(void);
 extern void files_remove_at_end(const char *path, bool at_commit);
 /* A pending cancel or shutdown, for callbacks that must not throw. */
 extern bool files_should_stop(void);
+/* For ereport: before PostgreSQL 18 a name that the system finds too long was an internal error. */
+static inline int
+files_errcode(void)
+{
+    return errno == ENAMETOOLONG ? errcode(ERRCODE_NAME_TOO_LONG) : errcode_for_file_access();
+}
 /* ereport for a status of weights.h; never returns. */
 extern void files_fail(const char *path, llm_weights_status status, const char *error, int read_errno)
     __attribute__((noreturn));

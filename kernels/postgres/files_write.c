@@ -259,7 +259,7 @@ create_file(Output *o, bool checkpoint)
     o->fd = OpenTransientFilePerm(o->temporary, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | PG_BINARY, 0666);
     umask(old);
     if (o->fd < 0)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not create file \"%s\": %m", o->temporary));
+        ereport(ERROR, files_errcode(), errmsg("could not create file \"%s\": %m", o->temporary));
 }
 
 static void

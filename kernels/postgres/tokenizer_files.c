@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "engine.h"
+#include "files.h"
 #include "tokenizer.h"
 
 /* A token and its id, or a merge and its rank: the halves stand one after the other in the pool. */
@@ -331,7 +332,7 @@ pg_llm_read_file(PG_FUNCTION_ARGS)
                 errhint("This takes the privileges of the role pg_read_server_files; files can also be loaded from the client."));
     /* What is no regular file is not even opened: opening a pipe would wait for a writer. */
     if (stat(path, &st) != 0)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not read file \"%s\": %m", path));
+        ereport(ERROR, files_errcode(), errmsg("could not read file \"%s\": %m", path));
     if (!S_ISREG(st.st_mode))
         ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path));
     if (st.st_size > max_bytes)
@@ -340,7 +341,7 @@ pg_llm_read_file(PG_FUNCTION_ARGS)
                        max_bytes));
     file = AllocateFile(path, PG_BINARY_R);
     if (file == NULL)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not open file \"%s\": %m", path));
+        ereport(ERROR, files_errcode(), errmsg("could not open file \"%s\": %m", path));
     contents = palloc(st.st_size + VARHDRSZ);
     n = fread(VARDATA(contents), 1, st.st_size, file);
     if (ferror(file))

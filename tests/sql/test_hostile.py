@@ -239,6 +239,12 @@ def test_positions_beyond_the_context(target: Connection) -> None:
             target.execute("SELECT pg_llm_gen_done()")
 
 
+@pytest.mark.parametrize("path", ["x" * 300, "/" + "x" * 300, "x" * 70000])
+def test_a_name_that_the_system_finds_too_long(target: Connection, path: str) -> None:
+    with pytest.raises(psycopg.errors.NameTooLong):
+        target.execute("SELECT pg_llm_read_file(%s, 10)", (path,))
+
+
 def test_absurd_permutations_end_by_a_timeout_or_at_once(target: Connection) -> None:
     target.execute("SET statement_timeout = '100ms'")
     for arguments in ("2147483648, 1, 0, 1", "60000000, 1, 59999999, 3", "1, 1, 9223372036854775807, 5"):
