@@ -4,6 +4,8 @@
 export CI=true PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
 unset DATABASE_URL LLM_SQL_PG_CONFIG PYTHONDONTWRITEBYTECODE
 export TMPDIR=/tmp
+# A gate says the same twice: its random calls are always the same. make test by itself draws new ones.
+export LLM_SQL_HOSTILE_SEED=${LLM_SQL_HOSTILE_SEED:-gate}
 work=$(mktemp -d /tmp/llm-sql-ci-XXXXXX)
 chmod 711 "$work"
 export LLM_SQL_HOME="$work/home"
