@@ -1,7 +1,6 @@
 """The compiled parts, which pyproject.toml cannot describe.
 
-1. llm_sql.kernels.core: the Cython module over kernels/core, each C file with the flags that sources.mk there
-   gives it (one object per instruction set).
+1. llm_sql.kernels.core: the Cython module over kernels/core, whose Makefile compiles it once for both parts.
 2. The extensions pg_llm and pg_llm_vector for the embedded PostgreSQL, staged into
    llm_sql/_pg/<major>/{lib,share/extension}, where the server finds them by extension_control_path and
    dynamic_library_path; `make install` serves others.
@@ -11,18 +10,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Command, Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, PlatformError
+from setuptools.errors import PlatformError
 
 ROOT = Path(__file__).resolve().parent
 CORE = ROOT / "kernels" / "core"
@@ -48,14 +44,20 @@ def need(program: str, hint: str) -> None:
         raise PlatformError(f"llm-sql is partly C, and {program!r} was not found. {hint}")
 
 
-def core_settings() -> dict[str, str]:
-    """The NAME = value lines of kernels/core/sources.mk."""
-    text = (CORE / "sources.mk").read_text()
-    return dict(re.findall(r"^(\w+)\s*=[ \t]*(.*?)\s*$", text, re.MULTILINE))
+def run_make(failed: str, *arguments: str) -> None:
+    need("make", "Install it (Debian, Ubuntu: apt install build-essential; macOS: xcode-select --install).")
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    if subprocess.call(["make", f"-j{os.cpu_count() or 1}", *arguments], env=environment) != 0:
+        raise PlatformError(f"{failed} failed; make's messages stand above")
+
+
+def scratch(command: Command) -> Path:
+    """Where objects lie. An editable install keeps them, so that a change compiles what it touches."""
+    return ROOT / "build" if command.editable_mode else Path(command.build_temp).resolve()
 
 
 class BuildKernels(build_ext):
-    """build_ext that first compiles the core's sources, each with its own flags."""
+    """build_ext that first has the core's library made."""
 
     def build_extension(self, ext: Extension) -> None:
         command = getattr(self.compiler, "compiler_so", ["cc"])
@@ -63,23 +65,12 @@ class BuildKernels(build_ext):
             command[0],
             f"{TOOLS}, or name a compiler in the environment variable CC.",
         )
-        settings = core_settings()
-        machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
-        common = settings["CORE_FLAGS"].split()
-        sources = dict.fromkeys(settings["CORE_SOURCES"].split(), common)
-        for source in settings["CORE_ISA_SOURCES"].split():
-            sources[source] = common + settings.get(f"FLAGS_{machine}_{Path(source).stem}", "").split()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = list(pool.map(self._compile, sources, sources.values()))
-        ext.extra_link_args = settings["CORE_LIBS"].split()
+        core = scratch(self) / "core"
+        library = str(core / "libllm_core.a")
+        run_make("compiling kernels/core", "-C", str(CORE), f"BUILD={core}", library)
+        ext.extra_objects = [library]
+        ext.extra_link_args = ["-lm", "-lpthread"]
         super().build_extension(ext)
-
-    def _compile(self, source: str, flags: list[str]) -> str:
-        path = os.path.relpath(CORE / source)
-        try:
-            return self.compiler.compile([path], output_dir=self.build_temp, extra_postargs=flags)[0]
-        except CompileError:
-            raise PlatformError(f"compiling {path} failed; the compiler's messages stand above") from None
 
 
 class BuildExtension(Command):
@@ -115,23 +106,18 @@ class BuildExtension(Command):
         return (ROOT if self.editable_mode else Path(self.build_lib)) / "llm_sql" / "_pg"
 
     def _build(self, major: str, pg_config: Path) -> None:
-        need(
-            "make", "Install it (Debian, Ubuntu: apt install build-essential; macOS: xcode-select --install)."
-        )
-        work = Path(self.build_temp).resolve() / f"pg_llm-{major}"
-        shutil.rmtree(work, ignore_errors=True)
-        command = ["make", "-C", str(ROOT / "kernels" / "postgres"), f"-j{os.cpu_count() or 1}", "stage"]
-        command += [f"PG_CONFIG={pg_config}", f"BUILD_DIR={work / 'objects'}", f"STAGE={work / 'stage'}"]
-        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        if subprocess.call(command, env=environment) != 0:
-            raise PlatformError(
-                f"building the extension pg_llm for PostgreSQL {major} failed; make's messages stand above"
-            )
-        casts = ["make", "-C", str(ROOT / "kernels" / "postgres_vector"), "stage", f"PG_CONFIG={pg_config}"]
-        if subprocess.call([*casts, f"STAGE={work / 'stage'}"], env=environment) != 0:
-            raise PlatformError(
-                f"staging pg_llm_vector for PostgreSQL {major} failed; make's messages stand above"
-            )
+        work = scratch(self) / f"pg_llm-{major}"
+        shutil.rmtree(work / "stage", ignore_errors=True)
+        common = [f"PG_CONFIG={pg_config}", f"STAGE={work / 'stage'}"]
+        run_make(
+            f"building the extension pg_llm for PostgreSQL {major}",
+            "-C", str(ROOT / "kernels" / "postgres"), "stage", *common,
+            f"BUILD_DIR={work / 'objects'}", f"CORE_BUILD={scratch(self) / 'core'}",
+        )  # fmt: skip
+        run_make(
+            f"staging pg_llm_vector for PostgreSQL {major}",
+            "-C", str(ROOT / "kernels" / "postgres_vector"), "stage", *common,
+        )  # fmt: skip
         self._copy(work / "stage", self._stage() / major)
 
     def _copy(self, made: Path, stage: Path) -> None:
