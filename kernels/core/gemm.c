@@ -37,7 +37,7 @@ static void product_task(void *arg, size_t task)
     llm_view a = { j->a.p + i0 * j->a.row, j->a.row, j->a.column };
     llm_view b = { j->b.p + j0 * j->b.column, j->b.row, j->b.column };
 
-    kernels->product(c, j->ldc, a, b, m, n, j->k, j->acc, llm_thread_scratch(j->e));
+    kernels->product(c, j->ldc, a, b, m, n, j->k, j->acc, llm_thread_scratch(j->e), llm_task_stopped, j->e);
     if (j->row != NULL)
         kernels->add_row(c, j->ldc, j->row + j0, m, n);
 }

@@ -108,6 +108,8 @@ typedef struct blocking {
     size_t m, n, k;
     size_t m_step, n_step, k_step;
     float *packed; /* panels of B */
+    bool (*stopped)(llm_engine *e);
+    llm_engine *e;
 } blocking;
 
 /* The panel of B that begins at row p, column j */
@@ -134,7 +136,7 @@ static void block_product(float *c, size_t ldc, const blocking *w, size_t j, siz
 {
     const size_t nc = smaller(w->n_step, w->n - j), kc = smaller(w->k_step, w->k - p);
 
-    for (size_t q = 0; q < nc; q += NR) {
+    for (size_t q = 0; q < nc && !w->stopped(w->e); q += NR) {
         float *packed = w->packed + (w->m_step < w->m ? q * kc : 0);
         if (i == 0)
             pack_columns(packed, panel_of(w, p, j + q), kc, smaller(NR, nc - q));
@@ -148,7 +150,7 @@ static void block_product(float *c, size_t ldc, const blocking *w, size_t j, siz
  * from memory; it is kept only when there are more blocks of A.
  */
 static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
-                    float *scratch)
+                    float *scratch, bool (*stopped)(llm_engine *e), llm_engine *e)
 {
     for (size_t i = 0; k == 0 && !acc && i < m; i++)
         memset(c + i * ldc, 0, n * sizeof *c);
@@ -162,10 +164,12 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
                          .m_step = equal_parts(m, MC, MR),
                          .n_step = equal_parts(n, NC, NR),
                          .k_step = equal_parts(k, KC, LLM_GEMM_KB),
-                         .packed = scratch + MC * KC + PANEL_SLACK };
+                         .packed = scratch + MC * KC + PANEL_SLACK,
+                         .stopped = stopped,
+                         .e = e };
     for (size_t j = 0; j < n; j += w.n_step)
         for (size_t p = 0; p < k; p += w.k_step)
-            for (size_t i = 0; i < m; i += w.m_step) {
+            for (size_t i = 0; i < m && !stopped(e); i += w.m_step) {
                 llm_view block = { a.p + i * a.row + p * a.column, a.row, a.column };
                 pack_block(scratch, block, smaller(w.m_step, m - i), smaller(w.k_step, k - p));
                 block_product(c, ldc, &w, j, p, i, scratch, !acc && p == 0);

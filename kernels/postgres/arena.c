@@ -526,12 +526,14 @@ compare_parts(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Joins what was fed as data (0), m (1) or v (2); what was not fed is zero. */
-static TensorBuffer *
-join_parts(const ArenaVersion *v, const ArenaParam *p, int which)
+/*
+ * Joins what was fed as data (0), m (1) or v (2); what was not fed is zero. A large parameter takes a while: the
+ * buffer is the parameter's before it is filled, so that a cancel leaves nothing behind.
+ */
+static void
+join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer **joined)
 {
     llm_engine *e = pg_llm_engine();
-    TensorBuffer *buffer;
     size_t  at = 0;
 
     for (int i = 0; i < p->n_parts; i++)
@@ -545,18 +547,21 @@ join_parts(const ArenaVersion *v, const ArenaParam *p, int which)
                     errhint("Restore the row, or initialise the model anew with llm_init_model."));
     }
     if (p->n_parts == 1 && p->parts[0].fed[which] != NULL)
-        return tensor_buffer_retain(p->parts[0].fed[which]);
-    buffer = tensor_buffer_alloc(p->n);
+    {
+        *joined = tensor_buffer_retain(p->parts[0].fed[which]);
+        return;
+    }
+    *joined = tensor_buffer_alloc(p->n);
     for (int i = 0; i < p->n_parts; at += p->parts[i].n, i++)
     {
         TensorBuffer *fed = p->parts[i].fed[which];
 
         if (fed == NULL)
-            memset(buffer->data + at, 0, p->parts[i].n * sizeof(float));
+            llm_fill(e, (*joined)->data + at, 0.0f, p->parts[i].n);
         else
-            memcpy(buffer->data + at, fed->data, p->parts[i].n * sizeof(float));
+            llm_copy(e, (*joined)->data + at, fed->data, false, p->parts[i].n);
+        pg_llm_check(e);
     }
-    return buffer;
 }
 
 static void
@@ -601,12 +606,12 @@ seal_param(ArenaVersion *v, ArenaParam *p)
     p->n = 0;
     for (int i = 0; i < p->n_parts; i++)
         p->n += p->parts[i].n;
-    p->data = join_parts(v, p, 0);
+    join_parts(v, p, 0, &p->data);
     v->bytes += p->n * sizeof(float);
     if (v->training)
     {
-        p->m = join_parts(v, p, 1);
-        p->v = join_parts(v, p, 2);
+        join_parts(v, p, 1, &p->m);
+        join_parts(v, p, 2, &p->v);
         v->bytes += 3 * p->n * sizeof(float);   /* the gradient will follow */
     }
     forget_fed(p);

@@ -118,7 +118,7 @@ make_own(TensorBuffer **buffer, size_t n)
     if ((*buffer)->refcount == 1)
         return;
     own = tensor_buffer_alloc(n);
-    memcpy(own->data, (*buffer)->data, n * sizeof(float));
+    llm_copy(pg_llm_engine(), own->data, (*buffer)->data, false, n);
     tensor_buffer_release(*buffer);
     *buffer = own;
 }

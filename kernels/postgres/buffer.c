@@ -14,10 +14,12 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "miscadmin.h"
 
 #include "buffer.h"
 #include "llm_core.h"
 #include "session.h"
+#include "unmap.h"
 
 #define ALIGNMENT           64
 #define MIN_BLOCK           256                     /* smallest class, in bytes */
@@ -116,7 +118,7 @@ static void
 give_back(Block *b)
 {
     if (b->bytes >= MAP_THRESHOLD)
-        munmap(b, b->bytes);
+        unmap_later(b, b->bytes);
     else
         free(b);
 }
@@ -237,7 +239,7 @@ tensor_buffer_alloc(size_t n)
         b = new_block(class);
         if (b == NULL)
         {
-            trim_to(0);
+            tensor_buffer_trim();
             b = new_block(class);
         }
     }
@@ -323,4 +325,6 @@ void
 tensor_buffer_trim(void)
 {
     trim_to(0);
+    while (!unmap_finished(10))
+        CHECK_FOR_INTERRUPTS();
 }

@@ -11,6 +11,6 @@ extern size_t tensor_buffer_in_use(void);   /* bytes of blocks that some tensor 
 extern bool   tensor_buffer_room(size_t bytes);     /* whether the system has so much memory, for what is not a tensor */
 extern void   tensor_buffer_unpack(TensorBuffer *b);     /* forget its copies in fewer bits; never throws */
 extern void   tensor_buffer_training(int versions); /* so many more (fewer) versions with optimizer state are in memory */
-extern void   tensor_buffer_trim(void);     /* give the cached bytes back to the system */
+extern void   tensor_buffer_trim(void);     /* give the cached bytes back to the system, and wait until it has them */
 
 #endif

@@ -17,8 +17,7 @@ if not os.environ.get("LLM_SQL_EXTENDED"):
 VOCAB, POSITIONS = 50257, 1024
 
 
-@pytest.fixture
-def gpt2(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+def make_gpt2(conn: psycopg.Connection[Any]) -> None:
     """GPT-2 124M as initialised, and rows of 1024 pseudo-random tokens."""
     make_model(conn, "gpt2", n_layer=12, n_head=12, d_model=768, n_positions=POSITIONS, vocab=VOCAB)
     rng = np.random.default_rng(11)
@@ -28,4 +27,9 @@ def gpt2(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
             "INSERT INTO llm_dataset (model, tokens, target) VALUES ('gpt2', %s, %s)",
             (tokens[:-1], tokens[1:]),
         )
+
+
+@pytest.fixture
+def gpt2(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    make_gpt2(conn)
     return conn
