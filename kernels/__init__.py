@@ -8,6 +8,7 @@ if __name__ != "llm_sql.kernels":
 
 from .core import (
     BPE,
+    DecodeLoop,
     Engine,
     KVCache,
     PackedWeights,
@@ -39,6 +40,7 @@ from .core import (
 
 __all__ = [
     "BPE",
+    "DecodeLoop",
     "Engine",
     "KVCache",
     "PackedWeights",

@@ -248,6 +248,23 @@ class PackedOps(LossOps):
     def packed_forward(self, x: Floats, w: PackedWeights, b: Floats | None = None) -> Floats: ...
 
 class Engine(PackedOps): ...
+
+class DecodeLoop:
+    n_positions: int
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        n_layer: int,
+        n_head: int,
+        d_model: int,
+        n_positions: int,
+        vocab: int,
+        precision: str = "float32",
+    ) -> None: ...
+    def prompt(self, n: int) -> None: ...
+    def tokens(self, past: int, n: int) -> int: ...
+
 class WeightsFileError(ValueError): ...
 
 class WeightsFile:

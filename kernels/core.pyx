@@ -27,6 +27,7 @@ include "rows.pxi"
 include "attention.pxi"
 include "loss.pxi"
 include "quantized.pxi"
+include "decode.pxi"
 include "bpe.pxi"
 include "weights.pxi"
 

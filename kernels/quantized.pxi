@@ -2,6 +2,7 @@
 
 cdef extern from "llm_core.h" nogil:
     ctypedef enum llm_precision:
+        LLM_FLOAT32
         LLM_BF16
         LLM_INT8
     ctypedef struct llm_packed

@@ -271,6 +271,17 @@ int64_t llm_top_tokens(const float *logits, size_t vocab, size_t k, int32_t *ids
 /* Runs `tasks` bursts of multiply-adds in registers, shared among the threads; returns how many flops that was. */
 double llm_fma_burst(llm_engine *e, size_t tasks);
 
+/*
+ * The loop of generating with a GPT-2 of these sizes, weights of no meaning. The engine must live as long. A prompt of
+ * `past` tokens fills the caches; then n tokens follow it, greedily, each from all before it. NULL, false: no memory.
+ */
+typedef struct llm_decode llm_decode;
+llm_decode *llm_decode_create(llm_engine *e, size_t n_layer, size_t n_head, size_t d, size_t n_positions, size_t vocab,
+                              llm_precision precision);
+void        llm_decode_destroy(llm_decode *g);
+bool        llm_decode_prompt(llm_decode *g, size_t past);
+int64_t     llm_decode_tokens(llm_decode *g, size_t past, size_t n);       /* the last one */
+
 #ifdef __cplusplus
 }
 #endif

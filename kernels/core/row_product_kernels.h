@@ -87,16 +87,19 @@ static void row_add_blocks(float *c, const float *sums, size_t blocks, size_t n,
  */
 enum { COLUMN_AHEAD = 128 };
 
-/* sum + a (n) times n rows of 16 columns that are `step` apart, of which the first `lanes` exist */
+/*
+ * sum + a (n) times n rows of 16 columns that are `step` apart, of which the first `lanes` exist; `distance` is from
+ * each of them to what will be read in a while.
+ */
 LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t step, const size_t lanes,
-                           const size_t n)
+                           const size_t n, size_t distance)
 {
     v16 r[16];
 
 #pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++) {
         const float *column = columns + i * step;
-        __builtin_prefetch(column + COLUMN_AHEAD, 0, 3);
+        __builtin_prefetch(column + distance, 0, 3);
         r[i] = i >= lanes ? v16_zero() : n == 16 ? v16_load(column) : v16_load_n(column, n);
     }
     v16_transpose(r);
@@ -115,6 +118,12 @@ LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t
     return sum;
 }
 
+/* From place p of a column of k to what is read COLUMN_AHEAD values later: further on, or in the next 16 columns. */
+LLM_INLINE size_t columns_ahead(size_t p, size_t k, size_t step)
+{
+    return p + COLUMN_AHEAD < k ? COLUMN_AHEAD : 16 * step + COLUMN_AHEAD - k;
+}
+
 /* c (lanes) = or += a (k) times that many columns */
 LLM_INLINE void row_times_16(float *c, const float *a, const float *from, size_t step, const size_t lanes, size_t k,
                              bool acc)
@@ -126,9 +135,9 @@ LLM_INLINE void row_times_16(float *c, const float *a, const float *from, size_t
         v16 sum = v16_zero();
         size_t p = p0;
         for (; p + 16 <= end; p += 16)
-            sum = add_columns(sum, a + p, from + p, step, lanes, 16);
+            sum = add_columns(sum, a + p, from + p, step, lanes, 16, columns_ahead(p, k, step));
         if (p < end)
-            sum = add_columns(sum, a + p, from + p, step, lanes, end - p);
+            sum = add_columns(sum, a + p, from + p, step, lanes, end - p, columns_ahead(p, k, step));
         total = v16_add(total, sum);
     }
     v16_store_n(c, total, lanes);

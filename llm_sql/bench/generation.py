@@ -3,7 +3,7 @@
 Greedy, one sequence: the prompt's pass up to the first token, and tokens after it, each with its forward pass
 in SQL, its sampling and its place in the key/value cache. Every precision has a connection of its own, every
 other engine a process of its own with the same weights and as many threads (generation_peers.py); all take
-turns. The roofline is reading all matrices once per token at the measured bandwidth.
+turns, with the same loop written in C over the same kernels (kernels/core/measure_decode.c). The roofline is reading all matrices once per token at the measured bandwidth.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ from llm_sql.bench.generation_peers import PEERS, missing_peers
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.report import Row
 from llm_sql.bench.worker import Worker
+from llm_sql.kernels import DecodeLoop
+from llm_sql.kernels import Engine as KernelEngine
 from llm_sql.model import LanguageModel
 
 TOKENS = "tokens/s"
 N_PROMPT, N_TOKENS = 512, 64
 # Bytes per weight; int8 has a float32 scale for 128 of them.
 PRECISIONS = {"float32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 128}
+# Libraries' columns in a row.
+COLUMNS = {"transformers": "transformers", "llama.cpp": "llama_cpp", "ctranslate2": "ctranslate2"}
 
 LOOP = """
 CREATE FUNCTION pg_temp.bench_generate(
@@ -125,6 +130,10 @@ def peer_name(library: str, precision: str) -> str:
     return f"{library} {precision}"
 
 
+def loop_name(precision: str) -> str:
+    return f"loop in C {precision}"
+
+
 def open_peers(
     stack: contextlib.ExitStack, model: Generated, weights: Path, threads: int
 ) -> dict[str, Worker]:
@@ -139,6 +148,23 @@ def open_peers(
     return workers
 
 
+def open_loop(model: Generated, precision: str, threads: int) -> DecodeLoop:
+    """The same loop in C, after the same prompt."""
+    loop = DecodeLoop(
+        KernelEngine(threads=threads), n_layer=model.n_layer, n_head=model.n_head, d_model=model.d_model,
+        n_positions=model.n_positions, vocab=model.vocab, precision=precision,
+    )  # fmt: skip
+    loop.prompt(N_PROMPT)
+    loop.tokens(N_PROMPT, 2)
+    return loop
+
+
+def loop_seconds(loop: DecodeLoop, n_tokens: int) -> float:
+    started = time.perf_counter()
+    loop.tokens(N_PROMPT, n_tokens)
+    return time.perf_counter() - started
+
+
 def take_turns(
     engine: Engine, model: Generated, weights: Path, threads: int, repeats: int
 ) -> tuple[Samples, dict[str, float | None]]:
@@ -148,8 +174,9 @@ def take_turns(
             precision: Generator(stack.enter_context(engine.connect()), model, precision, threads)
             for precision in PRECISIONS
         }
+        loops = {precision: open_loop(model, precision, threads) for precision in PRECISIONS}
         peers = open_peers(stack, model, weights, threads)
-        samples: Samples = {name: [] for name in (*ours, *peers)}
+        samples: Samples = {name: [] for name in (*ours, *peers, *map(loop_name, loops))}
         memory = {}
         for name, generator in ours.items():
             generator.seconds(N_PROMPT, 2)
@@ -159,28 +186,35 @@ def take_turns(
         for _ in range(repeats):
             for name, generator in ours.items():
                 samples[name].append(generator.seconds(N_PROMPT, N_TOKENS))
+                samples[loop_name(name)].append((0.0, loop_seconds(loops[name], N_TOKENS)))
             for name, worker in peers.items():
                 samples[name].append(worker.generation_seconds(N_PROMPT, N_TOKENS))
     return samples, memory
 
 
-def beside(
-    samples: Samples, what: str, precision: str, part: int, n_tokens: int, threads: int, **row: Any
-) -> Iterator[Row]:
-    """Our tokens per second, beside transformers' in float32, then a row for each other engine."""
+def beside(samples: Samples, what: str, precision: str, part: int, n_tokens: int, threads: int) -> Row:
+    """Our tokens per second beside every other engine's in its form of that precision."""
 
     def rate(name: str) -> float | None:
-        taken = [sample[part] for sample in samples.get(name, [])]
+        taken = [sample[part] for sample in samples.get(name, []) if sample[part] > 0]
         return n_tokens / statistics.median(taken) if taken else None
 
-    ours = rate(precision)
-    assert ours is not None
-    yield Row("generate", what, threads, TOKENS, ours, rate(peer_name("transformers", "float32")), **row)
-    for peer in PEERS[precision]:
-        theirs = rate(peer_name(*peer))
-        if theirs is not None:
-            note = f"{peer_name(*peer)}: {theirs:.4g}, ours {ours / theirs:.2f} times"
-            yield Row("generate", what, threads, TOKENS, ours, note=note)
+    others = {COLUMNS[library]: rate(peer_name(library, form)) for library, form in PEERS[precision]}
+    forms = ", ".join(
+        f"{library} {form}"
+        for library, form in PEERS[precision]
+        if form != precision and others[COLUMNS[library]] is not None
+    )
+    return Row(
+        "generate",
+        what,
+        threads,
+        TOKENS,
+        rate(precision),
+        **others,
+        c_loop=rate(loop_name(precision)),
+        note=forms,
+    )
 
 
 def measure_generation(
@@ -200,12 +234,18 @@ def measure_generation(
 
     for name in PRECISIONS:
         what = f"prompt of {N_PROMPT}, {model.name}, {name}"
-        yield from beside(samples, what, name, 0, N_PROMPT, threads)
+        yield beside(samples, what, name, 0, N_PROMPT, threads)
     for name, size in PRECISIONS.items():
         what = f"further tokens, {model.name}, {name}"
         least = size * model.matrix_elements / machine.bandwidth(threads)
         took = statistics.median(sample[1] for sample in samples[name]) / N_TOKENS
-        yield from beside(samples, what, name, 1, N_TOKENS, threads, of_roofline=took / least)
+        yield replace(beside(samples, what, name, 1, N_TOKENS, threads), of_roofline=took / least)
+    for name in PRECISIONS:
+        what = f"a token through SQL beyond the loop in C, {model.name}, {name}"
+        in_sql, in_c = (
+            statistics.median(sample[1] for sample in samples[of]) for of in (name, loop_name(name))
+        )
+        yield Row("generate", what, threads, "%", 100 * (in_sql / in_c - 1))
     missing = missing_peers()
     for i, name in enumerate(PRECISIONS):
         in_memory = memory[name]

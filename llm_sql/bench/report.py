@@ -8,13 +8,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 RATE = "GFLOP/s"
+# Columns of the engines that are compared with, and their headings.
+ENGINES = {
+    "pytorch": "PyTorch",
+    "numpy": "NumPy",
+    "transformers": "transformers",
+    "llama_cpp": "llama.cpp",
+    "ctranslate2": "CTranslate2",
+}
 
 
 @dataclass(frozen=True)
 class Row:
     """One figure of ours beside the others'. Blank (None) where a column has no meaning.
 
-    ratio: llm-sql's time (or memory) over PyTorch's, also where rates are shown: below 1 is better.
+    c_loop: the same arithmetic in C without SQL around it.
+    ratio: llm-sql's time (or memory) over the best other engine's, also where rates are shown: below 1 is better.
     of_peak: arithmetic per second over the measured FMA peak.
     of_roofline: time over the least possible one (roofline.py).
     """
@@ -26,15 +35,20 @@ class Row:
     llm_sql: float | None
     pytorch: float | None = None
     numpy: float | None = None
+    transformers: float | None = None
+    llama_cpp: float | None = None
+    ctranslate2: float | None = None
+    c_loop: float | None = None
     of_peak: float | None = None
     of_roofline: float | None = None
     note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        if not self.llm_sql or not self.pytorch:
+        others = [value for value in (getattr(self, name) for name in ENGINES) if value]
+        if not self.llm_sql or not others:
             return None
-        return self.pytorch / self.llm_sql if self.unit.endswith("/s") else self.llm_sql / self.pytorch
+        return max(others) / self.llm_sql if self.unit.endswith("/s") else self.llm_sql / min(others)
 
     def as_dict(self) -> dict[str, Any]:
         """Keys as the table's headings and --json have them."""

@@ -258,10 +258,13 @@ def bench(
 
 
 def print_bench(rows: list[dict[str, Any]], repeats: int) -> None:
-    """The bench's table: a rule between sections, blanks where a column has no meaning."""
+    """The bench's table: a rule between sections, columns that have a figure, blanks where one has no meaning."""
+    from llm_sql.bench.report import ENGINES
+
     headings = {"section": "", "what": "", "threads": "threads", "unit": "unit", "llm_sql": "llm-sql"}
-    headings |= {"pytorch": "PyTorch", "numpy": "NumPy", "ratio": "to PyTorch"}
-    headings |= {"of_peak": "of peak", "of_roofline": "of roofline", "note": ""}
+    optional = {**ENGINES, "c_loop": "loop in C", "ratio": "to best", "of_peak": "of peak"}
+    optional["of_roofline"] = "of roofline"
+    headings |= {k: v for k, v in optional.items() if any(row[k] is not None for row in rows)} | {"note": ""}
     table = Table(title=f"median of {repeats} interleaved repetitions", header_style="bold")
     for name, heading in headings.items():
         left = name in ("section", "what", "unit", "note")

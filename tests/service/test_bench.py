@@ -23,6 +23,7 @@ from llm_sql.bench.shapes import GPT2_LONG, MICROGPT, SMALL, Layer, Product, pro
 from llm_sql.bench.worker import Worker
 from llm_sql.cli import app
 from llm_sql.errors import UsageError
+from llm_sql.kernels import DecodeLoop
 from llm_sql.kernels import Engine as KernelEngine
 
 
@@ -210,8 +211,22 @@ def test_other_engines_generate_from_the_same_weights(precision: str, tmp_path: 
         assert 0 < decode < 60
 
 
-def test_rows_beside_other_engines_name_them() -> None:
-    samples = {"int8": [(2.0, 1.0)], "llama.cpp q8_0": [(4.0, 3.0)]}
-    first, second = generation.beside(samples, "further tokens", "int8", 1, 64, 2)
-    assert (first.llm_sql, first.note) == (64.0, "")
-    assert second.note == "llama.cpp q8_0: 21.33, ours 3.00 times"
+def test_a_row_has_a_column_per_engine() -> None:
+    samples = {"int8": [(2.0, 1.0)], "llama.cpp q8_0": [(4.0, 3.0)], "loop in C int8": [(0.0, 0.5)]}
+    row = generation.beside(samples, "further tokens", "int8", 1, 64, 2)
+    assert (row.llm_sql, row.llama_cpp, row.c_loop, row.ctranslate2) == (64.0, 64 / 3, 128.0, None)
+    assert (row.ratio, row.note) == (1 / 3, "llama.cpp q8_0")
+    assert generation.beside(samples, "prompt", "int8", 0, 512, 2).c_loop is None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_the_loop_in_c(precision: str) -> None:
+    sizes = {"n_layer": 2, "n_head": 3, "d_model": 48, "n_positions": 20, "vocab": 100}
+    loop = DecodeLoop(KernelEngine(threads=2), **sizes, precision=precision)
+    loop.prompt(15)
+    assert 0 <= loop.tokens(15, 5) < 100
+    for call in (lambda: loop.prompt(21), lambda: loop.tokens(15, 6), lambda: loop.tokens(21, 0)):
+        with pytest.raises(ValueError, match="20 positions"):
+            call()
+    with pytest.raises(ValueError, match="n_head must divide"):
+        DecodeLoop(KernelEngine(), **sizes | {"n_head": 5})
