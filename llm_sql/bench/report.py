@@ -23,7 +23,7 @@ class Row:
     """One figure of ours beside the others'. Blank (None) where a column has no meaning.
 
     c_loop: the same arithmetic in C without SQL around it.
-    ratio: llm-sql's time (or memory) over the best other engine's, also where rates are shown: below 1 is better.
+    ratio: llm-sql's time (or memory) over the best other engine's, also for rates: below 1 is better.
     of_peak: arithmetic per second over the measured FMA peak.
     of_roofline: time over the least possible one (roofline.py).
     """
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        others = [value for value in (getattr(self, name) for name in ENGINES) if value]
+        others: list[float] = [value for name in ENGINES if (value := getattr(self, name))]
         if not self.llm_sql or not others:
             return None
         return max(others) / self.llm_sql if self.unit.endswith("/s") else self.llm_sql / min(others)

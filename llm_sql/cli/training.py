@@ -258,7 +258,7 @@ def bench(
 
 
 def print_bench(rows: list[dict[str, Any]], repeats: int) -> None:
-    """The bench's table: a rule between sections, columns that have a figure, blanks where one has no meaning."""
+    """The bench's table: a rule between sections, columns that have a figure, blanks without meaning."""
     from llm_sql.bench.report import ENGINES
 
     headings = {"section": "", "what": "", "threads": "threads", "unit": "unit", "llm_sql": "llm-sql"}
