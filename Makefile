@@ -10,6 +10,8 @@
 VENV ?= .venv
 PG_CONFIG ?= pg_config
 BIN = $(VENV)/bin
+# Two processes, each with a server of its own; a file's tests stay together. DATABASE_URL's server has one of some roles.
+PARALLEL = $(if $(DATABASE_URL),,-n 2 --dist loadfile)
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 # What the Cython module and the extension are compiled from: a change rebuilds both.
 SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]' -o -name '*.py' -o -name '*.py[xi]' \
@@ -29,7 +31,7 @@ demo: env
 	@$(BIN)/llm-sql demo
 
 test: env
-	$(BIN)/pytest -q $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(PARALLEL) $(PYTEST_ARGS)
 
 install:
 	$(MAKE) -C kernels/postgres install PG_CONFIG=$(PG_CONFIG)
@@ -83,7 +85,7 @@ format: dev
 check: lint
 	$(BIN)/alembic upgrade head
 	$(BIN)/alembic check
-	$(BIN)/pytest -q $(PYTEST_ARGS)
+	$(BIN)/pytest -q $(PARALLEL) $(PYTEST_ARGS)
 
 notebooks: dev
 	$(BIN)/pytest -q tests/notebooks

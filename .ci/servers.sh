@@ -10,7 +10,7 @@ other_server() {
     major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     step "PostgreSQL $major: make install, tests"
     make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
-    LLM_SQL_PG_CONFIG="$pg_config" "$bin/pytest" -q --durations=10 tests/sql tests/migrations tests/service
+    LLM_SQL_PG_CONFIG="$pg_config" "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/sql tests/migrations tests/service
     scratch="$major $pg_config"
     url=$(LLM_SQL_HOME="$work/pg$major" LLM_SQL_PG_CONFIG="$pg_config" "$bin/llm-sql" url)
     DATABASE_URL="$url" "$bin/llm-sql" provision

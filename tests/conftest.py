@@ -25,6 +25,9 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
+# The commands' tables as a terminal of this width shows them, wherever the tests run; read at import.
+os.environ["COLUMNS"] = "120"
+
 from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 

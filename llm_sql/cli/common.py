@@ -44,9 +44,9 @@ def fail(error: LLMSQLError) -> NoReturn:
     if os.environ.get("LLM_SQL_DEBUG"):
         traceback.print_exception(error)
     sqlstate = f" [{error.sqlstate}]" if isinstance(error, StatementRefusedError) and error.sqlstate else ""
-    err.print(f"error: {error.message}{sqlstate}", style="red", markup=False)
+    err.print(f"error: {error.message}{sqlstate}", style="red", markup=False, soft_wrap=True)
     if error.hint:
-        err.print(f"hint: {error.hint}", markup=False)
+        err.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
     sys.exit(error.exit_code)
 
 
