@@ -127,7 +127,7 @@ cdef class AttentionOps(RowOps):
         cdef size_t sq = q_stride, sk = k_stride, sv = v_stride, before = start, T = shape[1]
         if T:
             with _running, nogil:
-                llm_attention_cached(self.e, po, cache.c, before, pq, pk, pv, T, sq, sk, sv)
+                llm_attention_cached(self.e, po, &cache.c, &before, 1, pq, pk, pv, T, sq, sk, sv)
             cache.length = start     # an interrupted op leaves the new entries undefined
             self._check()
         cache.length = start + T

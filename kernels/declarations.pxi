@@ -114,9 +114,9 @@ cdef extern from "llm_core.h" nogil:
     llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
     void llm_kv_cache_destroy(llm_kv_cache *c)
     size_t llm_kv_cache_bytes(const llm_kv_cache *c)
-    void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q,
-                              const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
-                              size_t v_stride)
+    void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache **caches, const size_t *past, size_t B,
+                              const float *q, const float *k, const float *v, size_t T, size_t q_stride,
+                              size_t k_stride, size_t v_stride)
 
     void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, const float *logits,
                                    const int32_t *targets, size_t n, size_t vocab)

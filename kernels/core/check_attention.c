@@ -97,13 +97,38 @@ static void check_cached(llm_engine *e, const char *where, const llm_attention_s
             if (n > s->T - past)
                 n = s->T - past;
             const float *q = qkv + past * stride;
-            llm_attention_cached(e, out + past * s->D, c, past, q, q + s->D, q + 2 * s->D, n, stride, stride,
+            llm_attention_cached(e, out + past * s->D, &c, &past, 1, q, q + s->D, q + 2 * s->D, n, stride, stride,
                                  stride);
         }
         expect_bits("cached attention", where, out, wanted, s->T * s->D);
         free(out);
         llm_kv_cache_destroy(c);
     }
+}
+
+/* Sequences at several places, a token of each at once, against the rows of the full forward. */
+static void check_cached_together(llm_engine *e, const char *where, const llm_attention_shape *s, const float *qkv,
+                                  const float *wanted)
+{
+    enum { SEQUENCES = 3 };
+    const size_t stride = 3 * s->D, past[SEQUENCES] = { s->T / 2, 0, s->T - 1 };
+    llm_kv_cache *caches[SEQUENCES];
+    float *out = room(s->T * s->D + SEQUENCES * s->D), *tokens = room(SEQUENCES * stride);
+
+    for (size_t b = 0; b < SEQUENCES; b++) {
+        const size_t none = 0;
+        caches[b] = llm_kv_cache_create(s->n_head, s->D / s->n_head, s->T);
+        llm_attention_cached(e, out, &caches[b], &none, 1, qkv, qkv + s->D, qkv + 2 * s->D, past[b], stride, stride,
+                             stride);
+        memcpy(tokens + b * stride, qkv + past[b] * stride, stride * sizeof *tokens);
+    }
+    llm_attention_cached(e, out, caches, past, SEQUENCES, tokens, tokens + s->D, tokens + 2 * s->D, 1, stride, stride,
+                         stride);
+    for (size_t b = 0; b < SEQUENCES; b++) {
+        expect_bits("cached attention of several", where, out + b * s->D, wanted + past[b] * s->D, s->D);
+        llm_kv_cache_destroy(caches[b]);
+    }
+    free(out), free(tokens);
 }
 
 static void check_attention_shape(size_t B, size_t T, size_t n_head, size_t dh, float p)
@@ -144,8 +169,10 @@ static void check_attention_shape(size_t B, size_t T, size_t n_head, size_t dh, 
             free_result(r);
             free_result(a);
         }
-        if (p == 0 && B == 1)
+        if (p == 0 && B == 1) {
             check_cached(e, where, &s, qkv, wanted.out);
+            check_cached_together(e, where, &s, qkv, wanted.out);
+        }
         finish(e);
     }
     free_result(wanted);

@@ -87,73 +87,80 @@ llm_kv_cache *llm_kv_cache_copy(const llm_kv_cache *c, size_t length)
 
 typedef struct cached_job {
     llm_engine *e;
-    const llm_kv_cache *c;
+    llm_kv_cache *const *caches;
+    const size_t *past;
     float *out;
     const float *q, *k, *v;
-    size_t past, T, q_stride, k_stride, v_stride;
-    size_t tile, tiles;
+    size_t T, q_stride, k_stride, v_stride;
+    size_t n_head, d_head, tile, tiles;
 } cached_job;
 
+/* A unit is one head of one sequence. */
 static void store_range(void *arg, size_t begin, size_t end)
 {
     const cached_job *j = arg;
-    const llm_kv_cache *c = j->c;
     const llm_attention_kernels *kernels = &j->e->kernels->attention;
 
-    for (size_t head = begin; head < end; head++) {
-        size_t column = head * c->d_head;
-        kernels->store_keys(panels_of(c, head), j->k + column, j->k_stride, j->past, j->T, c->d_head);
-        kernels->store_values(values_of(c, head), j->v + column, j->v_stride, j->past, j->T, c->d_head);
+    for (size_t unit = begin; unit < end; unit++) {
+        const size_t head = unit % j->n_head, b = unit / j->n_head, row = b * j->T, column = head * j->d_head;
+        const llm_kv_cache *c = j->caches[b];
+        kernels->store_keys(panels_of(c, head), j->k + row * j->k_stride + column, j->k_stride, j->past[b], j->T,
+                            j->d_head);
+        kernels->store_values(values_of(c, head), j->v + row * j->v_stride + column, j->v_stride, j->past[b], j->T,
+                              j->d_head);
     }
 }
 
-/* A unit is one tile of queries of one head. */
+/* A unit is one tile of queries of one head of one sequence. */
 static void attend_range(void *arg, size_t begin, size_t end)
 {
     const cached_job *j = arg;
-    const llm_kv_cache *c = j->c;
-    const size_t D = c->n_head * c->d_head;
-    const llm_attention_head h = { .d_head = c->d_head, .scale = llm_attention_scale(c->d_head) };
+    const size_t D = j->n_head * j->d_head;
+    const llm_attention_head h = { .d_head = j->d_head, .scale = llm_attention_scale(j->d_head) };
 
     for (size_t unit = begin; unit < end; unit++) {
-        size_t head = unit / j->tiles, t = unit % j->tiles * j->tile, column = head * c->d_head;
-        size_t n = j->T - t < j->tile ? j->T - t : j->tile;
-        j->e->kernels->attention.forward(
-            j->out + t * D + column, D, NULL, NULL, j->q + t * j->q_stride + column, j->q_stride, j->past + t,
-            n, panels_of(c, head), values_of(c, head), &h, llm_thread_scratch(j->e));
+        const size_t t = unit % j->tiles * j->tile, head = unit / j->tiles % j->n_head, b = unit / j->tiles / j->n_head;
+        const size_t row = b * j->T + t, column = head * j->d_head, n = j->T - t < j->tile ? j->T - t : j->tile;
+        j->e->kernels->attention.forward(j->out + row * D + column, D, NULL, NULL, j->q + row * j->q_stride + column,
+                                         j->q_stride, j->past[b] + t, n, panels_of(j->caches[b], head),
+                                         values_of(j->caches[b], head), &h, llm_thread_scratch(j->e));
     }
 }
 
-void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q,
-                          const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
+void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches, const size_t *past, size_t B,
+                          const float *q, const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
                           size_t v_stride)
 {
     cached_job j = { .e = e,
-                     .c = c,
+                     .caches = caches,
+                     .past = past,
                      .out = out,
                      .q = q,
                      .k = k,
                      .v = v,
-                     .past = past,
                      .T = T,
                      .q_stride = q_stride,
                      .k_stride = k_stride,
                      .v_stride = v_stride,
                      .tile = e->attention_chunk };
     double rows = (double)(j.tile < T ? j.tile : T);
+    size_t longest = 0;
 
-    if (T == 0)
+    if (T == 0 || B == 0)
         return;
+    for (size_t b = 0; b < B; b++)
+        longest = past[b] + T > longest ? past[b] + T : longest;
+    j.n_head = caches[0]->n_head;
+    j.d_head = caches[0]->d_head;
     j.tiles = (T + j.tile - 1) / j.tile;
-    if (!llm_scratch(e, e->kernels->attention.forward_scratch(past + T, c->d_head)))
+    if (!llm_scratch(e, e->kernels->attention.forward_scratch(longest, j.d_head)))
         return;
     /* few queries: keys and values are read from memory, which is what takes the time */
-    size_t grain = llm_attention_grain(e, 4.0 * rows * (double)(past + T) * (double)c->d_head);
-    size_t head_bytes = 2 * (past + T) * c->d_head * sizeof(float);
+    size_t grain = llm_attention_grain(e, 4.0 * rows * (double)longest * (double)j.d_head);
+    size_t head_bytes = 2 * longest * j.d_head * sizeof(float);
     if (j.tiles == 1 && grain > READ_BYTES / head_bytes)
         grain = READ_BYTES / head_bytes;
     /* storing a key takes about the time of a few products per element */
-    if (llm_parallel_for(e, c->n_head, llm_attention_grain(e, 32.0 * (double)T * (double)c->d_head),
-                         store_range, &j))
-        llm_parallel_for(e, c->n_head * j.tiles, grain, attend_range, &j);
+    if (llm_parallel_for(e, B * j.n_head, llm_attention_grain(e, 32.0 * (double)T * (double)j.d_head), store_range, &j))
+        llm_parallel_for(e, B * j.n_head * j.tiles, grain, attend_range, &j);
 }

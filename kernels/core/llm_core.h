@@ -175,16 +175,18 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
 
 /*
  * Key/value cache of one layer: keys transposed in panels, values row-major per head, tails zeroed.
- * T new tokens (q,k,v rows with strides, B = 1) attend to the `past` ones stored before and to themselves;
- * their keys and values are stored at past .. past+T. The same bits as the full forward's rows.
+ * T new tokens of each of B sequences (q,k,v rows with strides, sequences T * stride apart) attend to the past[b] ones
+ * that caches[b] holds and to themselves; their keys and values are stored at past[b] .. past[b]+T. All caches have
+ * the same heads, and each stands there once. The same bits as the full forward's rows.
  */
 typedef struct llm_kv_cache llm_kv_cache;
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity); /* NULL: no memory */
 llm_kv_cache *llm_kv_cache_copy(const llm_kv_cache *c, size_t length); /* its first positions; NULL: no memory */
 void          llm_kv_cache_destroy(llm_kv_cache *c);
 size_t        llm_kv_cache_bytes(const llm_kv_cache *c);
-void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *c, size_t past, const float *q, const float *k,
-                          const float *v, size_t T, size_t q_stride, size_t k_stride, size_t v_stride);
+void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches, const size_t *past, size_t B,
+                          const float *q, const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
+                          size_t v_stride);
 
 /* ---- loss --------------------------------------------------------------------------- */
 

@@ -131,13 +131,13 @@ static void normalise(const llm_decode *g)
     llm_layernorm_forward(g->e, g->normed, g->mean, g->mean + 1, g->x, g->small, g->small, EPS, 1, g->d);
 }
 
-static void block(const llm_decode *g, const layer *l, size_t past)
+static void block(const llm_decode *g, layer *l, size_t past)
 {
     const size_t d = g->d;
 
     normalise(g);
     apply(g, &l->linear[QKV], g->wide, g->normed);
-    llm_attention_cached(g->e, g->normed, l->cache, past, g->wide, g->wide + d, g->wide + 2 * d, 1, 3 * d, 3 * d, 3 * d);
+    llm_attention_cached(g->e, g->normed, &l->cache, &past, 1, g->wide, g->wide + d, g->wide + 2 * d, 1, 3 * d, 3 * d, 3 * d);
     apply(g, &l->linear[PROJECTION], g->wide, g->normed);
     llm_add(g->e, g->x, g->x, g->wide, d);
     normalise(g);
@@ -151,11 +151,12 @@ static void block(const llm_decode *g, const layer *l, size_t past)
 bool llm_decode_prompt(llm_decode *g, size_t past)
 {
     float *tokens = filled(g->e, past * 4 * g->d + 1);
+    const size_t none = 0;
 
     if (tokens == NULL)
         return false;
     for (size_t i = 0; i < g->n_layer; i++)
-        llm_attention_cached(g->e, tokens + past * 3 * g->d, g->layers[i].cache, 0, tokens, tokens + g->d,
+        llm_attention_cached(g->e, tokens + past * 3 * g->d, &g->layers[i].cache, &none, 1, tokens, tokens + g->d,
                              tokens + 2 * g->d, past, 3 * g->d, 3 * g->d, 3 * g->d);
     free(tokens);
     return true;

@@ -1,8 +1,9 @@
 /*
  * generate.c -- running generations: tokens so far, one key/value cache per layer, the pinned weights.
  *
- * A generation belongs to the transaction that began it. Its positions count only after a whole forward pass
- * (pg_llm_gen_done), so a pass that fails leaves the cache as it was.
+ * A generation belongs to the transaction that began it. A forward pass (pg_llm_gen_use to pg_llm_gen_done) computes
+ * as many new positions of each of its members, which may stand at different places of their texts; they count only
+ * when it is done, so a pass that fails leaves the caches as they were.
  */
 #include "postgres.h"
 
@@ -28,34 +29,28 @@ typedef struct Generation
     int         n_tokens, room;
     size_t      capacity;       /* positions a cache holds */
     size_t      length;         /* positions in the caches */
-    size_t      pending;        /* positions of the running pass */
     llm_kv_cache **caches;      /* one per layer */
     size_t      n_head, d_head; /* of all of them */
     int         n_caches;
-    int         layer;          /* the running pass's next layer */
 } Generation;
 
+/* The running forward pass; n 0: none. */
+typedef struct Pass
+{
+    Generation **members;       /* all of one role and one version of the weights */
+    size_t      n;
+    size_t      pending;        /* new positions of each */
+    int         layer;          /* the next one */
+} Pass;
+
 static Generation *generations = NULL;
-static Generation *active = NULL;
+static Pass pass = {NULL, 0, 0, 0};
 static int32 last_handle = 0;
 
 bool
 generate_in_use(void)
 {
-    return active != NULL;
-}
-
-size_t
-generate_past(void)
-{
-    return active == NULL ? 0 : active->length;
-}
-
-void
-generate_new_positions(size_t n)
-{
-    if (active != NULL)
-        active->pending = n;
+    return pass.n > 0;
 }
 
 /* A layer's keys and values; SIZE_MAX when they are more than can be counted. */
@@ -67,41 +62,64 @@ cache_bytes(size_t n_head, size_t d_head, size_t capacity)
     return bytes < (double) SIZE_MAX / 2 ? (size_t) bytes : SIZE_MAX;
 }
 
-llm_kv_cache *
-generate_next_cache(size_t n_head, size_t d_head, size_t n_new)
+/* A cache for a layer that has none. */
+static void
+add_cache(Generation *g, size_t n_head, size_t d_head)
 {
     llm_kv_cache *cache;
 
-    if (active->user != GetUserId())
-        ereport(ERROR,
-                errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-                errmsg("generation %d belongs to another role", active->handle),
-                errhint("Functions that a forward pass calls must not be SECURITY DEFINER."));
-    if (active->length + n_new > active->capacity)
+    if (!tensor_buffer_room(cache_bytes(n_head, d_head, g->capacity)))
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
+    g->caches = g->caches == NULL
+        ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
+        : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
+    cache = llm_kv_cache_create(n_head, d_head, g->capacity);
+    if (cache == NULL)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
+    g->caches[g->n_caches++] = cache;
+    g->n_head = n_head;
+    g->d_head = d_head;
+}
+
+static void
+require_room(const Generation *g, size_t n_new)
+{
+    if (g->length + n_new > g->capacity)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("%zu positions do not fit into a context of %zu", active->length + n_new, active->capacity));
-    if (active->n_caches > 0 && (n_head != active->n_head || d_head != active->d_head))
+                errmsg("%zu positions do not fit into a context of %zu", g->length + n_new, g->capacity));
+}
+
+void
+generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_head, size_t d_head,
+                     size_t n_new)
+{
+    if (pass.members[0]->user != GetUserId())
+        ereport(ERROR,
+                errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                errmsg("generation %d belongs to another role", pass.members[0]->handle),
+                errhint("Functions that a forward pass calls must not be SECURITY DEFINER."));
+    if (n_sequences != pass.n)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", active->handle,
-                       active->n_head, active->d_head, n_head, d_head));
-    active->pending = n_new;
-    if (active->layer == active->n_caches)
+                errmsg("the running forward pass takes %zu sequences, not %zu", pass.n, n_sequences));
+    pass.pending = n_new;
+    for (size_t i = 0; i < pass.n; i++)
     {
-        if (!tensor_buffer_room(cache_bytes(n_head, d_head, active->capacity)))
-            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
-        active->caches = active->caches == NULL
-            ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
-            : repalloc(active->caches, sizeof(llm_kv_cache *) * (active->n_caches + 1));
-        cache = llm_kv_cache_create(n_head, d_head, active->capacity);
-        if (cache == NULL)
-            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
-        active->caches[active->n_caches++] = cache;
-        active->n_head = n_head;
-        active->d_head = d_head;
+        Generation *g = pass.members[i];
+
+        require_room(g, n_new);
+        if (g->n_caches > 0 && (n_head != g->n_head || d_head != g->d_head))
+            ereport(ERROR,
+                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", g->handle, g->n_head,
+                           g->d_head, n_head, d_head));
+        if (pass.layer == g->n_caches)
+            add_cache(g, n_head, d_head);
+        caches[i] = g->caches[pass.layer];
+        past[i] = g->length;
     }
-    return active->caches[active->layer++];
+    pass.layer++;
 }
 
 /* ---- life ---- */
@@ -115,8 +133,26 @@ forget_caches(Generation *g)
         pfree(g->caches);
     g->caches = NULL;
     g->n_caches = 0;
-    g->length = g->pending = 0;
-    g->layer = 0;
+    g->length = 0;
+}
+
+static void
+leave_pass(void)
+{
+    if (pass.n == 0)
+        return;
+    arena_pop_pin(pass.members[0]->version);
+    pfree(pass.members);
+    memset(&pass, 0, sizeof(pass));
+}
+
+static bool
+in_pass(const Generation *g)
+{
+    for (size_t i = 0; i < pass.n; i++)
+        if (pass.members[i] == g)
+            return true;
+    return false;
 }
 
 static void
@@ -127,11 +163,8 @@ close_generation(Generation *g)
     while (*link != g)
         link = &(*link)->next;
     *link = g->next;
-    if (active == g)
-    {
-        arena_pop_pin(g->version);
-        active = NULL;
-    }
+    if (in_pass(g))
+        leave_pass();
     forget_caches(g);
     g->version->readers--;
     arena_release(g->version);
@@ -142,7 +175,6 @@ close_generation(Generation *g)
 void
 generate_end_xact(void)
 {
-    active = NULL;
     while (generations != NULL)
         close_generation(generations);
 }
@@ -153,17 +185,12 @@ generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit
     Generation *g = generations;
 
     /* the pass cannot be finished: the ops that failed may have been any of it */
-    if (!commit && active != NULL)
-    {
-        arena_pop_pin(active->version);
-        active = NULL;
-    }
+    if (!commit)
+        leave_pass();
     while (g != NULL)
     {
         Generation *next = g->next;
 
-        if (!commit)
-            g->layer = 0;
         if (g->subid == mine)
         {
             if (commit)
@@ -244,7 +271,7 @@ pg_llm_gen_fork(PG_FUNCTION_ARGS)
     Generation *from = find_generation(PG_GETARG_INT32(0));
     Generation *g;
 
-    if (from == active)
+    if (in_pass(from))
         ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
                 errmsg("generation %d is in the middle of a forward pass", from->handle));
     g = new_generation(from->version, from->capacity);
@@ -317,19 +344,39 @@ pg_llm_gen_length(PG_FUNCTION_ARGS)
 
 /* ---- a forward pass of a generation ---- */
 
+/* pg_llm_gen_use(handles): the ops that follow see these generations' caches, in this order. */
 PG_FUNCTION_INFO_V1(pg_llm_gen_use);
 Datum
 pg_llm_gen_use(PG_FUNCTION_ARGS)
 {
-    Generation *g = find_generation(PG_GETARG_INT32(0));
+    IntArray handles = tensor_int_array(PG_GETARG_DATUM(0), "handles");
+    Generation **members;
 
-    if (active != NULL)
+    if (pass.n > 0)
         ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
-                errmsg("generation %d is in the middle of a forward pass", active->handle));
-    arena_push_pin(g->version);
-    active = g;
-    g->pending = 0;
-    g->layer = 0;
+                errmsg("generation %d is in the middle of a forward pass", pass.members[0]->handle));
+    if (handles.n == 0)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("a forward pass takes at least one generation"));
+    members = palloc(sizeof(Generation *) * handles.n);
+    for (size_t i = 0; i < handles.n; i++)
+    {
+        members[i] = find_generation(handles.values[i]);
+        if (members[i]->version != members[0]->version)
+            ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("generations %d and %d have different weights", members[0]->handle, members[i]->handle),
+                    errhint("Begin them while one version of one model is pinned."));
+        for (size_t j = 0; j < i; j++)
+            if (members[j] == members[i])
+                ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("generation %d stands twice in one forward pass", members[i]->handle));
+    }
+    pass.members = MemoryContextAlloc(TopMemoryContext, sizeof(Generation *) * handles.n);
+    memcpy(pass.members, members, sizeof(Generation *) * handles.n);
+    arena_push_pin(members[0]->version);
+    pass.n = handles.n;
+    pass.pending = 0;
+    pass.layer = 0;
     PG_RETURN_VOID();
 }
 
@@ -337,23 +384,19 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_done);
 Datum
 pg_llm_gen_done(PG_FUNCTION_ARGS)
 {
-    if (active == NULL || active->user != GetUserId())
+    if (pass.n == 0 || pass.members[0]->user != GetUserId())
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("no generation is in the middle of a forward pass"),
                 errhint("An error that was caught inside a forward pass ends it."));
-    if (active->length + active->pending > active->capacity)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("%zu positions do not fit into a context of %zu", active->length + active->pending,
-                       active->capacity));
-    arena_pop_pin(active->version);
-    active->length += active->pending;
-    active->pending = 0;
-    active = NULL;
+    for (size_t i = 0; i < pass.n; i++)
+        require_room(pass.members[i], pass.pending);
+    for (size_t i = 0; i < pass.n; i++)
+        pass.members[i]->length += pass.pending;
+    leave_pass();
     PG_RETURN_VOID();
 }
 
-/* pg_llm_positions(ids): 0, 1, ... along the last axis, after what the cache holds already. */
+/* pg_llm_positions(ids): 0, 1, ... along the last axis, after what the caches hold already. */
 PG_FUNCTION_INFO_V1(pg_llm_positions);
 Datum
 pg_llm_positions(PG_FUNCTION_ARGS)
@@ -363,8 +406,12 @@ pg_llm_positions(PG_FUNCTION_ARGS)
     int32  *values = (int32 *) ARR_DATA_PTR(ids);
     size_t  width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
 
+    if (pass.n > 0 && width > 0 && checked.n / width != pass.n)
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("the running forward pass takes %zu sequences, not %zu", pass.n, checked.n / width));
     for (size_t i = 0; i < checked.n; i++)
-        values[i] = (int32) (generate_past() + i % width);
-    generate_new_positions(width);
+        values[i] = (int32) ((pass.n > 0 ? pass.members[i / width]->length : 0) + i % width);
+    pass.pending = pass.n > 0 ? width : 0;
     PG_RETURN_ARRAYTYPE_P(ids);
 }

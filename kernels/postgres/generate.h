@@ -7,10 +7,12 @@
 #include "engine.h"
 
 extern bool   generate_in_use(void);        /* between pg_llm_gen_use and pg_llm_gen_done */
-extern size_t generate_past(void);          /* positions already in the cache */
-extern void   generate_new_positions(size_t n);     /* noted by pg_llm_positions */
-/* The next layer's cache; made on its first use. Errors when `n_new` positions do not fit. */
-extern llm_kv_cache *generate_next_cache(size_t n_head, size_t d_head, size_t n_new);
+/*
+ * The next layer's caches, one per sequence of the running pass, and how many positions each holds; made on their
+ * first use. Errors when the pass has not `n_sequences`, or `n_new` positions do not fit.
+ */
+extern void generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_head, size_t d_head,
+                                 size_t n_new);
 
 extern void generate_end_xact(void);
 extern void generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);

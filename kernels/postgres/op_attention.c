@@ -103,12 +103,14 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     op_save(call, 1, rows);
     if (s.T == 0 || s.B == 0 || d == 0)
         return;
-    if (generate_in_use() && s.B != 1)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: a key/value cache takes one sequence, not %zu", call->op->name, s.B));
     if (generate_in_use())
-        llm_attention_cached(e, call->out.data, generate_next_cache(s.n_head, d / s.n_head, s.T), generate_past(),
-                             q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
+    {
+        llm_kv_cache **caches = palloc(sizeof(llm_kv_cache *) * s.B);
+        size_t *past = palloc(sizeof(size_t) * s.B);
+
+        generate_next_caches(caches, past, s.B, s.n_head, d / s.n_head, s.T);
+        llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
+    }
     else
         llm_attention_forward(e, call->out.data, call->saved[0].data, call->saved[1].data, q, k, v, &s);
     pg_llm_check(e);

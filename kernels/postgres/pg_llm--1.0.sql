@@ -1389,10 +1389,10 @@ CREATE FUNCTION public.pg_llm_gen_length(handle integer) RETURNS integer
 COMMENT ON FUNCTION public.pg_llm_gen_length(integer) IS
     'Positions in its cache.';
 
-CREATE FUNCTION public.pg_llm_gen_use(handle integer) RETURNS void
+CREATE FUNCTION public.pg_llm_gen_use(handles integer[]) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_use';
-COMMENT ON FUNCTION public.pg_llm_gen_use(integer) IS
-    'Attention and positions consult its cache from now on.';
+COMMENT ON FUNCTION public.pg_llm_gen_use(integer[]) IS
+    'A forward pass begins that computes as many new positions of each: attention and positions consult their caches.';
 
 CREATE FUNCTION public.pg_llm_gen_push(handle integer, token integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_push';
@@ -1402,12 +1402,12 @@ COMMENT ON FUNCTION public.pg_llm_gen_push(integer, integer) IS
 CREATE FUNCTION public.pg_llm_gen_done() RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_done';
 COMMENT ON FUNCTION public.pg_llm_gen_done() IS
-    'The pass is over: its positions count.';
+    'The forward pass is over: its positions count.';
 
 CREATE FUNCTION public.pg_llm_positions(ids integer[]) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_positions';
 COMMENT ON FUNCTION public.pg_llm_positions(integer[]) IS
-    '0, 1, ... along the last axis, after the positions in the cache that is in use.';
+    '0, 1, ... along the last axis, in a generation''s forward pass after the positions in each sequence''s cache.';
 
 CREATE FUNCTION public.pg_llm_sample(logits public.tensor, temperature double precision DEFAULT 1, top_k integer DEFAULT 0, top_p double precision DEFAULT 1, seed bigint DEFAULT NULL, step bigint DEFAULT 0) RETURNS integer
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_sample';

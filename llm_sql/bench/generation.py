@@ -54,7 +54,7 @@ BEGIN
     started := clock_timestamp();
     FOR i IN 0 .. n_tokens LOOP
         token := public.pg_llm_sample(
-            public.llm_generation_logits(handle, model, context, public.pg_llm_gen_tokens(handle)), 0.0
+            public.llm_generation_logits(handle, model, context), 0.0
         );
         PERFORM public.pg_llm_gen_push(handle, token);
         IF i = 0 THEN

@@ -113,13 +113,13 @@ def test_a_fork_goes_its_own_way(names: Connection) -> None:
     with names.transaction():
         value(names, "SELECT llm_pin('names')")
         one = value(names, "SELECT pg_llm_gen_open('names', ARRAY[1, 2, 3], 16)")
-        step = "SELECT llm_generation_logits(%s, 'names', 16, pg_llm_gen_tokens(%s))::bytea"
-        value(names, step, (one, one))
+        step = "SELECT llm_generation_logits(%s, 'names', 16)::bytea"
+        value(names, step, (one,))
         two = value(names, "SELECT pg_llm_gen_fork(%s)", (one,))
         names.execute("SELECT pg_llm_gen_push(%s, 4), pg_llm_gen_push(%s, 5)", (one, two))
         for handle, token in ((one, 4), (two, 5)):
             assert value(names, "SELECT pg_llm_gen_length(%s)", (handle,)) == 3
-            cached = value(names, step, (handle, handle))
+            cached = value(names, step, (handle,))
             fresh = value(
                 names, "SELECT llm_forward('names', %s, last_only => true)::bytea", ([1, 2, 3, token],)
             )

@@ -212,6 +212,62 @@ def test_many_prompts_are_their_single_calls(names: Connection) -> None:
     assert value(names, "SELECT llm_generate('{}'::text[])") == []
 
 
+def test_many_prompts_share_passes_whatever_they_need(names: Connection) -> None:
+    """More than go together, of all lengths, that end at different steps and slide at different times."""
+    make_endless(names)
+    prompts = [
+        name[: i % 7] or "a" for i, name in enumerate(["emmaline", "oliverson", "avaleigh", "noahmarc"] * 5)
+    ]
+    arguments = "40, 0.9, 0, 0.95, 'names', 11, ARRAY['an', 'zz'], true, 1.1, 0.1, 0.2"
+    singles = [value(names, f"SELECT llm_generate(%s::text, {arguments})", (prompt,)) for prompt in prompts]
+    assert len({len(text) for text in singles}) > 3
+    assert value(names, f"SELECT llm_generate(%s::text[], {arguments})", (prompts,)) == singles
+    names.execute("SET pg_llm.cache_size = 0")  # one at a time
+    assert value(names, f"SELECT llm_generate(%s::text[], {arguments})", (prompts,)) == singles
+
+
+def test_a_pass_of_several_generations(names: Connection) -> None:
+    with names.transaction():
+        names.execute("SELECT llm_pin('names')")
+        texts = ([1, 2, 3], [4], [5, 6, 7, 8, 9])
+        handles = [value(names, "SELECT pg_llm_gen_open('names', %s, 16)", (ids,)) for ids in texts]
+        alone = "SELECT llm_generation_logits(%s, 'names', 16)::bytea"
+        for handle in handles:
+            value(names, alone, (handle,))
+            names.execute("SELECT pg_llm_gen_push(%s, 10)", (handle,))
+        together = names.execute(
+            "SELECT handle, logits::bytea FROM llm_generations_logits(%s, 'names', 16)", (handles,)
+        ).fetchall()
+        assert [handle for handle, _ in together] == handles
+        for ids, (_, logits) in zip(texts, together, strict=True):
+            fresh = "SELECT llm_forward('names', %s, last_only => true)::bytea"
+            assert logits == value(names, fresh, ([*ids, 10],))
+
+
+@pytest.mark.parametrize(
+    ("handles", "tokens", "message"),
+    [
+        ("'{}'", "'{1}'", "at least one generation"),
+        ("ARRAY[a, a]", "'{{1},{2}}'", "stands twice"),
+        ("ARRAY[a, b]", "'{1}'", "takes 2 sequences, not 1"),
+        ("ARRAY[a]", "'{{1},{2}}'", "takes 1 sequences, not 2"),
+        ("ARRAY[a, b]", "'{{1,2,3,4,5,6},{1,2,3,4,5,6}}'", "do not fit into a context of 4"),
+        ("ARRAY[a, c]", "'{{1},{2}}'", "have different weights"),
+    ],
+)
+def test_passes_that_cannot_be(names: Connection, handles: str, tokens: str, message: str) -> None:
+    make_names(names, "other")
+    names.execute("BEGIN; SELECT llm_pin('names')")
+    a, b = (value(names, "SELECT pg_llm_gen_open('names', '{1}', 4)") for _ in range(2))
+    names.execute("SELECT llm_pin('other')")
+    c = value(names, "SELECT pg_llm_gen_open('other', '{1}', 4)")
+    which = f"(VALUES ({a}, {b}, {c})) h (a, b, c)"
+    with pytest.raises(psycopg.Error, match=message):
+        names.execute(f"SELECT llm_generation_pass({handles}, 'names', {tokens}) FROM {which}")
+    names.execute("ROLLBACK")
+    assert value(names, "SELECT llm_generate('em', 3, model => 'names')") is not None
+
+
 def test_an_empty_prompt_starts_a_document(names: Connection) -> None:
     text = value(names, "SELECT llm_generate('', 9, 0)")
     end = value(names, "SELECT token_id FROM llm_bpe_vocab WHERE token = '<|bos|>'")

@@ -49,7 +49,7 @@ STATES = {
     "recorded": RECORDED,
     "backward": RECORDED + "; SELECT pg_llm_backward_begin(NULL, 1)",
     "generation": HANDLE,
-    "generating": HANDLE + "; SELECT pg_llm_gen_use(current_setting('hostile.handle')::int)",
+    "generating": HANDLE + "; SELECT pg_llm_gen_use(ARRAY[current_setting('hostile.handle')::int])",
     "feeding": OPEN,
     "fed": f"{OPEN}, {PUT}, pg_llm_arena_seal('{MODEL}')",
 }
@@ -224,7 +224,7 @@ def test_a_cache_is_for_one_kind_of_head(target: Connection) -> None:
     with target.transaction(force_rollback=True):
         target.execute(STATES["generating"])
         target.execute("SELECT pg_llm_causal_attention(pg_llm_full('{2,12}', 1), 1), pg_llm_gen_done()")
-        target.execute("SELECT pg_llm_gen_use(current_setting('hostile.handle')::int)")
+        target.execute("SELECT pg_llm_gen_use(ARRAY[current_setting('hostile.handle')::int])")
         with pytest.raises(
             psycopg.errors.InvalidParameterValue, match="caches 1 heads of width 4, not 8 of 512"
         ):

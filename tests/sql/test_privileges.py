@@ -38,7 +38,7 @@ def test_a_generation_belongs_to_the_role_that_began_it(conn: Connection, guest:
     )
     for call in (
         "pg_llm_gen_tokens(%s)",
-        "pg_llm_gen_use(%s)",
+        "pg_llm_gen_use(ARRAY[%s]::int[])",
         "pg_llm_gen_length(%s)",
         "pg_llm_gen_push(%s, 1)",
         "pg_llm_gen_close(%s)",

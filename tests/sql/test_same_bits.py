@@ -176,7 +176,7 @@ def cached(conn: Connection, tokens: list[int], split: list[int], isas: Iterator
         for n in split:
             assert value(conn, "SELECT pg_llm_gen_length(%s)", (handle,)) == first
             configure(conn, isa=next(isas))
-            conn.execute("SELECT pg_llm_gen_use(%s)", (handle,))
+            conn.execute("SELECT pg_llm_gen_use(ARRAY[%s]::int[])", (handle,))
             piece = tokens[first : first + n]
             pieces.append(
                 value(conn, "SELECT llm_forward('m', %s::int[], false, NULL, 0.0, false)", (piece,))

@@ -222,7 +222,7 @@ def test_an_error_caught_inside_a_forward_pass_ends_it(conn: Connection) -> None
             BEGIN
                 PERFORM llm_pin('names');
                 handle := pg_llm_gen_open('names', '{1,2}', 16);
-                PERFORM pg_llm_gen_use(handle);
+                PERFORM pg_llm_gen_use(ARRAY[handle]);
                 BEGIN
                     PERFORM 1 / 0;
                 EXCEPTION WHEN division_by_zero THEN NULL;

@@ -79,7 +79,7 @@ def test_cache_and_full_forward_agree_to_the_bit(names: Connection, precision: s
         handle = value(names, "SELECT pg_llm_gen_open('names', %s::int[], 16)", (ids,))
         rows = []
         for first, last in ((0, 6), (6, 7), (7, 10)):
-            names.execute("SELECT pg_llm_gen_use(%s)", (handle,))
+            names.execute("SELECT pg_llm_gen_use(ARRAY[%s]::int[])", (handle,))
             rows.extend(value(names, "SELECT llm_forward('names', %s::int[])", (ids[first:last],)))
             names.execute("SELECT pg_llm_gen_done()")
         whole = value(names, "SELECT llm_forward('names', %s::int[])", (ids,))

@@ -96,16 +96,14 @@ AS $function$
 DECLARE
     top record;
 BEGIN
-    FOR beam IN 1 .. cardinality(handles) LOOP
-        top := public.pg_llm_top_tokens(
-            public.llm_generation_logits(
-                handles[beam], model, context, public.pg_llm_gen_tokens(handles[beam])
-            ),
-            n
-        );
-        beams := beams || array_fill(beam, ARRAY[cardinality(top.token_ids)]);
+    FOR top IN
+        SELECT array_position(handles, l.handle) AS beam, (t.t).token_ids, (t.t).log_probs
+        FROM public.llm_generations_logits(handles, model, context) l
+        CROSS JOIN LATERAL (SELECT public.pg_llm_top_tokens(l.logits, n) AS t OFFSET 0) t
+    LOOP
+        beams := beams || array_fill(top.beam, ARRAY[cardinality(top.token_ids)]);
         tokens := tokens || top.token_ids;
-        totals := totals || ARRAY(SELECT scores[beam] + l.log_prob FROM unnest(top.log_probs) l (log_prob));
+        totals := totals || ARRAY(SELECT scores[top.beam] + l.log_prob FROM unnest(top.log_probs) l (log_prob));
     END LOOP;
     SELECT array_agg(c.beam ORDER BY c.place), array_agg(c.token ORDER BY c.place),
         array_agg(c.total ORDER BY c.place)

@@ -74,36 +74,86 @@ COMMENT ON FUNCTION public.llm_generation_begin(
 'transaction ends.';
 
 
-CREATE FUNCTION public.llm_generation_logits(handle int, model text, context int, tokens int[]) RETURNS public.tensor
+CREATE FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
-    n_tokens int := cardinality(tokens);
-    n_cached int := public.pg_llm_gen_length(handle);
-    n_new int;
     logits public.tensor;
 BEGIN
-    IF n_cached = 0 THEN
-        n_new := least(n_tokens, context);
-    ELSIF n_cached < context THEN
-        n_new := 1;
-    ELSE
-        -- The context is full: its second half begins anew at position 0.
-        PERFORM public.pg_llm_gen_reset(handle);
-        n_new := greatest(context / 2, 1);
-    END IF;
     PERFORM public.pg_llm_set_recording(false, true);
-    PERFORM public.pg_llm_gen_use(handle);
-    logits := public.llm_forward(model, tokens[n_tokens - n_new + 1 :], false, NULL, 0.0, true);
+    PERFORM public.pg_llm_gen_use(handles);
+    logits := public.llm_forward(model, tokens, false, NULL, 0.0, true);
     PERFORM public.pg_llm_gen_done();
     PERFORM public.pg_llm_set_recording(recording, true);
     RETURN logits;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_generation_logits(int, text, int, int[]) IS
+COMMENT ON FUNCTION public.llm_generation_pass(int[], text, int[]) IS
+'Logits after the last of the new tokens, [1, V], or [B, 1, V] for B generations and as many rows of tokens, which '
+'follow what their key/value caches hold.';
+
+
+CREATE FUNCTION public.llm_generation_logits(handle int, model text, context int) RETURNS public.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    tokens int[] := public.pg_llm_gen_tokens(handle);
+    n_tokens int := cardinality(tokens);
+    n_cached int := public.pg_llm_gen_length(handle);
+    n_new int := 1;
+BEGIN
+    IF n_cached = 0 THEN
+        n_new := least(n_tokens, context);
+    ELSIF n_cached >= context THEN
+        -- The context is full: its second half begins anew at position 0.
+        PERFORM public.pg_llm_gen_reset(handle);
+        n_new := greatest(context / 2, 1);
+    END IF;
+    RETURN public.llm_generation_pass(ARRAY[handle], model, tokens[n_tokens - n_new + 1 :]);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generation_logits(int, text, int) IS
 'Logits after the last of the generation''s tokens, of which only those not in its key/value cache are computed.';
+
+
+CREATE FUNCTION public.llm_generations_logits(handles int[], model text, context int)
+RETURNS TABLE (handle int, logits public.tensor)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    -- Where one token is new, a pass over the weights serves all of them.
+    together int[] := ARRAY(
+        SELECT h.h FROM unnest(handles) h (h) WHERE public.pg_llm_gen_length(h.h) BETWEEN 1 AND context - 1
+    );
+    of_all public.tensor;
+BEGIN
+    IF cardinality(together) > 1 THEN
+        of_all := public.llm_generation_pass(together, model, ARRAY(
+            SELECT ARRAY[t.tokens[cardinality(t.tokens)]]
+            FROM unnest(together) WITH ORDINALITY h (h, place)
+            CROSS JOIN LATERAL (SELECT public.pg_llm_gen_tokens(h.h) AS tokens OFFSET 0) t
+            ORDER BY h.place
+        ));
+    END IF;
+    FOREACH handle IN ARRAY handles LOOP
+        IF of_all IS NOT NULL AND handle = ANY (together) THEN
+            logits := public.pg_llm_slice(
+                of_all, 0, array_position(together, handle) - 1, array_position(together, handle)
+            );
+        ELSE
+            logits := public.llm_generation_logits(handle, model, context);
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generations_logits(int[], text, int) IS
+'llm_generation_logits of several generations on one version of the weights, the same bits.';
 
 
 CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean)
@@ -141,10 +191,10 @@ COMMENT ON FUNCTION public.llm_visible_text(bytea, text[], boolean) IS
 
 CREATE FUNCTION public.llm_generation_next(
     handle int,
+    logits public.tensor,
     n int,
     n_prompt int,
     model text,
-    context int,
     end_token int,
     is_penalized boolean,
     written bytea,
@@ -168,11 +218,11 @@ CREATE FUNCTION public.llm_generation_next(
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    tokens int[] := public.pg_llm_gen_tokens(handle);
-    logits public.tensor := public.llm_generation_logits(handle, model, context, tokens);
+    tokens int[];
     outcome record;
 BEGIN
     IF is_penalized THEN
+        tokens := public.pg_llm_gen_tokens(handle);
         logits := public.pg_llm_penalize(
             public.pg_llm_penalize(logits, tokens, repetition_penalty, 0.0, 0.0),
             tokens[n_prompt + 1 :], 1.0, presence_penalty, frequency_penalty
@@ -198,10 +248,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generation_next(
-    int, int, int, text, int, int, boolean, bytea, text, int, double precision, int, double precision, bigint, text[],
-    double precision, double precision, double precision
+    int, public.tensor, int, int, text, int, boolean, bytea, text, int, double precision, int, double precision, bigint,
+    text[], double precision, double precision, double precision
 ) IS
-'The n-th token of a generation, from 1, sampled from the logits after all before it. written and shown are what the '
+'The n-th token of a generation, from 1, sampled from the logits after all before it, which is closed when that was '
+'the last. written and shown are what the '
 'call before it returned as bytes and visible: all that was generated, and what of it can be shown.';
 
 
@@ -240,8 +291,8 @@ AS $function$
         FROM (
             SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
                 public.llm_generation_next(
-                    g.handle, g.step + 1, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
-                    g.bytes, g.visible, max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,
+                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step + 1, g.n_prompt,
+                    g.chosen, g.end_token, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,
                     presence_penalty, frequency_penalty
                 ) AS new
             FROM generation g
@@ -311,6 +362,79 @@ COMMENT ON FUNCTION public.llm_generate(
 'Writes nothing. 22023: an argument out of its range.';
 
 
+CREATE FUNCTION public.llm_generate_together(
+    prompts text[],
+    max_tokens int,
+    temperature double precision,
+    top_k int,
+    top_p double precision,
+    model text,
+    seed bigint,
+    stop text[],
+    echo boolean,
+    repetition_penalty double precision,
+    presence_penalty double precision,
+    frequency_penalty double precision
+) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+AS $function$
+DECLARE
+    n_prompts int := cardinality(prompts);
+    generation record;
+    piece record;
+    handles int[] := array_fill(NULL::int, ARRAY[n_prompts]);
+    lengths int[] := array_fill(NULL::int, ARRAY[n_prompts]);
+    written bytea[] := array_fill(''::bytea, ARRAY[n_prompts]);
+    shown text[] := array_fill(''::text, ARRAY[n_prompts]);
+    running int[];
+BEGIN
+    FOR i IN 1 .. n_prompts LOOP
+        CONTINUE WHEN prompts[i] IS NULL;
+        generation := public.llm_generation_begin(
+            prompts[i], max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
+            frequency_penalty
+        );
+        handles[i] := generation.handle;
+        lengths[i] := generation.n_prompt;
+    END LOOP;
+    running := array_remove(handles, NULL);
+    FOR step IN 1 .. max_tokens LOOP
+        EXIT WHEN cardinality(running) = 0;
+        FOR piece IN
+            SELECT n.handle, n.i, (n.new).bytes, (n.new).visible, (n.new).is_complete
+            FROM (
+                SELECT l.handle, i.i, public.llm_generation_next(
+                    l.handle, l.logits, step, lengths[i.i], generation.chosen, generation.end_token,
+                    generation.is_penalized, written[i.i], shown[i.i], max_tokens, temperature, top_k, top_p, seed,
+                    stop, repetition_penalty, presence_penalty, frequency_penalty
+                ) AS new
+                FROM public.llm_generations_logits(running, generation.chosen, generation.context) l
+                CROSS JOIN LATERAL (SELECT array_position(handles, l.handle) AS i) i
+                OFFSET 0
+            ) n
+        LOOP
+            written[piece.i] := piece.bytes;
+            shown[piece.i] := piece.visible;
+            IF piece.is_complete THEN
+                running := array_remove(running, piece.handle);
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN ARRAY(
+        SELECT CASE WHEN p.prompt IS NOT NULL THEN CASE WHEN echo THEN p.prompt ELSE '' END || shown[p.i] END
+        FROM unnest(prompts) WITH ORDINALITY p (prompt, i)
+        ORDER BY p.i
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_generate_together(
+    text[], int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
+    double precision, double precision
+) IS
+'llm_generate of each of a few prompts, a token of all of them at a time: the weights are read once for as many.';
+
+
 CREATE FUNCTION public.llm_generate(
     prompts text[],
     max_tokens int DEFAULT 64,
@@ -329,7 +453,13 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
     chosen text := public.llm_default_model(model);
-    prompt text;
+    config public.llm_model_config := public.llm_config(chosen);
+    n_prompts int := cardinality(prompts);
+    -- So many at a time share the passes over the weights, if their key/value caches fit into pg_llm.cache_size.
+    n_together int := least(8, greatest(1,
+        pg_size_bytes(current_setting('pg_llm.cache_size'))
+        / (8::bigint * config.n_layer * config.d_model * config.n_positions)
+    ));
     results text[] := '{}';
 BEGIN
     IF prompts IS NULL THEN
@@ -337,10 +467,11 @@ BEGIN
     END IF;
     -- One version of the weights for all of them.
     PERFORM public.llm_pin(chosen);
-    FOREACH prompt IN ARRAY prompts LOOP
-        results := results || public.llm_generate(
-            prompt, max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo, repetition_penalty,
-            presence_penalty, frequency_penalty
+    FOR place IN 1 .. n_prompts BY n_together LOOP
+        results := results || public.llm_generate_together(
+            (ARRAY(SELECT p.p FROM unnest(prompts) p (p)))[place : place + n_together - 1],
+            max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo, repetition_penalty, presence_penalty,
+            frequency_penalty
         );
     END LOOP;
     PERFORM public.pg_llm_arena_close(chosen);
