@@ -3214,12 +3214,7 @@ AS $function$
 DECLARE
     chosen text := public.llm_default_model(model);
     config public.llm_model_config := public.llm_config(chosen);
-    n_prompts int := cardinality(prompts);
-    -- So many at a time share the passes over the weights, if their key/value caches fit into pg_llm.cache_size.
-    n_together int := least(8, greatest(1,
-        pg_size_bytes(current_setting('pg_llm.cache_size'))
-        / (8::bigint * config.n_layer * config.d_model * config.n_positions)
-    ));
+    n_together int;
     results text[] := '{}';
 BEGIN
     IF prompts IS NULL THEN
@@ -3227,7 +3222,12 @@ BEGIN
     END IF;
     -- One version of the weights for all of them.
     PERFORM public.llm_pin(chosen);
-    FOR place IN 1 .. n_prompts BY n_together LOOP
+    -- So many at a time share the passes over the weights, if their key/value caches fit into pg_llm.cache_size.
+    n_together := least(8, greatest(1,
+        pg_size_bytes(current_setting('pg_llm.cache_size'))
+        / (8::bigint * config.n_layer * config.d_model * config.n_positions)
+    ));
+    FOR place IN 1 .. cardinality(prompts) BY n_together LOOP
         results := results || public.llm_generate_together(
             (ARRAY(SELECT p.p FROM unnest(prompts) p (p)))[place : place + n_together - 1],
             max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo, repetition_penalty, presence_penalty,

@@ -30,6 +30,7 @@ from llm_sql.model import LanguageModel
 
 TOKENS = "tokens/s"
 N_PROMPT, N_TOKENS = 512, 64
+N_TOGETHER, N_SHORT = 8, 32
 # Bytes per weight; int8 has a float32 scale for 128 of them.
 PRECISIONS = {"float32": 4.0, "bf16": 2.0, "int8": 1.0 + 4 / 128}
 # Libraries' columns in a row.
@@ -68,6 +69,34 @@ END;
 $function$
 """
 
+TOGETHER = """
+CREATE FUNCTION pg_temp.bench_together(model text, prompt int[], n_sequences int, n_tokens int)
+RETURNS double precision
+LANGUAGE plpgsql VOLATILE
+AS $function$
+DECLARE
+    context CONSTANT int := (public.llm_config(model)).n_positions;
+    handles int[];
+    started timestamptz;
+BEGIN
+    PERFORM public.llm_pin(model);
+    handles := ARRAY(
+        SELECT public.pg_llm_gen_open(model, prompt || g, context) FROM generate_series(1, n_sequences) g
+    );
+    PERFORM public.pg_llm_arena_close(model);
+    FOR i IN 0 .. n_tokens LOOP
+        PERFORM public.pg_llm_gen_push(l.handle, public.pg_llm_sample(l.logits, 0.0))
+        FROM public.llm_generations_logits(handles, model, context) l;
+        IF i = 0 THEN
+            started := clock_timestamp();
+        END IF;
+    END LOOP;
+    PERFORM public.pg_llm_gen_close(h) FROM unnest(handles) h;
+    RETURN extract(epoch FROM clock_timestamp() - started);
+END;
+$function$
+"""
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -101,6 +130,7 @@ class Generator:
                 text("SELECT set_config(:name, :value, false)"), {"name": f"pg_llm.{name}", "value": value}
             )
         connection.execute(text(LOOP))
+        connection.execute(text(TOGETHER))
 
     def seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
         """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
@@ -113,6 +143,20 @@ class Generator:
             },
         ).one()
         return float(row[0]), float(row[1])
+
+    def seconds_together(self, n_sequences: int, n_prompt: int, n_tokens: int) -> float:
+        """Seconds of n_tokens further tokens of each of several sequences, which share passes."""
+        return float(
+            self._connection.scalar(
+                text("SELECT pg_temp.bench_together(:model, CAST(:prompt AS int[]), :sequences, :tokens)"),
+                {
+                    "model": self._model.name,
+                    "prompt": [i % self._model.vocab for i in range(n_prompt - 1)],
+                    "sequences": n_sequences,
+                    "tokens": n_tokens,
+                },
+            )
+        )
 
     def memory(self) -> float | None:
         """Bytes of the backend's own pages; None where the server is not Linux or hides them."""
@@ -128,6 +172,10 @@ Samples = dict[str, list[tuple[float, float]]]
 
 def peer_name(library: str, precision: str) -> str:
     return f"{library} {precision}"
+
+
+def together_name(precision: str) -> str:
+    return f"together {precision}"
 
 
 def loop_name(precision: str) -> str:
@@ -176,7 +224,9 @@ def take_turns(
         }
         loops = {precision: open_loop(model, precision, threads) for precision in PRECISIONS}
         peers = open_peers(stack, model, weights, threads)
-        samples: Samples = {name: [] for name in (*ours, *peers, *map(loop_name, loops))}
+        samples: Samples = {
+            name: [] for name in (*ours, *peers, *map(loop_name, loops), *map(together_name, ours))
+        }
         memory = {}
         for name, generator in ours.items():
             generator.seconds(N_PROMPT, 2)
@@ -186,6 +236,9 @@ def take_turns(
         for _ in range(repeats):
             for name, generator in ours.items():
                 samples[name].append(generator.seconds(N_PROMPT, N_TOKENS))
+                samples[together_name(name)].append(
+                    (0.0, generator.seconds_together(N_TOGETHER, N_SHORT, N_SHORT))
+                )
                 samples[loop_name(name)].append((0.0, loop_seconds(loops[name], N_TOKENS)))
             for name, worker in peers.items():
                 samples[name].append(worker.generation_seconds(N_PROMPT, N_TOKENS))
@@ -240,6 +293,10 @@ def measure_generation(
         least = size * model.matrix_elements / machine.bandwidth(threads)
         took = statistics.median(sample[1] for sample in samples[name]) / N_TOKENS
         yield replace(beside(samples, what, name, 1, N_TOKENS, threads), of_roofline=took / least)
+    for name in PRECISIONS:
+        what = f"further tokens of {N_TOGETHER} sequences, {model.name}, {name}"
+        took = statistics.median(sample[1] for sample in samples[together_name(name)])
+        yield Row("generate", what, threads, TOKENS, N_TOGETHER * N_SHORT / took)
     for name in PRECISIONS:
         what = f"a token through SQL beyond the loop in C, {model.name}, {name}"
         in_sql, in_c = (

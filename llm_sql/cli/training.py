@@ -277,4 +277,5 @@ def print_bench(rows: list[dict[str, Any]], repeats: int) -> None:
         previous = row["section"]
         table.add_row(*("" if shown[name] is None else format_value(shown[name]) for name in headings))
     # Wider than a narrow terminal rather than cut.
-    Console(highlight=False, width=max(out.width, 200)).print(table)
+    needed = out.measure(table, options=out.options.update(max_width=10_000)).maximum
+    Console(highlight=False, width=max(out.width, needed)).print(table)

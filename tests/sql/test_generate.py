@@ -9,7 +9,9 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.conninfo import make_conninfo
 
+from ..conftest import Server
 from .small_models import NAMES, make_model, make_names, names_query, train
 from .tensors import value
 
@@ -224,6 +226,14 @@ def test_many_prompts_share_passes_whatever_they_need(names: Connection) -> None
     assert value(names, f"SELECT llm_generate(%s::text[], {arguments})", (prompts,)) == singles
     names.execute("SET pg_llm.cache_size = 0")  # one at a time
     assert value(names, f"SELECT llm_generate(%s::text[], {arguments})", (prompts,)) == singles
+
+
+def test_many_prompts_first_in_a_session(names: Connection, server: Server, dbname: str) -> None:
+    """Nothing has loaded the extension's library, with its settings, before them."""
+    single = value(names, "SELECT llm_generate('em', 5, seed => 2)")
+    options = "-c session_preload_libraries="
+    with psycopg.connect(make_conninfo(server.url(dbname), options=options)) as fresh:
+        assert value(fresh, "SELECT llm_generate(ARRAY['em', 'em'], 5, seed => 2)") == [single, single]
 
 
 def test_a_pass_of_several_generations(names: Connection) -> None:
