@@ -142,6 +142,10 @@ static void product_lines(void)
         line("head dx %zu x %zu x %zu", nn, (size_t[]){ m, d, vocab }, flops, 0);
         line("head dw %zu x %zu x %zu", tn, (size_t[]){ vocab, d, m }, flops, 0);
     }
+    for (size_t l = 0; l < sizeof layers / sizeof *layers; l++) /* what a few sequences read at a time */
+        line("few rows %zu x %zu x %zu", nn, (size_t[]){ 8, layers[l][1], layers[l][0] }, 0,
+             4.0 * (double)layers[l][0] * (double)layers[l][1]);
+    line("few rows, head %zu x %zu x %zu", nt, (size_t[]){ 8, 50257, 768 }, 0, 4.0 * 50257 * 768);
     line("one row, head %zu x %zu x %zu", nt, (size_t[]){ 1, 50257, 768 }, 0, 4.0 * 50257 * 768);
     line("one row %zu x %zu x %zu", nn, (size_t[]){ 1, 3072, 768 }, 0, 4.0 * 3072 * 768);
     line("one row %zu x %zu x %zu", nn, (size_t[]){ 1, 768, 3072 }, 0, 4.0 * 3072 * 768);

@@ -174,7 +174,7 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
     if (b.column == 1) {
         for (; j + NR <= n; j += NR)
             for (size_t i = 0; i < m; i += MR)
-                tiles[smaller(MR, m - i)](k, packed + i * k, b.p + j, b.row, c + i * ldc + j, ldc, !acc);
+                strip_tiles[smaller(MR, m - i)](k, packed + i * k, b.p + j, b.row, c + i * ldc + j, ldc, !acc);
     } else if (m == 1) {
         row_columns(c, packed, b, n, k, acc);
         j = n;
