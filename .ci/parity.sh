@@ -2,7 +2,7 @@
 
 step "parity with PyTorch and transformers"
 "$bin/python" -m pip install --quiet "torch==2.13.0" "transformers>=4.45" "safetensors>=0.4"
-LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/parity
+LLM_SQL_EXTENDED=1 "$bin/pytest" -q --durations=10 tests/parity
 
 step "speed beside PyTorch"
 "$bin/llm-sql" bench train --quick --repeats 3 --json >"$work/bench.json"
