@@ -252,8 +252,8 @@ COMMENT ON FUNCTION public.llm_generation_next(
     text[], double precision, double precision, double precision
 ) IS
 'The n-th token of a generation, from 1, sampled from the logits after all before it, which is closed when that was '
-'the last. written and shown are what the '
-'call before it returned as bytes and visible: all that was generated, and what of it can be shown.';
+'the last. written and shown are what the call before it returned as bytes and visible: all that was generated, and '
+'what of it can be shown.';
 
 
 CREATE FUNCTION public.llm_generate_stream(
@@ -292,8 +292,8 @@ AS $function$
             SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
                 public.llm_generation_next(
                     g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step + 1, g.n_prompt,
-                    g.chosen, g.end_token, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,
-                    presence_penalty, frequency_penalty
+                    g.chosen, g.end_token, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
+                    seed, stop, repetition_penalty, presence_penalty, frequency_penalty
                 ) AS new
             FROM generation g
             WHERE NOT g.is_complete
