@@ -29,7 +29,10 @@ if can_apt; then
     pg_config="/usr/lib/postgresql/$major/bin/pg_config"
     if [ "${major:-0}" -lt 15 ] || [ "$major" -gt 18 ]; then
         echo "LEFT OUT: the distribution's PostgreSQL, which is ${major:-not known}"
-    elif need "$pg_config" "postgresql-$major" "postgresql-server-dev-$major"; then
+    else
+        # The server's own package brings pg_config, too, but not the headers.
+        [ -f "/usr/include/postgresql/$major/server/postgres.h" ] && [ -x "$pg_config" ] ||
+            apt_install "postgresql-$major" "postgresql-server-dev-$major"
         other_server "$pg_config"
     fi
 fi
