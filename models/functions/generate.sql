@@ -454,6 +454,8 @@ AS $function$
 DECLARE
     chosen text := public.llm_default_model(model);
     config public.llm_model_config := public.llm_config(chosen);
+    -- Numbered from 1, whatever bounds and dimensions the array has.
+    flat text[] := ARRAY(SELECT p.p FROM unnest(prompts) p (p));
     n_together int;
     results text[] := '{}';
 BEGIN
@@ -467,11 +469,10 @@ BEGIN
         pg_size_bytes(current_setting('pg_llm.cache_size'))
         / (8::bigint * config.n_layer * config.d_model * config.n_positions)
     ));
-    FOR place IN 1 .. cardinality(prompts) BY n_together LOOP
+    FOR place IN 1 .. cardinality(flat) BY n_together LOOP
         results := results || public.llm_generate_together(
-            (ARRAY(SELECT p.p FROM unnest(prompts) p (p)))[place : place + n_together - 1],
-            max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo, repetition_penalty, presence_penalty,
-            frequency_penalty
+            flat[place : place + n_together - 1], max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo,
+            repetition_penalty, presence_penalty, frequency_penalty
         );
     END LOOP;
     PERFORM public.pg_llm_arena_close(chosen);
