@@ -35,6 +35,7 @@ cdef llm_attention_shape _attention_shape(shape, n_head, dropout_p, seed, step, 
     s.dropout_p = _probability(dropout_p)
     s.key = _dropout_key(seed, step, site_)
     s.first = first
+    s.kept = NULL
     return s
 
 

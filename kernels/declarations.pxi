@@ -29,6 +29,7 @@ cdef extern from "llm_core.h" nogil:
         float dropout_p
         llm_dropout_key key
         uint64_t first
+        uint16_t *kept
     ctypedef struct llm_adamw:
         double lr, beta1, beta2, eps, weight_decay
         uint64_t step
@@ -88,7 +89,7 @@ cdef extern from "llm_core.h" nogil:
     void llm_relu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
     uint64_t llm_site(const char *name)
     void llm_dropout(llm_engine *e, float *out, bint acc, const float *x, float p, llm_dropout_key key,
-                     uint64_t first, size_t n)
+                     uint64_t first, size_t n, uint16_t *kept)
 
     void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x,
                                const float *gamma, const float *beta, float eps, size_t n, size_t d)

@@ -156,7 +156,7 @@ cdef class ElementwiseOps(LinearOps):
         cdef bint add = acc
         cdef size_t n = x.size
         with _running, nogil:
-            llm_dropout(self.e, po, add, px, probability, key, start, n)
+            llm_dropout(self.e, po, add, px, probability, key, start, n, NULL)
         self._check()
         return out
 

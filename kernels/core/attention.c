@@ -38,6 +38,8 @@ static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t
         h.dropout = &s->key;
         h.dropout_scale = all ? 0.0f : (float)(1.0 / (1.0 - (double)s->dropout_p));
         h.dropout_threshold = all ? UINT32_MAX : (uint32_t)((double)s->dropout_p * 0x1p32);
+        h.kept_row = llm_mask_words(s->T);
+        h.kept = s->kept == NULL ? NULL : s->kept + (b * s->n_head + head) * s->T * h.kept_row;
     }
     return h;
 }

@@ -31,6 +31,7 @@ typedef struct backward_buffers {
     /* of the current pair of blocks */
     float *p, *ds; /* (QB, QB) */
     float *packed;
+    uint16_t *mask; /* (QB) bits */
     size_t width;
 } backward_buffers;
 
@@ -38,7 +39,7 @@ static size_t attention_backward_scratch(size_t T, size_t d_head)
 {
     size_t width = llm_padded(d_head);
     return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) +
-           2 * QB + 2 * QB * QB + QB * QB + PANEL_SLACK;
+           2 * QB + 2 * QB * QB + QB * QB + PANEL_SLACK + QB;
 }
 
 static float *take(float **from, size_t floats)
@@ -67,6 +68,7 @@ static backward_buffers lay_out(float *scratch, size_t T, size_t d_head)
     w.q_panels = take(&scratch, QB * d_head + PANEL_SLACK);
     w.dout_panels = take(&scratch, QB * d_head + PANEL_SLACK);
     w.packed = take(&scratch, QB * QB + PANEL_SLACK);
+    w.mask = (uint16_t *)take(&scratch, QB);
     return w;
 }
 
@@ -98,25 +100,51 @@ static void begin_queries(const backward_buffers *w, const llm_attention_grads *
 }
 
 /*
- * Row i of the pair of blocks: scores become weights, gradients of dropped weights become gradients of
+ * Row i of the pair of blocks: scores become weights that dropout acted on, gradients of those become gradients of
  * scores, and both are +0 from key `seen` on.
  */
-static void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t t,
-                       size_t key0, size_t seen, float max)
+LLM_INLINE void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t seen, float max,
+                           const uint16_t *kept)
 {
     float *p = w->p + i * QB, *ds = w->ds + i * QB;
-    const v16 delta = v16_set1(w->delta[i]), scale = v16_set1(h->scale);
+    const v16 delta = v16_set1(w->delta[i]), inverse = v16_set1(w->inverse[i]);
+    const v16 scale = v16_set1(h->scale), dropout_scale = v16_set1(h->dropout_scale);
 
-    exponentials(p, seen, QB, h->scale, max);
-    multiply_row(p, w->inverse[i], seen);
-    drop_weights(ds, t, key0, seen, h);
     for (size_t s = 0; s < seen; s += 16) {
-        v16 d = v16_mul(v16_mul(v16_load(p + s), v16_sub(v16_load(ds + s), delta)), scale);
+        v16 score = v16_fma(v16_load(p + s), scale, v16_set1(-max)), d = v16_load(ds + s);
+        v16 weight = v16_mul(v16_exp(score), inverse);
+
+        if (seen - s < 16) /* keys to come */
+            weight = v16_select(m16_first(seen - s), weight, v16_zero());
+        if (kept != NULL)
+            d = masked(d, kept[s / 16], dropout_scale);
+        d = v16_mul(v16_mul(weight, v16_sub(d, delta)), scale);
         v16_store(ds + s, seen - s < 16 ? v16_select(m16_first(seen - s), d, v16_zero()) : d);
+        v16_store(p + s, kept != NULL ? masked(weight, kept[s / 16], dropout_scale) : weight);
     }
-    for (size_t s = round_up(seen, 16); s < QB; s += 16)
+    for (size_t s = round_up(seen, 16); s < QB; s += 16) {
+        v16_store(p + s, v16_zero());
         v16_store(ds + s, v16_zero());
-    drop_weights(p, t, key0, seen, h);
+    }
+}
+
+static void weight_rows(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
+                        size_t from, size_t queries, size_t key0, size_t keys)
+{
+    for (size_t i = 0; i < queries; i++) {
+        size_t t = from + i, seen = from == key0 ? i + 1 : keys;
+        const uint16_t *kept = w->mask;
+
+        if (h->dropout == NULL) {
+            weight_row(w, h, i, seen, g->row_max[t], NULL);
+            continue;
+        }
+        if (h->kept != NULL)
+            kept = h->kept + t * h->kept_row + key0 / 16;
+        else
+            draw_weights_mask(w->mask, h, t, key0, seen);
+        weight_row(w, h, i, seen, g->row_max[t], kept);
+    }
 }
 
 /* to (keys,width) += x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it
@@ -144,8 +172,7 @@ static void backward_pair(const backward_buffers *w, const llm_attention_grads *
         panel_scores(w->p + i * QB, QB, w->q_panels + i * d, rows, w->keys + key0 * d, seen, d);
         panel_scores(w->ds + i * QB, QB, w->dout_panels + i * d, rows, w->values + key0 * d, seen, d);
     }
-    for (size_t i = 0; i < queries; i++)
-        weight_row(w, h, i, from + i, key0, diagonal ? i + 1 : keys, g->row_max[from + i]);
+    weight_rows(w, g, h, from, queries, key0, keys);
 
     add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal);
     add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal);

@@ -69,18 +69,27 @@ LLM_INLINE float exponentials(float *scores, size_t n, size_t width, float scale
     return v16_hsum(sum);
 }
 
-LLM_INLINE void multiply_row(float *row, float factor, size_t n)
+/* The mask of the weights that query `t` gives to n keys from `from` on, drawn into `kept`. */
+LLM_INLINE void draw_weights_mask(uint16_t *kept, const llm_attention_head *h, size_t t, size_t from, size_t n)
 {
-    for (size_t s = 0; s < n; s += 16)
-        v16_store(row + s, v16_mul(v16_load(row + s), v16_set1(factor)));
+    draw_mask(kept, h->dropout, h->dropout_threshold, h->index + t * h->index_row + from, n);
 }
 
-/* Dropout of the weights that query `t` gives to keys from .. from + n. */
-LLM_INLINE void drop_weights(float *row, size_t t, size_t from, size_t n, const llm_attention_head *h)
+/* weights (n) = dropout(exponentials times factor) of query t; `mask` has room for n bits if h->kept is NULL. */
+LLM_INLINE void weights_of(float *row, float factor, size_t t, size_t n, const llm_attention_head *h, uint16_t *mask)
 {
-    if (h->dropout != NULL)
-        kernel_dropout(row, false, row, h->dropout_scale, h->dropout_threshold, h->dropout,
-                       h->index + t * h->index_row + from, n);
+    const v16 by = v16_set1(factor), scale = v16_set1(h->dropout_scale);
+
+    if (h->dropout == NULL) {
+        for (size_t s = 0; s < n; s += 16)
+            v16_store(row + s, v16_mul(v16_load(row + s), by));
+        return;
+    }
+    if (h->kept != NULL)
+        mask = h->kept + t * h->kept_row;
+    draw_weights_mask(mask, h, t, 0, n);
+    for (size_t s = 0; s < n; s += 16)
+        v16_store(row + s, masked(v16_mul(v16_load(row + s), by), mask[s / 16], scale));
 }
 
 /* ---- products with stored panels ---- */
@@ -123,7 +132,8 @@ LLM_INLINE void put_row(float *out, bool acc, const float *x, size_t n)
 static size_t attention_forward_scratch(size_t keys, size_t d_head)
 {
     size_t wide = llm_padded(keys);
-    return MR * (wide + llm_padded(d_head)) + MR * (wide > d_head ? wide : d_head) + PANEL_SLACK;
+    return MR * (wide + llm_padded(d_head)) + MR * (wide > d_head ? wide : d_head) + PANEL_SLACK +
+           llm_mask_words(keys);
 }
 
 /* At most MR queries from position `from` on. */
@@ -133,6 +143,7 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
 {
     const size_t keys = from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
+    uint16_t *mask = (uint16_t *)(ap + MR * (ld > h->d_head ? ld : h->d_head) + PANEL_SLACK);
 
     pack_panel(ap, (llm_view){ q, q_stride, 1 }, n, h->d_head);
     panel_scores(scores, ld, ap, n, panels, keys, h->d_head);
@@ -141,8 +152,7 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
         float *row = scores + i * ld;
         float max = scaled_maximum(row, seen, h->scale);
         float sum = exponentials(row, seen, ld, h->scale, max);
-        multiply_row(row, 1.0f / sum, seen);
-        drop_weights(row, from + i, 0, seen, h);
+        weights_of(row, 1.0f / sum, from + i, seen, h, mask);
         if (row_max != NULL) {
             row_max[i] = max;
             row_sum[i] = sum;

@@ -183,6 +183,9 @@ static void head_lines(void)
     }
 }
 
+/* What dropout keeps: as a training step does, the forward leaves it to the backward. */
+static uint16_t *mask(void) { return (uint16_t *)data(7); }
+
 /* ---- attention: size = B, T, heads of 64; last dropout in percent ---- */
 
 static llm_attention_shape attention_shape(const size_t *s)
@@ -196,7 +199,8 @@ static llm_attention_shape attention_shape(const size_t *s)
                                   .k_stride = 3 * d,
                                   .v_stride = 3 * d,
                                   .dropout_p = (float)s[3] / 100.0f,
-                                  .key = { 1, 2, 3 } };
+                                  .key = { 1, 2, 3 },
+                                  .kept = s[3] == 0 ? NULL : mask() };
 }
 
 static void attention_forward(const size_t *s)
@@ -240,7 +244,8 @@ static void add(const size_t *s) { llm_add(e, data(2), data(0), data(1), s[0]); 
 static void copy_acc(const size_t *s) { llm_copy(e, data(2), data(0), true, s[0]); }
 static void gelu(const size_t *s) { llm_gelu_forward(e, data(2), data(0), s[0]); }
 static void gelu_back(const size_t *s) { llm_gelu_backward(e, data(2), false, data(1), data(0), s[0]); }
-static void dropout(const size_t *s) { llm_dropout(e, data(2), false, data(0), 0.1f, key, 0, s[0]); }
+static void dropout(const size_t *s) { llm_dropout(e, data(2), false, data(0), 0.1f, key, 0, s[0], mask()); }
+static void dropout_back(const size_t *s) { llm_dropout_backward(e, data(2), false, data(0), 0.1f, mask(), s[0]); }
 static void squares(const size_t *s) { sum_sink = llm_sum_squares(e, data(0), s[0]); }
 
 static void adamw(const size_t *s)
@@ -280,6 +285,7 @@ static void memory_lines(void)
         line("gelu %zu", gelu, size, 0, 2 * bytes);
         line("gelu backward %zu", gelu_back, size, 0, 3 * bytes);
         line("dropout %zu", dropout, size, 0, 2 * bytes);
+        line("dropout bwd %zu", dropout_back, size, 0, 2 * bytes);
     }
     line("layernorm %zu x %zu", layernorm, (size_t[]){ 1024, 768, 0 }, 0, 8.0 * 1024 * 768);
     line("layernorm backward %zu x %zu", layernorm_back, (size_t[]){ 1024, 768, 0 }, 0, 12.0 * 1024 * 768);

@@ -32,7 +32,7 @@ typedef struct training {
 
 static void drop(training *t, float *out, bool acc, const float *x, uint64_t site)
 {
-    llm_dropout(t->e, out, acc, x, 0.15f, (llm_dropout_key){ 3, t->step, site }, 0, N * D);
+    llm_dropout(t->e, out, acc, x, 0.15f, (llm_dropout_key){ 3, t->step, site }, 0, N * D, NULL);
 }
 
 static llm_attention_shape attention_shape(const training *t, uint64_t layer)

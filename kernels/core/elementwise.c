@@ -132,29 +132,58 @@ typedef struct dropout_job {
     const llm_dropout_key *key;
     uint64_t first;
     bool acc;
+    uint16_t *kept;
 } dropout_job;
+
+_Static_assert(FUNCTION_GRAIN % LLM_MASK_BITS == 0, "ranges begin with a word of the mask");
 
 static void dropout_range(void *arg, size_t begin, size_t end)
 {
     const dropout_job *j = arg;
 
     j->math->dropout(j->out + begin, j->acc, j->x + begin, j->scale, j->threshold, j->key, j->first + begin,
-                     end - begin);
+                     end - begin, j->kept == NULL ? NULL : j->kept + begin / LLM_MASK_BITS);
 }
 
-void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
-                 uint64_t first, size_t n)
+static void dropout_kept_range(void *arg, size_t begin, size_t end)
 {
-    dropout_job job = { &e->kernels->math, out, x, 0, 0, &key, first, acc };
+    const dropout_job *j = arg;
 
-    if (p >= 1.0f) { /* nothing is kept, and 1/(1-p) is no number */
-        if (!acc)
-            llm_fill(e, out, 0.0f, n);
+    j->math->dropout_kept(j->out + begin, j->acc, j->x + begin, j->scale, j->kept + begin / LLM_MASK_BITS,
+                          end - begin);
+}
+
+/* At p = 1 nothing is kept, and 1/(1-p) is no number. */
+static bool drops_all(llm_engine *e, float *out, bool acc, float p, size_t n)
+{
+    if (p >= 1.0f && !acc)
+        llm_fill(e, out, 0.0f, n);
+    return p >= 1.0f;
+}
+
+static float kept_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
+
+void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
+                 uint64_t first, size_t n, uint16_t *kept)
+{
+    if (drops_all(e, out, acc, p, n))
         return;
-    }
     const llm_fpenv saved = llm_fp_enter();
-    job.scale = (float)(1.0 / (1.0 - (double)p));
-    job.threshold = (uint32_t)((double)p * 0x1p32);
+    dropout_job job = { .math = &e->kernels->math, .out = out, .x = x, .scale = kept_scale(p),
+                        .threshold = (uint32_t)((double)p * 0x1p32), .key = &key, .first = first, .acc = acc,
+                        .kept = kept };
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_range, &job);
+    llm_fp_leave(saved);
+}
+
+void llm_dropout_backward(llm_engine *e, float *dx, bool acc, const float *dout, float p, const uint16_t *kept,
+                          size_t n)
+{
+    if (drops_all(e, dx, acc, p, n))
+        return;
+    const llm_fpenv saved = llm_fp_enter();
+    dropout_job job = { .math = &e->kernels->math, .out = dx, .x = dout, .scale = kept_scale(p), .acc = acc,
+                        .kept = (uint16_t *)(uintptr_t)kept };
+    llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_kept_range, &job);
     llm_fp_leave(saved);
 }

@@ -162,26 +162,34 @@ static void kernel_relu_backward(float *dx, bool acc, const float *dout, const f
 
 /* ---- dropout --------------------------------------------------------------------------- */
 
-/* out (+)= keep ? scale * x : 0 for the elements of one call of dropout_keep_bits */
-LLM_INLINE void dropout_apply(float *out, bool acc, const float *x, float scale, uint64_t keep, size_t n)
+_Static_assert(LLM_MASK_BITS == V16_LANES, "a word of a mask is a vector's");
+
+enum { DROPOUT_BLOCK = 1024 }; /* elements whose mask is drawn at a time */
+
+/* out (+)= x / (1-p) where the mask keeps it, else 0; `kept` has 16 elements to a word */
+static void kernel_dropout_kept(float *out, bool acc, const float *x, float scale, const uint16_t *kept, size_t n)
 {
+    const v16 factor = v16_set1(scale);
+
     for (size_t i = 0; i < n; i += V16_LANES) {
         size_t lanes = lanes_of(n - i);
-        v16 scaled = v16_mul(load_lanes(x + i, lanes), v16_set1(scale));
-
-        put_lanes(out + i, acc, v16_select(m16_of_bits((uint32_t)(keep >> i)), scaled, v16_zero()), lanes);
+        put_lanes(out + i, acc, masked(load_lanes(x + i, lanes), kept[i / V16_LANES], factor), lanes);
     }
 }
 
-/* Logical elements first .. first + n - 1; out may be x. Attention applies it to rows of weights. */
+/* Logical elements first .. first + n - 1; out may be x. The mask is left in `kept` unless that is NULL. */
 static void kernel_dropout(float *out, bool acc, const float *x, float scale, uint32_t threshold,
-                           const llm_dropout_key *key, uint64_t first, size_t n)
+                           const llm_dropout_key *key, uint64_t first, size_t n, uint16_t *kept)
 {
-    size_t run = dropout_run(first);
+    uint16_t block[DROPOUT_BLOCK / V16_LANES];
 
-    for (size_t i = 0; i < n; i += run)
-        dropout_apply(out + i, acc, x + i, scale, dropout_keep_bits(key, first + i, threshold),
-                      n - i < run ? n - i : run);
+    for (size_t i = 0; i < n; i += DROPOUT_BLOCK) {
+        size_t some = n - i < DROPOUT_BLOCK ? n - i : DROPOUT_BLOCK;
+        uint16_t *mask = kept == NULL ? block : kept + i / V16_LANES;
+
+        draw_mask(mask, key, threshold, first + i, some);
+        kernel_dropout_kept(out + i, acc, x + i, scale, mask, some);
+    }
 }
 
 /* ---- AdamW ----------------------------------------------------------------------------- */

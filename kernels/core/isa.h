@@ -68,7 +68,9 @@ typedef struct llm_attention_head {
     float dropout_scale;
     uint32_t dropout_threshold;
     uint64_t index;
-    size_t index_row; /* T_max: from one query's weights to the next one's */
+    size_t index_row;    /* T_max: from one query's weights to the next one's */
+    uint16_t *kept;      /* the mask of query 0, or NULL */
+    size_t kept_row;     /* words from one query's mask to the next one's */
 } llm_attention_head;
 
 /* One head's tensors in the backward; strides are from token to token. */

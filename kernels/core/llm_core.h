@@ -120,13 +120,19 @@ void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, co
 
 /*
  * Inverted dropout. An element is kept when its Philox word, keyed by (seed, step, site, index), is at least
- * the integer threshold p * 2^32; kept elements are scaled by 1/(1-p). The backward draws the same words, so
- * forward and backward are one function: out (+)= mask(x) / (1-p). `first` is the logical index of x[0].
+ * the integer threshold p * 2^32; kept elements are scaled by 1/(1-p): out (+)= mask(x) / (1-p). `first` is the
+ * logical index of x[0]. A forward may leave its mask to the backward, LLM_MASK_BITS elements to a word, which then
+ * has no numbers to draw; the same call on the gradient gives the same bits.
  */
+enum { LLM_MASK_BITS = 16 };
+static inline size_t llm_mask_words(size_t n) { return (n + LLM_MASK_BITS - 1) / LLM_MASK_BITS; }
 typedef struct llm_dropout_key { uint64_t seed; uint64_t step; uint64_t site; } llm_dropout_key;
 uint64_t llm_site(const char *name);                       /* a stable 64-bit hash of a dropout site's name */
+/* kept: llm_mask_words(n) words for the mask, or NULL */
 void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
-                 uint64_t first, size_t n);
+                 uint64_t first, size_t n, uint16_t *kept);
+void llm_dropout_backward(llm_engine *e, float *dx, bool acc, const float *dout, float p, const uint16_t *kept,
+                          size_t n);
 
 /* ---- rows: each of n rows of d ------------------------------------------------------ */
 
@@ -164,7 +170,14 @@ typedef struct llm_attention_shape {
     float dropout_p;
     llm_dropout_key key;
     uint64_t first;                        /* logical index of the first weight */
+    uint16_t *kept;                        /* dropout's mask, which the forward leaves to the backward; or NULL */
 } llm_attention_shape;
+
+/* Words of `kept`: a row of llm_mask_words(T) for each query of each head. */
+static inline size_t llm_attention_mask_words(const llm_attention_shape *s)
+{
+    return s->B * s->n_head * s->T * llm_mask_words(s->T);
+}
 
 void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum,
                            const float *q, const float *k, const float *v, const llm_attention_shape *s);

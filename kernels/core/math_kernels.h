@@ -58,7 +58,7 @@ LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
         .gelu_forward = kernel_gelu_forward, .gelu_backward = kernel_gelu_backward,                          \
         .gelu_exact_forward = kernel_gelu_exact_forward, .gelu_exact_backward = kernel_gelu_exact_backward,  \
         .relu_forward = kernel_relu_forward, .relu_backward = kernel_relu_backward,                          \
-        .dropout = kernel_dropout, .adamw = kernel_adamw, .all_finite = kernel_all_finite,                   \
+        .dropout = kernel_dropout, .dropout_kept = kernel_dropout_kept, .adamw = kernel_adamw, .all_finite = kernel_all_finite,                   \
         .sum = kernel_sum, .sum_squares = kernel_sum_squares, .layernorm_forward = kernel_layernorm_forward, \
         .layernorm_backward = kernel_layernorm_backward, .rmsnorm_forward = kernel_rmsnorm_forward,          \
         .rmsnorm_backward = kernel_rmsnorm_backward, .softmax_forward = kernel_softmax_forward,              \

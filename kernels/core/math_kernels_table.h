@@ -39,7 +39,8 @@ typedef struct llm_math_kernels {
     void (*relu_forward)(float *out, const float *x, size_t n);
     void (*relu_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
     void (*dropout)(float *out, bool acc, const float *x, float scale, uint32_t threshold,
-                    const llm_dropout_key *key, uint64_t first, size_t n);
+                    const llm_dropout_key *key, uint64_t first, size_t n, uint16_t *kept);
+    void (*dropout_kept)(float *out, bool acc, const float *x, float scale, const uint16_t *kept, size_t n);
     void (*adamw)(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n);
     bool (*all_finite)(const float *x, size_t n);
     /* one numeric block: a sum in 16 lanes */

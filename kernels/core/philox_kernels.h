@@ -19,8 +19,8 @@ static inline void philox16(v16i words[4], const llm_dropout_key *key, uint64_t 
     const v16i m0 = v16i_set1(PHILOX_M0), m1 = v16i_set1(PHILOX_M1);
 
     for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        v16i high0 = v16i_mulhi_u32(m0, c0), low0 = v16i_mul(m0, c0);
-        v16i high1 = v16i_mulhi_u32(m1, c2), low1 = v16i_mul(m1, c2);
+        v16i high0, low0 = v16i_mul_wide_u32(&high0, m0, c0);
+        v16i high1, low1 = v16i_mul_wide_u32(&high1, m1, c2);
 
         c0 = v16i_xor(v16i_xor(high1, c1), v16i_set1(k0));
         c1 = low1;
@@ -70,6 +70,24 @@ static inline uint64_t dropout_keep_bits(const llm_dropout_key *key, uint64_t fi
     for (int w = 0; w < 4; w++)
         dropped |= spread_by_4(m16_bits(v16i_lt_u32(words[w], v16i_set1(threshold)))) << w;
     return ~dropped >> first_index % 4;
+}
+
+/* The mask of n elements from first_index on, 16 to a word; bits beyond the n-th hold anything. */
+static void draw_mask(uint16_t *kept, const llm_dropout_key *key, uint32_t threshold, uint64_t first_index, size_t n)
+{
+    const size_t run = dropout_run(first_index);
+
+    for (size_t i = 0; i < n; i += run) {
+        uint64_t keep = dropout_keep_bits(key, first_index + i, threshold);
+        for (size_t j = i; j < i + run && j < n; j += 16, keep >>= 16)
+            kept[j / 16] = (uint16_t)keep;
+    }
+}
+
+/* x scaled where the mask keeps it, else +0 */
+LLM_INLINE v16 masked(v16 x, uint16_t kept, v16 scale)
+{
+    return v16_select(m16_of_bits(kept), v16_mul(x, scale), v16_zero());
 }
 
 #endif /* LLM_PHILOX_KERNELS_H */

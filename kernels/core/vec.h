@@ -20,8 +20,9 @@
  *   v16_as_i(a)  v16i_as_f(i)           the same bits under the other type
  *   v16_transpose(r)                    r[16], a 16x16 block in place
  *
- *   v16i_load v16i_store v16i_set1 v16i_iota (0..15) v16i_add v16i_sub v16i_mul (low 32 bits)
- *   v16i_mulhi_u32 v16i_and v16i_or v16i_xor v16i_sll(a, n) v16i_srl(a, n) v16i_sra(a, n) with 0 <= n < 32
+ *   v16i_load v16i_store v16i_set1 v16i_iota (0..15) v16i_add v16i_sub v16i_and v16i_or v16i_xor
+ *   v16i_mul_wide_u32(&high, a, b)      the products' low 32 bits, their high ones to high
+ *   v16i_sll(a, n) v16i_srl(a, n) v16i_sra(a, n) with 0 <= n < 32
  *   v16i_eq v16i_gt (signed) v16i_lt_u32 -> m16       v16i_select(m, a, b)
  *
  *   m16_and m16_or m16_not m16_first(n) (lanes below n) m16_bits (bit i = lane i) m16_any m16_all

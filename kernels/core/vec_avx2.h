@@ -120,11 +120,17 @@ LLM_INLINE v16i v16i_iota(void)
                    _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15) };
 }
 
-LLM_INLINE __m256i avx2_mulhi_u32(__m256i x, __m256i y)
+/* Both halves from the same two products: vpmulld would take as long again. Shuffles, for shifts have but one unit. */
+LLM_INLINE __m256i avx2_mul_wide_u32(__m256i *high, __m256i x, __m256i y)
 {
     __m256i even = _mm256_mul_epu32(x, y);
     __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(y, 32));
-    return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *high = _mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa);
+    return _mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
+}
+LLM_INLINE v16i v16i_mul_wide_u32(v16i *high, v16i x, v16i y)
+{
+    return (v16i){ avx2_mul_wide_u32(&high->a, x.a, y.a), avx2_mul_wide_u32(&high->b, x.b, y.b) };
 }
 
 /* Signed comparison of values shifted by 2^31 is the unsigned one. */
@@ -138,8 +144,6 @@ LLM_INLINE __m256 avx2_lt_u32(__m256i x, __m256i y)
 #define AVX2_GT_I(x, y) _mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))
 BOTH2(v16i_add, v16i, v16i, _mm256_add_epi32)
 BOTH2(v16i_sub, v16i, v16i, _mm256_sub_epi32)
-BOTH2(v16i_mul, v16i, v16i, _mm256_mullo_epi32)
-BOTH2(v16i_mulhi_u32, v16i, v16i, avx2_mulhi_u32)
 BOTH2(v16i_and, v16i, v16i, _mm256_and_si256)
 BOTH2(v16i_or, v16i, v16i, _mm256_or_si256)
 BOTH2(v16i_xor, v16i, v16i, _mm256_xor_si256)

@@ -73,7 +73,6 @@ LLM_INLINE v16i v16i_iota(void)
 }
 LLM_INLINE v16i v16i_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
 LLM_INLINE v16i v16i_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
-LLM_INLINE v16i v16i_mul(v16i a, v16i b) { return _mm512_mullo_epi32(a, b); }
 LLM_INLINE v16i v16i_and(v16i a, v16i b) { return _mm512_and_si512(a, b); }
 LLM_INLINE v16i v16i_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
 LLM_INLINE v16i v16i_xor(v16i a, v16i b) { return _mm512_xor_si512(a, b); }
@@ -85,11 +84,12 @@ LLM_INLINE m16 v16i_gt(v16i a, v16i b) { return _mm512_cmpgt_epi32_mask(a, b); }
 LLM_INLINE m16 v16i_lt_u32(v16i a, v16i b) { return _mm512_cmplt_epu32_mask(a, b); }
 LLM_INLINE v16i v16i_select(m16 m, v16i a, v16i b) { return _mm512_mask_blend_epi32(m, b, a); }
 
-LLM_INLINE v16i v16i_mulhi_u32(v16i a, v16i b)
+LLM_INLINE v16i v16i_mul_wide_u32(v16i *high, v16i a, v16i b)
 {
     __m512i even = _mm512_mul_epu32(a, b);
     __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
-    return _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+    *high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, 0xf5);
+    return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, 0xa0);
 }
 
 /* Pairs, fours, then 128-bit lanes: lane l of column 4q + c ends in row 4l + c, position q. */

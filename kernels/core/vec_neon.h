@@ -128,16 +128,20 @@ LLM_INLINE v16i v16i_iota(void)
     return v16i_load(lane);
 }
 
-LLM_INLINE uint32x4_t neon_mulhi_u32(uint32x4_t x, uint32x4_t y)
+LLM_INLINE v16i v16i_mul_wide_u32(v16i *high, v16i x, v16i y)
 {
-    uint64x2_t lo = vmull_u32(vget_low_u32(x), vget_low_u32(y)), hi = vmull_high_u32(x, y);
-    return vuzp2q_u32(vreinterpretq_u32_u64(lo), vreinterpretq_u32_u64(hi));
+    v16i low;
+    for (int i = 0; i < 4; i++) {
+        uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32(x.q[i]), vget_low_u32(y.q[i])));
+        uint32x4_t second = vreinterpretq_u32_u64(vmull_high_u32(x.q[i], y.q[i]));
+        low.q[i] = vuzp1q_u32(first, second);
+        high->q[i] = vuzp2q_u32(first, second);
+    }
+    return low;
 }
 #define NEON_GT_S32(x, y) vcgtq_s32(vreinterpretq_s32_u32(x), vreinterpretq_s32_u32(y))
 FOUR2(v16i_add, v16i, v16i, vaddq_u32)
 FOUR2(v16i_sub, v16i, v16i, vsubq_u32)
-FOUR2(v16i_mul, v16i, v16i, vmulq_u32)
-FOUR2(v16i_mulhi_u32, v16i, v16i, neon_mulhi_u32)
 FOUR2(v16i_and, v16i, v16i, vandq_u32)
 FOUR2(v16i_or, v16i, v16i, vorrq_u32)
 FOUR2(v16i_xor, v16i, v16i, veorq_u32)

@@ -205,11 +205,20 @@ LLM_INLINE v16i v16i_iota(void)
 }
 V16I_BINARY(v16i_add, x + y)
 V16I_BINARY(v16i_sub, x - y)
-V16I_BINARY(v16i_mul, x *y)
-V16I_BINARY(v16i_mulhi_u32, (uint32_t)(((uint64_t)x * y) >> 32))
 V16I_BINARY(v16i_and, x &y)
 V16I_BINARY(v16i_or, x | y)
 V16I_BINARY(v16i_xor, x ^ y)
+LLM_INLINE v16i v16i_mul_wide_u32(v16i *high, v16i a, v16i b)
+{
+    v16i low;
+    LANES
+    {
+        uint64_t product = (uint64_t)a.u[i] * b.u[i];
+        low.u[i] = (uint32_t)product;
+        high->u[i] = (uint32_t)(product >> 32);
+    }
+    return low;
+}
 LLM_INLINE v16i v16i_sll(v16i a, int n)
 {
     LANES a.u[i] <<= n;

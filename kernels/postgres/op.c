@@ -67,8 +67,23 @@ flat_tensor(size_t n)
 float *
 op_save(OpCall *call, int i, size_t n)
 {
+    if (call->read_only)        /* the forward alone reads it */
+        return MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(float));
     value_from_tensor(&call->saved[i], flat_tensor(n));
     return call->saved[i].data;
+}
+
+/* NULL: nobody will read it */
+uint16_t *
+op_save_mask(OpCall *call, int i, size_t words)
+{
+    return call->read_only ? NULL : (uint16_t *) op_save(call, i, (words + 1) / 2);
+}
+
+uint16_t *
+op_saved_mask(const OpCall *call, int i)
+{
+    return (uint16_t *) call->saved[i].data;
 }
 
 float *

@@ -94,6 +94,8 @@ extern Datum op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op);
 extern float *op_output(OpCall *call, int ndim, const int32 *dims);      /* allocates call->out */
 extern float *op_output_like(OpCall *call, int input);
 extern float *op_save(OpCall *call, int i, size_t n);                    /* allocates call->saved[i] */
+extern uint16_t *op_save_mask(OpCall *call, int i, size_t words);        /* a mask of dropout, which a backward finds */
+extern uint16_t *op_saved_mask(const OpCall *call, int i);               /* here; NULL: none */
 extern float *op_scratch(size_t n);                                      /* until the memory context is reset */
 extern size_t op_rows(const OpValue *v);                                 /* product of all but the last axis */
 extern size_t op_last_dim(const OpValue *v);                             /* 1 for a single number */

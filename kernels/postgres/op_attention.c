@@ -41,6 +41,8 @@ embedding_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 /* ---- causal attention; ints: n_head; reals: dropout_p ---- */
 
+enum { SAVED_MAX, SAVED_SUM, SAVED_MASK };
+
 /* Geometry of a call whose tokens are rows of `width` floats holding d of q, k and v each. */
 static llm_attention_shape
 attention_shape(const OpCall *call, size_t d)
@@ -59,6 +61,7 @@ attention_shape(const OpCall *call, size_t d)
     s.dropout_p = (float) call->reals[0];
     s.key = call->key;
     s.first = call->first;
+    s.kept = op_saved_mask(call, SAVED_MASK);
     return s;
 }
 
@@ -83,6 +86,8 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     double  p = call->reals[0];
     llm_attention_shape s;
     size_t  rows;
+    float  *row_max;
+    float  *row_sum;
 
     if (call->ints[0] < 1 || d % call->ints[0] != 0)
         ereport(ERROR,
@@ -99,8 +104,10 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
         op_dropout_key(call);
     s = attention_shape(call, d);
     rows = s.B * s.n_head * s.T;
-    op_save(call, 0, rows);
-    op_save(call, 1, rows);
+    row_max = op_save(call, SAVED_MAX, rows);
+    row_sum = op_save(call, SAVED_SUM, rows);
+    if (s.dropout_p > 0)
+        s.kept = op_save_mask(call, SAVED_MASK, llm_attention_mask_words(&s));
     if (s.T == 0 || s.B == 0 || d == 0)
         return;
     if (generate_in_use())
@@ -112,7 +119,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
         llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
     }
     else
-        llm_attention_forward(e, call->out.data, call->saved[0].data, call->saved[1].data, q, k, v, &s);
+        llm_attention_forward(e, call->out.data, row_max, row_sum, q, k, v, &s);
     pg_llm_check(e);
     if (!call->flag)            /* in training the loss tells, and the step with it */
         require_finite(call);
@@ -146,8 +153,8 @@ attention_backward(const OpCall *call, const float *dout, OpGrad *din)
         direct = direct && din[i].data != NULL && din[i].acc == din[0].acc;
     for (int i = 0; i < 3; i++)
         d[i] = direct ? din[i].data : op_scratch(q->n);
-    llm_attention_backward(e, d[0], d[1], d[2], direct && din[0].acc, dout, call->out.data, call->saved[0].data,
-                           call->saved[1].data, q->data, call->in[1].data, call->in[2].data, &s);
+    llm_attention_backward(e, d[0], d[1], d[2], direct && din[0].acc, dout, call->out.data, call->saved[SAVED_MAX].data,
+                           call->saved[SAVED_SUM].data, q->data, call->in[1].data, call->in[2].data, &s);
     for (int i = 0; i < 3 && !direct; i++)
         if (din[i].data != NULL)
             llm_copy(e, din[i].data, d[i], din[i].acc, q->n);
@@ -181,7 +188,7 @@ attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
     if (g == NULL || qkv->n == 0)
         return;
     llm_attention_backward(pg_llm_engine(), g, g + d, g + 2 * d, din[0].acc, dout, call->out.data,
-                           call->saved[0].data, call->saved[1].data, qkv->data, qkv->data + d,
+                           call->saved[SAVED_MAX].data, call->saved[SAVED_SUM].data, qkv->data, qkv->data + d,
                            qkv->data + 2 * d, &s);
 }
 

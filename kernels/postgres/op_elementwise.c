@@ -174,7 +174,8 @@ dropout_forward(OpCall *call)
         return;
     }
     op_dropout_key(call);
-    llm_dropout(pg_llm_engine(), out, false, call->in[0].data, (float) p, call->key, call->first, call->in[0].n);
+    llm_dropout(pg_llm_engine(), out, false, call->in[0].data, (float) p, call->key, call->first, call->in[0].n,
+                op_save_mask(call, 0, llm_mask_words(call->in[0].n)));
 }
 
 static void
@@ -185,8 +186,8 @@ dropout_backward(const OpCall *call, const float *dout, OpGrad *din)
     if (call->reals[0] == 0.0)
         llm_copy(pg_llm_engine(), din[0].data, dout, din[0].acc, call->out.n);
     else
-        llm_dropout(pg_llm_engine(), din[0].data, din[0].acc, dout, (float) call->reals[0], call->key,
-                    call->first, call->out.n);
+        llm_dropout_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, (float) call->reals[0],
+                             op_saved_mask(call, 0), call->out.n);
 }
 
 const OpDef op_add = {"add", "tt", add_forward, add_backward, 0};

@@ -20,6 +20,8 @@ layernorm_forward(OpCall *call)
     const OpValue *x = &call->in[0];
     size_t  n = op_rows(x);
     size_t  d = op_last_dim(x);
+    float  *mean;
+    float  *rstd;
 
     op_require_ndim(call, 0, 1);
     for (int i = 1; i <= 2; i++)
@@ -27,10 +29,10 @@ layernorm_forward(OpCall *call)
             op_shape_error(call, "x [..., d], gamma [d] and beta [d]");
     require_eps(call);
     op_output_like(call, 0);
-    op_save(call, 0, n);
-    op_save(call, 1, n);
-    llm_layernorm_forward(pg_llm_engine(), call->out.data, call->saved[0].data, call->saved[1].data, x->data,
-                          call->in[1].data, call->in[2].data, (float) call->reals[0], n, d);
+    mean = op_save(call, 0, n);
+    rstd = op_save(call, 1, n);
+    llm_layernorm_forward(pg_llm_engine(), call->out.data, mean, rstd, x->data, call->in[1].data,
+                          call->in[2].data, (float) call->reals[0], n, d);
 }
 
 static void
@@ -46,13 +48,13 @@ rmsnorm_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
     size_t  n = op_rows(x);
+    float  *rstd;
 
     op_require_ndim(call, 0, 1);
     require_eps(call);
     op_output_like(call, 0);
-    op_save(call, 0, n);
-    llm_rmsnorm_forward(pg_llm_engine(), call->out.data, call->saved[0].data, x->data, (float) call->reals[0], n,
-                        op_last_dim(x));
+    rstd = op_save(call, 0, n);
+    llm_rmsnorm_forward(pg_llm_engine(), call->out.data, rstd, x->data, (float) call->reals[0], n, op_last_dim(x));
 }
 
 static void
