@@ -6,6 +6,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/itemptr.h"
 #include "catalog/pg_type.h"
 #include "tcop/pquery.h"
@@ -517,6 +518,30 @@ compare_params(const void *a, const void *b)
     return strcmp(((const ArenaParam *) a)->name, ((const ArenaParam *) b)->name);
 }
 
+static uint32
+hash_name(const char *name)
+{
+    return hash_bytes((const unsigned char *) name, (int) strlen(name));
+}
+
+/* Every op of a pass asks for parameters by their names, next to weights that leave nothing else in a cache. */
+static void
+index_params(ArenaVersion *v)
+{
+    v->n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
+    v->slots = MemoryContextAlloc(v->context, sizeof(int) * v->n_slots);
+    for (uint32 slot = 0; slot < v->n_slots; slot++)
+        v->slots[slot] = -1;
+    for (int i = 0; i < v->n_params; i++)
+    {
+        uint32  slot = v->params[i].hash = hash_name(v->params[i].name);
+
+        while (v->slots[slot & (v->n_slots - 1)] >= 0)
+            slot++;
+        v->slots[slot & (v->n_slots - 1)] = i;
+    }
+}
+
 static int
 compare_parts(const void *a, const void *b)
 {
@@ -633,6 +658,7 @@ pg_llm_arena_seal(PG_FUNCTION_ARGS)
         CHECK_FOR_INTERRUPTS();
     }
     qsort(v->params, v->n_params, sizeof(ArenaParam), compare_params);
+    index_params(v);
     v->ready = true;
     PG_RETURN_VOID();
 }
@@ -642,10 +668,17 @@ pg_llm_arena_seal(PG_FUNCTION_ARGS)
 ArenaParam *
 arena_find(ArenaVersion *v, const char *name)
 {
-    ArenaParam key = {.name = unconstify(char *, name)};
+    uint32  hash = hash_name(name);
 
-    return v->n_params == 0 ? NULL
-        : bsearch(&key, v->params, v->n_params, sizeof(ArenaParam), compare_params);
+    for (uint32 slot = hash;; slot++)
+    {
+        int     i = v->slots[slot & (v->n_slots - 1)];
+
+        if (i < 0)
+            return NULL;
+        if (v->params[i].hash == hash && strcmp(v->params[i].name, name) == 0)
+            return &v->params[i];
+    }
 }
 
 ArenaParam *

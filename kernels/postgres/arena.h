@@ -23,6 +23,7 @@ typedef struct ArenaPart
 typedef struct ArenaParam
 {
     char   *name;
+    uint32  hash;           /* of the name, once sealed */
     int     ndim;
     int32   dims[TENSOR_MAX_NDIM];
     size_t  n;
@@ -55,6 +56,8 @@ typedef struct ArenaVersion
     ArenaParam *params;     /* sorted by name once sealed */
     int     n_params;
     int     room;
+    int    *slots;          /* once sealed: places in params by their names' hashes; -1: none */
+    uint32  n_slots;        /* a power of 2 */
     size_t  bytes;          /* of float32 numbers: version_bytes() adds the copies in fewer bits */
     uint64  last_used;
 } ArenaVersion;

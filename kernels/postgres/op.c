@@ -242,11 +242,10 @@ read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 Datum
 op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
 {
-    OpCall *call = palloc0(sizeof(OpCall));
+    OpCall  call = {.op = op};
 
-    call->op = op;
-    read_arguments(call, fcinfo, 0);
-    PG_RETURN_TENSOR(op_run(call));
+    read_arguments(&call, fcinfo, 0);
+    PG_RETURN_TENSOR(op_run(&call));
 }
 
 /*

@@ -6,6 +6,7 @@
 #include "utils/builtins.h"
 
 #include "op.h"
+#include "session.h"
 
 typedef void (*BinaryKernel) (llm_engine *, float *, const float *, const float *, size_t);
 
@@ -158,15 +159,21 @@ relu_backward(const OpCall *call, const float *dout, OpGrad *din)
 }
 
 static void
+require_probability(double p)
+{
+    if (!(p >= 0.0 && p < 1.0))
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("dropout: the probability must be at least 0 and below 1, not %g", p));
+}
+
+static void
 dropout_forward(OpCall *call)
 {
     double  p = call->reals[0];
     float  *out = op_output_like(call, 0);
 
-    if (!(p >= 0.0 && p < 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("dropout: the probability must be at least 0 and below 1, not %g", p));
+    require_probability(p);
     if (!call->flag || p == 0.0)
     {
         call->reals[0] = 0.0;
@@ -208,7 +215,29 @@ SQL_OP(neg, op_neg);
 SQL_OP(gelu, op_gelu);
 SQL_OP(gelu_exact, op_gelu_exact);
 SQL_OP(relu, op_relu);
-SQL_OP(dropout, op_dropout);
+
+/* pg_llm_dropout(x, p, training, site); where nothing is dropped or recorded, a value nobody else holds goes through. */
+PG_FUNCTION_INFO_V1(pg_llm_dropout);
+Datum
+pg_llm_dropout(PG_FUNCTION_ARGS)
+{
+    Datum   x = PG_GETARG_DATUM(0);
+
+    if (!PG_GETARG_BOOL(2) && !session_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
+    {
+        require_probability(PG_GETARG_FLOAT8(1));
+        (void) PG_GETARG_TENSOR(0);     /* a tensor, and no other expanded value */
+        PG_RETURN_DATUM(x);
+    }
+    return op_sql_call(fcinfo, &op_dropout);
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_dropout_backward);
+Datum
+pg_llm_dropout_backward(PG_FUNCTION_ARGS)
+{
+    return op_sql_backward(fcinfo, &op_dropout);
+}
 
 /* ---- an activation by its name in a configuration ---- */
 
