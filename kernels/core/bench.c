@@ -151,6 +151,31 @@ static void product_lines(void)
     line("one row %zu x %zu x %zu", nn, (size_t[]){ 1, 768, 3072 }, 0, 4.0 * 3072 * 768);
 }
 
+/* ---- weights in fewer bits: size = rows, N, K ---- */
+
+static llm_packed *weights;
+
+static void packed(const size_t *s) { llm_packed_forward(e, data(2), data(0), weights, NULL, s[0]); }
+
+static void packed_lines(void)
+{
+    static const struct { llm_precision precision; const char *name; } kinds[] = {
+        { LLM_BF16, "bf16 %zu x %zu x %zu" }, { LLM_INT8, "int8 %zu x %zu x %zu" }
+    };
+    static const size_t sizes[][3] = { { 1, 3072, 768 }, { 1, 50257, 768 }, { 8, 50257, 768 }, { 512, 3072, 768 } };
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+            const size_t *s = sizes[j];
+            weights = llm_pack(e, data(1), s[2], s[1], false, kinds[i].precision);
+            if (weights == NULL)
+                abort();
+            line(kinds[i].name, packed, s, 2.0 * (double)s[0] * (double)s[1] * (double)s[2],
+                 (double)llm_packed_bytes(weights));
+            llm_packed_destroy(weights);
+        }
+}
+
 /* ---- head and loss: size = rows, d, vocab ---- */
 
 static const int32_t *targets_of(size_t n, size_t vocab)
@@ -308,6 +333,7 @@ int main(int argc, char **argv)
     threads = llm_engine_threads(e);
     measure_ceilings();
     product_lines();
+    packed_lines();
     head_lines();
     attention_lines();
     memory_lines();

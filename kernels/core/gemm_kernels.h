@@ -50,6 +50,13 @@ LLM_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 LLM_INLINE size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+/* n cut into equal parts of at most `most`, whole micro-tiles each */
+LLM_INLINE size_t equal_parts(size_t n, size_t most, size_t unit)
+{
+    size_t parts = (n + most - 1) / most;
+    return round_up((n + parts - 1) / parts, unit);
+}
+
 #include "gemm_tiles.h"
 #include "gemm_packing.h"
 #include "row_product_kernels.h" /* stands on the above, and `product` below on it */
@@ -93,13 +100,6 @@ static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp,
         else
             edge_tile(rows, cols, kc, ap + i * kc, bp, NR, c + i * ldc, ldc, first);
     }
-}
-
-/* n cut into equal parts of at most `most`, whole micro-tiles each */
-LLM_INLINE size_t equal_parts(size_t n, size_t most, size_t unit)
-{
-    size_t parts = (n + most - 1) / most;
-    return round_up((n + parts - 1) / parts, unit);
 }
 
 /* What one thread multiplies: its views of A and B, and how it walks them. */
@@ -180,7 +180,7 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
 static size_t product_scratch(size_t m, size_t n, size_t k)
 {
     size_t kc = smaller(KC, k);
-    size_t few = round_up(smaller(m, DIRECT_ROWS) * k + PANEL_SLACK, 16) + kc * NR;
+    size_t few = round_up(smaller(m, DIRECT_ROWS) * k + PANEL_SLACK, 16) + (kc * NR > FEW_SUMS ? kc * NR : FEW_SUMS);
     size_t many = MC * KC + PANEL_SLACK + kc * (m <= MC ? NR : round_up(smaller(NC, n), NR));
     return m <= DIRECT_ROWS || few > many ? few : many;
 }

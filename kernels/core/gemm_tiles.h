@@ -18,25 +18,16 @@ enum { SLOT = LLM_GEMM_KB / NR }; /* values of k from one of these lines to the 
 
 _Static_assert(MR * NV <= NR, "a block has a slot for each line of the tile of C");
 
-/* Ahead of reading a B whose rows lie far apart: few, for with the usual strides they share a few sets of a cache. */
-enum { ROWS_AHEAD = 4 };
-
-/*
- * The values of k between two lines that are asked for: acc (rows, 16 nv) += a b. With `apart`, rows of b are asked
- * for too, which hardware would not see coming.
- */
+/* Some values of k, those between two lines that are asked for: acc (rows, 16 nv) += a b */
 LLM_INLINE void micro_steps(const size_t rows, const size_t nv, v16 acc[MR][NV], size_t steps, const float **a,
-                            const float **b, size_t b_row, const bool apart)
+                            const float **b, size_t b_row)
 {
 #pragma GCC unroll 2
     for (size_t p = 0; p < steps; p++) {
         v16 bv[NV];
 #pragma GCC unroll 8
-        for (size_t v = 0; v < nv; v++) {
+        for (size_t v = 0; v < nv; v++)
             bv[v] = v16_load(*b + 16 * v);
-            if (apart)
-                __builtin_prefetch(*b + ROWS_AHEAD * b_row + 16 * v, 0, 3);
-        }
 #pragma GCC unroll 16
         for (size_t i = 0; i < rows; i++) {
             v16 ai = v16_set1((*a)[i]);
@@ -52,10 +43,10 @@ LLM_INLINE void micro_steps(const size_t rows, const size_t nv, v16 acc[MR][NV],
 /*
  * c (rows, 16 nv) = [first: 0, else c] + a b over k. a is a panel, element (i,k) at a[k * rows + i]; row k of
  * b begins at b[k * b_row]. rows and nv are constants wherever this is inlined, so acc lives in registers.
- * next: what to ask for, and c with it (NULL: nothing); apart: see micro_steps.
+ * next: what to ask for, and c with it (NULL: nothing).
  */
 LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const float *a, const float *b,
-                             size_t b_row, float *c, size_t ldc, bool first, const ahead *next, const bool apart)
+                             size_t b_row, float *c, size_t ldc, bool first, const ahead *next)
 {
     const float *block = next == NULL ? NULL : next->p, *row = next == NULL ? NULL : c;
 
@@ -68,7 +59,7 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
             for (size_t v = 0; v < nv; v++)
                 acc[i][v] = v16_zero();
         if (next == NULL)
-            micro_steps(rows, nv, acc, kb, &a, &b, b_row, apart);
+            micro_steps(rows, nv, acc, kb, &a, &b, b_row);
         else {
             const float *line = block;
             for (size_t p = 0; p < kb; p += SLOT, line += next->step) {
@@ -78,7 +69,7 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
                     __builtin_prefetch(row + 16 * part, 1);
                     row += part + 1 == nv ? ldc : 0;
                 }
-                micro_steps(rows, nv, acc, kb - p < SLOT ? kb - p : SLOT, &a, &b, b_row, apart);
+                micro_steps(rows, nv, acc, kb - p < SLOT ? kb - p : SLOT, &a, &b, b_row);
             }
             block += next->jump;
             row = NULL;
@@ -95,35 +86,60 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
     }
 }
 
+enum { RESUME_AHEAD = 4 * NR }; /* along the rows of b, which the tiles to the right go on with */
+
+/* sums (rows, 16 nv) = [first: 0, else sums] + a b: a numeric block of which some values of k are through goes on. */
+LLM_INLINE void resume_kernel(const size_t rows, const size_t nv, size_t k, const float *a, const float *b,
+                              size_t b_row, float *sums, size_t lds, bool first)
+{
+    v16 acc[MR][NV];
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (size_t v = 0; v < nv; v++)
+            acc[i][v] = first ? v16_zero() : v16_load(sums + i * lds + 16 * v);
+#pragma GCC unroll 2
+    for (size_t p = 0; p < k; p++) {
+        __builtin_prefetch(b + RESUME_AHEAD, 0, 3);
+        micro_steps(rows, nv, acc, 1, &a, &b, b_row);
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (size_t v = 0; v < nv; v++)
+            v16_store(sums + i * lds + 16 * v, acc[i][v]);
+}
+
 typedef void (*tile_function)(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,
                               bool first);
 typedef void (*panel_tile_function)(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,
                                     const ahead *next);
 
-/* tile_R for any b; strip_tile_R for columns of a wide B in place; panel_tile_R for a packed panel, looking ahead */
+/* tile_R for any b; resume_tile_R for part of a block; panel_tile_R for a packed panel, looking ahead */
 #define DEFINE_TILE(R)                                                                                       \
     static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,       \
                          bool first)                                                                         \
     {                                                                                                        \
-        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL, false);                                     \
+        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL);                                            \
     }                                                                                                        \
-    static void strip_tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc, \
-                               bool first)                                                                   \
+    static void resume_tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *sums,         \
+                                size_t lds, bool first)                                                      \
     {                                                                                                        \
-        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL, true);                                      \
+        resume_kernel(R, NV, k, a, b, b_row, sums, lds, first);                                              \
     }                                                                                                        \
     static void panel_tile_##R(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,   \
                                const ahead *next)                                                            \
     {                                                                                                        \
-        micro_kernel(R, NV, k, a, b, NR, c, ldc, first, next, false);                                        \
+        micro_kernel(R, NV, k, a, b, NR, c, ldc, first, next);                                               \
     }
 FOR_EACH_TILE(DEFINE_TILE)
 
 #define NAME_TILE(R) tile_##R,
 static const tile_function tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_TILE) };
 
-#define NAME_STRIP_TILE(R) strip_tile_##R,
-static const tile_function strip_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_STRIP_TILE) };
+#define NAME_RESUME_TILE(R) resume_tile_##R,
+static const tile_function resume_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_RESUME_TILE) };
 
 #define NAME_PANEL_TILE(R) panel_tile_##R,
 static const panel_tile_function panel_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_PANEL_TILE) };

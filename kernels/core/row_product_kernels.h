@@ -159,10 +159,50 @@ static void row_columns(float *c, const float *a, llm_view b, size_t n, size_t k
 
 #define ROW_KERNELS { .block = row_block, .add_blocks = row_add_blocks, .columns = row_columns }
 
+/*
+ * Rows of B that few rows of A meet at a time, and how many sums stay near the core while the rows of a numeric block
+ * pass. So B is read along some rows, not down a strip of columns, where each line is on a page of its own.
+ */
+enum { FEW_RUN = 16, FEW_SUMS = 4096 };
+
+_Static_assert(FEW_SUMS >= DIRECT_ROWS * NR, "a micro-tile of every row fits");
+
+/* Whole micro-tiles of columns whose sums with m rows fit. */
+LLM_INLINE size_t few_columns(size_t m, size_t n)
+{
+    size_t most = FEW_SUMS / m / NR * NR;
+    return n / NR * NR < most ? n / NR * NR : most > NR ? most : NR;
+}
+
+/* c (m,n) = or += packed panels of A (m,k) times a B whose rows are contiguous; n is whole micro-tiles. */
+static void few_rows_in_place(float *c, size_t ldc, const float *packed, llm_view b, size_t m, size_t n, size_t k,
+                              bool acc, size_t height, float *sums)
+{
+    const size_t width = few_columns(m, n);
+
+    for (size_t j0 = 0; j0 < n; j0 += width) {
+        const size_t cols = smaller(width, n - j0);
+        for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
+            const size_t end = smaller(p0 + LLM_GEMM_KB, k);
+            for (size_t p = p0; p < end; p += FEW_RUN)
+                for (size_t j = 0; j < cols; j += NR)
+                    for (size_t i = 0; i < m; i += height) {
+                        const size_t rows = smaller(height, m - i);
+                        resume_tiles[rows](smaller(FEW_RUN, end - p), packed + i * k + p * rows,
+                                           b.p + p * b.row + j0 + j, b.row, sums + i * width + j, width, p == p0);
+                    }
+            for (size_t i = 0; i < m; i++)
+                row_add_blocks(c + i * ldc + j0, sums + i * width, 1, cols, acc || p0 > 0, NULL);
+        }
+    }
+}
+
 /* Few rows: A is packed whole, B is read once, in place where its rows are contiguous. */
 static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k,
                              bool acc, float *scratch)
 {
+    /* Panels of about the same height: one of a row or two keeps no unit busy. */
+    const size_t height = equal_parts(m, MR, 1);
     float *ap = scratch, *bp = scratch + round_up(m * k + PANEL_SLACK, 16);
     const float *packed = ap;
     size_t j = 0;
@@ -170,11 +210,13 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
     if (m == 1 && a.column == 1)
         packed = a.p;
     else
-        pack_block(ap, a, m, k);
+        for (size_t i = 0; i < m; i += height) {
+            llm_view panel = { a.p + i * a.row, a.row, a.column };
+            pack_panel(ap + i * k, panel, smaller(height, m - i), k);
+        }
     if (b.column == 1) {
-        for (; j + NR <= n; j += NR)
-            for (size_t i = 0; i < m; i += MR)
-                strip_tiles[smaller(MR, m - i)](k, packed + i * k, b.p + j, b.row, c + i * ldc + j, ldc, !acc);
+        j = n / NR * NR;
+        few_rows_in_place(c, ldc, packed, b, m, j, k, acc, height, bp);
     } else if (m == 1) {
         row_columns(c, packed, b, n, k, acc);
         j = n;
@@ -185,8 +227,8 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
             size_t kc = smaller(KC, k - p);
             llm_view block = { b.p + p * b.row + j * b.column, b.row, b.column };
             pack_columns(bp, block, kc, cols);
-            for (size_t i = 0; i < m; i += MR) {
-                size_t rows = smaller(MR, m - i);
+            for (size_t i = 0; i < m; i += height) {
+                size_t rows = smaller(height, m - i);
                 run_tile(rows, cols, kc, packed + i * k + p * rows, bp, NR, c + i * ldc + j, ldc,
                          !acc && p == 0);
             }

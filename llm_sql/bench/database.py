@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from llm_sql.bench.shapes import DROPOUT, GRAD_CLIP, Shape
 from llm_sql.model import LanguageModel
 
 ROWS = 240
+LARGE = 10_000_000  # parameters: storing them takes longer than a step
 
 
 def create_model(engine: Engine, shape: Shape) -> None:
@@ -73,9 +75,19 @@ class Trainer:
         return time.perf_counter() - started
 
     def step_seconds(self, n_steps: int) -> float:
-        """Seconds per step inside a call: one of n + 1 steps minus one of 1, divided by n."""
-        once = self.call_seconds(1)
-        return (self.call_seconds(n_steps + 1) - once) / n_steps
+        """Seconds per step inside a call: n + 1 steps minus one, divided by n.
+
+        By the clock around the calls, or by llm_train_log where loading and writing back take so long that
+        they would drown it: what vacuum and the disk add to them is no step's.
+        """
+        if self._shape.n_parameters < LARGE:
+            once = self.call_seconds(1)
+            return (self.call_seconds(n_steps + 1) - once) / n_steps
+        self.vacuum()
+        self.call_seconds(n_steps + 1)
+        newest = "SELECT run_id, step FROM public.llm_train_log ORDER BY run_id DESC, step DESC LIMIT :n"
+        logged = f"SELECT sum(seconds) FROM public.llm_train_log JOIN ({newest}) l USING (run_id, step)"
+        return float(self._scalar(logged, n=n_steps)) / n_steps
 
     def logged_seconds(self) -> float:
         """Seconds of the newest run's steps by llm_train_log: the call without loading and writing back."""
@@ -94,8 +106,10 @@ class Trainer:
         return time.perf_counter() - started
 
     def vacuum(self) -> None:
-        """Frees what write-backs left behind, so that no background worker does it meanwhile."""
+        """Frees and writes out what write-backs left, so that no background worker does it meanwhile."""
         self._connection.execute(text("VACUUM public.llm_param"))
+        with contextlib.suppress(ProgrammingError):  # a role that may not
+            self._connection.execute(text("CHECKPOINT"))
 
     def peak_memory(self) -> float | None:
         """Bytes: the backend's largest resident size, pages of the shared buffers that it touched included.

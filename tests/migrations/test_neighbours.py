@@ -55,7 +55,7 @@ def application(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("options", ["", "include_schemas=True", "compare_type=True"])
+@pytest.mark.parametrize("options", ["", "include_schemas=True, compare_type=True"])
 def test_an_application_does_not_see_us_as_drift(at_head, application, run_alembic, options):
     home = application(at_head.url, options)
     for arguments in (("upgrade", "head"), ("check",)):

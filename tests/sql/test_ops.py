@@ -17,6 +17,8 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
+from .tensors import value
+
 Array = NDArray[Any]
 RNG_SEED = 20
 STEP = 1e-6
@@ -250,6 +252,12 @@ def test_backward_functions_give_the_tape_s_gradients(conn: psycopg.Connection[A
     np.testing.assert_allclose(dx, reference, rtol=1e-5, atol=1e-6)
 
 
+def test_dropout_outside_training_passes_its_input_through(conn: psycopg.Connection[Any]) -> None:
+    for x in ("'[1,-2]'", "pg_llm_neg('[-1,2]')"):
+        assert value(conn, f"SELECT pg_llm_dropout({x}, 0.5)::text") == "[1,-2]"
+        assert value(conn, f"SELECT (pg_llm_dropout({x}, 0.5) + pg_llm_dropout({x}, 0.5))::text") == "[2,-4]"
+
+
 def test_dropout_s_gradient_has_the_forward_s_mask(conn: psycopg.Connection[Any]) -> None:
     ones = np.ones((40, 50), dtype=np.float32)
     conn.execute("SET pg_llm.autograd = on")
@@ -286,6 +294,7 @@ def test_a_null_argument_gives_null(conn: psycopg.Connection[Any]) -> None:
         "pg_llm_slice('[1,2]', 1, 0, 1)",
         "pg_llm_reshape('[1,2]', '{3}')",
         "pg_llm_dropout('[1,2]', 1.0, true)",
+        "pg_llm_dropout(pg_llm_neg('[1,2]'), 1.0)",
     ],
 )
 def test_shapes_that_do_not_fit_are_named(conn: psycopg.Connection[Any], call: str) -> None:

@@ -172,7 +172,7 @@ def test_a_cancel_lands_within_100_ms(conn: Connection, connect: Connect) -> Non
     times = []
     for _ in range(5):
         trainer = connect()
-        running = start(conn, trainer, batch_size=32)
+        running = start(conn, trainer, batch_size=8)
         began = time.monotonic()
         trainer.cancel_safe()
         running.join(10)
