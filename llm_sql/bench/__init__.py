@@ -1,7 +1,8 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
-One module per section: gemm (kernels), steps (train), storage, memory, generation (generate), tokenizer,
-layers. What a figure means and how it is measured stands in the section's module and in docs/performance.md.
+One module per section: gemm (kernels), steps (train), sessions, storage, memory, generation (generate),
+tokenizer, layers. What a figure means and how it is measured stands in the section's module and in
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from llm_sql.bench.machine import Machine
 from llm_sql.bench.memory import measure_memory
 from llm_sql.bench.report import RATE, Row
 from llm_sql.bench.scratch import scratch_database
+from llm_sql.bench.sessions import measure_sessions
 from llm_sql.bench.steps import measure_steps
 from llm_sql.bench.storage import measure_storage
 from llm_sql.bench.tokenizer import measure_tokenizer
 from llm_sql.errors import UsageError
 
-Section = Literal["machine", "kernels", "train", "storage", "memory", "generate", "tokenizer", "layers"]
+Section = Literal[
+    "machine", "kernels", "train", "sessions", "storage", "memory", "generate", "tokenizer", "layers"
+]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
-IN_DATABASE = {"train", "storage", "memory", "generate", "tokenizer"}
+IN_DATABASE = {"train", "sessions", "storage", "memory", "generate", "tokenizer"}
 
 
 def run_bench(
@@ -55,6 +59,8 @@ def run_bench(
         with scratch_database(open_engine()) as engine:
             if "train" in wanted:
                 yield from measure_steps(engine, machine, threads, repeats, quick=quick)
+            if "sessions" in wanted:
+                yield from measure_sessions(engine, threads, repeats)
             if "storage" in wanted:
                 yield from measure_storage(engine, threads, repeats)
             if "memory" in wanted:

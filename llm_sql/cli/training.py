@@ -222,8 +222,8 @@ def bench(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What to measure: machine, kernels, train, storage, memory, generate, tokenizer, layers,"
-            " or all. Default: machine, kernels and train with small shapes, a minute.",
+            help="What to measure: machine, kernels, train, sessions, storage, memory, generate, tokenizer,"
+            " layers, or all. Default: machine, kernels and train with small shapes, a minute.",
         ),
     ] = None,
     repeats: Annotated[

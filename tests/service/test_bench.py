@@ -19,6 +19,8 @@ from llm_sql.bench.layers import EngineLayer
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.report import Row, interleaved
 from llm_sql.bench.roofline import attention_flops, training_step
+from llm_sql.bench.scratch import scratch_database
+from llm_sql.bench.sessions import measure_sessions
 from llm_sql.bench.shapes import GPT2_LONG, MICROGPT, SMALL, Layer, Product, products_of_linear
 from llm_sql.bench.worker import Worker
 from llm_sql.cli import app
@@ -54,6 +56,19 @@ def test_steps_are_timed_in_a_database_of_their_own(engine: Engine) -> None:
     with engine.connect() as connection:
         left = text("SELECT (SELECT count(*) FROM llm_param) + (SELECT count(*) FROM llm_dataset)")
         assert connection.scalar(left) == 0
+
+
+def test_sessions_train_at_once(engine: Engine) -> None:
+    trained = text("SELECT count(DISTINCT model) FROM llm_train_log WHERE step = 11")
+    with scratch_database(engine) as scratch:
+        rows = list(measure_sessions(scratch, 2, 1, shape=MICROGPT, sessions=(1, 3)))
+        with scratch.connect() as connection:
+            assert connection.scalar(trained) == 3
+    assert [row.what for row in rows] == [
+        "microgpt, B=1 T=8, 1 session at once", "microgpt, B=1 T=8, 3 sessions at once",
+    ]  # fmt: skip
+    assert all(row.llm_sql and row.unit == "steps/s" for row in rows)
+    assert rows[1].note.endswith("times one session's")
 
 
 @pytest.mark.usefixtures("no_torch")
