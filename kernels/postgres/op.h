@@ -93,7 +93,7 @@ extern Datum op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op);
 /* Used by forwards. */
 extern float *op_output(OpCall *call, int ndim, const int32 *dims);      /* allocates call->out */
 extern float *op_output_like(OpCall *call, int input);
-extern float *op_save(OpCall *call, int i, size_t n);                    /* allocates call->saved[i] */
+extern float *op_save(OpCall *call, int i, size_t n);                    /* becomes call->saved[i] if one will read it */
 extern uint16_t *op_save_mask(OpCall *call, int i, size_t words);        /* a mask of dropout, which a backward finds */
 extern uint16_t *op_saved_mask(const OpCall *call, int i);               /* here; NULL: none */
 extern float *op_scratch(size_t n);                                      /* until the memory context is reset */

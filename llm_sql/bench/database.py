@@ -83,20 +83,13 @@ class Trainer:
         if self._shape.n_parameters < LARGE:
             once = self.call_seconds(1)
             return (self.call_seconds(n_steps + 1) - once) / n_steps
-        self.vacuum()
         self.call_seconds(n_steps + 1)
-        newest = "SELECT run_id, step FROM public.llm_train_log ORDER BY run_id DESC, step DESC LIMIT :n"
-        logged = f"SELECT sum(seconds) FROM public.llm_train_log JOIN ({newest}) l USING (run_id, step)"
-        return float(self._scalar(logged, n=n_steps)) / n_steps
+        return self.logged_seconds(n_steps) / n_steps
 
-    def logged_seconds(self) -> float:
-        """Seconds of the newest run's steps by llm_train_log: the call without loading and writing back."""
-        return float(
-            self._scalar(
-                "SELECT sum(seconds) FROM public.llm_train_log"
-                " WHERE run_id = (SELECT max(run_id) FROM public.llm_train_run)"
-            )
-        )
+    def logged_seconds(self, n_steps: int) -> float:
+        """Seconds of the last steps by llm_train_log: without loading and writing back."""
+        newest = "SELECT seconds FROM public.llm_train_log ORDER BY run_id DESC, step DESC LIMIT :n"
+        return float(self._scalar(f"SELECT sum(seconds) FROM ({newest}) s", n=n_steps))
 
     def load_seconds(self) -> float:
         """Seconds until memory holds weights and optimizer state; not measurable twice on one connection."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -34,7 +35,7 @@ def measure_sessions(
         for ours in trainers:
             ours.call_seconds(1)
         samples = interleaved(
-            {str(n): lambda n=n: _seconds_together(trainers[:n]) for n in sessions},  # type: ignore[misc]
+            {str(n): partial(_seconds_together, trainers[:n]) for n in sessions},
             repeats,
             between=trainers[0].vacuum,
         )

@@ -47,6 +47,7 @@ def _measure(engine: Engine, machine: Machine, shape: Shape, threads: int, repea
             "ours": lambda: ours.step_seconds(shape.steps),
         }
         ours.call_seconds(WARM_UP_STEPS)
+        ours.vacuum()
         if has_torch():
             theirs = stack.enter_context(Worker("torch", threads))
             theirs.make_model(shape)

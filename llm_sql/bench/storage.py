@@ -20,7 +20,7 @@ def measure_storage(engine: Engine, threads: int, repeats: int) -> Iterator[Row]
 
         def write_back() -> float:
             whole = ours.call_seconds(1)
-            return whole - ours.logged_seconds()
+            return whole - ours.logged_seconds(1)
 
         samples = interleaved({"write back": write_back}, repeats, between=ours.vacuum)
 
