@@ -22,17 +22,25 @@ typedef struct activations {
         active[4 * N * D], mean_1[N], rstd_1[N], mean_2[N], rstd_2[N], max[B * H * T], sum[B * H * T];
 } activations;
 
+enum { SITES = 20 + L }; /* of dropout: 1, 10 + layer, 20 + layer */
+
 typedef struct training {
     llm_engine *e;
     uint64_t step;
     float w[PARAMETERS], grad[PARAMETERS], m[PARAMETERS], v[PARAMETERS], losses[STEPS];
     activations layer[L + 1]; /* the last one holds the stream after all layers, its norm and statistics */
+    uint16_t kept[SITES][(N * D + LLM_MASK_BITS - 1) / LLM_MASK_BITS]; /* what dropout leaves to the backward */
     float wide[4 * N * D], dwide[4 * N * D], branch[N * D], dx[N * D], dh[N * D], log_sum[N], token_loss[N];
 } training;
 
 static void drop(training *t, float *out, bool acc, const float *x, uint64_t site)
 {
-    llm_dropout(t->e, out, acc, x, 0.15f, (llm_dropout_key){ 3, t->step, site }, 0, N * D, NULL);
+    llm_dropout(t->e, out, acc, x, 0.15f, (llm_dropout_key){ 3, t->step, site }, 0, N * D, t->kept[site]);
+}
+
+static void drop_backward(training *t, float *dx, const float *dout, uint64_t site)
+{
+    llm_dropout_backward(t->e, dx, false, dout, 0.15f, t->kept[site], N * D);
 }
 
 static llm_attention_shape attention_shape(const training *t, uint64_t layer)
@@ -69,7 +77,7 @@ static void layer_backward(training *t, uint64_t i)
     activations *a = &t->layer[i];
     const llm_attention_shape s = attention_shape(t, i);
 
-    drop(t, t->branch, false, t->dx, 20 + i);
+    drop_backward(t, t->branch, t->dx, 20 + i);
     llm_linear_backward(t->e, t->wide, false, g + CONTRACT, false, g + CONTRACT + 4 * D * D, false, t->branch,
                         a->active, w + CONTRACT, N, 4 * D, D);
     llm_gelu_backward(t->e, t->dwide, false, t->wide, a->hidden, 4 * N * D);
@@ -77,7 +85,7 @@ static void layer_backward(training *t, uint64_t i)
                         a->ln_2, w + EXPAND, N, D, 4 * D);
     llm_layernorm_backward(t->e, t->dx, true, g + LN_2, false, g + LN_2 + D, false, t->branch, a->h, w + LN_2,
                            a->mean_2, a->rstd_2, N, D);
-    drop(t, t->branch, false, t->dx, 10 + i);
+    drop_backward(t, t->branch, t->dx, 10 + i);
     llm_linear_backward(t->e, t->dh, false, g + PROJECT, false, g + PROJECT + D * D, false, t->branch, a->attended,
                         w + PROJECT, N, D, D);
     llm_attention_backward(t->e, qkv, qkv + D, qkv + 2 * D, false, t->dh, a->attended, a->max, a->sum, a->qkv,
@@ -121,7 +129,7 @@ static void train_step(training *t)
     t->losses[t->step - 1] = head_loss(t, targets);
     for (uint64_t i = L; i-- > 0;)
         layer_backward(t, i);
-    drop(t, t->branch, false, t->dx, 1);
+    drop_backward(t, t->branch, t->dx, 1);
     llm_embedding_backward(t->e, t->grad + WTE, t->branch, ids, N, V, D);
     llm_embedding_backward(t->e, t->grad + WPE, t->branch, positions, N, T, D);
 

@@ -132,7 +132,8 @@ typedef struct dropout_job {
     const llm_dropout_key *key;
     uint64_t first;
     bool acc;
-    uint16_t *kept;
+    uint16_t *drawn;      /* where the mask is left, or NULL */
+    const uint16_t *kept; /* the mask that was left */
 } dropout_job;
 
 _Static_assert(FUNCTION_GRAIN % LLM_MASK_BITS == 0, "ranges begin with a word of the mask");
@@ -142,7 +143,7 @@ static void dropout_range(void *arg, size_t begin, size_t end)
     const dropout_job *j = arg;
 
     j->math->dropout(j->out + begin, j->acc, j->x + begin, j->scale, j->threshold, j->key, j->first + begin,
-                     end - begin, j->kept == NULL ? NULL : j->kept + begin / LLM_MASK_BITS);
+                     end - begin, j->drawn == NULL ? NULL : j->drawn + begin / LLM_MASK_BITS);
 }
 
 static void dropout_kept_range(void *arg, size_t begin, size_t end)
@@ -171,7 +172,7 @@ void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, l
     const llm_fpenv saved = llm_fp_enter();
     dropout_job job = { .math = &e->kernels->math, .out = out, .x = x, .scale = kept_scale(p),
                         .threshold = (uint32_t)((double)p * 0x1p32), .key = &key, .first = first, .acc = acc,
-                        .kept = kept };
+                        .drawn = kept };
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_range, &job);
     llm_fp_leave(saved);
 }
@@ -183,7 +184,7 @@ void llm_dropout_backward(llm_engine *e, float *dx, bool acc, const float *dout,
         return;
     const llm_fpenv saved = llm_fp_enter();
     dropout_job job = { .math = &e->kernels->math, .out = dx, .x = dout, .scale = kept_scale(p), .acc = acc,
-                        .kept = (uint16_t *)(uintptr_t)kept };
+                        .kept = kept };
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_kept_range, &job);
     llm_fp_leave(saved);
 }
