@@ -9,16 +9,16 @@
  * Columns of a 16 x 16 block become rows: dst row j gets element j of each of 16 source rows that are lds apart, of
  * which `rows` exist and the others may hold anything.
  */
-LLM_INLINE void transpose_whole(float *dst, size_t ldd, const float *src, size_t lds, size_t rows)
+LLM_INLINE void transpose_whole(float *dst, size_t ldd, const float *src, size_t lds, const size_t rows)
 {
-    v16 r[16];
 #pragma GCC unroll 16
-    for (size_t i = 0; i < 16; i++)
-        r[i] = v16_load(src + (i < rows ? i : 0) * lds);
-    v16_transpose(r);
+    for (size_t j = 0; j < 16; j += V16_COLUMNS) {
+        v16 r[V16_COLUMNS];
+        v16_load_columns(r, src + j, lds, rows);
 #pragma GCC unroll 16
-    for (size_t j = 0; j < 16; j++)
-        v16_store(dst + j * ldd, r[j]);
+        for (size_t i = 0; i < V16_COLUMNS; i++)
+            v16_store(dst + (j + i) * ldd, r[i]);
+    }
 }
 
 /* The same of a block that may end early: `rows` source rows, zeros after them, and `cols` columns. */
@@ -50,8 +50,8 @@ static void pack_panel(float *dst, llm_view a, size_t rows, size_t k)
             /* The next panel: its rows are many short streams. Near the core they would push out each other. */
             for (size_t i = rows; i < 2 * rows; i++)
                 __builtin_prefetch(a.p + i * a.row + p, 0, 2);
-            if (k - p >= 16)
-                transpose_whole(dst + p * rows, rows, a.p + p, a.row, rows);
+            if (k - p >= 16 && rows == MR)
+                transpose_whole(dst + p * MR, MR, a.p + p, a.row, MR);
             else
                 transpose_block(dst + p * rows, rows, a.p + p, a.row, rows, k - p);
         }

@@ -11,7 +11,10 @@
 
 #include <string.h>
 
-#define TASK_BYTES ((size_t)256 << 10) /* some 10 us of reading */
+#define TASK_BYTES   ((size_t)1 << 20) /* at most: some 100 us of reading */
+#define THREAD_TASKS 3                 /* for each thread at least, so that all end at about the same time, */
+#define SHORTEST_RUN 512               /* unless pieces of rows became shorter: long ones are read faster */
+#define FEWEST_COLUMNS 64              /* the same for whole columns */
 
 typedef struct row_job {
     llm_engine *e;
@@ -27,11 +30,15 @@ typedef struct row_job {
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Columns that make a task of so many bytes each: whole cache lines. */
-static size_t task_width(size_t column_bytes)
+/* Columns of a task, whole cache lines, all tasks alike; `times` as many tasks are made, of `rows` rows each. */
+static size_t task_width(const row_job *j, size_t rows, size_t times, size_t least)
 {
-    size_t width = TASK_BYTES / (column_bytes > 0 ? column_bytes : 1) / 64 * 64;
-    return width > 0 ? width : 64;
+    const size_t wanted = THREAD_TASKS * (size_t)llm_engine_threads(j->e);
+    const size_t fitting = j->n * rows * sizeof(float) / TASK_BYTES + 1;
+    size_t across = smaller((wanted + times - 1) / times, j->n / least + 1);
+
+    across = across > fitting ? across : fitting;
+    return (j->n + 64 * across - 1) / (64 * across) * 64;
 }
 
 static void columns_task(void *arg, size_t task)
@@ -68,7 +75,8 @@ void llm_row_product(llm_engine *e, float *c, llm_view a, llm_view b, size_t n, 
             gathered[i] = a.p[i * a.column];
         j.a = gathered;
     }
-    j.width = task_width((blocks > 0 ? smaller(k, LLM_GEMM_KB) : k) * sizeof(float));
+    j.width = blocks > 0 ? task_width(&j, smaller(k, LLM_GEMM_KB), blocks, SHORTEST_RUN)
+                         : task_width(&j, k, 1, FEWEST_COLUMNS);
     j.across = (n + j.width - 1) / j.width;
     if (b.column != 1)
         llm_parallel(e, j.across, columns_task, &j);

@@ -83,37 +83,40 @@ static void row_add_blocks(float *c, const float *sums, size_t blocks, size_t n,
 }
 
 /*
- * Ahead of the reading of one column: sixteen are read side by side, too many and too short for the hardware.
+ * Values ahead of the reading of one column: sixteen are read side by side, too many and too short for the hardware.
  */
+#if defined(LLM_VEC_AVX512)
 enum { COLUMN_AHEAD = 128 };
+#else
+enum { COLUMN_AHEAD = 64 };
+#endif
 
-/*
- * sum + a (n) times n rows of 16 columns that are `step` apart, of which the first `lanes` exist; `distance` is from
- * each of them to what will be read in a while.
- */
-LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t step, const size_t lanes,
-                           const size_t n, size_t distance)
+/* sum + a (16) times 16 rows of 16 columns that are `step` apart; `distance` is to what will be read in a while. */
+LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t step, size_t distance)
 {
-    v16 r[16];
-
 #pragma GCC unroll 16
-    for (size_t i = 0; i < 16; i++) {
-        const float *column = columns + i * step;
-        __builtin_prefetch(column + distance, 0, 3);
-        r[i] = i >= lanes ? v16_zero() : n == 16 ? v16_load(column) : v16_load_n(column, n);
+    for (size_t i = 0; i < 16; i++)
+        __builtin_prefetch(columns + i * step + distance, 0, 3);
+#pragma GCC unroll 16
+    for (size_t q = 0; q < 16; q += V16_COLUMNS) {
+        v16 r[V16_COLUMNS];
+        v16_load_columns(r, columns + q, step, 16);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < V16_COLUMNS; i++)
+            sum = v16_fma(v16_set1(a[q + i]), r[i], sum);
     }
-    v16_transpose(r);
-    if (n == 16)
-#pragma GCC unroll 16
-        for (size_t q = 0; q < 16; q++)
-            sum = v16_fma(v16_set1(a[q]), r[q], sum);
-    else {
-        float t[16 * 16]; /* r stays in registers when no index varies */
-#pragma GCC unroll 16
-        for (size_t q = 0; q < 16; q++)
-            v16_store(t + 16 * q, r[q]);
-        for (size_t q = 0; q < n; q++)
-            sum = v16_fma(v16_set1(a[q]), v16_load(t + 16 * q), sum);
+    return sum;
+}
+
+/* The same of n rows and of `lanes` columns, either of which may be fewer than 16. */
+static v16 add_some_columns(v16 sum, const float *a, const float *columns, size_t step, size_t lanes, size_t n)
+{
+    float some[16];
+
+    for (size_t q = 0; q < n; q++) {
+        for (size_t i = 0; i < 16; i++)
+            some[i] = i < lanes ? columns[i * step + q] : 0;
+        sum = v16_fma(v16_set1(a[q]), v16_load(some), sum);
     }
     return sum;
 }
@@ -134,10 +137,10 @@ LLM_INLINE void row_times_16(float *c, const float *a, const float *from, size_t
         const size_t end = smaller(p0 + LLM_GEMM_KB, k);
         v16 sum = v16_zero();
         size_t p = p0;
-        for (; p + 16 <= end; p += 16)
-            sum = add_columns(sum, a + p, from + p, step, lanes, 16, columns_ahead(p, k, step));
-        if (p < end)
-            sum = add_columns(sum, a + p, from + p, step, lanes, end - p, columns_ahead(p, k, step));
+        if (lanes == 16)
+            for (; p + 16 <= end; p += 16)
+                sum = add_columns(sum, a + p, from + p, step, columns_ahead(p, k, step));
+        sum = add_some_columns(sum, a + p, from + p, step, lanes, end - p);
         total = v16_add(total, sum);
     }
     v16_store_n(c, total, lanes);

@@ -19,6 +19,8 @@
  *   v16_to_i(a)  to nearest even; INT32_MIN when |a| >= 2^31 or NaN      v16_of_i(i)
  *   v16_as_i(a)  v16i_as_f(i)           the same bits under the other type
  *   v16_transpose(r)                    r[16], a 16x16 block in place
+ *   v16_load_columns(r, p, step, rows)  r[V16_COLUMNS], columns of rows: lane i of r[q] is p[i * step + q] for i below
+ *                                       rows, a constant of 1 to 16, and anything from there on
  *
  *   v16i_load v16i_store v16i_set1 v16i_iota (0..15) v16i_add v16i_sub v16i_and v16i_or v16i_xor
  *   v16i_mul_wide_u32(&high, a, b)      the products' low 32 bits, their high ones to high

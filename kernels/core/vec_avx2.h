@@ -219,6 +219,37 @@ LLM_INLINE void v16_transpose(v16 r[16])
     }
 }
 
+/* Four columns fit into registers. Halves are put together by loading: vperm2f128 is slow on some processors. */
+enum { V16_COLUMNS = 4 };
+
+LLM_INLINE void avx2_load_columns8(__m256 r[4], const float *p, size_t step, const size_t rows)
+{
+    __m256 t[4];
+
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        t[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + (i < rows ? i * step : 0))),
+                                    _mm_loadu_ps(p + (i + 4 < rows ? (i + 4) * step : 0)), 1);
+    __m256 ab = _mm256_unpacklo_ps(t[0], t[1]), cd = _mm256_unpacklo_ps(t[2], t[3]);
+    r[0] = _mm256_shuffle_ps(ab, cd, 0x44);
+    r[1] = _mm256_shuffle_ps(ab, cd, 0xee);
+    ab = _mm256_unpackhi_ps(t[0], t[1]), cd = _mm256_unpackhi_ps(t[2], t[3]);
+    r[2] = _mm256_shuffle_ps(ab, cd, 0x44);
+    r[3] = _mm256_shuffle_ps(ab, cd, 0xee);
+}
+
+LLM_INLINE void v16_load_columns(v16 r[4], const float *p, size_t step, const size_t rows)
+{
+    __m256 a[4], b[4];
+
+    avx2_load_columns8(a, p, step, rows);
+    if (rows > 8)
+        avx2_load_columns8(b, p + 8 * step, step, rows - 8);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        r[i] = (v16){ a[i], rows > 8 ? b[i] : a[i] };
+}
+
 #undef BOTH1
 #undef BOTH2
 

@@ -118,4 +118,14 @@ LLM_INLINE void v16_transpose(v16 r[16])
     }
 }
 
+enum { V16_COLUMNS = 16 };
+
+LLM_INLINE void v16_load_columns(v16 r[16], const float *p, size_t step, const size_t rows)
+{
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 16; i++)
+        r[i] = v16_load(p + (i < rows ? i * step : 0));
+    v16_transpose(r);
+}
+
 #endif /* LLM_VEC_AVX512_H */

@@ -203,6 +203,22 @@ LLM_INLINE void v16_transpose(v16 r[16])
         r[i] = out[i];
 }
 
+enum { V16_COLUMNS = 4 };
+
+LLM_INLINE void v16_load_columns(v16 r[4], const float *p, size_t step, const size_t rows)
+{
+    for (size_t i = 0; i < 4; i++) {
+        float32x4_t t[4];
+        for (size_t j = 0; j < 4; j++)
+            t[j] = vld1q_f32(p + (4 * i + j < rows ? (4 * i + j) * step : 0));
+        float32x4x2_t ab = vtrnq_f32(t[0], t[1]), cd = vtrnq_f32(t[2], t[3]);
+        r[0].q[i] = vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0]));
+        r[1].q[i] = vcombine_f32(vget_low_f32(ab.val[1]), vget_low_f32(cd.val[1]));
+        r[2].q[i] = vcombine_f32(vget_high_f32(ab.val[0]), vget_high_f32(cd.val[0]));
+        r[3].q[i] = vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1]));
+    }
+}
+
 #undef FOUR1
 #undef FOUR2
 
