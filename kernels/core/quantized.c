@@ -73,16 +73,16 @@ static void pack_bf16(uint32_t *words, const tile *t)
 }
 
 /* w / scale to the nearest whole number, ties to even. A scale that is denormal is coarse, hence the bounds. */
-static inline uint32_t int8_bits(float w, float scale)
+static inline int8_t int8_of(float w, float scale)
 {
     const float shifter = 0x1.8p23f; /* adding it leaves no room for a fraction */
     float q = scale == 0.0f ? 0.0f : w / scale;
 
     q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
-    return (uint32_t)(int32_t)((q + shifter) - shifter) & 0xffu;
+    return (int8_t)((q + shifter) - shifter);
 }
 
-static void pack_int8(uint32_t *words, float *scales, const tile *t)
+static void pack_int8(int8_t *bytes, float *scales, const tile *t)
 {
     for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
         scales[i] = 0.0f;
@@ -93,11 +93,9 @@ static void pack_int8(uint32_t *words, float *scales, const tile *t)
         }
     for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
         scales[i] = scales[i] > 127.0f * LARGEST_SCALE ? LARGEST_SCALE : scales[i] / 127.0f;
-    for (size_t k = 0; k < t->n; k++, words += 16)
-        for (size_t i = 0; i < 16; i++)
-            words[i] = int8_bits(t->w[k][i], scales[i]) | int8_bits(t->w[k][16 + i], scales[16 + i]) << 8 |
-                       int8_bits(t->w[k][32 + i], scales[32 + i]) << 16 |
-                       int8_bits(t->w[k][48 + i], scales[48 + i]) << 24;
+    for (size_t k = 0; k < t->n; k++, bytes += LLM_PACKED_COLUMNS)
+        for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
+            bytes[i] = int8_of(t->w[k][i], scales[i]);
 }
 
 static void pack_panel_task(void *arg, size_t panel)
@@ -113,7 +111,8 @@ static void pack_panel_task(void *arg, size_t panel)
         if (p->precision == LLM_BF16)
             pack_bf16(words + k * 32, &t);
         else
-            pack_int8(words + k * 16, p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, &t);
+            pack_int8((int8_t *)(words + k * 16),
+                      p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, &t);
     }
 }
 

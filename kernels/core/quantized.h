@@ -3,9 +3,9 @@
  * (quantized_kernels.h).
  *
  * Columns (outputs) lie in panels of LLM_PACKED_COLUMNS, zeros past the last; a panel is contiguous, row k of it
- * holds its weights for input k in 32-bit words of which word i belongs to lane i:
- *   bf16  two groups of 16 words, group g with column 32 g + i in the low half and column 32 g + 16 + i in the high
- *   int8  one group of 16 words, byte b (0 the lowest) of word i being column 16 b + i
+ * holds its weights for input k:
+ *   bf16  two groups of 16 words, word i of group g with column 32 g + i in the low half and 32 g + 16 + i in the high
+ *   int8  a byte for each column, in their order
  * An int8 weight is q * scale; one scale per column and block of LLM_GEMM_KB inputs, blocks in order.
  */
 #ifndef LLM_QUANTIZED_H

@@ -23,6 +23,7 @@ enum { PACKED_ROWS = 6, PACKED_NV = 1 };
 
 enum {
     PANEL_NV = LLM_PACKED_COLUMNS / 16,
+    STRIPE = 16 * PACKED_NV, /* columns of a panel that several rows meet at a time */
     PREFETCH_BYTES = 4096, /* ahead of one row's reading: hardware stops at the end of a page */
 };
 
@@ -30,23 +31,13 @@ typedef enum packed_kind { PACKED_BF16, PACKED_INT8 } packed_kind;
 
 LLM_INLINE size_t packed_words(packed_kind kind) { return kind == PACKED_BF16 ? 32 : 16; }
 
-/* The 64 weights of one input. */
-LLM_INLINE void unpack(v16 w[PANEL_NV], const uint32_t *p, packed_kind kind)
+/* Vector v of the weights of one input. */
+LLM_INLINE v16 unpacked(const uint32_t *p, size_t v, packed_kind kind)
 {
-    if (kind == PACKED_BF16) {
-#pragma GCC unroll 2
-        for (int g = 0; g < 2; g++) {
-            v16i words = v16i_load(p + 16 * g);
-            w[2 * g] = v16i_as_f(v16i_sll(words, 16));
-            w[2 * g + 1] = v16i_as_f(v16i_and(words, v16i_set1(0xffff0000u)));
-        }
-    } else {
-        v16i words = v16i_load(p);
-        w[0] = v16_of_i(v16i_sra(v16i_sll(words, 24), 24));
-        w[1] = v16_of_i(v16i_sra(v16i_sll(words, 16), 24));
-        w[2] = v16_of_i(v16i_sra(v16i_sll(words, 8), 24));
-        w[3] = v16_of_i(v16i_sra(words, 24));
-    }
+    if (kind == PACKED_INT8)
+        return v16_load_i8((const int8_t *)p + 16 * v);
+    const v16i words = v16i_load(p + 16 * (v / 2));
+    return v16i_as_f(v % 2 == 0 ? v16i_sll(words, 16) : v16i_and(words, v16i_set1(0xffff0000u)));
 }
 
 /* scales: of the block's 64 columns; `at` is the vector's first one. */
@@ -75,13 +66,12 @@ LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, 
             sum[v] = v16_zero();
 #pragma GCC unroll 4
         for (size_t p = p0; p < end; p++) {
-            v16 w[PANEL_NV], ai = v16_set1(a[p]);
+            const v16 ai = v16_set1(a[p]);
             for (size_t line = 0; line < packed_words(kind); line += 16)
                 __builtin_prefetch((const char *)(panel + line) + PREFETCH_BYTES);
-            unpack(w, panel, kind);
 #pragma GCC unroll 4
-            for (int v = 0; v < PANEL_NV; v++)
-                sum[v] = v16_fma(ai, w[v], sum[v]);
+            for (size_t v = 0; v < PANEL_NV; v++)
+                sum[v] = v16_fma(ai, unpacked(panel, v, kind), sum[v]);
             panel += packed_words(kind);
         }
 #pragma GCC unroll 4
@@ -101,8 +91,9 @@ LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, 
 }
 
 /*
- * c (rows, 16 PACKED_NV) = [first: 0, else c] + a (rows,k) w (k, LLM_PACKED_COLUMNS) over one numeric block; c and w
- * point at column `at` of the panel, and n columns are left. */
+ * c (rows, STRIPE) = [first: 0, else c] + a (rows,k) w (k, STRIPE) over one numeric block; c and w point at column
+ * `at` of the panel, and n columns are left.
+ */
 LLM_INLINE void unpacked_tile(const size_t rows, float *c, size_t ldc, const float *a, size_t lda, const float *w,
                               const float *scales, size_t at, size_t n, size_t k, bool first, packed_kind kind)
 {
@@ -113,7 +104,7 @@ LLM_INLINE void unpacked_tile(const size_t rows, float *c, size_t ldc, const flo
 #pragma GCC unroll 4
         for (size_t v = 0; v < PACKED_NV; v++)
             sum[i][v] = v16_zero();
-    for (size_t p = 0; p < k; p++, w += LLM_PACKED_COLUMNS) {
+    for (size_t p = 0; p < k; p++, w += STRIPE) {
         v16 wv[PACKED_NV];
 #pragma GCC unroll 4
         for (size_t v = 0; v < PACKED_NV; v++)
@@ -139,27 +130,34 @@ LLM_INLINE void unpacked_tile(const size_t rows, float *c, size_t ldc, const flo
         }
 }
 
-/* Several rows: each block is unpacked once, into `w` (LLM_GEMM_KB x LLM_PACKED_COLUMNS), and meets all of them. */
+/* unpacked_tile of 1 to PACKED_ROWS rows */
+LLM_INLINE void some_unpacked_rows(size_t rows, float *c, size_t ldc, const float *a, size_t lda, const float *w,
+                                   const float *scales, size_t at, size_t n, size_t k, bool first, packed_kind kind)
+{
+#pragma GCC unroll 8
+    for (size_t r = 1; r <= PACKED_ROWS; r++)
+        if (r == rows)
+            unpacked_tile(r, c, ldc, a, lda, w, scales, at, n, k, first, kind);
+}
+
+/* Several rows: each block is unpacked once, stripe by stripe into `w`, and meets all of them. */
 LLM_INLINE void many_packed_rows(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales,
                                  size_t m, size_t n, size_t k, float *w, packed_kind kind)
 {
+    /* Tiles of about the same height: one of a row or two keeps no unit busy. */
+    const size_t height = equal_parts(m, PACKED_ROWS, 1);
+
     for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
         const size_t kb = k - p0 < LLM_GEMM_KB ? k - p0 : LLM_GEMM_KB;
-        for (size_t p = 0; p < kb; p++, panel += packed_words(kind)) {
-            v16 wv[PANEL_NV];
-            unpack(wv, panel, kind);
+        for (size_t p = 0; p < kb; p++, panel += packed_words(kind))
 #pragma GCC unroll 4
-            for (int v = 0; v < PANEL_NV; v++)
-                v16_store(w + p * LLM_PACKED_COLUMNS + 16 * v, wv[v]);
-        }
-        for (size_t j = 0; j < n; j += 16 * PACKED_NV) {
-            size_t i = 0;
-            for (; i + PACKED_ROWS <= m; i += PACKED_ROWS)
-                unpacked_tile(PACKED_ROWS, c + i * ldc + j, ldc, a + i * k + p0, k, w + j, scales, j, n - j, kb,
-                              p0 == 0, kind);
-            for (; i < m; i++)
-                unpacked_tile(1, c + i * ldc + j, ldc, a + i * k + p0, k, w + j, scales, j, n - j, kb, p0 == 0, kind);
-        }
+            for (size_t v = 0; v < PANEL_NV; v++)
+                v16_store(w + v / PACKED_NV * STRIPE * LLM_GEMM_KB + p * STRIPE + v % PACKED_NV * 16,
+                          unpacked(panel, v, kind));
+        for (size_t j = 0; j < n; j += STRIPE)
+            for (size_t i = 0; i < m; i += height)
+                some_unpacked_rows(m - i < height ? m - i : height, c + i * ldc + j, ldc, a + i * k + p0, k,
+                                   w + j * LLM_GEMM_KB, scales, j, n - j, kb, p0 == 0, kind);
         if (kind == PACKED_INT8)
             scales += LLM_PACKED_COLUMNS;
     }

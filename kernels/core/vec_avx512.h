@@ -61,6 +61,10 @@ LLM_INLINE float v16_hmax(v16 a)
 
 LLM_INLINE v16i v16_to_i(v16 a) { return _mm512_cvtps_epi32(a); }
 LLM_INLINE v16 v16_of_i(v16i a) { return _mm512_cvtepi32_ps(a); }
+LLM_INLINE v16 v16_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 LLM_INLINE v16i v16_as_i(v16 a) { return _mm512_castps_si512(a); }
 LLM_INLINE v16 v16i_as_f(v16i a) { return _mm512_castsi512_ps(a); }
 

@@ -107,6 +107,14 @@ LLM_INLINE uint32x4_t neon_to_i(float32x4_t x)
 #define NEON_OF_I(x) vcvtq_f32_s32(vreinterpretq_s32_u32(x))
 FOUR1(v16_to_i, v16, v16i, neon_to_i)
 FOUR1(v16_of_i, v16i, v16, NEON_OF_I)
+
+LLM_INLINE v16 v16_load_i8(const int8_t *p)
+{
+    const int8x16_t bytes = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+    return (v16){ { vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))) } };
+}
 FOUR1(v16_as_i, v16, v16i, vreinterpretq_u32_f32)
 FOUR1(v16i_as_f, v16i, v16, vreinterpretq_f32_u32)
 

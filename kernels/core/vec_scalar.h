@@ -155,6 +155,12 @@ LLM_INLINE v16i v16_to_i(v16 a)
     LANES r.u[i] = scalar_to_i(a.f[i]);
     return r;
 }
+LLM_INLINE v16 v16_load_i8(const int8_t *p)
+{
+    v16 r;
+    LANES r.f[i] = p[i];
+    return r;
+}
 LLM_INLINE v16 v16_of_i(v16i a)
 {
     v16 r;
