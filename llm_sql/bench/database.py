@@ -47,6 +47,13 @@ def drop_model(engine: Engine, shape: Shape) -> None:
         connection.execute(text("VACUUM public.llm_param"))
 
 
+def vacuum(connection: Connection) -> None:
+    """Frees and writes out what stored weights left, so that no background worker does it meanwhile."""
+    connection.execute(text("VACUUM public.llm_param"))
+    with contextlib.suppress(ProgrammingError):  # a role that may not
+        connection.execute(text("CHECKPOINT"))
+
+
 class Trainer:
     """Calls of llm_train on one connection, each a transaction that writes back and commits."""
 
@@ -99,10 +106,7 @@ class Trainer:
         return time.perf_counter() - started
 
     def vacuum(self) -> None:
-        """Frees and writes out what write-backs left, so that no background worker does it meanwhile."""
-        self._connection.execute(text("VACUUM public.llm_param"))
-        with contextlib.suppress(ProgrammingError):  # a role that may not
-            self._connection.execute(text("CHECKPOINT"))
+        vacuum(self._connection)
 
     def peak_memory(self) -> float | None:
         """Bytes: the backend's largest resident size, pages of the shared buffers that it touched included.

@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
+from llm_sql.bench.database import vacuum
 from llm_sql.bench.generation_peers import PEERS, missing_peers
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.report import Row
@@ -283,6 +284,8 @@ def measure_generation(
                 n_positions=model.n_positions, vocab=model.vocab,
             ).export_weights(weights)  # fmt: skip
             session.commit()
+        with engine.connect() as connection:
+            vacuum(connection)
         samples, memory = take_turns(engine, model, weights, threads, repeats)
 
     for name in PRECISIONS:
