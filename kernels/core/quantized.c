@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define TASK_BYTES    ((size_t)128 << 10) /* of packed weights: what a task of one row reads, some 5 us */
-#define LARGEST_SCALE 2.679e36f           /* 127 times it is finite */
 #define TASK_ROWS     64                  /* from here on a panel is a task of its own */
 
 struct llm_packed {
@@ -27,6 +26,7 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 /* ---- packing ---- */
 
 typedef struct pack_job {
+    const llm_packed_kernels *kernels;
     llm_packed *to;
     const float *w;
     size_t input_step, output_step; /* weight (input k, output j) is w[k * input_step + j * output_step] */
@@ -54,50 +54,6 @@ static void load_tile(tile *t, const pack_job *j, size_t first, size_t columns, 
                 t->w[k][column] = from[column * j->output_step + k];
 }
 
-/* The nearest bf16, ties to even; what would round to infinity is the largest finite one. */
-static inline uint32_t bf16_bits(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    u = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
-    return (u & 0x7fffu) == 0x7f80u ? u - 1 : u;
-}
-
-static void pack_bf16(uint32_t *words, const tile *t)
-{
-    for (size_t k = 0; k < t->n; k++)
-        for (size_t g = 0; g < 2; g++, words += 16)
-            for (size_t i = 0; i < 16; i++)
-                words[i] = bf16_bits(t->w[k][32 * g + i]) | bf16_bits(t->w[k][32 * g + 16 + i]) << 16;
-}
-
-/* w / scale to the nearest whole number, ties to even. A scale that is denormal is coarse, hence the bounds. */
-static inline int8_t int8_of(float w, float scale)
-{
-    const float shifter = 0x1.8p23f; /* adding it leaves no room for a fraction */
-    float q = scale == 0.0f ? 0.0f : w / scale;
-
-    q = q > 127.0f ? 127.0f : q < -127.0f ? -127.0f : q;
-    return (int8_t)((q + shifter) - shifter);
-}
-
-static void pack_int8(int8_t *bytes, float *scales, const tile *t)
-{
-    for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
-        scales[i] = 0.0f;
-    for (size_t k = 0; k < t->n; k++)
-        for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++) {
-            float size = t->w[k][i] < 0 ? -t->w[k][i] : t->w[k][i];
-            scales[i] = size > scales[i] ? size : scales[i];
-        }
-    for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
-        scales[i] = scales[i] > 127.0f * LARGEST_SCALE ? LARGEST_SCALE : scales[i] / 127.0f;
-    for (size_t k = 0; k < t->n; k++, bytes += LLM_PACKED_COLUMNS)
-        for (size_t i = 0; i < LLM_PACKED_COLUMNS; i++)
-            bytes[i] = int8_of(t->w[k][i], scales[i]);
-}
-
 static void pack_panel_task(void *arg, size_t panel)
 {
     const pack_job *j = arg;
@@ -109,10 +65,10 @@ static void pack_panel_task(void *arg, size_t panel)
     for (size_t k = 0; k < p->inputs; k += LLM_GEMM_KB) {
         load_tile(&t, j, first, smaller(LLM_PACKED_COLUMNS, p->outputs - first), k);
         if (p->precision == LLM_BF16)
-            pack_bf16(words + k * 32, &t);
+            j->kernels->pack_bf16(words + k * 32, t.w[0], t.n);
         else
-            pack_int8((int8_t *)(words + k * 16),
-                      p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, &t);
+            j->kernels->pack_int8((int8_t *)(words + k * 16),
+                                  p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, t.w[0], t.n);
     }
 }
 
@@ -129,7 +85,11 @@ size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision)
 llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision)
 {
     llm_packed *p = llm_failed(e) ? NULL : calloc(1, sizeof *p);
-    pack_job j = { .to = p, .w = w, .input_step = transposed ? 1 : o, .output_step = transposed ? i : 1 };
+    pack_job j = { .kernels = &e->kernels->packed,
+                   .to = p,
+                   .w = w,
+                   .input_step = transposed ? 1 : o,
+                   .output_step = transposed ? i : 1 };
 
     if (p == NULL)
         return NULL;

@@ -25,6 +25,9 @@ typedef struct llm_packed_kernels {
                  size_t k, const float *row, float *scratch);
     void (*int8)(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales, size_t m, size_t n,
                  size_t k, const float *row, float *scratch);
+    /* A block w (n, LLM_PACKED_COLUMNS), n at most LLM_GEMM_KB, as it lies in a panel; scales (LLM_PACKED_COLUMNS). */
+    void (*pack_bf16)(uint32_t *words, const float *w, size_t n);
+    void (*pack_int8)(int8_t *bytes, float *scales, const float *w, size_t n);
 } llm_packed_kernels;
 
 #endif /* LLM_QUANTIZED_H */

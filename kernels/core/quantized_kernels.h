@@ -31,6 +31,54 @@ typedef enum packed_kind { PACKED_BF16, PACKED_INT8 } packed_kind;
 
 LLM_INLINE size_t packed_words(packed_kind kind) { return kind == PACKED_BF16 ? 32 : 16; }
 
+/* ---- packing ---- */
+
+/* The nearest bf16, ties to even, in the low half; what would round to infinity is the largest finite one. */
+LLM_INLINE v16i bf16_bits(v16 x)
+{
+    const v16i u = v16_as_i(x), odd = v16i_and(v16i_srl(u, 16), v16i_set1(1));
+    const v16i bits = v16i_srl(v16i_add(v16i_add(u, v16i_set1(0x7fff)), odd), 16);
+    const m16 infinite = v16i_eq(v16i_and(bits, v16i_set1(0x7fff)), v16i_set1(0x7f80));
+
+    return v16i_select(infinite, v16i_sub(bits, v16i_set1(1)), bits);
+}
+
+static void pack_bf16(uint32_t *words, const float *w, size_t n)
+{
+    for (size_t k = 0; k < n; k++)
+        for (size_t g = 0; g < LLM_PACKED_COLUMNS; g += 32, w += 32, words += 16)
+            v16i_store(words, v16i_or(bf16_bits(v16_load(w)), v16i_sll(bf16_bits(v16_load(w + 16)), 16)));
+}
+
+#define LARGEST_SCALE 2.679e36f /* 127 times it is finite */
+
+/* w / scale to the nearest whole number, ties to even. A scale that is denormal is coarse, hence the bounds. */
+LLM_INLINE void store_int8(int8_t *bytes, v16 w, v16 scale)
+{
+    const v16 q = v16_select(v16_eq(scale, v16_zero()), v16_zero(), v16_div(w, scale));
+    int32_t whole[16];
+
+    v16i_store(whole, v16_to_i(v16_max(v16_min(q, v16_set1(127)), v16_set1(-127))));
+    for (size_t i = 0; i < 16; i++)
+        bytes[i] = (int8_t)whole[i];
+}
+
+static void pack_int8(int8_t *bytes, float *scales, const float *w, size_t n)
+{
+    for (size_t j = 0; j < LLM_PACKED_COLUMNS; j += 16) {
+        v16 most = v16_zero();
+        for (size_t k = 0; k < n; k++)
+            most = v16_max(v16_abs(v16_load(w + k * LLM_PACKED_COLUMNS + j)), most);
+        const m16 large = v16_gt(most, v16_set1(127.0f * LARGEST_SCALE));
+        const v16 scale = v16_select(large, v16_set1(LARGEST_SCALE), v16_div(most, v16_set1(127)));
+        v16_store(scales + j, scale);
+        for (size_t k = 0; k < n; k++)
+            store_int8(bytes + k * LLM_PACKED_COLUMNS + j, v16_load(w + k * LLM_PACKED_COLUMNS + j), scale);
+    }
+}
+
+/* ---- products ---- */
+
 /* Vector v of the weights of one input. */
 LLM_INLINE v16 unpacked(const uint32_t *p, size_t v, packed_kind kind)
 {
@@ -189,6 +237,7 @@ static void packed_int8(float *c, size_t ldc, const float *a, const uint32_t *pa
     packed_product(c, ldc, a, panel, scales, m, n, k, row, scratch, PACKED_INT8);
 }
 
-#define PACKED_KERNELS { .bf16 = packed_bf16, .int8 = packed_int8 }
+#define PACKED_KERNELS \
+    { .bf16 = packed_bf16, .int8 = packed_int8, .pack_bf16 = pack_bf16, .pack_int8 = pack_int8 }
 
 #endif /* LLM_QUANTIZED_KERNELS_H */
