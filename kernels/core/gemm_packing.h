@@ -53,7 +53,7 @@ static void pack_panel(float *dst, llm_view a, size_t rows, size_t k)
             if (k - p >= 16 && rows == MR)
                 transpose_whole(dst + p * MR, MR, a.p + p, a.row, MR);
             else
-                transpose_block(dst + p * rows, rows, a.p + p, a.row, rows, k - p);
+                transpose_block(dst + p * rows, rows, a.p + p, a.row, rows, smaller(16, k - p));
         }
     else
         for (size_t p = 0; p < k; p++)

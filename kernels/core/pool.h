@@ -4,7 +4,8 @@
  * Workers start on first use with every signal blocked and sleep on a condition variable. They touch only
  * what the task function touches. Task functions must not call should_stop, set the engine's status or
  * start a job of another engine; a job started inside a task runs inline. Long ones ask llm_task_stopped().
- * Results must not depend on which thread runs a task: split work by constants, never by thread count.
+ * Results must not depend on which thread runs a task, nor on how many there are: what belongs to one sum is split by
+ * constants.
  */
 #ifndef LLM_POOL_H
 #define LLM_POOL_H

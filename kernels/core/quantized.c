@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TASK_BYTES    ((size_t)128 << 10) /* of packed weights: what a task of one row reads, some 5 us */
-#define TASK_ROWS     64                  /* from here on a panel is a task of its own */
+#define TASK_BYTES ((size_t)128 << 10) /* of packed weights: what a task of one row reads, some 5 us */
+#define TASK_ROWS  64                  /* from here on a panel is a task of its own */
 
 struct llm_packed {
     llm_precision precision;

@@ -58,7 +58,7 @@ LLM_INLINE void store_int8(int8_t *bytes, v16 w, v16 scale)
     const v16 q = v16_select(v16_eq(scale, v16_zero()), v16_zero(), v16_div(w, scale));
     int32_t whole[16];
 
-    v16i_store(whole, v16_to_i(v16_max(v16_min(q, v16_set1(127)), v16_set1(-127))));
+    v16i_store(whole, v16_to_i(v16_max(v16_set1(-127), v16_min(v16_set1(127), q))));
     for (size_t i = 0; i < 16; i++)
         bytes[i] = (int8_t)whole[i];
 }
@@ -215,7 +215,7 @@ LLM_INLINE void packed_product(float *c, size_t ldc, const float *a, const uint3
                                size_t m, size_t n, size_t k, const float *row, float *scratch, packed_kind kind)
 {
     /* without inputs there is no block to begin with */
-    if (m == 1 || k == 0)
+    if (m <= 1 || k == 0)
         for (size_t i = 0; i < m; i++)
             one_packed_row(c + i * ldc, a + i * k, panel, scales, n, k, row, kind);
     else {

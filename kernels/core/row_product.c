@@ -11,10 +11,16 @@
 
 #include <string.h>
 
-#define TASK_BYTES   ((size_t)1 << 20) /* at most: some 100 us of reading */
-#define THREAD_TASKS 3                 /* for each thread at least, so that all end at about the same time, */
-#define SHORTEST_RUN 512               /* unless pieces of rows became shorter: long ones are read faster */
-#define FEWEST_COLUMNS 64              /* the same for whole columns */
+/*
+ * Tasks are of about MOST_BYTES, some 100 us of reading, or fewer bytes where that leaves less than THREAD_TASKS for each
+ * thread, which would not end at the same time. But none is smaller than what handing it over costs, nor cuts rows into
+ * pieces shorter than SHORTEST_RUN: long ones are read faster.
+ */
+#define MOST_BYTES     ((size_t)1 << 20)
+#define LEAST_BYTES    ((size_t)256 << 10)
+#define THREAD_TASKS   3
+#define SHORTEST_RUN   512
+#define FEWEST_COLUMNS 64
 
 typedef struct row_job {
     llm_engine *e;
@@ -30,14 +36,14 @@ typedef struct row_job {
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Columns of a task, whole cache lines, all tasks alike; `times` as many tasks are made, of `rows` rows each. */
+/* Columns of a task of so many rows, in whole cache lines; `times` as many tasks are made as stand side by side. */
 static size_t task_width(const row_job *j, size_t rows, size_t times, size_t least)
 {
-    const size_t wanted = THREAD_TASKS * (size_t)llm_engine_threads(j->e);
-    const size_t fitting = j->n * rows * sizeof(float) / TASK_BYTES + 1;
-    size_t across = smaller((wanted + times - 1) / times, j->n / least + 1);
+    const size_t bytes = j->n * rows * sizeof(float);
+    const size_t wanted = (THREAD_TASKS * (size_t)j->e->threads + times - 1) / times;
+    size_t across = smaller(wanted, smaller(j->n / least, bytes / LEAST_BYTES));
 
-    across = across > fitting ? across : fitting;
+    across = across > bytes / MOST_BYTES ? across : bytes / MOST_BYTES + 1;
     return (j->n + 64 * across - 1) / (64 * across) * 64;
 }
 

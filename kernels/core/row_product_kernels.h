@@ -111,11 +111,11 @@ LLM_INLINE v16 add_columns(v16 sum, const float *a, const float *columns, size_t
 /* The same of n rows and of `lanes` columns, either of which may be fewer than 16. */
 static v16 add_some_columns(v16 sum, const float *a, const float *columns, size_t step, size_t lanes, size_t n)
 {
-    float some[16];
+    float some[16] = { 0 };
 
     for (size_t q = 0; q < n; q++) {
-        for (size_t i = 0; i < 16; i++)
-            some[i] = i < lanes ? columns[i * step + q] : 0;
+        for (size_t i = 0; i < lanes; i++)
+            some[i] = columns[i * step + q];
         sum = v16_fma(v16_set1(a[q]), v16_load(some), sum);
     }
     return sum;

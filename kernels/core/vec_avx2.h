@@ -104,6 +104,7 @@ LLM_INLINE __m256 avx2_load_i8(const int8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 LLM_INLINE v16 v16_load_i8(const int8_t *p) { return (v16){ avx2_load_i8(p), avx2_load_i8(p + 8) }; }
+
 BOTH1(v16_as_i, v16, v16i, _mm256_castps_si256)
 BOTH1(v16i_as_f, v16i, v16, _mm256_castsi256_ps)
 

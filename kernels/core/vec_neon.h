@@ -115,6 +115,7 @@ LLM_INLINE v16 v16_load_i8(const int8_t *p)
     return (v16){ { vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
                     vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))) } };
 }
+
 FOUR1(v16_as_i, v16, v16i, vreinterpretq_u32_f32)
 FOUR1(v16i_as_f, v16i, v16, vreinterpretq_f32_u32)
 

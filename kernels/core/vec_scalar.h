@@ -194,7 +194,7 @@ enum { V16_COLUMNS = 1 };
 
 LLM_INLINE void v16_load_columns(v16 *r, const float *p, size_t step, const size_t rows)
 {
-    LANES r->f[i] = i < (int)rows ? p[(size_t)i * step] : 0;
+    LANES r->f[i] = (size_t)i < rows ? p[(size_t)i * step] : 0;
 }
 
 LLM_INLINE v16i v16i_load(const void *p)
