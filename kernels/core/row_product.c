@@ -16,11 +16,10 @@
  * thread, which would not end at the same time. But none is smaller than what handing it over costs, nor cuts rows into
  * pieces shorter than SHORTEST_RUN: long ones are read faster.
  */
-#define MOST_BYTES     ((size_t)1 << 20)
-#define LEAST_BYTES    ((size_t)256 << 10)
-#define THREAD_TASKS   3
-#define SHORTEST_RUN   512
-#define FEWEST_COLUMNS 64
+#define MOST_BYTES   ((size_t)1 << 20)
+#define LEAST_BYTES  ((size_t)256 << 10)
+#define THREAD_TASKS 3
+#define SHORTEST_RUN 512
 
 typedef struct row_job {
     llm_engine *e;
@@ -36,12 +35,13 @@ typedef struct row_job {
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* Columns of a task of so many rows, in whole cache lines; `times` as many tasks are made as stand side by side. */
-static size_t task_width(const row_job *j, size_t rows, size_t times, size_t least)
+/* Columns of a task, in whole cache lines, where K is cut into so many blocks; 0: columns are whole. */
+static size_t task_width(const row_job *j, size_t blocks)
 {
-    const size_t bytes = j->n * rows * sizeof(float);
+    const size_t times = blocks > 0 ? blocks : 1, shortest = blocks > 0 ? SHORTEST_RUN : 64;
+    const size_t bytes = j->n * (blocks > 0 ? smaller(j->k, LLM_GEMM_KB) : j->k) * sizeof(float);
     const size_t wanted = (THREAD_TASKS * (size_t)j->e->threads + times - 1) / times;
-    size_t across = smaller(wanted, smaller(j->n / least, bytes / LEAST_BYTES));
+    size_t across = smaller(wanted, smaller(j->n / shortest, bytes / LEAST_BYTES));
 
     across = across > bytes / MOST_BYTES ? across : bytes / MOST_BYTES + 1;
     return (j->n + 64 * across - 1) / (64 * across) * 64;
@@ -81,8 +81,7 @@ void llm_row_product(llm_engine *e, float *c, llm_view a, llm_view b, size_t n, 
             gathered[i] = a.p[i * a.column];
         j.a = gathered;
     }
-    j.width = blocks > 0 ? task_width(&j, smaller(k, LLM_GEMM_KB), blocks, SHORTEST_RUN)
-                         : task_width(&j, k, 1, FEWEST_COLUMNS);
+    j.width = task_width(&j, blocks);
     j.across = (n + j.width - 1) / j.width;
     if (b.column != 1)
         llm_parallel(e, j.across, columns_task, &j);
