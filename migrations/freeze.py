@@ -1,14 +1,11 @@
-"""Writes the frozen SQL of the first revisions: `python -m llm_sql.migrations.freeze`.
+"""Writes the SQL of the first revisions from what models/ declares: `python -m llm_sql.migrations.freeze`.
 
-A revision is frozen for good once sql/LANDED names it (`--land`, with a hash of its files); this command
-refuses to touch it then. Later revisions come from `alembic revision --autogenerate`, which writes their text
-into the revision.
+Until 0.1.0 is tagged they are written anew whenever a declaration changes; a test holds them current. Later
+revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,7 +36,6 @@ from llm_sql.models.roles import PUBLIC, ROLES, relation_names
 
 from .operations import SQL_DIRECTORY
 
-LANDED = SQL_DIRECTORY / "LANDED"
 # paramstyle named: the others double percent signs.
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -188,54 +184,24 @@ def seeds() -> dict[str, str]:
     }
 
 
-def landed() -> dict[str, str]:
-    """Revision to hash of its files, of every revision that must not change any more."""
-    lines = LANDED.read_text(encoding="utf-8").splitlines() if LANDED.exists() else []
-    result = {}
-    for line in lines:
-        revision, expected = line.split()
-        result[revision] = expected
-    return result
-
-
-def digest(revision: str) -> str:
-    """Hash over the names and texts of a revision's frozen files."""
-    folder = SQL_DIRECTORY / revision
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.sql")):
-        total.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
-    return total.hexdigest()
+def scripts() -> dict[str, str]:
+    """Path below migrations/sql and text of every script that is written from the declarations."""
+    revisions = {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}
+    return {f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()}
 
 
 def freeze() -> list[Path]:
-    """Write the files of every revision that has not landed; returns what was written."""
+    """Write all of them; returns what was written."""
+    shutil.rmtree(SQL_DIRECTORY / "0003", ignore_errors=True)
     written = []
-    for revision, files in {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}.items():
-        if revision in landed():
-            continue
-        folder = SQL_DIRECTORY / revision
-        if revision == "0003":
-            shutil.rmtree(folder, ignore_errors=True)
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-            written.append(path)
+    for name, text in scripts().items():
+        path = SQL_DIRECTORY / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
     return written
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--land", action="store_true", help="write down that what stands here is final")
-    arguments = parser.parse_args()
+if __name__ == "__main__":
     for path in freeze():
         print(path)
-    if arguments.land:
-        revisions = sorted(path.name for path in SQL_DIRECTORY.iterdir() if path.is_dir())
-        LANDED.write_text(
-            "".join(f"{revision} {digest(revision)}\n" for revision in revisions), encoding="utf-8"
-        )
-
-
-if __name__ == "__main__":
-    main()
