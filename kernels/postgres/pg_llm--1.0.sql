@@ -783,6 +783,16 @@ CREATE FUNCTION public.pg_llm_set_recording(flag boolean, is_local boolean DEFAU
 COMMENT ON FUNCTION public.pg_llm_set_recording(boolean, boolean) IS
     'Sets pg_llm.autograd for the session, or as SET LOCAL does; undone when the transaction rolls back.';
 
+CREATE FUNCTION public.pg_llm_callers_search_path() RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_callers_search_path';
+COMMENT ON FUNCTION public.pg_llm_callers_search_path() IS
+    'The search path under which the outermost of the running functions of llm-sql was called: that of the user''s own SQL.';
+
+CREATE FUNCTION public.pg_llm_use_callers_search_path() RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_use_callers_search_path';
+COMMENT ON FUNCTION public.pg_llm_use_callers_search_path() IS
+    'Puts pg_llm_callers_search_path() into effect until the function of llm-sql that calls this ends, as a user''s SQL needs it.';
+
 CREATE FUNCTION public.pg_llm_pass_begin(seed bigint, step bigint, micro_batch integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_pass_begin';
 COMMENT ON FUNCTION public.pg_llm_pass_begin(bigint, bigint, integer) IS

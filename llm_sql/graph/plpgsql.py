@@ -33,6 +33,9 @@ SQL_TYPES = {
     e.REAL: "double precision",
 }
 
+# As every function of ours has it: names and operators are ours or PostgreSQL's, whatever the caller's path finds.
+SEARCH_PATH = "SET search_path = pg_catalog, pg_llm, pg_temp"
+
 # How a variable is written inside the generated functions.
 ARGUMENTS = {a.key: a.key for a in (v.model, v.tokens, v.targets, v.training, v.dropout_p)}
 CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_model, v.n_positions, v.vocab)}
@@ -152,7 +155,8 @@ def forward_function(arch: Architecture) -> str:
     dropout_p double precision DEFAULT 0.1,
     last_only boolean DEFAULT false
 ) RETURNS {SCHEMA}.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+{SEARCH_PATH}""",
         variables,
         _fill(dedent(source).strip("\n"), pieces),
     )
@@ -205,7 +209,8 @@ def hidden_function(arch: Architecture) -> str:
     tokens int[],
     n_blocks int DEFAULT NULL
 ) RETURNS {SCHEMA}.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED""",
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+{SEARCH_PATH}""",
         variables,
         _fill(dedent(source).strip("\n"), pieces),
     )
@@ -224,7 +229,8 @@ def parameters_function(arch: Architecture) -> str:
     return _function(
         f"""CREATE FUNCTION {SCHEMA}.{arch.parameters_name}(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
-LANGUAGE plpgsql STABLE PARALLEL SAFE""",
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+{SEARCH_PATH}""",
         [f"config {SCHEMA}.llm_model_config;"],
         _fill(source, {"outside": outside, "inside": inside}),
     )

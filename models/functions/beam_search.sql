@@ -9,6 +9,7 @@ CREATE FUNCTION public.llm_beam_search(
     early_stopping boolean DEFAULT false
 ) RETURNS TABLE (rank int, score double precision, text text, token_ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -92,6 +93,7 @@ CREATE FUNCTION public.llm_beam_candidates(
     OUT totals double precision[]
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     top record;
@@ -135,6 +137,7 @@ CREATE FUNCTION public.llm_beam_advance(
     OUT totals double precision[]
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     child record;

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     relations regclass[] := '{public.llm_bpe_vocab,public.llm_bpe_merges}';
@@ -41,6 +42,7 @@ COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
 
 CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n int;
@@ -74,6 +76,7 @@ COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea) IS
 
 CREATE FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n int;
@@ -95,6 +98,7 @@ COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n int;
@@ -117,6 +121,7 @@ COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea) IS
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_load_bpe(model, convert_to(vocab, 'UTF8'), convert_to(merges, 'UTF8'));
@@ -129,6 +134,7 @@ COMMENT ON FUNCTION public.llm_load_bpe(text, text, text) IS
 
 CREATE FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_require(path <> '', 'path must name a file');
@@ -144,6 +150,7 @@ COMMENT ON FUNCTION public.pg_llm_load_bpe_vocab(text, text) IS
 
 CREATE FUNCTION public.pg_llm_load_bpe_merges(path text, model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_require(path <> '', 'path must name a file');
@@ -159,6 +166,7 @@ COMMENT ON FUNCTION public.pg_llm_load_bpe_merges(text, text) IS
 
 CREATE FUNCTION public.llm_train_bpe(model text, query text, vocab int) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     expected int := (SELECT c.vocab FROM public.llm_model_config c WHERE c.model = llm_train_bpe.model);
@@ -177,11 +185,9 @@ BEGIN
         format('vocab %s is more than the vocab %s of model "%s"', vocab, expected, model),
         'Train the tokenizer before llm_create_model, which then takes its vocab from it.'
     );
-    EXECUTE format(
-        'SELECT public.pg_llm_bpe_learn(q.document::text, $1, 2) FROM (%s) AS q (document)'
-        ' WHERE q.document::text <> ''''',
-        public.llm_subquery(query)
-    ) INTO pairs USING vocab - 257;
+    SELECT public.pg_llm_bpe_learn(q.document, vocab - 257, 2) INTO pairs
+    FROM public.llm_query_documents(query) q (document)
+    WHERE q.document <> '';
     IF pairs IS NULL THEN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_checkpoint_verify(model text, id bigint) RETURNS public.llm_checkpoint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     checkpoint public.llm_checkpoint;
@@ -46,6 +47,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_verify(text, bigint) IS
 
 CREATE FUNCTION public.llm_checkpoint_restore_config(config jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     INSERT INTO public.llm_model_config (
@@ -69,6 +71,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_restore_config(jsonb) IS
 
 CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_restore_tokenizer.model;
@@ -93,6 +96,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_restore_tokenizer(text, text) IS
 
 CREATE FUNCTION public.llm_checkpoint_load(model text, id bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     checkpoint public.llm_checkpoint := public.llm_checkpoint_verify(model, id);

@@ -3,6 +3,7 @@
 CREATE FUNCTION public.llm_windows(n int, width int, stride int)
 RETURNS TABLE (first int, last int, fresh int)
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
     SELECT w.first, least(w.first + width - 1, n), CASE WHEN w.first = 1 THEN 1 ELSE w.first - stride + width END
     FROM generate_series(1, n, stride) w (first)
@@ -16,6 +17,7 @@ COMMENT ON FUNCTION public.llm_windows(int, int, int) IS
 
 CREATE FUNCTION public.llm_pin_statement(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF NOT public.pg_llm_arena_pinned(model) THEN
@@ -40,6 +42,7 @@ CREATE FUNCTION public.llm_evaluate(
     OUT perplexity double precision
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -93,6 +96,7 @@ CREATE FUNCTION public.llm_evaluation_batches(
     query text
 ) RETURNS TABLE (rows int[], targets int[], n_targets bigint)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -100,18 +104,13 @@ DECLARE
         WHERE (d.model = $1 OR d.model IS NULL) AND d.split = $2';
 BEGIN
     IF query IS NOT NULL THEN
-        source := format(
-            'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
+        source := 'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
             FROM (
                 SELECT q.id, public.llm_end_token($1) || public.llm_encode(q.document, $1) AS ids
-                FROM (
-                    SELECT row_number() OVER () AS id, s.document::text AS document FROM (%s) AS s (document)
-                ) q
+                FROM public.llm_query_documents($5) WITH ORDINALITY q (document, id)
                 WHERE q.document <> ''''
                 OFFSET 0
-            ) e',
-            public.llm_subquery(query)
-        );
+            ) e';
     END IF;
     -- Windows of one length share a batch of about 4096 tokens; which, changes nothing in the result.
     RETURN QUERY EXECUTE format(
@@ -133,7 +132,7 @@ BEGIN
         ORDER BY b.length, b.number',
         source
     )
-    USING config.model, split, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1));
+    USING config.model, split, config.n_positions, COALESCE(stride, greatest(config.n_positions / 2, 1)), query;
 END;
 $function$;
 
@@ -144,6 +143,7 @@ COMMENT ON FUNCTION public.llm_evaluation_batches(public.llm_model_config, text,
 
 CREATE FUNCTION public.llm_perplexity(model text, text text, stride int DEFAULT NULL) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;

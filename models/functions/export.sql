@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_export_file(path text, model text, format text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_config(model);
@@ -32,6 +33,7 @@ COMMENT ON FUNCTION public.llm_export_file(text, text, text) IS
 
 CREATE FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_export_file(path, model, CASE WHEN gzip THEN 'gzip' ELSE 'npz' END);
@@ -45,6 +47,7 @@ COMMENT ON FUNCTION public.pg_llm_export_npz(text, text, boolean) IS
 
 CREATE FUNCTION public.pg_llm_export_safetensors(path text, model text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_export_file(path, model, 'safetensors');

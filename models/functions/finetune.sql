@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean DEFAULT true) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -50,6 +51,7 @@ COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
 
 CREATE FUNCTION public.llm_finetune_name(model text) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     name text := model || '-finetuned';
@@ -94,6 +96,7 @@ CREATE FUNCTION public.llm_finetune(
     OUT perplexity_after double precision
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);

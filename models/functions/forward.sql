@@ -9,6 +9,7 @@ CREATE FUNCTION public.llm_forward(
     last_only boolean DEFAULT false
 ) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     forward text := (
@@ -28,7 +29,8 @@ BEGIN
             RETURN public.llm_forward_microgpt(model, tokens, training, targets, dropout_p, last_only);
         ELSE
             PERFORM public.llm_config(model);
-            EXECUTE format('SELECT %s($1, $2, $3, $4, $5, $6)', forward::regproc) INTO result
+            PERFORM public.pg_llm_use_callers_search_path();
+            EXECUTE pg_catalog.format('SELECT %s($1, $2, $3, $4, $5, $6)', forward::pg_catalog.regproc) INTO result
             USING model, tokens, training, targets, dropout_p, last_only;
             RETURN result;
     END CASE;

@@ -9,6 +9,7 @@ CREATE FUNCTION public.llm_forward_gpt3(
     last_only boolean DEFAULT false
 ) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
@@ -156,6 +157,7 @@ CREATE FUNCTION public.llm_hidden_gpt3(
     n_blocks int DEFAULT NULL
 ) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;

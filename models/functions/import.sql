@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_file_name(name text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     short text := name;
@@ -58,7 +59,8 @@ COMMENT ON FUNCTION public.llm_file_name(text) IS
 
 CREATE FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
 RETURNS TABLE (name text, shape int[], sources text[], how text)
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -169,6 +171,7 @@ COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
 
 CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN CASE
@@ -187,7 +190,8 @@ COMMENT ON FUNCTION public.llm_import_source_shape(int[], text, int) IS
 
 CREATE FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -250,6 +254,7 @@ COMMENT ON FUNCTION public.llm_import_check(text, jsonb, double precision) IS
 
 CREATE FUNCTION public.llm_import_tie(model text, tied boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     before boolean := (public.llm_config(model)).tied;
@@ -272,6 +277,7 @@ COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
 CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
 RETURNS TABLE (name text, shape int[], sources text[], how text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -297,6 +303,7 @@ COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precisi
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     -- As llm_init_model divides.
@@ -324,6 +331,7 @@ COMMENT ON FUNCTION public.llm_parts(int[]) IS
 
 CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
@@ -340,6 +348,7 @@ COMMENT ON FUNCTION public.llm_import_part(text, text, int, public.tensor) IS
 
 CREATE FUNCTION public.llm_import_end(model text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     wrong text;

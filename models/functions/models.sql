@@ -11,6 +11,7 @@ CREATE FUNCTION public.llm_create_model(
     seed bigint DEFAULT 0
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -58,6 +59,7 @@ COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int,
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     -- What a tensor in one part may have, and the parts of a larger one: reading and writing a part takes copies
@@ -111,6 +113,7 @@ COMMENT ON FUNCTION public.llm_init_model(text, bigint) IS
 
 CREATE FUNCTION public.llm_check_size(config public.llm_model_config) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     -- Embeddings, and in each layer 4 d^2 for attention and 2 d d_ff for the MLP.
@@ -139,6 +142,7 @@ CREATE FUNCTION public.llm_initial_tensor(
     first_row int
 ) RETURNS public.tensor
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     stream bigint;
@@ -164,6 +168,7 @@ COMMENT ON FUNCTION public.llm_initial_tensor(int[], text, double precision, big
 
 CREATE FUNCTION public.llm_drop_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_config(model);

@@ -6,6 +6,7 @@ CREATE FUNCTION public.llm_tape_flush(
     step bigint DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -65,6 +66,7 @@ COMMENT ON FUNCTION public.llm_tape_flush(bigint, text, bigint) IS
 
 CREATE FUNCTION public.llm_tape_forget(model text, before bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     passes bigint[];
@@ -90,6 +92,7 @@ COMMENT ON FUNCTION public.llm_tape_forget(text, bigint) IS
 
 CREATE FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     op bigint;
@@ -111,6 +114,7 @@ COMMENT ON FUNCTION public.llm_tape_backward(bigint, double precision) IS
 
 CREATE FUNCTION public.llm_backprop(start_id bigint DEFAULT NULL, model text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -135,6 +139,7 @@ COMMENT ON FUNCTION public.llm_backprop(bigint, text) IS
 
 CREATE FUNCTION public.llm_materialize_params(model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_pin(model, true);
@@ -153,6 +158,7 @@ COMMENT ON FUNCTION public.llm_materialize_params(text) IS
 
 CREATE FUNCTION public.llm_accumulate_grads(model text, workers int DEFAULT 1) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
@@ -186,6 +192,7 @@ COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
 
 CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_tokenizer_kind(model text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF EXISTS (
@@ -22,6 +23,7 @@ COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
 
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF public.llm_tokenizer_kind(model) IS NULL THEN
@@ -39,6 +41,7 @@ COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
 
 CREATE FUNCTION public.llm_end_token(model text) RETURNS int
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
@@ -56,6 +59,7 @@ COMMENT ON FUNCTION public.llm_end_token(text) IS
 
 CREATE FUNCTION public.llm_build_char_tokenizer(model text, query text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -66,14 +70,12 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(llm_build_char_tokenizer.model <> '', 'a tokenizer needs a model''s name');
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
-    EXECUTE format(
-        'SELECT array_agg(s.c ORDER BY convert_to(s.c, ''UTF8'')) FROM (
-            SELECT DISTINCT c.c COLLATE "C" AS c
-            FROM (%s) AS q (document)
-            CROSS JOIN LATERAL string_to_table(q.document::text, NULL) c (c)
-        ) s',
-        public.llm_subquery(query)
-    ) INTO characters;
+    SELECT array_agg(s.c ORDER BY convert_to(s.c, 'UTF8')) INTO characters
+    FROM (
+        SELECT DISTINCT c.c COLLATE "C" AS c
+        FROM public.llm_query_documents(query) q (document)
+        CROSS JOIN LATERAL string_to_table(q.document, NULL) c (c)
+    ) s;
     IF characters IS NULL THEN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
@@ -103,6 +105,7 @@ COMMENT ON FUNCTION public.llm_build_char_tokenizer(text, text) IS
 
 CREATE FUNCTION public.llm_subquery(query text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     -- The newline ends a comment that the query may end with.
@@ -114,9 +117,27 @@ COMMENT ON FUNCTION public.llm_subquery(text) IS
 'A query as it can stand in FROM: without the semicolon psql''s users end it with.';
 
 
+CREATE FUNCTION public.llm_query_documents(query text) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    source text := format('SELECT q.document::pg_catalog.text FROM (%s) AS q (document)', public.llm_subquery(query));
+BEGIN
+    PERFORM public.pg_llm_use_callers_search_path();
+    RETURN QUERY EXECUTE source;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_query_documents(text) IS
+'The first column of a user''s query as text, in its order; names in the query are found by the path of whoever called '
+'llm-sql.';
+
+
 CREATE FUNCTION public.llm_encode_characters(documents text[], model text)
 RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -153,6 +174,7 @@ COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
 CREATE FUNCTION public.llm_encode_documents(documents text[], model text)
 RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -175,6 +197,7 @@ COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
 
 CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL, special boolean DEFAULT true) RETURNS int[]
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     handle int;
@@ -200,6 +223,7 @@ COMMENT ON FUNCTION public.llm_encode(text, text, boolean) IS
 
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     result bytea;
@@ -228,6 +252,7 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     handle int;

@@ -35,13 +35,14 @@ AS $procedure$
 DECLARE
     run bigint;
 BEGIN
-    -- Inside a transaction block this fails with 2D000 before any work is done.
+    -- Inside a transaction block this fails with 2D000 before any work is done. What commits cannot set search_path.
     COMMIT;
     PERFORM public.llm_require(
-        commit_every >= 1, format('commit_every must be at least 1, got %s', COALESCE(commit_every::text, 'NULL'))
+        commit_every OPERATOR(pg_catalog.>=) 1,
+        pg_catalog.format('commit_every must be at least 1, got %s', COALESCE(commit_every::pg_catalog.text, 'NULL'))
     );
     PERFORM public.llm_check_config(model, n_layer, n_head, d, vocab);
-    run := public.llm_train_begin(model, jsonb_build_object(
+    run := public.llm_train_begin(model, pg_catalog.jsonb_build_object(
         'n_steps', n_steps, 'commit_every', commit_every, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2,
         'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,
         'grad_workers', grad_workers, 'prune_workers', prune_workers, 'batch_size', batch_size,
@@ -72,25 +73,30 @@ DECLARE
     run public.llm_train_run;
     steps_left bigint;
     chunk bigint;
-    fingerprint bytea;
-    code text;
-    problem text;
-    details text;
-    advice text;
+    fingerprint pg_catalog.bytea;
+    code pg_catalog.text;
+    problem pg_catalog.text;
+    details pg_catalog.text;
+    advice pg_catalog.text;
 BEGIN
     COMMIT;
-    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_resume.run_id;
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id OPERATOR(pg_catalog.=) llm_train_resume.run_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_train_resume.run_id::text, 'NULL')
+        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_train_resume.run_id::pg_catalog.text, 'NULL')
             USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
     END IF;
-    steps_left := run.first_step + (run.hyperparameters ->> 'n_steps')::bigint - 1 - run.last_step;
+    steps_left := run.first_step
+        OPERATOR(pg_catalog.+) (run.hyperparameters OPERATOR(pg_catalog.->>) 'n_steps')::bigint
+        OPERATOR(pg_catalog.-) 1 OPERATOR(pg_catalog.-) run.last_step;
     PERFORM public.llm_require(
-        steps_left > 0, format('training run %s is complete: it ended with step %s', run.run_id, run.last_step)
+        steps_left OPERATOR(pg_catalog.>) 0,
+        pg_catalog.format('training run %s is complete: it ended with step %s', run.run_id, run.last_step)
     );
-    chunk := COALESCE(commit_every, (run.hyperparameters ->> 'commit_every')::int, 100);
-    PERFORM public.llm_require(chunk >= 1, format('commit_every must be at least 1, got %s', chunk));
-    WHILE steps_left > 0 LOOP
+    chunk := COALESCE(commit_every, (run.hyperparameters OPERATOR(pg_catalog.->>) 'commit_every')::int, 100);
+    PERFORM public.llm_require(
+        chunk OPERATOR(pg_catalog.>=) 1, pg_catalog.format('commit_every must be at least 1, got %s', chunk)
+    );
+    WHILE steps_left OPERATOR(pg_catalog.>) 0 LOOP
         BEGIN
             fingerprint := public.llm_train_chunk(run.run_id, least(chunk, steps_left), fingerprint);
         EXCEPTION
@@ -102,12 +108,12 @@ BEGIN
                     details = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT;
         END;
         IF code IS NOT NULL THEN
-            UPDATE public.llm_train_run r SET status = 'failed', finished_at = clock_timestamp()
-            WHERE r.run_id = llm_train_resume.run_id;
+            UPDATE public.llm_train_run r SET status = 'failed', finished_at = pg_catalog.clock_timestamp()
+            WHERE r.run_id OPERATOR(pg_catalog.=) llm_train_resume.run_id;
             COMMIT;
             PERFORM public.llm_raise(code, problem, details, advice);
         END IF;
-        steps_left := steps_left - least(chunk, steps_left);
+        steps_left := steps_left OPERATOR(pg_catalog.-) least(chunk, steps_left);
         COMMIT;
     END LOOP;
 END;

@@ -20,6 +20,7 @@ CREATE FUNCTION public.llm_train_step(
     prune_workers int DEFAULT 1
 ) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_check_config(model, n_layer, n_head, d, vocab);

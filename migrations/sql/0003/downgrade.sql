@@ -62,6 +62,8 @@ DROP FUNCTION public.llm_encode_documents(documents text[], model text);
 
 DROP FUNCTION public.llm_encode_characters(documents text[], model text);
 
+DROP FUNCTION public.llm_query_documents(query text);
+
 DROP FUNCTION public.llm_subquery(query text);
 
 DROP FUNCTION public.llm_build_char_tokenizer(model text, query text);

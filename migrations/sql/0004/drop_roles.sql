@@ -100,6 +100,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_query_documents(query text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_reader;
@@ -284,6 +285,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_pin_statement(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_query_documents(query text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) FROM llm_trainer;

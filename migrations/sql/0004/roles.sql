@@ -157,6 +157,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_query_documents(query text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
@@ -335,6 +336,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_query_documents(query text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;

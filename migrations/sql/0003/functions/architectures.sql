@@ -3,6 +3,7 @@
 CREATE FUNCTION public.llm_parameters_gpt2(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -57,6 +58,7 @@ COMMENT ON FUNCTION public.llm_parameters_gpt2(text) IS
 CREATE FUNCTION public.llm_parameters_gpt3(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN QUERY SELECT p.name, p.shape, p.init, p.std FROM public.llm_parameters_gpt2(model) p;
@@ -70,6 +72,7 @@ COMMENT ON FUNCTION public.llm_parameters_gpt3(text) IS
 CREATE FUNCTION public.llm_parameters_microgpt(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -107,15 +110,19 @@ COMMENT ON FUNCTION public.llm_parameters_microgpt(text) IS
 
 CREATE FUNCTION public.llm_parameters(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    lister regproc;
+    lister text;
 BEGIN
-    SELECT a.parameters::regproc INTO STRICT lister
+    SELECT a.parameters INTO STRICT lister
     FROM public.llm_arch a
     WHERE a.arch = (public.llm_config(llm_parameters.model)).arch;
-    RETURN QUERY EXECUTE format('SELECT p.name, p.shape, p.init, p.std FROM %s($1) p', lister) USING model;
+    PERFORM public.pg_llm_use_callers_search_path();
+    RETURN QUERY EXECUTE
+        pg_catalog.format('SELECT p.name, p.shape, p.init, p.std FROM %s($1) p', lister::pg_catalog.regproc)
+    USING model;
 END;
 $function$;
 

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_checkpoint_sweep() RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     -- A file's name begins with the transaction that wrote it. When that is over for this snapshot and no row names the
@@ -21,6 +22,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_sweep() IS
 
 CREATE FUNCTION public.llm_checkpoint_save(model text, note text DEFAULT NULL, keep int DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -86,6 +88,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
 
 CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n bigint := 1;
@@ -104,6 +107,7 @@ COMMENT ON FUNCTION public.llm_elements(int[]) IS
 
 CREATE FUNCTION public.llm_checkpoint_tensors() RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN $query$
@@ -129,6 +133,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_tensors() IS
 
 CREATE FUNCTION public.llm_checkpoint_data() RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN $query$
@@ -163,6 +168,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_data() IS
 
 CREATE FUNCTION public.llm_checkpoint_tokenizer(model text) RETURNS TABLE (name text, bytes bytea)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -189,6 +195,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     old record;

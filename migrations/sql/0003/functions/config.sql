@@ -6,6 +6,7 @@ CREATE FUNCTION public.llm_require(
     hint text DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF condition THEN
@@ -25,6 +26,7 @@ COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
 
 CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     -- An empty detail or hint would be shown as one.
@@ -47,6 +49,7 @@ COMMENT ON FUNCTION public.llm_raise(text, text, text, text) IS
 
 CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
@@ -73,6 +76,7 @@ CREATE FUNCTION public.llm_check_config(
     vocab int DEFAULT NULL
 ) RETURNS public.llm_model_config
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -100,6 +104,7 @@ COMMENT ON FUNCTION public.llm_check_config(text, int, int, int, int) IS
 
 CREATE FUNCTION public.llm_default_model(model text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     first_model text;
@@ -121,6 +126,7 @@ COMMENT ON FUNCTION public.llm_default_model(text) IS
 
 CREATE FUNCTION public.llm_lock_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     lock_key bigint := hashtextextended('llm_sql:' || model, 0);
@@ -149,6 +155,7 @@ COMMENT ON FUNCTION public.llm_lock_model(text) IS
 
 CREATE FUNCTION public.llm_model_step(model text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (SELECT COALESCE(max(p.step), 0) FROM public.llm_param p WHERE p.model = llm_model_step.model);

@@ -11,6 +11,7 @@ CREATE FUNCTION public.llm_fill_dataset(
     OUT validation_rows bigint
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -32,13 +33,9 @@ BEGIN
         validation >= 0 AND validation < 1, format('validation must be in [0, 1), got %s', validation)
     );
     PERFORM public.llm_check_tokenizer(model);
-    EXECUTE format(
-        'SELECT array_agg(s.document ORDER BY convert_to(s.document, ''UTF8'')) FROM (
-            SELECT DISTINCT q.document::text COLLATE "C" AS document FROM (%s) AS q (document)
-        ) s
-        WHERE s.document <> ''''',
-        public.llm_subquery(query)
-    ) INTO documents;
+    SELECT array_agg(s.document ORDER BY convert_to(s.document, 'UTF8')) INTO documents
+    FROM (SELECT DISTINCT q.document COLLATE "C" AS document FROM public.llm_query_documents(query) q (document)) s
+    WHERE s.document <> '';
     IF documents IS NULL THEN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
@@ -69,6 +66,7 @@ COMMENT ON FUNCTION public.llm_fill_dataset(text, text, int, int, double precisi
 CREATE FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint)
 RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n int := cardinality(documents);
@@ -99,6 +97,7 @@ CREATE FUNCTION public.llm_insert_blocks(
     stride int
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -147,14 +146,23 @@ CREATE FUNCTION public.llm_dataset_problems(config public.llm_model_config, bloc
 RETURNS TABLE (id bigint, model text, split text, problem text)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $function$
+    -- Inlined, so without a search_path of its own.
     SELECT d.id, d.model, d.split, CASE
-        WHEN cardinality(d.tokens) = 0 THEN 'has no tokens'
-        WHEN block_size IS NULL AND cardinality(d.tokens) > (config).n_positions
-            THEN format('has %s tokens, the context holds %s', cardinality(d.tokens), (config).n_positions)
-        WHEN EXISTS (SELECT FROM unnest(d.tokens) t (id) WHERE t.id IS NULL OR t.id < 0 OR t.id >= (config).vocab)
-            THEN format('has a token outside the vocabulary of %s', (config).vocab)
-        WHEN EXISTS (SELECT FROM unnest(d.target) t (id) WHERE t.id IS NULL OR t.id >= (config).vocab)
-            THEN format('has a target outside the vocabulary of %s', (config).vocab)
+        WHEN pg_catalog.cardinality(d.tokens) OPERATOR(pg_catalog.=) 0 THEN 'has no tokens'
+        WHEN block_size IS NULL AND pg_catalog.cardinality(d.tokens) OPERATOR(pg_catalog.>) (config).n_positions
+            THEN pg_catalog.format(
+                'has %s tokens, the context holds %s', pg_catalog.cardinality(d.tokens), (config).n_positions
+            )
+        WHEN EXISTS (
+            SELECT FROM pg_catalog.unnest(d.tokens) t (id)
+            WHERE t.id IS NULL OR t.id OPERATOR(pg_catalog.<) 0 OR t.id OPERATOR(pg_catalog.>=) (config).vocab
+        )
+            THEN pg_catalog.format('has a token outside the vocabulary of %s', (config).vocab)
+        WHEN EXISTS (
+            SELECT FROM pg_catalog.unnest(d.target) t (id)
+            WHERE t.id IS NULL OR t.id OPERATOR(pg_catalog.>=) (config).vocab
+        )
+            THEN pg_catalog.format('has a target outside the vocabulary of %s', (config).vocab)
     END
     FROM public.llm_dataset d;
 $function$;
@@ -165,6 +173,7 @@ COMMENT ON FUNCTION public.llm_dataset_problems(public.llm_model_config, int) IS
 
 CREATE FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     bad record;
@@ -196,6 +205,7 @@ COMMENT ON FUNCTION public.llm_check_dataset(public.llm_model_config, text, int)
 
 CREATE FUNCTION public.llm_check_row(config public.llm_model_config, row_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     problem text;
@@ -216,6 +226,7 @@ COMMENT ON FUNCTION public.llm_check_row(public.llm_model_config, bigint) IS
 
 CREATE FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RAISE EXCEPTION 'row % of llm_dataset %', row_id, problem

@@ -19,6 +19,7 @@ CREATE FUNCTION public.llm_generation_begin(
     OUT is_penalized boolean
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
@@ -76,6 +77,7 @@ COMMENT ON FUNCTION public.llm_generation_begin(
 
 CREATE FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -97,6 +99,7 @@ COMMENT ON FUNCTION public.llm_generation_pass(int[], text, int[]) IS
 
 CREATE FUNCTION public.llm_generation_logits(handle int, model text, context int) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     tokens int[] := public.pg_llm_gen_tokens(handle);
@@ -122,6 +125,7 @@ COMMENT ON FUNCTION public.llm_generation_logits(int, text, int) IS
 CREATE FUNCTION public.llm_generations_logits(handles int[], model text, context int)
 RETURNS TABLE (handle int, logits public.tensor)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
@@ -158,6 +162,7 @@ COMMENT ON FUNCTION public.llm_generations_logits(int[], text, int) IS
 
 CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean)
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     first_stop int;
@@ -216,6 +221,7 @@ CREATE FUNCTION public.llm_generation_next(
     OUT visible text
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     tokens int[];
@@ -272,11 +278,12 @@ CREATE FUNCTION public.llm_generate_stream(
 ) RETURNS TABLE (step int, token_id int, token text, text text, is_complete boolean)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 AS $function$
-    -- A recursive query gives each row as soon as it has it, and ends with the generation.
+    -- A recursive query gives each row as soon as it has it, and ends with the generation. Inlined, so without a
+    -- search_path of its own.
     WITH RECURSIVE generation AS (
         SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_token, (b.b).is_penalized,
-            0 AS step, NULL::int AS token_id, ''::text AS token, false AS is_complete, ''::bytea AS bytes,
-            ''::text AS visible
+            0 AS step, NULL::int AS token_id, ''::pg_catalog.text AS token, false AS is_complete, ''::pg_catalog.bytea AS bytes,
+            ''::pg_catalog.text AS visible
         -- Not in FROM, where a LATERAL call would find the generation of the row before.
         FROM (
             SELECT public.llm_generation_begin(
@@ -291,7 +298,7 @@ AS $function$
         FROM (
             SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
                 public.llm_generation_next(
-                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step + 1, g.n_prompt,
+                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step OPERATOR(pg_catalog.+) 1, g.n_prompt,
                     g.chosen, g.end_token, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
                     seed, stop, repetition_penalty, presence_penalty, frequency_penalty
                 ) AS new
@@ -300,9 +307,9 @@ AS $function$
             OFFSET 0
         ) n
     )
-    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END || g.visible, g.is_complete
+    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END OPERATOR(pg_catalog.||) g.visible, g.is_complete
     FROM generation g
-    WHERE g.step > 0;
+    WHERE g.step OPERATOR(pg_catalog.>) 0;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate_stream(
@@ -329,6 +336,7 @@ CREATE FUNCTION public.llm_generate(
     frequency_penalty double precision DEFAULT 0
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     piece record;
@@ -377,6 +385,7 @@ CREATE FUNCTION public.llm_generate_together(
     frequency_penalty double precision
 ) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n_prompts int := cardinality(prompts);
@@ -450,6 +459,7 @@ CREATE FUNCTION public.llm_generate(
     frequency_penalty double precision DEFAULT 0
 ) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     chosen text := public.llm_default_model(model);
@@ -489,6 +499,7 @@ COMMENT ON FUNCTION public.llm_generate(
 
 CREATE FUNCTION public.llm_release() RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.pg_llm_release();

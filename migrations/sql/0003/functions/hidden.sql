@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_hidden(model text, tokens int[], layer int DEFAULT NULL) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -29,7 +30,9 @@ BEGIN
                     HINT = format('Register it by llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
                         config.arch);
             END IF;
-            EXECUTE format('SELECT %s($1, $2, $3)', function::regproc) INTO result USING model, tokens, n_blocks;
+            PERFORM public.pg_llm_use_callers_search_path();
+            EXECUTE pg_catalog.format('SELECT %s($1, $2, $3)', function::pg_catalog.regproc) INTO result
+            USING model, tokens, n_blocks;
             RETURN result;
     END CASE;
 END;
@@ -48,6 +51,7 @@ CREATE FUNCTION public.llm_embed_text(
     pooling text DEFAULT 'mean'
 ) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -90,12 +94,12 @@ BEGIN
             WHEN result IS NULL AND pooling = 'none' THEN states
             WHEN pooling = 'none' THEN public.pg_llm_concat(result, states, 0)
             WHEN result IS NULL THEN public.llm_sum_rows(states)
-            ELSE result + public.llm_sum_rows(states)
+            ELSE public.pg_llm_add(result, public.llm_sum_rows(states))
         END;
     END LOOP;
     PERFORM public.pg_llm_set_recording(recording, true);
     IF pooling = 'mean' THEN
-        RETURN result / cardinality(ids)::double precision;
+        RETURN result OPERATOR(public./) cardinality(ids)::double precision;
     END IF;
     RETURN result;
 END;
@@ -110,6 +114,7 @@ COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
 
 CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.pg_llm_reshape(

@@ -1,7 +1,8 @@
 -- Importing weights from files on the server.
 
 CREATE FUNCTION public.llm_file_limit(model text) RETURNS bigint
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -30,6 +31,7 @@ COMMENT ON FUNCTION public.llm_file_limit(text) IS
 
 CREATE FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     value public.tensor := public.pg_llm_file_tensor(path, sources[1]);
@@ -52,6 +54,7 @@ COMMENT ON FUNCTION public.llm_import_value(text, text[], text, int) IS
 
 CREATE FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     head text;
@@ -64,7 +67,9 @@ BEGIN
     -- Others are refused by llm_import_check.
     WHERE (e.value #>> '{shape,0}')::bigint >= vocab;
     RETURN head IS NULL OR embedding IS NULL
-        OR public.pg_llm_file_tensor(path, head, 0, vocab) = public.pg_llm_file_tensor(path, embedding, 0, vocab);
+        OR public.pg_llm_tensor_eq(
+            public.pg_llm_file_tensor(path, head, 0, vocab), public.pg_llm_file_tensor(path, embedding, 0, vocab)
+        );
 END;
 $function$;
 
@@ -75,6 +80,7 @@ COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
 CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -127,6 +133,7 @@ COMMENT ON FUNCTION public.llm_import_file(text, text, text[], double precision)
 CREATE FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_import_file(path, model, '{npz,gzip}', megatron_version);
@@ -143,6 +150,7 @@ COMMENT ON FUNCTION public.pg_llm_import_npz(text, text, double precision) IS
 CREATE FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_import_file(path, model, '{safetensors}', megatron_version);

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_shape_text(value anyarray) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
     SELECT COALESCE(
         '[' || string_agg(array_length(value, axis)::text, ',' ORDER BY axis) || ']', '[0]'
@@ -16,6 +17,7 @@ COMMENT ON FUNCTION public.llm_shape_text(anyarray) IS
 CREATE FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[] DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     length int := array_length(tokens, array_ndims(tokens));
@@ -55,6 +57,7 @@ CREATE FUNCTION public.llm_recorded_loss(
     training boolean
 ) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
@@ -87,6 +90,7 @@ COMMENT ON FUNCTION public.llm_recorded_loss(
 
 CREATE FUNCTION public.llm_loss(model text, tokens int[], targets int[]) RETURNS double precision
 LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN public.llm_recorded_loss(public.llm_config(model), tokens, targets, 0.0, false);
@@ -110,6 +114,7 @@ CREATE FUNCTION public.llm_loss(
     training boolean DEFAULT false
 ) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
@@ -142,6 +147,7 @@ CREATE FUNCTION public.llm_logits(
     vocab_size int DEFAULT NULL
 ) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;

@@ -30,6 +30,7 @@ CREATE FUNCTION public.llm_train(
     keep_grad boolean DEFAULT false
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     run bigint;
@@ -64,6 +65,7 @@ COMMENT ON FUNCTION public.llm_train(
 
 CREATE FUNCTION public.llm_train_begin(model text, arguments jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
@@ -125,6 +127,7 @@ COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
 
 CREATE FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     h record;
@@ -174,6 +177,7 @@ COMMENT ON FUNCTION public.llm_check_hyperparameters(public.llm_model_config, js
 
 CREATE FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     run public.llm_train_run;
@@ -220,6 +224,7 @@ COMMENT ON FUNCTION public.llm_train_chunk(bigint, bigint, bytea) IS
 
 CREATE FUNCTION public.llm_train_clear(model text, workers int) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');

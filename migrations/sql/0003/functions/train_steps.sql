@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     h jsonb := run.hyperparameters;
@@ -97,6 +98,7 @@ COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
 
 CREATE FUNCTION public.llm_train_rows(model text, only_row bigint DEFAULT NULL) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     row_ids bigint[];
@@ -130,6 +132,7 @@ CREATE FUNCTION public.llm_train_batch(
     OUT n_targets bigint
 )
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     picks bigint[] := public.pg_llm_batch(cardinality(row_ids), seed, first_row, n_rows);
@@ -166,6 +169,7 @@ COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int) I
 
 CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
     SELECT CASE
         WHEN cardinality(ids) = width THEN ids

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_fingerprint(model text) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
@@ -19,6 +20,7 @@ COMMENT ON FUNCTION public.llm_fingerprint(text) IS
 
 CREATE FUNCTION public.llm_pin(model text, training boolean DEFAULT false) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     fingerprint bytea;
@@ -63,6 +65,7 @@ COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
 
 CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     wrong record;
@@ -96,6 +99,7 @@ COMMENT ON FUNCTION public.llm_check_weights(text) IS
 
 CREATE FUNCTION public.llm_weight(model text, name text) RETURNS public.tensor
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF NOT public.pg_llm_arena_pinned(model) THEN
@@ -113,6 +117,7 @@ COMMENT ON FUNCTION public.llm_weight(text, text) IS
 
 CREATE FUNCTION public.llm_lock_rows(model text, fingerprint bytea) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     -- Waits for writers under way; from here on nobody else can change these rows.
@@ -132,6 +137,7 @@ COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
 
 CREATE FUNCTION public.llm_written(model text, n_written bigint) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     -- Counted after the fingerprint: a row that another session adds meanwhile is noticed.
@@ -171,6 +177,7 @@ CREATE FUNCTION public.llm_write_back(
     workers int DEFAULT 1
 ) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');

@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_autograd_mode_write() RETURNS trigger
 LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
