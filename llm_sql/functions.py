@@ -134,7 +134,7 @@ llm_train = train = SqlFunction(
         f"model text, n_steps integer, {_CHECKED}, {_ADAMW}, grad_clip double precision?, "
         "grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum integer?, "
         "block_size integer?, schedule text?, min_lr double precision?, decay text?, seed bigint?, "
-        "start_step bigint?, total_steps bigint?, log_every integer?, keep_grad boolean?",
+        "data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, keep_grad boolean?",
         "bigint",
     ),
     doc="Train for n_steps optimizer steps in one transaction; the run's id.",

@@ -36,6 +36,7 @@ class TrainingOptions:
     min_lr: float | None = None
     decay: str | None = None
     seed: int | None = None
+    data_order: str | None = None
     start_step: int | None = None
     total_steps: int | None = None
     log_every: int | None = None

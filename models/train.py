@@ -24,6 +24,9 @@ class TrainRun(Base):
     run_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     model: Mapped[str]
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    data: Mapped[dict[str, Any] | None] = mapped_column(
+        comment="the llm_dataset rows it trains on: ids, hash of what they hold, row versions"
+    )
     seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)

@@ -2,12 +2,13 @@
  * numerics.h -- the constants that decide the bits of a result.
  *
  * Everything else (tile sizes, cache blocks, thread counts, instruction sets) is free to be tuned. Changing
- * a value here, or a polynomial, changes results: raise LLM_NUMERICS_VERSION with it, for runs log it.
+ * a value here, or a polynomial, or how the gradients of micro-batches are summed, changes results: raise
+ * LLM_NUMERICS_VERSION with it, for runs log it.
  */
 #ifndef LLM_NUMERICS_H
 #define LLM_NUMERICS_H
 
-#define LLM_NUMERICS_VERSION 2
+#define LLM_NUMERICS_VERSION 3
 
 /*
  * Numeric block of a matrix product: within a block of KB products an accumulator starts from +0 and takes

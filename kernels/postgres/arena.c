@@ -7,7 +7,6 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-#include "storage/itemptr.h"
 #include "catalog/pg_type.h"
 #include "tcop/pquery.h"
 #include "utils/array.h"
@@ -56,6 +55,7 @@ free_version(ArenaVersion *v)
                 tensor_buffer_release(v->params[i].parts[part].fed[which]);
         tensor_buffer_release(v->params[i].data);
         tensor_buffer_release(v->params[i].grad);
+        tensor_buffer_release(v->params[i].sum);
         tensor_buffer_release(v->params[i].m);
         tensor_buffer_release(v->params[i].v);
     }
@@ -305,7 +305,7 @@ static void
 undo(ArenaVersion *v)
 {
     for (int i = 0; i < v->n_params; i++)
-        v->params[i].has_grad = false;
+        v->params[i].has_grad = v->params[i].has_sum = false;
     if (v->dirty)
         v->ready = false;
 }
@@ -769,52 +769,4 @@ pg_llm_release(PG_FUNCTION_ARGS)
     pg_llm_engine_trim();
     bytes += tokenizer_release();
     PG_RETURN_INT64((int64) bytes);
-}
-
-/* ---- fingerprint: pg_llm_fingerprint(name, token_id, ctid, xmin) over the rows a snapshot sees ---- */
-
-typedef struct Fingerprint { uint64 rows, a, b; } Fingerprint;
-
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
-Datum
-pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
-{
-    MemoryContext aggregate;
-    Fingerprint *f;
-    text   *name;
-    ItemPointer tid;
-    struct { uint32 token_id, block, offset, xmin; } row;
-    uint64  h;
-
-    if (!AggCheckCallContext(fcinfo, &aggregate))
-        elog(ERROR, "pg_llm_fingerprint_add called outside an aggregate");
-    f = PG_ARGISNULL(0) ? MemoryContextAllocZero(aggregate, sizeof(Fingerprint)) : (Fingerprint *) PG_GETARG_POINTER(0);
-    if (PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3) || PG_ARGISNULL(4))
-        PG_RETURN_POINTER(f);
-    name = PG_GETARG_TEXT_PP(1);
-    tid = (ItemPointer) PG_GETARG_POINTER(3);
-    row.token_id = (uint32) PG_GETARG_INT32(2);
-    row.block = ItemPointerGetBlockNumberNoCheck(tid);
-    row.offset = ItemPointerGetOffsetNumberNoCheck(tid);
-    row.xmin = PG_GETARG_TRANSACTIONID(4);
-    h = hash_bytes_extended((unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), 0);
-    /* sums do not depend on the order of rows */
-    f->rows++;
-    f->a += hash_bytes_extended((unsigned char *) &row, sizeof(row), h);
-    f->b += hash_bytes_extended((unsigned char *) &row, sizeof(row), ~h);
-    PG_RETURN_POINTER(f);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
-Datum
-pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
-{
-    bytea  *result;
-
-    if (PG_ARGISNULL(0))
-        PG_RETURN_NULL();
-    result = palloc(VARHDRSZ + sizeof(Fingerprint));
-    SET_VARSIZE(result, VARHDRSZ + sizeof(Fingerprint));
-    memcpy(VARDATA(result), PG_GETARG_POINTER(0), sizeof(Fingerprint));
-    PG_RETURN_BYTEA_P(result);
 }

@@ -29,9 +29,11 @@ typedef struct ArenaParam
     size_t  n;
     TensorBuffer *data;
     TensorBuffer *grad;     /* allocated by the first backward */
+    TensorBuffer *sum;      /* of the gradients of the micro-batches before this one */
     TensorBuffer *m;        /* training versions only */
     TensorBuffer *v;
     bool    has_grad;       /* something arrived since the gradients were cleared */
+    bool    has_sum;
     int     n_parts;
     ArenaPart *parts;
 } ArenaParam;

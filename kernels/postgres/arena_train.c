@@ -45,7 +45,73 @@ pg_llm_arena_zero_grad(PG_FUNCTION_ARGS)
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
     for (int i = 0; i < v->n_params; i++)
-        v->params[i].has_grad = false;
+        v->params[i].has_grad = v->params[i].has_sum = false;
+    PG_RETURN_VOID();
+}
+
+/* ---- micro-batches ---- */
+
+static void
+swap_sum(ArenaParam *p)
+{
+    TensorBuffer *grad = p->grad;
+    bool    has_grad = p->has_grad;
+
+    p->grad = p->sum;
+    p->has_grad = p->has_sum;
+    p->sum = grad;
+    p->has_sum = has_grad;
+}
+
+/*
+ * pg_llm_arena_sum_grad(model): the gradients of a micro-batch join the sum of those before it, and the next one
+ * starts from zero. Each micro-batch's gradient is thus a number of its own, whoever computes it, and a sum in the
+ * order of micro-batches has the same bits wherever the terms were made.
+ */
+PG_FUNCTION_INFO_V1(pg_llm_arena_sum_grad);
+Datum
+pg_llm_arena_sum_grad(PG_FUNCTION_ARGS)
+{
+    llm_engine *e = pg_llm_engine();
+    ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
+
+    v->touched = GetCurrentSubTransactionId();
+    for (int i = 0; i < v->n_params; i++)
+    {
+        ArenaParam *p = &v->params[i];
+
+        if (!p->has_grad)
+            continue;
+        if (!p->has_sum)
+        {
+            if (p->sum == NULL)
+                v->bytes += p->n * sizeof(float);
+            swap_sum(p);
+            continue;
+        }
+        llm_copy(e, p->sum->data, p->grad->data, true, p->n);
+        p->has_grad = false;
+        pg_llm_check(e);
+    }
+    PG_RETURN_VOID();
+}
+
+/* pg_llm_arena_take_sum(model): the gradients are those that pg_llm_arena_sum_grad has summed. */
+PG_FUNCTION_INFO_V1(pg_llm_arena_take_sum);
+Datum
+pg_llm_arena_take_sum(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
+
+    v->touched = GetCurrentSubTransactionId();
+    for (int i = 0; i < v->n_params; i++)
+    {
+        ArenaParam *p = &v->params[i];
+
+        if (p->has_sum)
+            swap_sum(p);
+        p->has_sum = false;
+    }
     PG_RETURN_VOID();
 }
 
@@ -196,6 +262,82 @@ pg_llm_arena_saved(PG_FUNCTION_ARGS)
     v->fingerprint_len = len;
     v->dirty = false;
     PG_RETURN_VOID();
+}
+
+/* The command whose rows are now being written, if the next statement writes */
+PG_FUNCTION_INFO_V1(pg_llm_command_id);
+Datum
+pg_llm_command_id(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT64((int64) GetCurrentCommandId(false));
+}
+
+static bool
+same_bits(const TensorBuffer *held, size_t offset, const Tensor *stored, size_t n)
+{
+    static const float zero = 0.0f;
+
+    if (stored != NULL)
+        return stored->n == n && memcmp(held->data + offset, stored->data, n * sizeof(float)) == 0;
+    for (size_t i = 0; i < n; i++)      /* moments that are not stored are zero */
+        if (memcmp(held->data + offset + i, &zero, sizeof(float)) != 0)
+            return false;
+    return true;
+}
+
+/* pg_llm_arena_same(model, name, token_id, data, m, v) -> whether memory holds this row, to the bit */
+PG_FUNCTION_INFO_V1(pg_llm_arena_same);
+Datum
+pg_llm_arena_same(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v;
+    ArenaParam *p;
+    Tensor *stored[3];
+    TensorBuffer *held[3];
+    int32   token_id;
+
+    for (int i = 0; i < 4; i++)
+        if (PG_ARGISNULL(i))
+            PG_RETURN_BOOL(false);
+    v = require_training(PG_GETARG_TEXT_PP(0));
+    p = arena_find(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    token_id = PG_GETARG_INT32(2);
+    for (int i = 0; i < 3; i++)
+        stored[i] = PG_ARGISNULL(3 + i) ? NULL : PG_GETARG_TENSOR(3 + i);
+    if (p == NULL || stored[0]->ndim != p->ndim)
+        PG_RETURN_BOOL(false);
+    for (int axis = 1; axis < p->ndim; axis++)
+        if (stored[0]->dims[axis] != p->dims[axis])
+            PG_RETURN_BOOL(false);
+    held[0] = p->data;
+    held[1] = p->m;
+    held[2] = p->v;
+    for (int i = 0; i < p->n_parts; i++)
+    {
+        const ArenaPart *part = &p->parts[i];
+        size_t  row = p->ndim == 0 ? 1 : p->n / Max(p->dims[0], 1);
+
+        if (part->token_id != token_id)
+            continue;
+        for (int which = 0; which < 3; which++)
+            if (!same_bits(held[which], token_id * row, stored[which], part->rows * row))
+                PG_RETURN_BOOL(false);
+        PG_RETURN_BOOL(true);
+    }
+    PG_RETURN_BOOL(false);
+}
+
+/* The number of rows of llm_param that the version was fed from */
+PG_FUNCTION_INFO_V1(pg_llm_arena_rows);
+Datum
+pg_llm_arena_rows(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    int64   rows = 0;
+
+    for (int i = 0; i < v->n_params; i++)
+        rows += v->params[i].n_parts;
+    PG_RETURN_INT64(rows);
 }
 
 PG_FUNCTION_INFO_V1(pg_llm_arena_discard);

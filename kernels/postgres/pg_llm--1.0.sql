@@ -1262,17 +1262,17 @@ COMMENT ON FUNCTION public.pg_llm_adamw_step(
 ) IS 'one AdamW step; a NULL gradient changes nothing, NULL moments start from zero';
 -- 50_session.sql -- parameters in memory, generations, sampling, optimizer steps, batches, progress.
 
-CREATE FUNCTION public.pg_llm_fingerprint_add(state internal, name text, token_id integer, ctid tid, xmin xid) RETURNS internal
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
-COMMENT ON FUNCTION public.pg_llm_fingerprint_add(internal, text, integer, tid, xid) IS
+CREATE FUNCTION public.pg_llm_fingerprint_add(state internal, name text, number bigint, tableoid oid, ctid tid, xmin xid) RETURNS internal
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_add(internal, text, bigint, oid, tid, xid) IS
     'transition function of pg_llm_fingerprint';
 CREATE FUNCTION public.pg_llm_fingerprint_final(state internal) RETURNS bytea
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_final';
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_final';
 COMMENT ON FUNCTION public.pg_llm_fingerprint_final(internal) IS 'final function of pg_llm_fingerprint';
-CREATE AGGREGATE public.pg_llm_fingerprint(name text, token_id integer, ctid tid, xmin xid) (
-    SFUNC = public.pg_llm_fingerprint_add, STYPE = internal, FINALFUNC = public.pg_llm_fingerprint_final, PARALLEL = SAFE);
-COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, integer, tid, xid) IS
-    'Which row versions a snapshot sees: equal exactly when they are the same rows; NULL without rows.';
+CREATE AGGREGATE public.pg_llm_fingerprint(name text, number bigint, tableoid oid, ctid tid, xmin xid) (
+    SFUNC = public.pg_llm_fingerprint_add, STYPE = internal, FINALFUNC = public.pg_llm_fingerprint_final, PARALLEL = RESTRICTED);
+COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid) IS
+    'Which row versions of ordinary tables a query gives: equal exactly when they are the same; NULL without rows. Comparable within one session.';
 
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean) RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_open';
@@ -1358,6 +1358,31 @@ CREATE FUNCTION public.pg_llm_arena_saved(model text, fingerprint bytea) RETURNS
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_saved';
 COMMENT ON FUNCTION public.pg_llm_arena_saved(text, bytea) IS
     'After write-back: memory is the version that the rows now have.';
+
+CREATE FUNCTION public.pg_llm_command_id() RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_command_id';
+COMMENT ON FUNCTION public.pg_llm_command_id() IS
+    'The number of the running command, which is also that of a following one while none has written: cmin of the rows it will insert.';
+
+CREATE FUNCTION public.pg_llm_arena_same(model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor) RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_same';
+COMMENT ON FUNCTION public.pg_llm_arena_same(text, text, integer, public.tensor, public.tensor, public.tensor) IS
+    'Whether the pinned version holds this row of llm_param, to the bit; moments that are NULL are zero.';
+
+CREATE FUNCTION public.pg_llm_arena_rows(model text) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_rows';
+COMMENT ON FUNCTION public.pg_llm_arena_rows(text) IS
+    'The number of llm_param rows that the pinned version was read from.';
+
+CREATE FUNCTION public.pg_llm_arena_sum_grad(model text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_sum_grad';
+COMMENT ON FUNCTION public.pg_llm_arena_sum_grad(text) IS
+    'Adds the gradients of a micro-batch to the sum of those before it; the next micro-batch starts from zero.';
+
+CREATE FUNCTION public.pg_llm_arena_take_sum(model text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_take_sum';
+COMMENT ON FUNCTION public.pg_llm_arena_take_sum(text) IS
+    'Makes the sum of the micro-batches'' gradients the gradients of the step.';
 
 CREATE FUNCTION public.pg_llm_arena_discard(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
@@ -1487,7 +1512,7 @@ COMMENT ON FUNCTION public.pg_llm_numerics_version() IS
 CREATE FUNCTION public.pg_llm_relation_version(relations regclass[]) RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_relation_version';
 COMMENT ON FUNCTION public.pg_llm_relation_version(regclass[]) IS
-    'Which rows of the relations the snapshot sees: equal exactly when they are the same row versions.';
+    'Which rows of the tables the snapshot sees: equal exactly when they are the same row versions. Comparable within one session. 42501 where the role may not read all rows and columns.';
 
 CREATE FUNCTION public.pg_llm_bpe_open(model text, version bytea) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_open';

@@ -2,8 +2,9 @@
  * tokenizer.c -- tokenizers that a session keeps in memory, encoding and decoding with them.
  *
  * The rows of llm_bpe_vocab and llm_bpe_merges are the truth; a tokenizer here is one version of a model's, named by
- * bytes that PL/pgSQL chooses. PL/pgSQL looks a version up, feeds its rows when memory lacks it, and gets a handle,
- * which only the role that asked for it can use: whether it may read the rows was checked then.
+ * bytes that PL/pgSQL chooses. PL/pgSQL looks a version up, feeds its rows when memory lacks it, and gets a handle.
+ * A tokenizer is its role's alone: nobody else finds it, so that what a role may not read stays hidden, and what it
+ * fed by hand deceives no SECURITY DEFINER function.
  */
 #include "postgres.h"
 
@@ -142,18 +143,17 @@ pg_llm_bpe_open(PG_FUNCTION_ARGS)
     int     version_len = VARSIZE_ANY_EXHDR(version);
 
     for (Tokenizer *t = tokenizers; t != NULL; t = t->next)
-        if (t->sealed && t->version_len == version_len &&
+        if (t->sealed && t->user == GetUserId() && t->version_len == version_len &&
             memcmp(t->version, VARDATA_ANY(version), version_len) == 0 && strlen(t->model) == model_len &&
             memcmp(t->model, VARDATA_ANY(model), model_len) == 0)
         {
-            t->user = GetUserId();
             move_to_front(t);
             PG_RETURN_INT32(t->handle);
         }
     PG_RETURN_NULL();
 }
 
-/* Room for one more: other versions of the model go, those never fed to the end, and the least recently used. */
+/* Room for one more: this role's other versions of the model go, what it never fed to the end, and the least recently used. */
 static void
 trim(const char *model)
 {
@@ -162,7 +162,7 @@ trim(const char *model)
     for (Tokenizer *t = tokenizers, *next; t != NULL; t = next)
     {
         next = t->next;
-        if (!t->sealed || strcmp(t->model, model) == 0 || ++n >= MAX_TOKENIZERS)
+        if ((t->user == GetUserId() && (!t->sealed || strcmp(t->model, model) == 0)) || ++n >= MAX_TOKENIZERS)
             forget(t);
     }
 }

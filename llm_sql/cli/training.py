@@ -82,6 +82,9 @@ def train(
     weight_decay: Annotated[float | None, Option("--weight-decay")] = None,
     grad_clip: Annotated[float | None, Option("--grad-clip", help="Global norm to clip to.")] = None,
     grad_accum: Annotated[int | None, Option("--grad-accum", min=1, help="Batches per step.")] = None,
+    data_order: Annotated[
+        str | None, Option("--data-order", help="shuffled, or by_id: rows as they stand.")
+    ] = None,
     seed: Annotated[int | None, Option("--seed")] = None,
     commit_every: Annotated[
         int, Option("--commit-every", min=0, help="Steps between commits; 0: one transaction.")
@@ -108,6 +111,7 @@ def train(
                 wd=weight_decay,
                 grad_clip=grad_clip,
                 grad_accum=grad_accum,
+                data_order=data_order,
                 seed=seed,
                 log_every=0,
             )

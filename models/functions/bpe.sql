@@ -1,12 +1,41 @@
 -- Byte pair encoding: a model's tokenizer in memory, loading it from files or their contents, learning it from text.
 
+CREATE FUNCTION public.llm_bpe_version(model text) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+AS $function$
+BEGIN
+    IF pg_catalog.row_security_active('public.llm_bpe_vocab'::pg_catalog.regclass)
+        OR pg_catalog.row_security_active('public.llm_bpe_merges'::pg_catalog.regclass)
+    THEN
+        -- What the policies show depends on role and settings: read what they show now.
+        RETURN (
+            SELECT public.pg_llm_fingerprint(r.name, r.number, r.tableoid, r.ctid, r.xmin)
+            FROM (
+                SELECT 'token' AS name, v.token_id AS number, v.tableoid, v.ctid, v.xmin
+                FROM public.llm_bpe_vocab v
+                WHERE v.model = llm_bpe_version.model AND v.bytes IS NOT NULL AND v.token IS NOT NULL
+                UNION ALL
+                SELECT 'merge', m.rank, m.tableoid, m.ctid, m.xmin
+                FROM public.llm_bpe_merges m
+                WHERE m.model = llm_bpe_version.model AND m.left_token IS NOT NULL AND m.right_token IS NOT NULL
+            ) r
+        );
+    END IF;
+    RETURN public.pg_llm_relation_version('{public.llm_bpe_vocab,public.llm_bpe_merges}');
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_bpe_version(text) IS
+'Identifies the rows of the model''s tokenizer that the caller sees, policies included, within this session; NULL when '
+'policies hide all of them. 42501 for who may not read them.';
+
+
 CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    relations regclass[] := '{public.llm_bpe_vocab,public.llm_bpe_merges}';
-    version bytea := public.pg_llm_relation_version(relations);
+    version bytea := public.llm_bpe_version(model);
     handle int := public.pg_llm_bpe_open(model, version);
 BEGIN
     IF handle IS NOT NULL THEN
@@ -25,11 +54,12 @@ BEGIN
         FROM public.llm_bpe_merges m
         WHERE m.model = llm_bpe_handle.model;
         -- Another session's commit between the queries would leave a mixture under a wrong name.
-        IF public.pg_llm_relation_version(relations) = version THEN
+        IF public.llm_bpe_version(model) IS NOT DISTINCT FROM version THEN
             PERFORM public.pg_llm_bpe_seal(handle);
             RETURN handle;
         END IF;
-        version := public.pg_llm_relation_version(relations);
+        version := public.llm_bpe_version(model);
+        PERFORM public.llm_check_tokenizer(model);
     END LOOP;
 END;
 $function$;

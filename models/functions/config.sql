@@ -24,6 +24,21 @@ COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
 'Raises message as 22023 unless condition is true; NULL counts as false.';
 
 
+CREATE FUNCTION public.llm_require_argument(name text, given boolean) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF given IS NOT TRUE THEN
+        RAISE EXCEPTION '% must not be NULL', name USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_argument(text, boolean) IS
+'Raises 22004 with an argument''s name unless it is given: llm_require_argument(''seed'', seed IS NOT NULL).';
+
+
 CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp

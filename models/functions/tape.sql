@@ -163,6 +163,7 @@ AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
     fingerprint bytea;
+    command bigint;
     n_rows int;
 BEGIN
     PERFORM public.llm_require(workers >= 0, format('workers must not be negative, got %s', workers));
@@ -172,12 +173,13 @@ BEGIN
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
     END IF;
+    command := public.pg_llm_command_id();
     UPDATE public.llm_param p
     SET grad = public.pg_llm_arena_grad(p.model, p.name, p.token_id)
     WHERE p.model = llm_accumulate_grads.model;
     GET DIAGNOSTICS n_rows = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    PERFORM public.llm_written(model, n_rows);
+    PERFORM public.llm_written(model, n_rows, command);
     PERFORM public.pg_llm_arena_close(model);
     RETURN n_rows;
 END;

@@ -31,7 +31,7 @@ BEGIN
     run := public.llm_train_begin(model, jsonb_build_object(
         'row', batch_id, 'n_steps', 1, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
         'lr_max', lr_max, 'min_lr', 0, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
-        'prune_workers', prune_workers, 'batch_size', 1, 'grad_accum', 1, 'decay', 'all', 'seed', 0,
+        'prune_workers', prune_workers, 'batch_size', 1, 'grad_accum', 1, 'decay', 'all', 'seed', 0, 'data_order', 'by_id',
         'log_every', 0, 'keep_grad', false, 'start_step', 1,
         'schedule', CASE WHEN total_steps IS NULL THEN 'constant' ELSE 'cosine' END,
         -- Without a planned end the rate stays at lr_max after the warm-up, which may still be under way.

@@ -16,7 +16,11 @@ DROP FUNCTION public.llm_autograd_mode_write();
 
 DROP FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
 
-DROP FUNCTION public.llm_written(model text, n_written bigint);
+DROP FUNCTION public.llm_recognise(model text, known bytea);
+
+DROP FUNCTION public.llm_written(model text, n_written bigint, command bigint);
+
+DROP FUNCTION public.llm_stored_as_written(model text, n_written bigint, command bigint);
 
 DROP FUNCTION public.llm_lock_rows(model text, fingerprint bytea);
 
@@ -30,9 +34,17 @@ DROP FUNCTION public.llm_fingerprint(model text);
 
 DROP FUNCTION public.llm_pad(ids int[], width int, filler int);
 
-DROP FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
+DROP FUNCTION public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, data_order text, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
 
-DROP FUNCTION public.llm_train_rows(model text, only_row bigint);
+DROP FUNCTION public.llm_train_picks(n_rows bigint, seed bigint, first_row bigint, n_picks int, data_order text);
+
+DROP FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange);
+
+DROP FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea);
+
+DROP FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]);
+
+DROP FUNCTION public.llm_train_data(model text, only_row bigint);
 
 DROP FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint);
 
@@ -40,7 +52,7 @@ DROP FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_
 
 DROP PROCEDURE public.llm_train_resume(run_id bigint, commit_every int);
 
-DROP PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+DROP PROCEDURE public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
 
 DROP FUNCTION public.llm_train_clear(model text, workers int);
 
@@ -50,7 +62,7 @@ DROP FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, a
 
 DROP FUNCTION public.llm_train_begin(model text, arguments jsonb);
 
-DROP FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+DROP FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
 
 DROP FUNCTION public.llm_decode(ids int[], model text);
 
@@ -230,6 +242,8 @@ DROP FUNCTION public.llm_config(model text);
 
 DROP FUNCTION public.llm_raise(code text, message text, detail text, hint text);
 
+DROP FUNCTION public.llm_require_argument(name text, given boolean);
+
 DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
 
 DROP FUNCTION public.llm_checkpoint_load(model text, id bigint);
@@ -269,6 +283,8 @@ DROP FUNCTION public.llm_replace_bpe_merges(model text, contents bytea);
 DROP FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea);
 
 DROP FUNCTION public.llm_bpe_handle(model text);
+
+DROP FUNCTION public.llm_bpe_version(model text);
 
 DROP FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]);
 

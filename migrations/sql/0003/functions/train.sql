@@ -24,6 +24,7 @@ CREATE FUNCTION public.llm_train(
     min_lr double precision DEFAULT 0,
     decay text DEFAULT 'all',
     seed bigint DEFAULT 0,
+    data_order text DEFAULT 'shuffled',
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     log_every int DEFAULT 1,
@@ -41,7 +42,7 @@ BEGIN
         'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
         'prune_workers', prune_workers, 'batch_size', batch_size, 'grad_accum', grad_accum,
         'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr, 'decay', decay, 'seed', seed,
-        'start_step', start_step, 'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+        'data_order', data_order, 'start_step', start_step, 'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
     ));
     PERFORM public.llm_train_chunk(run, n_steps, NULL);
     RETURN run;
@@ -51,16 +52,20 @@ $function$;
 COMMENT ON FUNCTION public.llm_train(
     text, int, int, int, int, int, double precision, double precision, double precision, double precision,
     double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
-    bigint, bigint, bigint, int, boolean
+    bigint, text, bigint, bigint, int, boolean
 ) IS
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
 'returns the run''s id: llm_train_log has a row per step, all or none are kept. Rate: linear warm-up to lr_max, then '
 'schedule (cosine, linear or constant) down to min_lr over total_steps counted from the model''s step start_step '
 '(default: this call): calls that share seed, start_step and total_steps do together what one call would. warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
+'Loss and gradient of a step are means over all target tokens of its grad_accum micro-batches of batch_size rows, '
+'however they are cut; each micro-batch''s gradient is computed by itself and added in their order. data_order: '
+'shuffled takes the rows in a seeded permutation per epoch, by_id as they stand. The rows are those that are there when '
+'the run begins. '
 'block_size: only the first so many tokens of a row. decay: all or matrices. grad_workers, prune_workers: threads of '
 'the write-back and of clearing, 0 for pg_llm.threads. log_every: a NOTICE every so many steps, 0 none. '
-'55P03: another session trains it; 40001: its weights were changed meanwhile; 22023: arguments; 22003: a loss that '
-'is not finite; P0002: no data.';
+'55P03: another session trains it; 40001: its weights or its data were changed meanwhile; 22023: arguments; 22003: a '
+'loss that is not finite; P0002: no data, or a step without any target; 53200, 53100: it fits neither memory nor disk.';
 
 
 CREATE FUNCTION public.llm_train_begin(model text, arguments jsonb) RETURNS bigint
@@ -107,11 +112,12 @@ BEGIN
     UPDATE public.llm_train_run r SET status = 'interrupted', finished_at = clock_timestamp()
     WHERE r.model = llm_train_begin.model AND r.status = 'running';
     INSERT INTO public.llm_train_run (
-        model, hyperparameters, seed, first_step, last_step, status, started_at, numerics_version
+        model, hyperparameters, data, seed, first_step, last_step, status, started_at, numerics_version
     )
     VALUES (
         llm_train_begin.model,
         arguments || jsonb_build_object('warmup', warmup, 'start_step', start_step, 'total_steps', total_steps),
+        public.llm_train_data(model, (arguments ->> 'row')::bigint),
         (arguments ->> 'seed')::bigint, first_step, first_step - 1, 'running', clock_timestamp(),
         public.pg_llm_numerics_version()
     )
@@ -137,7 +143,7 @@ BEGIN
         n_steps bigint, dropout_p double precision, beta1 double precision, beta2 double precision,
         eps double precision, wd double precision, lr_max double precision, min_lr double precision,
         grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int,
-        block_size int, schedule text, decay text, seed bigint, log_every int, keep_grad boolean
+        block_size int, schedule text, decay text, seed bigint, data_order text, log_every int, keep_grad boolean
     );
     -- NaN is greater than every number here, so an upper bound refuses it.
     PERFORM public.llm_require(
@@ -165,6 +171,7 @@ BEGIN
         ('schedule', h.schedule IN ('cosine', 'linear', 'constant'), 'be cosine, linear or constant'),
         ('decay', h.decay IN ('all', 'matrices'), 'be all or matrices'),
         ('seed', h.seed IS NOT NULL, 'be a number'),
+        ('data_order', h.data_order IN ('shuffled', 'by_id'), 'be shuffled or by_id'),
         ('log_every', h.log_every >= 0, 'not be negative'),
         ('keep_grad', h.keep_grad IS NOT NULL, 'be true or false')
     ) c (name, holds, rule);
@@ -188,6 +195,9 @@ DECLARE
 BEGIN
     SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
     PERFORM public.llm_lock_model(run.model);
+    IF expected IS NOT NULL AND public.llm_recognise(run.model, expected) THEN
+        expected := public.llm_fingerprint(run.model);
+    END IF;
     fingerprint := public.llm_pin(run.model, true);
     end_step := run.last_step + n_steps;
     is_last := end_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
@@ -195,7 +205,8 @@ BEGIN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed; start a new one from the weights as they are now.';
+            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) goes on from weights that have '
+                'taken as many steps; else start a new run from the weights as they are now.', run.run_id);
     END IF;
     PERFORM public.llm_train_steps(run, end_step);
     fingerprint := public.llm_write_back(

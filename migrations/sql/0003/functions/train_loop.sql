@@ -25,6 +25,7 @@ CREATE PROCEDURE public.llm_train_loop(
     min_lr double precision DEFAULT 0,
     decay text DEFAULT 'all',
     seed bigint DEFAULT 0,
+    data_order text DEFAULT 'shuffled',
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     log_every int DEFAULT 1,
@@ -47,7 +48,7 @@ BEGIN
         'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,
         'grad_workers', grad_workers, 'prune_workers', prune_workers, 'batch_size', batch_size,
         'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr,
-        'decay', decay, 'seed', seed, 'start_step', start_step, 'total_steps', total_steps,
+        'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step, 'total_steps', total_steps,
         'log_every', log_every, 'keep_grad', keep_grad
     ));
     COMMIT;
@@ -58,12 +59,13 @@ $procedure$;
 COMMENT ON PROCEDURE public.llm_train_loop(
     text, int, int, int, int, int, int, double precision, double precision, double precision, double precision,
     double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
-    bigint, bigint, bigint, int, boolean
+    bigint, text, bigint, bigint, int, boolean
 ) IS
 'As llm_train, to the same bits, but writing back and committing after every commit_every steps: others see weights '
 'and log, and a crash or an error costs at most the steps since the last commit, which llm_train_resume(run_id) '
 'repeats. The run''s id stands in llm_train_run. Call it outside of a transaction block (2D000 otherwise). 40001 when '
-'the weights were changed between two commits.';
+'the weights, or the rows of data that were there when it began, were changed; other rows do not join a run. Weights '
+'that only moved (VACUUM FULL, CLUSTER) are the same.';
 
 
 CREATE PROCEDURE public.llm_train_resume(run_id bigint, commit_every int DEFAULT NULL)

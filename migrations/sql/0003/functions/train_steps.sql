@@ -26,10 +26,13 @@ DECLARE
     final_step bigint := run.first_step + (h ->> 'n_steps')::bigint - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
     kept boolean;
-    rows_of_run bigint[] := public.llm_train_rows(run.model, (h ->> 'row')::bigint);
+    data_order text := COALESCE(h ->> 'data_order', 'shuffled');
+    data record;
     first_row bigint;
     started timestamptz;
     batch record;
+    counted bigint[];
+    share double precision;
     micro_loss double precision;
     loss double precision;
     tokens bigint;
@@ -37,6 +40,7 @@ DECLARE
     grad_norm double precision;
     logged bigint;
 BEGIN
+    data := public.llm_train_rows(run);
     FOR step IN run.last_step + 1 .. last_step LOOP
         started := clock_timestamp();
         kept := keep = 'all' OR (keep = 'last' AND step = final_step);
@@ -46,7 +50,29 @@ BEGIN
         PERFORM public.pg_llm_arena_zero_grad(run.model);
         FOR micro IN 0 .. grad_accum - 1 LOOP
             first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
-            batch := public.llm_train_batch(rows_of_run, run.seed, first_row, batch_rows, block_size);
+            batch := public.llm_train_batch(data.row_ids, run.seed, first_row, batch_rows, block_size, data_order);
+            counted[micro] := batch.n_targets;
+            tokens := tokens + batch.n_targets;
+        END LOOP;
+        IF tokens = 0 THEN
+            RAISE EXCEPTION 'step % of model "%" has nothing to learn: no row of it has a target', step, run.model
+                USING ERRCODE = 'no_data_found',
+                DETAIL = format('Its rows of llm_dataset: %s.', (
+                    SELECT string_agg(data.row_ids[p.pick]::text, ', ' ORDER BY p.number)
+                    FROM unnest(public.llm_train_picks(
+                        cardinality(data.row_ids), run.seed, (step - start_step) * grad_accum * batch_rows,
+                        least(grad_accum::bigint * batch_rows, 100)::int, data_order
+                    )) WITH ORDINALITY p (pick, number)
+                )),
+                HINT = 'Nothing was changed. Targets below 0 are not learnt: delete such rows, or raise batch_size.';
+        END IF;
+        FOR micro IN 0 .. grad_accum - 1 LOOP
+            CONTINUE WHEN counted[micro] = 0;
+            IF grad_accum > 1 THEN
+                first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
+                batch := public.llm_train_batch(data.row_ids, run.seed, first_row, batch_rows, block_size, data_order);
+            END IF;
+            share := counted[micro]::double precision / tokens;
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
             PERFORM public.pg_llm_set_recording(true, true);
@@ -59,10 +85,15 @@ BEGIN
                     USING ERRCODE = 'numeric_value_out_of_range',
                     HINT = 'Nothing was changed. Lower lr_max, lengthen warmup, or set grad_clip.';
             END IF;
-            PERFORM public.llm_tape_backward(NULL, 1.0 / grad_accum);
-            loss := loss + micro_loss / grad_accum;
-            tokens := tokens + batch.n_targets;
+            PERFORM public.llm_tape_backward(NULL, share);
+            loss := loss + micro_loss * share;
+            IF grad_accum > 1 THEN
+                PERFORM public.pg_llm_arena_sum_grad(run.model);
+            END IF;
         END LOOP;
+        IF grad_accum > 1 THEN
+            PERFORM public.pg_llm_arena_take_sum(run.model);
+        END IF;
         IF kept THEN
             PERFORM public.llm_tape_flush(run.run_id, run.model, step);
         END IF;
@@ -87,38 +118,146 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
+    IF (public.llm_train_rows(run)).version IS DISTINCT FROM data.version THEN
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed meanwhile', run.run_id
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+    END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
 'The run''s steps from its last to last_step on the pinned weights: forward, backward, AdamW, log. Dropout is keyed by '
-'seed and step, batches are positions of a seeded permutation, so a step can be repeated to the bit. With grad_accum '
-'the gradient and the loss are the mean of the micro-batches''.';
+'seed and step, batches are positions of a seeded permutation, so a step can be repeated to the bit. Loss and gradient '
+'are means over the step''s target tokens: with grad_accum those of a micro-batch are weighted by its share of them, '
+'computed from zero, and added in the order of micro-batches. 40001 when rows of data go or change meanwhile; P0002 '
+'for a step without any target.';
 
 
-CREATE FUNCTION public.llm_train_rows(model text, only_row bigint DEFAULT NULL) RETURNS bigint[]
+CREATE FUNCTION public.llm_train_data(model text, only_row bigint DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN (
+        SELECT jsonb_build_object(
+            'rows', range_agg(int8range(d.id, d.id, '[]') ORDER BY d.id)::text,
+            'hash', sum(public.llm_row_hash(d.id, d.tokens, d.target))::text,
+            'version', encode(public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin), 'hex')
+        )
+        FROM public.llm_dataset d
+        WHERE CASE
+            WHEN only_row IS NULL THEN (d.model = llm_train_data.model OR d.model IS NULL) AND d.split = 'train'
+            ELSE d.id = only_row
+        END
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_data(text, bigint) IS
+'The rows of llm_dataset that a run of the model beginning now trains on, as llm_train_run.data keeps them: their ids as '
+'ranges, a hash of what they hold, and, for this session, of which row versions they are.';
+
+
+CREATE FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $function$
+    SELECT pg_catalog.hash_array_extended(tokens, id)::pg_catalog.numeric
+        OPERATOR(pg_catalog.+) pg_catalog.hash_array_extended(target, OPERATOR(pg_catalog.~) id)::pg_catalog.numeric
+$function$;
+
+COMMENT ON FUNCTION public.llm_row_hash(bigint, int[], int[]) IS
+'A hash of a row of data; sums of them tell sets of rows apart.';
+
+
+CREATE FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    expected int8multirange := (run.data ->> 'rows')::int8multirange;
+    missing int8multirange;
+    content numeric;
+BEGIN
+    SELECT array_agg(d.id ORDER BY d.id), public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin)
+    INTO row_ids, version
+    FROM public.llm_dataset d
+    WHERE d.id <@ expected AND (
+        (run.hyperparameters ->> 'row') IS NOT NULL
+        OR ((d.model = run.model OR d.model IS NULL) AND d.split = 'train')
+    );
+    missing := expected - COALESCE(
+        (SELECT range_agg(int8range(i.id, i.id, '[]') ORDER BY i.id) FROM unnest(row_ids) i (id)), '{}'
+    );
+    IF NOT isempty(missing) THEN
+        PERFORM public.llm_raise_missing(run.run_id, missing);
+    END IF;
+    IF row_ids IS NULL THEN
+        RAISE EXCEPTION 'run % of model "%" has no rows to train on', run.run_id, run.model
+            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset makes rows from the result of a query.';
+    END IF;
+    IF encode(version, 'hex') = run.data ->> 'version' THEN
+        RETURN;
+    END IF;
+    -- Other row versions, or another session's: do they hold the same?
+    content := (
+        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d WHERE d.id <@ expected
+    );
+    IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on no longer hold what they held', run.run_id
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The run keeps what it committed. Put the rows back as they were, or start a new run.';
+    END IF;
+    UPDATE public.llm_train_run r SET data = r.data || jsonb_build_object('version', encode(version, 'hex'))
+    WHERE r.run_id = run.run_id;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
+'The ids of the llm_dataset rows that the run trains on, in order: those it began with, and no others. 40001, naming '
+'them, when rows are gone, or when they hold something else; version identifies their row versions in this session.';
+
+
+CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    row_ids bigint[];
+    -- Ranges as a person writes them; the first twenty will do.
+    ids text := (
+        SELECT string_agg(
+            CASE WHEN upper(r.r) - lower(r.r) = 1 THEN lower(r.r)::text
+                ELSE format('%s to %s', lower(r.r), upper(r.r) - 1) END, ', ' ORDER BY lower(r.r)
+        )
+        FROM (SELECT m.r FROM unnest(missing) m (r) ORDER BY m.r LIMIT 20) r
+    );
 BEGIN
-    IF only_row IS NOT NULL THEN
-        RETURN ARRAY[only_row];
-    END IF;
-    SELECT array_agg(d.id ORDER BY d.id) INTO row_ids
-    FROM public.llm_dataset d
-    WHERE (d.model = llm_train_rows.model OR d.model IS NULL) AND d.split = 'train';
-    IF row_ids IS NULL THEN
-        RAISE EXCEPTION 'model "%" has no training data left', model
-            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset makes rows from the result of a query.';
-    END IF;
-    RETURN row_ids;
+    RAISE EXCEPTION 'rows of llm_dataset that run % trains on are gone: id %', run_id, ids
+        USING ERRCODE = 'serialization_failure',
+        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on what is left.';
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_rows(text, bigint) IS
-'The ids of the llm_dataset rows that the model trains on, in order.';
+COMMENT ON FUNCTION public.llm_raise_missing(bigint, int8multirange) IS
+'The error for rows of data that have gone while a run trains on them.';
+
+
+CREATE FUNCTION public.llm_train_picks(n_rows bigint, seed bigint, first_row bigint, n_picks int, data_order text)
+RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF data_order = 'by_id' THEN
+        RETURN ARRAY(SELECT (first_row + i) % n_rows + 1 FROM generate_series(0, n_picks - 1) i ORDER BY i);
+    END IF;
+    RETURN public.pg_llm_batch(n_rows::int, seed, first_row, n_picks);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_picks(bigint, bigint, bigint, int, text) IS
+'Which of n_rows rows, from 1, stand at the positions first_row .. of all epochs one after another: by_id in their '
+'order, shuffled in a permutation per epoch.';
 
 
 CREATE FUNCTION public.llm_train_batch(
@@ -127,6 +266,7 @@ CREATE FUNCTION public.llm_train_batch(
     first_row bigint,
     n_rows int,
     block_size int,
+    data_order text,
     OUT tokens int[],
     OUT targets int[],
     OUT n_targets bigint
@@ -135,10 +275,22 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    picks bigint[] := public.pg_llm_batch(cardinality(row_ids), seed, first_row, n_rows);
+    picks bigint[];
     chosen bigint[];
+    missing bigint[];
     longest int := COALESCE(block_size, 2147483647);
 BEGIN
+    PERFORM public.llm_require_argument(a.name, a.given)
+    FROM (
+        VALUES
+        ('row_ids', row_ids IS NOT NULL), ('seed', seed IS NOT NULL), ('first_row', first_row IS NOT NULL),
+        ('n_rows', n_rows IS NOT NULL), ('data_order', data_order IS NOT NULL)
+    ) a (name, given);
+    PERFORM public.llm_require(
+        cardinality(row_ids) > 0 AND first_row >= 0 AND n_rows >= 1,
+        format('a batch takes at least 1 of at least 1 row, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
+    );
+    picks := public.llm_train_picks(cardinality(row_ids), seed, first_row, n_rows, data_order);
     IF n_rows = 1 THEN
         SELECT d.tokens[:longest], d.target[:longest] INTO tokens, targets
         FROM public.llm_dataset d WHERE d.id = row_ids[picks[1]];
@@ -158,13 +310,23 @@ BEGIN
             ) d
         ) b;
     END IF;
+    IF array_length(tokens, 1) IS DISTINCT FROM n_rows AND (n_rows > 1 OR tokens IS NULL) THEN
+        missing := ARRAY(
+            SELECT row_ids[p.pick] FROM unnest(picks) p (pick)
+            WHERE NOT EXISTS (SELECT FROM public.llm_dataset d WHERE d.id = row_ids[p.pick])
+        );
+        RAISE EXCEPTION 'rows of llm_dataset that are trained on are gone: id %', array_to_string(missing, ', ')
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+    END IF;
     n_targets := (SELECT count(*) FROM unnest(targets) t WHERE t >= 0);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int) IS
-'The rows at positions first_row .. of the endless sequence of seeded permutations of row_ids: tokens and targets '
-'[T] for one row, else [B, T] with shorter rows padded (token 0, target -1); n_targets counts those to learn.';
+COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int, text) IS
+'The rows at positions first_row .. of row_ids in data_order, epoch after epoch: tokens and targets [T] for one row, '
+'else [B, T] with shorter rows padded (token 0, target -1); n_targets counts those to learn. 40001, naming them, when '
+'rows are gone.';
 
 
 CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]

@@ -6,16 +6,17 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
-        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.ctid, p.xmin)
-            || int4send(pg_relation_filenode('public.llm_param'::regclass)::int4)
+        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin)
         FROM public.llm_param p
-        WHERE p.model = llm_fingerprint.model
+        -- Only who may read data may know that memory holds it.
+        WHERE p.model = llm_fingerprint.model AND p.data IS NOT NULL
     );
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_fingerprint(text) IS
-'Identifies the version of the model''s llm_param rows that the current snapshot sees; NULL when it has none.';
+'Identifies the version of the model''s llm_param rows that the current snapshot and the caller''s role see, within this '
+'session; NULL when there are none.';
 
 
 CREATE FUNCTION public.llm_pin(model text, training boolean DEFAULT false) RETURNS bytea
@@ -135,38 +136,102 @@ COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
 'with that fingerprint.';
 
 
-CREATE FUNCTION public.llm_written(model text, n_written bigint) RETURNS bytea
+CREATE FUNCTION public.llm_stored_as_written(model text, n_written bigint, command bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    -- Counted after the fingerprint: a row that another session adds meanwhile is noticed.
-    written bytea := public.llm_fingerprint(model);
-    n_rows bigint := (SELECT count(*) FROM public.llm_param p WHERE p.model = llm_written.model);
+    n_rows bigint;
+    all_ours boolean;
+    tables oid[];
 BEGIN
-    IF n_written <> n_rows THEN
+    SELECT count(*), bool_and(p.cmin::text::bigint = command), array_agg(DISTINCT p.tableoid)
+    INTO n_rows, all_ours, tables
+    FROM public.llm_param p
+    WHERE p.model = llm_stored_as_written.model;
+    IF n_written IS DISTINCT FROM n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = 'A row-level security policy or a trigger keeps the others as they are, or another session '
+            HINT = 'A row-level security policy, a trigger or a rule keeps the others as they are, or another session '
                 'has just added them.';
     END IF;
-    -- A BEFORE trigger may have stored something else.
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_trigger t
-        WHERE t.tgrelid = 'public.llm_param'::regclass AND NOT t.tgisinternal
-            AND t.tgenabled <> 'D' AND t.tgtype & 2 = 2
-    ) THEN
-        PERFORM public.pg_llm_arena_discard(model);
-    ELSE
+    -- A trigger or a rule may have stored something else, and what a later command stored is not what we wrote.
+    RETURN all_ours
+        AND NOT EXISTS (
+            SELECT FROM pg_trigger t
+            WHERE t.tgrelid = ANY (tables || 'public.llm_param'::regclass::oid) AND NOT t.tgisinternal
+                AND t.tgenabled <> 'D' AND t.tgtype & 16 = 16
+        )
+        AND NOT EXISTS (
+            SELECT FROM pg_rewrite r
+            WHERE r.ev_class = 'public.llm_param'::regclass AND r.ev_enabled <> 'D' AND r.ev_type = '2'
+        );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_stored_as_written(text, bigint, bigint) IS
+'Whether the model''s llm_param rows are, to the last, what an UPDATE of n_written rows by the command (see '
+'pg_llm_command_id) made of them: false where a trigger or a rule on UPDATE, or anything that ran meanwhile, may have '
+'stored other values. 42501 unless all rows were written.';
+
+
+CREATE FUNCTION public.llm_written(model text, n_written bigint, command bigint) RETURNS bytea
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    -- Rows are counted after the fingerprint: one that another session adds meanwhile is noticed.
+    written bytea := public.llm_fingerprint(model);
+BEGIN
+    IF public.llm_stored_as_written(model, n_written, command) THEN
         PERFORM public.pg_llm_arena_saved(model, written);
+    ELSE
+        PERFORM public.pg_llm_arena_discard(model);
     END IF;
     RETURN written;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_written(text, bigint) IS
+COMMENT ON FUNCTION public.llm_written(text, bigint, bigint) IS
 'After an UPDATE of the model''s llm_param rows from memory: holds the number of rows written against that of the '
-'rows there (42501), takes memory as the version that is stored now, and returns its fingerprint.';
+'rows there (42501), takes memory as the version that is stored now unless something else had a hand in it, and '
+'returns that version''s fingerprint.';
+
+
+CREATE FUNCTION public.llm_recognise(model text, known bytea) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    found bytea := public.llm_fingerprint(model);
+    same boolean := found = known;
+BEGIN
+    IF same IS DISTINCT FROM false THEN
+        RETURN COALESCE(same, false);
+    END IF;
+    IF public.pg_llm_arena_open(model, known, true) THEN
+        same := public.pg_llm_arena_rows(model) = (
+            SELECT count(*) FROM public.llm_param p
+            WHERE p.model = llm_recognise.model
+                AND public.pg_llm_arena_same(p.model, p.name, p.token_id, p.data, p.m, p.v)
+        );
+        IF same AND public.llm_fingerprint(model) = found THEN
+            PERFORM public.pg_llm_arena_saved(model, found);
+        ELSE
+            same := false;
+        END IF;
+    ELSE
+        PERFORM public.pg_llm_arena_discard(model);
+    END IF;
+    PERFORM public.pg_llm_arena_close(model);
+    RETURN same;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_recognise(text, bytea) IS
+'Whether the model''s stored weights and optimizer state are those of the version with the fingerprint known, moved '
+'perhaps to other places (VACUUM FULL, CLUSTER, pg_repack): memory is compared with the rows to the bit and goes by '
+'their present fingerprint from then on. False when they differ, or memory no longer holds that version.';
 
 
 CREATE FUNCTION public.llm_write_back(
@@ -181,12 +246,14 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
+    command bigint;
     n_written bigint;
 BEGIN
     PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
     END IF;
+    command := public.pg_llm_command_id();
     UPDATE public.llm_param p
     SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
         m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
@@ -197,7 +264,7 @@ BEGIN
     WHERE p.model = llm_write_back.model;
     GET DIAGNOSTICS n_written = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    RETURN public.llm_written(model, n_written);
+    RETURN public.llm_written(model, n_written, command);
 END;
 $function$;
 
