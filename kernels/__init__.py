@@ -8,6 +8,7 @@ if __name__ != "llm_sql.kernels":
 
 from .core import (
     BPE,
+    BPE_FLAGS,
     DecodeLoop,
     Engine,
     KVCache,
@@ -40,6 +41,7 @@ from .core import (
 
 __all__ = [
     "BPE",
+    "BPE_FLAGS",
     "DecodeLoop",
     "Engine",
     "KVCache",

@@ -24,7 +24,7 @@ cdef extern from "bpe.h" nogil:
 
     llm_bpe *llm_bpe_create()
     void llm_bpe_destroy(llm_bpe *t)
-    llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, bint special)
+    llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
     llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
                                      const uint8_t *right, size_t n_right)
     llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bint special, llm_should_stop stop,
@@ -50,6 +50,9 @@ cdef extern from "bpe.h" nogil:
                                        llm_should_stop stop, void *arg, const int32_t **pairs, size_t *n_pairs)
 
 
+BPE_FLAGS = {"added": 1, "special": 2, "lstrip": 4, "rstrip": 8, "single_word": 16, "normalized": 32, "base": 64}
+
+
 cdef bytes _utf8(text):
     """UTF-8, half surrogate pairs replaced by U+FFFD as tiktoken does."""
     try:
@@ -59,15 +62,16 @@ cdef bytes _utf8(text):
 
 
 cdef class BPE:
-    """A tokenizer from tokens (id and bytes of each), merges (bytes left and right, lowest rank first) and special ids.
+    """A tokenizer from tokens (id and bytes of each), merges (bytes left and right, lowest rank first), special ids
+    and, by id, the flags of added tokens (BPE_FLAGS).
 
-    Encodes exactly as the database does. Special tokens begin with < and end with >.
+    Encodes exactly as the database does.
     """
 
     cdef llm_bpe *_bpe
     cdef object _lock
 
-    def __cinit__(self, tokens, merges, special=()):
+    def __cinit__(self, tokens, merges, special=(), flags=None):
         cdef llm_bpe_status status
         cdef bytes token, left, right
         cdef uint32_t rank = 0
@@ -75,13 +79,14 @@ cdef class BPE:
         self._bpe = llm_bpe_create()
         if self._bpe == NULL:
             raise MemoryError("no memory for a tokenizer")
-        special_ids = frozenset(special)
+        all_flags = {id_: 3 for id_ in special}
+        all_flags.update(flags or {})
         ids = set()
         for id_, token in tokens:
             if id_ in ids:
                 raise ValueError(f"two tokens have id {id_}")
             ids.add(id_)
-            status = llm_bpe_put_token(self._bpe, id_, token, len(token), id_ in special_ids)
+            status = llm_bpe_put_token(self._bpe, id_, token, len(token), all_flags.get(id_, 0))
             if status == LLM_BPE_NO_MEMORY:
                 raise MemoryError("no memory for a tokenizer")
             if status != LLM_BPE_OK:
@@ -102,7 +107,8 @@ cdef class BPE:
     def encode(self, text, *, special=True):
         """Token ids of a text (str, or bytes in UTF-8) as an int32 array.
 
-        special: what reads like a special token is that token, as in the database; else it is text.
+        special: what reads like a special token is that token, as in the database; else it is text. Added tokens that
+        are not special are found in any case.
         """
         cdef bytes utf8 = text if isinstance(text, bytes) else _utf8(text)
         cdef const uint8_t *p = utf8

@@ -31,12 +31,15 @@ def sample(
     logits: Floats, *, uniform: float, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
 ) -> int: ...
 
+BPE_FLAGS: dict[str, int]
+
 class BPE:
     def __init__(
         self,
         tokens: Iterable[tuple[int, bytes]],
         merges: Iterable[tuple[bytes, bytes]],
         special: Iterable[int] = (),
+        flags: Mapping[int, int] | None = None,
     ) -> None: ...
     def encode(self, text: str | bytes, *, special: bool = True) -> npt.NDArray[np.int32]: ...
     def decode(self, ids: Iterable[int]) -> str: ...

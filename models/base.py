@@ -32,6 +32,7 @@ class Base(DeclarativeBase):
         bytes: LargeBinary(),
         datetime: TIMESTAMP(timezone=True),
         list[int]: ARRAY(Integer()),
+        list[str]: ARRAY(Text()),
         dict[str, Any]: JSONB(),
     }
 

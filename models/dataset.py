@@ -19,6 +19,9 @@ class Dataset(Base):
     __table_args__ = (
         CheckConstraint("cardinality(tokens) = cardinality(target)", name="length"),
         CheckConstraint("array_ndims(tokens) = 1 AND array_ndims(target) = 1", name="ndims"),
+        CheckConstraint(
+            "array_position(tokens, NULL) IS NULL AND array_position(target, NULL) IS NULL", name="no_null"
+        ),
         Index(None, "model", "split", "id"),
         {"comment": "token sequences to train and to evaluate on"},
     )

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import builtins
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
 
 
 class BpeToken(Base):
-    """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's special tokens for their name."""
+    """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's added tokens for their name.
+
+    `flags` tell what it is beside a token that merging makes: `added` tokens are searched for in a text as a whole,
+    as Hugging Face's AddedToken with its `special`, `lstrip`, `rstrip`, `single_word` and `normalized`; `base` ones
+    are made by merging, too. `bos` begins a document, `eos` ends one, and so do `stop` tokens in generation; `pad`
+    and `unk` are remembered. NULL: special when it reads <|...|>.
+    """
 
     __tablename__ = "llm_bpe_vocab"
     __table_args__ = (
         CheckConstraint("token_id >= 0", name="token_id"),
+        CheckConstraint(
+            "flags <@ '{added,base,special,lstrip,rstrip,single_word,normalized,bos,eos,stop,pad,unk}'::text[]"
+            " AND array_position(flags, NULL) IS NULL",
+            name="flags",
+        ),
         Index(None, "model", "token", unique=True),
+        Index("ix_llm_bpe_vocab_flags", "model", postgresql_where=text("flags <> '{}'::text[]")),
         {"comment": "tokens of every model"},
     )
 
@@ -25,6 +37,9 @@ class BpeToken(Base):
     token: Mapped[str] = mapped_column(comment="in GPT-2's byte-level alphabet, or the character itself")
     bytes: Mapped[builtins.bytes] = mapped_column(comment="what the token stands for in the text")
     score: Mapped[float | None]
+    flags: Mapped[list[str] | None] = mapped_column(
+        comment="added, special, bos, eos, ...; NULL: special when it reads <|...|>"
+    )
 
 
 class BpeMerge(Base):

@@ -29,7 +29,7 @@ llm_bpe_destroy(llm_bpe *t)
     bytes_map_free(&t->tokens);
     bytes_map_free(&t->ranks);
     free(t->ids);
-    free(t->special);
+    llm_bpe_added_free(&t->added);
     free(t->merges.slots);
     free(t->by_id);
     free(t->cache);
@@ -41,35 +41,16 @@ size_t
 llm_bpe_memory(const llm_bpe *t)
 {
     return sizeof(*t) + t->tokens.bytes_room +
-           t->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(bool)) +
+           t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) + llm_bpe_added_memory(&t->added) +
            (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) + t->ranks.n * (4 + sizeof(size_t)) +
-           t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->tokens.n * sizeof(id_entry)) +
+           t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
 }
 
 /* ---- tokens and rules ---- */
 
-/* Remembers the length of a special token; false when there are too many lengths to look for. */
-static bool
-note_length(llm_bpe *t, size_t n)
-{
-    size_t i = 0;
-
-    while (i < t->n_special_lengths && t->special_lengths[i] > n)
-        i++;
-    if (i < t->n_special_lengths && t->special_lengths[i] == n)
-        return true;
-    if (t->n_special_lengths == SPECIAL_LENGTHS)
-        return false;
-    memmove(t->special_lengths + i + 1, t->special_lengths + i,
-            (t->n_special_lengths - i) * sizeof(t->special_lengths[0]));
-    t->special_lengths[i] = (uint16_t)n;
-    t->n_special_lengths++;
-    return true;
-}
-
 llm_bpe_status
-llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, bool special)
+llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
 {
     uint32_t symbol;
     bool found;
@@ -77,25 +58,25 @@ llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, bool s
 
     if (id < 0 || n == 0 || n > LLM_BPE_MAX_TOKEN)
         return LLM_BPE_BAD_TOKEN;
-    if (special && !(n > 2 && bytes[0] == '<' && bytes[n - 1] == '>' && note_length(t, n)))
-        return LLM_BPE_BAD_TOKEN;
+    free(t->by_id);
+    t->by_id = NULL;
+    if (flags & LLM_BPE_ADDED) {
+        llm_bpe_status status = llm_bpe_added_put(&t->added, id, bytes, n, flags);
+
+        if (status != LLM_BPE_OK || !(flags & LLM_BPE_BASE))
+            return status;
+    }
     if ((grown = bytes_grow(t->ids, &t->ids_room, (size_t)t->tokens.n + 1, sizeof(int32_t))) == NULL)
         return LLM_BPE_NO_MEMORY;
     t->ids = grown;
-    if ((grown = bytes_grow(t->special, &t->special_room, (size_t)t->tokens.n + 1, sizeof(bool))) == NULL)
-        return LLM_BPE_NO_MEMORY;
-    t->special = grown;
     symbol = bytes_map_add(&t->tokens, bytes, n, &found);
     if (symbol == BYTES_MAP_NONE)
         return LLM_BPE_NO_MEMORY;
     if (found)
         return LLM_BPE_DUPLICATE;
     t->ids[symbol] = id;
-    t->special[symbol] = special;
-    if (n == 1 && !special)
+    if (n == 1)
         t->byte_symbol[bytes[0]] = symbol;
-    free(t->by_id);
-    t->by_id = NULL;
     return LLM_BPE_OK;
 }
 
@@ -172,22 +153,25 @@ compare_ids(const void *a, const void *b)
 static const id_entry *
 find_id(llm_bpe *t, int32_t id)
 {
-    id_entry key = {id, 0};
-    uint32_t n = t->tokens.n;
+    id_entry key = {id, 0, false};
 
-    if (n == 0)
-        return NULL;
     if (t->by_id == NULL) {
-        t->by_id = malloc(n * sizeof(id_entry));
+        size_t n = 0;
+
+        t->by_id = malloc(((size_t)t->tokens.n + t->added.tokens.n + 1) * sizeof(id_entry));
         if (t->by_id == NULL)
             return NULL;
-        for (uint32_t i = 0; i < n; i++)
-            t->by_id[i] = (id_entry){t->ids[i], i};
+        for (uint32_t i = 0; i < t->tokens.n; i++)
+            t->by_id[n++] = (id_entry){t->ids[i], i, false};
+        for (uint32_t i = 0; i < t->added.tokens.n; i++)
+            if (!(t->added.flags[i] & LLM_BPE_BASE))
+                t->by_id[n++] = (id_entry){t->added.ids[i], i, true};
+        t->n_by_id = n;
         qsort(t->by_id, n, sizeof(id_entry), compare_ids);
     }
-    if (id >= 0 && (uint32_t)id < n && t->by_id[id].id == id)
+    if (id >= 0 && (size_t)id < t->n_by_id && t->by_id[id].id == id)
         return &t->by_id[id];
-    return bsearch(&key, t->by_id, n, sizeof(id_entry), compare_ids);
+    return bsearch(&key, t->by_id, t->n_by_id, sizeof(id_entry), compare_ids);
 }
 
 const uint8_t *
@@ -195,7 +179,9 @@ llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
 {
     const id_entry *entry = find_id(t, id);
 
-    return entry == NULL ? NULL : bytes_map_get(&t->tokens, entry->symbol, n);
+    if (entry == NULL)
+        return NULL;
+    return bytes_map_get(entry->added ? &t->added.tokens : &t->tokens, entry->symbol, n);
 }
 
 /* ---- encoding ---- */
@@ -294,29 +280,39 @@ encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop,
     return status;
 }
 
-/* The special token that begins at p, the longest of them; NO_SYMBOL: none does */
-static uint32_t
-special_at(const llm_bpe *t, const uint8_t *p, const uint8_t *end, size_t *length)
+/* Text in which added tokens of this level and the next ones are searched for; level 2 is text without any */
+static llm_bpe_status
+encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg)
 {
-    for (size_t i = 0; i < t->n_special_lengths; i++) {
-        uint32_t symbol;
+    added_match m = {0};
+    llm_bpe_status status = LLM_BPE_OK;
 
-        *length = t->special_lengths[i];
-        if (*length > (size_t)(end - p) || p[*length - 1] != '>')
-            continue;
-        symbol = bytes_map_find(&t->tokens, p, *length);
-        if (symbol != NO_SYMBOL && t->special[symbol])
-            return symbol;
+    while (level < 2 && !llm_bpe_added_any(&t->added, level, special))
+        level++;
+    if (level == 2)
+        return encode_ordinary(t, text, n, stop, arg);
+    while (status == LLM_BPE_OK) {
+        size_t done = m.end, until;
+
+        status = llm_bpe_added_next(&t->added, level, special, text, n, &m, stop, arg);
+        until = m.found ? m.start : n;
+        if (status == LLM_BPE_OK && done < until)
+            status = encode_level(t, level + 1, text + done, until - done, special, stop, arg);
+        if (status != LLM_BPE_OK || !m.found)
+            break;
+        if (!reserve_output(t, 1))
+            status = LLM_BPE_NO_MEMORY;
+        else
+            t->out[t->n_out++] = m.id;
     }
-    return NO_SYMBOL;
+    return status;
 }
 
 llm_bpe_status
 llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
                const int32_t **ids, size_t *n_ids)
 {
-    const uint8_t *p = text, *end = text + n, *ordinary = text;
-    llm_bpe_status status = LLM_BPE_OK;
+    llm_bpe_status status;
 
     if (t->out_room > KEPT_OUTPUT) {
         free(t->out);
@@ -332,29 +328,7 @@ llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_shou
     t->n_encoded += n;
     if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
         t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
-    for (size_t step = 1; special && t->n_special_lengths > 0 && status == LLM_BPE_OK && p < end; step++) {
-        size_t length;
-        uint32_t symbol;
-
-        if (step % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
-            return LLM_BPE_STOPPED;
-        p = memchr(p, '<', (size_t)(end - p));
-        if (p == NULL)
-            break;
-        symbol = special_at(t, p, end, &length);
-        if (symbol == NO_SYMBOL) {
-            p++;
-            continue;
-        }
-        status = encode_ordinary(t, ordinary, (size_t)(p - ordinary), stop, arg);
-        if (status == LLM_BPE_OK && !reserve_output(t, 1))
-            status = LLM_BPE_NO_MEMORY;
-        if (status == LLM_BPE_OK)
-            t->out[t->n_out++] = t->ids[symbol];
-        ordinary = p += length;
-    }
-    if (status == LLM_BPE_OK)
-        status = encode_ordinary(t, ordinary, (size_t)(end - ordinary), stop, arg);
+    status = encode_level(t, 0, text, n, special, stop, arg);
     *ids = t->out;
     *n_ids = t->n_out;
     return status;

@@ -20,7 +20,7 @@ typedef enum llm_bpe_status {
     LLM_BPE_STOPPED,
     LLM_BPE_DUPLICATE,     /* put: the token's bytes, the merge's pair or its rank are there already */
     LLM_BPE_UNKNOWN_TOKEN, /* put_merge: left, right or their concatenation is no token */
-    LLM_BPE_BAD_TOKEN,     /* put_token: an id below 0, no or too many bytes, special without <...> */
+    LLM_BPE_BAD_TOKEN,     /* put_token: an id below 0, no or too many bytes */
     LLM_BPE_NO_BYTE,       /* encode: llm_bpe_missing_byte() has no token */
     LLM_BPE_TOO_LONG       /* encode: a piece of more than LLM_BPE_MAX_PIECE bytes */
 } llm_bpe_status;
@@ -36,16 +36,27 @@ typedef struct llm_bpe llm_bpe;
 llm_bpe *llm_bpe_create(void);     /* NULL: no memory */
 void     llm_bpe_destroy(llm_bpe *t);
 /*
- * All tokens first, in any order, then the merges; that ids are different is the caller's business. A special
- * token begins with < and ends with >; special tokens have at most 32 different lengths.
+ * What a token is beside one that merging makes (0): an added token is searched for in the text as a whole. BASE: it
+ * is both. SPECIAL ones are only searched for when asked; LSTRIP and RSTRIP take the white space before and behind
+ * with them; a SINGLE_WORD has no word character beside it; NORMALIZED ones are searched for after the others.
  */
-llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, bool special);
+enum {
+    LLM_BPE_ADDED = 1,
+    LLM_BPE_SPECIAL = 2,
+    LLM_BPE_LSTRIP = 4,
+    LLM_BPE_RSTRIP = 8,
+    LLM_BPE_SINGLE_WORD = 16,
+    LLM_BPE_NORMALIZED = 32,
+    LLM_BPE_BASE = 64
+};
+/* All tokens first, in any order, then the merges; that ids are different is the caller's business. */
+llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags);
 llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
                                  const uint8_t *right, size_t n_right);
 /*
- * ids (n_ids) = the tokens of text (n), valid until the next call. With special, what reads like a special
- * token is that token (the leftmost, of those the longest), as Hugging Face's tokenizers have it; else it is
- * text.
+ * ids (n_ids) = the tokens of text (n), valid until the next call. What reads like an added token is that token (the
+ * leftmost, of those the longest), as Hugging Face's tokenizers have it; special ones only with `special`, else they
+ * are text.
  */
 llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop,
                               void *arg, const int32_t **ids, size_t *n_ids);

@@ -12,7 +12,6 @@
 
 #define NO_SYMBOL UINT32_MAX
 #define NO_RANK UINT32_MAX
-#define SPECIAL_LENGTHS 32
 
 /* A merge rule in an open-addressing table; free slots have rank NO_RANK. */
 typedef struct merge_rule {
@@ -39,20 +38,51 @@ typedef struct cached_piece {
 typedef struct id_entry {
     int32_t id;
     uint32_t symbol;
+    bool added; /* then its number among the added tokens */
 } id_entry;
 
+/* Added tokens (bpe_added.c), in tries by what comes first: not normalized, normalized */
+typedef struct added_edge {
+    uint32_t from, to; /* to is 0 in a free slot */
+    uint8_t byte;
+} added_edge;
+
+typedef struct added_trie {
+    added_edge *edges;
+    size_t n_slots;   /* a power of two, or 0 */
+    uint32_t *token;  /* of each node, NO_SYMBOL for none */
+    size_t token_room;
+    uint32_t n_nodes; /* but for the root */
+    uint32_t first[256]; /* the root's edges once more */
+    size_t n_tokens, n_plain; /* n_plain: those that are not special */
+} added_trie;
+
+typedef struct added_tokens {
+    bytes_map tokens;
+    int32_t *ids;
+    uint8_t *flags;
+    size_t ids_room, flags_room;
+    added_trie tries[2];
+} added_tokens;
+
+/* A match and where the search goes on: begins as {0}, and is handed back as it was left. */
+typedef struct added_match {
+    bool found;
+    int32_t id;
+    size_t start, end; /* white space that the token takes with it included */
+    size_t search;
+} added_match;
+
 struct llm_bpe {
-    bytes_map tokens;      /* symbol: its number in here */
+    bytes_map tokens;      /* those that merging makes; symbol: its number in here */
     int32_t *ids;          /* of each symbol */
     size_t ids_room;
-    bool *special;
-    size_t special_room;
-    uint16_t special_lengths[SPECIAL_LENGTHS]; /* of special tokens in bytes, the longest first, each once */
-    size_t n_special_lengths;
+    added_tokens added;
     bytes_map ranks;       /* of merges, as 4 bytes, to refuse the second of a rank */
     merge_table merges;
     uint32_t byte_symbol[256];
-    id_entry *by_id;       /* sorted, made when first needed */
+    id_entry *by_id;       /* of all tokens, sorted, made when first needed */
+    size_t n_by_id;
     cached_piece *cache;   /* NULL until n_encoded is worth it */
     size_t n_encoded;      /* bytes, all texts together */
     int32_t *out;
@@ -79,6 +109,19 @@ merge_find(const merge_table *t, uint32_t left, uint32_t right)
             return &t->slots[i];
     return NULL;
 }
+
+void llm_bpe_added_free(added_tokens *a);
+size_t llm_bpe_added_memory(const added_tokens *a);
+llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, unsigned flags);
+/* Whether a text needs to be searched at all: level 0 is not normalized, level 1 normalized. */
+bool llm_bpe_added_any(const added_tokens *a, int level, bool special);
+/* The next added token in text (n); special ones only if asked for. */
+llm_bpe_status llm_bpe_added_next(const added_tokens *a, int level, bool special, const uint8_t *text, size_t n,
+                                  added_match *m, llm_should_stop stop, void *arg);
+
+/* The code point at p < end, UINT32_MAX for what is no UTF-8; the length of the white space character there, or 0 */
+uint32_t llm_bpe_code_point(const uint8_t *p, const uint8_t *end);
+size_t llm_bpe_space(const uint8_t *p, const uint8_t *end);
 
 /* Merges symbols (n) by lowest rank, leftmost first; *n becomes how many remain. */
 llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop,

@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The id of the token made of bytes, NO_RANK when there is none or it is special */
+/* The id of the token made of bytes, NO_RANK when there is none */
 static uint32_t
 rank_of(const llm_bpe *t, const uint8_t *bytes, size_t n)
 {
     uint32_t symbol = bytes_map_find(&t->tokens, bytes, n);
 
-    return symbol == NO_SYMBOL || t->special[symbol] ? NO_RANK : (uint32_t)t->ids[symbol];
+    return symbol == NO_SYMBOL ? NO_RANK : (uint32_t)t->ids[symbol];
 }
 
 /*
@@ -65,7 +65,7 @@ llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, l
     if (order == NULL)
         return LLM_BPE_NO_MEMORY;
     for (uint32_t i = 0; i < t->tokens.n; i++)
-        order[i] = (id_entry){t->ids[i], i};
+        order[i] = (id_entry){t->ids[i], i, false};
     qsort(order, t->tokens.n, sizeof(id_entry), by_id);
     for (uint32_t i = 0; i < t->tokens.n && status == LLM_BPE_OK; i++) {
         uint16_t cuts[LLM_BPE_MAX_TOKEN + 1];
@@ -74,7 +74,7 @@ llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, l
 
         if (i % 256 == 0 && stop != NULL && stop(stop_arg))
             status = LLM_BPE_STOPPED;
-        if (n < 2 || t->special[order[i].symbol])
+        if (n < 2)
             continue;
         split_token(t, bytes, n, (uint32_t)order[i].id, cuts, &n_parts);
         if (n_parts == 2 && rank_of(t, bytes, cuts[1]) < (uint32_t)order[i].id &&

@@ -1,7 +1,7 @@
 /*
  * bpe_text.c -- what byte pair encoding knows of text: UTF-8, GPT-2's pre-tokenizer, its alphabet of bytes.
  */
-#include "bpe.h"
+#include "bpe_internal.h"
 
 #include <string.h>
 
@@ -100,6 +100,24 @@ class_at(const uint8_t *p, const uint8_t *end, size_t *length)
 
     *length = next_character(p, end, &code, &truncated);
     return class_of(code);
+}
+
+uint32_t
+llm_bpe_code_point(const uint8_t *p, const uint8_t *end)
+{
+    uint32_t code;
+    bool truncated;
+
+    (void)next_character(p, end, &code, &truncated);
+    return code;
+}
+
+size_t
+llm_bpe_space(const uint8_t *p, const uint8_t *end)
+{
+    size_t length;
+
+    return class_at(p, end, &length) == SPACE ? length : 0;
 }
 
 /* Where the run of characters of one class ends; *last: where its last character begins */

@@ -1524,10 +1524,10 @@ CREATE FUNCTION public.pg_llm_bpe_create(model text, version bytea) RETURNS inte
 COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea) IS
     'The handle of an empty tokenizer, to be fed with tokens, then merges, and sealed.';
 
-CREATE FUNCTION public.pg_llm_bpe_put_token(handle integer, token_id integer, bytes bytea, special boolean) RETURNS void
+CREATE FUNCTION public.pg_llm_bpe_put_token(handle integer, token_id integer, bytes bytea, flags integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_put_token';
-COMMENT ON FUNCTION public.pg_llm_bpe_put_token(integer, integer, bytea, boolean) IS
-    'Adds a token to a tokenizer that is being fed.';
+COMMENT ON FUNCTION public.pg_llm_bpe_put_token(integer, integer, bytea, integer) IS
+    'Adds a token to a tokenizer that is being fed; flags is the sum of 1 (an added token), 2 (special), 4 (lstrip), 8 (rstrip), 16 (single_word), 32 (normalized), 64 (base).';
 
 CREATE FUNCTION public.pg_llm_bpe_put_merge(handle integer, rank integer, left_token text, right_token text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_put_merge';
@@ -1542,7 +1542,12 @@ COMMENT ON FUNCTION public.pg_llm_bpe_seal(integer) IS
 CREATE FUNCTION public.pg_llm_bpe_encode(handle integer, text text, special boolean) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_encode';
 COMMENT ON FUNCTION public.pg_llm_bpe_encode(integer, text, boolean) IS
-    'Token ids of a text; with special, what reads like a special token is that token.';
+    'Token ids of a text; what reads like an added token is that token, special ones only with special.';
+
+CREATE FUNCTION public.pg_llm_characters(text text) RETURNS SETOF text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_characters';
+COMMENT ON FUNCTION public.pg_llm_characters(text) IS
+    'The characters of a text, of UTF-8 in a database of encoding SQL_ASCII; 22021 when it is no UTF-8 there.';
 
 CREATE FUNCTION public.pg_llm_bpe_decode(handle integer, ids integer[]) RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_decode';

@@ -192,15 +192,20 @@ pg_llm_bpe_create(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(t->handle);
 }
 
-/* pg_llm_bpe_put_token(handle, token_id, bytes, special) */
+/* pg_llm_bpe_put_token(handle, token_id, bytes, flags); flags are LLM_BPE_ADDED ... */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_put_token);
 Datum
 pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
 {
     Tokenizer *t = require(PG_GETARG_INT32(0), false);
     bytea  *bytes = PG_GETARG_BYTEA_PP(2);
-    llm_bpe_status status = llm_bpe_put_token(t->bpe, PG_GETARG_INT32(1), (const uint8_t *) VARDATA_ANY(bytes),
-                                              VARSIZE_ANY_EXHDR(bytes), PG_GETARG_BOOL(3));
+    int32   flags = PG_GETARG_INT32(3);
+    llm_bpe_status status;
+
+    if (flags < 0 || flags > 2 * LLM_BPE_BASE - 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d are not flags of a token", flags));
+    status = llm_bpe_put_token(t->bpe, PG_GETARG_INT32(1), (const uint8_t *) VARDATA_ANY(bytes),
+                               VARSIZE_ANY_EXHDR(bytes), (unsigned) flags);
 
     if (status == LLM_BPE_DUPLICATE)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -208,8 +213,7 @@ pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
                        t->model));
     if (status == LLM_BPE_BAD_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("token %d of model \"%s\" stands for " UINT64_FORMAT " bytes, not for 1 to %d, or is one special "
-                       "token too many", PG_GETARG_INT32(1), t->model, (uint64) VARSIZE_ANY_EXHDR(bytes),
+                errmsg("token %d of model \"%s\" stands for " UINT64_FORMAT " bytes, not for 1 to %d", PG_GETARG_INT32(1), t->model, (uint64) VARSIZE_ANY_EXHDR(bytes),
                        LLM_BPE_MAX_TOKEN));
     tokenizer_check(status);
     PG_RETURN_VOID();

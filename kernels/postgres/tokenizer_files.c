@@ -115,12 +115,24 @@ bytea_datum(const uint8_t *bytes, size_t n)
     return PointerGetDatum(cstring_to_text_with_len((const char *) bytes, (int) n));
 }
 
+/* Ensure that the database's encoding has the stand-ins of bytes, which lie above Latin-1. */
+static void
+require_alphabet(void)
+{
+    if (GetDatabaseEncoding() != PG_UTF8 && GetDatabaseEncoding() != PG_SQL_ASCII)
+        ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                errmsg("a database of encoding %s cannot hold the byte-level alphabet of byte pair encoding",
+                       GetDatabaseEncodingName()),
+                errhint("Use a database of encoding UTF8; here, llm_build_char_tokenizer makes a tokenizer."));
+}
+
 static Datum
 alphabet_datum(const uint8_t *bytes, size_t n)
 {
     uint8_t *token = palloc(2 * n + 1);
     size_t  length = llm_bpe_alphabet(token, bytes, n);
 
+    require_alphabet();
     token[length] = '\0';
     return text_datum(token, length);
 }
@@ -168,6 +180,7 @@ put_rows(FunctionCallInfo fcinfo, RowKind kind, Entries *e)
 
     PG_TRY();
     {
+        require_alphabet();
         InitMaterializedSRF(fcinfo, 0);
         for (size_t i = 0; i < e->n; i++)
         {
@@ -260,7 +273,7 @@ recover(const Entries *tokens, Entries *merges)
 
     for (size_t i = 0; i < tokens->n && status == LLM_BPE_OK; i++)
         status = llm_bpe_put_token(bpe, tokens->entries[i].number, tokens->pool + tokens->entries[i].start,
-                                   tokens->entries[i].n, false);
+                                   tokens->entries[i].n, 0);
     if (status == LLM_BPE_OK)
         status = llm_bpe_recover_merges(bpe, pg_llm_should_stop, NULL, collect_merge, merges);
     llm_bpe_destroy(bpe);
@@ -310,6 +323,33 @@ pg_llm_bpe_bytes(PG_FUNCTION_ARGS)
     if (n == SIZE_MAX)
         PG_RETURN_NULL();
     PG_RETURN_DATUM(bytea_datum(bytes, n));
+}
+
+/* pg_llm_characters(text) -> its characters; SQL_ASCII, which knows none, holds UTF-8 here or the text is refused */
+PG_FUNCTION_INFO_V1(pg_llm_characters);
+Datum
+pg_llm_characters(PG_FUNCTION_ARGS)
+{
+    text   *t = PG_GETARG_TEXT_PP(0);
+    const char *p = VARDATA_ANY(t), *end = p + VARSIZE_ANY_EXHDR(t);
+    int     encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    bool    isnull = false;
+
+    (void) pg_verify_mbstr(encoding, p, (int) (end - p), false);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+    while (p < end)
+    {
+        int     n = pg_encoding_mblen(encoding, p);
+        text   *character = cstring_to_text_with_len(p, n);
+        Datum   value = PointerGetDatum(character);
+
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+        pfree(character);
+        p += n;
+        CHECK_FOR_INTERRUPTS();
+    }
+    return (Datum) 0;
 }
 
 /* ---- files of the server ---- */

@@ -30,6 +30,31 @@ COMMENT ON FUNCTION public.llm_bpe_version(text) IS
 'policies hide all of them. 42501 for who may not read them.';
 
 
+CREATE FUNCTION public.llm_token_flags(token text, flags text[]) RETURNS int
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF flags IS NULL THEN
+        RETURN CASE WHEN token ~ '^<\|[^<>]+\|>$' THEN 3 ELSE 0 END;
+    ELSIF NOT 'added' = ANY (flags) THEN
+        RETURN 0;
+    END IF;
+    RETURN (
+        SELECT sum(f.bit)
+        FROM (
+            VALUES
+            ('added', 1), ('special', 2), ('lstrip', 4), ('rstrip', 8), ('single_word', 16), ('normalized', 32), ('base', 64)
+        ) f (name, bit)
+        WHERE f.name = ANY (flags)
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_token_flags(text, text[]) IS
+'A token''s flags as pg_llm_bpe_put_token takes them. Without flags a token is special when it reads <|...|>.';
+
+
 CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -47,7 +72,10 @@ BEGIN
     END IF;
     LOOP
         handle := public.pg_llm_bpe_create(model, version);
-        PERFORM public.pg_llm_bpe_put_token(handle, v.token_id, v.bytes, v.token ~ '^<\|[^<>]+\|>$')
+        PERFORM public.pg_llm_bpe_put_token(
+            handle, v.token_id, v.bytes,
+            CASE WHEN v.flags = '{}'::text[] THEN 0 ELSE public.llm_token_flags(v.token, v.flags) END
+        )
         FROM public.llm_bpe_vocab v
         WHERE v.model = llm_bpe_handle.model;
         PERFORM public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token)
@@ -66,11 +94,11 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
 'The model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges when memory has another '
-'version of them; NULL for a character tokenizer. Tokens <|...|> are special. 42704: the model has no tokenizer; '
+'version of them; NULL for a character tokenizer. 42704: the model has no tokenizer; '
 '22023: its merges do not fit its vocabulary.';
 
 
-CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea) RETURNS int
+CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[] DEFAULT NULL) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
@@ -80,14 +108,14 @@ BEGIN
     PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_replace_bpe_vocab.model;
     IF ltrim(convert_from(substr(contents, 1, 64), 'SQL_ASCII'), E' \t\r\n') LIKE '{%' THEN
-        INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
-        SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+        INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
+        SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes, llm_replace_bpe_vocab.flags
         FROM public.pg_llm_bpe_read_vocab(contents) f;
         GET DIAGNOSTICS n = ROW_COUNT;
         RETURN n;
     END IF;
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
-    SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
+    SELECT llm_replace_bpe_vocab.model, f.token_id, f.token, f.bytes, llm_replace_bpe_vocab.flags
     FROM public.pg_llm_bpe_read_tiktoken(contents) f;
     GET DIAGNOSTICS n = ROW_COUNT;
     PERFORM public.llm_require(n > 0, 'the vocabulary is empty');
@@ -99,9 +127,9 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea) IS
+COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea, text[]) IS
 'Replaces the model''s tokens by those of a file''s contents: vocab.json, encoder.json, or .tiktoken, which brings the '
-'merges with it. The number of tokens. 22023, with the line, for anything else.';
+'merges with it; flags is what their rows get. The number of tokens. 22023, with the line, for anything else.';
 
 
 CREATE FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) RETURNS int
@@ -126,7 +154,8 @@ COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
 'with the line, for anything else.';
 
 
-CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL) RETURNS int
+CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL, added jsonb DEFAULT NULL)
+RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
@@ -134,19 +163,24 @@ DECLARE
     n int;
 BEGIN
     PERFORM public.llm_require(vocab IS NOT NULL, 'vocab must not be NULL');
-    n := public.llm_replace_bpe_vocab(model, vocab);
+    n := public.llm_replace_bpe_vocab(model, vocab, CASE WHEN added IS NOT NULL THEN '{}'::text[] END);
     IF merges IS NOT NULL THEN
         PERFORM public.llm_replace_bpe_merges(model, merges);
+    END IF;
+    IF added IS NOT NULL THEN
+        n := n + public.llm_add_tokens(model, added);
     END IF;
     PERFORM public.llm_bpe_handle(model);
     RETURN n;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea) IS
+COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea, jsonb) IS
 'Replaces the model''s tokenizer by the contents of vocab.json and merges.txt (also encoder.json and vocab.bpe), or of a '
-'.tiktoken file alone, and checks that they fit. The number of tokens. Needs no file of the server. 22023, with the '
-'line, for contents that are none.';
+'.tiktoken file alone, and checks that they fit. added: the added tokens and the ones that begin and end a text, as '
+'llm_add_tokens takes them; NULL: tokens that read <|...|> are special, <|endoftext|> ends. The number of tokens. Needs no '
+'file of the server. 22023, with the line, for contents that are none; 0A000 in a database whose encoding lacks the '
+'byte-level alphabet.';
 
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
@@ -215,6 +249,8 @@ BEGIN
         format('vocab %s is more than the vocab %s of model "%s"', vocab, expected, model),
         'Train the tokenizer before llm_create_model, which then takes its vocab from it.'
     );
+    -- An encoding without the alphabet is refused before the texts are read.
+    PERFORM public.pg_llm_bpe_alphabet('\x20');
     SELECT public.pg_llm_bpe_learn(q.document, vocab - 257, 2) INTO pairs
     FROM public.llm_query_documents(query) q (document)
     WHERE q.document <> '';
@@ -224,18 +260,19 @@ BEGIN
     END IF;
     n_merges := cardinality(pairs) / 2;
     -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
-    SELECT array_agg(b.byte ORDER BY ascii(public.pg_llm_bpe_alphabet(b.byte))) INTO tokens
+    SELECT array_agg(b.byte ORDER BY convert_to(public.pg_llm_bpe_alphabet(b.byte), 'UTF8')) INTO tokens
     FROM (SELECT set_byte('\x00', 0, i) AS byte FROM generate_series(0, 255) i) b;
     FOR i IN 1 .. n_merges LOOP
         tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
     END LOOP;
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_train_bpe.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_train_bpe.model;
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
-    SELECT llm_train_bpe.model, t.position - 1, public.pg_llm_bpe_alphabet(t.bytes), t.bytes
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
+    SELECT llm_train_bpe.model, t.position - 1, public.pg_llm_bpe_alphabet(t.bytes), t.bytes, '{}'::text[]
     FROM unnest(tokens) WITH ORDINALITY t (bytes, position)
     UNION ALL
-    SELECT llm_train_bpe.model, 256 + n_merges, '<|endoftext|>', convert_to('<|endoftext|>', 'UTF8');
+    SELECT llm_train_bpe.model, 256 + n_merges, '<|endoftext|>', convert_to('<|endoftext|>', 'UTF8'),
+        '{added,special,bos,eos}'::text[];
     INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
     SELECT llm_train_bpe.model, i - 1, l.token, r.token, l.token || ' ' || r.token
     FROM generate_series(1, n_merges) i

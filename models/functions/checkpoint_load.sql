@@ -81,9 +81,10 @@ BEGIN
     FROM json_array_elements(
         convert_from(public.pg_llm_file_bytes(path, 'tokenizer.merges', true), 'UTF8')::json
     ) e (value);
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score)
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
     SELECT llm_checkpoint_restore_tokenizer.model, (e.value ->> 0)::int, e.value ->> 1, decode(e.value ->> 2, 'hex'),
-        (e.value ->> 3)::double precision
+        (e.value ->> 3)::double precision,
+        CASE WHEN json_typeof(e.value -> 4) = 'array' THEN ARRAY(SELECT json_array_elements_text(e.value -> 4)) END
     FROM json_array_elements(
         convert_from(public.pg_llm_file_bytes(path, 'tokenizer.vocab', true), 'UTF8')::json
     ) e (value);

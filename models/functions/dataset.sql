@@ -7,6 +7,7 @@ CREATE FUNCTION public.llm_fill_dataset(
     stride int DEFAULT NULL,
     validation double precision DEFAULT 0.1,
     seed bigint DEFAULT 0,
+    keep_order boolean DEFAULT false,
     OUT train_rows bigint,
     OUT validation_rows bigint
 )
@@ -17,10 +18,12 @@ AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
     documents text[];
-    n_held_out int;
+    -- Which of the documents are held out, as many as there are documents.
+    held_out boolean[];
 BEGIN
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
+    PERFORM public.llm_require(keep_order IS NOT NULL, 'keep_order must not be NULL');
     PERFORM public.llm_require(
         COALESCE(block_size BETWEEN 1 AND config.n_positions, true),
         format('block_size must be between 1 and the context of %s, got %s', config.n_positions, block_size)
@@ -33,60 +36,99 @@ BEGIN
         validation >= 0 AND validation < 1, format('validation must be in [0, 1), got %s', validation)
     );
     PERFORM public.llm_check_tokenizer(model);
-    SELECT array_agg(s.document ORDER BY convert_to(s.document, 'UTF8')) INTO documents
-    FROM (SELECT DISTINCT q.document COLLATE "C" AS document FROM public.llm_query_documents(query) q (document)) s
-    WHERE s.document <> '';
+    IF keep_order THEN
+        SELECT array_agg(q.document ORDER BY q.n) INTO documents
+        FROM public.llm_query_documents(query) WITH ORDINALITY q (document, n)
+        WHERE q.document <> '';
+    ELSE
+        SELECT array_agg(s.document ORDER BY convert_to(s.document, 'UTF8')) INTO documents
+        FROM (SELECT DISTINCT q.document COLLATE "C" AS document FROM public.llm_query_documents(query) q (document)) s
+        WHERE s.document <> '';
+    END IF;
     IF documents IS NULL THEN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
     END IF;
-    documents := public.llm_split_documents(documents, validation, seed);
-    n_held_out := CASE
-        WHEN validation > 0 THEN least(greatest(round(cardinality(documents) * validation), 1), cardinality(documents) - 1)
-        ELSE 0
-    END;
+    SELECT s.documents, s.held_out INTO documents, held_out
+    FROM public.llm_split_documents(documents, validation, seed, keep_order) s;
     DELETE FROM public.llm_dataset d WHERE d.model = config.model;
     train_rows := public.llm_insert_blocks(
-        config, 'train', documents[n_held_out + 1 :], block_size, COALESCE(stride, block_size)
+        config, 'train',
+        ARRAY(SELECT d.d FROM unnest(documents, held_out) WITH ORDINALITY d (d, is_out, n) WHERE NOT d.is_out ORDER BY d.n),
+        block_size, COALESCE(stride, block_size)
     );
     validation_rows := public.llm_insert_blocks(
-        config, 'validation', documents[: n_held_out], block_size, COALESCE(stride, block_size)
+        config, 'validation',
+        ARRAY(SELECT d.d FROM unnest(documents, held_out) WITH ORDINALITY d (d, is_out, n) WHERE d.is_out ORDER BY d.n),
+        block_size, COALESCE(stride, block_size)
     );
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_fill_dataset(text, text, int, int, double precision, bigint) IS
+COMMENT ON FUNCTION public.llm_fill_dataset(text, text, int, int, double precision, bigint, boolean) IS
 'Replaces the model''s rows of llm_dataset by the documents in the query''s first column and returns the number of rows '
 'of each split. Equal documents count once; the share validation of the documents, drawn by seed, is held out, of a '
-'single document its end, and no held-out row equals a training row. Documents stand between BOS (end-of-text) tokens. '
-'With block_size the documents of a split are joined and cut into rows of that many tokens, one every stride tokens '
-'(default block_size); without it each document is a row, cut off at the context.';
+'single document its end, and no held-out row equals a training row. With keep_order the rows stand in the query''s order '
+'and documents as often as it gives them: the share is then one of the different documents, and all copies of one are '
+'held out or none. Documents stand between the tokens that begin and end one, as far as the tokenizer has them. With '
+'block_size the documents of a split are joined and cut into rows of that many tokens, one every stride tokens (default '
+'block_size); without it each document is a row, cut off at the context, and a NOTICE tells what was cut off.';
 
 
-CREATE FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint)
-RETURNS text[]
+CREATE FUNCTION public.llm_split_documents(
+    given text[],
+    validation double precision,
+    seed bigint,
+    keep_order boolean,
+    OUT documents text[],
+    OUT held_out boolean[]
+)
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    n int := cardinality(documents);
-    n_kept int;
+    n_different int;
+    n_held_out int;
+    cut int;
 BEGIN
-    IF n = 1 AND validation > 0 AND length(documents[1]) >= 2 THEN
-        n_kept := greatest(least(round(length(documents[1]) * (1 - validation))::int, length(documents[1]) - 1), 1);
-        RETURN ARRAY[substr(documents[1], n_kept + 1), left(documents[1], n_kept)];
+    SELECT count(DISTINCT g.d COLLATE "C") INTO n_different FROM unnest(given) g (d);
+    IF n_different = 1 AND validation > 0 AND length(given[1]) >= 2 THEN
+        cut := greatest(least(round(length(given[1]) * (1 - validation))::int, length(given[1]) - 1), 1);
+        -- Where the database knows bytes only, no character of UTF-8 is cut.
+        WHILE cut > 1 AND getdatabaseencoding() = 'SQL_ASCII'
+            AND get_byte(convert_to(substr(given[1], cut + 1, 1), 'SQL_ASCII'), 0) BETWEEN 128 AND 191
+        LOOP
+            cut := cut - 1;
+        END LOOP;
+        SELECT array_agg(left(g.d, cut) ORDER BY g.n) || substr(given[1], cut + 1),
+            array_agg(false ORDER BY g.n) || true
+        INTO documents, held_out
+        FROM unnest(given) WITH ORDINALITY g (d, n);
+        RETURN;
     END IF;
-    RETURN ARRAY(
-        SELECT documents[p.document + 1]
-        FROM unnest(public.pg_llm_permutation(n, seed, 0)) WITH ORDINALITY p (document, position)
-        ORDER BY p.position
-    );
+    n_held_out := CASE
+        WHEN validation > 0 THEN least(greatest(round(n_different * validation), 1), n_different - 1) ELSE 0
+    END;
+    -- Without keep_order the documents are different, and stand in the order that was drawn.
+    SELECT array_agg(g.d ORDER BY CASE WHEN keep_order THEN g.n ELSE o.place END),
+        array_agg(o.place <= n_held_out ORDER BY CASE WHEN keep_order THEN g.n ELSE o.place END)
+    INTO documents, held_out
+    FROM unnest(given) WITH ORDINALITY g (d, n)
+    INNER JOIN (
+        SELECT s.d, p.place
+        FROM (
+            SELECT u.d, row_number() OVER (ORDER BY convert_to(u.d, 'UTF8')) - 1 AS number
+            FROM (SELECT DISTINCT g.d COLLATE "C" AS d FROM unnest(given) g (d)) u
+        ) s
+        INNER JOIN unnest(public.pg_llm_permutation(n_different, seed, 0)) WITH ORDINALITY p (number, place)
+            ON p.number = s.number
+    ) o ON o.d = g.d COLLATE "C";
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_split_documents(text[], double precision, bigint) IS
-'The documents in the order drawn by seed, the first of which are to be held out; a single document is cut in two, '
-'its end first.';
+COMMENT ON FUNCTION public.llm_split_documents(text[], double precision, bigint, boolean) IS
+'The documents, in their order or in the one drawn by seed, and which of them are held out: the first different ones of '
+'the drawn order, all copies of each; of a single document, the end, cut off.';
 
 
 CREATE FUNCTION public.llm_insert_blocks(
@@ -101,26 +143,25 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
-    boundary int := public.llm_end_token(config.model);
     n_rows bigint;
 BEGIN
+    IF block_size IS NULL THEN
+        RETURN public.llm_insert_documents(config, split, documents);
+    END IF;
     INSERT INTO public.llm_dataset (model, split, tokens, target)
     SELECT config.model, llm_insert_blocks.split, b.tokens, b.target
     FROM (
-        SELECT e.number,
-            (boundary || e.ids)[: config.n_positions] AS tokens,
-            (e.ids || boundary)[: config.n_positions] AS target
-        FROM public.llm_encode_documents(documents, config.model) e
-        WHERE block_size IS NULL
-        UNION ALL
         SELECT s.start,
-            stream.ids[s.start : least(s.start + block_size, cardinality(stream.ids)) - 1],
-            stream.ids[s.start + 1 : least(s.start + block_size, cardinality(stream.ids))]
+            stream.ids[s.start : least(s.start + block_size, cardinality(stream.ids)) - 1] AS tokens,
+            stream.ids[s.start + 1 : least(s.start + block_size, cardinality(stream.ids))] AS target
         FROM (
-            SELECT array_agg(t.id ORDER BY e.number, t.position) || boundary AS ids
+            SELECT array_agg(t.id ORDER BY e.number, t.position) || e_end.ids AS ids
             FROM public.llm_encode_documents(documents, config.model) e
-            CROSS JOIN LATERAL unnest(boundary || e.ids) WITH ORDINALITY t (id, position)
-            WHERE block_size IS NOT NULL
+            CROSS JOIN public.llm_boundaries(config.model) AS b (first_ids, between_ids, last_ids)
+            CROSS JOIN LATERAL (SELECT b.last_ids AS ids) e_end
+            CROSS JOIN LATERAL unnest(CASE e.number WHEN 1 THEN b.first_ids ELSE b.between_ids END || e.ids)
+                WITH ORDINALITY t (id, position)
+            GROUP BY e_end.ids
             OFFSET 0
         ) stream
         CROSS JOIN LATERAL generate_series(1, cardinality(stream.ids) - 1, stride) s (start)
@@ -131,7 +172,7 @@ BEGIN
         SELECT FROM public.llm_dataset d
         WHERE d.model = config.model AND d.split = 'train' AND d.tokens = b.tokens
     )
-    ORDER BY b.number;
+    ORDER BY b.start;
     GET DIAGNOSTICS n_rows = ROW_COUNT;
     RETURN n_rows;
 END;
@@ -140,6 +181,78 @@ $function$;
 COMMENT ON FUNCTION public.llm_insert_blocks(public.llm_model_config, text, text[], int, int) IS
 'Encodes the documents of a split and inserts their rows; of other splits than train only those that training does '
 'not have.';
+
+
+CREATE FUNCTION public.llm_boundaries(model text, OUT first_ids int[], OUT between_ids int[], OUT last_ids int[])
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    first_ids := array_remove(ARRAY[public.llm_begin_token(model)], NULL);
+    last_ids := array_remove(ARRAY[public.llm_end_token(model)], NULL);
+    between_ids := CASE WHEN first_ids = last_ids THEN last_ids ELSE last_ids || first_ids END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_boundaries(text) IS
+'What stands before the first of joined documents, between two of them, and after the last: the tokens that end and begin '
+'one, a single one where they are the same, none where the tokenizer has none.';
+
+
+CREATE FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[])
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+    edges record := public.llm_boundaries(config.model);
+    n_rows bigint;
+    n_short bigint;
+    n_long bigint;
+    n_dropped bigint;
+BEGIN
+    WITH encoded AS MATERIALIZED (
+        SELECT e.number, edges.first_ids || e.ids || edges.last_ids AS ids
+        FROM public.llm_encode_documents(documents, config.model) e
+    ),
+    inserted AS (
+        INSERT INTO public.llm_dataset (model, split, tokens, target)
+        SELECT config.model, llm_insert_documents.split, b.tokens, b.target
+        FROM (
+            SELECT e.number, e.ids[: least(cardinality(e.ids) - 1, config.n_positions)] AS tokens,
+                e.ids[2 : least(cardinality(e.ids), config.n_positions + 1)] AS target
+            FROM encoded e
+            WHERE cardinality(e.ids) > 1
+        ) b
+        WHERE llm_insert_documents.split = 'train' OR NOT EXISTS (
+            SELECT FROM public.llm_dataset d
+            WHERE d.model = config.model AND d.split = 'train' AND d.tokens = b.tokens
+        )
+        ORDER BY b.number
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM inserted), count(*) FILTER (WHERE cardinality(e.ids) <= 1),
+        count(*) FILTER (WHERE cardinality(e.ids) > config.n_positions + 1),
+        sum(cardinality(e.ids) - 1 - config.n_positions) FILTER (WHERE cardinality(e.ids) > config.n_positions + 1)
+    INTO n_rows, n_short, n_long, n_dropped
+    FROM encoded e;
+    IF n_long > 0 THEN
+        RAISE NOTICE '% of % tokens of % documents for % lie beyond the context of % and were left out',
+            n_dropped, n_dropped + n_long * config.n_positions, n_long, split, config.n_positions
+            USING HINT = 'With block_size documents are joined and cut into rows, and nothing is left out.';
+    END IF;
+    IF n_short > 0 THEN
+        RAISE NOTICE '% documents for % have a single token and nothing that follows it; they were left out', n_short, split
+            USING HINT = 'A tokenizer with a token that ends a text, or block_size, would keep them.';
+    END IF;
+    RETURN n_rows;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_insert_documents(public.llm_model_config, text, text[]) IS
+'Encodes the documents of a split and inserts each as a row, cut off at the context; of other splits than train only those '
+'that training does not have.';
 
 
 CREATE FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int)

@@ -24,8 +24,8 @@ BEGIN
     SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score)
-    SELECT new_name, v.token_id, v.token, v.bytes, v.score
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
+    SELECT new_name, v.token_id, v.token, v.bytes, v.score, v.flags
     FROM public.llm_bpe_vocab v
     WHERE v.model = llm_copy_model.model;
     INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)

@@ -72,7 +72,7 @@ BEGIN
     config := public.llm_config(model);
     ids := public.llm_encode(llm_embed_text.text, model);
     IF cardinality(ids) = 0 THEN
-        ids := ARRAY[public.llm_end_token(model)];
+        ids := ARRAY[public.llm_begin_token(model)];
         PERFORM public.llm_require(
             ids[1] IS NOT NULL, format('model "%s" has no token to stand for an empty text', model)
         );
@@ -109,7 +109,7 @@ COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
 'The text''s states in a layer of the model (llm_hidden; NULL: the last), pooled: their mean [d_model], the last '
 'token''s [d_model], or none of this [T, d_model]. A text longer than the context is read in windows that overlap by '
 'half, each token''s state taken from the window that gives it the most context. An empty text stands for the '
-'end-of-text token. All calls of a statement see one version of the weights. 22023: pooling or layer; 42704: the model.';
+'token that begins a text (22023 where there is none). All calls of a statement see one version of the weights. 22023: pooling or layer; 42704: the model.';
 
 
 CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor

@@ -14,7 +14,7 @@ static size_t n_merges;
 static void
 put_token(llm_bpe *t, int32_t id)
 {
-    if (llm_bpe_put_token(t, id, tokens[id], lengths[id], false) != LLM_BPE_OK)
+    if (llm_bpe_put_token(t, id, tokens[id], lengths[id], 0) != LLM_BPE_OK)
         abort();
 }
 

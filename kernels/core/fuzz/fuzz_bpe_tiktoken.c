@@ -14,9 +14,9 @@ take_token(void *arg, const uint8_t *token, size_t n, int32_t id)
     tokenizers *t = arg;
 
     if (n == 0 || n > LLM_BPE_MAX_TOKEN || id < 0 ||
-        llm_bpe_put_token(t->known, id, token, n, false) != LLM_BPE_OK)
+        llm_bpe_put_token(t->known, id, token, n, 0) != LLM_BPE_OK)
         abort();
-    return llm_bpe_put_token(t->whole, id, token, n, false) == LLM_BPE_OK;
+    return llm_bpe_put_token(t->whole, id, token, n, 0) == LLM_BPE_OK;
 }
 
 static bool

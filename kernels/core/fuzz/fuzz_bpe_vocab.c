@@ -13,9 +13,9 @@ take(void *arg, const uint8_t *token, size_t n, int32_t id)
         abort();
     n_bytes = llm_bpe_alphabet_bytes(bytes, token, n);
     if (n_bytes == SIZE_MAX)
-        llm_bpe_put_token(arg, id, token, n, false);
+        llm_bpe_put_token(arg, id, token, n, 0);
     else
-        llm_bpe_put_token(arg, id, bytes, n_bytes, id % 2 == 0);
+        llm_bpe_put_token(arg, id, bytes, n_bytes, id % 2 == 0 ? LLM_BPE_ADDED : 0);
     return true;
 }
 

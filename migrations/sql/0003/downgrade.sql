@@ -68,7 +68,7 @@ DROP FUNCTION public.llm_decode(ids int[], model text);
 
 DROP FUNCTION public.llm_token_bytes(ids int[], model text);
 
-DROP FUNCTION public.llm_encode(text text, model text, special boolean);
+DROP FUNCTION public.llm_encode(text text, model text, special boolean, bos boolean);
 
 DROP FUNCTION public.llm_encode_documents(documents text[], model text);
 
@@ -80,7 +80,11 @@ DROP FUNCTION public.llm_subquery(query text);
 
 DROP FUNCTION public.llm_build_char_tokenizer(model text, query text);
 
+DROP FUNCTION public.llm_begin_token(model text);
+
 DROP FUNCTION public.llm_end_token(model text);
+
+DROP FUNCTION public.llm_end_tokens(model text);
 
 DROP FUNCTION public.llm_check_tokenizer(model text);
 
@@ -168,7 +172,7 @@ DROP FUNCTION public.llm_generate(prompt text, max_tokens int, temperature doubl
 
 DROP FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
-DROP FUNCTION public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_token int, is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text);
+DROP FUNCTION public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_tokens int[], is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text);
 
 DROP FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean);
 
@@ -178,7 +182,7 @@ DROP FUNCTION public.llm_generation_logits(handle int, model text, context int);
 
 DROP FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]);
 
-DROP FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_token int, OUT is_penalized boolean);
+DROP FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[], OUT is_penalized boolean);
 
 DROP FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
 
@@ -224,11 +228,15 @@ DROP FUNCTION public.llm_check_dataset(config public.llm_model_config, split tex
 
 DROP FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int);
 
+DROP FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]);
+
+DROP FUNCTION public.llm_boundaries(model text, OUT first_ids int[], OUT between_ids int[], OUT last_ids int[]);
+
 DROP FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int);
 
-DROP FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint);
+DROP FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]);
 
-DROP FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint);
+DROP FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
 
 DROP FUNCTION public.llm_model_step(model text);
 
@@ -276,17 +284,19 @@ DROP FUNCTION public.pg_llm_load_bpe_vocab(path text, model text);
 
 DROP FUNCTION public.llm_load_bpe(model text, vocab text, merges text);
 
-DROP FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea);
+DROP FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb);
 
 DROP FUNCTION public.llm_replace_bpe_merges(model text, contents bytea);
 
-DROP FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea);
+DROP FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]);
 
 DROP FUNCTION public.llm_bpe_handle(model text);
 
+DROP FUNCTION public.llm_token_flags(token text, flags text[]);
+
 DROP FUNCTION public.llm_bpe_version(model text);
 
-DROP FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_token int, beam_width int, OUT handles int[], OUT totals double precision[]);
+DROP FUNCTION public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_tokens int[], beam_width int, OUT handles int[], OUT totals double precision[]);
 
 DROP FUNCTION public.llm_beam_candidates(handles int[], scores double precision[], model text, context int, n int, OUT beams int[], OUT tokens int[], OUT totals double precision[]);
 
@@ -299,3 +309,5 @@ DROP FUNCTION public.llm_parameters_microgpt(model text);
 DROP FUNCTION public.llm_parameters_gpt3(model text);
 
 DROP FUNCTION public.llm_parameters_gpt2(model text);
+
+DROP FUNCTION public.llm_add_tokens(model text, added jsonb);

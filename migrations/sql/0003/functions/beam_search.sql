@@ -33,8 +33,12 @@ BEGIN
     generation := public.llm_generation_begin(prompt, max_tokens, 0.0, 0, 1.0, model, NULL, 1.0, 0.0, 0.0);
     beams := ARRAY[generation.handle];
     FOR step IN 1 .. max_tokens LOOP
-        best := public.llm_beam_candidates(beams, totals, generation.chosen, generation.context, 2 * beam_width);
-        -- Of twice as many candidates as beams at least beam_width go on; only the first beam_width may end.
+        best := public.llm_beam_candidates(
+            beams, totals, generation.chosen, generation.context,
+            (1 + greatest(cardinality(generation.end_tokens), 1)) * beam_width
+        );
+        -- Of so many candidates at least beam_width go on, as only one per end token and beam ends; only the first
+        -- beam_width may end.
         SELECT array_agg(f.score ORDER BY f.score DESC, f.ids), array_agg(f.ids::text ORDER BY f.score DESC, f.ids)
         INTO scores, finished
         FROM (
@@ -45,13 +49,13 @@ BEGIN
                 SELECT c.total / step ^ length_penalty,
                     (public.pg_llm_gen_tokens(beams[c.beam]) || c.token)[generation.n_prompt + 1 :]
                 FROM unnest(best.beams, best.tokens, best.totals) WITH ORDINALITY c (beam, token, total, place)
-                WHERE c.place <= beam_width AND (c.token = generation.end_token OR step = max_tokens)
+                WHERE c.place <= beam_width AND (c.token = ANY (generation.end_tokens) OR step = max_tokens)
             ) a
             ORDER BY a.score DESC, a.ids
             LIMIT beam_width
         ) f;
         EXIT WHEN step = max_tokens;
-        best := public.llm_beam_advance(beams, best.beams, best.tokens, best.totals, generation.end_token, beam_width);
+        best := public.llm_beam_advance(beams, best.beams, best.tokens, best.totals, generation.end_tokens, beam_width);
         beams := best.handles;
         totals := best.totals;
         -- The best beam, were it to end here, would no longer be among the finished ones.
@@ -66,7 +70,10 @@ BEGIN
         ORDER BY f.place
     LOOP
         text := (public.llm_visible_text(
-            public.llm_token_bytes(array_remove(token_ids, generation.end_token), generation.chosen), NULL, true
+            public.llm_token_bytes(
+                trim_array(token_ids, CASE WHEN token_ids[cardinality(token_ids)] = ANY (generation.end_tokens) THEN 1 ELSE 0 END),
+                generation.chosen
+            ), NULL, true
         )).visible;
         RETURN NEXT;
     END LOOP;
@@ -131,7 +138,7 @@ CREATE FUNCTION public.llm_beam_advance(
     beams int[],
     tokens int[],
     scores double precision[],
-    end_token int,
+    end_tokens int[],
     beam_width int,
     OUT handles int[],
     OUT totals double precision[]
@@ -150,7 +157,7 @@ BEGIN
         FROM (
             SELECT a.beam, a.token, a.score, a.place
             FROM unnest(beams, tokens, scores) WITH ORDINALITY a (beam, token, score, place)
-            WHERE a.token IS DISTINCT FROM end_token
+            WHERE a.token <> ALL (end_tokens)
             ORDER BY a.place
             LIMIT beam_width
         ) c
@@ -169,6 +176,6 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_beam_advance(int[], int[], int[], double precision[], int, int) IS
+COMMENT ON FUNCTION public.llm_beam_advance(int[], int[], int[], double precision[], int[], int) IS
 'The generations of the next step: the best beam_width candidates that do not end, each with its token; beams without '
 'a successor are closed.';

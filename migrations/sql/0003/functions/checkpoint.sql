@@ -182,7 +182,7 @@ BEGIN
     UNION ALL
     SELECT 'tokenizer.vocab', convert_to(
         COALESCE((
-            SELECT json_agg(json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score) ORDER BY v.token_id)
+            SELECT json_agg(json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score, v.flags) ORDER BY v.token_id)
             FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_tokenizer.model
         ), '[]')::text, 'UTF8'
     );
@@ -190,7 +190,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
-'The model''s tokenizer as a checkpoint holds it: JSON of [rank, left, right, pair] and of [id, token, bytes, score].';
+'The model''s tokenizer as a checkpoint holds it: JSON of [rank, left, right, pair] and of [id, token, bytes, score, flags].';
 
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void

@@ -82,7 +82,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_evaluate(text, text, int, text) IS
 'Over all rows of the split that are the model''s or any model''s, or instead over the documents in the first column '
-'of a query, each after the end-of-text token: the number of tokens predicted, their mean negative log-likelihood in '
+'of a query, each after the token that begins a text, where there is one: the number of tokens predicted, their mean negative log-likelihood in '
 'nats, summed per token, and its exponential, the perplexity. With a stride, and for documents, what is longer than the '
 'context is read in windows of the context''s length, one every stride tokens (for documents by default half the '
 'context), each token counted once, in the window that gives it the most context. Writes nothing. P0002: no rows; '
@@ -106,7 +106,7 @@ BEGIN
     IF query IS NOT NULL THEN
         source := 'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
             FROM (
-                SELECT q.id, public.llm_end_token($1) || public.llm_encode(q.document, $1) AS ids
+                SELECT q.id, array_remove(ARRAY[public.llm_begin_token($1)], NULL) || public.llm_encode(q.document, $1) AS ids
                 FROM public.llm_query_documents($5) WITH ORDINALITY q (document, id)
                 WHERE q.document <> ''''
                 OFFSET 0
@@ -161,9 +161,14 @@ BEGIN
         COALESCE(stride BETWEEN 1 AND config.n_positions, true),
         format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
     );
-    ids := public.llm_end_token(model) || public.llm_encode(llm_perplexity.text, model);
+    ids := array_remove(ARRAY[public.llm_begin_token(model)], NULL) || public.llm_encode(llm_perplexity.text, model);
     n := cardinality(ids) - 1;
-    PERFORM public.llm_require(n >= 1, 'a text of no tokens has no perplexity');
+    PERFORM public.llm_require(
+        n >= 1,
+        format('a text of %s has no perplexity', CASE
+            WHEN public.llm_begin_token(model) IS NULL AND n = 0 THEN 'one token that nothing precedes' ELSE 'no tokens'
+        END)
+    );
     PERFORM public.llm_pin_statement(model);
     PERFORM public.pg_llm_set_recording(false, true);
     FOR span IN
@@ -182,6 +187,6 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_perplexity(text, text, int) IS
 'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens, the first '
-'one given the end-of-text token where the tokenizer has one. A text longer than the context is read in windows, one '
+'one given the token that begins a text where the tokenizer has one. A text longer than the context is read in windows, one '
 'every stride tokens (default: half the context), each token counted once. All calls of a statement see one version '
 'of the weights.';

@@ -15,7 +15,7 @@ CREATE FUNCTION public.llm_generation_begin(
     OUT n_prompt int,
     OUT chosen text,
     OUT context int,
-    OUT end_token int,
+    OUT end_tokens int[],
     OUT is_penalized boolean
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -52,12 +52,13 @@ BEGIN
     config := public.llm_config(chosen);
     context := config.n_positions;
     ids := public.llm_encode(prompt, chosen);
-    end_token := public.llm_end_token(chosen);
+    end_tokens := public.llm_end_tokens(chosen);
     IF cardinality(ids) = 0 THEN
+        ids := ARRAY[public.llm_begin_token(chosen)];
         PERFORM public.llm_require(
-            end_token IS NOT NULL, format('model "%s" has no token to begin an empty prompt with', chosen)
+            ids[1] IS NOT NULL, format('model "%s" has no token to begin an empty prompt with', chosen),
+            'Give a prompt, or a token of llm_bpe_vocab the flag bos.'
         );
-        ids := ARRAY[end_token];
     END IF;
     n_prompt := cardinality(ids);
     is_penalized := repetition_penalty <> 1 OR presence_penalty <> 0 OR frequency_penalty <> 0;
@@ -200,7 +201,7 @@ CREATE FUNCTION public.llm_generation_next(
     n int,
     n_prompt int,
     model text,
-    end_token int,
+    end_tokens int[],
     is_penalized boolean,
     written bytea,
     shown text,
@@ -236,9 +237,9 @@ BEGIN
     END IF;
     step := n;
     token_id := public.pg_llm_sample(logits, temperature, top_k, top_p, seed, n);
-    is_complete := n = max_tokens OR token_id IS NOT DISTINCT FROM end_token;
+    is_complete := n = max_tokens OR token_id = ANY (end_tokens);
     bytes := written;
-    IF token_id IS DISTINCT FROM end_token THEN
+    IF token_id <> ALL (end_tokens) THEN
         bytes := written || public.llm_token_bytes(ARRAY[token_id], model);
     END IF;
     outcome := public.llm_visible_text(bytes, stop, is_complete);
@@ -254,7 +255,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generation_next(
-    int, public.tensor, int, int, text, int, boolean, bytea, text, int, double precision, int, double precision, bigint,
+    int, public.tensor, int, int, text, int[], boolean, bytea, text, int, double precision, int, double precision, bigint,
     text[], double precision, double precision, double precision
 ) IS
 'The n-th token of a generation, from 1, sampled from the logits after all before it, which is closed when that was '
@@ -281,7 +282,7 @@ AS $function$
     -- A recursive query gives each row as soon as it has it, and ends with the generation. Inlined, so without a
     -- search_path of its own.
     WITH RECURSIVE generation AS (
-        SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_token, (b.b).is_penalized,
+        SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_tokens, (b.b).is_penalized,
             0 AS step, NULL::int AS token_id, ''::pg_catalog.text AS token, false AS is_complete, ''::pg_catalog.bytea AS bytes,
             ''::pg_catalog.text AS visible
         -- Not in FROM, where a LATERAL call would find the generation of the row before.
@@ -293,13 +294,13 @@ AS $function$
             OFFSET 0
         ) b
         UNION ALL
-        SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_token, n.is_penalized,
+        SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_tokens, n.is_penalized,
             (n.new).step, (n.new).token_id, (n.new).token, (n.new).is_complete, (n.new).bytes, (n.new).visible
         FROM (
-            SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_token, g.is_penalized,
+            SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_tokens, g.is_penalized,
                 public.llm_generation_next(
                     g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step OPERATOR(pg_catalog.+) 1, g.n_prompt,
-                    g.chosen, g.end_token, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
+                    g.chosen, g.end_tokens, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
                     seed, stop, repetition_penalty, presence_penalty, frequency_penalty
                 ) AS new
             FROM generation g
@@ -413,7 +414,7 @@ BEGIN
             SELECT n.handle, n.i, (n.new).bytes, (n.new).visible, (n.new).is_complete
             FROM (
                 SELECT l.handle, i.i, public.llm_generation_next(
-                    l.handle, l.logits, step, lengths[i.i], generation.chosen, generation.end_token,
+                    l.handle, l.logits, step, lengths[i.i], generation.chosen, generation.end_tokens,
                     generation.is_penalized, written[i.i], shown[i.i], max_tokens, temperature, top_k, top_p, seed,
                     stop, repetition_penalty, presence_penalty, frequency_penalty
                 ) AS new

@@ -39,22 +39,67 @@ COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
 'Raises 42704 when the model has no tokenizer.';
 
 
-CREATE FUNCTION public.llm_end_token(model text) RETURNS int
+CREATE FUNCTION public.llm_end_tokens(model text) RETURNS int[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
-BEGIN
-    RETURN (
+DECLARE
+    ids int[] := ARRAY(
         SELECT v.token_id FROM public.llm_bpe_vocab v
-        WHERE v.model = llm_end_token.model AND v.token IN ('<|bos|>', '<|endoftext|>')
-        ORDER BY v.token
+        WHERE v.model = llm_end_tokens.model AND v.flags <> '{}'::text[] AND v.flags && '{eos,stop}'::text[]
+        ORDER BY 'eos' = ANY (v.flags) DESC, v.token_id
+    );
+BEGIN
+    IF cardinality(ids) > 0 THEN
+        RETURN ids;
+    END IF;
+    -- Rows that say nothing of it, as vocab.json alone leaves them: then GPT-2's name for it counts.
+    RETURN ARRAY(
+        SELECT v.token_id FROM public.llm_bpe_vocab v
+        WHERE v.model = llm_end_tokens.model AND v.token IN ('<|endoftext|>', '<|bos|>')
+        ORDER BY v.token = '<|endoftext|>' DESC
         LIMIT 1
     );
 END;
 $function$;
 
+COMMENT ON FUNCTION public.llm_end_tokens(text) IS
+'The ids of the tokens that end a generation: those with the flags eos (first) or stop in llm_bpe_vocab; where no token '
+'has them, <|endoftext|>, else <|bos|>. Empty when there is none.';
+
+
+CREATE FUNCTION public.llm_end_token(model text) RETURNS int
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN (public.llm_end_tokens(model))[1];
+END;
+$function$;
+
 COMMENT ON FUNCTION public.llm_end_token(text) IS
-'The id of the token that begins and ends a document: BOS, or end of text; NULL when there is none.';
+'The id of the token that ends a document: the one with the flag eos in llm_bpe_vocab, else <|endoftext|>, else BOS; NULL '
+'when there is none.';
+
+
+CREATE FUNCTION public.llm_begin_token(model text) RETURNS int
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN COALESCE(
+        (
+            SELECT min(v.token_id) FROM public.llm_bpe_vocab v
+            WHERE v.model = llm_begin_token.model AND v.flags <> '{}'::text[] AND 'bos' = ANY (v.flags)
+        ),
+        public.llm_end_token(model)
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_begin_token(text) IS
+'The id of the token that begins a document: the one with the flag bos in llm_bpe_vocab, else the one that ends one; NULL '
+'when there is none.';
 
 
 CREATE FUNCTION public.llm_build_char_tokenizer(model text, query text) RETURNS int
@@ -74,7 +119,7 @@ BEGIN
     FROM (
         SELECT DISTINCT c.c COLLATE "C" AS c
         FROM public.llm_query_documents(query) q (document)
-        CROSS JOIN LATERAL string_to_table(q.document, NULL) c (c)
+        CROSS JOIN LATERAL public.pg_llm_characters(q.document) c (c)
     ) s;
     IF characters IS NULL THEN
         RAISE EXCEPTION 'the query gave no text'
@@ -88,11 +133,11 @@ BEGIN
     );
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_build_char_tokenizer.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_build_char_tokenizer.model;
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes)
-    SELECT llm_build_char_tokenizer.model, c.position - 1, c.token, convert_to(c.token, 'UTF8')
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
+    SELECT llm_build_char_tokenizer.model, c.position - 1, c.token, convert_to(c.token, 'UTF8'), '{}'::text[]
     FROM unnest(characters) WITH ORDINALITY c (token, position)
     UNION ALL
-    SELECT llm_build_char_tokenizer.model, cardinality(characters), '<|bos|>', ''::bytea;
+    SELECT llm_build_char_tokenizer.model, cardinality(characters), '<|bos|>', ''::bytea, '{bos,eos}'::text[];
     RETURN cardinality(characters) + 1;
 END;
 $function$;
@@ -141,24 +186,26 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
-    unknown text;
+    unknown_at int;
+    characters text[];
 BEGIN
     FOR number, ids IN
         SELECT d.number, array_agg(v.token_id ORDER BY c.position) FILTER (WHERE c.character IS NOT NULL)
         FROM unnest(documents) WITH ORDINALITY d (document, number)
-        LEFT JOIN LATERAL string_to_table(d.document, NULL) WITH ORDINALITY c (character, position) ON true
+        LEFT JOIN LATERAL public.pg_llm_characters(d.document) WITH ORDINALITY c (character, position) ON true
         LEFT JOIN public.llm_bpe_vocab v
             ON v.model = llm_encode_characters.model AND v.token = c.character
         GROUP BY d.number
         ORDER BY d.number
     LOOP
         ids := COALESCE(ids, '{}');
-        IF array_position(ids, NULL) IS NOT NULL THEN
-            unknown := substr(documents[number], array_position(ids, NULL), 1);
+        unknown_at := array_position(ids, NULL);
+        IF unknown_at IS NOT NULL THEN
+            characters := ARRAY(SELECT c.c FROM public.pg_llm_characters(documents[number]) c (c) LIMIT greatest(unknown_at, 60));
             RAISE EXCEPTION 'the tokenizer of model "%" does not know the character %',
-                llm_encode_characters.model, quote_literal(unknown)
+                llm_encode_characters.model, quote_literal(characters[unknown_at])
                 USING ERRCODE = 'character_not_in_repertoire',
-                DETAIL = format('It stands at position %s of: %s', array_position(ids, NULL), left(documents[number], 60)),
+                DETAIL = format('It stands at position %s of: %s', unknown_at, array_to_string(characters[: 60], '')),
                 HINT = 'llm_build_char_tokenizer builds a tokenizer from text that contains it.';
         END IF;
         RETURN NEXT;
@@ -192,15 +239,22 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
 'Number and token ids of each document under the model''s tokenizer. What reads like a special token is text: a '
-'document cannot end itself.';
+'document cannot end itself. Added tokens that are not special are tokens.';
 
 
-CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL, special boolean DEFAULT true) RETURNS int[]
+CREATE FUNCTION public.llm_encode(
+    text text,
+    model text DEFAULT NULL,
+    special boolean DEFAULT true,
+    bos boolean DEFAULT false
+) RETURNS int[]
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     handle int;
+    ids int[];
+    begin_token int;
 BEGIN
     IF llm_encode.text IS NULL THEN
         RETURN NULL;
@@ -208,17 +262,27 @@ BEGIN
     model := public.llm_default_model(model);
     handle := public.llm_bpe_handle(model);
     IF handle IS NULL THEN
-        RETURN (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+        ids := (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
+    ELSE
+        ids := public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, true));
     END IF;
-    RETURN public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, true));
+    IF bos THEN
+        begin_token := public.llm_begin_token(model);
+        PERFORM public.llm_require(
+            begin_token IS NOT NULL, format('the tokenizer of model "%s" has no token that begins a text', model),
+            'Its row in llm_bpe_vocab would have the flag bos or eos.'
+        );
+        ids := begin_token || ids;
+    END IF;
+    RETURN ids;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_encode(text, text, boolean) IS
-'Token ids of the text under the model''s tokenizer, without any token for its beginning or end. Under BPE, special '
-'tokens such as <|endoftext|> are recognised in the text, as Hugging Face''s tokenizers do; special => false takes them '
-'for text, as tiktoken''s encode_ordinary. 22021 for a character the tokenizer does not know; 42704 when the model has '
-'none.';
+COMMENT ON FUNCTION public.llm_encode(text, text, boolean, boolean) IS
+'Token ids of the text under the model''s tokenizer, without any token for its beginning or end unless bos puts the one '
+'that begins a text in front (llm_begin_token; 22023 when there is none). Under BPE, added tokens are recognised in the '
+'text as Hugging Face''s tokenizers do; special => false takes the special ones of them, such as <|endoftext|>, for text, '
+'as tiktoken''s encode_ordinary does. 22021 for a character the tokenizer does not know; 42704 when the model has none.';
 
 
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
