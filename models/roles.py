@@ -21,6 +21,25 @@ _WRITE = ("INSERT", "UPDATE", "DELETE")
 # A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator
 # perhaps: registering one is the owner's business.
 _OWNER_WRITES = {"llm_arch"}
+# Functions of the extension that are nobody's unless granted. Those of checkpoints take no path and no query, and
+# look at no role by its name: who may execute them saves and loads.
+_READ_FILES = (
+    "pg_llm_file_tensors(text, bigint, boolean)",
+    "pg_llm_file_tensor(text, text, bigint, bigint, boolean)",
+    "pg_llm_file_bytes(text, text, boolean)",
+    "pg_llm_file_metadata(text, text, boolean)",
+    "pg_llm_file_sha256(text, boolean)",
+)
+_WRITE_FILES = ("pg_llm_file_write(text, text, text, text, text, text[], boolean)",)
+_CHECKPOINTS = (
+    "pg_llm_checkpoint_write(text)",
+    "pg_llm_checkpoint_tensors(bigint)",
+    "pg_llm_checkpoint_tensor(bigint, text, bigint, bigint)",
+    "pg_llm_checkpoint_bytes(bigint, text)",
+    "pg_llm_checkpoint_metadata(bigint, text)",
+    "pg_llm_checkpoint_sweep()",
+)
+_OF_EXTENSION = {READER: _WRITE_FILES, TRAINER: (*_READ_FILES, *_WRITE_FILES, *_CHECKPOINTS)}
 # Session state, not data: whoever may call the ops may record them.
 _SESSION_STATE = {"llm_autograd_mode"}
 
@@ -65,4 +84,5 @@ def declared_grants() -> tuple[Grant, ...]:
     for role in ROLES:
         grants.append(Grant(role, "SEQUENCE", "public.llm_pass_seq", ("USAGE",)))
         grants += [Grant(role, o.kind, o.identity, ("EXECUTE",)) for o in declared_objects() if o.is_routine]
+        grants += [Grant(role, "FUNCTION", f"public.{name}", ("EXECUTE",)) for name in _OF_EXTENSION[role]]
     return tuple(sorted(grants))

@@ -1,127 +1,208 @@
 /*
- * files_checkpoint.c -- the checkpoint directory: its setting, its files, and their removal when a transaction ends.
+ * files_checkpoint.c -- checkpoints: the row a file is reached by, and saving.
+ *
+ * Who may call these functions is decided by EXECUTE on them, which provisioning grants. No path and no query is taken
+ * from the caller: files are named here, what goes into them is fixed, and one is read through the row of
+ * llm_checkpoint that the caller sees and that knows the file's hash.
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/sha2.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "files.h"
 
-char   *pg_llm_checkpoint_dir = NULL;
+/* ---- the row that a file is reached by ---- */
 
-/* ---- removal at the end of a transaction ---- */
-
-typedef struct PendingRemoval
+typedef struct CheckpointRow
 {
-    struct PendingRemoval *next;
-    bool    at_commit;
-    int     nest_level;
-    char    path[FLEXIBLE_ARRAY_MEMBER];
-} PendingRemoval;
+    int64   id;
+    char   *model;
+    char   *name;
+    int64   bytes;
+    char   *sha256;
+} CheckpointRow;
 
-static PendingRemoval *pending = NULL;
-
-void
-files_remove_at_end(const char *path, bool at_commit)
+static CheckpointRow
+find_row(int64 id)
 {
-    PendingRemoval *p = MemoryContextAlloc(TopMemoryContext, offsetof(PendingRemoval, path) + strlen(path) + 1);
+    static const FilesColumn columns[] = {{"model", TEXTOID}, {"file_path", TEXTOID}, {"bytes", INT8OID},
+                                          {"sha256", TEXTOID}};
+    Oid     type = INT8OID;
+    Datum   argument = Int64GetDatum(id);
+    CheckpointRow row = {id};
+    MemoryContext cx = CurrentMemoryContext;
+    bool    null;
 
-    p->at_commit = at_commit;
-    p->nest_level = GetCurrentTransactionNestLevel();
-    strcpy(p->path, path);
-    p->next = pending;
-    pending = p;
+    SPI_connect();
+    if (SPI_execute_with_args("SELECT c.model, c.file_path, c.bytes, c.sha256 FROM public.llm_checkpoint c"
+                              " WHERE c.id OPERATOR(pg_catalog.=) $1", 1, &type, &argument, NULL, true, 1) != SPI_OK_SELECT)
+        elog(ERROR, "could not read llm_checkpoint");
+    if (SPI_processed == 0)
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("checkpoint " INT64_FORMAT " does not exist", id),
+                errhint("llm_checkpoint lists the checkpoints."));
+    files_check_columns(SPI_tuptable->tupdesc, "llm_checkpoint", lengthof(columns), columns);
+    row.model = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+    row.name = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+    row.bytes = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &null));
+    row.sha256 = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+    if (row.model == NULL || row.name == NULL || null || row.sha256 == NULL)
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                errmsg("the row of checkpoint " INT64_FORMAT " lacks its model, file, size or hash", id));
+    row.model = MemoryContextStrdup(cx, row.model);
+    row.name = MemoryContextStrdup(cx, row.name);
+    row.sha256 = MemoryContextStrdup(cx, row.sha256);
+    SPI_finish();
+    return row;
 }
 
-/* Settles what was asked for at this nesting level and below. Errors are of no use here: the next save cleans up. */
-static void
-settle(int nest_level, bool commit, bool forget)
+static void __attribute__((noreturn))
+file_is_not_here(const CheckpointRow *row)
 {
-    PendingRemoval **link = &pending;
+    ereport(ERROR, errcode(ERRCODE_UNDEFINED_FILE),
+            errmsg("the file of checkpoint " INT64_FORMAT " is not on this server: \"%s\"", row->id, row->name),
+            errhint("Checkpoint files come neither with a replica nor with pg_dump, pg_upgrade or a clone of the database. "
+                    "Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and correct file_path, or save "
+                    "anew; docs/formats.md tells how.", files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
+}
 
-    while (*link != NULL)
+/* The file, in whichever directory it was written to */
+static char *
+find_file(const CheckpointRow *row)
+{
+    int     n;
+    char  **dirs;
+
+    if (files_checkpoint_name_foreign(row->name))
+        file_is_not_here(row);
+    if (!files_checkpoint_name_ok(row->name))
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("\"%s\" does not name a checkpoint file of this database", row->name),
+                errhint("A checkpoint's file lies in the folder %s.", files_database_folder(MyDatabaseId)));
+    dirs = files_checkpoint_dirs(&n);
+    for (int i = 0; i < n; i++)
     {
-        PendingRemoval *p = *link;
+        char   *path = psprintf("%s/%s", dirs[i], row->name);
+        struct stat about;
 
-        if (p->nest_level < nest_level)
+        if (lstat(path, &about) == 0)
         {
-            link = &p->next;
-            continue;
+            if (!S_ISREG(about.st_mode))
+                ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a regular file", path));
+            return path;
         }
-        if (commit && nest_level > 1)
-        {
-            p->nest_level = nest_level - 1;
-            link = &p->next;
-            continue;
-        }
-        if (!forget && p->at_commit == commit)
-            (void) unlink(p->path);
-        *link = p->next;
-        pfree(p);
+        /* A directory that is no longer reached does not hide the others. */
+        if (i == 0 && errno != ENOENT && errno != ENOTDIR)
+            ereport(ERROR, files_errcode(), errmsg("could not open file \"%s\": %m", path));
     }
+    file_is_not_here(row);
 }
 
-static void
-end_xact(XactEvent event, void *arg)
+llm_weights *
+files_open_checkpoint(int64 id)
 {
-    (void) arg;
-    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
-        return;
-    files_close();
-    /* of a prepared transaction nobody knows here how it ends */
-    settle(1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE);
+    CheckpointRow row = find_row(id);
+    llm_weights *w = files_open_verified(find_file(&row), psprintf("checkpoint " INT64_FORMAT, id), row.bytes, row.sha256);
+    const char *model = llm_weights_metadata(w, "model"), *format = llm_weights_metadata(w, "llm_sql");
+
+    if (model == NULL || format == NULL || strcmp(format, "checkpoint 1") != 0 ||
+        strcmp(model, files_to_utf8(row.model)) != 0)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("the file of checkpoint " INT64_FORMAT " is not a checkpoint of model \"%s\"", id, row.model));
+    return w;
 }
 
-static void
-end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+/* ---- saving ---- */
+
+/*
+ * A name that nobody can guess: the transaction, by which removal knows whether the writer is still at work, a random
+ * number, and for people the model and its step.
+ */
+static char *
+new_name(const char *model, const llm_weights_pair *metadata, size_t n)
 {
-    (void) mine;
-    (void) parent;
-    (void) arg;
-    if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-        return;
-    if (event == SUBXACT_EVENT_ABORT_SUB)
-        files_close();
-    settle(GetCurrentTransactionNestLevel(), event == SUBXACT_EVENT_COMMIT_SUB, false);
+    uint64  number;
+    char    plain[81], step[24] = "";
+    size_t  length = Min(strlen(model), sizeof(plain) - 1);
+
+    if (!pg_strong_random(&number, sizeof(number)))
+        ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random number"));
+    for (size_t i = 0; i < length; i++)
+        plain[i] = files_plain_character(model[i]) ? model[i] : '_';
+    plain[length] = '\0';
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(metadata[i].key, "step") == 0)
+            strlcpy(step, metadata[i].value, Min(sizeof(step), strspn(metadata[i].value, "0123456789") + 1));
+    return psprintf("%s/" UINT64_FORMAT "-%016llx-%s-step%s.safetensors", files_database_folder(MyDatabaseId),
+                    U64FromFullTransactionId(GetTopFullTransactionId()), (unsigned long long) number, plain, step);
 }
 
-/* pg_llm_checkpoint_files(): names, below the checkpoint directory, of the files of this database. */
-PG_FUNCTION_INFO_V1(pg_llm_checkpoint_files);
+/* What stands in a checkpoint's header */
+static llm_weights_pair *
+read_metadata(Datum model, size_t *n)
+{
+    static const FilesColumn columns[] = {{"metadata", TEXTARRAYOID}};
+    MemoryContext cx = CurrentMemoryContext, spi;
+    llm_weights_pair *pairs;
+    Portal  portal;
+    Datum   metadata;
+    bool    null;
+
+    SPI_connect();
+    portal = files_open_query("SELECT public.llm_checkpoint_metadata($1)", model, "metadata", lengthof(columns), columns);
+    SPI_cursor_fetch(portal, true, 1);
+    if (SPI_processed != 1)
+        elog(ERROR, "llm_checkpoint_metadata returned no row");
+    metadata = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null);
+    if (null)
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a checkpoint needs metadata"));
+    spi = MemoryContextSwitchTo(cx);
+    pairs = files_metadata(metadata, n);
+    MemoryContextSwitchTo(spi);
+    SPI_cursor_close(portal);
+    SPI_finish();
+    return pairs;
+}
+
+/* pg_llm_checkpoint_write(model) -> (file, bytes, sha256): the file goes unless the transaction commits */
+PG_FUNCTION_INFO_V1(pg_llm_checkpoint_write);
 Datum
-pg_llm_checkpoint_files(PG_FUNCTION_ARGS)
+pg_llm_checkpoint_write(PG_FUNCTION_ARGS)
 {
-    ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-    char       *any = psprintf("%s/any", files_database_folder()), *folder;
-    DIR        *directory;
-    struct dirent *entry;
+    FilesToWrite what = {0};
+    char        hex[2 * PG_SHA256_DIGEST_LENGTH + 1], *name;
+    TupleDesc   description;
+    Datum       values[3];
+    bool        nulls[3] = {0};
 
-    (void) files_path(any, true, true);
-    folder = files_checkpoint_folder();
-    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-    directory = AllocateDir(folder);
-    if (directory == NULL && errno == ENOENT)
-        return (Datum) 0;
-    while ((entry = ReadDir(directory, folder)) != NULL)
-    {
-        Datum   value;
-        bool    null = false;
-        char   *name = psprintf("%s/%s", files_database_folder(), entry->d_name);
-
-        if (!files_checkpoint_name_ok(name))
-            continue;
-        value = CStringGetTextDatum(name);
-        tuplestore_putvalues(result->setResult, result->setDesc, &value, &null);
-    }
-    FreeDir(directory);
-    return (Datum) 0;
+    files_require_argument(fcinfo, 0, "model");
+    PreventCommandIfReadOnly("pg_llm_checkpoint_write()");
+    if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    what.format = LLM_SAFETENSORS;
+    what.argument = PG_GETARG_DATUM(0);
+    what.tensors_query = "SELECT t.name, t.dtype, t.shape FROM public.llm_checkpoint_tensors($1) t";
+    what.data_query = "SELECT d.data, d.bytes FROM public.llm_checkpoint_data($1) d";
+    what.metadata = read_metadata(what.argument, &what.n_metadata);
+    what.checkpoint = true;
+    what.tensor_type = files_tensor_type(fcinfo);
+    name = new_name(text_to_cstring(PG_GETARG_TEXT_PP(0)), what.metadata, what.n_metadata);
+    what.path = psprintf("%s/%s", pg_llm_checkpoint_dir, name);
+    (void) files_make_checkpoint_folder();
+    values[1] = Int64GetDatum(files_write(&what, hex));
+    values[0] = CStringGetTextDatum(name);
+    values[2] = CStringGetTextDatum(hex);
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(description), values, nulls)));
 }
 
 /* pg_llm_checkpoint_name(file): the file in the folder of this database. */
@@ -129,25 +210,7 @@ PG_FUNCTION_INFO_V1(pg_llm_checkpoint_name);
 Datum
 pg_llm_checkpoint_name(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s/%s", files_database_folder(), text_to_cstring(PG_GETARG_TEXT_PP(0)))));
-}
-
-/* pg_llm_checkpoint_remove(name): when the transaction commits. */
-PG_FUNCTION_INFO_V1(pg_llm_checkpoint_remove);
-Datum
-pg_llm_checkpoint_remove(PG_FUNCTION_ARGS)
-{
-    files_remove_at_end(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), true, true), true);
-    PG_RETURN_VOID();
-}
-
-void
-files_init(void)
-{
-    DefineCustomStringVariable("pg_llm.checkpoint_dir", "Directory of the checkpoints that llm_trainer may write and read.",
-                               "Relative to the data directory; each database has a folder in it.",
-                               &pg_llm_checkpoint_dir, "pg_llm_checkpoints", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL,
-                               NULL);
-    RegisterXactCallback(end_xact, NULL);
-    RegisterSubXactCallback(end_subxact, NULL);
+    files_require_argument(fcinfo, 0, "file");
+    PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s/%s", files_database_folder(MyDatabaseId),
+                                              text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }

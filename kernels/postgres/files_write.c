@@ -1,15 +1,18 @@
 /*
  * files_write.c -- writing weight files on the server: what two queries give out, atomically.
  *
- * The file is written under a temporary name, flushed, renamed, and its folder flushed; so a reader sees the whole
- * file or none, after a crash too. When the transaction does not commit, the file goes.
+ * The file is written under a temporary name, flushed, given its name, and its folder flushed; so a reader sees the
+ * whole file or none, after a crash too. The temporary file is locked while it is written: one that a crash left can be told
+ * and goes when a file of that name is written again (a checkpoint's at the next save).
  */
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "common/cryptohash.h"
 #include "common/file_perm.h"
@@ -35,6 +38,8 @@ typedef struct Output
     int64       bytes;
     int         write_errno;
     bool        hash_failed;
+    bool        created;        /* the temporary file is ours */
+    bool        linked;         /* the file has its name, and nobody else knows yet to remove it */
     pg_cryptohash_ctx *hash;
     llm_weights_writer *writer;
 } Output;
@@ -96,67 +101,6 @@ format_named(const char *name)
             errhint("Formats are safetensors, npz and gzip."));
 }
 
-static char *
-to_utf8(const char *s)
-{
-    return (char *) pg_do_encoding_conversion((unsigned char *) s, strlen(s), GetDatabaseEncoding(), PG_UTF8);
-}
-
-static Portal
-open_query(const char *query, Datum argument)
-{
-    Oid     type = TEXTOID;
-
-    return SPI_cursor_open_with_args(NULL, query, 1, &type, &argument, NULL, true, 0);
-}
-
-/* One row of the tensors' query: name text, dtype text, shape int[]. */
-static llm_weights_entry
-entry_of(HeapTuple row, TupleDesc description, MemoryContext cx)
-{
-    llm_weights_entry e = {0};
-    MemoryContext old = MemoryContextSwitchTo(cx);
-    char       *name = SPI_getvalue(row, description, 1), *dtype = SPI_getvalue(row, description, 2);
-    bool        null;
-    Datum       shape = SPI_getbinval(row, description, 3, &null);
-    IntArray    dims;
-
-    if (name == NULL || dtype == NULL || null)
-        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a tensor's name, type and shape cannot be NULL"));
-    dims = tensor_int_array(shape, "shape");
-    if (dims.n > LLM_WEIGHTS_MAX_NDIM)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("tensor \"%s\" has %zu dimensions", name, dims.n));
-    e.name = to_utf8(name);
-    e.dtype = strcmp(dtype, "U8") == 0 ? LLM_DTYPE_U8 : LLM_DTYPE_F32;
-    e.ndim = (int) dims.n;
-    for (int k = 0; k < e.ndim; k++)
-        e.dims[k] = (uint64) dims.values[k];
-    MemoryContextSwitchTo(old);
-    return e;
-}
-
-static llm_weights_entry *
-read_entries(const char *query, Datum argument, size_t *n)
-{
-    MemoryContext cx = CurrentMemoryContext;
-    Portal      portal = open_query(query, argument);
-    llm_weights_entry *entries = palloc(sizeof(llm_weights_entry));
-
-    *n = 0;
-    for (;;)
-    {
-        SPI_cursor_fetch(portal, true, 1000);
-        if (SPI_processed == 0)
-            break;
-        entries = repalloc_huge(entries, (*n + SPI_processed) * sizeof(llm_weights_entry));
-        for (uint64 i = 0; i < SPI_processed; i++)
-            entries[(*n)++] = entry_of(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, cx);
-        SPI_freetuptable(SPI_tuptable);
-    }
-    SPI_cursor_close(portal);
-    return entries;
-}
-
 /* One row of the data's query: data tensor, bytes bytea, one of which is NULL. */
 static void
 write_row(Output *o, HeapTuple row, TupleDesc description)
@@ -166,6 +110,10 @@ write_row(Output *o, HeapTuple row, TupleDesc description)
             bytes = SPI_getbinval(row, description, 2, &no_bytes);
     llm_weights_status status = LLM_WEIGHTS_OK;
 
+    if (no_tensor && no_bytes)
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a row of data holds neither a tensor nor bytes"));
+    if (!no_tensor && !no_bytes)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a row of data holds a tensor and bytes"));
     if (!no_tensor)
     {
         TensorView v = tensor_view_open(data);
@@ -173,7 +121,7 @@ write_row(Output *o, HeapTuple row, TupleDesc description)
         status = llm_weights_write(o->writer, v.data, v.n * sizeof(float));
         tensor_view_close(&v);
     }
-    if (status == LLM_WEIGHTS_OK && !no_bytes)
+    else
     {
         bytea *b = DatumGetByteaPP(bytes);
 
@@ -186,9 +134,10 @@ write_row(Output *o, HeapTuple row, TupleDesc description)
 }
 
 static void
-write_data(Output *o, const char *query, Datum argument)
+write_data(Output *o, const char *query, Datum argument, Oid tensor_type)
 {
-    Portal  portal = open_query(query, argument);
+    const FilesColumn columns[] = {{"data", tensor_type}, {"bytes", BYTEAOID}};
+    Portal  portal = files_open_query(query, argument, "data", lengthof(columns), columns);
 
     for (;;)
     {
@@ -202,46 +151,23 @@ write_data(Output *o, const char *query, Datum argument)
     SPI_cursor_close(portal);
 }
 
-/* Pairs of a text[]: key, value, key, value, ... */
-static llm_weights_pair *
-metadata_pairs(ArrayType *array, size_t *n)
-{
-    Datum  *elements;
-    bool   *nulls;
-    int     count;
-    llm_weights_pair *pairs;
-
-    deconstruct_array(array, TEXTOID, -1, false, 'i', &elements, &nulls, &count);
-    pairs = palloc0((count / 2 + 1) * sizeof(llm_weights_pair));
-    for (int i = 0; i < count; i++)
-        if (nulls[i] || count % 2 != 0)
-            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("metadata must be pairs of key and value"));
-    for (int i = 0; i < count / 2; i++)
-    {
-        pairs[i].key = to_utf8(TextDatumGetCString(elements[2 * i]));
-        pairs[i].value = to_utf8(TextDatumGetCString(elements[2 * i + 1]));
-    }
-    *n = count / 2;
-    return pairs;
-}
+/* ---- the file ---- */
 
 static void
-write_file(Output *o, llm_weights_format format, const char *entries_query, const char *data_query, Datum argument,
-           ArrayType *metadata)
+write_contents(Output *o, const FilesToWrite *what)
 {
     llm_sink    sink = {o, write_bytes};
     llm_weights_status status;
     char        error[LLM_WEIGHTS_ERROR];
-    size_t      n, n_pairs;
-    llm_weights_pair *pairs = metadata_pairs(metadata, &n_pairs);
+    size_t      n;
     llm_weights_entry *entries;
 
     SPI_connect();
-    entries = read_entries(entries_query, argument, &n);
-    o->writer = llm_weights_write_begin(&sink, format, entries, n, pairs, n_pairs, &status, error);
+    entries = files_read_entries(what->tensors_query, what->argument, &n);
+    o->writer = llm_weights_write_begin(&sink, what->format, entries, n, what->metadata, what->n_metadata, &status, error);
     if (o->writer == NULL)
         write_failed(o, status, error);
-    write_data(o, data_query, argument);
+    write_data(o, what->data_query, what->argument, what->tensor_type);
     status = llm_weights_write_end(o->writer);
     if (status != LLM_WEIGHTS_OK)
         write_failed(o, status, llm_weights_write_error(o->writer));
@@ -250,36 +176,148 @@ write_file(Output *o, llm_weights_format format, const char *entries_query, cons
         ereport(ERROR, errcode_for_file_access(), errmsg("could not fsync file \"%s\": %m", o->temporary));
 }
 
+/* The path leads to the open file. */
+static bool
+leads_to(const char *path, int fd)
+{
+    struct stat named, open;
+
+    return lstat(path, &named) == 0 && fstat(fd, &open) == 0 && named.st_dev == open.st_dev && named.st_ino == open.st_ino;
+}
+
+/*
+ * A temporary file is locked by its writer, and only who holds the lock of the file that the name leads to removes the
+ * name. So a file that is not locked was left by a crash, and nobody else's takes its place while it goes.
+ */
+bool
+files_remove_abandoned(const char *path)
+{
+    int     fd = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
+    bool    removed = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && leads_to(path, fd) && unlink(path) == 0;
+
+    if (fd >= 0)
+        (void) CloseTransientFile(fd);
+    return removed;
+}
+
 /* Others may read an exported file, as they may what COPY writes; checkpoints belong to the server. */
 static void
 create_file(Output *o, bool checkpoint)
 {
-    mode_t  old = umask(checkpoint ? pg_mode_mask : S_IWGRP | S_IWOTH);
+    const int flags = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | PG_BINARY;
+    int     failed;
 
-    o->fd = OpenTransientFilePerm(o->temporary, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | PG_BINARY, 0666);
-    umask(old);
-    if (o->fd < 0)
-        ereport(ERROR, files_errcode(), errmsg("could not create file \"%s\": %m", o->temporary));
-}
-
-static void
-make_folder(const char *path)
-{
-    if (MakePGDirectory(path) != 0 && errno != EEXIST)
-        ereport(ERROR, errcode_for_file_access(), errmsg("could not create directory \"%s\": %m", path));
-}
-
-/* Gives the finished file its name, for good. */
-static void
-name_file(Output *o, bool checkpoint)
-{
-    if (checkpoint)
+    o->fd = OpenTransientFilePerm(o->temporary, flags, S_IRUSR | S_IWUSR);
+    failed = errno;
+    if (o->fd < 0 && failed == EEXIST && files_remove_abandoned(o->temporary))
     {
-        if (access(o->path, F_OK) == 0)
-            ereport(ERROR, errcode(ERRCODE_DUPLICATE_FILE), errmsg("file \"%s\" exists already", o->path));
-        files_remove_at_end(o->path, false);
+        o->fd = OpenTransientFilePerm(o->temporary, flags, S_IRUSR | S_IWUSR);
+        failed = errno;
     }
-    (void) durable_rename(o->temporary, o->path, ERROR);
+    errno = failed;
+    if (o->fd < 0)
+        ereport(ERROR, files_errcode(), errmsg("could not create file \"%s\": %m", o->temporary),
+                failed == EEXIST ? errhint("Somebody else is writing it.") : 0);
+    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 || !leads_to(o->temporary, o->fd))
+        ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE), errmsg("file \"%s\" is being written by somebody else", o->path));
+    o->created = true;
+    if (fchmod(o->fd, checkpoint ? pg_file_create_mode : S_IRUSR | S_IWUSR | S_IRGRP | S_IROTH) != 0)
+        ereport(ERROR, errcode_for_file_access(), errmsg("could not set permissions of file \"%s\": %m", o->temporary));
+}
+
+/*
+ * Gives the finished file a name that no other file has, for good: a link never replaces a file. It is removed unless the
+ * transaction commits.
+ */
+static void
+link_file(Output *o)
+{
+    char   *folder = pstrdup(o->path);
+    int     failed;
+
+    o->linked = link(o->temporary, o->path) == 0;
+    failed = o->linked ? 0 : errno;
+    if (failed == EEXIST || (failed != 0 && access(o->path, F_OK) == 0))
+        ereport(ERROR, errcode(ERRCODE_DUPLICATE_FILE), errmsg("file \"%s\" exists already", o->path));
+    errno = failed;
+    /* These are what file systems without links answer. */
+    if (failed != 0 && failed != EPERM && failed != ENOTSUP && failed != EOPNOTSUPP && failed != ENOSYS)
+        ereport(ERROR, files_errcode(), errmsg("could not link file \"%s\" to \"%s\": %m", o->temporary, o->path));
+    files_remove_at_end(o->path, false);
+    if (!o->linked)
+        (void) durable_rename(o->temporary, o->path, ERROR);
+    else if (unlink(o->temporary) != 0)
+        ereport(ERROR, errcode_for_file_access(), errmsg("could not remove file \"%s\": %m", o->temporary));
+    get_parent_directory(folder);
+    (void) fsync_fname_ext(folder, true, false, ERROR);
+}
+
+static void
+write_file(Output *o, const FilesToWrite *what, char *hex)
+{
+    uint8   digest[PG_SHA256_DIGEST_LENGTH];
+
+    o->hash = pg_cryptohash_create(PG_SHA256);
+    if (o->hash == NULL || pg_cryptohash_init(o->hash) < 0)
+    {
+        o->hash_failed = true;
+        write_failed(o, LLM_WEIGHTS_UNREADABLE, "");
+    }
+    write_contents(o, what);
+    if (pg_cryptohash_final(o->hash, digest, sizeof(digest)) < 0)
+    {
+        o->hash_failed = true;
+        write_failed(o, LLM_WEIGHTS_UNREADABLE, "");
+    }
+    if (what->checkpoint)
+        link_file(o);
+    else
+        (void) durable_rename(o->temporary, o->path, ERROR);
+    hex_encode((char *) digest, sizeof(digest), hex);
+    hex[2 * PG_SHA256_DIGEST_LENGTH] = '\0';
+    /* Closed last: the lock tells that the temporary file is being written. */
+    if (CloseTransientFile(o->fd) != 0)
+        ereport(ERROR, errcode_for_file_access(), errmsg("could not close file \"%s\": %m", o->path));
+    o->fd = -1;
+}
+
+static void
+free_output(Output *o)
+{
+    llm_weights_write_free(o->writer);
+    if (o->hash != NULL)
+        pg_cryptohash_free(o->hash);
+    if (o->fd >= 0)
+        (void) CloseTransientFile(o->fd);
+}
+
+int64
+files_write(const FilesToWrite *what, char *hex)
+{
+    Output     *o = palloc0(sizeof(Output));
+
+    o->path = what->path;
+    o->temporary = psprintf("%s.tmp", what->path);
+    o->fd = -1;
+    if (strlen(o->temporary) >= MAXPGPATH)
+        ereport(ERROR, errcode(ERRCODE_NAME_TOO_LONG), errmsg("a path of %zu bytes is too long", strlen(o->path)));
+    PG_TRY();
+    {
+        create_file(o, what->checkpoint);
+        write_file(o, what, hex);
+    }
+    PG_CATCH();
+    {
+        if (o->created)
+            (void) unlink(o->temporary);
+        if (o->linked)
+            (void) unlink(o->path);
+        free_output(o);
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
+    free_output(o);
+    return o->bytes;
 }
 
 /*
@@ -292,64 +330,26 @@ PG_FUNCTION_INFO_V1(pg_llm_file_write);
 Datum
 pg_llm_file_write(PG_FUNCTION_ARGS)
 {
-    bool        checkpoint = PG_GETARG_BOOL(6);
-    llm_weights_format format = format_named(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    char       *entries_query = text_to_cstring(PG_GETARG_TEXT_PP(2)), *data_query = text_to_cstring(PG_GETARG_TEXT_PP(3));
-    Output     *o = palloc0(sizeof(Output));
-    uint8       digest[PG_SHA256_DIGEST_LENGTH];
+    static const char *const arguments[] = {"path", "format", "tensors", "data", "argument", "metadata", "checkpoint"};
+    FilesToWrite what = {0};
     char        hex[2 * PG_SHA256_DIGEST_LENGTH + 1];
     TupleDesc   description;
     Datum       values[2];
     bool        nulls[2] = {0};
 
+    for (int i = 0; i < (int) lengthof(arguments); i++)
+        files_require_argument(fcinfo, i, arguments[i]);
     if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
-    o->path = files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), checkpoint, true);
-    o->temporary = psprintf("%s.%d.tmp", o->path, MyProcPid);
-    o->fd = -1;
-    if (strlen(o->temporary) >= MAXPGPATH)
-        ereport(ERROR, errcode(ERRCODE_NAME_TOO_LONG), errmsg("a path of %zu bytes is too long", strlen(o->path)));
-    if (checkpoint)
-    {
-        make_folder(pg_llm_checkpoint_dir);
-        make_folder(files_checkpoint_folder());
-    }
-    create_file(o, checkpoint);
-    PG_TRY();
-    {
-        o->hash = pg_cryptohash_create(PG_SHA256);
-        if (o->hash == NULL || pg_cryptohash_init(o->hash) < 0)
-        {
-            o->hash_failed = true;
-            write_failed(o, LLM_WEIGHTS_UNREADABLE, "");
-        }
-        write_file(o, format, entries_query, data_query, PG_GETARG_DATUM(4), PG_GETARG_ARRAYTYPE_P(5));
-        if (CloseTransientFile(o->fd) != 0)
-            ereport(ERROR, errcode_for_file_access(), errmsg("could not close file \"%s\": %m", o->temporary));
-        o->fd = -1;
-        if (pg_cryptohash_final(o->hash, digest, sizeof(digest)) < 0)
-        {
-            o->hash_failed = true;
-            write_failed(o, LLM_WEIGHTS_UNREADABLE, "");
-        }
-        name_file(o, checkpoint);
-    }
-    PG_CATCH();
-    {
-        llm_weights_write_free(o->writer);
-        if (o->hash != NULL)
-            pg_cryptohash_free(o->hash);
-        if (o->fd >= 0)
-            (void) CloseTransientFile(o->fd);
-        (void) unlink(o->temporary);
-        PG_RE_THROW();
-    }
-    PG_END_TRY();
-    llm_weights_write_free(o->writer);
-    pg_cryptohash_free(o->hash);
-    hex_encode((char *) digest, sizeof(digest), hex);
-    hex[2 * PG_SHA256_DIGEST_LENGTH] = '\0';
-    values[0] = Int64GetDatum(o->bytes);
+    what.checkpoint = PG_GETARG_BOOL(6);
+    what.path = files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), what.checkpoint, true);
+    what.format = format_named(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    what.tensors_query = text_to_cstring(PG_GETARG_TEXT_PP(2));
+    what.data_query = text_to_cstring(PG_GETARG_TEXT_PP(3));
+    what.argument = PG_GETARG_DATUM(4);
+    what.metadata = files_metadata(PG_GETARG_DATUM(5), &what.n_metadata);
+    what.tensor_type = files_tensor_type(fcinfo);
+    values[0] = Int64GetDatum(files_write(&what, hex));
     values[1] = CStringGetTextDatum(hex);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(description), values, nulls)));
 }

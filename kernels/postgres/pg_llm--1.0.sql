@@ -1607,55 +1607,101 @@ COMMENT ON FUNCTION public.pg_llm_read_file(text, bigint) IS
     'The contents of a file of the server, for roles with the privileges of pg_read_server_files; 58P01 when there is none.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_read_file(text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.pg_llm_read_file(text, bigint) TO pg_read_server_files;
--- 70_files.sql -- weight files on the server. The functions check roles themselves, as COPY does: pg_read_server_files
--- and pg_write_server_files for absolute paths; llm_trainer suffices for this database's folder below
--- pg_llm.checkpoint_dir.
+-- 70_files.sql -- weight files on the server. Functions that take a path check roles themselves, as COPY does:
+-- pg_read_server_files and pg_write_server_files. Those of checkpoints take a row's id or a model, never a path: EXECUTE
+-- on them decides, which provisioning grants to llm_trainer.
 
 CREATE FUNCTION public.pg_llm_file_tensors(path text, max_bytes bigint, checkpoint boolean DEFAULT false,
     OUT "position" bigint, OUT name text, OUT dtype text, OUT shape bigint[], OUT format text) RETURNS SETOF record
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensors';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensors';
 COMMENT ON FUNCTION public.pg_llm_file_tensors(text, bigint, boolean) IS
-    'The tensors of a .safetensors, .npz or gzip file on the server; at most max_bytes of data may be declared in it.';
+    'The tensors of a .safetensors, .npz or gzip file on the server; at most max_bytes of data may be declared in it. Takes pg_read_server_files, as all pg_llm_file_ functions that read. checkpoint: path is FOLDER/FILE below pg_llm.checkpoint_dir.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensors(text, bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_tensor(path text, name text, first_row bigint DEFAULT 0, rows bigint DEFAULT -1, checkpoint boolean DEFAULT false) RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensor';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensor';
 COMMENT ON FUNCTION public.pg_llm_file_tensor(text, text, bigint, bigint, boolean) IS
     'Rows of a tensor in a file, as float32; rows below 0: all that follow.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensor(text, text, bigint, bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_bytes(path text, name text, checkpoint boolean DEFAULT false) RETURNS bytea
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_bytes';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_bytes';
 COMMENT ON FUNCTION public.pg_llm_file_bytes(text, text, boolean) IS
     'A tensor of bytes in a file.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_bytes(text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_metadata(path text, key text, checkpoint boolean DEFAULT false) RETURNS text
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_metadata';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_metadata';
 COMMENT ON FUNCTION public.pg_llm_file_metadata(text, text, boolean) IS
-    'The value of a key of a .safetensors files __metadata__; NULL when there is none.';
+    'The value of a key of a .safetensors file''s __metadata__; NULL when there is none.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_metadata(text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_sha256(path text, checkpoint boolean DEFAULT false, OUT bytes bigint, OUT sha256 text) RETURNS record
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_sha256';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_sha256';
 COMMENT ON FUNCTION public.pg_llm_file_sha256(text, boolean) IS
     'Size and SHA-256 of a whole file.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_sha256(text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_write(path text, format text, tensors text, data text, argument text, metadata text[], checkpoint boolean DEFAULT false, OUT bytes bigint, OUT sha256 text) RETURNS record
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_write';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_write';
 COMMENT ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) IS
-    'Writes a file atomically from two queries over $1 = argument: (name, dtype, shape) and (data tensor, bytes bytea).';
+    'Writes a file atomically from two queries over $1 = argument: (name text, dtype text, shape int[]) and (data tensor, bytes bytea), one of which is NULL. Takes pg_write_server_files. 42804: a query gives other columns; 22004: NULL.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_write(model text, OUT file text, OUT bytes bigint, OUT sha256 text) RETURNS record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_write';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_write(text) IS
+    'Writes what llm_checkpoint_tensors, _data and _metadata give of the model to a new checkpoint file, which goes unless the transaction commits; its name below the directory, size and SHA-256.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_write(text) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_tensors(id bigint,
+    OUT "position" bigint, OUT name text, OUT dtype text, OUT shape bigint[], OUT format text) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_tensors';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_tensors(bigint) IS
+    'The tensors of a checkpoint. As all pg_llm_checkpoint_ functions that take an id: 42704 without a row that the caller sees, 22000 when the file is not what the row says, 58P01 when it is not here.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensors(bigint) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_tensor(id bigint, name text, first_row bigint DEFAULT 0, rows bigint DEFAULT -1) RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_tensor';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_tensor(bigint, text, bigint, bigint) IS
+    'Rows of a tensor in a checkpoint; rows below 0: all that follow.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensor(bigint, text, bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_bytes(id bigint, name text) RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_bytes';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_bytes(bigint, text) IS
+    'A tensor of bytes in a checkpoint.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_bytes(bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_metadata(id bigint, key text) RETURNS text
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_metadata';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_metadata(bigint, text) IS
+    'The value of a key of a checkpoint''s __metadata__; NULL when there is none.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_metadata(bigint, text) FROM PUBLIC;
+
+CREATE FUNCTION public.pg_llm_checkpoint_sweep() RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_sweep';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_sweep() IS
+    'Removes, when the transaction commits, the files of this database in the checkpoint directories that no row of llm_checkpoint names, whoever may see it, and whose writers have ended.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_sweep() FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_files() RETURNS SETOF text
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_files';
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_files';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_files() IS
-    'Files of this database in the checkpoint directory.';
+    'Files of this database in the checkpoint directories, for roles with the privileges of pg_read_server_files.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_files() FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_name(file text) RETURNS text
-    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_name';
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_name';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_name(text) IS
     'The name, below the checkpoint directory, of a file in the folder of this database.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_name(text) FROM PUBLIC;
 
-CREATE FUNCTION public.pg_llm_checkpoint_remove(name text) RETURNS void
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_remove';
-COMMENT ON FUNCTION public.pg_llm_checkpoint_remove(text) IS
-    'Removes a checkpoint file when the transaction commits.';
+CREATE FUNCTION public.pg_llm_checkpoint_orphans(remove boolean, OUT folder text, OUT files bigint, OUT bytes bigint) RETURNS SETOF record
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_orphans';
+COMMENT ON FUNCTION public.pg_llm_checkpoint_orphans(boolean) IS
+    'Folders in the checkpoint directories of databases that no longer exist, for superusers; remove: they are removed, at once.';
+REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_orphans(boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_megatron_order(x public.tensor, n_head integer, version_2 boolean) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_megatron_order';

@@ -256,23 +256,37 @@ DROP FUNCTION public.llm_require(condition boolean, message text, hint text);
 
 DROP FUNCTION public.llm_checkpoint_load(model text, id bigint);
 
-DROP FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text);
+DROP FUNCTION public.llm_checkpoint_restore_tokenizer(model text, id bigint);
 
-DROP FUNCTION public.llm_checkpoint_restore_config(config jsonb);
+DROP FUNCTION public.llm_checkpoint_check(model text, id bigint);
+
+DROP FUNCTION public.llm_checkpoint_restore_config(config public.llm_model_config);
+
+DROP FUNCTION public.llm_checkpoint_config(model text, id bigint);
 
 DROP FUNCTION public.llm_checkpoint_verify(model text, id bigint);
+
+DROP FUNCTION public.llm_checkpoint_orphans(remove boolean);
 
 DROP FUNCTION public.llm_checkpoint_retain(model text, keep int);
 
 DROP FUNCTION public.llm_checkpoint_tokenizer(model text);
 
-DROP FUNCTION public.llm_checkpoint_data();
+DROP FUNCTION public.llm_checkpoint_encoding();
 
-DROP FUNCTION public.llm_checkpoint_tensors();
+DROP FUNCTION public.llm_checkpoint_data(model text);
+
+DROP FUNCTION public.llm_checkpoint_tensors(model text);
+
+DROP FUNCTION public.llm_checkpoint_metadata(model text);
+
+DROP FUNCTION public.llm_checkpoint_incomplete(model text);
 
 DROP FUNCTION public.llm_elements(shape int[]);
 
 DROP FUNCTION public.llm_checkpoint_save(model text, note text, keep int);
+
+DROP FUNCTION public.llm_checkpoint_permitted(action text);
 
 DROP FUNCTION public.llm_checkpoint_sweep();
 

@@ -5,19 +5,40 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
-    -- A file's name begins with the transaction that wrote it. When that is over for this snapshot and no row names the
-    -- file, then the transaction was rolled back or crashed, or the row was deleted.
-    PERFORM public.pg_llm_checkpoint_remove(f.file)
-    FROM public.pg_llm_checkpoint_files() f (file)
-    WHERE f.file ~ '/[0-9]+-'
-        AND pg_visible_in_snapshot(substring(f.file FROM '/([0-9]+)-')::xid8, pg_current_snapshot())
-        AND NOT EXISTS (SELECT FROM public.llm_checkpoint c WHERE c.file_path = f.file);
+    -- A file's name begins with the transaction that wrote it. When that is over and no row names the file, then the
+    -- transaction was rolled back or crashed, or the row was deleted.
+    PERFORM public.pg_llm_checkpoint_sweep();
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_sweep() IS
-'Removes, when the transaction commits, the files of this database in the checkpoint directory that no row of '
-'llm_checkpoint names and no running transaction is writing.';
+'Removes, when the transaction commits, the files of this database in the checkpoint directories that no row of '
+'llm_checkpoint names (rows that a policy hides from the caller count) and no running transaction is writing. Takes '
+'llm_trainer.';
+
+
+CREATE FUNCTION public.llm_checkpoint_permitted(action text) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF current_setting('transaction_read_only')::boolean THEN
+        RAISE EXCEPTION 'cannot % a checkpoint in a read-only transaction', action
+            USING ERRCODE = 'read_only_sql_transaction',
+            HINT = CASE WHEN pg_is_in_recovery()
+                THEN 'This server is a replica; checkpoints are saved and loaded on the primary, where their files are.'
+                ELSE 'SET TRANSACTION READ WRITE, or default_transaction_read_only = off.'
+            END;
+    END IF;
+    IF NOT has_function_privilege('public.pg_llm_checkpoint_write(text)', 'EXECUTE') THEN
+        RAISE EXCEPTION 'permission denied to % checkpoints', action
+            USING ERRCODE = 'insufficient_privilege', HINT = 'This takes the role llm_trainer.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_permitted(text) IS
+'Raises 25006 where nothing can be written, 42501 when the caller may not execute what saving and loading need.';
 
 
 CREATE FUNCTION public.llm_checkpoint_save(model text, note text DEFAULT NULL, keep int DEFAULT NULL) RETURNS bigint
@@ -26,53 +47,33 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();
-    at_step bigint := public.llm_model_step(model);
-    file text;
+    wrong text;
     written record;
     new_id bigint;
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
     PERFORM public.llm_require(keep IS NULL OR keep > 0, format('keep must be positive, got %s', keep));
     PERFORM public.llm_config(model);
+    PERFORM public.llm_checkpoint_permitted('save');
     IF NOT EXISTS (SELECT FROM public.llm_param p WHERE p.model = llm_checkpoint_save.model) THEN
         RAISE EXCEPTION 'model "%" has no weights', model
             USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
     END IF;
-    PERFORM public.llm_checkpoint_sweep();
+    wrong := public.llm_checkpoint_incomplete(model);
+    PERFORM public.llm_require(
+        wrong IS NULL, format('the weights of model "%s" are not those of its architecture: parameter "%s"', model, wrong),
+        'llm_parameters lists what llm_param must hold; a row policy may hide some of it.'
+    );
     PERFORM public.pg_llm_set_recording(false, true);
-    file := public.pg_llm_checkpoint_name(format(
-        '%s-%s-%s-step%s.safetensors', pg_current_xact_id(),
-        to_hex((extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
-        left(regexp_replace(model, '[^A-Za-z0-9_-]+', '_', 'g'), 80), at_step
-    ));
-    -- One statement: file and metadata are of one snapshot.
-    SELECT w.bytes, w.sha256, n.step, n.n_params INTO written
+    -- One statement: file and row are of one snapshot.
+    INSERT INTO public.llm_checkpoint (model, step, note, n_params, format, file_path, bytes, sha256)
+    SELECT llm_checkpoint_save.model, n.step, llm_checkpoint_save.note, n.n_params, 'checkpoint 1', w.file, w.bytes, w.sha256
     FROM (
-        SELECT max(p.step) AS step, sum(public.llm_elements(public.shape(p.data)))::bigint AS n_params,
-            jsonb_object_agg(p.name, p.step) AS steps
+        SELECT max(p.step) AS step, sum(public.llm_elements(public.shape(p.data)))::bigint AS n_params
         FROM public.llm_param p
         WHERE p.model = llm_checkpoint_save.model
     ) n
-    CROSS JOIN LATERAL public.pg_llm_file_write(
-        file,
-        'safetensors',
-        public.llm_checkpoint_tensors(),
-        public.llm_checkpoint_data(),
-        model,
-        ARRAY[
-            'format', 'pt',
-            'llm_sql', 'checkpoint 1',
-            'model', model,
-            'step', n.step::text,
-            'steps', n.steps::text,
-            'config', (
-                SELECT (to_jsonb(c) - 'created_at')::text
-                FROM public.llm_model_config c WHERE c.model = llm_checkpoint_save.model
-            )
-        ],
-        true
-    ) w;
-    INSERT INTO public.llm_checkpoint (model, step, note, n_params, format, file_path, bytes, sha256)
-    VALUES (model, written.step, note, written.n_params, 'checkpoint 1', file, written.bytes, written.sha256)
+    CROSS JOIN LATERAL public.pg_llm_checkpoint_write(llm_checkpoint_save.model) w
     RETURNING id INTO new_id;
     PERFORM public.llm_checkpoint_retain(model, keep);
     PERFORM public.pg_llm_set_recording(recording, true);
@@ -83,7 +84,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
 'Saves the model''s parameters, optimizer state, step, configuration and tokenizer to a file in the checkpoint directory '
 '(pg_llm.checkpoint_dir) and returns the checkpoint''s id. The file and its row appear together when the transaction '
-'commits, or not at all. keep: so many checkpoints of the model stay, older ones are removed. Takes llm_trainer.';
+'commits, or not at all. keep: so many checkpoints of the model stay, older ones are removed, of those the caller may '
+'see and delete. Takes llm_trainer. 25006 on a replica or in a read-only transaction; 53100 when the disk is full.';
 
 
 CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
@@ -105,70 +107,135 @@ COMMENT ON FUNCTION public.llm_elements(int[]) IS
 'Number of elements of a tensor of this shape.';
 
 
-CREATE FUNCTION public.llm_checkpoint_tensors() RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.llm_checkpoint_incomplete(model text) RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
-    RETURN $query$
-        SELECT s.name, s.dtype, s.shape FROM (
-            SELECT k.kind, k.prefix || p.name AS name, 'F32' AS dtype,
-                sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
+    RETURN (
+        SELECT min(COALESCE(e.name, s.name))
+        FROM public.llm_parameters(llm_checkpoint_incomplete.model) e
+        FULL JOIN (
+            SELECT p.name, sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
             FROM public.llm_param p
-            CROSS JOIN (VALUES (1, ''), (2, 'optimizer.m.'), (3, 'optimizer.v.')) k (kind, prefix)
-            WHERE p.model = $1
-            GROUP BY k.kind, k.prefix, p.name
-            HAVING CASE k.kind WHEN 2 THEN bool_or(p.m IS NOT NULL) WHEN 3 THEN bool_or(p.v IS NOT NULL) ELSE true END
-            UNION ALL
-            SELECT 4, t.name, 'U8', ARRAY[octet_length(t.bytes)] FROM public.llm_checkpoint_tokenizer($1) t
-        ) s
-        ORDER BY s.kind, s.name COLLATE "C"
-    $query$;
+            WHERE p.model = llm_checkpoint_incomplete.model
+            GROUP BY p.name
+        ) s USING (name)
+        WHERE e.shape IS DISTINCT FROM s.shape
+    );
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_checkpoint_tensors() IS
-'The query that lists the tensors of a checkpoint of model $1, for pg_llm_file_write.';
+COMMENT ON FUNCTION public.llm_checkpoint_incomplete(text) IS
+'A parameter that the model''s architecture lists and llm_param does not hold whole, or the other way round; NULL when '
+'there is none.';
 
 
-CREATE FUNCTION public.llm_checkpoint_data() RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.llm_checkpoint_metadata(model text) RETURNS text[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
+-- Numbers as text that give the same number.
+SET extra_float_digits = 1
 AS $function$
 BEGIN
-    RETURN $query$
-        SELECT s.data, s.bytes FROM (
-            SELECT k.kind, p.name, p.token_id,
-                CASE k.kind
-                    WHEN 1 THEN p.data
-                    WHEN 2 THEN COALESCE(p.m, public.pg_llm_full(public.shape(p.data), 0))
-                    ELSE COALESCE(p.v, public.pg_llm_full(public.shape(p.data), 0))
-                END AS data,
-                NULL::bytea AS bytes
-            FROM public.llm_param p
-            CROSS JOIN (VALUES (1), (2), (3)) k (kind)
-            WHERE p.model = $1 AND (
-                k.kind = 1 OR EXISTS (
-                    SELECT FROM public.llm_param q
-                    WHERE q.model = p.model AND q.name = p.name
-                        AND CASE k.kind WHEN 2 THEN q.m IS NOT NULL ELSE q.v IS NOT NULL END
-                )
+    RETURN (
+        SELECT ARRAY[
+            'format', 'pt',
+            'llm_sql', 'checkpoint 1',
+            'model', llm_checkpoint_metadata.model,
+            'step', max(p.step)::text,
+            'steps', jsonb_object_agg(p.name, p.step)::text,
+            'config', (
+                SELECT (to_jsonb(c) - 'created_at')::text
+                FROM public.llm_model_config c WHERE c.model = llm_checkpoint_metadata.model
             )
-            UNION ALL
-            SELECT 4, t.name, 0, NULL, t.bytes FROM public.llm_checkpoint_tokenizer($1) t
-        ) s
-        ORDER BY s.kind, s.name COLLATE "C", s.token_id
-    $query$;
+        ]
+        FROM public.llm_param p
+        WHERE p.model = llm_checkpoint_metadata.model
+    );
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_checkpoint_data() IS
-'The query that gives the contents of what llm_checkpoint_tensors lists, in its order.';
+COMMENT ON FUNCTION public.llm_checkpoint_metadata(text) IS
+'What stands in the header of a checkpoint of the model: key, value, key, value, ...';
+
+
+CREATE FUNCTION public.llm_checkpoint_tensors(model text) RETURNS TABLE (name text, dtype text, shape int[])
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT s.name, s.dtype, s.shape FROM (
+        SELECT k.kind, k.prefix || p.name AS name, 'F32'::text AS dtype,
+            sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
+        FROM public.llm_param p
+        CROSS JOIN (VALUES (1, ''), (2, 'optimizer.m.'), (3, 'optimizer.v.')) k (kind, prefix)
+        WHERE p.model = llm_checkpoint_tensors.model
+        GROUP BY k.kind, k.prefix, p.name
+        HAVING CASE k.kind WHEN 2 THEN bool_or(p.m IS NOT NULL) WHEN 3 THEN bool_or(p.v IS NOT NULL) ELSE true END
+        UNION ALL
+        SELECT 4, t.name, 'U8', ARRAY[octet_length(t.bytes)]
+        FROM public.llm_checkpoint_tokenizer(llm_checkpoint_tensors.model) t
+    ) s
+    ORDER BY s.kind, s.name COLLATE "C";
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_tensors(text) IS
+'The tensors that make up a checkpoint of the model, in the order of the file.';
+
+
+-- Inlined, so that rows go to the file one by one; what is inlined cannot set a path, so that operators are qualified.
+CREATE FUNCTION public.llm_checkpoint_data(model text) RETURNS TABLE (data public.tensor, bytes bytea)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $function$
+    SELECT s.data, s.bytes FROM (
+        SELECT k.kind, p.name, p.token_id,
+            CASE
+                WHEN k.kind OPERATOR(pg_catalog.=) 1 THEN p.data
+                WHEN k.kind OPERATOR(pg_catalog.=) 2 THEN COALESCE(p.m, public.pg_llm_full(public.shape(p.data), 0))
+                ELSE COALESCE(p.v, public.pg_llm_full(public.shape(p.data), 0))
+            END AS data,
+            NULL::pg_catalog.bytea AS bytes
+        FROM public.llm_param p
+        CROSS JOIN (VALUES (1), (2), (3)) k (kind)
+        WHERE p.model OPERATOR(pg_catalog.=) llm_checkpoint_data.model AND (
+            k.kind OPERATOR(pg_catalog.=) 1 OR EXISTS (
+                SELECT FROM public.llm_param q
+                WHERE q.model OPERATOR(pg_catalog.=) p.model AND q.name OPERATOR(pg_catalog.=) p.name
+                    AND CASE WHEN k.kind OPERATOR(pg_catalog.=) 2 THEN q.m IS NOT NULL ELSE q.v IS NOT NULL END
+            )
+        )
+        UNION ALL
+        SELECT 4, t.name, 0, NULL, t.bytes FROM public.llm_checkpoint_tokenizer(llm_checkpoint_data.model) t
+    ) s
+    ORDER BY s.kind, s.name COLLATE pg_catalog."C", s.token_id
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_data(text) IS
+'The contents of what llm_checkpoint_tensors lists, in its order; a large tensor is several rows.';
+
+
+CREATE FUNCTION public.llm_checkpoint_encoding() RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    -- What the bytes of a SQL_ASCII database mean is not known: they are kept as they are.
+    RETURN CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_encoding() IS
+'The encoding of the tokenizer''s JSON in this database''s checkpoints.';
 
 
 CREATE FUNCTION public.llm_checkpoint_tokenizer(model text) RETURNS TABLE (name text, bytes bytea)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
+SET extra_float_digits = 1
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -177,14 +244,14 @@ BEGIN
         COALESCE((
             SELECT json_agg(json_build_array(m.rank, m.left_token, m.right_token, m.pair) ORDER BY m.rank)
             FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_tokenizer.model
-        ), '[]')::text, 'UTF8'
+        ), '[]')::text, public.llm_checkpoint_encoding()
     )
     UNION ALL
     SELECT 'tokenizer.vocab', convert_to(
         COALESCE((
             SELECT json_agg(json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score, v.flags) ORDER BY v.token_id)
             FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_tokenizer.model
-        ), '[]')::text, 'UTF8'
+        ), '[]')::text, public.llm_checkpoint_encoding()
     );
 END;
 $function$;
@@ -197,26 +264,37 @@ CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
-DECLARE
-    old record;
 BEGIN
-    FOR old IN
-        DELETE FROM public.llm_checkpoint c
-        WHERE c.model = llm_checkpoint_retain.model AND c.id IN (
-            SELECT d.id FROM public.llm_checkpoint d
-            WHERE d.model = llm_checkpoint_retain.model
-            ORDER BY d.id DESC
-            OFFSET keep
-        ) AND keep IS NOT NULL
-        RETURNING c.file_path
-    LOOP
-        -- A row from elsewhere may name a file that is not this database's to remove.
-        IF old.file_path = public.pg_llm_checkpoint_name(substring(old.file_path FROM '[^/]+$')) THEN
-            PERFORM public.pg_llm_checkpoint_remove(old.file_path);
-        END IF;
-    END LOOP;
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_require(keep IS NULL OR keep > 0, format('keep must be positive, got %s', keep));
+    DELETE FROM public.llm_checkpoint c
+    WHERE keep IS NOT NULL AND c.model = llm_checkpoint_retain.model AND c.id IN (
+        SELECT d.id FROM public.llm_checkpoint d
+        WHERE d.model = llm_checkpoint_retain.model
+        ORDER BY d.id DESC
+        OFFSET keep
+    );
+    -- Files go with their rows, and so do those that a crash or a deleted row has left.
+    PERFORM public.llm_checkpoint_sweep();
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_retain(text, int) IS
-'Removes all but the newest keep checkpoints of the model, files included; NULL keeps all.';
+'Removes all but the newest keep checkpoints of the model, files included; NULL keeps all. Checkpoints that a policy '
+'hides from the caller are neither counted nor removed.';
+
+
+CREATE FUNCTION public.llm_checkpoint_orphans(remove boolean DEFAULT false)
+RETURNS TABLE (folder text, files bigint, bytes bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT o.folder, o.files, o.bytes FROM public.pg_llm_checkpoint_orphans(remove) o ORDER BY o.folder;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_orphans(boolean) IS
+'Folders of checkpoints that DROP DATABASE left in the checkpoint directories, with the number of files and bytes in '
+'them. remove: they are removed as well, at once and for good. Takes a superuser.';

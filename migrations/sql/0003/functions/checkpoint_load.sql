@@ -6,8 +6,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     checkpoint public.llm_checkpoint;
-    actual record;
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
     SELECT c.* INTO checkpoint FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_verify.id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'checkpoint % does not exist', COALESCE(id::text, 'NULL')
@@ -21,31 +21,41 @@ BEGIN
         checkpoint.format = 'checkpoint 1', format('checkpoint %s has the unknown format "%s"', id, checkpoint.format),
         'A newer version of llm-sql wrote it.'
     );
-    SELECT f.bytes, f.sha256 INTO actual FROM public.pg_llm_file_sha256(checkpoint.file_path, true) f;
-    IF actual.bytes IS DISTINCT FROM checkpoint.bytes OR actual.sha256 IS DISTINCT FROM checkpoint.sha256 THEN
-        RAISE EXCEPTION 'the file of checkpoint % is damaged', id
-            USING ERRCODE = 'data_exception',
-            DETAIL = format(
-                '%s has %s bytes with SHA-256 %s, saved were %s with %s.', checkpoint.file_path, actual.bytes, actual.sha256,
-                checkpoint.bytes, checkpoint.sha256
-            ),
-            HINT = 'Nothing was changed; load another checkpoint.';
-    END IF;
-    PERFORM public.llm_require(
-        public.pg_llm_file_metadata(checkpoint.file_path, 'llm_sql', true) = checkpoint.format
-        AND public.pg_llm_file_metadata(checkpoint.file_path, 'model', true) = model,
-        format('the file of checkpoint %s is not a checkpoint of model "%s"', id, model)
-    );
+    -- Opening the file holds its size, hash, format and model against the row.
+    PERFORM public.pg_llm_checkpoint_metadata(id, 'llm_sql');
     RETURN checkpoint;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_verify(text, bigint) IS
 'The checkpoint''s row, after holding its file against the hash. 42704: unknown id; 22023: another model''s; 22000: the '
-'file is damaged; 58P01: it is gone.';
+'file is damaged; 58P01: it is not on this server.';
 
 
-CREATE FUNCTION public.llm_checkpoint_restore_config(config jsonb) RETURNS void
+CREATE FUNCTION public.llm_checkpoint_config(model text, id bigint) RETURNS public.llm_model_config
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    stored jsonb := public.pg_llm_checkpoint_metadata(id, 'config')::jsonb;
+    config public.llm_model_config;
+BEGIN
+    PERFORM public.llm_require(
+        stored ->> 'model' = model, format('the file of checkpoint %s configures another model than "%s"', id, model),
+        'Nothing was changed.'
+    );
+    config := jsonb_populate_record(NULL::public.llm_model_config, stored);
+    config.activation_function := COALESCE(config.activation_function, 'gelu_new');
+    PERFORM public.llm_check_size(config);
+    RETURN config;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_config(text, bigint) IS
+'The configuration in a checkpoint''s file. 22023: another model''s.';
+
+
+CREATE FUNCTION public.llm_checkpoint_restore_config(config public.llm_model_config) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
@@ -54,9 +64,10 @@ BEGIN
         model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
         activation_function, tied
     )
-    SELECT c.model, c.arch, c.n_layer, c.n_head, c.d_model, c.n_positions, c.vocab, c.d_ff, c.layer_norm_eps,
-        COALESCE(c.activation_function, 'gelu_new'), c.tied
-    FROM jsonb_populate_record(NULL::public.llm_model_config, config) c
+    VALUES (
+        config.model, config.arch, config.n_layer, config.n_head, config.d_model, config.n_positions, config.vocab,
+        config.d_ff, config.layer_norm_eps, config.activation_function, config.tied
+    )
     ON CONFLICT (model) DO UPDATE SET
         arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
         n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
@@ -65,11 +76,52 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_checkpoint_restore_config(jsonb) IS
+COMMENT ON FUNCTION public.llm_checkpoint_restore_config(public.llm_model_config) IS
 'Makes the model''s configuration what a checkpoint says it was.';
 
 
-CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, path text) RETURNS void
+CREATE FUNCTION public.llm_checkpoint_check(model text, id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    steps jsonb := public.pg_llm_checkpoint_metadata(id, 'steps')::jsonb;
+    wrong text;
+BEGIN
+    -- What stands under each name: the parameters, their moments, the tokenizer, and nothing else.
+    WITH expected AS (
+        SELECT k.prefix || p.name AS name, to_jsonb(p.shape) AS shape, 'F32' AS dtype, k.prefix = '' AS required
+        FROM public.llm_parameters(llm_checkpoint_check.model) p
+        CROSS JOIN (VALUES (''), ('optimizer.m.'), ('optimizer.v.')) k (prefix)
+        UNION ALL
+        SELECT t.name, NULL, 'U8', true FROM (VALUES ('tokenizer.merges'), ('tokenizer.vocab')) t (name)
+    )
+    SELECT min(COALESCE(e.name, f.name)) INTO wrong
+    FROM expected e
+    FULL JOIN public.pg_llm_checkpoint_tensors(id) f ON f.name = e.name
+    WHERE (e.name IS NULL OR e.required OR f.name IS NOT NULL)
+        AND (
+            e.name IS NULL OR f.name IS NULL OR f.dtype <> e.dtype
+            OR (e.shape IS NOT NULL AND e.shape <> to_jsonb(f.shape))
+        );
+    PERFORM public.llm_require(
+        wrong IS NULL, format('the file of checkpoint %s does not fit its configuration: tensor "%s"', id, wrong)
+    );
+    SELECT min(p.name) INTO wrong
+    FROM public.llm_parameters(llm_checkpoint_check.model) p
+    WHERE jsonb_typeof(steps -> p.name) IS DISTINCT FROM 'number' OR (steps ->> p.name)::numeric < 0;
+    PERFORM public.llm_require(
+        wrong IS NULL, format('the file of checkpoint %s does not tell the step of parameter "%s"', id, wrong)
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_check(text, bigint) IS
+'Holds the tensors and steps of a checkpoint''s file against the parameters that its configuration, by now the model''s, asks '
+'for: 22023 names what is missing, unknown or of another shape.';
+
+
+CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
@@ -79,19 +131,19 @@ BEGIN
     INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
     SELECT llm_checkpoint_restore_tokenizer.model, (e.value ->> 0)::int, e.value ->> 1, e.value ->> 2, e.value ->> 3
     FROM json_array_elements(
-        convert_from(public.pg_llm_file_bytes(path, 'tokenizer.merges', true), 'UTF8')::json
+        convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.merges'), public.llm_checkpoint_encoding())::json
     ) e (value);
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
     SELECT llm_checkpoint_restore_tokenizer.model, (e.value ->> 0)::int, e.value ->> 1, decode(e.value ->> 2, 'hex'),
         (e.value ->> 3)::double precision,
         CASE WHEN json_typeof(e.value -> 4) = 'array' THEN ARRAY(SELECT json_array_elements_text(e.value -> 4)) END
     FROM json_array_elements(
-        convert_from(public.pg_llm_file_bytes(path, 'tokenizer.vocab', true), 'UTF8')::json
+        convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.vocab'), public.llm_checkpoint_encoding())::json
     ) e (value);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_checkpoint_restore_tokenizer(text, text) IS
+COMMENT ON FUNCTION public.llm_checkpoint_restore_tokenizer(text, bigint) IS
 'Makes the model''s tokenizer what a checkpoint file says it was.';
 
 
@@ -100,30 +152,34 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    checkpoint public.llm_checkpoint := public.llm_checkpoint_verify(model, id);
-    path text := checkpoint.file_path;
-    steps jsonb := public.pg_llm_file_metadata(path, 'steps', true)::jsonb;
+    checkpoint public.llm_checkpoint;
+    steps jsonb;
     stored text[];
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_checkpoint_permitted('load');
     PERFORM public.llm_lock_model(model);
-    PERFORM public.llm_checkpoint_restore_config(public.pg_llm_file_metadata(path, 'config', true)::jsonb);
-    SELECT array_agg(t.name) INTO stored FROM public.pg_llm_file_tensors(path, checkpoint.bytes, true) t;
+    checkpoint := public.llm_checkpoint_verify(model, id);
+    PERFORM public.llm_checkpoint_restore_config(public.llm_checkpoint_config(model, id));
+    PERFORM public.llm_checkpoint_check(model, id);
+    steps := public.pg_llm_checkpoint_metadata(id, 'steps')::jsonb;
+    SELECT array_agg(t.name) INTO stored FROM public.pg_llm_checkpoint_tensors(id) t;
     DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
     SELECT llm_checkpoint_load.model, p.name, s.first_row,
-        public.pg_llm_file_tensor(path, p.name, s.first_row, s.n_rows, true),
+        public.pg_llm_checkpoint_tensor(id, p.name, s.first_row, s.n_rows),
         CASE WHEN 'optimizer.m.' || p.name = ANY (stored) THEN
-            public.pg_llm_file_tensor(path, 'optimizer.m.' || p.name, s.first_row, s.n_rows, true)
+            public.pg_llm_checkpoint_tensor(id, 'optimizer.m.' || p.name, s.first_row, s.n_rows)
         END,
         CASE WHEN 'optimizer.v.' || p.name = ANY (stored) THEN
-            public.pg_llm_file_tensor(path, 'optimizer.v.' || p.name, s.first_row, s.n_rows, true)
+            public.pg_llm_checkpoint_tensor(id, 'optimizer.v.' || p.name, s.first_row, s.n_rows)
         END,
         (steps ->> p.name)::bigint
     FROM public.llm_parameters(llm_checkpoint_load.model) p
     CROSS JOIN LATERAL public.llm_parts(p.shape) s
     ORDER BY array_position(stored, p.name), s.first_row;
     PERFORM public.llm_import_end(model);
-    PERFORM public.llm_checkpoint_restore_tokenizer(model, path);
+    PERFORM public.llm_checkpoint_restore_tokenizer(model, id);
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_checkpoint_load.model AND l.step > checkpoint.step AND NOT l.superseded;
     RETURN checkpoint.step;
@@ -132,5 +188,6 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_load(text, bigint) IS
 'Makes the model what it was when the checkpoint was saved: parameters, optimizer state, step, configuration, tokenizer; '
-'log rows of later steps are superseded. Returns the step. The file is verified before anything is changed. 42704: '
-'unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: no file; 55P03 while the model is trained.';
+'log rows of later steps are superseded. Returns the step. The file is verified before anything is changed. Takes '
+'llm_trainer. 42704: unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: the file is not on this server; '
+'55P03 while the model is trained; 25006 on a replica or in a read-only transaction.';
