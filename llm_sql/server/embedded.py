@@ -10,8 +10,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -181,16 +180,11 @@ class EmbeddedServer:
 
     # -- inside
 
-    def _locked(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         """Only one process at a time starts or stops the server."""
-        stack = contextlib.ExitStack()
-        stack.enter_context(self._thread_lock)
-        try:
-            stack.enter_context(guarded.locked(self.home / "lock", notify))
-        except BaseException:
-            stack.close()
-            raise
-        return stack
+        with self._thread_lock, guarded.locked(self.home / "lock", notify):
+            yield
 
     def _join(self) -> None:
         if self._users is None or self._owner_pid != os.getpid():
