@@ -10,6 +10,10 @@ EXIT_REFUSED = 5
 EXIT_INTERRUPTED = 130
 
 
+class LLMSQLWarning(UserWarning):
+    """Something the caller should know and need not act on at once."""
+
+
 class LLMSQLError(Exception):
     """Base of the errors this package raises itself."""
 

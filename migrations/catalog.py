@@ -136,7 +136,7 @@ def grants(
         acl: dict[str, list[tuple[str, str]]] = {}
         for name, role, privilege in connection.execute(text(_ACL.format(objects=objects, code=code))):
             acl.setdefault(name, []).append((role, privilege))
-        spelling = _routine_names(connection, wanted) if kind == "FUNCTION" else {}
+        spelling = routine_names(connection, wanted) if kind == "FUNCTION" else {}
         for own_kind, target in wanted:
             name = spelling.get(target) if kind == "FUNCTION" else target.removeprefix("public.")
             for role, privilege in acl.get(name or "", []):
@@ -145,7 +145,7 @@ def grants(
     return found
 
 
-def _routine_names(connection: Connection, targets: Iterable[tuple[str, str]]) -> dict[str, str]:
+def routine_names(connection: Connection, targets: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Declared identity, with argument names, to regprocedure's spelling; what does not exist is left out."""
     by_arguments = {}
     query = (

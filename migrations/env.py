@@ -17,13 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, pool, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from llm_sql.migrations import VERSION_TABLE, compare
+from llm_sql.migrations import VERSION_TABLE, build, compare, state
 from llm_sql.migrations.operations import require_kernels
-from llm_sql.models import metadata
 from llm_sql.url import normalize_url
-
-# Two upgrades of one database at a time: the second waits, then finds nothing to do.
-UPGRADE_LOCK = int.from_bytes(b"llmsql_v", "big")
 
 config = context.config
 log = logging.getLogger("alembic.llm_sql")
@@ -47,23 +43,7 @@ def database_url() -> URL:
         raise CommandError(str(error)) from None
 
 
-def include_name(name: str | None, kind: str, _: Any) -> bool:
-    """Only relations of ours are compared: an application's tables may stand beside them."""
-    return kind != "table" or name in metadata.tables
-
-
-SETTINGS: dict[str, Any] = {
-    "target_metadata": metadata,
-    "version_table": VERSION_TABLE,
-    "include_name": include_name,
-    "compare_type": True,
-    "compare_server_default": True,
-    "autogenerate_plugins": [
-        "alembic.autogenerate.*",
-        "alembic.ext.checkconstraint_byname",
-        compare.__name__,
-    ],
-}
+SETTINGS = {**state.SETTINGS, "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__]}
 
 
 def run_offline() -> None:
@@ -73,8 +53,12 @@ def run_offline() -> None:
     with context.begin_transaction():
         context.execute("SET LOCAL search_path = public")
         context.run_migrations()
-        if context.get_revision_argument() is None:
+        revision = context.get_revision_argument()
+        if revision is None:
             context.execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
+        else:
+            for statement in build.mark(build.of_revision(str(revision))):
+                context.execute(statement)
 
 
 def notice(diagnostic: Any) -> None:
@@ -97,6 +81,15 @@ def check_kernels(connection: Connection) -> None:
         raise CommandError(f"{diagnostic.message_primary}\nHint: {hint}") from error
 
 
+def lock_upgrades(connection: Connection) -> None:
+    """Two upgrades of one database at a time: the second waits, then finds nothing to do."""
+    holder = state.lock_upgrades(connection)
+    if holder is not None:
+        raise CommandError(
+            f"another upgrade of this database does not end: {holder}\nHint: look at it in pg_stat_activity"
+        )
+
+
 def connect(engine: Engine) -> Connection:
     try:
         return engine.connect()
@@ -116,20 +109,51 @@ def run_online() -> None:
         connection.execute(text("SET search_path = public"))
         connection.dialect.default_schema_name = "public"
         connection.commit()
-        context.configure(connection=connection, **SETTINGS)
+        steps: list[Any] = []
+        context.configure(
+            connection=connection, on_version_apply=lambda *, step, **_: steps.append(step), **SETTINGS
+        )
         changes = not context.get_context().opts.get("dont_mutate", False)
         with context.begin_transaction():
+            before = None
             if changes:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
-                if not context.get_context().get_current_heads():
+                lock_upgrades(connection)
+                before = context.get_context().get_current_revision()
+                if before is None:
                     check_kernels(connection)
+            noted = state.build_of(connection)
             context.run_migrations()
-            if changes and not context.get_context().get_current_heads():
+            after = context.get_context().get_current_revision()
+            if changes and after is None:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
+            elif steps and not any(step.is_stamp for step in steps):
+                note_build(connection, before, str(after), noted)
     engine.dispose()
+
+
+def note_build(connection: Connection, before: str | None, after: str, noted: build.Build | None) -> None:
+    """What an earlier build made stays noted as such, until provision has looked at it."""
+    ours = build.of_revision(after)
+    if before is not None and (noted is None or noted != build.of_revision(noted.revision)):
+        ours = ours._replace(schema=noted.schema if noted else "unknown")
+        ours = ours._replace(kernels=noted.kernels if noted else "unknown")
+    for statement in build.mark(ours):
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def run_online_or_explain() -> None:
+    try:
+        run_online()
+    except DBAPIError as error:
+        # At the command line a sentence instead of a traceback; programs get the exception itself.
+        if config.cmd_opts is None:
+            raise
+        diagnostic: Any = getattr(error.orig, "diag", None)
+        hint = getattr(diagnostic, "message_hint", None) or "llm-sql doctor tells what is there"
+        raise CommandError(f"{str(error.orig).strip()}\nHint: {hint}") from error
 
 
 if context.is_offline_mode():
     run_offline()
 else:
-    run_online()
+    run_online_or_explain()

@@ -7,6 +7,7 @@ revisions come from `alembic revision --autogenerate`, which writes their text i
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sqlalchemy.schema import (
 from llm_sql.models import (
     ARCHITECTURES,
     MODELS,
+    SqlObject,
     declared_grants,
     declared_objects,
     functions,
@@ -34,6 +36,7 @@ from llm_sql.models import (
 from llm_sql.models.base import pass_sequence
 from llm_sql.models.roles import PUBLIC, ROLES, relation_names
 
+from . import VERSION_TABLE
 from .operations import SQL_DIRECTORY
 
 # paramstyle named: the others double percent signs.
@@ -72,17 +75,22 @@ def relations() -> dict[str, str]:
     tables = metadata.sorted_tables
     create = [_compile(CreateSequence(pass_sequence))]
     create += [statement for table in tables for statement in _table_statements(table)]
-    drop = [f"DROP TABLE {table.name}" for table in reversed(tables)]
+    drop = [f"DROP TABLE IF EXISTS {table.name}" for table in reversed(tables)]
     return {
         "upgrade.sql": _script(create),
-        "downgrade.sql": _script([*drop, f"DROP SEQUENCE {pass_sequence.name}"]),
+        "downgrade.sql": _script([*drop, f"DROP SEQUENCE IF EXISTS {pass_sequence.name}"]),
     }
+
+
+def _drop(item: SqlObject) -> str:
+    """Also where somebody dropped it, or what it needs, before: the way down must be open then too."""
+    return item.drop.replace(f"DROP {item.kind} ", f"DROP {item.kind} IF EXISTS ", 1)
 
 
 def routines() -> dict[str, str]:
     files = {f"functions/{name}": text for name, text in functions.sources()}
     files |= {f"views/{name}": text for name, text in views.sources()}
-    return files | {"downgrade.sql": _script(item.drop for item in reversed(declared_objects()))}
+    return files | {"downgrade.sql": _script(map(_drop, reversed(declared_objects())))}
 
 
 _CREATE_ROLE = """\
@@ -109,6 +117,28 @@ BEGIN
 END
 $grants$"""
 
+# What somebody dropped has no privileges left to take back.
+_REVOKE = """\
+DO $grants$
+DECLARE
+    statement text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
+        RETURN;
+    END IF;
+    FOREACH statement IN ARRAY ARRAY[
+{statements}
+    ] LOOP
+        BEGIN
+            EXECUTE statement;
+        EXCEPTION
+            WHEN undefined_function OR undefined_table OR undefined_object THEN
+                NULL;
+        END;
+    END LOOP;
+END
+$grants$"""
+
 _DROP_ROLE = """\
 DO $role$
 BEGIN
@@ -130,6 +160,10 @@ END
 $role$"""
 
 
+def _revoke(role: str, statements: Iterable[str]) -> str:
+    return _REVOKE.format(role=role, statements=",\n".join(f"        '{statement}'" for statement in statements))
+
+
 def _for_role(role: str, statements: Iterable[str]) -> str:
     return _FOR_ROLE.format(role=role, statements="\n".join(f"    {statement};" for statement in statements))
 
@@ -141,8 +175,9 @@ def roles() -> dict[str, str]:
     drop = []
     for role in ROLES:
         own = [grant for grant in grants if grant.role == role]
+        seen = f"REVOKE SELECT ON TABLE public.{VERSION_TABLE} FROM {role}"
         create += [_CREATE_ROLE.format(role=role), _for_role(role, (grant.grant for grant in own))]
-        drop += [_for_role(role, (grant.revoke for grant in own)), _DROP_ROLE.format(role=role)]
+        drop += [_revoke(role, [*(grant.revoke for grant in own), seen]), _DROP_ROLE.format(role=role)]
     return {"roles.sql": _script(create), "drop_roles.sql": _script(drop)}
 
 
@@ -166,6 +201,19 @@ def insert_or_update(table: str, row: dict[str, Any]) -> str:
     return f"{insert}\nON CONFLICT ({key}) DO UPDATE SET {sets}"
 
 
+def _where_tables_are(statements: Iterable[str]) -> str:
+    body = "\n".join(f"{statement};" for statement in statements)
+    return f"""DO $unseed$
+BEGIN
+    IF to_regclass('public.llm_arch') IS NULL OR to_regclass('public.llm_model_config') IS NULL
+        OR to_regclass('public.llm_param') IS NULL THEN
+        RETURN;
+    END IF;
+{textwrap.indent(body, "    ")}
+END
+$unseed$"""
+
+
 def seeds() -> dict[str, str]:
     # Models that somebody gave weights, and the architectures they have, are no seeds any more.
     models = ", ".join(_literal(row["model"]) for row in MODELS)
@@ -180,7 +228,7 @@ def seeds() -> dict[str, str]:
     )
     return {
         "seeds.sql": _script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
-        "unseed.sql": _script([delete_models, delete_architectures]),
+        "unseed.sql": _script([_where_tables_are([delete_models, delete_architectures])]),
     }
 
 

@@ -17,7 +17,7 @@ import typer
 
 from llm_sql import __version__
 from llm_sql.cli import data, doctor, models, server, training, visualize, weights
-from llm_sql.cli.common import fail
+from llm_sql.cli.common import fail, show_notices
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
 from llm_sql.refusal import as_llm_sql_error
 
@@ -55,6 +55,7 @@ def main() -> None:
     # A terminal that closes, or kill: end as after an error, so that the embedded server is let go.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
+    show_notices()
     try:
         app()
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
@@ -19,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from llm_sql import provision
-from llm_sql.errors import LLMSQLError, NotProvisionedError, StatementRefusedError, UsageError
+from llm_sql.errors import LLMSQLError, LLMSQLWarning, NotProvisionedError, StatementRefusedError, UsageError
 from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure
 from llm_sql.url import normalize_url
@@ -48,6 +49,20 @@ def fail(error: LLMSQLError) -> NoReturn:
     if error.hint:
         err.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
     sys.exit(error.exit_code)
+
+
+def show_notices() -> None:
+    """Show this package's warnings as sentences on stderr."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, LLMSQLWarning):
+            err.print(f"note: {message}", style="yellow", markup=False, soft_wrap=True)
+        else:
+            others(message, category, *where, **options)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", LLMSQLWarning)
 
 
 def print_json(value: object) -> None:

@@ -9,46 +9,38 @@ import os
 import shutil
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-from llm_sql.errors import ServerError
-from llm_sql.server import layout, postmaster
-from llm_sql.server.install import Account, Installation, run_program, server_account
+from llm_sql.errors import LLMSQLWarning, ServerError
+from llm_sql.server import configuration, guarded, layout, postmaster, waiting
+from llm_sql.server.configuration import SETTINGS
+from llm_sql.server.install import (
+    Account,
+    Installation,
+    printable,
+    run_program,
+    run_script,
+    server_account,
+)
 
 DEFAULT_DATABASE = "llm_sql"
 SUPERUSER = "postgres"
 START_TIMEOUT_SECONDS = 60
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
-# Writing a model back rewrites every tensor: 1.6 GB of WAL and as much TOAST for 124M parameters. Few
-# checkpoints, whose first changes log whole pages; those images are of floats, so compressing them is wasted.
-# Old WAL files are kept for reuse instead of being made anew. The WAL writer and the background writer are
-# awake while there is work (both sleep when there is none), so that the session that writes need not do
-# theirs. Vacuum comes soon, so that the next write-back finds the last one's space, and with a ring of
-# buffers that does not make it wait for WAL at every 2 MB. Durability stays on.
-SETTINGS: Mapping[str, str] = {
-    "listen_addresses": "",
-    "shared_buffers": "512MB",
-    "wal_compression": "off",
-    "wal_buffers": "64MB",
-    "wal_writer_delay": "10ms",
-    "wal_writer_flush_after": "8MB",
-    "min_wal_size": "4GB",
-    "max_wal_size": "16GB",
-    "checkpoint_timeout": "15min",
-    "bgwriter_delay": "10ms",
-    "bgwriter_lru_maxpages": "2000",
-    "bgwriter_lru_multiplier": "4",
-    "autovacuum_naptime": "10s",
-    "vacuum_buffer_usage_limit": "64MB",
-    "log_line_prefix": "%m [%p] %q%u@%d ",
-}
+SHUTDOWN_SECONDS = 120
+TAIL_BYTES = 65536
+
+
+def notify(message: str) -> None:
+    """Tell the caller what is no error: a warning, which the command line prints as a sentence."""
+    warnings.warn(message, LLMSQLWarning, stacklevel=3)
 
 
 class EmbeddedServer:
@@ -69,7 +61,7 @@ class EmbeddedServer:
         self._settings = {**SETTINGS, **(settings or {})}
         self._given_installation = installation
         self._account: Account | None = None
-        self._users: TextIO | None = None
+        self._users: int | None = None
         self._owner_pid = os.getpid()
         self._thread_lock = threading.RLock()
 
@@ -104,7 +96,7 @@ class EmbeddedServer:
     @property
     def kept(self) -> bool:
         """Whether the server stays when nobody uses it."""
-        return (self.home / "keep").exists()
+        return guarded.is_regular(self.home / "keep")
 
     def url(self, database: str = DEFAULT_DATABASE, *, user: str = SUPERUSER) -> str:
         """A URL for libpq and SQLAlchemy; valid while the server runs."""
@@ -119,11 +111,15 @@ class EmbeddedServer:
         layout.prepare_home(self.home, self._account)
         with self._locked():
             if keep:
-                (self.home / "keep").touch()
+                os.close(guarded.open_own(self.home / "keep"))
             self._join()
             stage = layout.stage_extension(self.home, self.installation.major)
-            changed = self._write_configuration(stage) if self.data_directory.exists() else False
-            if not self.running:
+            running = self.running
+            changed = False
+            if os.path.lexists(self.data_directory):
+                self._check_data_directory()
+                changed = self._write_configuration(stage, running)
+            if not running:
                 self._start(stage)
             elif changed:
                 self._pg_ctl("reload")
@@ -135,6 +131,7 @@ class EmbeddedServer:
         self._account = server_account()
         if not self.home.exists():
             return False
+        layout.check_home(self.home, self._account)
         with self._locked():
             if forget_keep:
                 (self.home / "keep").unlink(missing_ok=True)
@@ -146,12 +143,11 @@ class EmbeddedServer:
             if self._users is None or self._owner_pid != os.getpid():
                 return
             atexit.unregister(self.release)
-            if not self.home.exists():
-                self._users = self._users.close()
-                return
-            with self._locked():
-                users, self._users = self._users, None
-                with users:
+            users, self._users = self._users, None
+            try:
+                if not self.home.exists():
+                    return
+                with self._locked():
                     # The kernel knows who uses the server: every user holds the lock shared, also one that
                     # was killed a moment ago does no more.
                     fcntl.flock(users, fcntl.LOCK_UN)
@@ -161,33 +157,39 @@ class EmbeddedServer:
                         return
                     if not self.kept:
                         self._stop()
+            finally:
+                os.close(users)
 
     def ensure_database(self, name: str = DEFAULT_DATABASE) -> None:
         """Create the database unless it is there."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        self.wait()
+        with waiting.brief_connection(self.url("postgres")) as connection:
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+    def wait(self) -> None:
+        """Until it takes connections: a server that recovers from a crash does not yet."""
+        waiting.until_accepting(self.url("postgres"), notify, alive=lambda: self.running)
 
     def kill(self) -> None:
         """Kill every process of the server as a crash would (SIGKILL), for tests of recovery."""
         process = self._postmaster()
         if process is not None:
-            postmaster.kill_tree(process)
+            postmaster.kill_tree(process, server_account())
 
     # -- inside
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Only one process at a time starts or stops the server."""
-        with self._thread_lock, (self.home / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._thread_lock, guarded.locked(self.home / "lock", notify):
             yield
 
     def _join(self) -> None:
         if self._users is None or self._owner_pid != os.getpid():
             self._owner_pid = os.getpid()
-            self._users = (self.home / "users.lock").open("a")
+            self._users = guarded.open_lock(self.home / "users.lock")
             fcntl.flock(self._users, fcntl.LOCK_SH)
             atexit.register(self.release)
 
@@ -196,14 +198,14 @@ class EmbeddedServer:
 
     def _start(self, stage: Path | None) -> None:
         self._use_reachable_installation()
-        if not self.data_directory.exists():
+        if not os.path.lexists(self.data_directory):
             self._initialise()
-            self._write_configuration(stage)
-        self._check_data_directory()
+            self._check_data_directory()
+            self._write_configuration(stage, running=False)
         sockets = layout.socket_directory(self.home, self._account)
         layout.make_socket_directory(sockets, self._account)
         layout.drop_stale_extensions(self.home, stage)
-        postmaster.clear_remains(self.data_directory, sockets)
+        postmaster.clear_remains(self.data_directory, sockets, self._account)
         self._prepare_log()
         self._pg_ctl("start", "-l", self.log_file, "-t", str(START_TIMEOUT_SECONDS))
 
@@ -222,77 +224,90 @@ class EmbeddedServer:
         locale = (
             ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self.installation.major >= 17 else []
         )
+        # Named like that until it is whole; its parent is ours, so that nobody can put another in its place.
         scratch = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.home))
         try:
             if self._account is not None:
-                os.chown(scratch, self._account.uid, self._account.gid)
-                scratch.chmod(0o700)
-            command: list[str | Path] = [
-                self.installation.program("initdb"),
-                "-D",
-                scratch / "data",
-                "-U",
-                SUPERUSER,
-            ]
+                guarded.own_directory(scratch, 0o700, owner=self._account.owner)
+            command: list[str | Path] = [self.installation.program("initdb"), "-D", scratch, "-U", SUPERUSER]
             command += ["-A", "trust", "-E", "UTF8", "--locale=C", *locale, "--no-instructions"]
             if self._settings.get("fsync") == "off":
                 command.append("--no-sync")
             result = run_program(command, self._account)
             if result.returncode != 0:
                 raise ServerError(
-                    f"initdb failed:\n{result.stdout.strip()}",
+                    f"initdb failed:\n{printable(result.stdout.strip())}",
                     hint="llm-sql doctor checks disk and permissions",
                 )
-            with (scratch / "data" / "postgresql.conf").open("a") as configuration:
-                configuration.write("\n# Written anew at every start; ALTER SYSTEM overrides it.\n")
-                configuration.write("include_if_exists = 'llm_sql.conf'\n")
-            (scratch / "data").rename(self.data_directory)
+            if self._account is not None:
+                script = 'cat >> "$1/postgresql.conf"'
+                run_script(self._account, script, scratch, text=configuration.INCLUDE)
+            else:
+                with (scratch / "postgresql.conf").open("a") as file:
+                    file.write(configuration.INCLUDE)
+            scratch.rename(self.data_directory)
         finally:
+            self._remove_scratch(scratch)
+
+    def _remove_scratch(self, scratch: Path) -> None:
+        if not os.path.lexists(scratch):
+            return
+        if self._account is not None:
+            with contextlib.suppress(ServerError):
+                run_script(self._account, 'rm -rf -- "$1" 2>/dev/null || true', scratch)
+            with contextlib.suppress(OSError):
+                scratch.rmdir()
+        else:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _check_data_directory(self) -> None:
-        version = self.data_directory / "PG_VERSION"
-        if not version.exists() or not (self.data_directory / "global" / "pg_control").exists():
+        """That it is one, of this version, and the account's."""
+        try:
+            owner = self.data_directory.stat().st_uid
+        except OSError as error:
+            raise ServerError(f"{self.data_directory}: {error.strerror}") from error
+        if self._account is not None and owner != self._account.uid:
+            raise ServerError(
+                f"{self.data_directory} belongs to {guarded.account_name(owner)},"
+                f" not to {self._account.name}",
+                hint="LLM_SQL_ACCOUNT names the account that runs the server for root",
+            )
+        version = (guarded.read_text(self.data_directory / "PG_VERSION", 64) or "").strip()
+        if not version or not guarded.is_regular(self.data_directory / "global" / "pg_control"):
             raise ServerError(
                 f"{self.data_directory} is not a PostgreSQL data directory or is damaged",
                 hint="restore it from a backup, or move it away to start with an empty one",
             )
-        if version.read_text().strip() != str(self.installation.major):
+        if version != str(self.installation.major):
             raise ServerError(
-                f"{self.data_directory} was made by PostgreSQL {version.read_text().strip()}, "
+                f"{self.data_directory} was made by PostgreSQL {printable(version)}, "
                 f"this is {self.installation.major}"
             )
 
-    def _write_configuration(self, stage: Path | None) -> bool:
+    def _write_configuration(self, stage: Path | None, running: bool) -> bool:
         """Write llm_sql.conf; True when it changed."""
-        settings = dict(self._settings)
-        if self.installation.major < 16:
-            settings.pop("vacuum_buffer_usage_limit", None)
-        settings["unix_socket_directories"] = f'"{layout.socket_directory(self.home, self._account)}"'
-        if stage is not None and self.installation.major >= 18:
-            settings["extension_control_path"] = f"{stage / 'share'}:$system"
-            settings["dynamic_library_path"] = f"{stage / 'lib'}:$libdir"
-        quoted = {name: value.replace("'", "''") for name, value in settings.items()}
-        text = "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
-        path = self.data_directory / "llm_sql.conf"
-        if path.exists() and path.read_text() == text:
-            return False
-        replacement = path.with_suffix(".new")
-        replacement.write_text(text)
-        if self._account is not None:
-            os.chown(replacement, self._account.uid, self._account.gid)
-        replacement.replace(path)
-        return True
+        return configuration.write(
+            self.data_directory,
+            self._settings,
+            major=self.installation.major,
+            sockets=layout.socket_directory(self.home, self._account),
+            stage=stage,
+            running=running,
+            account=self._account,
+            notice=notify,
+        )
 
     def _prepare_log(self) -> None:
-        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        self.log_file.touch(mode=0o600)
+        log = self.log_file
+        if guarded.is_regular(log) and log.lstat().st_size > LOG_LIMIT_BYTES:
+            log.replace(log.with_suffix(".log.1"))
         if self._account is not None:
-            os.chown(self.log_file, self._account.uid, self._account.gid)
+            guarded.make_over(log, self._account.owner)
+        else:
+            log.touch(mode=0o600)
 
     def _pg_ctl(self, action: str, *arguments: str | Path) -> None:
-        log_before = self.log_file.stat().st_size if self.log_file.exists() else 0
+        log_before = self.log_file.lstat().st_size if guarded.is_regular(self.log_file) else 0
         command: list[str | Path] = [
             self.installation.program("pg_ctl"),
             action,
@@ -306,18 +321,21 @@ class EmbeddedServer:
         result = run_program(command, self._account)
         if result.returncode == 0:
             return
-        with self.log_file.open(errors="replace") as log:
-            log.seek(log_before)
-            tail = "\n".join(log.read().strip().splitlines()[-12:])
+        if action == "start" and self.running:
+            # It recovers from a crash and takes longer than pg_ctl waits.
+            self.wait()
+            return
+        log = guarded.read_text(self.log_file, TAIL_BYTES, start=log_before, tail=True) or ""
+        tail = "\n".join(log.strip().splitlines()[-12:])
         raise ServerError(
-            f"the embedded server did not {action}: {result.stdout.strip()}\n{tail}",
+            printable(f"the embedded server did not {action}: {result.stdout.strip()}\n{tail}"),
             hint=f"the whole log is {self.log_file}",
         )
 
     def _stop(self) -> bool:
         if not self.running:
             return False
-        self._pg_ctl("stop", "-m", "fast", "-t", "120")
+        self._pg_ctl("stop", "-m", "fast", "-t", str(SHUTDOWN_SECONDS))
         return True
 
 

@@ -1,10 +1,16 @@
 """The files of an embedded server: where they live, who owns them, how the extension gets among them.
 
 LLM_SQL_HOME/
-    pg18/                the data directory, owned by the account the server runs as
+    pg18/                the data directory
+    run/                 the socket (or a directory in a place with a shorter path)
+    server.log
     extension/<hash>/    the extension's files, named by their content
-    run/                 the socket (or a directory below the temporary one when the path is too long)
-    lock users.lock keep server.log
+    postgres-18/         PostgreSQL's programs, where the account cannot reach the installed ones
+    lock users.lock keep
+    initdb-*/            a data directory in the making
+
+Under root the first three and the last belong to the account that the server runs as, all else to root;
+nobody else may write in the home or above it (guarded.py says what root does in which of them).
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import platformdirs
 
 import llm_sql
 from llm_sql.errors import ServerError
+from llm_sql.server import guarded
 from llm_sql.server.install import Account, open_to_readers
 
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, one of them the closing zero.
@@ -31,15 +38,15 @@ SOCKET_NAME = ".s.PGSQL.5432"
 def default_home() -> Path:
     """LLM_SQL_HOME, else the user's data directory.
 
-    Root's own lies behind a private home that the server's account cannot enter: there it is /var/lib/llm-sql
-    unless the user's data directory happens to be open.
+    Root's own lies behind a private home that the server's account cannot enter, or, with sudo, is another
+    user's: there it is /var/lib/llm-sql unless the user's data directory happens to be open and root's.
     """
     configured = os.environ.get("LLM_SQL_HOME")
     if configured:
         return Path(configured).expanduser().absolute()
     home = Path(platformdirs.user_data_dir("llm-sql", appauthor=False))
-    if os.geteuid() == 0 and closed_ancestor(home) is not None:
-        return Path("/var/lib/llm-sql") if sys.platform != "darwin" else Path("/usr/local/var/llm-sql")
+    if os.geteuid() == 0 and (closed_ancestor(home) is not None or guarded.intruder(home) is not None):
+        return Path("/var/lib/llm-sql") if sys.platform != "darwin" else Path("/var/db/llm-sql")
     return home
 
 
@@ -58,23 +65,38 @@ def prepare_home(home: Path, account: Account | None) -> None:
             f"LLM_SQL_HOME must not contain a colon: {home}",
             hint="PostgreSQL separates its search paths by colons",
         )
+    if account is None:
+        _prepare_users_home(home)
+        return
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o755 if account else 0o700)
+        guarded.make_own(home, 0o711)
     except OSError as error:
         raise ServerError(f"cannot create {home}: {error.strerror}", hint="set LLM_SQL_HOME") from error
-    if account is not None:
-        home.chmod(home.stat().st_mode | 0o711)
-        closed = closed_ancestor(home)
-        if closed is not None:
-            raise ServerError(
-                f"the account {account.name}, which runs the server for root, cannot pass through {closed}",
-                hint=f"set LLM_SQL_HOME to a directory outside of it, or chmod o+x {closed}",
-            )
-    elif home.stat().st_uid != os.geteuid():
+    guarded.own_directory(home, stat.S_IMODE(home.stat().st_mode) | 0o711)
+    closed = closed_ancestor(home)
+    if closed is not None:
+        raise ServerError(
+            f"the account {account.name}, which runs the server for root, cannot pass through {closed}",
+            hint=f"set LLM_SQL_HOME to a directory outside of it, or chmod o+x {closed}",
+        )
+
+
+def _prepare_users_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ServerError(f"cannot create {home}: {error.strerror}", hint="set LLM_SQL_HOME") from error
+    if home.stat().st_uid != os.geteuid():
         raise ServerError(
             f"{home} belongs to another user (uid {home.stat().st_uid})",
             hint="set LLM_SQL_HOME to a directory of your own",
         )
+
+
+def check_home(home: Path, account: Account | None) -> None:
+    """Before anything is done in a home that is there already: only root may change what stands in root's."""
+    if account is not None:
+        guarded.require_own(home)
 
 
 def socket_directory(home: Path, account: Account | None) -> Path:
@@ -83,29 +105,25 @@ def socket_directory(home: Path, account: Account | None) -> Path:
     if len(os.fsencode(directory / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
         # Named by the home it belongs to, so that every process finds the same one.
         key = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-        directory = Path(tempfile.gettempdir()) / f"llm-sql-{key}"
-        if len(os.fsencode(directory / SOCKET_NAME)) > SOCKET_PATH_LIMIT or (
-            account is not None and closed_ancestor(directory) is not None
-        ):
+        directory = _short_place(account) / f"llm-sql-{key}"
+        if len(os.fsencode(directory / SOCKET_NAME)) > SOCKET_PATH_LIMIT:
             directory = Path("/tmp") / f"llm-sql-{key}"
     return directory
 
 
+def _short_place(account: Account | None) -> Path:
+    """Where directories with short paths can be; for root where nobody else can take their names first."""
+    if account is None:
+        return Path(tempfile.gettempdir())
+    run = Path("/run") if Path("/run").is_dir() else Path("/var/run")
+    usable = run.is_dir() and guarded.intruder(run) is None and closed_ancestor(run / "entry") is None
+    return run if usable else Path("/tmp")
+
+
 def make_socket_directory(directory: Path, account: Account | None) -> None:
-    owner = account.uid if account else os.geteuid()
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        state = directory.lstat()
-        if state.st_uid == os.geteuid() and account is not None:
-            os.chown(directory, account.uid, account.gid)
-            state = directory.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != owner:
-            raise ServerError(
-                f"{directory} belongs to somebody else", hint="remove it, or set a shorter LLM_SQL_HOME"
-            )
-        directory.chmod(0o700)
-    except OSError as error:
-        raise ServerError(f"cannot prepare {directory} for the server's socket: {error.strerror}") from error
+    if account is not None:
+        guarded.require_own_or_shared(directory.parent)
+    guarded.own_directory(directory, 0o700, owner=account.owner if account else None)
 
 
 def packaged_extension(major: int) -> Path | None:
@@ -129,9 +147,8 @@ def stage_extension(home: Path, major: int) -> Path | None:
         digest.update(f"\0{path.relative_to(source)}\0".encode())
         digest.update(path.read_bytes())
     target = home / "extension" / digest.hexdigest()[:16]
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        target.parent.chmod(0o755)
+    guarded.own_directory(target.parent, 0o755)
+    if not guarded.is_own_directory(target):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             staged = Path(scratch) / "files"
             shutil.copytree(source, staged)
@@ -142,6 +159,8 @@ def stage_extension(home: Path, major: int) -> Path | None:
 
 def drop_stale_extensions(home: Path, current: Path | None) -> None:
     """Remove earlier copies. Only while no server runs: its backends may load from theirs at any time."""
+    if not guarded.is_own_directory(home / "extension"):
+        return
     for directory in (home / "extension").glob("*"):
         if directory != current:
             shutil.rmtree(directory, ignore_errors=True)
