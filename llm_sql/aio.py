@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from llm_sql import functions, weights
-from llm_sql.client import BeamResult, StreamEvent
+from llm_sql.client import BeamResult, StreamEvent, check_text
+from llm_sql.connections import opens_connections, separate_engine
+from llm_sql.errors import LLMSQLError
 from llm_sql.model import (
     BACKEND_PID,
     LAST_RUN,
@@ -30,13 +34,18 @@ from llm_sql.model import (
     select_perplexity,
     select_saving,
     select_stream,
+    stream_query,
 )
+from llm_sql.streaming import AsyncStream
 from llm_sql.training import (
+    BLOCKING,
     POLL_SECONDS,
     PROGRESS_QUERY,
+    NoticeWatcher,
     Progress,
     ProgressCallback,
     TrainingOptions,
+    check_nothing_blocks,
     train_loop_statement,
     train_statement,
 )
@@ -72,14 +81,38 @@ class AsyncLanguageModel:
         return cls(session, model)
 
     async def generate(self, prompt: str, **options: Any) -> str:
-        return str(await self.session.scalar(select(functions.generate(prompt, model=self.model, **options))))
+        query = select(functions.generate(check_text(prompt), model=self.model, **options))
+        return str(await self.session.scalar(query))
 
     async def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
         query = select(functions.generate(list(prompts), model=self.model, **options))
         return list((await self.session.scalars(query)).one())
 
     async def stream(self, prompt: str, **options: Any) -> AsyncIterator[StreamEvent]:
-        query = select_stream(prompt, {"model": self.model, **options})
+        """As LanguageModel.stream; close the iterator (aclose) to end the generation early."""
+        given = {"model": self.model, **options}
+        dialect = self.session.get_bind().dialect
+        if dialect.driver.startswith("psycopg"):
+            events: AsyncGenerator[StreamEvent, None] = AsyncStream(
+                self._driver, stream_query(prompt, given, dialect)
+            )
+        else:
+            events = self._stream_rows(select_stream(check_text(prompt), given))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _driver(self) -> psycopg.AsyncConnection[Any]:
+        raw = await (await self.session.connection()).get_raw_connection()
+        return cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
+
+    async def _stream_rows(self, query: Select[Any]) -> AsyncGenerator[StreamEvent, None]:
+        """By another driver: row by row where there is a transaction for a cursor, else all at once."""
+        raw = await (await self.session.connection()).get_raw_connection()
+        if getattr(raw.dbapi_connection, "autocommit", False):
+            for row in (await self.session.execute(query)).all():
+                yield StreamEvent(*row)
+            return
         rows = await self.session.stream(query, execution_options=STREAMING)
         try:
             async for row in rows:
@@ -167,54 +200,92 @@ class AsyncLanguageModel:
     ) -> int:
         """As LanguageModel.train; `progress` is called in the event loop."""
         arguments = TrainingOptions.of(**options)
-        engine = (await self.session.connection()).engine
         if commit_every is None:
-            pid = (await self.session.scalars(BACKEND_PID)).one()
-            async with _watching_async(engine, pid, progress):
-                return int(
-                    (await self.session.scalars(train_statement(self.model, n_steps, arguments))).one()
-                )
-        async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            pid = (await connection.scalars(BACKEND_PID)).one()
-            async with _watching_async(engine, pid, progress):
-                await connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
-            return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
+            statement = train_statement(self.model, n_steps, arguments)
+            async with self._watching(progress):
+                return int((await self.session.scalars(statement)).one())
+        if self.session.in_transaction():
+            check_nothing_blocks((await self.session.scalars(BLOCKING)).one())
+        engine = AsyncEngine(separate_engine(self.session.get_bind().engine))
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                async with _watching(engine, progress, model=self.model):
+                    loop = train_loop_statement(self.model, n_steps, commit_every, arguments)
+                    await connection.execute(loop)
+                return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
+        finally:
+            await engine.dispose()
 
     async def finetune(
         self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
     ) -> FineTuning:
         """As LanguageModel.finetune; `progress` is called in the event loop."""
         statement = select_finetuning(self.model, query, steps, options)
-        engine = (await self.session.connection()).engine
-        pid = (await self.session.scalars(BACKEND_PID)).one()
-        async with _watching_async(engine, pid, progress):
+        async with self._watching(progress):
             return FineTuning(*(await self.session.execute(statement)).one())
+
+    @contextlib.asynccontextmanager
+    async def _watching(self, progress: ProgressCallback | None) -> AsyncGenerator[None, None]:
+        """Reports what the session's own connection trains."""
+        if progress is None:
+            yield
+            return
+        connection = await self.session.connection()
+        if opens_connections(connection.engine.sync_engine):
+            pid = (await self.session.scalars(BACKEND_PID)).one()
+            async with _watching(connection.engine, progress, pid=pid):
+                yield
+            return
+        driver = (await connection.get_raw_connection()).driver_connection
+        with NoticeWatcher(driver, self.model, progress):
+            yield
 
 
 @contextlib.asynccontextmanager
-async def _watching_async(
-    engine: AsyncEngine, pid: int, progress: ProgressCallback | None
-) -> AsyncIterator[None]:
+async def _watching(
+    engine: AsyncEngine,
+    progress: ProgressCallback | None,
+    *,
+    pid: int | None = None,
+    model: str | None = None,
+) -> AsyncGenerator[None, None]:
+    """Polls on a connection that is nobody else's. Without one the training goes on unseen; an error of the
+    callback ends the reports and is raised at the end.
+    """
     if progress is None:
         yield
         return
+    errors: list[Exception] = []
 
     async def watch() -> None:
         last = None
-        async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            while True:
-                await asyncio.sleep(POLL_SECONDS)
-                row = (await connection.execute(PROGRESS_QUERY, {"pid": pid})).one_or_none()
-                if row is not None and row != last:
-                    progress(Progress(*row))
-                    last = row
+        beside = AsyncEngine(separate_engine(engine.sync_engine))
+        try:
+            async with beside.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                while not errors:
+                    await asyncio.sleep(POLL_SECONDS)
+                    found = await connection.execute(PROGRESS_QUERY, {"pid": pid, "model": model})
+                    row = found.one_or_none()
+                    if row is not None and row != last:
+                        report(Progress(*row))
+                        last = row
+        finally:
+            await beside.dispose()
+
+    def report(found: Progress) -> None:
+        try:
+            progress(found)
+        except Exception as error:
+            errors.append(error)
 
     task = asyncio.create_task(watch())
     try:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, SQLAlchemyError, LLMSQLError):
             await task
+    if errors:
+        raise errors[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from llm_sql.streaming import AsyncStream, Stream, StreamEvent, as_text
 
-@dataclass(frozen=True)
-class StreamEvent:
-    """One generated token: its number from 1, id, text of this piece, text so far, and whether it is the
-    last.
-    """
-
-    step: int
-    token_id: int
-    token: str
-    text: str
-    is_complete: bool
+__all__ = ["AsyncPGLLMClient", "BeamResult", "PGLLMClient", "StreamEvent"]
 
 
 @dataclass(frozen=True)
@@ -35,17 +25,19 @@ class BeamResult:
     token_ids: list[int]
 
 
-_ARGUMENTS = """(prompt => %(prompt)s::text, max_tokens => %(max_tokens)s::integer,
+_ARGUMENTS = """(prompt => %(prompt)s::pg_catalog.text, max_tokens => %(max_tokens)s::integer,
     temperature => %(temperature)s::double precision, top_k => %(top_k)s::integer,
-    top_p => %(top_p)s::double precision, model => %(model)s::text, seed => %(seed)s::bigint,
-    stop => %(stop)s::text[])"""
-_GENERATE = f"SELECT llm_generate{_ARGUMENTS}"
-_STREAM = f"SELECT step, token_id, token, text, is_complete FROM llm_generate_stream{_ARGUMENTS}"
+    top_p => %(top_p)s::double precision, model => %(model)s::pg_catalog.text, seed => %(seed)s::bigint,
+    stop => %(stop)s::pg_catalog.text[])"""
+_GENERATE = f"SELECT public.llm_generate{_ARGUMENTS}"
+_STREAM = f"SELECT step, token_id, token, text, is_complete FROM public.llm_generate_stream{_ARGUMENTS}"
 
-_BEAM_SEARCH = """SELECT score, text, token_ids FROM llm_beam_search(prompt => %(prompt)s::text,
-    beam_width => %(beam_width)s::integer, max_tokens => %(max_tokens)s::integer, model => %(model)s::text,
+_BEAM_SEARCH = """SELECT score, text, token_ids FROM public.llm_beam_search(
+    prompt => %(prompt)s::pg_catalog.text, beam_width => %(beam_width)s::integer,
+    max_tokens => %(max_tokens)s::integer, model => %(model)s::pg_catalog.text,
     length_penalty => %(length_penalty)s::double precision, early_stopping => %(early_stopping)s::boolean)
     ORDER BY rank"""
+# Nothing is prepared: behind a pooler in transaction mode (PgBouncer) any statement may meet another server.
 
 
 class PGLLMClient:
@@ -73,9 +65,9 @@ class PGLLMClient:
         """The continuation of the prompt."""
         parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
         with self.conn.cursor(row_factory=tuple_row) as cursor:
-            row = cursor.execute(_GENERATE, parameters).fetchone()
+            row = cursor.execute(_GENERATE, parameters, prepare=False).fetchone()
         assert row is not None
-        return str(row[0])
+        return as_text(row[0])
 
     def stream(
         self,
@@ -91,15 +83,13 @@ class PGLLMClient:
     ) -> Iterator[StreamEvent]:
         """The continuation token by token, each as soon as the server has made it.
 
-        A server-side cursor lives in a transaction: while the iterator is open the connection is in one, in
-        autocommit too. Closing the iterator early ends the generation.
+        In autocommit a stream holds a transaction of its own while it is open, else it takes part in the
+        connection's. Other statements may run on the connection meanwhile: the first of them completes the
+        generation, and what is left of the events then comes from memory. Closing the iterator early, or
+        leaving its loop, ends the generation.
         """
         parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
-        name = f"llm_sql_{uuid.uuid4().hex}"
-        with self.conn.transaction(), self.conn.cursor(name, row_factory=tuple_row) as cursor:
-            cursor.itersize = 1
-            for row in cursor.execute(_STREAM, parameters):
-                yield StreamEvent(*row)
+        return Stream(lambda: self.conn, (_STREAM, parameters))
 
     def beam_search(
         self,
@@ -114,7 +104,7 @@ class PGLLMClient:
         """The best continuations that beam search finds, at most `beam_width`, best first."""
         parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
         with self.conn.cursor(row_factory=tuple_row) as cursor:
-            return [BeamResult(*row) for row in cursor.execute(_BEAM_SEARCH, parameters)]
+            return [_beam(row) for row in cursor.execute(_BEAM_SEARCH, parameters, prepare=False)]
 
 
 class AsyncPGLLMClient:
@@ -137,9 +127,9 @@ class AsyncPGLLMClient:
     ) -> str:
         parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
         async with self.conn.cursor(row_factory=tuple_row) as cursor:
-            row = await (await cursor.execute(_GENERATE, parameters)).fetchone()
+            row = await (await cursor.execute(_GENERATE, parameters, prepare=False)).fetchone()
         assert row is not None
-        return str(row[0])
+        return as_text(row[0])
 
     async def stream(
         self,
@@ -155,11 +145,13 @@ class AsyncPGLLMClient:
     ) -> AsyncIterator[StreamEvent]:
         """As PGLLMClient.stream; close the iterator (aclose) to end the generation early."""
         parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
-        name = f"llm_sql_{uuid.uuid4().hex}"
-        async with self.conn.transaction(), self.conn.cursor(name, row_factory=tuple_row) as cursor:
-            cursor.itersize = 1
-            async for row in await cursor.execute(_STREAM, parameters):
-                yield StreamEvent(*row)
+
+        async def connect() -> psycopg.AsyncConnection[Any]:
+            return self.conn
+
+        async with AsyncStream(connect, (_STREAM, parameters)) as events:
+            async for event in events:
+                yield event
 
     async def beam_search(
         self,
@@ -173,7 +165,20 @@ class AsyncPGLLMClient:
     ) -> list[BeamResult]:
         parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
         async with self.conn.cursor(row_factory=tuple_row) as cursor:
-            return [BeamResult(*row) async for row in await cursor.execute(_BEAM_SEARCH, parameters)]
+            found = await cursor.execute(_BEAM_SEARCH, parameters, prepare=False)
+            return [_beam(row) async for row in found]
+
+
+def check_text(value: str) -> str:
+    """The text itself. TypeError: bytes, which the database would take for their hexadecimal digits."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a text is wanted, not {type(value).__name__}: decode it first, value.decode()")
+    return value
+
+
+def _beam(row: tuple[Any, ...]) -> BeamResult:
+    score, text, token_ids = row
+    return BeamResult(score, as_text(text), token_ids)
 
 
 def _parameters(
@@ -187,7 +192,7 @@ def _parameters(
     stop: str | Sequence[str] | None,
 ) -> dict[str, Any]:
     return {
-        "prompt": prompt,
+        "prompt": check_text(prompt),
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -207,7 +212,7 @@ def _beam_parameters(
     early_stopping: bool,
 ) -> dict[str, Any]:
     return {
-        "prompt": prompt,
+        "prompt": check_text(prompt),
         "beam_width": beam_width,
         "max_tokens": max_tokens,
         "model": model,

@@ -6,34 +6,38 @@ otherwise.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Select, select, text
-from sqlalchemy.engine import Connection
+from sqlalchemy import Select, select, text
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
 from llm_sql import functions, tokenizer_files, weights
-from llm_sql.client import BeamResult, StreamEvent
+from llm_sql.client import BeamResult, StreamEvent, check_text
+from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
+from llm_sql.streaming import Query, Stream
 from llm_sql.training import (
+    BLOCKING,
     ProgressCallback,
-    ProgressWatcher,
     TrainingOptions,
+    check_nothing_blocks,
     train_loop_statement,
     train_statement,
+    watching,
 )
 
 # Rows leave the server one by one, as they are made.
 STREAMING = {"stream_results": True, "yield_per": 1, "max_row_buffer": 1}
-BACKEND_PID = text("SELECT pg_backend_pid()")
-LAST_RUN = text("SELECT max(run_id) FROM public.llm_train_run WHERE model = :model")
+BACKEND_PID = text("SELECT pg_catalog.pg_backend_pid()")
+LAST_RUN = text("SELECT pg_catalog.max(run_id) FROM public.llm_train_run WHERE model = :model")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def select_evaluation(model: str, split: str, stride: int | None, query: str | N
 def select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:
     rows = functions.generate_stream(prompt, **options)
     return select(rows.c.step, rows.c.token_id, rows.c.token, rows.c.text, rows.c.is_complete)
+
+
+def stream_query(prompt: str, options: dict[str, Any], dialect: Dialect) -> Query:
+    """The stream's statement as psycopg takes it."""
+    compiled = select_stream(check_text(prompt), options).compile(dialect=dialect)
+    return str(compiled), compiled.params
 
 
 def select_finetuning(model: str, query: str, steps: int, options: dict[str, Any]) -> Select[Any]:
@@ -101,11 +111,12 @@ def import_weights(
     directory = Path(path)
     # A tokenizer that is refused should not wait for a gigabyte of weights.
     files = tokenizer_files.read_directory(directory) if tokenizer and directory.is_dir() else None
-    if files is not None:
-        tokenizer_files.load(connection, model, files)
-    return weights.import_weights(
-        connection, path, model, megatron_version=megatron_version, progress=progress
-    )
+    with atomic(connection):
+        if files is not None:
+            tokenizer_files.load(connection, model, files)
+        return weights.import_weights(
+            connection, path, model, megatron_version=megatron_version, progress=progress
+        )
 
 
 def load_tokenizer(
@@ -122,7 +133,8 @@ def load_tokenizer(
     else:
         rules = None if merges is None else tokenizer_files.read_file(Path(merges))
         files = tokenizer_files.TokenizerFiles(tokenizer_files.read_file(path), rules, (path.name,))
-    return tokenizer_files.load(connection, model, files)
+    with atomic(connection):
+        return tokenizer_files.load(connection, model, files)
 
 
 class LanguageModel:
@@ -159,7 +171,8 @@ class LanguageModel:
         """The continuation of the prompt. Options: max_tokens, temperature, top_k, top_p, seed, stop, echo,
         ...
         """
-        return str(self.session.scalar(select(functions.generate(prompt, model=self.model, **options))))
+        query = select(functions.generate(check_text(prompt), model=self.model, **options))
+        return str(self.session.scalar(query))
 
     def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
         """The continuation of each prompt, equal to what `generate` gives for it alone."""
@@ -167,10 +180,29 @@ class LanguageModel:
         return list(self.session.scalars(query).one())
 
     def stream(self, prompt: str, **options: Any) -> Iterator[StreamEvent]:
-        """The continuation token by token, each as soon as the server has it."""
-        query = select_stream(prompt, {"model": self.model, **options})
-        with self.session.execute(query, execution_options=STREAMING) as rows:
-            for row in rows:
+        """The continuation token by token, each as soon as the server has it.
+
+        The session may be used, committed or rolled back meanwhile: the first statement completes the
+        generation, and what is left of the events then comes from memory.
+        """
+        given = {"model": self.model, **options}
+        if self._dialect().driver == "psycopg":
+            return Stream(self._driver, stream_query(prompt, given, self._dialect()))
+        return self._stream_rows(select_stream(check_text(prompt), given))
+
+    def _dialect(self) -> Dialect:
+        return self.session.get_bind().dialect
+
+    def _driver(self) -> psycopg.Connection[Any]:
+        return cast("psycopg.Connection[Any]", self.session.connection().connection.driver_connection)
+
+    def _stream_rows(self, query: Select[Any]) -> Generator[StreamEvent, None, None]:
+        """By another driver: row by row where there is a transaction for a cursor, else all at once."""
+        connection = self.session.connection()
+        is_autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
+        options = {} if is_autocommit else STREAMING
+        with self.session.execute(query, execution_options=options) as rows:
+            for row in rows.all() if is_autocommit else rows:
                 yield StreamEvent(*row)
 
     def beam_search(self, prompt: str, **options: Any) -> list[BeamResult]:
@@ -274,19 +306,32 @@ class LanguageModel:
 
         Without `commit_every` the run is part of the session's transaction. With it the run uses a
         connection of its own and commits every so many steps: the session must not hold uncommitted changes
-        to the model. `progress` is called from another thread while the run goes on.
+        to the model. `progress` is called from another thread while the run goes on, and must leave the
+        session alone; an error of its own is raised when the run has ended.
         """
         arguments = TrainingOptions.of(**options)
-        engine = _engine_of(self.session)
         if commit_every is None:
-            pid = self.session.scalars(BACKEND_PID).one()
-            with _watching(engine, pid, progress):
-                return int(self.session.scalars(train_statement(self.model, n_steps, arguments)).one())
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            pid = connection.scalars(BACKEND_PID).one()
-            with _watching(engine, pid, progress):
-                connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
-            return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
+            statement = train_statement(self.model, n_steps, arguments)
+            return self._watched(lambda: int(self.session.scalars(statement).one()), progress)
+        if self.session.in_transaction():
+            check_nothing_blocks(self.session.scalars(BLOCKING).one())
+        bind = self.session.get_bind()
+        engine = separate_engine(bind.engine)
+        try:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                with watching(connection, self.model, progress, None):
+                    connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
+                return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
+        finally:
+            engine.dispose()
+
+    def _watched(self, work: Callable[[], Any], progress: ProgressCallback | None) -> Any:
+        """Work in the session's transaction, and its progress."""
+        if progress is None:
+            return work()
+        pid = self.session.scalars(BACKEND_PID).one()
+        with watching(self.session.connection(), self.model, progress, pid):
+            return work()
 
     def finetune(
         self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
@@ -295,17 +340,5 @@ class LanguageModel:
         of llm_finetune: new_name, block_size, batch_size, lr_max, ...
         """
         statement = select_finetuning(self.model, query, steps, options)
-        pid = self.session.scalars(BACKEND_PID).one()
-        with _watching(_engine_of(self.session), pid, progress):
-            return FineTuning(*self.session.execute(statement).one())
-
-
-def _engine_of(session: Session) -> Engine:
-    bind = session.get_bind()
-    return bind.engine if isinstance(bind, Connection) else bind
-
-
-def _watching(
-    engine: Engine, pid: int, progress: ProgressCallback | None
-) -> contextlib.AbstractContextManager[object]:
-    return contextlib.nullcontext() if progress is None else ProgressWatcher(engine, pid, progress)
+        found = self._watched(lambda: self.session.execute(statement).one(), progress)
+        return FineTuning(*found)

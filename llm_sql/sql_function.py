@@ -145,7 +145,9 @@ class SqlFunction:
             f"{self.name}({', '.join(p.name + ('?' if p.optional else '') for p in s.parameters)})"
             for s in self.signatures
         )
-        raise TypeError(f"the arguments do not fit {forms}")
+        is_bytes = any(isinstance(value, (bytes, bytearray)) for value in (*args, *kwargs.values()))
+        advice = ": decode bytes first, value.decode()" if is_bytes else ""
+        raise TypeError(f"the arguments do not fit {forms}{advice}")
 
 
 class RowsFunction(SqlFunction):
@@ -167,6 +169,8 @@ def _fits(value: Any, type_: str) -> bool:
         return True
     if isinstance(value, str):
         return type_ in ("text", "text[]")
+    if isinstance(value, (bytes, bytearray)):
+        return type_ in ("bytea", "tensor")
     return hasattr(value, "__len__") == (is_array or type_ in ("tensor", "bytea"))
 
 

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
+from llm_sql.streaming import refusing
 
 Format = Literal["safetensors", "npz", "gzip"]
 Floats = NDArray[np.float32]
@@ -163,6 +165,7 @@ _PART = text(
     " public.tensor(CAST(:data AS bytea), CAST(:shape AS integer[])))"
 )
 _END = text("SELECT public.llm_import_end(CAST(:model AS text))")
+_IMPORTING = "an import is going on on this connection: use another one in its progress callback"
 
 
 def import_weights(
@@ -175,10 +178,11 @@ def import_weights(
 ) -> int:
     """Replace a model's weights by those of a file or hub directory, in the connection's transaction.
 
-    The model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
+    All or nothing, in autocommit too, also when `progress` raises: it must leave this connection alone. The
+    model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
-    with Source(Path(path)) as source:
+    with Source(Path(path)) as source, atomic(connection), unprepared(connection):
         n_head, vocab = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
         tied = head is None or (embedding is not None and _heads_equal(source, head, embedding, vocab))
@@ -193,7 +197,8 @@ def import_weights(
                 connection.execute(_PART, values | {"shape": list(part.shape)})
                 done += part.size
                 if progress is not None:
-                    progress(done, total)
+                    with refusing(connection.connection.driver_connection, _IMPORTING):
+                        progress(done, total)
         return int(connection.execute(_END, {"model": model}).scalar_one())
 
 
@@ -244,13 +249,13 @@ _STORED = text(
     "SELECT name, sum((public.shape(data))[1])::integer || (min(public.shape(data)))[2:] AS shape"
     ' FROM public.llm_param WHERE model = :model GROUP BY name ORDER BY name COLLATE "C"'
 )
-_ROWS = text(
-    "SELECT token_id, public.shape(data) FROM public.llm_param"
-    " WHERE model = :model AND name = :name ORDER BY token_id"
-)
+# One statement, so one snapshot. The inner query sorts references to the values, not the values.
 _DATA = text(
-    "SELECT data::bytea FROM public.llm_param WHERE model = :model AND name = :name AND token_id = :first"
+    "SELECT name, data::bytea, shape FROM"
+    " (SELECT name, data, public.shape(data) AS shape FROM public.llm_param WHERE model = :model"
+    ' ORDER BY name COLLATE "C", token_id OFFSET 0) AS stored'
 )
+_EXPORTING = "an export is going on on this connection: use another one in its progress callback"
 
 
 def export_weights(
@@ -263,27 +268,35 @@ def export_weights(
 ) -> int:
     """Write a model's weights to a file under Hugging Face's names; the file appears whole or not at all.
 
-    Use a REPEATABLE READ transaction when somebody may train meanwhile. Returns the number of weights.
+    What it holds is one version of the model, even while somebody trains. Returns the number of weights.
     """
     format_ = format_of(path, format)
-    connection.execute(_CONFIG, {"model": model})
-    tensors = [(name, shape) for name, shape in connection.execute(_STORED, {"model": model})]
-    if not tensors:
-        raise LLMSQLError(f'model "{model}" has no weights', hint="Initialise it or import its weights.")
-    total: int = sum(math.prod(shape) for _, shape in tensors)
-    done = 0
-    with replacing(Path(path)) as descriptor:
-        metadata = {"format": "pt"} if format_ == "safetensors" else None
-        writer = WeightsWriter(descriptor, format_, tensors, metadata)
-        for name, _ in tensors:
-            for first, shape in connection.execute(_ROWS, {"model": model, "name": name}).all():
-                row = connection.execute(_DATA, {"model": model, "name": name, "first": first})
-                writer.write(row.scalar_one())
-                done += math.prod(shape)
-                if progress is not None:
-                    progress(done, total)
-        writer.finish()
+    with atomic(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"), unprepared(connection):
+        connection.execute(_CONFIG, {"model": model})
+        tensors = [(name, shape) for name, shape in connection.execute(_STORED, {"model": model})]
+        if not tensors:
+            raise LLMSQLError(f'model "{model}" has no weights', hint="Initialise it or import its weights.")
+        total: int = sum(math.prod(shape) for _, shape in tensors)
+        with replacing(Path(path)) as descriptor:
+            metadata = {"format": "pt"} if format_ == "safetensors" else None
+            writer = WeightsWriter(descriptor, format_, tensors, metadata)
+            _write_rows(connection, model, writer, total, progress)
+            writer.finish()
     return total
+
+
+def _write_rows(
+    connection: Connection, model: str, writer: WeightsWriter, total: int, progress: Advance | None
+) -> None:
+    done = 0
+    options = {"stream_results": True, "max_row_buffer": 1}
+    with connection.execute(_DATA, {"model": model}, execution_options=options) as rows:
+        for row in rows:
+            writer.write(row.data)
+            done += math.prod(row.shape)
+            if progress is not None:
+                with refusing(connection.connection.driver_connection, _EXPORTING):
+                    progress(done, total)
 
 
 def convert(
