@@ -218,7 +218,7 @@ def tokenizer(p: Plausible) -> Makers:
         )
 
     def opened() -> Call:
-        return Call(f"llm_bpe_handle({p.text(LEARNT)})", kept("tokenizers"))
+        return Call(f"llm_bpe_handle({p.text(LEARNT)})", kept("tokenizers"), late=True)
 
     def put_bytes() -> Call:
         return Call(
@@ -261,8 +261,8 @@ def tokenizer(p: Plausible) -> Makers:
         *[open_first(maker) for maker in (encode, encode, decode)],
         create,
         seal,
-        lambda: Call(f"pg_llm_bpe_open({model()}, {version})", kept("tokenizers")),
-        lambda: Call(f"llm_bpe_handle({model()})", kept("tokenizers")),
+        lambda: Call(f"pg_llm_bpe_open({model()}, {version})", kept("tokenizers"), late=True),
+        lambda: Call(f"llm_bpe_handle({model()})", kept("tokenizers"), late=True),
         lambda: Call(f"llm_encode({p.text('emma')}, {model()})"),
         lambda: Call(f"llm_decode({p.arg('integer[]', tokens(rng))}, {model()})"),
         lambda: Call("(SELECT pg_llm_bpe_learn(d, 20, 1) FROM unnest(ARRAY['emma ava', 'mia', NULL, '']) d)"),

@@ -7,7 +7,7 @@ all of it. Nothing here must be right for the hunt to be sound: a wrong belief o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from ..sql.hostile import FAMILIES, Function
@@ -19,7 +19,7 @@ FED = ("x", "y")  # models that exist in memory only
 NAMES = ("wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.attn.c_attn.weight", "ln_f.bias", "nothing")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Generation:
     handle: int
     model: str
@@ -42,6 +42,17 @@ class State:
     recorded: bool = False
     backward: bool = False
 
+    def copy(self) -> State:
+        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, list)}
+        return replace(self, **lists)
+
+    def renumber(self, guess: int, handle: int) -> None:
+        """A generation was given another handle than was guessed."""
+        for held in (self.generations, self.members):
+            for i, g in enumerate(held):
+                if g.handle == guess:
+                    held[i] = replace(g, handle=handle)
+
 
 Effect = Callable[[State, "str | None"], None]
 Maker = Callable[[], "Call"]
@@ -53,6 +64,8 @@ class Call:
 
     text: str
     effect: Effect | None = None
+    late: bool = False  # its effect needs its value
+    guess: str | None = None  # of its value, which later calls of the same batch go by
 
 
 class Plausible:
@@ -70,6 +83,12 @@ class Plausible:
         self.ops = [f for f in callable_ if (f.name, len(f.types)) in FAMILIES and "tensor" in f.types]
         self.groups: list[tuple[Callable[[], float], list[Maker]]] = []
         self.planned: list[Maker] = []
+        self.last_handle = 0
+
+    def next_handle(self) -> str:
+        """What the next generation will be called, if nothing else began one."""
+        self.last_handle += 1
+        return str(self.last_handle)
 
     # -- how much is drawn from which group
 
@@ -274,6 +293,7 @@ class Plausible:
         return Call(
             f"pg_llm_gen_open({self.text(model)}, {self.arg('integer[]', prompt)}, {self.number(capacity)})",
             opened,
+            guess=self.next_handle(),
         )
 
     def gen_fork(self) -> Call:
@@ -283,7 +303,7 @@ class Plausible:
             if value is not None:
                 state.generations.append(Generation(int(value), g.model, g.capacity, g.heads))
 
-        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked)
+        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked, guess=self.next_handle())
 
     def gen_close(self) -> Call:
         g = self.generation()

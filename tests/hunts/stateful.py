@@ -132,6 +132,7 @@ class Hunt:
         statements = Statements(self.rng, plausible(self.rng, self.known), self.role)
         process = psutil.Process(self.pgconn.backend_pid) if self.limits_memory else None
         for opening in statements.opening():
+            self.done.append(opening)
             self.send(opening)
         limit = outcome.calls + SESSION
         if calls is not None:
@@ -139,11 +140,11 @@ class Hunt:
         while outcome.calls < limit and not outcome.found:
             if until is not None and time.monotonic() > until:
                 break
-            statement = statements.next()
-            if statement.memory is not None and process is not None:
-                self.limit(process, statement.memory)
-            elif not self.one(statements, statement):
+            batch, memory = statements.batch()
+            if batch and not self.sent(statements, batch):
                 break
+            if memory is not None and process is not None:
+                self.limit(process, memory)
             if statements.depth == 0 and self.rng.random() < 0.003:
                 restore(self.owner)
         self.pgconn.finish()
@@ -158,49 +159,67 @@ class Hunt:
         except psutil.Error:
             pass
 
-    def send(self, text: str) -> pq.PGresult:
-        self.done.append(text)
+    def send(self, text: str) -> list[pq.abc.PGresult]:
+        """One round trip, however many statements; a result for each that was run."""
         self.watchdog.begin(self.pgconn, text)
+        results = []
         try:
-            return self.pgconn.exec_(text.encode())
+            self.pgconn.send_query(text.encode())
+            while (result := self.pgconn.get_result()) is not None:
+                results.append(result)
+        except psycopg.OperationalError:
+            pass
         finally:
             self.watchdog.end()
+        return results
 
-    def one(self, statements: Statements, statement: Statement) -> bool:
-        """Send it and learn from the answer; False when the session is over."""
+    def sent(self, statements: Statements, batch: list[Statement]) -> bool:
+        """Send them and learn from the answers; False when the session is over."""
         outcome = self.outcome
-        result = self.send(statement.text)
-        outcome.statements += 1
-        outcome.calls += statement.calls
+        self.done.extend(statement.text for statement in batch)
+        results = self.send("; ".join(statement.text for statement in batch))
         if self.watchdog.hang is not None:
             self.find(f"a statement that no cancel ends: {self.watchdog.hang}")
             return False
         if self.pgconn.status != pq.ConnStatus.OK:
-            return self.lost(result)
-        names = NAME.findall(statement.text)
-        if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY):
-            outcome.succeeded_by_name.update(names)
-            row = [result.get_value(0, i) for i in range(result.nfields)] if result.ntuples else []
-            cells = [None if cell is None else cell.decode(errors="replace") for cell in row]
-            statements.succeeded(statement, cells)
-            message = next((cell for cell in cells if cell is not None and cell.startswith("!XX")), None)
-        else:
-            code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"?").decode()
-            outcome.refused += 1
-            outcome.codes[code] += 1
-            outcome.refused_by_name.update(names)
-            statements.failed(statement)
-            text = result.error_message.decode(errors="replace")
-            outcome.messages[re.sub(r'"[^"]*"|[-+.\de]+', "_", text.split("\n")[0])[:100]] += 1
-            message = f"{code} {text}" if code.startswith("XX") else None
-        if message is not None:
-            self.find(message)
+            outcome.calls += sum(statement.calls for statement in batch)
+            return self.lost(results[-1].error_message if results else b"")
+        for statement in batch:
+            answers, results = results[: statement.n_results], results[statement.n_results :]
+            outcome.statements += 1
+            outcome.calls += statement.calls
+            if not self.learn(statements, statement, answers):
+                break
         if self.notices:
             self.find("; ".join(self.notices))
         return not outcome.found
 
-    def lost(self, result: pq.PGresult) -> bool:
-        message = result.error_message.decode(errors="replace")
+    def learn(self, statements: Statements, statement: Statement, answers: list[pq.abc.PGresult]) -> bool:
+        """From one statement's answer; False when what follows in its batch was not run."""
+        outcome, result = self.outcome, answers[-1]
+        names = NAME.findall(statement.text)
+        if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            outcome.succeeded_by_name.update(names)
+            row = [result.get_value(0, i) for i in range(result.nfields)] if result.ntuples else []
+            cells = [None if cell is None else cell.decode(errors="replace") for cell in row]
+            statements.succeeded(statement, cells)
+            for cell in cells:
+                if cell is not None and cell.startswith("!XX"):
+                    self.find(cell)
+            return True
+        code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"?").decode()
+        text = result.get_error_message()
+        outcome.refused += 1
+        outcome.codes[code] += 1
+        outcome.refused_by_name.update(names)
+        outcome.messages[re.sub(r'"[^"]*"|\d[-+.\de]*', "_", text.split("\n")[0])[:100]] += 1
+        statements.failed(statement)
+        if code.startswith("XX"):
+            self.find(f"{code} {text}")
+        return False
+
+    def lost(self, answer: bytes) -> bool:
+        message = answer.decode(errors="replace") or self.pgconn.get_error_message()
         if "crash of another server process" in message:
             self.connect().finish()  # somebody else's find
             self.owner = psycopg.connect(self.url, autocommit=True)
@@ -213,6 +232,8 @@ class Hunt:
     def look(self) -> None:
         bad = self.server_log.bad() if not self.outcome.found else []
         for report in self.reports.new():
+            if "ERROR: AddressSanitizer" not in report.read_text(errors="replace"):
+                continue  # a warning that memory was refused, as asked
             bad.append(f"{report}: " + "\n".join(report.read_text(errors="replace").splitlines()[:14]))
         if bad:
             self.find("the server's log: " + "\n".join(bad[:10]))
@@ -229,7 +250,7 @@ class Hunt:
             f" run with psql and ON_ERROR_STOP off\n" + "".join(f"{line};\n" for line in self.done)
         )
         outcome.log = path
-        last = "\n    ".join(list(self.done)[-12:])
+        last = "\n    ".join(list(self.done)[-20:])
         outcome.found[-1] += f"\nlast statements ({path} has all):\n    {last}"
 
 

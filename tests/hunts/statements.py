@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from random import Random
 
@@ -75,6 +74,8 @@ class Statement:
     expressions: list[Call] = field(default_factory=list)
     kind: str = "call"
     name: str = ""
+    before: tuple[State, list[tuple[str, State]], int, bool] | None = None
+    n_results: int = 1
     memory: int | None = None  # nothing is sent: so much more memory from here on
 
 
@@ -96,6 +97,23 @@ class Statements:
         ]
 
     # -- what comes next
+
+    def batch(self) -> tuple[list[Statement], int | None]:
+        """Statements for one round trip, and a limit of memory to set after it.
+
+        Several only inside a transaction, where they are the same as one by one: together they would be one otherwise.
+        """
+        batch: list[Statement] = []
+        for _ in range(self.rng.choice((1, 4, 8, 16))):
+            statement = self.next()
+            if statement.memory is not None:
+                return batch, statement.memory
+            was_outside = self.depth == 0
+            self.assume(statement)
+            batch.append(statement)
+            if was_outside or self.depth == 0:
+                break
+        return batch, None
 
     def next(self) -> Statement:
         rng = self.rng
@@ -143,13 +161,20 @@ class Statements:
         if roll < 0.12 and self.depth > 0:
             wrapper = rng.choice(("caught", "caught", "twice", *(f"as_{role}" for role in ROLES)))
             quoted = calls[0].text.replace("'", "''")
-            return Statement(f"SELECT hunt.{wrapper}('SELECT {quoted}')", 1, calls[:1], kind="wrapped")
+            return Statement(
+                f"SELECT hunt.{wrapper}('SELECT {quoted}')",
+                1,
+                calls[:1],
+                kind=wrapper if wrapper == "caught" else "wrapped",
+            )
         text = "SELECT " + ", ".join(call.text for call in calls)
         if self.depth == 0 or roll > 0.8:
             return Statement(text, len(calls), calls)
         # A savepoint before it: the refusal of one call does not end the transaction.
         point = self.savepoint()
-        return Statement(f"{point.text}; {text}", len(calls), calls, kind="guarded", name=point.name)
+        return Statement(
+            f"{point.text}; {text}", len(calls), calls, kind="guarded", name=point.name, n_results=2
+        )
 
     def around(self) -> Statement:
         rng, state = self.rng, self.plausible.state
@@ -210,40 +235,33 @@ class Statements:
             kind="other",
         )
 
-    # -- what the answer means
+    # -- what it means
 
-    def succeeded(self, statement: Statement, cells: list[str | None]) -> None:
+    def assume(self, statement: Statement) -> None:
+        """Go on as if it had succeeded; `before` keeps what to go back to when it has not."""
         plausible, kind = self.plausible, statement.kind
+        statement.before = (plausible.state.copy(), list(self.savepoints), self.depth, self.is_failed)
         state = plausible.state
         if kind == "begin":
             self.depth = 1
         elif kind == "end":
             self.ended()
         elif kind in ("savepoint", "guarded"):
-            if kind == "savepoint":
-                self.savepoints.append((statement.name, copy.deepcopy(state)))
-            else:
-                self.savepoints.append((statement.name, copy.deepcopy(state)))
-                self.apply(statement, cells)
+            self.savepoints.append((statement.name, state.copy()))
+            self.apply(statement)
             if len(self.savepoints) > 12:
                 del self.savepoints[0]
         elif kind == "back":
             i = next(i for i, (name, _) in enumerate(self.savepoints) if name == statement.name)
-            plausible.state = copy.deepcopy(self.savepoints[i][1])
-            plausible.state.members = []
-            plausible.state.recorded = plausible.state.backward = False
+            plausible.state = self.savepoints[i][1].copy()
+            self.interrupted()
             del self.savepoints[i + 1 :]
             self.is_failed = False
         elif kind == "release":
             i = next(i for i, (name, _) in enumerate(self.savepoints) if name == statement.name)
             del self.savepoints[i:]
-        elif kind == "wrapped":
-            if cells and cells[0] is not None and cells[0].startswith("!"):
-                state.members, state.recorded, state.backward = [], False, False
-            elif not statement.text.startswith("SELECT hunt.as_"):
-                self.apply(statement, cells)
-        elif kind == "call":
-            self.apply(statement, cells)
+        elif kind in ("call", "caught"):
+            self.apply(statement)
         elif kind == "declare":
             state.cursors.append(statement.name)
         elif kind == "close":
@@ -253,14 +271,35 @@ class Statements:
         if self.depth == 0 and kind not in ("begin", "end"):
             self.ended()
 
-    def apply(self, statement: Statement, cells: list[str | None]) -> None:
-        for call, cell in zip(statement.expressions, [*cells, None, None, None], strict=False):
+    def apply(self, statement: Statement) -> None:
+        for call in statement.expressions:
             if call.effect is not None:
-                call.effect(self.plausible.state, cell)
+                call.effect(self.plausible.state, call.guess)
+
+    def interrupted(self) -> None:
+        """An error was caught: no pass goes on, and the tape is empty."""
+        state = self.plausible.state
+        state.members, state.recorded, state.backward = [], False, False
+
+    def succeeded(self, statement: Statement, cells: list[str | None]) -> None:
+        """It has, with these values; tokenizers' handles are known only now."""
+        if statement.kind == "caught" and cells and (cells[0] or "").startswith("!"):
+            self.interrupted()
+            return
+        for call, cell in zip(statement.expressions, cells, strict=False):
+            if call.guess is not None and cell is not None and cell.isdigit():
+                self.plausible.last_handle = max(int(cell), self.plausible.last_handle)
+                self.plausible.state.renumber(int(call.guess), int(cell))
+            elif call.guess is None and call.effect is not None and cell is not None:
+                call.effect(self.plausible.state, cell) if call.late else None
 
     def failed(self, statement: Statement) -> None:
+        """It has not, and what was to follow in its batch was not run."""
+        assert statement.before is not None
+        self.plausible.state, self.savepoints, self.depth, self.is_failed = statement.before
+        self.plausible.planned = []
         if statement.kind == "guarded":
-            self.savepoints.append((statement.name, copy.deepcopy(self.plausible.state)))
+            self.savepoints.append((statement.name, self.plausible.state.copy()))
         if statement.kind == "end" or self.depth == 0:
             self.ended()
         else:
@@ -272,5 +311,5 @@ class Statements:
         self.plausible.planned = []
         self.depth, self.is_failed, self.savepoints = 0, False, []
         self.plausible.state = State(
-            tokenizers=before.tokenizers[-3:], cursors=before.cursors[-2:], recorded=before.recorded,
-        )  # fmt: skip
+            tokenizers=before.tokenizers[-3:], cursors=before.cursors[-2:], recorded=before.recorded
+        )
