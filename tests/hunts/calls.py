@@ -13,16 +13,16 @@ from .session import FED, NAMES, Call, Maker, Plausible, State, record
 Makers = list[Maker]
 
 
-def plausible(rng: Random, functions: list[Function]) -> Plausible:
+def plausible(rng: Random, functions: list[Function], role: str) -> Plausible:
     """Draws from all groups, and from every other function of the schema: none is out of reach."""
-    p = Plausible(rng, functions)
+    p = Plausible(rng, functions, role)
     p.groups = [
         (p.generating, generating(p)),
         (p.pinned, arena(p)),
         (p.taped, tape(p)),
         (lambda: 1.0, tokenizer(p)),
-        (lambda: 0.6, training(p)),
-        (lambda: 0.5, files(p)),
+        (lambda: 0.6 if p.may_read else 0.1, training(p)),
+        (lambda: 0.5 if p.may_read else 0.1, files(p)),
         (lambda: 1.0, [p.op]),
         (lambda: 1.2, [p.anything]),
     ]
@@ -275,7 +275,7 @@ def training(p: Plausible) -> Makers:
     model = lambda: p.text(p.model(fed=False))  # noqa: E731
     return [
         lambda: Call(
-            f"llm_train({model()}, {p.arg('bigint', rng.choice((1, 1, 2)))}, log_every => 0,"
+            f"llm_train({model()}, {p.number(rng.choice((1, 1, 2)))}, log_every => 0,"
             f" batch_size => {p.number(rng.choice((1, 2)))}, grad_accum => {rng.choice((1, 2))},"
             f" dropout_p => {rng.choice(('0', '0.1'))}, keep_grad => {rng.choice(('true', 'false'))})"
         ),

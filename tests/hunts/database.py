@@ -75,6 +75,8 @@ def prepare(conn: Connection) -> None:
         exists = conn.execute("SELECT FROM pg_roles WHERE rolname = %s", (login(role),)).fetchone()
         if exists is None:
             conn.execute(f"CREATE ROLE {login(role)} {options}")
+        # The hunt sees its errors itself; a million lines of them would hide what the log is read for.
+        conn.execute(f"ALTER ROLE {login(role)} SET log_min_messages = log")
     conn.execute("DROP SCHEMA IF EXISTS hunt CASCADE")
     for model in (MODEL, MICRO, LEARNT):
         conn.execute("SELECT llm_drop_model(%(m)s) FROM llm_model_config WHERE model = %(m)s", {"m": model})

@@ -74,8 +74,9 @@ class Plausible:
     `absurd`: how often an argument is replaced by any value of its type.
     """
 
-    def __init__(self, rng: Random, functions: list[Function], absurd: float = 0.05) -> None:
+    def __init__(self, rng: Random, functions: list[Function], role: str, absurd: float = 0.05) -> None:
         self.rng = rng
+        self.may_read = role != "nobody"
         self.absurd = absurd
         self.state = State()
         callable_ = [f for f in functions if f.kind == "f"]
@@ -129,6 +130,8 @@ class Plausible:
         held = state.pins + state.feeding
         if held and rng.random() < 0.7:
             return rng.choice(held)
+        if not self.may_read and rng.random() < 0.8:
+            return rng.choice(FED)
         return rng.choice(MODELS + FED if fed else MODELS)
 
     def text(self, value: str) -> str:
@@ -206,7 +209,7 @@ class Plausible:
         """Calls after which a model is pinned: one that is stored, or one fed by hand, which takes no right."""
         if self.state.pins:
             return []
-        if self.rng.random() < 0.5:
+        if self.rng.random() < (0.5 if self.may_read else 0.05):
             return [self.pin]
         return [self.fed, *([self.put] if self.rng.random() < 0.6 else []), self.seal]
 

@@ -73,16 +73,16 @@ class Hunt:
 
     def __init__(
         self, url: str, role: str, seed: str, *, log: Path | None = None, asan: Path | None = None,
-        patience: float = 60, cancels_per_second: float = 5, folder: Path = Path(),
+        patience: float = 60, cancels: float = 0.01, folder: Path = Path(),
     ) -> None:  # fmt: skip
         self.url, self.role, self.folder = url, role, folder
-        self.owner: Connection = psycopg.connect(url, autocommit=True)
+        self.owner = connection(url)
         self.rng = Random(f"{seed}/{role}")
         self.known = functions(self.owner)
         self.server_log = Log(server_log(self.owner, log))
         self.reports = Reports(asan)
         self.limits_memory = asan is None and (self.owner.info.host or "").startswith("/")
-        self.watchdog = Watchdog(patience, cancels_per_second)
+        self.watchdog, self.cancels = Watchdog(patience), cancels
         self.outcome = Outcome(seed)
         self.notices: list[str] = []
 
@@ -129,11 +129,14 @@ class Hunt:
         restore(self.owner)
         self.pgconn = self.connect()
         self.done: deque[str] = deque(maxlen=200_000)
-        statements = Statements(self.rng, plausible(self.rng, self.known), self.role)
+        statements = Statements(self.rng, plausible(self.rng, self.known, self.role), self.role)
         process = psutil.Process(self.pgconn.backend_pid) if self.limits_memory else None
         for opening in statements.opening():
             self.done.append(opening)
-            self.send(opening)
+            results = self.send(opening)
+            if self.pgconn.status != pq.ConnStatus.OK:
+                self.lost(results[-1].error_message if results else b"")
+                return
         limit = outcome.calls + SESSION
         if calls is not None:
             limit = min(limit, calls)
@@ -161,7 +164,8 @@ class Hunt:
 
     def send(self, text: str) -> list[pq.abc.PGresult]:
         """One round trip, however many statements; a result for each that was run."""
-        self.watchdog.begin(self.pgconn, text)
+        is_cancelled = self.rng.random() < self.cancels
+        self.watchdog.begin(self.pgconn, text, self.rng.choice((0.0, 0.001, 0.005)) if is_cancelled else None)
         results = []
         try:
             self.pgconn.send_query(text.encode())
@@ -213,7 +217,7 @@ class Hunt:
         outcome.codes[code] += 1
         outcome.refused_by_name.update(names)
         outcome.messages[re.sub(r'"[^"]*"|\d[-+.\de]*', "_", text.split("\n")[0])[:100]] += 1
-        statements.failed(statement)
+        statements.failed(statement, code, len(answers))
         if code.startswith("XX"):
             self.find(f"{code} {text}")
         return False
@@ -222,7 +226,7 @@ class Hunt:
         message = answer.decode(errors="replace") or self.pgconn.get_error_message()
         if "crash of another server process" in message:
             self.connect().finish()  # somebody else's find
-            self.owner = psycopg.connect(self.url, autocommit=True)
+            self.owner = connection(self.url)
         else:
             self.find(f"the connection was lost: {message.strip()}")
         return False
@@ -289,14 +293,24 @@ def shrink(url: str, role: str, statements: list[str], tries: int = 200) -> list
     return statements
 
 
+def connection(url: str) -> Connection:
+    """The owner's; a server that recovers from a crash is waited for."""
+    for _ in range(600):
+        try:
+            return psycopg.connect(url, autocommit=True)
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    return psycopg.connect(url, autocommit=True)
+
+
 def scratch(url: str, name: str) -> str:
     """The URL of a copy of the database, made anew."""
-    with psycopg.connect(make_conninfo(url, dbname="postgres"), autocommit=True) as conn:
+    with connection(make_conninfo(url, dbname="postgres")) as conn:
         template = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[arg-type]
         conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')  # type: ignore[arg-type]
     copied = make_conninfo(url, dbname=name)
-    with psycopg.connect(copied, autocommit=True) as conn:
+    with connection(copied) as conn:
         prepare(conn)
     return copied
 
@@ -317,7 +331,9 @@ def main() -> int:
     parser.add_argument(
         "--patience", type=float, default=60, help="seconds after which a statement is cancelled"
     )
-    parser.add_argument("--cancels", type=float, default=5, help="statements cancelled per second")
+    parser.add_argument(
+        "--cancels", type=float, default=0.01, help="share of the round trips that are cancelled"
+    )
     parser.add_argument("--folder", type=Path, default=Path(), help="where the SQL of a find is written")
     parser.add_argument("--shrink", action="store_true")
     arguments = parser.parse_args()
@@ -328,7 +344,7 @@ def main() -> int:
         url = scratch(arguments.url, f"hunt_{role}_{arguments.seed}")
         hunt = Hunt(
             url, role, arguments.seed, log=arguments.log, asan=arguments.asan, patience=arguments.patience,
-            cancels_per_second=arguments.cancels, folder=arguments.folder,
+            cancels=arguments.cancels, folder=arguments.folder,
         )  # fmt: skip
         outcome = hunt.run(calls=arguments.calls, seconds=arguments.seconds)
         print(f"{role}: {outcome}", flush=True)

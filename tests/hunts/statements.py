@@ -18,8 +18,8 @@ SETTINGS = {
     "pg_llm.cache_size": ("0", "1", "4096"),
     "pg_llm.weights": ("float32", "bf16", "int8"),
     "pg_llm.autograd": ("on", "on", "off"),
-    "pg_llm.default_model": ("''", "hostile", "nothing"),
-    "work_mem": ("'64kB'", "'4MB'"),
+    "pg_llm.default_model": ("", "hostile", "nothing"),
+    "work_mem": ("64kB", "4MB"),
     "extra_float_digits": ("-15", "1"),
     "statement_timeout": ("1", "3", "100", "100", "1000"),
     "synchronous_commit": ("on", "off"),
@@ -88,12 +88,13 @@ class Statements:
         self.depth = 0  # 0: no transaction
         self.is_failed = False
         self.n = 0
+        self.held: set[str] = set()  # cursors that outlive their transaction, if it commits
 
     def opening(self) -> list[str]:
         return [
-            "SET client_min_messages = warning; SET statement_timeout = '100ms'; SET lock_timeout = '50ms'",
-            "SET idle_in_transaction_session_timeout = 0",
+            "SET client_min_messages = warning; SET hostile.handle = 1",
             "CREATE TEMP TABLE kept AS SELECT 1 AS i, '[[1,2,3],[4,5,6]]'::tensor AS t",
+            "SET lock_timeout = '50ms'; SET statement_timeout = '100ms'",
         ]
 
     # -- what comes next
@@ -183,7 +184,7 @@ class Statements:
             setting = rng.choice(list(SETTINGS))
             value = rng.choice(SETTINGS[setting])
             local = "LOCAL " if self.depth > 0 and rng.random() < 0.7 else ""
-            return Statement(f"SET {local}{setting} = {value}", kind="setting", name=f"{setting}={value}")
+            return Statement(f"SET {local}{setting} = '{value}'", kind="setting", name=f"{setting}={value}")
         if roll < 0.45:
             return Statement(
                 f"UPDATE llm_autograd_mode SET flag = {rng.choice(('true', 'false'))}", kind="other"
@@ -214,6 +215,8 @@ class Statements:
         self.n += 1
         query = rng.choice(CURSORS).replace("{handle}", str(self.plausible.generation().handle))
         hold = rng.choice(("", "", " WITH HOLD"))
+        if hold:
+            self.held.add(f"c{self.n}")
         return Statement(f"DECLARE c{self.n} CURSOR{hold} FOR {query}", 1, kind="declare", name=f"c{self.n}")
 
     def program(self) -> Statement:
@@ -293,13 +296,15 @@ class Statements:
             elif call.guess is None and call.effect is not None and cell is not None:
                 call.effect(self.plausible.state, cell) if call.late else None
 
-    def failed(self, statement: Statement) -> None:
+    def failed(self, statement: Statement, code: str, n_answers: int) -> None:
         """It has not, and what was to follow in its batch was not run."""
         assert statement.before is not None
         self.plausible.state, self.savepoints, self.depth, self.is_failed = statement.before
         self.plausible.planned = []
-        if statement.kind == "guarded":
+        if statement.kind == "guarded" and n_answers > 1:
             self.savepoints.append((statement.name, self.plausible.state.copy()))
+        if code in ("25P02", "3B001"):
+            self.savepoints = []  # whatever was believed: only ROLLBACK helps
         if statement.kind == "end" or self.depth == 0:
             self.ended()
         else:
@@ -307,9 +312,11 @@ class Statements:
 
     def ended(self) -> None:
         """Nothing of a transaction is left, but what the session keeps."""
-        before = self.plausible.state
+        before, held = self.plausible.state, self.held
         self.plausible.planned = []
         self.depth, self.is_failed, self.savepoints = 0, False, []
         self.plausible.state = State(
-            tokenizers=before.tokenizers[-3:], cursors=before.cursors[-2:], recorded=before.recorded
+            tokenizers=before.tokenizers[-3:],
+            cursors=[c for c in before.cursors if c in held][-2:],
+            recorded=before.recorded,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -58,52 +59,49 @@ class Reports:
 
 
 class Watchdog(threading.Thread):
-    """Cancels whatever runs, a few times a second, and what runs too long; tells when that goes unanswered."""
+    """Cancels what it is asked to and what runs too long; tells when that goes unanswered."""
 
-    def __init__(self, patience: float, cancels_per_second: float) -> None:
+    def __init__(self, patience: float) -> None:
         super().__init__(daemon=True)
         self.patience = patience
-        self.pause = 1 / cancels_per_second if cancels_per_second > 0 else None
         self.hang: str | None = None
         self.cancels = 0
         self._lock = threading.Lock()
-        self._statement: tuple[pq.abc.PGconn, str, float] | None = None
-        self._ended = threading.Event()
+        self._statement: tuple[pq.abc.PGcancel, str, float] | None = None
+        self._delay: float | None = None
+        self._asked = threading.Event()
+        self._is_over = False
 
-    def begin(self, pgconn: pq.abc.PGconn, statement: str) -> None:
+    def begin(self, pgconn: pq.abc.PGconn, statement: str, cancel_after: float | None) -> None:
         with self._lock:
-            self._statement = (pgconn, statement, time.monotonic())
+            self._statement = (pgconn.get_cancel(), statement, time.monotonic())
+            self._delay = cancel_after
+        if cancel_after is not None:
+            self._asked.set()
 
     def end(self) -> None:
         with self._lock:
-            self._statement = None
+            self._statement = self._delay = None
 
     def stop(self) -> None:
-        self._ended.set()
+        self._is_over = True
+        self._asked.set()
 
     def run(self) -> None:
-        asked = 0.0
-        while not self._ended.wait(self.pause or 1.0):
+        while not self._is_over:
+            self._asked.wait(1.0)
+            self._asked.clear()
             with self._lock:
-                if self._statement is None:
-                    continue
-                pgconn, statement, began = self._statement
-                try:
-                    cancel = pgconn.get_cancel()
-                except Exception:
-                    continue
+                statement, delay = self._statement, self._delay
+            if statement is None:
+                continue
+            cancel, text, began = statement
             running = time.monotonic() - began
             if running > 2 * self.patience:
-                self.hang = statement
-            if running > self.patience and time.monotonic() - asked > 1:
-                asked = time.monotonic()
-                self._cancel(cancel)
-            elif self.pause is not None and running < self.patience:
-                self._cancel(cancel)
-
-    def _cancel(self, cancel: pq.abc.PGcancel) -> None:
-        try:
-            cancel.cancel()
-            self.cancels += 1
-        except Exception:
-            pass
+                self.hang = text
+            if delay is not None:
+                time.sleep(delay)
+            if delay is not None or running > self.patience:
+                self.cancels += 1
+                with contextlib.suppress(Exception):  # the session may have ended meanwhile
+                    cancel.cancel()
