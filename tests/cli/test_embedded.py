@@ -91,7 +91,7 @@ def test_an_interrupted_command_lets_the_server_go(home: Path, number: signal.Si
             break
     time.sleep(0.5)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == (130 if number == signal.SIGINT else 128 + number)
     assert "Traceback" not in errors
     assert not EmbeddedServer(home).running
@@ -100,7 +100,7 @@ def test_an_interrupted_command_lets_the_server_go(home: Path, number: signal.Si
 def test_a_home_that_cannot_be_used_is_an_error_of_one_line(home: Path) -> None:
     done = subprocess.run(
         command("evaluate"), env=environment(home) | {"LLM_SQL_HOME": "/proc/nowhere"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 3
     assert "/proc/nowhere" in done.stderr

@@ -156,21 +156,25 @@ def test_nothing_to_do(engine: Engine) -> None:
 def test_other_threads_run_during_an_op() -> None:
     engine = Engine(isa="scalar")
     x = np.ones((700, 700), np.float32)
-    ticks, done = [], threading.Event()
+    ticks, inside, done = 0, False, threading.Event()
 
     def tick() -> None:
+        nonlocal ticks
         while not done.wait(0.001):
-            ticks.append(time.monotonic())
+            ticks += inside
 
     other = threading.Thread(target=tick)
     other.start()
-    start = time.monotonic()
-    engine.gemm(x, x)
-    end = time.monotonic()
+    # A busy machine may give the other thread no time during one op, but not during a hundred.
+    for _ in range(100):
+        ticks, inside = 0, True
+        engine.gemm(x, x)
+        inside = False
+        if ticks >= 5:
+            break
     done.set()
     other.join()
-    during = [t for t in ticks if start < t < end]
-    assert len(during) >= min(5, (end - start) / 0.02)
+    assert ticks >= 5
 
 
 def test_two_threads_may_use_engines_at_once() -> None:
@@ -198,18 +202,21 @@ def test_a_signal_stops_a_long_op() -> None:
         raise AlarmError
 
     engine = Engine(isa="scalar", threads=2)
-    x = np.ones((4000, 4000), np.float32)  # more than ten seconds' work
+    small, x = np.ones((1000, 1000), np.float32), np.ones((4000, 4000), np.float32)
+    start = time.process_time()
+    engine.gemm(small, small)
+    whole = 64 * (time.process_time() - start)
     old = signal.signal(signal.SIGALRM, ring)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(AlarmError):
             engine.gemm(x, x)
-        stopped = time.monotonic() - start
+        used = time.process_time() - start
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-    assert stopped < 0.5
+    assert used < whole / 4
     np.testing.assert_array_equal(engine.add(A, A), A + A)  # the engine is usable afterwards
 
 

@@ -60,12 +60,12 @@ def test_an_application_does_not_see_us_as_drift(at_head, application, run_alemb
     home = application(at_head.url, options)
     for arguments in (("upgrade", "head"), ("check",)):
         process = run_alembic(*arguments, cwd=home)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
     at_head.check()
     at_head.execute("CREATE TABLE app_forgotten (id integer)")
     process = run_alembic("check", cwd=home)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "app_forgotten" in output
     assert "llm_" not in output.split("New upgrade operations detected", 1)[1]
@@ -74,7 +74,7 @@ def test_an_application_does_not_see_us_as_drift(at_head, application, run_alemb
 def test_provisioning_beside_an_application(empty, application, run_alembic):
     home = application(empty.url)
     process = run_alembic("upgrade", "head", cwd=home)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=600) == 0
     before = empty.catalog()
     empty.upgrade()
     empty.check()

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from llm_sql.server import EmbeddedServer, Installation, layout
 from llm_sql.server.install import server_account
 from llm_sql.url import normalize_url
 
+from ..waiting import wait_for
 from .small_models import Connection
 from .tensors import value
 
@@ -92,10 +92,7 @@ def streaming_replica(primary: Durable) -> Iterator[Durable]:
 def wait_for_replay(primary: Connection, replica: Connection) -> None:
     """Until the replica shows all that the primary has committed."""
     written = value(primary, "SELECT pg_current_wal_flush_lsn()")
-    deadline = time.monotonic() + 60
-    while not value(replica, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (written,)):
-        assert time.monotonic() < deadline, "the replica does not follow"
-        time.sleep(0.01)
+    wait_for(lambda: value(replica, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (written,)), "following")
 
 
 def program(name: str) -> str:

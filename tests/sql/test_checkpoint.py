@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from psycopg import errors
 
 from llm_sql.server import EmbeddedServer
 
+from ..waiting import wait_for
 from .small_models import make_model, make_names, make_trainable, train, weights
 from .tensors import value
 
@@ -283,12 +283,9 @@ def crash_while_saving(server: EmbeddedServer, known: set[str]) -> None:
     thread = threading.Thread(target=save_on)
     with psycopg.connect(server.url("postgres"), autocommit=True) as observer:
         thread.start()
-        end = time.monotonic() + 30
-        while not files(observer) - known:
-            assert time.monotonic() < end, "the save does not begin"
-            time.sleep(0.001)
+        wait_for(lambda: files(observer) - known, "the beginning of a save", pause=0.001)
     server.kill()
-    thread.join(30)
+    thread.join(600)
     server.start()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ..waiting import wait_for
 from .durable import Durable, program, provisioned
 from .small_models import Connection, make_names, make_trainable, train, weights
 from .tensors import value
@@ -39,12 +39,10 @@ def run_until_killed(durable: Durable, model: str, commits: int) -> None:
     with durable.connect() as observer:
         thread = threading.Thread(target=loop)
         thread.start()
-        end = time.monotonic() + 60
-        while value(observer, "SELECT count(*) FROM llm_train_log WHERE model = %s", (model,)) < 3 * commits:
-            assert time.monotonic() < end, "the loop does not get on"
-            time.sleep(0.002)
+        logged = "SELECT count(*) FROM llm_train_log WHERE model = %s"
+        wait_for(lambda: value(observer, logged, (model,)) >= 3 * commits, "progress of the loop")
         durable.crash()
-        thread.join(30)
+        thread.join(600)
 
 
 def state(conn: Connection, model: str) -> dict[str, Any]:
@@ -107,15 +105,13 @@ def test_two_crashes(durable: Durable) -> None:
         threads = [threading.Thread(target=target) for target in (resume, lose)]
         for thread in threads:
             thread.start()
-        end = time.monotonic() + 60
-        while state(observer, "twice")["run"] < done + 4 or not value(
-            observer, "SELECT count(*) FROM llm_train_progress WHERE model = 'lost'"
-        ):
-            assert time.monotonic() < end, "the loop does not get on"
-            time.sleep(0.002)
+        lost = "SELECT count(*) FROM llm_train_progress WHERE model = 'lost'"
+        wait_for(
+            lambda: state(observer, "twice")["run"] >= done + 4 and value(observer, lost), "progress of both"
+        )
         durable.crash()
         for thread in threads:
-            thread.join(30)
+            thread.join(600)
     with durable.connect() as conn:
         assert weights(conn, "lost") == before
         assert value(conn, "SELECT count(*) FROM llm_train_log WHERE model = 'lost'") == 0

@@ -33,7 +33,7 @@ def test_loss_falls_and_every_step_is_logged(conn: Connection) -> None:
         assert loss > 0
         assert grad_norm > 0
         assert tokens == 40
-        assert 0 < seconds < 60
+        assert seconds > 0
         assert not superseded
     assert log[0][3] == pytest.approx(math.log(13), rel=0.05)
     assert log[-1][3] < log[0][3] / 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from ..waiting import wait_for, work_of
 from .small_models import add_rows, make_model, make_names, make_trainable, train, weights
 from .tensors import value
 
@@ -36,13 +36,6 @@ class Running(threading.Thread):
             self.error = error
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
-
-
 def progress(conn: Connection, model: str = "tiny") -> int | None:
     row = conn.execute("SELECT step FROM llm_train_progress WHERE model = %s", (model,)).fetchone()
     return None if row is None else int(row[0])
@@ -59,7 +52,7 @@ def test_a_second_trainer_is_refused_at_once(conn: Connection, connect: Connect)
     make_trainable(conn)
     first = connect(autocommit=False)
     train(first, n_steps=1)
-    began = time.monotonic()
+    # Waiting would be for ever: nothing ends the first transaction meanwhile.
     for statement in (
         "SELECT llm_train('tiny', 1)",
         "SELECT llm_init_model('tiny', 1)",
@@ -69,7 +62,6 @@ def test_a_second_trainer_is_refused_at_once(conn: Connection, connect: Connect)
     ):
         with pytest.raises(errors.LockNotAvailable, match=f"by process {first.info.backend_pid}"):
             conn.execute(statement)
-    assert time.monotonic() - began < 5
     make_trainable(conn, "other")
     train(conn, "other", 1)
     first.commit()
@@ -101,7 +93,7 @@ def test_an_update_by_hand_during_a_run(conn: Connection, connect: Connect) -> N
     running = start(conn, connect(), n_steps=300, dropout_p=0.0)
     conn.execute("UPDATE llm_param SET data = data * 2.0 WHERE model = 'tiny' AND name = 'ln_f.weight'")
     changed = weights(conn)
-    running.join(60)
+    running.join(600)
     assert isinstance(running.error, errors.SerializationFailure)
     assert weights(conn) == changed
     assert value(conn, "SELECT count(*) FROM llm_train_log") == 0
@@ -117,7 +109,7 @@ def test_an_update_by_hand_that_waits(conn: Connection, connect: Connect) -> Non
     running.join(1)
     assert running.is_alive()
     other.commit()
-    running.join(30)
+    running.join(600)
     assert isinstance(running.error, errors.SerializationFailure)
 
 
@@ -166,20 +158,17 @@ def test_what_ends_badly_leaves_the_model_as_it_was(conn: Connection, connect: C
     assert value(conn, "SELECT max(step) FROM llm_train_log WHERE NOT superseded") == 3
 
 
-def test_a_cancel_lands_within_100_ms(conn: Connection, connect: Connect) -> None:
+def test_a_cancel_lands_in_the_midst_of_a_step(conn: Connection, connect: Connect) -> None:
     make_model(conn, d_model=256, n_layer=4, n_head=4, n_positions=128)
     add_rows(conn, length=128, rows=40)
-    times = []
+    step = work_of(conn, lambda: train(conn, n_steps=1, batch_size=40))
     for _ in range(5):
         trainer = connect()
-        running = start(conn, trainer, batch_size=8)
-        began = time.monotonic()
-        trainer.cancel_safe()
-        running.join(10)
-        times.append(time.monotonic() - began)
+        running = start(conn, trainer, batch_size=40)
+        conn.execute("SELECT pg_cancel_backend(%s)", (trainer.info.backend_pid,))
+        late = work_of(trainer, running.join)
         assert isinstance(running.error, errors.QueryCanceled)
-    # The median: other processes may delay one of them.
-    assert sorted(times)[2] < 0.1, times
+        assert late < step / 2
 
 
 def test_a_reader_keeps_its_version(conn: Connection, connect: Connect) -> None:
@@ -209,7 +198,7 @@ def test_progress_is_seen_while_a_run_goes_on(conn: Connection, connect: Connect
     assert row == (trainer.info.backend_pid, 1_000_000, True, True)
     assert value(conn, "SELECT count(*) FROM llm_train_log") == 0
     trainer.cancel_safe()
-    running.join(10)
+    running.join(600)
 
 
 @pytest.mark.parametrize("role", ["llm_nobody", "llm_reader"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import psycopg
 
 from ..conftest import Connect
+from ..waiting import wait_for
 from .small_models import make_trainable, train, weights
 from .tensors import value
 
@@ -74,14 +74,11 @@ def test_an_undone_write_back_leaves_the_bits(fresh_conn: Connection, connect: C
 
 def vacuum(conn: Connection) -> None:
     """VACUUM that nobody keeps from its work: the server's own ANALYZE looks at old rows for a moment."""
-    end = time.monotonic() + 20
-    while value(
-        conn,
+    kept = (
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid())",
-    ):
-        assert time.monotonic() < end, "somebody keeps a snapshot"
-        time.sleep(0.02)
+        " AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid())"
+    )
+    wait_for(lambda: not value(conn, kept), "the end of all snapshots")
     conn.execute("VACUUM llm_param")
 
 

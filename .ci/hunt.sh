@@ -1,0 +1,30 @@
+# Random sessions and random queries on a PostgreSQL with AddressSanitizer and assertions. The long hunts, by hand:
+# docs/testing.md.
+
+if can_apt && on_debian; then
+    step "a server with the address sanitizer: build"
+    need bison bison && need flex flex && need perl perl && need dpkg-source dpkg-dev && need sqlsmith sqlsmith
+    asan="$work/asan-server"
+    mkdir -p "$asan"
+    chmod 755 "$asan"
+    bash tests/hunts/build_server.sh "$asan"
+
+    hunt() ( # in a shell of its own: the sanitizer's options are for this server only
+        . "$asan/asan.env"
+        url=$("$bin/llm-sql" url)
+        DATABASE_URL="$url" "$bin/llm-sql" provision
+        step "random sessions: ${LLM_SQL_HUNT_CALLS:=2000} calls as each role"
+        "$bin/python" -m tests.hunts.stateful --url "$url" --asan "$asan/reports" --calls "$LLM_SQL_HUNT_CALLS" \
+            --seconds 30 --seed "$LLM_SQL_HOSTILE_SEED" --folder "$work" >"$work/hunt.txt" ||
+            { tail -60 "$work/hunt.txt"; exit 1; }
+        grep seed "$work/hunt.txt"
+        step "sqlsmith: a minute as each role"
+        for role in nobody superuser; do
+            "$bin/python" -m tests.hunts.smith --url "$url" --asan "$asan/reports" --role "$role" --minutes 1
+        done
+    )
+    LLM_SQL_HOME="$work/asan-home" hunt
+    (. "$asan/asan.env" && LLM_SQL_HOME="$work/asan-home" "$bin/llm-sql" down)
+else
+    echo "LEFT OUT: the hunts under the sanitizer, which take root on Debian"
+fi

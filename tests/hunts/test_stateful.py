@@ -1,0 +1,54 @@
+"""A short hunt as each role; LLM_SQL_HUNT_SECONDS for each (12), LLM_SQL_HUNT_SEED repeats one.
+
+Long ones, and those under the sanitizer: docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+
+from ..conftest import Server
+from .database import ROLES, prepare
+from .stateful import Hunt, connection
+from .statements import Statements
+
+SECONDS = float(os.environ.get("LLM_SQL_HUNT_SECONDS", "12"))
+SEED = os.environ.get("LLM_SQL_HUNT_SEED") or secrets.token_hex(4)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_random_session_breaks_anything(
+    role: str, server: Server, fresh_database: str, tmp_path: Path
+) -> None:
+    """Neither a crash nor an internal error, a report of PostgreSQL's own checks, or a cancel without effect."""
+    url = server.url(fresh_database)
+    with connection(url) as conn:
+        prepare(conn)
+    asan = os.environ.get("LLM_SQL_ASAN_REPORTS")
+    hunt = Hunt(url, role, SEED, asan=Path(asan) if asan else None, patience=600, folder=tmp_path)
+    outcome = hunt.run(seconds=SECONDS)
+    print(f"LLM_SQL_HUNT_SEED={SEED} as {role}: {outcome}")
+    assert not outcome.found, "\n".join(outcome.found)
+    assert outcome.calls > 0
+    assert outcome.succeeded_by_name, "nothing was reached"
+
+
+def test_a_find_is_told_and_written_down(server: Server, fresh_database: str, tmp_path: Path) -> None:
+    """A session that loses its server, here by the owner's hand, is a find with the statements that led there."""
+    url = server.url(fresh_database)
+    with connection(url) as conn:
+        prepare(conn)
+    hunt = Hunt(url, "superuser", "1", folder=tmp_path)
+    opening = Statements.opening
+    try:
+        Statements.opening = lambda self: [*opening(self), "SELECT pg_terminate_backend(pg_backend_pid())"]  # type: ignore[method-assign]
+        outcome = hunt.run(calls=100)
+    finally:
+        Statements.opening = opening  # type: ignore[method-assign]
+    assert "connection was lost" in outcome.found[0]
+    assert outcome.log is not None
+    assert "pg_terminate_backend" in outcome.log.read_text()
