@@ -2,6 +2,7 @@
  * bpe.c -- the tokenizer: its tokens and rules, encoding a text piece by piece, decoding ids.
  */
 #include "bpe_internal.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,7 @@ grow_merges(merge_table *m)
 {
     merge_table larger = {NULL, m->n, m->n_slots == 0 ? 1024 : m->n_slots * 2};
 
-    larger.slots = malloc(larger.n_slots * sizeof(merge_rule));
+    larger.slots = llm_malloc(larger.n_slots * sizeof(merge_rule));
     if (larger.slots == NULL)
         return false;
     for (size_t i = 0; i < larger.n_slots; i++)
@@ -178,7 +179,7 @@ find_id(llm_bpe *t, int32_t id)
     if (n == 0)
         return NULL;
     if (t->by_id == NULL) {
-        t->by_id = malloc(n * sizeof(id_entry));
+        t->by_id = llm_malloc(n * sizeof(id_entry));
         if (t->by_id == NULL)
             return NULL;
         for (uint32_t i = 0; i < n; i++)
@@ -336,7 +337,7 @@ llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_shou
         size_t length;
         uint32_t symbol;
 
-        if (step % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
+        if (step % (STOP_INTERVAL / 16) == 0 && stop != NULL && stop(arg))
             return LLM_BPE_STOPPED;
         p = memchr(p, '<', (size_t)(end - p));
         if (p == NULL)

@@ -30,7 +30,7 @@ op_set_input(OpCall *call, int i, Tensor *t)
 {
     value_from_tensor(&call->in[i], t);
     if (t->nonce != 0)
-        call->in[i].value = tape_value_of(t);
+        call->in[i].value = tape_input_value(t);
     if (call->n_inputs <= i)
         call->n_inputs = i + 1;
 }
