@@ -149,6 +149,8 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
     {
         int32   id = call->ids.values[i];
 
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
         if (id >= limit || (id < 0 && !negative_ok))
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),

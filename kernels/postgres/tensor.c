@@ -14,9 +14,6 @@
 
 #define TENSOR_MAGIC 0x74656e73
 
-/* No single tensor is larger than 4 GiB: a mistyped dimension fails before memory is asked for. */
-#define TENSOR_MAX_ELEMENTS ((size_t) 1 << 30)
-
 static Size tensor_get_flat_size(ExpandedObjectHeader *header);
 static void tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_size);
 

@@ -17,6 +17,8 @@
 #define TENSOR_MAX_NDIM 8
 #define TENSOR_VERSION  1
 #define TENSOR_FLOAT32  1
+/* No single tensor is larger than 4 GiB: a mistyped dimension fails before memory is asked for. */
+#define TENSOR_MAX_ELEMENTS ((size_t) 1 << 30)
 /* One value on its way to disk: the largest palloc, less room for the header. */
 #define TENSOR_MAX_FLAT_ELEMENTS ((MaxAllocSize - 256) / sizeof(float))
 
