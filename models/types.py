@@ -50,12 +50,21 @@ def as_array(value: Any) -> TensorValue:
 
 
 def to_text(value: Any) -> str:
-    """A tensor as the server reads it: `[[1.0,2.0],[3.0,4.0]]`, a bare number for 0 dimensions."""
-    return json.dumps(as_array(value).tolist(), separators=(",", ":"))
+    """A tensor as the server reads it: `[[1.0,2.0],[3.0,4.0]]`, a bare number for 0 dimensions.
+
+    One without elements has its shape in front where lists would not show it: `{0,3}[]`.
+    """
+    array = as_array(value)
+    if array.size == 0 and array.ndim > 1:
+        return "{" + ",".join(map(str, array.shape)) + "}[]"
+    return json.dumps(array.tolist(), separators=(",", ":"))
 
 
 def from_text(text: str) -> TensorValue:
     """An array from the server's text."""
+    if text.startswith("{"):
+        shape = text[1 : text.index("}")].split(",")
+        return np.empty([int(dimension) for dimension in shape], dtype=np.float32)
     # parse_int: an integer zero would lose its sign.
     return np.array(json.loads(text, parse_int=float), dtype=np.float32)
 

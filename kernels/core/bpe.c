@@ -2,6 +2,7 @@
  * bpe.c -- the tokenizer: its tokens and rules, encoding a text piece by piece, decoding ids.
  */
 #include "bpe_internal.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,7 @@ grow_merges(merge_table *m)
 {
     merge_table larger = {NULL, m->n, m->n_slots == 0 ? 1024 : m->n_slots * 2};
 
-    larger.slots = malloc(larger.n_slots * sizeof(merge_rule));
+    larger.slots = llm_malloc(larger.n_slots * sizeof(merge_rule));
     if (larger.slots == NULL)
         return false;
     for (size_t i = 0; i < larger.n_slots; i++)
@@ -158,7 +159,7 @@ find_id(llm_bpe *t, int32_t id)
     if (t->by_id == NULL) {
         size_t n = 0;
 
-        t->by_id = malloc(((size_t)t->tokens.n + t->added.tokens.n + 1) * sizeof(id_entry));
+        t->by_id = llm_malloc(((size_t)t->tokens.n + t->added.tokens.n + 1) * sizeof(id_entry));
         if (t->by_id == NULL)
             return NULL;
         for (uint32_t i = 0; i < t->tokens.n; i++)

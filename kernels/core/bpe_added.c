@@ -5,6 +5,7 @@
  * that are not normalized, then, in what lies between, the others. A match that its flags rule out is text, and the
  * search goes on behind it.
  */
+#include "memory.h"
 #include "bpe_internal.h"
 
 #include <stdlib.h>
@@ -75,7 +76,7 @@ grow_edges(added_trie *t)
     added_trie larger = *t;
 
     larger.n_slots = t->n_slots == 0 ? 64 : t->n_slots * 2;
-    larger.edges = calloc(larger.n_slots, sizeof(added_edge));
+    larger.edges = llm_memory_room(larger.n_slots * sizeof(added_edge)) ? calloc(larger.n_slots, sizeof(added_edge)) : NULL;
     if (larger.edges == NULL)
         return false;
     for (size_t i = 0; i < t->n_slots; i++)

@@ -6,6 +6,7 @@
  * symbols form a list: n log n, whatever the input.
  */
 #include "bpe_internal.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,9 +141,10 @@ merge_node(const merge_table *t, node *nodes, uint32_t at, heap *h)
 static llm_bpe_status
 merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg)
 {
-    node *nodes = malloc(*n * sizeof(node));
+    const bool room = llm_memory_room(*n * (sizeof(node) + 2 * sizeof(uint64_t)));
+    node *nodes = room ? malloc(*n * sizeof(node)) : NULL;
     /* Every pair once, and up to two new ones for every merge, which takes one away. */
-    heap h = {malloc(2 * *n * sizeof(uint64_t)), 0};
+    heap h = {room ? malloc(2 * *n * sizeof(uint64_t)) : NULL, 0};
     llm_bpe_status status = LLM_BPE_OK;
     size_t kept = 0;
 
@@ -153,12 +155,15 @@ merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop s
     }
     for (uint32_t i = 0; i < *n; i++)
         nodes[i] = (node){i == 0 ? END : i - 1, i + 1 == *n ? END : i + 1, symbols[i], NO_RANK, NO_SYMBOL};
-    for (uint32_t i = 0; i < *n; i++)
+    for (uint32_t i = 0; i < *n && status == LLM_BPE_OK; i++) {
         if (find_pair(t, nodes, i))
             h.entries[h.n++] = (uint64_t)nodes[i].rank << 32 | i;
+        if (i % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
+            status = LLM_BPE_STOPPED;
+    }
     for (size_t i = h.n / 2; i-- > 0;)
         sift_down(&h, i);
-    for (size_t step = 0; h.n > 0; step++) {
+    for (size_t step = 0; h.n > 0 && status == LLM_BPE_OK; step++) {
         uint64_t entry = heap_pop(&h);
         uint32_t at = (uint32_t)entry;
 

@@ -2,6 +2,7 @@
  * bpe_recover.c -- the merge rules of an encoding that is known by its tokens only, whose ids are the ranks.
  */
 #include "bpe_internal.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +59,7 @@ llm_bpe_status
 llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink,
                        void *arg)
 {
-    id_entry *order = malloc((t->tokens.n + (size_t)1) * sizeof(id_entry));
+    id_entry *order = llm_malloc((t->tokens.n + (size_t)1) * sizeof(id_entry));
     llm_bpe_status status = LLM_BPE_OK;
     uint32_t rank = 0;
 

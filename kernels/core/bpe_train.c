@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "bytes_map.h"
+#include "memory.h"
 
 #define STOP_INTERVAL 4096
 #define END UINT32_MAX
@@ -233,6 +234,12 @@ count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
         id_of_byte[llm_bpe_byte(i)] = i;
     if (t->words.n_bytes >= END)
         return LLM_BPE_TOO_LONG;
+    /*
+     * A symbol per byte, and the positions of pairs: one per symbol, two more for each that a merge takes away, in
+     * arrays that are at most half empty.
+     */
+    if (!llm_memory_room((t->words.n_bytes + 1) * (sizeof(symbol) + 6 * sizeof(uint32_t))))
+        return LLM_BPE_NO_MEMORY;
     t->symbols = malloc((t->words.n_bytes + 1) * sizeof(symbol));
     if (t->symbols == NULL)
         return LLM_BPE_NO_MEMORY;
@@ -243,6 +250,8 @@ count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
         for (size_t i = 0; i < n; i++, at++)
             t->symbols[at] = (symbol){id_of_byte[bytes[i]], i == 0 ? END : (uint32_t)at - 1,
                                       i + 1 == n ? END : (uint32_t)at + 1, word};
+        if (ask_to_stop(t, stop, arg))
+            return LLM_BPE_STOPPED;
     }
     t->n_symbols = at;
     for (at = 0; at < t->n_symbols; at++) {
@@ -251,9 +260,12 @@ count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
         if (ask_to_stop(t, stop, arg))
             return LLM_BPE_STOPPED;
     }
-    for (size_t i = 0; i < t->n_pairs; i++)
+    for (size_t i = 0; i < t->n_pairs; i++) {
         if (!heap_push(t, (uint32_t)i))
             return LLM_BPE_NO_MEMORY;
+        if (ask_to_stop(t, stop, arg))
+            return LLM_BPE_STOPPED;
+    }
     return LLM_BPE_OK;
 }
 
@@ -299,9 +311,12 @@ merge_pair(llm_bpe_trainer *t, uint32_t number, int32_t id, llm_should_stop stop
             status = LLM_BPE_STOPPED;
     }
     free(merged.positions);
-    for (size_t i = first_new; i < t->n_pairs && status == LLM_BPE_OK; i++)
+    for (size_t i = first_new; i < t->n_pairs && status == LLM_BPE_OK; i++) {
         if (!heap_push(t, (uint32_t)i))
             status = LLM_BPE_NO_MEMORY;
+        else if (ask_to_stop(t, stop, arg))
+            status = LLM_BPE_STOPPED;
+    }
     return status;
 }
 
@@ -345,6 +360,8 @@ llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count, llm_
         if (t->pairs[c.pair].count != c.count) {
             if (t->pairs[c.pair].count > 0 && !heap_push(t, c.pair))
                 status = LLM_BPE_NO_MEMORY;
+            if (ask_to_stop(t, stop, arg))
+                status = LLM_BPE_STOPPED;
             continue;
         }
         if (c.count < min_count || c.count < 1)

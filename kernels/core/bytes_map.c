@@ -2,6 +2,7 @@
  * bytes_map.c -- the hash table of bytes_map.h: open addressing, linear probing, at most half full.
  */
 #include "bytes_map.h"
+#include "memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,7 @@ bytes_grow(void *array, size_t *room, size_t wanted, size_t element)
     }
     if (larger > SIZE_MAX / element)
         return NULL;
-    grown = realloc(array, larger * element);
+    grown = llm_realloc(array, larger * element);
     if (grown != NULL)
         *room = larger;
     return grown;
@@ -93,8 +94,12 @@ static bool
 rehash(bytes_map *m)
 {
     size_t n_slots = m->n_slots == 0 ? 64 : m->n_slots * 2;
-    uint32_t *slots = calloc(n_slots, sizeof(uint32_t)), *tags = malloc(n_slots * sizeof(uint32_t));
+    uint32_t *slots = NULL, *tags = NULL;
 
+    if (llm_memory_room(n_slots * 2 * sizeof(uint32_t))) {
+        slots = calloc(n_slots, sizeof(uint32_t));
+        tags = malloc(n_slots * sizeof(uint32_t));
+    }
     if (slots == NULL || tags == NULL) {
         free(slots);
         free(tags);

@@ -4,6 +4,7 @@
 #endif
 
 #include "isa.h"
+#include "memory.h"
 #include "numerics.h"
 
 #include <stdlib.h>
@@ -195,7 +196,7 @@ float *llm_aligned_alloc(size_t floats)
     alignment = bytes < huge ? 64 : huge;
     if (alignment == huge)
         bytes = (bytes + huge - 1) / huge * huge;
-    if (posix_memalign(&p, alignment, bytes) != 0)
+    if (!llm_memory_room(bytes) || posix_memalign(&p, alignment, bytes) != 0)
         return NULL;
 #if defined(MADV_HUGEPAGE)
     if (alignment == huge)

@@ -42,6 +42,8 @@ bool        llm_engine_set_isa(llm_engine *e, llm_isa isa); /* false: this machi
 llm_isa     llm_engine_isa(const llm_engine *e);
 void        llm_engine_set_threads(llm_engine *e, int threads); /* 0: all cores; workers start on first use */
 int         llm_engine_threads(const llm_engine *e);
+/* Workers of the process beyond so many end when their job does; all that have had nothing to do for seconds do, too. */
+void        llm_limit_workers(int workers);
 /* Polled by the calling thread only, between tiles. */
 void        llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg);
 void        llm_engine_set_attention_chunk(llm_engine *e, int query_rows); /* default 64 */
@@ -265,21 +267,33 @@ void llm_permutation_swaps(int64_t *out, size_t first, size_t end, uint64_t seed
 
 /* ---- sampling ----------------------------------------------------------------------- */
 
-typedef struct llm_sampler { double temperature; int64_t top_k; double top_p; double uniform; } llm_sampler;
-/* Repetition penalty (Keskar et al. 2019, as transformers), then presence and frequency penalties (as OpenAI's) */
-void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen,
-                  double repetition, double presence, double frequency);
+/* stop, which may be NULL, is polled by all of them. */
+typedef struct llm_sampler {
+    double temperature;
+    int64_t top_k;
+    double top_p;
+    double uniform;
+    llm_should_stop stop;
+    void *arg;
+} llm_sampler;
+/*
+ * Repetition penalty (Keskar et al. 2019, as transformers), then presence and frequency penalties (as OpenAI's). Unless
+ * LLM_OK some of the logits have been changed.
+ */
+llm_status llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen, double repetition,
+                        double presence, double frequency, llm_should_stop stop, void *arg);
 /*
  * A token id: temperature 0 the largest logit (lowest id on ties); else softmax(logits / temperature) limited
  * to the top_k largest (0: all), then to the smallest set with probability >= top_p (1: all), drawn by
- * `uniform`. Ties are broken by token id. -1: no finite logit; -2: no memory.
+ * `uniform`. Ties are broken by token id. -1: no finite logit; -2: no memory; -3: stopped.
  */
 int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s);
 /*
  * The k likeliest tokens, likeliest first and lower ids first among equals, and log_prob[i] = log softmax(logits)[ids[i]].
- * Returns how many there are: less than k when fewer logits are finite; -2 without memory.
+ * Returns how many there are: less than k when fewer logits are finite; -2 without memory, -3 when stopped.
  */
-int64_t llm_top_tokens(const float *logits, size_t vocab, size_t k, int32_t *ids, double *log_probs);
+int64_t llm_top_tokens(const float *logits, size_t vocab, size_t k, int32_t *ids, double *log_probs,
+                       llm_should_stop stop, void *arg);
 
 /* ---- measuring ---------------------------------------------------------------------- */
 

@@ -2,7 +2,8 @@
  * pool.c -- threads that run one job at a time and otherwise sleep.
  *
  * Waking a sleeper takes tens of microseconds on a virtual machine, and a token is some hundred jobs of that length. So
- * a worker looks out for the next job for SPIN_NS before it sleeps, and the caller as long for the last tasks' end.
+ * a worker looks out for the next job for SPIN_NS before it sleeps, and the caller as long for the last tasks' end. One
+ * that has slept for IDLE_SECONDS ends: a session that waits for its client holds no threads.
  *
  * A process may fork or call from several threads of its own: a child starts with an empty pool, and a
  * caller that finds the pool busy runs its job alone.
@@ -13,7 +14,9 @@
 
 #include "pool.h"
 
+#include <errno.h>
 #include <fenv.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -26,6 +29,7 @@
 #define STACK_BYTES       ((size_t)1 << 20)
 #define STRAGGLER_WAIT_NS 1000000 /* between two polls of should_stop while others finish */
 #define SPIN_NS           30000   /* that waiting threads stay awake: about what waking them takes */
+#define IDLE_SECONDS      5       /* a worker without a job ends */
 #define SPIN_STEPS        64      /* pauses between two looks at the clock */
 
 typedef struct job {
@@ -40,7 +44,8 @@ static struct pool {
     pthread_mutex_t busy; /* held by the engine whose job runs */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t work, idle;
-    int workers;         /* started */
+    int workers;         /* started, and not ended */
+    int limit;           /* of workers: those beyond it end */
     job *current;        /* NULL: nothing to join */
     uint64_t generation; /* of current: a worker joins a job once */
     int seats, taken;    /* workers that may join, and did */
@@ -50,7 +55,8 @@ static struct pool {
     atomic_uint_fast64_t due; /* generation, to be seen without the lock */
 } pool = { .busy = PTHREAD_MUTEX_INITIALIZER,
            .lock = PTHREAD_MUTEX_INITIALIZER,
-           .work = PTHREAD_COND_INITIALIZER };
+           .work = PTHREAD_COND_INITIALIZER,
+           .limit = INT_MAX };
 
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
 static _Thread_local int thread_index; /* within the running job: 0 the caller, then the workers */
@@ -158,6 +164,48 @@ static inline void look_out(bool (*done)(uint64_t), uint64_t seen)
     while (nanoseconds() < end);
 }
 
+/* The time after so many nanoseconds on the clock of the pool's conditions */
+static struct timespec after(uint64_t ns)
+{
+    struct timespec t;
+#if defined(__APPLE__)
+    clock_gettime(CLOCK_REALTIME, &t);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    t.tv_sec += (time_t)(ns / 1000000000);
+    t.tv_nsec += (long)(ns % 1000000000);
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_nsec -= 1000000000;
+        t.tv_sec++;
+    }
+    return t;
+}
+
+static bool nothing_to_join(uint64_t seen)
+{
+    return pool.current == NULL || pool.generation == seen || pool.taken == pool.seats;
+}
+
+/* Sleeps until there is a job; false when the worker should end. With the lock. */
+static bool wait_for_job(uint64_t seen)
+{
+    const struct timespec until = after((uint64_t)IDLE_SECONDS * 1000000000);
+
+    while (nothing_to_join(seen)) {
+        bool late;
+
+        if (pool.workers > pool.limit)
+            return false;
+        pool.asleep++;
+        late = pthread_cond_timedwait(&pool.work, &pool.lock, &until) == ETIMEDOUT;
+        pool.asleep--;
+        if (late && nothing_to_join(seen))
+            return false;
+    }
+    return true;
+}
+
 static void *worker(void *unused)
 {
     uint64_t seen = 0;
@@ -166,12 +214,7 @@ static void *worker(void *unused)
     llm_fp_enter();
     inside_job = true;
     pthread_mutex_lock(&pool.lock);
-    for (;;) {
-        while (pool.current == NULL || pool.generation == seen || pool.taken == pool.seats) {
-            pool.asleep++;
-            pthread_cond_wait(&pool.work, &pool.lock);
-            pool.asleep--;
-        }
+    while (wait_for_job(seen)) {
         job *j = pool.current;
         seen = pool.generation;
         thread_index = ++pool.taken;
@@ -189,6 +232,8 @@ static void *worker(void *unused)
         look_out(job_is_due, seen);
         pthread_mutex_lock(&pool.lock);
     }
+    pool.workers--;
+    pthread_mutex_unlock(&pool.lock);
     return NULL;
 }
 
@@ -196,13 +241,14 @@ static void pool_init(void)
 {
     pthread_mutex_init(&pool.busy, NULL);
     pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.work, NULL);
 #if defined(__APPLE__)
+    pthread_cond_init(&pool.work, NULL);
     pthread_cond_init(&pool.idle, NULL);
 #else
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool.work, &attr);
     pthread_cond_init(&pool.idle, &attr);
     pthread_condattr_destroy(&attr);
 #endif
@@ -227,10 +273,31 @@ static void pool_first_use(void)
     pthread_atfork(NULL, NULL, pool_after_fork);
 }
 
-/* Start workers up to `wanted`. Fewer than that is no error: the caller does their share. */
+void llm_limit_workers(int workers)
+{
+    pthread_once(&pool_once, pool_first_use);
+    pthread_mutex_lock(&pool.lock);
+    pool.limit = workers;
+    pthread_cond_broadcast(&pool.work);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+/*
+ * Start workers up to `wanted`. Fewer than that is no error: the caller does their share. Counted before they run,
+ * since any of them may end at any time.
+ */
 static void pool_grow(int wanted)
 {
-    if (pool.workers >= wanted)
+    int missing;
+
+    pthread_mutex_lock(&pool.lock);
+    if (wanted > pool.limit)
+        wanted = pool.limit;
+    missing = wanted - pool.workers;
+    if (missing > 0)
+        pool.workers += missing;
+    pthread_mutex_unlock(&pool.lock);
+    if (missing <= 0)
         return;
 
     sigset_t all, before;
@@ -240,14 +307,18 @@ static void pool_grow(int wanted)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
-    while (pool.workers < wanted) {
+    for (; missing > 0; missing--) {
         pthread_t thread;
         if (pthread_create(&thread, &attr, worker, NULL) != 0)
             break;
-        pool.workers++;
     }
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (missing > 0) {
+        pthread_mutex_lock(&pool.lock);
+        pool.workers -= missing;
+        pthread_mutex_unlock(&pool.lock);
+    }
 }
 
 /* ---- the caller ---- */
@@ -296,22 +367,6 @@ static void open_job(job *j, int seats)
         pthread_cond_signal(&pool.work);
 }
 
-static struct timespec soon(void)
-{
-    struct timespec t;
-#if defined(__APPLE__)
-    clock_gettime(CLOCK_REALTIME, &t);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &t);
-#endif
-    t.tv_nsec += STRAGGLER_WAIT_NS;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_nsec -= 1000000000;
-        t.tv_sec++;
-    }
-    return t;
-}
-
 /* Let nobody join any more and wait until those who did are out, so that `j` and its buffers can go. */
 static void close_job(llm_engine *e, job *j)
 {
@@ -324,7 +379,7 @@ static void close_job(llm_engine *e, job *j)
         pthread_mutex_lock(&pool.lock);
     }
     while (pool.active > 0) {
-        struct timespec until = soon();
+        struct timespec until = after(STRAGGLER_WAIT_NS);
         if (pthread_cond_timedwait(&pool.idle, &pool.lock, &until) == 0)
             continue;
         pthread_mutex_unlock(&pool.lock);

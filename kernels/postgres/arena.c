@@ -1,5 +1,20 @@
 /*
- * arena.c -- versions of parameters in memory: pinning, feeding, finding, forgetting.
+ * arena.c -- versions of parameters in memory: pinning, finding, forgetting. arena_feed.c fills them, arena_train.c
+ * changes them.
+ *
+ * States of a version, and what may be called in each (anything else is 55000, "not in memory" or "not being fed"):
+ *
+ *   none    -- arena_open --> feeding, or ready when memory has that version already
+ *   feeding -- arena_put --> feeding; arena_seal --> ready, or failed when it raises an error
+ *   failed  -- only arena_discard and arena_close: open it anew
+ *   ready   -- param, arena_shape, arena_data, _m, _v, _grad, grad_norm(s), zero_grad, gen_open and forward passes
+ *              --> ready; with a pin for training also adamw --> changed, and saved --> ready
+ *   changed -- as ready; adamw --> changed; saved --> ready, under the new fingerprint; not found by arena_open
+ *
+ * arena_close takes back the newest arena_open of the model by this role, discard marks a version as changed; both do
+ * nothing where there is nothing to close. A version goes with its last pin unless it is ready. A rollback of what
+ * changed weights makes the version failed; one that takes gradients back which others were added to marks them as lost
+ * until zero_grad, so that no optimizer step is made with a part of them. gen_open needs weights that nobody may change.
  */
 #include "postgres.h"
 
@@ -17,9 +32,14 @@
 #include "arena.h"
 #include "buffer.h"
 #include "engine.h"
+#include "portals.h"
+#include "sample.h"
 #include "session.h"
 #include "tape.h"
 #include "tokenizer.h"
+
+#define MAX_PINS     16384      /* of a session: they are looked for one by one */
+#define MAX_VERSIONS 64         /* in the cache that nobody uses */
 
 typedef enum PinKind { PIN_CALL, PIN_STATEMENT, PIN_GENERATION } PinKind;
 
@@ -30,7 +50,6 @@ typedef struct ArenaPin
     ArenaVersion *version;
     PinKind     kind;
     bool        training;       /* its holder may change the version */
-    uint64      id;
     SubTransactionId subid;
     Oid         user;
     Portal      portal;         /* of a statement pin */
@@ -39,8 +58,8 @@ typedef struct ArenaPin
 
 static ArenaVersion *versions = NULL;
 static ArenaPin *pins = NULL;
+static int  n_pins = 0;
 static uint64 clock_ticks = 0;
-static uint64 pin_ids = 0;
 
 /* ---- life of a version ---- */
 
@@ -95,7 +114,7 @@ arena_forget(ArenaVersion *v)
 static ArenaVersion *
 new_version(const char *model, const char *fingerprint, int len, bool training)
 {
-    MemoryContext context = AllocSetContextCreate(TopMemoryContext, "pg_llm model version", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_llm model version", ALLOCSET_SMALL_SIZES);
     ArenaVersion *v = MemoryContextAllocZero(context, sizeof(ArenaVersion));
 
     v->context = context;
@@ -104,11 +123,13 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
     memcpy(v->fingerprint, fingerprint, len);
     v->fingerprint_len = len;
     v->training = training;
-    tensor_buffer_training(training);
     v->user = GetUserId();
     v->refs = 1;
     v->cached = true;
     v->last_used = ++clock_ticks;
+    /* from here on nothing can fail */
+    MemoryContextSetParent(context, TopMemoryContext);
+    tensor_buffer_training(training);
     v->next = versions;
     versions = v;
     return v;
@@ -139,13 +160,14 @@ forget_packed(ArenaVersion *v)
  * Drops versions nobody uses: this user's outdated ones of `model`, and the least recently used above
  * pg_llm.cache_size.
  */
-static void
-trim(const char *model, const ArenaVersion *keep)
+void
+arena_trim(const char *model, const ArenaVersion *keep)
 {
     for (;;)
     {
         ArenaVersion *oldest = NULL;
         size_t  bytes = 0;
+        int     unused = 0;
         bool    outdated = false;
 
         for (ArenaVersion *v = versions; v != NULL; v = v->next)
@@ -153,6 +175,7 @@ trim(const char *model, const ArenaVersion *keep)
             bytes += version_bytes(v);
             if (v == keep || v->refs > 1)
                 continue;
+            unused++;
             if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
             {
                 oldest = v;
@@ -162,7 +185,8 @@ trim(const char *model, const ArenaVersion *keep)
             if (oldest == NULL || v->last_used < oldest->last_used)
                 oldest = v;
         }
-        if (oldest == NULL || (!outdated && bytes <= (size_t) pg_llm_cache_size_mb * 1024 * 1024))
+        if (oldest == NULL || (!outdated && unused <= MAX_VERSIONS &&
+                               bytes <= (size_t) pg_llm_cache_size_mb * 1024 * 1024))
             return;
         arena_forget(oldest);
     }
@@ -170,19 +194,31 @@ trim(const char *model, const ArenaVersion *keep)
 
 /* ---- pins ---- */
 
+static void
+require_pin_room(void)
+{
+    if (n_pins >= MAX_PINS)
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("this session holds %d versions of models", n_pins),
+                errhint("They are let go by pg_llm_arena_close, or with the transaction."));
+}
+
 static ArenaPin *
 push_pin(ArenaVersion *v, PinKind kind, bool training)
 {
-    ArenaPin *pin = MemoryContextAllocZero(TopMemoryContext, sizeof(ArenaPin));
+    ArenaPin *pin;
 
+    require_pin_room();
+    pin = MemoryContextAllocZero(TopMemoryContext, sizeof(ArenaPin));
     pin->version = arena_retain(v);
     pin->kind = kind;
     pin->training = training;
-    pin->id = ++pin_ids;
     pin->subid = GetCurrentSubTransactionId();
     pin->user = GetUserId();
     pin->next = pins;
     pins = pin;
+    n_pins++;
     v->pins++;
     v->trainers += training;
     if (training)
@@ -199,6 +235,7 @@ drop_pin(ArenaPin *pin)
     while (*link != pin)
         link = &(*link)->next;
     *link = pin->next;
+    n_pins--;
     pin->version->pins--;
     pin->version->trainers -= pin->training;
     if (pin->version->pins == 0 && (pin->version->dirty || !pin->version->ready))
@@ -252,6 +289,14 @@ arena_pinned(const char *model)
 }
 
 bool
+arena_pinned_for_training(const char *model)
+{
+    ArenaPin *pin = find_pin(model);
+
+    return pin != NULL && pin->training;
+}
+
+bool
 arena_holds(const TensorBuffer *buffer)
 {
     for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
@@ -276,6 +321,8 @@ arena_require(const char *model)
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("the weights of model \"%s\" are not in memory", model),
+                v != NULL && v->undone ? errdetail("An error was caught, or a savepoint rolled back, after training "
+                                                   "had changed them.") : 0,
                 errhint("Call llm_pin, or use llm_weight(model, name) in a query of your own."));
     return v;
 }
@@ -297,6 +344,19 @@ arena_pop_pin(ArenaVersion *v)
         }
 }
 
+void
+arena_touch(ArenaVersion *v)
+{
+    SubTransactionId current = GetCurrentSubTransactionId();
+
+    if (v->touched == current)
+        return;
+    v->had_grads = v->grads_lost;
+    for (int i = 0; i < v->n_params && !v->had_grads; i++)
+        v->had_grads = v->params[i].has_grad || v->params[i].has_sum;
+    v->touched = current;
+}
+
 /*
  * What a rollback undoes in the tables it cannot undo here, so it is thrown away: gradients that it reached, and
  * weights that the optimizer had changed.
@@ -306,8 +366,12 @@ undo(ArenaVersion *v)
 {
     for (int i = 0; i < v->n_params; i++)
         v->params[i].has_grad = v->params[i].has_sum = false;
+    v->grads_lost = v->had_grads;
     if (v->dirty)
+    {
+        v->undone = v->ready;
         v->ready = false;
+    }
 }
 
 void
@@ -321,6 +385,17 @@ arena_end_xact(bool commit)
     }
     while (pins != NULL)
         drop_pin(pins);
+}
+
+/*
+ * A pin ends with its subtransaction, if that is undone. A cursor's, which lives on, stays: all rows of a statement see
+ * one version. Only where the subtransaction wrote may the version be one of rows that are gone.
+ */
+static bool
+outlives(const ArenaPin *pin, SubTransactionId mine)
+{
+    return pin->kind == PIN_STATEMENT && portals_waits(pin->portal, mine) &&
+        !TransactionIdIsValid(GetCurrentTransactionIdIfAny());
 }
 
 void
@@ -341,12 +416,23 @@ arena_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
 
         if (pin->subid == mine)
         {
-            if (commit)
+            if (commit || outlives(pin, mine))
                 pin->subid = parent;
             else
                 drop_pin(pin);
         }
         pin = next;
+    }
+}
+
+void
+arena_portal_gone(Portal portal)
+{
+    for (ArenaPin *pin = pins, *next; pin != NULL; pin = next)
+    {
+        next = pin->next;
+        if (pin->kind == PIN_STATEMENT && pin->portal == portal)
+            drop_pin(pin);
     }
 }
 
@@ -360,6 +446,12 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
     bool    training = PG_GETARG_BOOL(2);
     int     len = VARSIZE_ANY_EXHDR(fingerprint);
 
+    if (len > ARENA_MAX_NAME || strlen(model) > ARENA_MAX_NAME)
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("a model's name and its version take at most %d bytes, not %zu and %d", ARENA_MAX_NAME, strlen(model),
+                       len));
+    require_pin_room();
     for (ArenaVersion *v = versions; v != NULL; v = v->next)
     {
         /* a fingerprint can be guessed: only who has read the rows, or fed them, gets them from memory */
@@ -383,12 +475,12 @@ pg_llm_arena_close(PG_FUNCTION_ARGS)
     char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
     for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
-        if (pin->kind == PIN_CALL && strcmp(pin->version->model, model) == 0)
+        if (pin->kind == PIN_CALL && pin->user == GetUserId() && strcmp(pin->version->model, model) == 0)
         {
             drop_pin(pin);
             break;
         }
-    trim(NULL, NULL);
+    arena_trim(NULL, NULL);
     PG_RETURN_VOID();
 }
 
@@ -401,274 +493,34 @@ pg_llm_arena_pinned(PG_FUNCTION_ARGS)
     PG_RETURN_BOOL(v != NULL && v->ready);
 }
 
-static void
-statement_ended(void *arg)
-{
-    uint64  id = (uint64) (uintptr_t) arg;
-
-    for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
-        if (pin->id == id)
-        {
-            drop_pin(pin);
-            return;
-        }
-}
-
 /* Turns the newest open() of the model into a pin that ends with the running statement. */
 PG_FUNCTION_INFO_V1(pg_llm_arena_pin_statement);
 Datum
 pg_llm_arena_pin_statement(PG_FUNCTION_ARGS)
 {
     ArenaPin *pin = find_pin(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    MemoryContextCallback *callback;
+    Portal  portal = portals_watch();
 
-    if (pin == NULL || pin->kind != PIN_CALL || ActivePortal == NULL)
+    if (pin == NULL || pin->kind != PIN_CALL || portal == NULL)
         PG_RETURN_VOID();
-    callback = MemoryContextAllocZero(ActivePortal->portalContext, sizeof(MemoryContextCallback));
-    callback->func = statement_ended;
-    callback->arg = (void *) (uintptr_t) pin->id;
-    MemoryContextRegisterResetCallback(ActivePortal->portalContext, callback);
     pin->kind = PIN_STATEMENT;
-    pin->portal = ActivePortal;
+    pin->portal = portal;
     pin->command = GetCurrentCommandId(false);
-    PG_RETURN_VOID();
-}
-
-/* ---- feeding ---- */
-
-/* The numbers of a fed value, for us alone: taken over when nobody else holds them, copied otherwise. */
-static TensorBuffer *
-feed_buffer(const Tensor *t)
-{
-    TensorBuffer *own;
-
-    if (t->buffer->refcount == 1 && t->data == t->buffer->data)
-        return tensor_buffer_retain(t->buffer);
-    own = tensor_buffer_alloc(t->n);
-    memcpy(own->data, t->data, t->n * sizeof(float));
-    return own;
-}
-
-static ArenaParam *
-feed_param(ArenaVersion *v, const char *name)
-{
-    for (int i = v->n_params - 1; i >= 0; i--)
-        if (strcmp(v->params[i].name, name) == 0)
-            return &v->params[i];
-    if (v->n_params == v->room)
-    {
-        v->room = v->room == 0 ? 64 : v->room * 2;
-        v->params = v->params == NULL
-            ? MemoryContextAllocZero(v->context, sizeof(ArenaParam) * v->room)
-            : repalloc(v->params, sizeof(ArenaParam) * v->room);
-        memset(v->params + v->n_params, 0, sizeof(ArenaParam) * (v->room - v->n_params));
-    }
-    v->params[v->n_params].name = MemoryContextStrdup(v->context, name);
-    return &v->params[v->n_params++];
-}
-
-/* pg_llm_arena_put(model, name, token_id, data, m, v) */
-PG_FUNCTION_INFO_V1(pg_llm_arena_put);
-Datum
-pg_llm_arena_put(PG_FUNCTION_ARGS)
-{
-    ArenaVersion *v;
-    ArenaParam *p;
-    ArenaPart *part;
-    Tensor *fed[3];
-
-    if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
-        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                errmsg("model, name, token_id and data of a parameter must not be NULL"));
-    v = arena_pinned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    if (v == NULL || v->ready)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("no version is being fed"), errhint("Call pg_llm_arena_open first."));
-    for (int i = 0; i < 3; i++)
-    {
-        fed[i] = PG_ARGISNULL(3 + i) || (i > 0 && !v->training) ? NULL : PG_GETARG_TENSOR(3 + i);
-        if (fed[i] != NULL && fed[i]->n != fed[0]->n)
-            ereport(ERROR, errcode(ERRCODE_DATA_EXCEPTION),
-                    errmsg("parameter \"%s\": data has shape %s, its moments %s",
-                           text_to_cstring(PG_GETARG_TEXT_PP(1)),
-                           tensor_shape_text(fed[0]->ndim, fed[0]->dims),
-                           tensor_shape_text(fed[i]->ndim, fed[i]->dims)));
-    }
-    p = feed_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    p->parts = p->parts == NULL
-        ? MemoryContextAlloc(v->context, sizeof(ArenaPart))
-        : repalloc(p->parts, sizeof(ArenaPart) * (p->n_parts + 1));
-    part = &p->parts[p->n_parts];
-    memset(part, 0, sizeof(ArenaPart));
-    p->n_parts++;
-    part->token_id = PG_GETARG_INT32(2);
-    part->ndim = fed[0]->ndim;
-    memcpy(part->dims, fed[0]->dims, sizeof(part->dims));
-    part->n = fed[0]->n;
-    part->rows = part->ndim > 0 ? part->dims[0] : 1;
-    for (int i = 0; i < 3; i++)
-        if (fed[i] != NULL)
-            part->fed[i] = feed_buffer(fed[i]);
-    PG_RETURN_VOID();
-}
-
-static int
-compare_params(const void *a, const void *b)
-{
-    return strcmp(((const ArenaParam *) a)->name, ((const ArenaParam *) b)->name);
-}
-
-static uint32
-hash_name(const char *name)
-{
-    return hash_bytes((const unsigned char *) name, (int) strlen(name));
-}
-
-/* Every op of a pass asks for parameters by their names, next to weights that leave nothing else in a cache. */
-static void
-index_params(ArenaVersion *v)
-{
-    v->n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
-    v->slots = MemoryContextAlloc(v->context, sizeof(int) * v->n_slots);
-    for (uint32 slot = 0; slot < v->n_slots; slot++)
-        v->slots[slot] = -1;
-    for (int i = 0; i < v->n_params; i++)
-    {
-        uint32  slot = v->params[i].hash = hash_name(v->params[i].name);
-
-        while (v->slots[slot & (v->n_slots - 1)] >= 0)
-            slot++;
-        v->slots[slot & (v->n_slots - 1)] = i;
-    }
-}
-
-static int
-compare_parts(const void *a, const void *b)
-{
-    int32   x = ((const ArenaPart *) a)->token_id;
-    int32   y = ((const ArenaPart *) b)->token_id;
-
-    return x < y ? -1 : x > y;
-}
-
-/*
- * Joins what was fed as data (0), m (1) or v (2); what was not fed is zero. A large parameter takes a while: the
- * buffer is the parameter's before it is filled, so that a cancel leaves nothing behind.
- */
-static void
-join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer **joined)
-{
-    llm_engine *e = pg_llm_engine();
-    size_t  at = 0;
-
-    for (int i = 0; i < p->n_parts; i++)
-    {
-        TensorBuffer *fed = p->parts[i].fed[which];
-
-        if (fed != NULL && !pg_llm_all_finite(e, fed->data, p->parts[i].n))
-            ereport(ERROR,
-                    errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                    errmsg("parameter \"%s\" of model \"%s\" holds a value that is not finite", p->name, v->model),
-                    errhint("Restore the row, or initialise the model anew with llm_init_model."));
-    }
-    if (p->n_parts == 1 && p->parts[0].fed[which] != NULL)
-    {
-        *joined = tensor_buffer_retain(p->parts[0].fed[which]);
-        return;
-    }
-    *joined = tensor_buffer_alloc(p->n);
-    for (int i = 0; i < p->n_parts; at += p->parts[i].n, i++)
-    {
-        TensorBuffer *fed = p->parts[i].fed[which];
-
-        if (fed == NULL)
-            llm_fill(e, (*joined)->data + at, 0.0f, p->parts[i].n);
-        else
-            llm_copy(e, (*joined)->data + at, fed->data, false, p->parts[i].n);
-        pg_llm_check(e);
-    }
-}
-
-static void
-forget_fed(ArenaParam *p)
-{
-    for (int i = 0; i < p->n_parts; i++)
-        for (int which = 0; which < 3; which++)
-        {
-            tensor_buffer_release(p->parts[i].fed[which]);
-            p->parts[i].fed[which] = NULL;
-        }
-}
-
-static void
-seal_param(ArenaVersion *v, ArenaParam *p)
-{
-    const ArenaPart *first;
-    int64   rows = 0;
-
-    qsort(p->parts, p->n_parts, sizeof(ArenaPart), compare_parts);
-    first = &p->parts[0];
-    for (int i = 0; i < p->n_parts; i++)
-    {
-        const ArenaPart *part = &p->parts[i];
-
-        if (part->token_id != rows || part->ndim != first->ndim || (p->n_parts > 1 && part->ndim < 1) ||
-            memcmp(part->dims + 1, first->dims + 1, sizeof(int32) * Max(part->ndim - 1, 0)) != 0)
-            ereport(ERROR,
-                    errcode(ERRCODE_DATA_EXCEPTION),
-                    errmsg("the parts of parameter \"%s\" of model \"%s\" do not fit together", p->name, v->model),
-                    errdetail("The part at row %d has shape %s; row " INT64_FORMAT " was to follow.",
-                              part->token_id, tensor_shape_text(part->ndim, part->dims), rows));
-        rows += part->rows;
-    }
-    if (rows > INT_MAX)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("parameter \"%s\" has too many rows", p->name));
-    p->ndim = first->ndim;
-    memcpy(p->dims, first->dims, sizeof(int32) * first->ndim);
-    if (p->ndim > 0)
-        p->dims[0] = (int32) rows;
-    p->n = 0;
-    for (int i = 0; i < p->n_parts; i++)
-        p->n += p->parts[i].n;
-    join_parts(v, p, 0, &p->data);
-    v->bytes += p->n * sizeof(float);
-    if (v->training)
-    {
-        join_parts(v, p, 1, &p->m);
-        join_parts(v, p, 2, &p->v);
-        v->bytes += 3 * p->n * sizeof(float);   /* the gradient will follow */
-    }
-    forget_fed(p);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_arena_seal);
-Datum
-pg_llm_arena_seal(PG_FUNCTION_ARGS)
-{
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    ArenaVersion *v = arena_pinned(model);
-
-    if (v == NULL || v->ready)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("no version is being fed"));
-    trim(model, v);
-    for (int i = 0; i < v->n_params; i++)
-    {
-        seal_param(v, &v->params[i]);
-        CHECK_FOR_INTERRUPTS();
-    }
-    qsort(v->params, v->n_params, sizeof(ArenaParam), compare_params);
-    index_params(v);
-    v->ready = true;
     PG_RETURN_VOID();
 }
 
 /* ---- finding ---- */
 
+uint32
+arena_hash_name(const char *name)
+{
+    return hash_bytes((const unsigned char *) name, (int) strlen(name));
+}
+
 ArenaParam *
 arena_find(ArenaVersion *v, const char *name)
 {
-    uint32  hash = hash_name(name);
+    uint32  hash = arena_hash_name(name);
 
     for (uint32 slot = hash;; slot++)
     {
@@ -745,7 +597,7 @@ pg_llm_arena_shape(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(construct_array(dims, p->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* pg_llm_release() -> bytes given back: versions nobody pins, buffers kept for reuse, tokenizers. */
+/* pg_llm_release() -> bytes given back: versions nobody pins, buffers kept for reuse, tokenizers, permutations. */
 PG_FUNCTION_INFO_V1(pg_llm_release);
 Datum
 pg_llm_release(PG_FUNCTION_ARGS)
@@ -767,6 +619,6 @@ pg_llm_release(PG_FUNCTION_ARGS)
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();
     pg_llm_engine_trim();
-    bytes += tokenizer_release();
+    bytes += tokenizer_release() + sample_release();
     PG_RETURN_INT64((int64) bytes);
 }

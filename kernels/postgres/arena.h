@@ -1,5 +1,6 @@
 /*
- * arena.h -- the session's in-memory versions of models' parameters (arena.c, arena_train.c).
+ * arena.h -- the session's in-memory versions of models' parameters (arena.c, arena_feed.c,
+ * arena_train.c).
  *
  * The table llm_param is the truth; a version is a copy of one model's rows, named by their fingerprint. Calls pin
  * the version they began with. PL/pgSQL feeds rows in and writes them back: nothing here names a relation.
@@ -8,6 +9,9 @@
 #define PG_LLM_ARENA_H
 
 #include "tensor.h"
+#include "utils/portal.h"
+
+#define ARENA_MAX_NAME 8191     /* bytes of a model's name, of a version's */
 
 typedef struct ArenaPart
 {
@@ -34,7 +38,7 @@ typedef struct ArenaParam
     TensorBuffer *v;
     bool    has_grad;       /* something arrived since the gradients were cleared */
     bool    has_sum;
-    int     n_parts;
+    int     n_parts, parts_room;
     ArenaPart *parts;
 } ArenaParam;
 
@@ -51,7 +55,11 @@ typedef struct ArenaVersion
     int     readers;        /* generations, which must see this version until they end */
     Oid     user;           /* who read the rows: found by nobody else */
     SubTransactionId touched;   /* the subtransaction that last changed gradients or weights */
+    bool    had_grads;      /* as it began to: its rollback loses them */
+    bool    grads_lost;     /* gradients that others were added to are gone: see arena_require_grads */
     bool    ready;          /* sealed */
+    bool    sealing;        /* seal began; and failed, unless ready */
+    bool    undone;         /* was ready, and a rollback threw its changed weights away */
     bool    training;       /* holds m and v */
     bool    dirty;          /* differs from the table: not to be found by anyone else */
     bool    cached;         /* the cache holds one of refs */
@@ -68,6 +76,7 @@ extern ArenaVersion *arena_retain(ArenaVersion *v);
 extern void arena_release(ArenaVersion *v);                 /* never throws */
 extern ArenaVersion *arena_pinned(const char *model);       /* NULL: no pin of this user in force */
 extern ArenaVersion *arena_require(const char *model);      /* pinned and ready, or an error */
+extern bool arena_pinned_for_training(const char *model);   /* the pin in force lets its holder change it */
 extern void arena_push_pin(ArenaVersion *v);                /* for the time of a generation's forward pass */
 extern void arena_pop_pin(ArenaVersion *v);
 extern ArenaParam *arena_find(ArenaVersion *v, const char *name);   /* NULL: no such parameter */
@@ -78,9 +87,14 @@ extern float *arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc);    /* w
 /* The buffer is a parameter of a version pinned by this user, which nobody is changing. */
 extern bool arena_holds(const TensorBuffer *buffer);
 extern void arena_forget(ArenaVersion *v);                  /* out of the cache */
+extern void arena_trim(const char *model, const ArenaVersion *keep);    /* drops what nobody uses */
+extern uint32 arena_hash_name(const char *name);
+extern void arena_touch(ArenaVersion *v);       /* before gradients or weights change: a rollback undoes it */
+extern void arena_require_grads(const ArenaVersion *v);     /* that none were lost in a rollback, or an error */
 
 /* Transaction events */
 extern void arena_end_xact(bool commit);
 extern void arena_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
+extern void arena_portal_gone(Portal portal);               /* never throws */
 
 #endif

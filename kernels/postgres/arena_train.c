@@ -19,7 +19,8 @@ require_training(text *model)
 {
     ArenaVersion *v = arena_require(text_to_cstring(model));
 
-    if (!v->training)
+    /* a version that holds moments may be pinned by one who only reads, and shared with others */
+    if (!v->training || !arena_pinned_for_training(v->model))
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("model \"%s\" is not loaded for training", v->model),
@@ -27,10 +28,22 @@ require_training(text *model)
     return v;
 }
 
+void
+arena_require_grads(const ArenaVersion *v)
+{
+    if (v->grads_lost)
+        ereport(ERROR,
+                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("gradients of model \"%s\" are lost", v->model),
+                errdetail("An error was caught, or a savepoint rolled back, after more had been added to them."),
+                errhint("Begin the step anew: llm_materialize_params(model), or pg_llm_arena_zero_grad(model)."));
+}
+
 float *
 arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc)
 {
-    v->touched = GetCurrentSubTransactionId();
+    arena_require_grads(v);
+    arena_touch(v);
     if (p->grad == NULL)
         p->grad = tensor_buffer_alloc(p->n);
     *acc = p->has_grad;
@@ -44,8 +57,10 @@ pg_llm_arena_zero_grad(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
+    arena_touch(v);
     for (int i = 0; i < v->n_params; i++)
         v->params[i].has_grad = v->params[i].has_sum = false;
+    v->grads_lost = false;
     PG_RETURN_VOID();
 }
 
@@ -75,7 +90,8 @@ pg_llm_arena_sum_grad(PG_FUNCTION_ARGS)
     llm_engine *e = pg_llm_engine();
     ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
 
-    v->touched = GetCurrentSubTransactionId();
+    arena_require_grads(v);
+    arena_touch(v);
     for (int i = 0; i < v->n_params; i++)
     {
         ArenaParam *p = &v->params[i];
@@ -103,7 +119,8 @@ pg_llm_arena_take_sum(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
 
-    v->touched = GetCurrentSubTransactionId();
+    arena_require_grads(v);
+    arena_touch(v);
     for (int i = 0; i < v->n_params; i++)
     {
         ArenaParam *p = &v->params[i];
@@ -128,6 +145,7 @@ global_norm(const ArenaVersion *v)
 {
     double  sum = 0.0;
 
+    arena_require_grads(v);
     for (int i = 0; i < v->n_params; i++)
     {
         sum += sum_squares(&v->params[i]);
@@ -152,6 +170,7 @@ pg_llm_arena_grad_norms(PG_FUNCTION_ARGS)
     StringInfoData json;
     const char *comma = "";
 
+    arena_require_grads(v);
     initStringInfo(&json);
     appendStringInfoChar(&json, '{');
     for (int i = 0; i < v->n_params; i++)
@@ -161,6 +180,7 @@ pg_llm_arena_grad_norms(PG_FUNCTION_ARGS)
         if (!v->params[i].has_grad)
             continue;
         norm = sqrt(sum_squares(&v->params[i]));
+        pg_llm_check(pg_llm_engine());
         appendStringInfoString(&json, comma);
         escape_json(&json, v->params[i].name);
         if (isfinite(norm))
@@ -185,6 +205,7 @@ make_own(TensorBuffer **buffer, size_t n)
         return;
     own = tensor_buffer_alloc(n);
     llm_copy(pg_llm_engine(), own->data, (*buffer)->data, false, n);
+    /* stopped half-way: the version is changed already, and goes with the error */
     tensor_buffer_release(*buffer);
     *buffer = own;
 }
@@ -228,8 +249,8 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
     o.eps = PG_GETARG_FLOAT8(4);
     o.step = (uint64) PG_GETARG_INT64(6);
     o.grad_scale = (float) scale;
+    arena_touch(v);
     v->dirty = true;
-    v->touched = GetCurrentSubTransactionId();
     for (int i = 0; i < v->n_params; i++)
     {
         ArenaParam *p = &v->params[i];
@@ -253,12 +274,18 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_saved);
 Datum
 pg_llm_arena_saved(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
     bytea  *fingerprint = PG_GETARG_BYTEA_PP(1);
     int     len = VARSIZE_ANY_EXHDR(fingerprint);
+    char   *saved;
 
-    v->fingerprint = MemoryContextAlloc(v->context, len + 1);
-    memcpy(v->fingerprint, VARDATA_ANY(fingerprint), len);
+    if (len > ARENA_MAX_NAME)
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("a version's name takes at most %d bytes, not %d", ARENA_MAX_NAME, len));
+    saved = MemoryContextAlloc(v->context, len + 1);
+    memcpy(saved, VARDATA_ANY(fingerprint), len);
+    pfree(v->fingerprint);
+    v->fingerprint = saved;
     v->fingerprint_len = len;
     v->dirty = false;
     PG_RETURN_VOID();
@@ -374,6 +401,8 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
     TensorBuffer *buffer = kind == PART_DATA ? p->data : kind == PART_GRAD ? p->grad : kind == PART_M ? p->m : p->v;
     Tensor *t;
 
+    if (kind == PART_GRAD)
+        arena_require_grads(v);
     if (buffer == NULL || (kind == PART_GRAD && !p->has_grad))
         PG_RETURN_NULL();
     t = arena_part_tensor(p, part, buffer);
@@ -382,7 +411,8 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
         /* the next backward pass adds to the buffer: who asked for this sum keeps this sum */
         Tensor *copy = tensor_new(t->ndim, t->dims);
 
-        memcpy(copy->data, t->data, t->n * sizeof(float));
+        llm_copy(pg_llm_engine(), copy->data, t->data, false, t->n);
+        pg_llm_check(pg_llm_engine());
         PG_RETURN_TENSOR(copy);
     }
     if (v->dirty)

@@ -18,6 +18,7 @@
 
 #include "buffer.h"
 #include "llm_core.h"
+#include "memory.h"
 #include "session.h"
 #include "unmap.h"
 
@@ -28,6 +29,7 @@
 #define HUGE_PAGE           ((size_t) 2 << 20)
 #define MAP_THRESHOLD       HUGE_PAGE               /* blocks from here on are mapped on their own */
 #define ASK_SYSTEM          ((size_t) 256 << 20)    /* each time the session grows by this much, ask for room */
+#define ASK_FOR_ONE         ((size_t) 16 << 20)     /* and for each block of this size that is not a tensor's */
 #define IDLE_CACHE          ((size_t) 32 << 20)     /* kept between transactions */
 #define MAX_CACHE           ((size_t) 4 << 30)
 
@@ -45,6 +47,7 @@ StaticAssertDecl(sizeof(Block) <= ALIGNMENT, "a block's header must fit before i
 static Block  *free_lists[N_CLASSES];
 static size_t  cached_bytes = 0;
 static size_t  used_bytes = 0;
+static size_t  reserved_bytes = 0;      /* of memory that is no tensor's: tensor_buffer_reserve */
 static size_t  cache_limit = 0;
 static int     trainings = 0;           /* versions in memory that hold optimizer state */
 
@@ -68,50 +71,15 @@ class_of(size_t bytes)
     return class < N_CLASSES ? class : -1;
 }
 
-/* The number behind `format` in a file of the kernel's; SIZE_MAX when there is none. */
-static size_t
-read_number(const char *path, const char *format)
-{
-    char    line[128];
-    size_t  number = SIZE_MAX;
-    FILE   *f = fopen(path, "r");
-
-    if (f == NULL)
-        return SIZE_MAX;
-    while (fgets(line, sizeof(line), f) != NULL)
-        if (sscanf(line, format, &number) == 1)
-            break;
-    fclose(f);
-    return number;
-}
-
-/*
- * Memory the system and the container can give; SIZE_MAX where they do not say. Linux promises memory it does
- * not have and kills whoever touches it, which would take the whole server down.
- */
-static size_t
-available_bytes(void)
-{
-    size_t  kilobytes = read_number("/proc/meminfo", "MemAvailable: %zu");
-    size_t  limit = read_number("/sys/fs/cgroup/memory.max", "%zu");
-    size_t  used = read_number("/sys/fs/cgroup/memory.current", "%zu");
-    size_t  cache = read_number("/sys/fs/cgroup/memory.stat", "inactive_file %zu");
-    size_t  available = kilobytes == SIZE_MAX ? SIZE_MAX : kilobytes * 1024;
-
-    if (limit == SIZE_MAX || used == SIZE_MAX)
-        return available;
-    if (cache != SIZE_MAX)
-        used -= Min(used, cache);       /* the kernel drops it when asked for memory */
-    return Min(available, limit - Min(limit, used));
-}
-
 /* True unless these bytes more would be more than there is. */
 static bool
 room_for(size_t bytes)
 {
-    size_t  held = used_bytes + cached_bytes;
+    size_t  held = used_bytes + cached_bytes + reserved_bytes;
 
-    return (held + bytes) / ASK_SYSTEM == held / ASK_SYSTEM || bytes <= available_bytes();
+    if (bytes > SIZE_MAX - held)
+        return false;
+    return (held + bytes) / ASK_SYSTEM == held / ASK_SYSTEM || bytes <= llm_memory_available();
 }
 
 static void
@@ -247,7 +215,7 @@ tensor_buffer_alloc(size_t n)
         ereport(ERROR,
                 errcode(ERRCODE_OUT_OF_MEMORY),
                 errmsg("out of memory for a tensor of %zu elements", n),
-                errdetail("This session's tensors hold %zu MB.", used_bytes >> 20),
+                errdetail("This session's tensors and caches hold %zu MB.", (used_bytes + reserved_bytes) >> 20),
                 errhint("Use a smaller batch, a shorter block or a smaller model."));
     b->next = NULL;
     b->pub.refcount = 1;
@@ -298,7 +266,22 @@ tensor_buffer_unpack(TensorBuffer *buffer)
 bool
 tensor_buffer_room(size_t bytes)
 {
-    return bytes < ASK_SYSTEM || bytes <= available_bytes();
+    return bytes < ASK_FOR_ONE || bytes <= llm_memory_available();
+}
+
+bool
+tensor_buffer_reserve(size_t bytes)
+{
+    if (!room_for(bytes))
+        return false;
+    reserved_bytes += bytes;
+    return true;
+}
+
+void
+tensor_buffer_unreserve(size_t bytes)
+{
+    reserved_bytes -= Min(bytes, reserved_bytes);
 }
 
 void

@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "bytea_floats.h"
 #include "engine.h"
 #include "tensor.h"
@@ -235,11 +237,15 @@ static void
 check_ids(const int32 *ids, size_t n, int32 least, size_t limit, const char *name)
 {
     for (size_t i = 0; i < n; i++)
+    {
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
         if (ids[i] < least || (ids[i] >= 0 && (size_t) ids[i] >= limit))
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("%s %d at position %zu is out of range", name, ids[i], i + 1),
                     errdetail("Valid are 0 to %zu.", limit - 1));
+    }
 }
 
 /* out (n,d): row i is w (rows,d) at ids[i] */

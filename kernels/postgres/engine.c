@@ -19,6 +19,7 @@ static llm_engine *engine = NULL;
 /* Asking the CPU or the system what there is costs as much as a small op: once per change of a setting. */
 static int applied_isa = INT_MIN;
 static int applied_threads = INT_MIN;
+static int applied_max_threads = INT_MIN;
 
 bool
 pg_llm_should_stop(void *arg)
@@ -41,10 +42,14 @@ pg_llm_engine(void)
     }
     if (llm_engine_status(engine) != LLM_OK)
         llm_engine_clear_status(engine);
-    if (applied_threads != pg_llm_threads)
+    if (applied_threads != pg_llm_threads || applied_max_threads != pg_llm_max_threads)
     {
-        llm_engine_set_threads(engine, pg_llm_threads);
+        int     most = pg_llm_max_threads > 0 ? pg_llm_max_threads : llm_cpu_count();
+
+        llm_engine_set_threads(engine, pg_llm_threads > 0 ? Min(pg_llm_threads, most) : Min(llm_cpu_count(), most));
+        llm_limit_workers(llm_engine_threads(engine) - 1);
         applied_threads = pg_llm_threads;
+        applied_max_threads = pg_llm_max_threads;
     }
     if (applied_isa != pg_llm_isa)
     {

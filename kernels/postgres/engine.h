@@ -8,7 +8,7 @@
 
 #include "llm_core.h"
 
-/* The session's engine with the settings pg_llm.threads, pg_llm.isa and pg_llm.attention_chunk applied. */
+/* The session's engine with the settings pg_llm.threads, max_threads, isa and attention_chunk applied. */
 extern llm_engine *pg_llm_engine(void);
 /* Gives the engine's scratch memory back to the system. */
 extern void pg_llm_engine_trim(void);

@@ -30,7 +30,7 @@ op_set_input(OpCall *call, int i, Tensor *t)
 {
     value_from_tensor(&call->in[i], t);
     if (t->nonce != 0)
-        call->in[i].value = tape_value_of(t);
+        call->in[i].value = tape_input_value(t);
     if (call->n_inputs <= i)
         call->n_inputs = i + 1;
 }
@@ -149,6 +149,8 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
     {
         int32   id = call->ids.values[i];
 
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
         if (id >= limit || (id < 0 && !negative_ok))
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),

@@ -36,6 +36,16 @@ axis_blocks(const OpValue *v, int axis, size_t *outer, size_t *inner)
         *inner *= v->dims[i];
 }
 
+/* A small block is copied at once, a large one so that a cancel need not wait for its end. */
+static void
+copy_block(llm_engine *e, float *out, const float *x, size_t n)
+{
+    if (n <= 1 << 18)
+        memcpy(out, x, n * sizeof(float));
+    else
+        llm_copy(e, out, x, false, n);
+}
+
 /* ---- reshape ---- */
 
 static void
@@ -137,6 +147,7 @@ slice_forward(OpCall *call)
     int     axis = require_axis(call, call->ints[0]);
     int64   start = call->ints[1];
     int64   stop = call->ints[2];
+    llm_engine *e = pg_llm_engine();
     int32   dims[TENSOR_MAX_NDIM];
     size_t  outer, inner, width;
 
@@ -153,7 +164,7 @@ slice_forward(OpCall *call)
     for (size_t o = 0; o < outer; o++)
     {
         CHECK_FOR_INTERRUPTS();
-        memcpy(call->out.data + o * width, x->data + (o * x->dims[axis] + start) * inner, width * sizeof(float));
+        copy_block(e, call->out.data + o * width, x->data + (o * x->dims[axis] + start) * inner, width);
     }
 }
 
@@ -185,6 +196,7 @@ concat_forward(OpCall *call)
 {
     const OpValue *a = &call->in[0];
     const OpValue *b = &call->in[1];
+    llm_engine *e = pg_llm_engine();
     int     axis = require_axis(call, call->ints[0]);
     int32   dims[TENSOR_MAX_NDIM];
     size_t  outer, inner, wa, wb;
@@ -206,8 +218,8 @@ concat_forward(OpCall *call)
     for (size_t o = 0; o < outer; o++)
     {
         CHECK_FOR_INTERRUPTS();
-        memcpy(call->out.data + o * (wa + wb), a->data + o * wa, wa * sizeof(float));
-        memcpy(call->out.data + o * (wa + wb) + wa, b->data + o * wb, wb * sizeof(float));
+        copy_block(e, call->out.data + o * (wa + wb), a->data + o * wa, wa);
+        copy_block(e, call->out.data + o * (wa + wb) + wa, b->data + o * wb, wb);
     }
 }
 

@@ -7,7 +7,7 @@ CREATE FUNCTION public.pg_llm_tensor_in(cstring, oid, integer)
     RETURNS public.tensor
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_in';
-COMMENT ON FUNCTION public.pg_llm_tensor_in(cstring, oid, integer) IS 'text to tensor';
+COMMENT ON FUNCTION public.pg_llm_tensor_in(cstring, oid, integer) IS 'text to tensor: [[1,2],[3,4]], a number, or {0,3}[] for a shape without elements';
 
 CREATE FUNCTION public.pg_llm_tensor_out(public.tensor)
     RETURNS cstring
@@ -53,7 +53,7 @@ CREATE TYPE public.tensor (
     CATEGORY = 'U',
     PREFERRED = true
 );
-COMMENT ON TYPE public.tensor IS 'n-dimensional array of float32, row-major, with its shape in the value';
+COMMENT ON TYPE public.tensor IS 'n-dimensional array of float32, row-major, with its shape in the value; text [[1,2],[3,4]], a bare number for 0 dimensions, {0,3}[] where lists do not show the shape of a tensor without elements';
 
 -- Casts
 
@@ -1478,12 +1478,12 @@ COMMENT ON FUNCTION public.pg_llm_lr_schedule(bigint, bigint, bigint, double pre
     'Learning rate at a step counted from 1: linear warm-up, then cosine, linear or constant.';
 
 CREATE FUNCTION public.pg_llm_permutation(n bigint, seed bigint, epoch bigint) RETURNS bigint[]
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_permutation';
+    LANGUAGE c VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_permutation';
 COMMENT ON FUNCTION public.pg_llm_permutation(bigint, bigint, bigint) IS
     'The numbers 0 to n - 1 in an epochs order.';
 
 CREATE FUNCTION public.pg_llm_batch(n bigint, seed bigint, first bigint, size integer) RETURNS bigint[]
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_batch';
+    LANGUAGE c VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_batch';
 COMMENT ON FUNCTION public.pg_llm_batch(bigint, bigint, bigint, integer) IS
     'Ordinals from 1 at positions first .. of all epochs permutations one after another.';
 

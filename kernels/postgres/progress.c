@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -39,6 +40,7 @@ typedef struct ProgressSlot
 } ProgressSlot;
 
 static ProgressSlot *slots = NULL;
+static SubTransactionId begun_in = InvalidSubTransactionId;     /* of this transaction; invalid: an earlier one's */
 static bool exit_registered = false;
 
 static int
@@ -117,6 +119,24 @@ progress_clear(void)
     end_change(slot);
 }
 
+void
+progress_end_xact(bool commit)
+{
+    if (!commit)
+        progress_clear();
+    begun_in = InvalidSubTransactionId;
+}
+
+void
+progress_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
+{
+    if (begun_in != mine)
+        return;
+    if (!commit)
+        progress_clear();
+    begun_in = commit ? parent : InvalidSubTransactionId;
+}
+
 static void
 at_exit(int code, Datum arg)
 {
@@ -125,13 +145,17 @@ at_exit(int code, Datum arg)
     progress_clear();
 }
 
-/* pg_llm_progress(model, run_id, step, total, loss, lr, tokens) */
+/*
+ * pg_llm_progress(model, run_id, step, total, loss, lr, tokens): from none or running to running. It ends with
+ * pg_llm_progress_clear, and with a rollback of what began it: an error caught on the way changes nothing.
+ */
 PG_FUNCTION_INFO_V1(pg_llm_progress);
 Datum
 pg_llm_progress(PG_FUNCTION_ARGS)
 {
     ProgressSlot *slot;
     int64   run_id;
+    char    model[PROGRESS_MODEL];
 
     if (PG_ARGISNULL(0) || !map_slots())
         PG_RETURN_VOID();
@@ -141,10 +165,15 @@ pg_llm_progress(PG_FUNCTION_ARGS)
         exit_registered = true;
     }
     slot = my_slot();
+    text_to_cstring_buffer(PG_GETARG_TEXT_PP(0), model, PROGRESS_MODEL);
     run_id = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
+    /* nothing between the two changes of the counter can fail */
     begin_change(slot);
     if (slot->pid != MyProcPid || slot->run_id != run_id)
+    {
         slot->started_at = GetCurrentTimestamp();
+        begun_in = GetCurrentSubTransactionId();
+    }
     slot->pid = MyProcPid;
     slot->database = MyDatabaseId;
     slot->run_id = run_id;
@@ -154,7 +183,7 @@ pg_llm_progress(PG_FUNCTION_ARGS)
     slot->lr = PG_ARGISNULL(5) ? 0.0 : PG_GETARG_FLOAT8(5);
     slot->tokens = PG_ARGISNULL(6) ? 0 : PG_GETARG_INT64(6);
     slot->updated_at = GetCurrentTimestamp();
-    text_to_cstring_buffer(PG_GETARG_TEXT_PP(0), slot->model, PROGRESS_MODEL);
+    memcpy(slot->model, model, PROGRESS_MODEL);
     end_change(slot);
     PG_RETURN_VOID();
 }

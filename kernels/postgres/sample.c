@@ -16,7 +16,10 @@
 
 #include "buffer.h"
 #include "engine.h"
+#include "sample.h"
 #include "tensor.h"
+
+#define POLL_EVERY 65536        /* elements between two looks at pending interrupts */
 
 /* ---- sampling ---- */
 
@@ -30,6 +33,17 @@ last_row(const Tensor *t, size_t *vocab)
                 errmsg("logits of shape %s hold nothing to sample from", tensor_shape_text(t->ndim, t->dims)));
     *vocab = t->dims[t->ndim - 1];
     return t->data + t->n - *vocab;
+}
+
+/* Turns what core says instead of a token, or of a number of them, into an error. */
+static void
+check_sampling(int64 result)
+{
+    if (result == -2)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while sampling"));
+    CHECK_FOR_INTERRUPTS();
+    if (result == -3)
+        ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling statement: sampling was interrupted"));
 }
 
 /* pg_llm_sample(logits, temperature, top_k, top_p, seed, step) -> token id, from the last row */
@@ -58,11 +72,12 @@ pg_llm_sample(PG_FUNCTION_ARGS)
                        s.top_p),
                 errhint("temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
     seed = PG_ARGISNULL(4) ? pg_prng_uint64(&pg_global_prng_state) : (uint64) PG_GETARG_INT64(4);
+    s.stop = pg_llm_should_stop;
+    s.arg = NULL;
     s.uniform = llm_uniform(seed, 0, PG_ARGISNULL(5) ? 0 : (uint64) PG_GETARG_INT64(5));
     row = last_row(logits, &vocab);
     id = llm_sample(row, vocab, &s);
-    if (id == -2)
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while sampling"));
+    check_sampling(id);
     if (id < 0)
         ereport(ERROR,
                 errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
@@ -79,6 +94,7 @@ pg_llm_penalize(PG_FUNCTION_ARGS)
     Tensor *logits = PG_GETARG_TENSOR(0);
     IntArray seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
     double  repetition = PG_GETARG_FLOAT8(2);
+    llm_engine *e = pg_llm_engine();
     Tensor *out;
     size_t  vocab;
 
@@ -87,13 +103,28 @@ pg_llm_penalize(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the repetition penalty must be above 0, not %g", repetition));
     for (size_t i = 0; i < seen.n; i++)
+    {
+        if (i % POLL_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         if (seen.values[i] < 0 || (size_t) seen.values[i] >= vocab)
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("token %d is outside a vocabulary of %zu", seen.values[i], vocab));
+    }
     out = tensor_new(logits->ndim, logits->dims);
-    memcpy(out->data, logits->data, logits->n * sizeof(float));
-    llm_penalize(out->data + out->n - vocab, vocab, seen.values, seen.n, repetition, PG_GETARG_FLOAT8(3),
-                 PG_GETARG_FLOAT8(4));
+    llm_copy(e, out->data, logits->data, false, logits->n);
+    pg_llm_check(e);
+    switch (llm_penalize(out->data + out->n - vocab, vocab, seen.values, seen.n, repetition, PG_GETARG_FLOAT8(3),
+                         PG_GETARG_FLOAT8(4), pg_llm_should_stop, NULL))
+    {
+        case LLM_OK:
+            break;
+        case LLM_NO_MEMORY:
+            check_sampling(-2);
+            break;
+        case LLM_STOPPED:
+            check_sampling(-3);
+            break;
+    }
     PG_RETURN_TENSOR(out);
 }
 
@@ -120,11 +151,12 @@ pg_llm_top_tokens(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be at least 1, not %d", k));
     if ((size_t) k > vocab)
         k = (int32) vocab;
+    if ((size_t) k > MaxAllocSize / sizeof(Datum) / 2)
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%d tokens do not fit into an array", k));
     ids = palloc(sizeof(int32) * k);
     log_probs = palloc(sizeof(double) * k);
-    n = llm_top_tokens(row, vocab, k, ids, log_probs);
-    if (n == -2)
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory while sampling"));
+    n = llm_top_tokens(row, vocab, k, ids, log_probs, pg_llm_should_stop, NULL);
+    check_sampling(n);
     if (n == 0)
         ereport(ERROR,
                 errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
@@ -148,10 +180,11 @@ copy_or_zeros(FunctionCallInfo fcinfo, int arg, const Tensor *like)
     Tensor *t = tensor_new(like->ndim, like->dims);
 
     if (PG_ARGISNULL(arg))
-        memset(t->data, 0, t->n * sizeof(float));
+        llm_fill(pg_llm_engine(), t->data, 0.0f, t->n);
     else
     {
         Tensor *from = PG_GETARG_TENSOR(arg);
+        llm_engine *e = pg_llm_engine();
 
         if (from->n != like->n)
             ereport(ERROR,
@@ -159,7 +192,8 @@ copy_or_zeros(FunctionCallInfo fcinfo, int arg, const Tensor *like)
                     errmsg("adamw_step: the weight has shape %s, but argument %d %s",
                            tensor_shape_text(like->ndim, like->dims), arg + 1,
                            tensor_shape_text(from->ndim, from->dims)));
-        memcpy(t->data, from->data, t->n * sizeof(float));
+        llm_copy(e, t->data, from->data, false, t->n);
+        pg_llm_check(e);
     }
     return t;
 }
@@ -269,10 +303,13 @@ pg_llm_lr_schedule(PG_FUNCTION_ARGS)
 
 /* ---- batches ---- */
 
-/* The last two epochs' permutations: a batch may lie across an epoch's end. */
+/*
+ * The last two epochs' permutations: a batch may lie across an epoch's end. They stay for the next batch, until
+ * llm_release() or, if they are large, the transaction's end.
+ */
 typedef struct Epoch
 {
-    int64  *order;
+    int64  *order;              /* NULL: none */
     int64   n;
     uint64  seed, epoch;
 } Epoch;
@@ -280,45 +317,86 @@ typedef struct Epoch
 static Epoch epochs[2];
 
 #define PERMUTE_PIECE ((int64) 1 << 18)     /* elements between two looks at interrupts */
+#define MAX_ROWS      ((int64) 1 << 28)     /* of a permutation: 2 GB of them */
+#define KEPT_ROWS     ((int64) 1 << 20)     /* when the transaction is over */
+
+static size_t
+forget_epoch(Epoch *slot)
+{
+    size_t  bytes = slot->n * sizeof(int64);
+
+    if (slot->order == NULL)
+        return 0;
+    pfree(slot->order);
+    slot->order = NULL;
+    slot->n = 0;
+    tensor_buffer_unreserve(bytes);
+    return bytes;
+}
+
+size_t
+sample_release(void)
+{
+    return forget_epoch(&epochs[0]) + forget_epoch(&epochs[1]);
+}
+
+void
+sample_end_xact(void)
+{
+    for (int i = 0; i < 2; i++)
+        if (epochs[i].n > KEPT_ROWS)
+            forget_epoch(&epochs[i]);
+}
 
 static const int64 *
 epoch_order(int64 n, uint64 seed, uint64 epoch)
 {
     Epoch  *slot = &epochs[epoch % 2];
+    int64  *order;
 
     if (slot->order != NULL && slot->n == n && slot->seed == seed && slot->epoch == epoch)
         return slot->order;
-    if (slot->order != NULL)
-        pfree(slot->order);
-    slot->order = NULL;
+    forget_epoch(slot);
     if (!tensor_buffer_room(n * sizeof(int64)))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
                 errmsg("out of memory for a permutation of " INT64_FORMAT, n));
-    slot->order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
-    slot->n = 0;                    /* not valid yet: an interrupt may end this */
+    if (!tensor_buffer_reserve(n * sizeof(int64)))
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
+                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
+    PG_TRY();
+    {
+        order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
+    }
+    PG_CATCH();
+    {
+        tensor_buffer_unreserve(n * sizeof(int64));
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
+    /* the slot's, but of an epoch that is never looked for in it: an interrupt may end this */
+    *slot = (Epoch) {order, n, 0, epoch + 1};
     for (int64 i = 0; i < n; i++)
     {
-        slot->order[i] = i;
+        order[i] = i;
         if (i % PERMUTE_PIECE == 0)
             CHECK_FOR_INTERRUPTS();
     }
     for (int64 end = n; end > 1; end -= Min(end, PERMUTE_PIECE))
     {
-        llm_permutation_swaps(slot->order, Max(1, end - PERMUTE_PIECE), end, seed, epoch);
+        llm_permutation_swaps(order, Max(1, end - PERMUTE_PIECE), end, seed, epoch);
         CHECK_FOR_INTERRUPTS();
     }
-    slot->n = n;
     slot->seed = seed;
     slot->epoch = epoch;
-    return slot->order;
+    return order;
 }
 
 static void
 require_count(int64 n, const char *what)
 {
-    if (n < 1 || n > ((int64) 1 << 31))
+    if (n < 1 || n > MAX_ROWS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s must be between 1 and 2147483648, not " INT64_FORMAT, what, n));
+                errmsg("%s must be between 1 and " INT64_FORMAT ", not " INT64_FORMAT, what, MAX_ROWS, n));
 }
 
 static Datum
@@ -343,6 +421,7 @@ pg_llm_permutation(PG_FUNCTION_ARGS)
     ids = palloc(sizeof(Datum) * n);
     for (int64 i = 0; i < n; i++)
         ids[i] = Int64GetDatum(order[i]);
+    CHECK_FOR_INTERRUPTS();
     PG_RETURN_DATUM(int8_datums(ids, (int) n));
 }
 

@@ -11,15 +11,20 @@
 #include "utils/guc.h"
 
 #include "arena.h"
+#include "buffer.h"
 #include "files.h"
 #include "generate.h"
+#include "memory.h"
 #include "progress.h"
+#include "sample.h"
 #include "session.h"
 #include "tape.h"
+#include "utils/memutils.h"
 
 PG_MODULE_MAGIC;
 
 int     pg_llm_threads = 0;
+int     pg_llm_max_threads = 0;
 int     pg_llm_isa = -1;
 int     pg_llm_attention_chunk = 64;
 int     pg_llm_record = RECORD_GRAPH;
@@ -30,6 +35,19 @@ bool    pg_llm_autograd = false;
 char   *pg_llm_default_model = NULL;
 
 static PassState pass;
+
+/* What stood as each open subtransaction began, outermost first. */
+typedef struct Mark
+{
+    SubTransactionId subid;
+    PassState   pass;
+    TapeMark    tape;
+    GenerateMark generation;
+} Mark;
+
+static Mark *marks = NULL;
+static int  n_marks = 0;
+static int  room_for_marks = 0;
 
 static const struct config_enum_entry isa_options[] = {
     {"auto", -1, false},
@@ -90,28 +108,61 @@ end_xact(XactEvent event, void *arg)
     generate_end_xact();
     arena_end_xact(event != XACT_EVENT_ABORT);
     if (event == XACT_EVENT_ABORT)
-    {
-        tape_abort();
-        progress_clear();
-    }
+        tape_abort(NULL);
+    tape_end_xact();
+    sample_end_xact();
+    progress_end_xact(event != XACT_EVENT_ABORT);
     memset(&pass, 0, sizeof(pass));
+    n_marks = 0;
+}
+
+static void
+push_mark(SubTransactionId subid)
+{
+    if (n_marks == room_for_marks)
+    {
+        int     larger = Max(16, room_for_marks * 2);
+
+        marks = marks == NULL
+            ? MemoryContextAllocHuge(TopMemoryContext, sizeof(Mark) * larger)
+            : repalloc_huge(marks, sizeof(Mark) * larger);
+        room_for_marks = larger;
+    }
+    marks[n_marks++] = (Mark) {subid, pass, tape_mark(), generate_mark()};
+}
+
+/* The mark of a subtransaction that ends; NULL when it began before this library was loaded. */
+static const Mark *
+pop_mark(SubTransactionId subid)
+{
+    while (n_marks > 0 && marks[n_marks - 1].subid > subid)
+        n_marks--;
+    if (n_marks > 0 && marks[n_marks - 1].subid == subid)
+        return &marks[--n_marks];
+    return NULL;
 }
 
 static void
 end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
     bool    commit = event == SUBXACT_EVENT_COMMIT_SUB;
+    const Mark *mark;
 
     (void) arg;
+    if (event == SUBXACT_EVENT_START_SUB)
+        push_mark(mine);
     if (!commit && event != SUBXACT_EVENT_ABORT_SUB)
         return;
-    generate_end_subxact(mine, parent, commit);
+    mark = pop_mark(mine);
+    generate_end_subxact(mine, parent, commit, mark == NULL ? NULL : &mark->generation);
     arena_end_subxact(mine, parent, commit);
     if (!commit)
     {
-        tape_abort();
-        progress_clear();
+        tape_abort(mark == NULL ? NULL : &mark->tape);
+        if (mark != NULL)
+            pass = mark->pass;
     }
+    progress_end_subxact(mine, parent, commit);
 }
 
 /* ---- settings ---- */
@@ -132,8 +183,11 @@ void
 session_init(void)
 {
     DefineCustomIntVariable("pg_llm.threads", "Threads that kernels of this session may use; 0 means all cores.",
-                            "Results do not depend on it.", &pg_llm_threads, 0, 0, 1024, PGC_USERSET, 0, NULL, NULL,
-                            NULL);
+                            "No more than pg_llm.max_threads are taken. Results do not depend on it.",
+                            &pg_llm_threads, 0, 0, 1024, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("pg_llm.max_threads", "Threads that any session's kernels may use; 0 means as many as cores.",
+                            "A superuser's bound on pg_llm.threads. Results do not depend on it.",
+                            &pg_llm_max_threads, 0, 0, 1024, PGC_SUSET, 0, NULL, NULL, NULL);
     DefineCustomEnumVariable("pg_llm.isa", "Instruction set of the kernels.",
                              "auto takes the best the machine has. Results do not depend on it.", &pg_llm_isa, -1,
                              isa_options, PGC_USERSET, 0, check_isa, NULL, NULL);
@@ -169,6 +223,7 @@ void
 _PG_init(void)
 {
     session_init();
+    llm_memory_set_room(tensor_buffer_room);
     RegisterXactCallback(end_xact, NULL);
     RegisterSubXactCallback(end_subxact, NULL);
 }

@@ -19,6 +19,7 @@ typedef enum RecordMode { RECORD_OFF, RECORD_GRAPH, RECORD_FULL } RecordMode;
 
 /* Settings */
 extern int    pg_llm_threads;
+extern int    pg_llm_max_threads;
 extern int    pg_llm_isa;
 extern int    pg_llm_attention_chunk;
 extern int    pg_llm_record;

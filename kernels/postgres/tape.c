@@ -4,6 +4,20 @@
  * The tape holds references to what the backwards read and nothing else; a buffer is let go as soon as its op
  * has been differentiated. Which values belong to it is written in the values themselves: the pass's random
  * number and an index (tensor.h). A value with another number is a leaf.
+ *
+ * States, and what may be called in each (anything else is 55000 with a hint):
+ *
+ *   empty    -- an op or a leaf while recording --> recorded; clear, flush, quiet, base --> empty
+ *   recorded -- ops, leaves --> recorded; backward_begin(number) --> started; clear --> empty
+ *   started  -- backward(op), newest first --> started; backward_begin of a part not differentiated yet --> started;
+ *               grad, tape, tape_tensors; ops of a further part --> started; clear --> empty
+ *   broken   -- tape, tape_tensors, grad; clear --> empty. An error in the middle of the backward pass, caught or in
+ *               a savepoint, leaves some gradients half summed, so that it cannot be gone on with.
+ *
+ * A subtransaction that is undone takes the ops with it that were recorded in it. A variable may hold such an op's
+ * result all the same; using it while recording is an error, for no gradient could flow through it. Likewise a tape
+ * that was cleared in the middle of a pass is remembered: who goes on with its values would leave parameters untrained.
+ * The tape belongs to the role that recorded it.
  */
 #include "postgres.h"
 
@@ -14,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "buffer.h"
 #include "tape_internal.h"
 
 Tape tape;
@@ -41,19 +56,47 @@ tape_release_node(TapeNode *node)
     node->done = true;
 }
 
-void
-tape_clear(void)
+static void
+release_value(TapeValue *v)
+{
+    tensor_buffer_release(v->grad);
+    tensor_buffer_release(v->payload);
+    if (v->version != NULL)
+        arena_release(v->version);
+    v->grad = v->payload = NULL;
+    v->data = NULL;
+    v->version = NULL;
+    v->param = NULL;
+}
+
+/* Passes that were cleared before they were differentiated, the newest first. */
+#define ABANDONED 4
+static uint64 abandoned[ABANDONED];
+
+static void
+abandon(uint64 nonce)
+{
+    memmove(abandoned + 1, abandoned, sizeof(uint64) * (ABANDONED - 1));
+    abandoned[0] = nonce;
+}
+
+static bool
+is_abandoned(uint64 nonce)
+{
+    for (int i = 0; i < ABANDONED; i++)
+        if (nonce != 0 && abandoned[i] == nonce)
+            return true;
+    return false;
+}
+
+static void
+clear(void)
 {
     for (uint32 i = 0; i < tape.n_nodes; i++)
         if (!tape.nodes[i].done)
             tape_release_node(&tape.nodes[i]);
     for (uint32 i = 0; i < tape.n_values; i++)
-    {
-        tensor_buffer_release(tape.values[i].grad);
-        tensor_buffer_release(tape.values[i].payload);
-        if (tape.values[i].version != NULL)
-            arena_release(tape.values[i].version);
-    }
+        release_value(&tape.values[i]);
     if (tape.context != NULL)
         MemoryContextReset(tape.context);
     tape.nonce = 0;
@@ -61,13 +104,90 @@ tape_clear(void)
     tape.nodes = NULL;
     tape.n_values = tape.room_values = tape.n_nodes = tape.room_nodes = 0;
     tape.base = 0;
+    tape.broken = NULL;
+    tape.began = false;
 }
 
 void
-tape_abort(void)
+tape_clear(void)
 {
-    tape_clear();
-    tape.quiet = false;
+    /* in the middle of a pass that has a key, which a training step's has */
+    if (tape.n_nodes > 0 && !tape.began && session_pass()->keyed)
+        abandon(tape.nonce);
+    clear();
+}
+
+TapeMark
+tape_mark(void)
+{
+    TapeMark mark = {tape.nonce, tape.n_values, tape.n_nodes, tape.backwards, tape.quiet};
+
+    return mark;
+}
+
+/* Ops recorded since the mark go; leaves stay, as what they are does not depend on an op. */
+static void
+truncate_to(const TapeMark *mark)
+{
+    while (tape.n_nodes > mark->n_nodes)
+    {
+        TapeNode *node = &tape.nodes[--tape.n_nodes];
+
+        if (!node->done)
+            tape_release_node(node);
+    }
+    for (uint32 i = mark->n_values; i < tape.n_values; i++)
+    {
+        TapeValue *v = &tape.values[i];
+
+        if (v->kind != VALUE_OUTPUT && v->kind != VALUE_CONSTANT)
+            continue;
+        release_value(v);
+        v->kind = VALUE_LOST;
+        v->needs_grad = v->has_grad = false;
+    }
+}
+
+void
+tape_abort(const TapeMark *mark)
+{
+    if (mark == NULL)
+    {
+        clear();
+        memset(abandoned, 0, sizeof(abandoned));
+        tape.quiet = false;
+        return;
+    }
+    if (tape.nonce == mark->nonce && tape.nonce != 0)
+    {
+        truncate_to(mark);
+        if (tape.backwards != mark->backwards)
+            tape.broken = "An error was caught, or a savepoint rolled back, in the middle of the backward pass.";
+    }
+    else
+    {
+        if (mark->nonce != 0 && !is_abandoned(mark->nonce))
+            abandon(mark->nonce);
+        clear();
+    }
+    tape.quiet = mark->quiet;
+}
+
+void
+tape_end_xact(void)
+{
+    memset(abandoned, 0, sizeof(abandoned));
+}
+
+void
+tape_require_whole(void)
+{
+    if (tape.broken != NULL)
+        ereport(ERROR,
+                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("the recorded pass cannot be differentiated"),
+                errdetail_internal("%s", tape.broken),
+                errhint("Compute the loss again."));
 }
 
 bool
@@ -94,26 +214,36 @@ tape_open(void)
 static void
 begin_if_empty(void)
 {
+    uint64  nonce = 0;
+
     if (tape.nonce != 0)
         return;
-    tape.user = GetUserId();
     if (tape.context == NULL)
         tape.context = AllocSetContextCreate(TopMemoryContext, "pg_llm tape", ALLOCSET_DEFAULT_SIZES);
-    while (tape.nonce == 0)
-        if (!pg_strong_random(&tape.nonce, sizeof(tape.nonce)))
+    while (nonce == 0)
+        if (!pg_strong_random(&nonce, sizeof(nonce)))
             ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
+    tape.user = GetUserId();
+    tape.nonce = nonce;
 }
 
 /* Room for one more element of `size` bytes. */
 static void *
 grow(void *array, uint32 used, uint32 *room, size_t size)
 {
+    uint32  larger = *room == 0 ? 256 : *room * 2;
+    void   *grown;
+
     if (used < *room)
         return array;
-    *room = *room == 0 ? 256 : *room * 2;
-    return array == NULL
-        ? MemoryContextAllocHuge(tape.context, *room * size)
-        : repalloc_huge(array, *room * size);
+    if (!tensor_buffer_room(larger * size))
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the tape"),
+                errhint("Call llm_prune_autograd_state between passes."));
+    grown = array == NULL
+        ? MemoryContextAllocHuge(tape.context, larger * size)
+        : repalloc_huge(array, larger * size);
+    *room = larger;
+    return grown;
 }
 
 static uint32
@@ -162,6 +292,24 @@ uint32
 tape_value_of(const Tensor *t)
 {
     return t->nonce == tape.nonce && tape_is_mine() && t->index < tape.n_values ? t->index : NO_VALUE;
+}
+
+uint32
+tape_input_value(const Tensor *t)
+{
+    uint32  value = tape_value_of(t);
+
+    if (value != NO_VALUE && tape.values[value].kind == VALUE_LOST && session_recording())
+        ereport(ERROR,
+                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("a tensor of shape %s is no longer on the tape", tensor_shape_text(t->ndim, t->dims)),
+                errdetail("It was computed where an error was caught, or a savepoint rolled back; no gradient can flow "
+                          "through it."),
+                errhint("Compute it again after the error."));
+    /* which is a leaf; only where the pass itself went on with it, something must have cleared the tape on the way */
+    if (value == NO_VALUE && is_abandoned(t->nonce) && session_recording())
+        tape.broken = "The tape was cleared in the middle of the pass, and what had been computed was used after that.";
+    return value;
 }
 
 static void
@@ -236,6 +384,8 @@ tape_record(OpCall *call)
     describe_value(&tape.values[call->out.value], call->out.buffer, call->out.data);
     if (needs_grad && call->ids.n > 0)
     {
+        if (!tensor_buffer_room(call->ids.n * sizeof(int32)))
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the tape"));
         ids = MemoryContextAllocHuge(tape.context, call->ids.n * sizeof(int32));
         memcpy(ids, call->ids.values, call->ids.n * sizeof(int32));
     }
@@ -290,7 +440,12 @@ pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
     Tensor *t = PG_GETARG_TENSOR(3);
     IntArray shape = tensor_int_array(PG_GETARG_DATUM(4), "shape");
     uint32  value;
+    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
+    if (strlen(model) > ARENA_MAX_NAME || strlen(name) > ARENA_MAX_NAME)
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("names of models and parameters take at most %d bytes", ARENA_MAX_NAME));
     if (shape.n > TENSOR_MAX_NDIM || tensor_count((int) shape.n, shape.values) != t->n)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a tensor of shape %s cannot take shape %s", tensor_shape_text(t->ndim, t->dims),
@@ -299,7 +454,7 @@ pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
     if (!session_recording())
         PG_RETURN_TENSOR(t);
     t = tracked_copy(t, &value);
-    tape.values[value].model = MemoryContextStrdup(tape.context, text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    tape.values[value].name = MemoryContextStrdup(tape.context, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    tape.values[value].model = MemoryContextStrdup(tape.context, model);
+    tape.values[value].name = MemoryContextStrdup(tape.context, name);
     PG_RETURN_TENSOR(t);
 }

@@ -43,6 +43,7 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
     uint32  index;
     TapeValue *v;
 
+    tape_require_whole();
     if (PG_ARGISNULL(0))
     {
         (void) index_of(tape.base);
@@ -64,6 +65,8 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
     refuse_spent(v);
     if (v->grad == NULL)
         v->grad = tensor_buffer_alloc(1);
+    tape.backwards++;
+    tape.began = true;
     v->grad->data[0] = PG_ARGISNULL(1) ? 1.0f : (float) PG_GETARG_FLOAT8(1);
     v->has_grad = true;
     PG_RETURN_VOID();
@@ -158,12 +161,16 @@ pg_llm_backward(PG_FUNCTION_ARGS)
     if (low == tape.n_nodes || tape.nodes[low].call.out.value != value)
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("tensor " INT64_FORMAT " is not the output of an op on the tape", PG_GETARG_INT64(0)));
+    tape_require_whole();
     node = &tape.nodes[low];
     out = &tape.values[value];
     /* what no gradient has reached may be part of another number that is differentiated next */
     if (node->done || !out->has_grad)
         PG_RETURN_VOID();
+    tape.backwards++;
+    tape.broken = "An error ended the backward pass in the middle.";
     differentiate(node, out->grad->data);
+    tape.broken = NULL;
     out->spent = true;
     out->grad_norm = tape_wants_rows() ? sqrt(llm_sum_squares(pg_llm_engine(), out->grad->data, out->n)) : NAN;
     if (pg_llm_record != RECORD_FULL || tape.quiet)
@@ -198,7 +205,8 @@ gradient_datum(FunctionCallInfo fcinfo, uint32 value)
     if (!v->has_grad || grad == NULL)
         PG_RETURN_NULL();
     t = tensor_new(v->ndim, v->dims);
-    memcpy(t->data, grad->data, v->n * sizeof(float));
+    llm_copy(pg_llm_engine(), t->data, grad->data, false, v->n);
+    pg_llm_check(pg_llm_engine());
     PG_RETURN_TENSOR(t);
 }
 

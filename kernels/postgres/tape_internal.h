@@ -8,7 +8,14 @@
 #include "session.h"
 #include "tape.h"
 
-typedef enum ValueKind { VALUE_OUTPUT, VALUE_CONSTANT, VALUE_TRACKED, VALUE_PARAM } ValueKind;
+typedef enum ValueKind
+{
+    VALUE_OUTPUT,
+    VALUE_CONSTANT,
+    VALUE_TRACKED,
+    VALUE_PARAM,
+    VALUE_LOST                  /* an output that a rollback took back: using it is an error */
+} ValueKind;
 
 typedef struct TapeValue
 {
@@ -47,6 +54,9 @@ typedef struct Tape
     uint32      n_nodes, room_nodes;
     int64       base;           /* ids outside are base + index */
     bool        quiet;          /* take no norms: this pass leaves no rows */
+    uint64      backwards;      /* ops differentiated, and backward passes begun, in the session so far */
+    bool        began;          /* a backward pass did */
+    const char *broken;         /* why this tape cannot be differentiated; NULL: it can */
 } Tape;
 
 #define TAPE_MAX_VALUES (1u << 24)      /* ids of one pass: see llm_pass_seq */
@@ -55,6 +65,7 @@ extern Tape tape;
 
 extern bool tape_is_mine(void);         /* there is one, and the present role recorded it */
 extern bool tape_wants_rows(void);      /* somebody will read this pass's rows: take norms */
+extern void tape_require_whole(void);   /* 55000 when the tape is broken */
 extern void tape_release_node(TapeNode *node);
 
 #endif

@@ -84,6 +84,7 @@ pg_llm_tape(PG_FUNCTION_ARGS)
         values[1] = Int32GetDatum(i + 1);
         values[2] = CStringGetTextDatum(c->op->name);
         values[3] = int8_array(c);
+        CHECK_FOR_INTERRUPTS();
         nulls[5] = !detail;
         values[5] = detail ? extra_json(c) : (Datum) 0;
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -109,6 +110,8 @@ pg_llm_tape_tensors(PG_FUNCTION_ARGS)
         Datum   values[7];
         bool    nulls[7] = {false};
 
+        if (v->kind == VALUE_LOST)
+            continue;
         if (grad != NULL && isnan(grad_norm))
             grad_norm = sqrt(llm_sum_squares(pg_llm_engine(), grad->data, v->n));
         values[0] = Int64GetDatum(tape.base + i);
@@ -142,6 +145,7 @@ pg_llm_tape_params(PG_FUNCTION_ARGS)
         Datum   values[3];
         bool    nulls[3] = {false};
 
+        CHECK_FOR_INTERRUPTS();
         if (v->kind != VALUE_PARAM && v->name == NULL)
             continue;
         values[0] = CStringGetTextDatum(v->kind == VALUE_PARAM ? v->version->model : v->model);
@@ -156,7 +160,9 @@ PG_FUNCTION_INFO_V1(pg_llm_tape_clear);
 Datum
 pg_llm_tape_clear(PG_FUNCTION_ARGS)
 {
-    tape_clear();
+    /* the caller's, whose statement called a SECURITY DEFINER function, is none of ours: see tape_open */
+    if (tape_is_mine() || !InLocalUserIdChange())
+        tape_clear();
     PG_RETURN_VOID();
 }
 
@@ -170,7 +176,8 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("ids of a pass cannot begin with " INT64_FORMAT, base),
                 errhint("0, or a multiple of %u from that on.", TAPE_MAX_VALUES));
-    tape.base = base;
+    if (tape_is_mine())
+        tape.base = base;
     PG_RETURN_VOID();
 }
 

@@ -14,9 +14,6 @@
 
 #define TENSOR_MAGIC 0x74656e73
 
-/* No single tensor is larger than 4 GiB: a mistyped dimension fails before memory is asked for. */
-#define TENSOR_MAX_ELEMENTS ((size_t) 1 << 30)
-
 static Size tensor_get_flat_size(ExpandedObjectHeader *header);
 static void tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_size);
 
@@ -323,4 +320,27 @@ tensor_int_array(Datum array, const char *argument)
     result.n = (size_t) ArrayGetNItems(ARR_NDIM(a), ARR_DIMS(a));
     result.values = (const int32 *) ARR_DATA_PTR(a);
     return result;
+}
+
+ArrayType *
+tensor_make_int_array(const int32 *values, size_t n)
+{
+    size_t  bytes = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
+    ArrayType *a;
+
+    if (n == 0)
+        return construct_empty_array(INT4OID);
+    if (n > MaxArraySize || !AllocSizeIsValid(bytes))
+        ereport(ERROR,
+                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("%zu numbers do not fit into an array", n));
+    a = palloc(bytes);
+    SET_VARSIZE(a, bytes);
+    a->ndim = 1;
+    a->dataoffset = 0;
+    a->elemtype = INT4OID;
+    ARR_DIMS(a)[0] = (int) n;
+    ARR_LBOUND(a)[0] = 1;
+    memcpy(ARR_DATA_PTR(a), values, n * sizeof(int32));
+    return a;
 }

@@ -17,6 +17,8 @@
 #define TENSOR_MAX_NDIM 8
 #define TENSOR_VERSION  1
 #define TENSOR_FLOAT32  1
+/* No single tensor is larger than 4 GiB: a mistyped dimension fails before memory is asked for. */
+#define TENSOR_MAX_ELEMENTS ((size_t) 1 << 30)
 /* One value on its way to disk: the largest palloc, less room for the header. */
 #define TENSOR_MAX_FLAT_ELEMENTS ((MaxAllocSize - 256) / sizeof(float))
 
@@ -72,5 +74,7 @@ extern char *tensor_shape_text(int ndim, const int32 *dims);
 /* int[] arguments: checked (no NULLs), any dimensionality (ndim, dims from the array; 0 elements allowed). */
 typedef struct IntArray { int ndim; int32 dims[TENSOR_MAX_NDIM]; size_t n; const int32 *values; } IntArray;
 extern IntArray tensor_int_array(Datum array, const char *argument);
+/* An int[] of n numbers in the current memory context; 54000 when an array cannot hold them. */
+extern struct ArrayType *tensor_make_int_array(const int32 *values, size_t n);
 
 #endif

@@ -6,9 +6,13 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "buffer.h"
 #include "tensor_view.h"
+
+#define POLL_EVERY 65536        /* elements between two looks at pending interrupts */
 
 typedef struct SumState
 {
@@ -24,6 +28,10 @@ new_state(MemoryContext cx, const TensorView *v)
 {
     SumState   *state = MemoryContextAllocZero(cx, sizeof(SumState));
 
+    if (!tensor_buffer_room(Max(v->n, 1) * sizeof(double)))
+        ereport(ERROR,
+                errcode(ERRCODE_OUT_OF_MEMORY),
+                errmsg("out of memory for the sum of tensors of shape %s", tensor_shape_text(v->ndim, v->dims)));
     state->ndim = v->ndim;
     if (v->ndim > 0)
         memcpy(state->dims, v->dims, sizeof(int32) * v->ndim);
@@ -58,7 +66,11 @@ pg_llm_sum_accum(PG_FUNCTION_ARGS)
                        tensor_shape_text(state->ndim, state->dims), tensor_shape_text(v.ndim, v.dims)),
                 errhint("All rows must have one shape; group by shape(x) otherwise."));
     for (size_t i = 0; i < v.n; i++)
+    {
+        if (i % POLL_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         state->sum[i] += (double) v.data[i];
+    }
     state->count++;
     tensor_view_close(&v);
     PG_RETURN_POINTER(state);
@@ -71,7 +83,11 @@ result_of(const SumState *state, double divisor)
     Tensor *t = tensor_new(state->ndim, state->dims);
 
     for (size_t i = 0; i < t->n; i++)
+    {
+        if (i % POLL_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         t->data[i] = tensor_float4(state->sum[i] / divisor);
+    }
     PG_RETURN_TENSOR(t);
 }
 

@@ -16,6 +16,14 @@
 
 #include "tensor_view.h"
 
+/* Looks at pending interrupts every so many elements. */
+static inline void
+poll(size_t i)
+{
+    if ((i & 0xffff) == 0)
+        CHECK_FOR_INTERRUPTS();
+}
+
 /* ---- from arrays ---- */
 
 /* A tensor of the array's shape; '{}' has none, it is a list of no numbers. */
@@ -55,7 +63,10 @@ pg_llm_tensor_from_float8_array(PG_FUNCTION_ARGS)
     const float8 *values = (const float8 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
+    {
+        poll(i);
         t->data[i] = tensor_float4(values[i]);
+    }
     PG_RETURN_TENSOR(t);
 }
 
@@ -68,7 +79,10 @@ pg_llm_tensor_from_int4_array(PG_FUNCTION_ARGS)
     const int32 *values = (const int32 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
+    {
+        poll(i);
         t->data[i] = (float) values[i];
+    }
     PG_RETURN_TENSOR(t);
 }
 
@@ -91,8 +105,7 @@ pg_llm_tensor_from_numeric_array(PG_FUNCTION_ARGS)
 
     for (size_t i = 0; array_iterate(values, &value, &isnull); i++)
     {
-        if ((i & 0xffff) == 0)
-            CHECK_FOR_INTERRUPTS();
+        poll(i);
         t->data[i] = float4_of_numeric(value);
     }
     array_free_iterator(values);
@@ -141,7 +154,10 @@ pg_llm_tensor_to_float4_array(PG_FUNCTION_ARGS)
     float4     *values = (float4 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < v.n; i++)
+    {
+        poll(i);
         values[i] = tensor_canonical(v.data[i]);
+    }
     PG_RETURN_ARRAYTYPE_P(a);
 }
 
@@ -154,7 +170,10 @@ pg_llm_tensor_to_float8_array(PG_FUNCTION_ARGS)
     float8     *values = (float8 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < v.n; i++)
+    {
+        poll(i);
         values[i] = (float8) tensor_canonical(v.data[i]);
+    }
     PG_RETURN_ARRAYTYPE_P(a);
 }
 
@@ -228,6 +247,7 @@ pg_llm_tensor_to_bytea(PG_FUNCTION_ARGS)
         float   x = tensor_canonical(v.data[i]);
         uint32  bits;
 
+        poll(i);
         memcpy(&bits, &x, sizeof(bits));
         words[i] = little_endian(bits);
     }
@@ -261,6 +281,7 @@ pg_llm_tensor_from_bytea(PG_FUNCTION_ARGS)
     {
         uint32  bits;
 
+        poll(i);
         memcpy(&bits, VARDATA_ANY(bytes) + i * sizeof(bits), sizeof(bits));
         bits = little_endian(bits);
         memcpy(&t->data[i], &bits, sizeof(bits));

@@ -15,6 +15,7 @@
 #include "tensor_view.h"
 
 #define CHUNK 1024      /* elements hashed at a time */
+#define POLL_EVERY 65536    /* elements between two looks at pending interrupts */
 
 static int
 compare_elements(float a, float b)
@@ -38,6 +39,8 @@ compare_views(const TensorView *a, const TensorView *b)
     {
         int     order;
 
+        if (i % POLL_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         if (a->data[i] == b->data[i])
             continue;
         order = compare_elements(a->data[i], b->data[i]);
@@ -112,6 +115,8 @@ hash_view(const TensorView *v, uint64 seed)
     {
         size_t  m = Min(CHUNK, v->n - i);
 
+        if (i % POLL_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         for (size_t j = 0; j < m; j++)
             chunk[j] = v->data[i + j] == 0 ? 0 : tensor_canonical(v->data[i + j]);
         hash = DatumGetUInt64(hash_any_extended((const unsigned char *) chunk, (int) (m * sizeof(float)), hash));

@@ -17,6 +17,7 @@
 #include "tensor_view.h"
 
 #define INTERRUPT_EVERY 65536       /* elements between two looks at pending interrupts */
+#define LISTS_AT_MOST   256         /* empty lists that are written out */
 
 /* ---- text ---- */
 
@@ -66,6 +67,32 @@ append_axis(StringInfo out, const TensorView *v, int axis, const float **data)
     appendStringInfoCharMacro(out, ']');
 }
 
+/*
+ * Whether nested lists show the shape of a tensor without elements: only its last dimension is 0, and there are not so
+ * many lists that they say little.
+ */
+static bool
+lists_show_shape(const TensorView *v)
+{
+    int64   lists = 1;
+
+    for (int i = 0; i < v->ndim - 1 && lists <= LISTS_AT_MOST; i++)
+    {
+        if (v->dims[i] == 0)
+            return false;
+        lists *= v->dims[i];
+    }
+    return lists <= LISTS_AT_MOST;
+}
+
+static void
+append_shape(StringInfo out, const TensorView *v)
+{
+    for (int i = 0; i < v->ndim; i++)
+        appendStringInfo(out, "%c%d", i == 0 ? '{' : ',', v->dims[i]);
+    appendStringInfoString(out, "}[]");
+}
+
 PG_FUNCTION_INFO_V1(pg_llm_tensor_out);
 Datum
 pg_llm_tensor_out(PG_FUNCTION_ARGS)
@@ -77,6 +104,8 @@ pg_llm_tensor_out(PG_FUNCTION_ARGS)
     initStringInfo(&out);
     if (v.ndim == 0)
         append_number(&out, data[0]);
+    else if (v.n == 0 && !lists_show_shape(&v))
+        append_shape(&out, &v);
     else
         append_axis(&out, &v, 0, &data);
     appendStringInfoChar(&out, '\0');
@@ -167,6 +196,8 @@ pg_llm_tensor_send(PG_FUNCTION_ARGS)
     {
         size_t  m = Min(lengthof(chunk), v.n - i);
 
+        if (i % INTERRUPT_EVERY == 0)
+            CHECK_FOR_INTERRUPTS();
         for (size_t j = 0; j < m; j++)
             chunk[j] = tensor_canonical(v.data[i + j]);
         copy_little_endian(buf.data + buf.len, chunk, m);

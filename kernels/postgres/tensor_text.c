@@ -2,7 +2,8 @@
  * tensor_text.c -- the parser of the text form: [[1,2],[3,4]], or a bare number for a 0-d tensor.
  *
  * One pass over the text, one over its commas to know how many numbers there can be. The shape follows from
- * the lists' lengths; an empty outermost list hides the dimensions inside it ([0,3] reads back as [0]).
+ * the lists' lengths. An empty list hides the dimensions inside it, so that a tensor without elements may have its
+ * shape in front, as shape(x) prints it: {0,3}[].
  */
 #include "postgres.h"
 
@@ -279,6 +280,64 @@ take_number(Parser *in)
     return true;
 }
 
+/*
+ * "{0,3}[]": the dimensions of a tensor without elements, and an empty list. The dimensions other than 0 count, too: see
+ * tensor_count.
+ */
+static bool
+parse_shape(Parser *in)
+{
+    int64   product = 1;
+    bool    empty = false;
+
+    in->ndim = 0;
+    do
+    {
+        const char *start;
+        int64   dim = 0;
+
+        in->p++;                /* the brace, or a comma */
+        skip_space(in);
+        for (start = in->p; is_digit(*in->p) && in->p - start < 10; in->p++)
+            dim = Min(dim * 10 + (*in->p - '0'), PG_INT32_MAX);
+        if (in->p == start)
+            return expected(in, "a dimension");
+        product *= Max(dim, 1);
+        if (in->ndim == TENSOR_MAX_NDIM || product > TENSOR_MAX_ELEMENTS || is_digit(*in->p))
+        {
+            input_error(in->context,
+                        errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("a tensor has at most %d dimensions, and they hold at most %zu elements",
+                               TENSOR_MAX_NDIM, TENSOR_MAX_ELEMENTS),
+                        errdetail("The shape is too large at character %d.", position(in)));
+            return false;
+        }
+        in->dims[in->ndim++] = (int32) dim;
+        empty |= dim == 0;
+        skip_space(in);
+    } while (*in->p == ',');
+    if (*in->p != '}')
+        return expected(in, "\",\" or \"}\"");
+    if (!empty)
+    {
+        input_error(in->context,
+                    errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+                    errmsg("only a tensor without elements has its shape in front"),
+                    errdetail("One of the dimensions before character %d must be 0.", position(in)));
+        return false;
+    }
+    for (const char *list = "[]"; *list != '\0'; list++)
+    {
+        in->p++;
+        skip_space(in);
+        if (*in->p != *list)
+            return expected(in, "\"[]\"");
+    }
+    in->p++;
+    skip_space(in);
+    return *in->p == '\0' || expected(in, "nothing more");
+}
+
 /* Everything up to the end of the outermost list. */
 static bool
 parse_lists(Parser *in)
@@ -324,12 +383,14 @@ tensor_parse(const char *text, Node *context)
     Tensor *t;
 
     for (const char *comma = strchr(text, ','); comma != NULL; comma = strchr(comma + 1, ','))
-        room++;
+        if ((room++ & 0xfffff) == 0)
+            CHECK_FOR_INTERRUPTS();
     for (int i = 0; i < TENSOR_MAX_NDIM; i++)
         in.dims[i] = -1;
     t = tensor_new(1, &room);
     in.out = t->data;
-    if (!parse_lists(&in))
+    skip_space(&in);
+    if (*in.p == '{' ? !parse_shape(&in) : !parse_lists(&in))
         return NULL;
     return tensor_wrap(in.ndim, in.dims, t->buffer, t->data);
 }

@@ -331,6 +331,8 @@ pg_llm_bpe_decode(PG_FUNCTION_ARGS)
 
     for (size_t i = 0; i < ids.n; i++)
     {
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
         if (llm_bpe_token(t->bpe, ids.values[i], &n) == NULL)
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("token %d is not in the tokenizer of model \"%s\"", ids.values[i], t->model),
@@ -346,6 +348,8 @@ pg_llm_bpe_decode(PG_FUNCTION_ARGS)
     {
         const uint8_t *bytes = llm_bpe_token(t->bpe, ids.values[i], &n);
 
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
         memcpy(p, bytes, n);
     }
     PG_RETURN_BYTEA_P(result);
