@@ -192,7 +192,7 @@ setup(
     packages=packages(),
     package_data={
         "llm_sql": ["py.typed", "**/*.sql", "**/*.ini", "**/*.json"],
-        "llm_sql.kernels": ["*.pyi"],
+        "llm_sql.kernels": ["*.pyi", "postgres/*.control", "postgres*/*.sql"],
         "llm_sql.models": ["**/*.sql"],
         "llm_sql.migrations": ["**/*.py", "**/*.sql", "**/*.mako"],
     },

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import psycopg
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,16 +17,19 @@ from sqlalchemy.exc import SQLAlchemyError
 import llm_sql
 from llm_sql import provision
 from llm_sql.errors import LLMSQLError
-from llm_sql.refusal import as_llm_sql_error
-from llm_sql.server import EmbeddedServer, Installation, default_home, ensure
+from llm_sql.migrations import build, kernels, mend, state
+from llm_sql.refusal import SEE_DOCTOR, as_llm_sql_error
+from llm_sql.server import EmbeddedServer, Installation, default_home, ensure, waiting
+from llm_sql.server.embedded import notify
 from llm_sql.server.layout import packaged_extension
-from llm_sql.url import normalize_url
+from llm_sql.url import libpq_url, normalize_url
 
 Status = Literal["ok", "warning", "failed"]
 GIB = 1 << 30
 # A model of 124M parameters with its optimizer state, twice (a write-back before vacuum), and its WAL.
 WANTED_DISK_BYTES = 5 * GIB
 SUPPORTED_MAJORS = range(15, 19)
+SHOWN = 6
 SETTINGS = ("pg_llm.threads", "pg_llm.isa", "pg_llm.record", "pg_llm.tape_keep", "pg_llm.default_model")
 
 
@@ -52,33 +56,49 @@ def examine(url: str | None) -> Iterator[Check]:
         yield check
     if address is None:
         return
+    yield from _connected(address)
+
+
+def _connected(address: URL) -> Iterator[Check]:
     engine = create_engine(address)
     try:
+        waiting.until_accepting(libpq_url(address), notify)
         with engine.connect() as connection:
             yield Check("database", "ok", f"{address.database} is reachable")
             yield from _database(connection)
+    except LLMSQLError as error:
+        yield Check("database", "failed", error.message, error.hint)
     except SQLAlchemyError as error:
         shown = as_llm_sql_error(error)
-        yield Check("database", "failed", shown.message, "is the server running, and is the URL right?")
+        generic = shown.hint is None or shown.hint == SEE_DOCTOR
+        hint = "is the server running, and is the URL right?" if generic else shown.hint
+        yield Check("database", "failed", shown.message, hint)
     finally:
         engine.dispose()
 
 
 def _database(connection: Connection) -> Iterator[Check]:
-    checks: tuple[Callable[[Connection], Check], ...] = (
+    # Whoever holds a lock on our tables does not keep this waiting.
+    connection.execute(text("SET lock_timeout = '30s'"))
+    connection.commit()
+    checks: tuple[Callable[[Connection], Check | list[Check]], ...] = (
         _server_version,
         _extension,
         _kernels,
         _settings,
         _revision,
+        _objects,
+        _build,
+        _orphans,
     )
     for check in checks:
         try:
-            yield check(connection)
+            found = check(connection)
         except SQLAlchemyError as error:
-            connection.rollback()
             shown = as_llm_sql_error(error)
-            yield Check(check.__name__.strip("_").replace("_", " "), "failed", shown.message, shown.hint)
+            found = Check(check.__name__.strip("_").replace("_", " "), "failed", shown.message, shown.hint)
+        connection.rollback()
+        yield from [found] if isinstance(found, Check) else found
 
 
 def _python() -> Check:
@@ -122,6 +142,9 @@ def _embedded() -> tuple[Check, URL | None]:
         return Check("embedded server", "ok", found), normalize_url(url)
     except LLMSQLError as error:
         return Check("embedded server", "failed", error.message, error.hint), None
+    except psycopg.Error as error:
+        shown = as_llm_sql_error(error)
+        return Check("embedded server", "failed", shown.message, shown.hint), None
 
 
 def _address(url: str) -> tuple[Check, URL | None]:
@@ -177,11 +200,91 @@ def _settings(connection: Connection) -> Check:
 
 def _revision(connection: Connection) -> Check:
     head = provision.head()
-    present = connection.scalar(text(f"SELECT to_regclass('public.{provision.VERSION_TABLE}')"))
-    if present is None:
+    found = state.revision(connection)
+    if found is None and state.tables_present(connection):
+        return Check(
+            "schema", "failed", f"{provision.VERSION_TABLE} is missing or empty, tables of llm-sql are there",
+            "llm-sql provision",
+        )  # fmt: skip
+    if found is None:
         return Check("schema", "failed", "not provisioned", "llm-sql provision (or alembic upgrade head)")
-    found = connection.scalar(text(f"SELECT version_num FROM public.{provision.VERSION_TABLE}"))
     if found != head:
         return Check("schema", "failed", f"revision {found}, this llm-sql needs {head}", "llm-sql provision")
+    if not connection.scalar(text("SELECT to_regclass('public.llm_param') IS NOT NULL")):
+        return Check("schema", "failed", f"revision {found}, but llm_param is gone", "llm-sql provision")
+    if not connection.scalar(text("SELECT has_table_privilege('public.llm_param', 'SELECT')")):
+        role = connection.scalar(text("SELECT current_user"))
+        hint = f"GRANT llm_reader TO {role} lets it generate and evaluate, llm_trainer also train"
+        return Check("schema", "warning", f"revision {found}; {role} may not read models", hint)
     models = connection.scalar(text("SELECT count(DISTINCT model) FROM public.llm_param"))
     return Check("schema", "ok", f"revision {found}, {models} model(s) with weights")
+
+
+def _objects(connection: Connection) -> list[Check]:
+    """Everything that is declared, beside what is there."""
+    if state.revision(connection) != provision.head():
+        return []
+    if state.extension_version(connection) is None:
+        tables = len(state.tables_present(connection))
+        found = f"without the extension's types nothing can be compared ({tables} tables are there)"
+        return [Check("objects", "failed", found, "llm-sql provision")]
+    findings = state.examine(connection)
+    ours = [f"{finding.what}" for finding in findings if not finding.foreign]
+    others = [finding for finding in findings if finding.foreign]
+    lost = mend.lost(connection)
+    if ours:
+        checks = [Check("objects", "failed", _some(ours), "llm-sql provision mends what it can")]
+    else:
+        checks = [Check("objects", "ok", "tables, functions, views, roles and grants are as declared")]
+    checks += [Check("weights", "failed", finding.what, finding.hint) for finding in lost]
+    if others:
+        hint = "; ".join(dict.fromkeys(f.hint for f in others[:SHOWN] if f.hint)) or None
+        checks.append(Check("others' objects", "warning", _some([f.what for f in others]), hint))
+    return checks
+
+
+def _some(lines: list[str]) -> str:
+    """The first ones, and how many more."""
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
+
+
+def _build(connection: Connection) -> list[Check]:
+    """Whether this build made the database: the revision alone does not say so before 0.1.0."""
+    if state.revision(connection) != provision.head():
+        return []
+    ours, theirs = build.of_revision(provision.head()), state.build_of(connection)
+    if theirs == ours:
+        return [Check("build", "ok", f"provisioned by this build ({ours.schema})")]
+    named = theirs.schema if theirs else "an earlier one, which left no note"
+    found = f"provisioned by another build: {named}, this is {ours.schema}"
+    other = kernels.differences(connection) if state.extension_version(connection) else []
+    if other:
+        found = f"{found}; extension pg_llm is another build's: {_some(other)}"
+        return [Check("build", "failed", found, provision.OTHER_BUILD_HINT)]
+    hint = "llm-sql provision puts functions, views and grants right and notes the build"
+    return [Check("build", "warning", found, hint)]
+
+
+def _orphans(connection: Connection) -> list[Check]:
+    """Checkpoint folders of databases that are gone, where the schema can tell."""
+    if connection.scalar(text("SELECT to_regprocedure('public.llm_checkpoint_orphans()')")) is None:
+        return []
+    allowed = "SELECT has_function_privilege('public.llm_checkpoint_orphans()', 'EXECUTE')"
+    if not connection.scalar(text(allowed)):
+        return []
+    try:
+        rows = connection.scalars(text("SELECT to_jsonb(o) FROM public.llm_checkpoint_orphans() AS o")).all()
+    except SQLAlchemyError:
+        return []  # only some roles may look into the server's directories
+    if not rows:
+        return [Check("checkpoints", "ok", "no folder of a dropped database is left")]
+    sizes = [row["bytes"] for row in rows if isinstance(row, dict) and "bytes" in row]
+    size = f", {sum(map(int, sizes)) / GIB:.1f} GiB" if sizes else ""
+    folders = _some([str(next(iter(row.values()))) if isinstance(row, dict) else str(row) for row in rows])
+    return [
+        Check(
+            "checkpoints", "warning", f"{len(rows)} folder(s) of dropped databases{size}: {folders}",
+            "see \\df+ llm_checkpoint_orphans",
+        )
+    ]  # fmt: skip

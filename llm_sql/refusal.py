@@ -9,6 +9,12 @@ from llm_sql.errors import DatabaseUnreachableError, LLMSQLError, NotProvisioned
 
 # Classes: connection exceptions; shutdown in progress. 28: authorization, 3D: no such database.
 _UNREACHABLE = ("08", "57P", "28", "3D")
+SEE_DOCTOR = "llm-sql doctor tells what is wrong"
+LOCKED_OUT = (
+    "put the library back (make install PG_CONFIG=..., or for the embedded server make env and llm-sql up); "
+    "a superuser gets in without it by PGOPTIONS='-c session_preload_libraries=' psql, and there "
+    "ALTER DATABASE ... RESET session_preload_libraries lets everybody in"
+)
 
 
 def as_llm_sql_error(error: psycopg.Error | SQLAlchemyError) -> LLMSQLError:
@@ -18,10 +24,15 @@ def as_llm_sql_error(error: psycopg.Error | SQLAlchemyError) -> LLMSQLError:
         return LLMSQLError(str(error))
     sqlstate = original.sqlstate
     message = original.diag.message_primary or str(original).strip() or type(original).__name__
+    if (sqlstate is None or sqlstate == "58P01") and '"pg_llm"' in message:
+        return DatabaseUnreachableError(
+            f"every new session of the database loads pg_llm, whose file the server does not find: {message}",
+            hint=LOCKED_OUT,
+        )
     if sqlstate is None or sqlstate.startswith(_UNREACHABLE):
         return DatabaseUnreachableError(
             f"cannot use the database: {message}",
-            hint=original.diag.message_hint or "llm-sql doctor tells what is wrong",
+            hint=original.diag.message_hint or SEE_DOCTOR,
         )
     if sqlstate in ("42P01", "42883") and "llm_" in message:
         return NotProvisionedError(

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from alembic.script.revision import RevisionError
+
 import llm_sql.kernels
 
 from . import VERSION_TABLE
@@ -68,7 +70,10 @@ def _chain(revision: str) -> list[str]:
     from llm_sql import provision
 
     directory = provision.script_directory()
-    return [script.revision for script in directory.iterate_revisions(revision, "base")]
+    try:
+        return [script.revision for script in directory.iterate_revisions(revision, "base")]
+    except RevisionError:
+        return []  # one of somebody else's
 
 
 def _files_of(revision: str) -> Iterable[Path]:

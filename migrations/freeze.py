@@ -161,7 +161,9 @@ $role$"""
 
 
 def _revoke(role: str, statements: Iterable[str]) -> str:
-    return _REVOKE.format(role=role, statements=",\n".join(f"        '{statement}'" for statement in statements))
+    return _REVOKE.format(
+        role=role, statements=",\n".join(f"        '{statement}'" for statement in statements)
+    )
 
 
 def _for_role(role: str, statements: Iterable[str]) -> str:
@@ -235,7 +237,9 @@ def seeds() -> dict[str, str]:
 def scripts() -> dict[str, str]:
     """Path below migrations/sql and text of every script that is written from the declarations."""
     revisions = {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}
-    return {f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()}
+    return {
+        f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()
+    }
 
 
 def freeze() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The extension's objects beside what its script in this package makes: is the server's build the same one?"""
+"""The extension's objects beside what its script in this package makes: is it the same build?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPTS = Path(llm_sql.kernels.__file__).parent / "postgres"
 
 
 class Traits(NamedTuple):
-    """What of a C function can change while its name stays: symbol, volatility, strictness, parallel safety."""
+    """What of a C function can change while its name stays."""
 
     symbol: str
     volatility: str
@@ -108,7 +108,7 @@ def differences(connection: Connection) -> list[str]:
 
 
 def _counts(connection: Connection, aggregates: int) -> list[str]:
-    counts = {kind: n for kind, n in connection.execute(text(_COUNTS), {"name": EXTENSION})}
+    counts = {row[0]: row[1] for row in connection.execute(text(_COUNTS), {"name": EXTENSION})}
     installed = {
         "AGGREGATE": aggregates,
         "OPERATOR": counts.get("pg_operator", 0),

@@ -1,7 +1,7 @@
 """Brings a database to what this package declares, where that loses nothing.
 
-It creates what is missing, puts functions, views, triggers, grants, comments, defaults and constraints back as
-declared, and leaves alone what somebody added. It never drops a table or a column, nor changes a column's type.
+It creates what is missing, puts functions, views, triggers, grants, comments, defaults and constraints back
+as declared, and leaves alone what somebody added. It never drops a table or a column, nor changes its type.
 A column that comes back is empty: what it held is gone, and `mend` says so.
 """
 
@@ -111,8 +111,9 @@ def lost(connection: Connection) -> list[state.Finding]:
     """Weights that went with their column: rows of llm_param without data."""
     nullable = connection.scalar(
         text(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass('public.llm_param')"
-            " AND attname = 'data' AND NOT attnotnull AND NOT attisdropped)"
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = to_regclass('public.llm_param') AND attname = 'data'"
+            " AND NOT attnotnull AND NOT attisdropped)"
         )
     )
     if not nullable:
@@ -121,8 +122,8 @@ def lost(connection: Connection) -> list[state.Finding]:
     return [
         state.Finding(
             f"the weights of model {model} are lost: {n} rows of llm_param have no data",
-            hint=f"load a checkpoint (SELECT id, note FROM llm_checkpoint WHERE model = '{model}'), import them "
-            f"again, restore a backup, or SELECT llm_drop_model('{model}'); then llm-sql provision",
+            hint=f"load a checkpoint (SELECT id, note FROM llm_checkpoint WHERE model = '{model}'), import "
+            f"them again, restore a backup, or SELECT llm_drop_model('{model}'); then llm-sql provision",
         )
         for model, n in connection.execute(text(query))
     ]

@@ -74,8 +74,9 @@ def lock_upgrades(connection: Connection) -> str | None:
     while not connection.scalar(query, {"key": UPGRADE_LOCK}):
         if time.monotonic() > deadline:
             holder = text(
-                "SELECT string_agg('process ' || pid, ', ') FROM pg_catalog.pg_locks WHERE locktype = 'advisory'"
-                " AND granted AND ((classid::bigint << 32) | objid::bigint) = :key AND objsubid = 1"
+                "SELECT string_agg('process ' || pid, ', ') FROM pg_catalog.pg_locks"
+                " WHERE locktype = 'advisory' AND granted"
+                " AND ((classid::bigint << 32) | objid::bigint) = :key AND objsubid = 1"
             )
             return str(connection.scalar(holder, {"key": UPGRADE_LOCK}) or "another session")
         time.sleep(0.05)
@@ -122,6 +123,22 @@ def tables_present(connection: Connection) -> set[str]:
     return catalog.existing_tables(connection, list(metadata.tables))
 
 
+def strangers(connection: Connection) -> list[str]:
+    """Tables of our names that are not ours: they lack columns that DROP EXTENSION would not have taken."""
+    query = text(
+        "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:table) AND attnum > 0"
+        " AND NOT attisdropped"
+    )
+    found = []
+    for name in sorted(tables_present(connection)):
+        present = set(connection.scalars(query, {"table": f"public.{name}"}))
+        columns = [c for c in metadata.tables[name].columns if "tensor" not in str(c.type).lower()]
+        missing = [column.name for column in columns if column.name not in present]
+        if missing:
+            found.append(f"{name} has no column {', '.join(missing)}")
+    return found
+
+
 def preloaded(connection: Connection) -> bool:
     return bool(connection.scalar(text(PRELOAD)))
 
@@ -148,8 +165,8 @@ def examine(connection: Connection) -> list[Finding]:
             Finding(
                 "session_preload_libraries of the database does not name pg_llm",
                 ops.ExecuteSQLOp("preload"),
-                hint="changing it takes a superuser; without it pg_settings shows pg_llm's settings after the "
-                "first call of a session only",
+                hint="changing it takes a superuser; without it pg_settings shows pg_llm's settings only "
+                "after the first call of a session",
             )
         )
     return findings
@@ -170,9 +187,7 @@ def _tables(connection: Connection) -> list[Finding]:
     )
     found = produce_migrations(context, metadata).upgrade_ops
     operations = list(_flat(found.ops if found else []))
-    remade = {
-        _name(o) for o in operations if isinstance(o, (ops.CreateIndexOp, ops.AddConstraintOp))
-    }
+    remade = {_name(o) for o in operations if isinstance(o, (ops.CreateIndexOp, ops.AddConstraintOp))}
     return [_of_table(operation, remade) for operation in operations]
 
 
@@ -210,7 +225,9 @@ def _of_table(operation: MigrateOperation, remade: set[str]) -> Finding:
     return Finding(f"{_name(o)} of {o.table_name} is not llm-sql's", foreign=True)
 
 
-_REBUILD = "export the models, or save checkpoints; `alembic downgrade base` (or an empty database), provision"
+_REBUILD = (
+    "export the models, or save checkpoints; `alembic downgrade base` (or an empty database), provision"
+)
 _WORDS = {"add": "is missing", "modify": "differs", "invalid": "cannot be made", "remove": "is not llm-sql's"}
 
 

@@ -17,13 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from llm_sql import provision
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, NotProvisionedError, StatementRefusedError, UsageError
 from llm_sql.refusal import as_llm_sql_error
-from llm_sql.server import ensure
-from llm_sql.url import normalize_url
+from llm_sql.server import ensure, waiting
+from llm_sql.server.embedded import notify
+from llm_sql.url import libpq_url, normalize_url
+
+# Duplicate table, function, object (type, role, trigger).
+ALREADY_THERE = ("42P07", "42723", "42710")
 
 UrlOption = Annotated[
     str | None,
@@ -104,9 +108,15 @@ def target(url: str | None) -> Target:
     return Target(normalize_url(ensure()), embedded=True)
 
 
+def wait_for(url: URL) -> None:
+    """Until a server that is there takes connections: it may be recovering from a crash."""
+    waiting.until_accepting(libpq_url(url), notify)
+
+
 def open_engine(url: str | None) -> Engine:
     """An engine for a provisioned database; the embedded server's is provisioned on the way."""
     place = target(url)
+    wait_for(place.url)
     engine = create_engine(place.url)
     try:
         with engine.connect() as connection:
@@ -128,17 +138,27 @@ def open_engine(url: str | None) -> Engine:
     return engine
 
 
-def run_upgrade(url: URL, revision: str = "head") -> None:
+def run_upgrade(url: URL, revision: str = "head") -> provision.Report:
     try:
-        provision.upgrade(url.render_as_string(hide_password=False), revision)
+        return provision.provision(url.render_as_string(hide_password=False), revision)
     except CommandError as error:
         message, _, hint = str(error).partition("\nHint: ")
         raise NotProvisionedError(message, hint=hint or None) from error
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in ALREADY_THERE:
+            raise
+        shown = as_llm_sql_error(error)
+        raise NotProvisionedError(
+            f"the schema cannot be made: {shown.message}",
+            hint="something of that name is there already: rename or drop it, or give llm-sql a database of "
+            "its own",
+        ) from error
 
 
 def installed_revision(connection: Connection) -> str | None:
     """The revision the database is at; None when it was never provisioned."""
-    if connection.scalar(text(f"SELECT to_regclass('public.{provision.VERSION_TABLE}')")) is None:
-        return None
-    revision = connection.scalar(text(f"SELECT version_num FROM public.{provision.VERSION_TABLE}"))
-    return None if revision is None else str(revision)
+    from llm_sql.migrations import state
+
+    # Whoever locks the table does not keep us waiting for ever.
+    connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+    return state.revision(connection)

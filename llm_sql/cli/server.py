@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ import typer
 from llm_sql import provision
 from llm_sql.cli import common
 from llm_sql.cli.common import JsonOption, UrlOption, err, out, print_json
-from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.errors import EXIT_NOT_PROVISIONED, LLMSQLError, UsageError
 from llm_sql.server import EmbeddedServer, Installation, ensure
 from llm_sql.url import libpq_url, normalize_url
 
@@ -95,13 +96,23 @@ def provision_database(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Bring the database to the newest revision: what `alembic upgrade head` does."""
+    """Bring the database to the newest revision (`alembic upgrade head`), and mend what is missing there."""
     if sql:
         typer.echo(provision.offline_script(), nl=False)
         return
     place = common.target(url)
-    common.run_upgrade(place.url, revision)
+    common.wait_for(place.url)
+    report = common.run_upgrade(place.url, revision)
     if json_:
-        print_json({"database": place.url.database, "revision": provision.head()})
+        print_json({"database": place.url.database, **asdict(report)})
     else:
-        out.print(f"{place.url.database} is provisioned (revision {provision.head()})", markup=False)
+        for what in report.mended:
+            out.print(f"mended: {what}", markup=False)
+        for what, hint in report.left:
+            err.print(f"left: {what}", style="red", markup=False)
+            if hint:
+                err.print(f"hint: {hint}", markup=False)
+    if report.left:
+        raise typer.Exit(EXIT_NOT_PROVISIONED)
+    if not json_:
+        out.print(f"{place.url.database} is provisioned (revision {report.revision})", markup=False)

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -167,6 +168,7 @@ class EmbeddedServer:
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            _let_in(connection, name)
 
     def wait(self) -> None:
         """Until it takes connections: a server that recovers from a crash does not yet."""
@@ -337,6 +339,26 @@ class EmbeddedServer:
             return False
         self._pg_ctl("stop", "-m", "fast", "-t", str(SHUTDOWN_SECONDS))
         return True
+
+
+def _let_in(connection: psycopg.Connection[Any], database: str) -> None:
+    """A database whose sessions load pg_llm, where the server has no such file any more, opens again."""
+    query = (
+        "SELECT FROM pg_catalog.pg_db_role_setting AS s INNER JOIN pg_catalog.pg_database AS d"
+        " ON d.oid = s.setdatabase AND d.datname = %s WHERE s.setrole = 0"
+        " AND array_to_string(s.setconfig, E'\n') ~ 'session_preload_libraries=.*pg_llm'"
+    )
+    if connection.execute(query, (database,)).fetchone() is None:
+        return
+    try:
+        connection.execute("LOAD 'pg_llm'")
+    except psycopg.errors.UndefinedFile:
+        statement = "ALTER DATABASE {} RESET session_preload_libraries"
+        connection.execute(sql.SQL(statement).format(sql.Identifier(database)))
+        notify(
+            f"sessions of {database} loaded pg_llm, whose file is gone from the server: they start without "
+            "it now, and need it still; when it is back, llm-sql provision has them load it again"
+        )
 
 
 _default: dict[Path, EmbeddedServer] = {}

@@ -148,6 +148,9 @@ def stage_extension(home: Path, major: int) -> Path | None:
         digest.update(path.read_bytes())
     target = home / "extension" / digest.hexdigest()[:16]
     guarded.own_directory(target.parent, 0o755)
+    copies = [target / path.relative_to(source) for path in files]
+    if guarded.is_own_directory(target) and not all(map(guarded.is_regular, copies)):
+        shutil.rmtree(target)  # somebody deleted from it: sessions that load it have it still
     if not guarded.is_own_directory(target):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             staged = Path(scratch) / "files"

@@ -1,8 +1,8 @@
 """Root's embedded server against the account that it runs as, and against any other user of the machine.
 
-Whoever is superuser in SQL executes code as the account, and puts what he likes at every name in the account's
-directories; any user of the machine may prepare a home for root, and hold the locks that he can open. None of
-them may make root write, change owner or mode, delete, read aloud, or wait.
+Whoever is superuser in SQL executes code as the account, and puts what he likes at every name in the
+account's directories; any user of the machine may prepare a home for root, and hold the locks that he can
+open. None of them may make root write, change owner or mode, delete, read aloud, or wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,17 @@ IN_DATA = (
 )  # fmt: skip
 IN_SOCKETS = (".s.PGSQL.5432", ".s.PGSQL.5432.lock")
 # Every name in the home.
-IN_HOME = ("lock", "users.lock", "keep", "server.log", "server.log.1", "run", "extension", "pg18", "postgres-18")
+IN_HOME = (
+    "lock",
+    "users.lock",
+    "keep",
+    "server.log",
+    "server.log.1",
+    "run",
+    "extension",
+    "pg18",
+    "postgres-18",
+)
 KINDS = ("link to a file", "link to a directory", "link to nothing", "fifo", "hard link", "directory", "huge")
 
 
@@ -272,8 +282,10 @@ def test_a_home_that_others_can_change_is_refused_and_left_alone(
     home: Path = make(place)  # type: ignore[operator]
     if home.is_dir():
         for name in IN_HOME:
-            plant(home / name, "link to a file" if "." in name or "l" in name else "link to a directory", victims,
-                  (STRANGER, STRANGER))  # fmt: skip
+            kind = (
+                "link to a file" if "lock" in name or "." in name or name == "keep" else "link to a directory"
+            )
+            plant(home / name, kind, victims, (STRANGER, STRANGER))
     before = sorted((str(p), p.lstat().st_uid, p.lstat().st_mode) for p in place.rglob("*"))
     done = run_root(home)
     assert done.returncode == 0, done.stderr
@@ -372,7 +384,9 @@ def test_the_account_does_not_see_roots_environment(place: Path, monkeypatch: py
     with EmbeddedServer(place / "home", settings=QUICK) as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             connection.execute("CREATE TABLE seen (line text)")
-            connection.execute("COPY seen FROM PROGRAM 'cat /proc/[0-9]*/environ 2>/dev/null | tr ''\\0'' ''\\n'''")
+            connection.execute(
+                "COPY seen FROM PROGRAM 'cat /proc/[0-9]*/environ 2>/dev/null | tr ''\\0'' ''\\n'''"
+            )
             lines = [line for (line,) in connection.execute("SELECT line FROM seen")]
         assert any(line.startswith("PATH=") for line in lines)
         assert not [line for line in lines if "secret" in line]
@@ -459,9 +473,12 @@ def test_a_connection_for_administration_ends_whatever_the_server_does(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "CONNECTION_PATIENCE_SECONDS", 2)
-    with EmbeddedServer(place / "home", settings=QUICK) as server:
-        with pytest.raises(psycopg.OperationalError), waiting.brief_connection(server.url("postgres")) as c:
-            c.execute("SELECT pg_sleep(600)")
+    with (
+        EmbeddedServer(place / "home", settings=QUICK) as server,
+        pytest.raises(psycopg.OperationalError),
+        waiting.brief_connection(server.url("postgres")) as connection,
+    ):
+        connection.execute("SELECT pg_sleep(600)")
 
 
 INITDB = """#!/bin/sh
@@ -511,10 +528,12 @@ def test_homes_with_accounts_of_their_own_cannot_reach_each_other(
     monkeypatch.setenv("LLM_SQL_ACCOUNT", "nobody")
     with EmbeddedServer(place / "one", settings=QUICK) as one:
         monkeypatch.delenv("LLM_SQL_ACCOUNT")
-        with EmbeddedServer(place / "two", settings=QUICK) as two:
-            with psycopg.connect(two.url("postgres"), autocommit=True) as connection:
-                for path in (one.data_directory, one.home / "run", one.log_file):
-                    with pytest.raises(psycopg.errors.ExternalRoutineException):
-                        connection.execute(f"COPY (SELECT 1) TO PROGRAM 'ls {path}/ && cat {path}'")
+        with (
+            EmbeddedServer(place / "two", settings=QUICK) as two,
+            psycopg.connect(two.url("postgres"), autocommit=True) as connection,
+        ):
+            for path in (one.data_directory, one.home / "run", one.log_file):
+                with pytest.raises(psycopg.errors.ExternalRoutineException):
+                    connection.execute(f"COPY (SELECT 1) TO PROGRAM 'ls {path}/ && cat {path}'")
         monkeypatch.setenv("LLM_SQL_ACCOUNT", "nobody")
         one.stop()
