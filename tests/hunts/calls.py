@@ -126,8 +126,7 @@ def arena(p: Plausible) -> Makers:
         *[p.pinned_first(maker) for maker in on_pinned],
         *[p.pin] * 2,
         *[p.fed] * 3,
-        *[p.put] * 2,
-        *[p.seal] * 2,
+        *[p.feeding_first(maker) for maker in (p.put, p.put, p.seal, p.seal)],
         of_model("pg_llm_arena_pinned"),
         of_model("llm_pin_statement"),
         of_model("llm_fingerprint"),
@@ -188,23 +187,26 @@ def tape(p: Plausible) -> Makers:
 
 def tokenizer(p: Plausible) -> Makers:
     rng, state = p.rng, lambda: p.state
-    version = "pg_llm_relation_version('{llm_bpe_vocab,llm_bpe_merges}')"
+    version = "pg_llm_relation_version('{llm_bpe_vocab,llm_bpe_merges}')" if p.may_read else "'\\x07'"
     model = lambda: p.text(p.model(fed=False))  # noqa: E731
 
+    def newest(known: list[int]) -> int:
+        return known[-1] if rng.random() < 0.9 else rng.choice(known)
+
     def handle() -> str:
-        known = state().tokenizers + state().building
-        return p.number(rng.choice(known) if known else rng.randint(1, 3))
+        known = state().tokenizers
+        return p.number(newest(known) if known else rng.randint(1, 3))
 
     def building() -> str:
         known = state().building
-        return p.number(rng.choice(known)) if known else handle()
+        return p.number(newest(known)) if known else handle()
 
     def kept(kind: str) -> Callable[[State, str | None], None]:
         return lambda s, v: getattr(s, kind).append(int(v)) if v is not None else None
 
     def seal() -> Call:
         known = state().building
-        chosen = rng.choice(known) if known else rng.randint(1, 3)
+        chosen = newest(known) if known else rng.randint(1, 3)
 
         def sealed(s: State, _: str | None) -> None:
             s.building = [h for h in s.building if h != chosen]
@@ -249,7 +251,7 @@ def tokenizer(p: Plausible) -> Makers:
         def make() -> Call:
             if state().tokenizers or rng.random() < 0.2:
                 return maker()
-            return p.plan(opened, maker)
+            return p.plan(opened, maker) if p.may_read else p.plan(create, put_bytes, seal, maker)
 
         return make
 

@@ -46,13 +46,6 @@ class State:
         lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, list)}
         return replace(self, **lists)
 
-    def renumber(self, guess: int, handle: int) -> None:
-        """A generation was given another handle than was guessed."""
-        for held in (self.generations, self.members):
-            for i, g in enumerate(held):
-                if g.handle == guess:
-                    held[i] = replace(g, handle=handle)
-
 
 Effect = Callable[[State, "str | None"], None]
 Maker = Callable[[], "Call"]
@@ -65,7 +58,6 @@ class Call:
     text: str
     effect: Effect | None = None
     late: bool = False  # its effect needs its value
-    guess: str | None = None  # of its value, which later calls of the same batch go by
 
 
 class Plausible:
@@ -84,12 +76,6 @@ class Plausible:
         self.ops = [f for f in callable_ if (f.name, len(f.types)) in FAMILIES and "tensor" in f.types]
         self.groups: list[tuple[Callable[[], float], list[Maker]]] = []
         self.planned: list[Maker] = []
-        self.last_handle = 0
-
-    def next_handle(self) -> str:
-        """What the next generation will be called, if nothing else began one."""
-        self.last_handle += 1
-        return str(self.last_handle)
 
     # -- how much is drawn from which group
 
@@ -170,6 +156,16 @@ class Plausible:
 
         return make
 
+    def feeding_first(self, maker: Maker) -> Maker:
+        """A call on a version that is being fed; where none is, one is begun first, mostly."""
+
+        def make() -> Call:
+            if self.state.feeding or self.rng.random() < 0.1:
+                return maker()
+            return self.plan(self.fed, maker)
+
+        return make
+
     def recorded_first(self, maker: Maker) -> Maker:
         """A call on a recorded pass; where nothing is recorded, something is first, mostly."""
 
@@ -192,18 +188,19 @@ class Plausible:
 
     def recorded_op(self) -> Call:
         """Something whose last value is a single number."""
+        rng = self.rng
         model, ids, t = self.text(self.model(fed=False)), tokens(self.rng, 3), tensor(self.rng, 2, 3)
-        return Call(
-            self.rng.choice(
-                (
-                    f"llm_loss({model}, {ids}, {ids})",
-                    f"llm_forward({model}, {ids}, true, {ids}, 0.1)::text",
-                    f"pg_llm_sum(pg_llm_gelu(pg_llm_autograd_track_tensor({t}) * {t}))::text",
-                    f"pg_llm_mean(pg_llm_softmax(pg_llm_autograd_track_tensor({t}) @ pg_llm_transpose({t})))::text",
-                )
-            ),
-            record,
+        tracked = f"pg_llm_autograd_track_tensor({t})"
+        of_tensors = (
+            f"pg_llm_sum(pg_llm_gelu({tracked} * {t}))::text",
+            f"pg_llm_mean(pg_llm_softmax({tracked} @ pg_llm_transpose({t})))::text",
         )
+        of_models = (
+            f"llm_loss({model}, {ids}, {ids})",
+            f"llm_forward({model}, {ids}, true, {ids}, 0.1)::text",
+        )
+        is_of_model = rng.random() < (0.5 if self.may_read else 0.05)
+        return Call(rng.choice(of_models if is_of_model else of_tensors), record)
 
     def pinning(self) -> list[Maker]:
         """Calls after which a model is pinned: one that is stored, or one fed by hand, which takes no right."""
@@ -255,6 +252,7 @@ class Plausible:
         return Call(
             f"pg_llm_arena_open({self.text(model)}, {self.arg('bytea', version)}, {self.rng.choice(('true', 'false'))})",
             feed,
+            late=True,
         )
 
     def put(self) -> Call:
@@ -296,7 +294,7 @@ class Plausible:
         return Call(
             f"pg_llm_gen_open({self.text(model)}, {self.arg('integer[]', prompt)}, {self.number(capacity)})",
             opened,
-            guess=self.next_handle(),
+            late=True,
         )
 
     def gen_fork(self) -> Call:
@@ -306,7 +304,7 @@ class Plausible:
             if value is not None:
                 state.generations.append(Generation(int(value), g.model, g.capacity, g.heads))
 
-        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked, guess=self.next_handle())
+        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked, late=True)
 
     def gen_close(self) -> Call:
         g = self.generation()

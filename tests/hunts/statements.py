@@ -112,7 +112,7 @@ class Statements:
             was_outside = self.depth == 0
             self.assume(statement)
             batch.append(statement)
-            if was_outside or self.depth == 0:
+            if was_outside or self.depth == 0 or any(call.late for call in statement.expressions):
                 break
         return batch, None
 
@@ -276,8 +276,8 @@ class Statements:
 
     def apply(self, statement: Statement) -> None:
         for call in statement.expressions:
-            if call.effect is not None:
-                call.effect(self.plausible.state, call.guess)
+            if call.effect is not None and not call.late:
+                call.effect(self.plausible.state, None)
 
     def interrupted(self) -> None:
         """An error was caught: no pass goes on, and the tape is empty."""
@@ -285,16 +285,13 @@ class Statements:
         state.members, state.recorded, state.backward = [], False, False
 
     def succeeded(self, statement: Statement, cells: list[str | None]) -> None:
-        """It has, with these values; tokenizers' handles are known only now."""
+        """It has, with these values; handles are known only now."""
         if statement.kind == "caught" and cells and (cells[0] or "").startswith("!"):
             self.interrupted()
             return
         for call, cell in zip(statement.expressions, cells, strict=False):
-            if call.guess is not None and cell is not None and cell.isdigit():
-                self.plausible.last_handle = max(int(cell), self.plausible.last_handle)
-                self.plausible.state.renumber(int(call.guess), int(cell))
-            elif call.guess is None and call.effect is not None and cell is not None:
-                call.effect(self.plausible.state, cell) if call.late else None
+            if call.late and call.effect is not None and cell is not None and statement.kind != "wrapped":
+                call.effect(self.plausible.state, cell)
 
     def failed(self, statement: Statement, code: str, n_answers: int) -> None:
         """It has not, and what was to follow in its batch was not run."""
