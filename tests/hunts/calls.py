@@ -48,15 +48,16 @@ def generating(p: Plausible) -> Makers:
             f"llm_generation_logits({p.handle()}, {p.text(p.generation().model)}, {p.number(8)})::text"
         ),
         lambda: Call(
-            f"llm_generation_pass(ARRAY[{p.handle()}], {p.text(p.generation().model)}, {tokens(p.rng, 1)})::text"
+            f"llm_generation_pass(ARRAY[{p.handle()}], {p.text(p.generation().model)},"
+            f" {tokens(p.rng, 1)})::text"
         ),
         lambda: Call(
             "(SELECT count(*) FROM llm_generations_logits(ARRAY["
             f"{p.handle()}, {p.handle()}], {p.text(p.generation().model)}, 8))"
         ),
         lambda: Call(
-            f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, 1, 1, {model()}, NULL, true, '', '', 8, 1.0,"
-            " 0, 1.0, 1, NULL, 1.1, 0.1, 0.1)).step"
+            f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, 1, 1, {model()}, NULL, true, '', '',"
+            " 8, 1.0, 0, 1.0, 1, NULL, 1.1, 0.1, 0.1)).step"
         ),
     ]
     return [
@@ -216,7 +217,9 @@ def tokenizer(p: Plausible) -> Makers:
 
     def create() -> Call:
         return Call(
-            f"pg_llm_bpe_create({p.text(rng.choice(('b1', 'b2', MODEL)))}, {version})", kept("building")
+            f"pg_llm_bpe_create({p.text(rng.choice(('b1', 'b2', MODEL)))}, {version})",
+            kept("building"),
+            late=True,
         )
 
     def opened() -> Call:
@@ -323,7 +326,8 @@ def files(p: Plausible) -> Makers:
         kind = rng.choice(("safetensors", "safetensors", "npz", "gzip"))
         query = p.arg("text", f"'SELECT {data} WHERE $1 IS NOT NULL'")
         return Call(
-            f"pg_llm_file_write({name}, {p.text(kind)}, {p.arg('text', tensors)}, {query}, 'arg', '{{}}', true)::text"
+            f"pg_llm_file_write({name}, {p.text(kind)}, {p.arg('text', tensors)}, {query},"
+            " 'arg', '{}', true)::text"
         )
 
     return [

@@ -1,7 +1,7 @@
 """What a session is in the middle of, and the next call that would be plausible there.
 
-A call is an SQL expression; what it changes in the session is applied once it succeeded. Savepoints keep a copy of
-all of it. Nothing here must be right for the hunt to be sound: a wrong belief only makes a refusal likelier.
+A call is an SQL expression, with what it changes in the session. Nothing here must be right for the hunt to be
+sound: a wrong belief only makes a refusal likelier.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Plausible:
         return Call(rng.choice(of_models if is_of_model else of_tensors), record)
 
     def pinning(self) -> list[Maker]:
-        """Calls after which a model is pinned: one that is stored, or one fed by hand, which takes no right."""
+        """Calls after which a model is pinned: a stored one, or one fed by hand, which takes no right."""
         if self.state.pins:
             return []
         if self.rng.random() < (0.5 if self.may_read else 0.05):
@@ -250,7 +250,8 @@ class Plausible:
             (state.pins if value == "t" else state.feeding).append(model)
 
         return Call(
-            f"pg_llm_arena_open({self.text(model)}, {self.arg('bytea', version)}, {self.rng.choice(('true', 'false'))})",
+            f"pg_llm_arena_open({self.text(model)}, {self.arg('bytea', version)},"
+            f" {self.rng.choice(('true', 'false'))})",
             feed,
             late=True,
         )

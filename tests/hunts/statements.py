@@ -1,4 +1,4 @@
-"""Statements of a random session: calls, and what transactions, cursors, settings and roles do around them."""
+"""Statements of a random session: calls, and transactions, cursors, settings and roles around them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Statements:
     def batch(self) -> tuple[list[Statement], int | None]:
         """Statements for one round trip, and a limit of memory to set after it.
 
-        Several only inside a transaction, where they are the same as one by one: together they would be one otherwise.
+        Several only inside a transaction: outside of one they would be one together.
         """
         batch: list[Statement] = []
         for _ in range(self.rng.choice((1, 4, 8, 16))):
