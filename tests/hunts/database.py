@@ -113,7 +113,8 @@ def restore(conn: Connection) -> None:
             for table in KEPT:
                 columns = conn.execute(
                     "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
-                    " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a'",
+                    " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+                    " AND attgenerated = '' AND attidentity <> 'a'",
                     (f"public.{table}",),
                 ).fetchone()
                 assert columns is not None

@@ -1,7 +1,7 @@
 """What a session is in the middle of, and the next call that would be plausible there.
 
-A call is an SQL expression, with what it changes in the session. Nothing here must be right for the hunt to be
-sound: a wrong belief only makes a refusal likelier.
+A call is an SQL expression, with what it changes in the session. Nothing here must be right for the hunt to
+be sound: a wrong belief only makes a refusal likelier.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m tests.hunts.smith --role nobody --minutes 30 --seed 7 --url postgresql://...
 
-The server is one that may be broken: a superuser's random calls reload, terminate and write what they like. Ends
-with 1 after a crash, a report of the sanitizer, an internal error (XX000) out of our C files, or a query that no
-time-out ends. sqlsmith is a Debian package.
+The server is one that may be broken: a superuser's random calls reload, terminate and write what they like.
+Ends with 1 after a crash, a report of the sanitizer, an internal error (XX000) out of our C files, or a query
+that no time-out ends. sqlsmith is a Debian package.
 """
 
 from __future__ import annotations

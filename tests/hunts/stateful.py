@@ -2,7 +2,7 @@
 
     python -m tests.hunts.stateful --role nobody --calls 1000000 --seed 7 --url postgresql://...
 
-The URL names a superuser and a provisioned database of a server that may crash; the hunt works in a copy of it.
+The URL names a superuser and a provisioned database of a server that may crash; the hunt is in a copy of it.
 --asan DIR: the folder of the sanitizer's reports (ASAN_OPTIONS=log_path=DIR/asan). Ends with 1 after a find.
 """
 
