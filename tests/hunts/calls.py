@@ -18,6 +18,8 @@ def plausible(rng: Random, functions: list[Function], role: str) -> Plausible:
     p = Plausible(rng, functions, role)
     p.groups = [
         (p.generating, generating(p)),
+        (p.mid_pass, mid_pass(p)),
+        (p.mid_backward, mid_backward(p)),
         (p.pinned, arena(p)),
         (p.taped, tape(p)),
         (lambda: 1.0, tokenizer(p)),
@@ -77,6 +79,52 @@ def generating(p: Plausible) -> Makers:
         lambda: Call(f"llm_embed_text('ab', {model()})::text"),
         lambda: Call(f"pg_llm_sample({tensor(p.rng, 13)}, 1.0, {p.number(5)}, 0.9, 1, 1)"),
         lambda: Call(f"pg_llm_top_tokens({tensor(p.rng, 13)}, {p.number(3)})::text"),
+    ]
+
+
+def mid_pass(p: Plausible) -> Makers:
+    """What goes on with a forward pass, and what comes in between that had better not."""
+    model = lambda: p.text(p.model())  # noqa: E731
+    return [
+        *[p.cached_attention] * 5,
+        p.forward,
+        *[lambda: Call(f"pg_llm_gen_reset({p.handle()})")] * 2,
+        lambda: Call(f"pg_llm_positions({p.arg('integer[]', tokens(p.rng))})"),
+        p.gen_done,
+        p.gen_close,
+        p.gen_fork,
+        p.gen_push_many,
+        p.gen_open,
+        p.gen_use,
+        lambda: Call(f"pg_llm_arena_close({model()})"),
+        lambda: Call(f"pg_llm_arena_discard({model()})"),
+        lambda: Call("llm_release()"),
+        lambda: Call(f"llm_generate('em', 3, 0, model => {model()})"),
+        p.switch_on,
+        p.recorded_op,
+    ]
+
+
+def mid_backward(p: Plausible) -> Makers:
+    """The same for a backward pass."""
+    model = lambda: p.text(p.model())  # noqa: E731
+    return [
+        *[lambda: Call("(SELECT count(pg_llm_backward(t.id)) FROM pg_llm_tape(false) t)")] * 2,
+        *[lambda: Call("pg_llm_backward((SELECT max(id) FROM pg_llm_tape(false)))")] * 2,
+        lambda: Call(f"pg_llm_backward(pg_llm_tape_base() + {p.rng.randrange(9)})"),
+        lambda: Call("pg_llm_backward_begin(NULL, 1)"),
+        lambda: Call("pg_llm_tape_clear()"),
+        lambda: Call(f"pg_llm_tape_quiet({p.rng.choice(('true', 'false'))})"),
+        lambda: Call("(SELECT count(pg_llm_grad(t)) FROM kept)"),
+        lambda: Call("(SELECT count(data) + count(grad) FROM pg_llm_tape_tensors(true))"),
+        lambda: Call(f"pg_llm_arena_zero_grad({model()})"),
+        lambda: Call(f"pg_llm_arena_close({model()})"),
+        lambda: Call(f"pg_llm_arena_discard({model()})"),
+        lambda: Call(f"pg_llm_arena_grad({model()}, {p.text(p.rng.choice(NAMES))}, 0)::text"),
+        lambda: Call("llm_release()"),
+        p.recorded_op,
+        p.switch_on,
+        p.gen_use,
     ]
 
 

@@ -85,6 +85,12 @@ class Plausible:
     def pinned(self) -> float:
         return 3.0 if self.state.pins or self.state.feeding else 1.5
 
+    def mid_pass(self) -> float:
+        return 8.0 if self.state.members else 0.0
+
+    def mid_backward(self) -> float:
+        return 5.0 if self.state.backward else 0.0
+
     def taped(self) -> float:
         return 4.0 if self.state.recorded else 2.5 if self.state.recording else 0.8
 
@@ -211,7 +217,9 @@ class Plausible:
         return [self.fed, *([self.put] if self.rng.random() < 0.6 else []), self.seal]
 
     def generation(self) -> Generation:
-        known = self.state.generations
+        known = self.state.members or self.state.generations
+        if known and self.rng.random() < 0.5:
+            return known[-1]
         return self.rng.choice(known) if known else Generation(self.rng.randint(1, 4), MODEL, 8, (2, 4))
 
     def handle(self) -> str:
@@ -284,9 +292,10 @@ class Plausible:
         capacity = rng.choice((1, 2, 3, 8, 8, 64))
         heads = (1, 1) if model in FED else (2, 4)
         prompt = tokens(rng, rng.randint(0, 8) or None)
-        if rng.random() < 0.03:
+        if rng.random() < 0.08:
             # As many tokens as one growth of the array is large.
-            prompt = f"array_fill(3, '{{{rng.choice((63, 64, 65, 128, 65536, 2**20, 2**21, 2**22))}}}')"
+            prompt = f"array_fill(3, '{{{rng.choice((64, 65, 65536, 2**20, 2**20, 2**21, 2**21, 2**22))}}}')"
+            self.planned = [self.gen_push_many, self.gen_push_many]
 
         def opened(state: State, value: str | None) -> None:
             if value is not None:
@@ -318,11 +327,13 @@ class Plausible:
         return Call(f"pg_llm_gen_close({self.number(g.handle)})", closed)
 
     def gen_push(self) -> Call:
-        push = f"pg_llm_gen_push({self.handle()}, {self.number(self.rng.randrange(13))})"
         if self.rng.random() < 0.2:
-            n = self.rng.choice((3, 70, 70, 300, 5000))
-            push = f"(SELECT count({push}) FROM generate_series(1, {n}))"
-        return Call(push)
+            return self.gen_push_many()
+        return Call(f"pg_llm_gen_push({self.handle()}, {self.number(self.rng.randrange(13))})")
+
+    def gen_push_many(self) -> Call:
+        handle, n = self.generation().handle, self.rng.choice((3, 70, 70, 300, 5000))
+        return Call(f"(SELECT count(pg_llm_gen_push({handle}, 7)) FROM generate_series(1, {n}))")
 
     def gen_use(self) -> Call:
         known = self.state.generations

@@ -21,7 +21,7 @@ SETTINGS = {
     "pg_llm.default_model": ("", "hostile", "nothing"),
     "work_mem": ("64kB", "4MB"),
     "extra_float_digits": ("-15", "1"),
-    "statement_timeout": ("1", "3", "100", "100", "1000"),
+    "statement_timeout": ("1", "3", "300", "300", "1000"),
     "synchronous_commit": ("on", "off"),
     "plan_cache_mode": ("force_generic_plan", "auto"),
 }
@@ -94,7 +94,7 @@ class Statements:
         return [
             "SET client_min_messages = warning; SET hostile.handle = 1",
             "CREATE TEMP TABLE kept AS SELECT 1 AS i, '[[1,2,3],[4,5,6]]'::tensor AS t",
-            "SET lock_timeout = '50ms'; SET statement_timeout = '100ms'",
+            "SET lock_timeout = '50ms'; SET statement_timeout = '300ms'",
         ]
 
     # -- what comes next
