@@ -98,6 +98,6 @@ echo "the extension: $((SECONDS - began)) s"
 mkdir -p "$prefix/reports"
 chmod 1777 "$prefix/reports"
 cat >"$prefix/asan.env" <<ENV
-export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=0:allocator_may_return_null=1:max_allocation_size_mb=64:log_path=$prefix/reports/asan
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=0:allocator_may_return_null=1:max_allocation_size_mb=16:log_path=$prefix/reports/asan
 export LLM_SQL_PG_CONFIG=$prefix/bin/pg_config
 ENV

@@ -18,6 +18,8 @@ def plausible(rng: Random, functions: list[Function], role: str) -> Plausible:
     p = Plausible(rng, functions, role)
     p.groups = [
         (p.generating, generating(p)),
+        (p.mid_pass, mid_pass(p)),
+        (p.mid_backward, mid_backward(p)),
         (p.pinned, arena(p)),
         (p.taped, tape(p)),
         (lambda: 1.0, tokenizer(p)),
@@ -48,15 +50,16 @@ def generating(p: Plausible) -> Makers:
             f"llm_generation_logits({p.handle()}, {p.text(p.generation().model)}, {p.number(8)})::text"
         ),
         lambda: Call(
-            f"llm_generation_pass(ARRAY[{p.handle()}], {p.text(p.generation().model)}, {tokens(p.rng, 1)})::text"
+            f"llm_generation_pass(ARRAY[{p.handle()}], {p.text(p.generation().model)},"
+            f" {tokens(p.rng, 1)})::text"
         ),
         lambda: Call(
             "(SELECT count(*) FROM llm_generations_logits(ARRAY["
             f"{p.handle()}, {p.handle()}], {p.text(p.generation().model)}, 8))"
         ),
         lambda: Call(
-            f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, 1, 1, {model()}, NULL, true, '', '', 8, 1.0,"
-            " 0, 1.0, 1, NULL, 1.1, 0.1, 0.1)).step"
+            f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, 1, 1, {model()}, NULL, true, '', '',"
+            " 8, 1.0, 0, 1.0, 1, NULL, 1.1, 0.1, 0.1)).step"
         ),
     ]
     return [
@@ -76,6 +79,52 @@ def generating(p: Plausible) -> Makers:
         lambda: Call(f"llm_embed_text('ab', {model()})::text"),
         lambda: Call(f"pg_llm_sample({tensor(p.rng, 13)}, 1.0, {p.number(5)}, 0.9, 1, 1)"),
         lambda: Call(f"pg_llm_top_tokens({tensor(p.rng, 13)}, {p.number(3)})::text"),
+    ]
+
+
+def mid_pass(p: Plausible) -> Makers:
+    """What goes on with a forward pass, and what comes in between that had better not."""
+    model = lambda: p.text(p.model())  # noqa: E731
+    return [
+        *[p.cached_attention] * 5,
+        p.forward,
+        *[lambda: Call(f"pg_llm_gen_reset({p.handle()})")] * 2,
+        lambda: Call(f"pg_llm_positions({p.arg('integer[]', tokens(p.rng))})"),
+        p.gen_done,
+        p.gen_close,
+        p.gen_fork,
+        p.gen_push_many,
+        p.gen_open,
+        p.gen_use,
+        lambda: Call(f"pg_llm_arena_close({model()})"),
+        lambda: Call(f"pg_llm_arena_discard({model()})"),
+        lambda: Call("llm_release()"),
+        lambda: Call(f"llm_generate('em', 3, 0, model => {model()})"),
+        p.switch_on,
+        p.recorded_op,
+    ]
+
+
+def mid_backward(p: Plausible) -> Makers:
+    """The same for a backward pass."""
+    model = lambda: p.text(p.model())  # noqa: E731
+    return [
+        *[lambda: Call("(SELECT count(pg_llm_backward(t.id)) FROM pg_llm_tape(false) t)")] * 2,
+        *[lambda: Call("pg_llm_backward((SELECT max(id) FROM pg_llm_tape(false)))")] * 2,
+        lambda: Call(f"pg_llm_backward(pg_llm_tape_base() + {p.rng.randrange(9)})"),
+        lambda: Call("pg_llm_backward_begin(NULL, 1)"),
+        lambda: Call("pg_llm_tape_clear()"),
+        lambda: Call(f"pg_llm_tape_quiet({p.rng.choice(('true', 'false'))})"),
+        lambda: Call("(SELECT count(pg_llm_grad(t)) FROM kept)"),
+        lambda: Call("(SELECT count(data) + count(grad) FROM pg_llm_tape_tensors(true))"),
+        lambda: Call(f"pg_llm_arena_zero_grad({model()})"),
+        lambda: Call(f"pg_llm_arena_close({model()})"),
+        lambda: Call(f"pg_llm_arena_discard({model()})"),
+        lambda: Call(f"pg_llm_arena_grad({model()}, {p.text(p.rng.choice(NAMES))}, 0)::text"),
+        lambda: Call("llm_release()"),
+        p.recorded_op,
+        p.switch_on,
+        p.gen_use,
     ]
 
 
@@ -126,8 +175,7 @@ def arena(p: Plausible) -> Makers:
         *[p.pinned_first(maker) for maker in on_pinned],
         *[p.pin] * 2,
         *[p.fed] * 3,
-        *[p.put] * 2,
-        *[p.seal] * 2,
+        *[p.feeding_first(maker) for maker in (p.put, p.put, p.seal, p.seal)],
         of_model("pg_llm_arena_pinned"),
         of_model("llm_pin_statement"),
         of_model("llm_fingerprint"),
@@ -188,23 +236,26 @@ def tape(p: Plausible) -> Makers:
 
 def tokenizer(p: Plausible) -> Makers:
     rng, state = p.rng, lambda: p.state
-    version = "pg_llm_relation_version('{llm_bpe_vocab,llm_bpe_merges}')"
+    version = "pg_llm_relation_version('{llm_bpe_vocab,llm_bpe_merges}')" if p.may_read else "'\\x07'"
     model = lambda: p.text(p.model(fed=False))  # noqa: E731
 
+    def newest(known: list[int]) -> int:
+        return known[-1] if rng.random() < 0.9 else rng.choice(known)
+
     def handle() -> str:
-        known = state().tokenizers + state().building
-        return p.number(rng.choice(known) if known else rng.randint(1, 3))
+        known = state().tokenizers
+        return p.number(newest(known) if known else rng.randint(1, 3))
 
     def building() -> str:
         known = state().building
-        return p.number(rng.choice(known)) if known else handle()
+        return p.number(newest(known)) if known else handle()
 
     def kept(kind: str) -> Callable[[State, str | None], None]:
         return lambda s, v: getattr(s, kind).append(int(v)) if v is not None else None
 
     def seal() -> Call:
         known = state().building
-        chosen = rng.choice(known) if known else rng.randint(1, 3)
+        chosen = newest(known) if known else rng.randint(1, 3)
 
         def sealed(s: State, _: str | None) -> None:
             s.building = [h for h in s.building if h != chosen]
@@ -214,7 +265,9 @@ def tokenizer(p: Plausible) -> Makers:
 
     def create() -> Call:
         return Call(
-            f"pg_llm_bpe_create({p.text(rng.choice(('b1', 'b2', MODEL)))}, {version})", kept("building")
+            f"pg_llm_bpe_create({p.text(rng.choice(('b1', 'b2', MODEL)))}, {version})",
+            kept("building"),
+            late=True,
         )
 
     def opened() -> Call:
@@ -249,7 +302,7 @@ def tokenizer(p: Plausible) -> Makers:
         def make() -> Call:
             if state().tokenizers or rng.random() < 0.2:
                 return maker()
-            return p.plan(opened, maker)
+            return p.plan(opened, maker) if p.may_read else p.plan(create, put_bytes, seal, maker)
 
         return make
 
@@ -321,7 +374,8 @@ def files(p: Plausible) -> Makers:
         kind = rng.choice(("safetensors", "safetensors", "npz", "gzip"))
         query = p.arg("text", f"'SELECT {data} WHERE $1 IS NOT NULL'")
         return Call(
-            f"pg_llm_file_write({name}, {p.text(kind)}, {p.arg('text', tensors)}, {query}, 'arg', '{{}}', true)::text"
+            f"pg_llm_file_write({name}, {p.text(kind)}, {p.arg('text', tensors)}, {query},"
+            " 'arg', '{}', true)::text"
         )
 
     return [

@@ -1,4 +1,4 @@
-"""A database to be hunted in: models with data, a role of each kind, and functions that run text as another role.
+"""A database to be hunted in: models with data, a role of each kind, functions that run text as another role.
 
 Everything the hunts spoil is put back by restore(), from copies.
 """
@@ -112,8 +112,9 @@ def restore(conn: Connection) -> None:
                 conn.execute(f"DELETE FROM public.{table}")
             for table in KEPT:
                 columns = conn.execute(
-                    "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid = %s::regclass"
-                    " AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a'",
+                    "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute"
+                    " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+                    " AND attgenerated = '' AND attidentity <> 'a'",
                     (f"public.{table}",),
                 ).fetchone()
                 assert columns is not None

@@ -1,7 +1,7 @@
 """What a session is in the middle of, and the next call that would be plausible there.
 
-A call is an SQL expression; what it changes in the session is applied once it succeeded. Savepoints keep a copy of
-all of it. Nothing here must be right for the hunt to be sound: a wrong belief only makes a refusal likelier.
+A call is an SQL expression, with what it changes in the session. Nothing here must be right for the hunt to
+be sound: a wrong belief only makes a refusal likelier.
 """
 
 from __future__ import annotations
@@ -46,13 +46,6 @@ class State:
         lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, list)}
         return replace(self, **lists)
 
-    def renumber(self, guess: int, handle: int) -> None:
-        """A generation was given another handle than was guessed."""
-        for held in (self.generations, self.members):
-            for i, g in enumerate(held):
-                if g.handle == guess:
-                    held[i] = replace(g, handle=handle)
-
 
 Effect = Callable[[State, "str | None"], None]
 Maker = Callable[[], "Call"]
@@ -65,7 +58,6 @@ class Call:
     text: str
     effect: Effect | None = None
     late: bool = False  # its effect needs its value
-    guess: str | None = None  # of its value, which later calls of the same batch go by
 
 
 class Plausible:
@@ -84,12 +76,6 @@ class Plausible:
         self.ops = [f for f in callable_ if (f.name, len(f.types)) in FAMILIES and "tensor" in f.types]
         self.groups: list[tuple[Callable[[], float], list[Maker]]] = []
         self.planned: list[Maker] = []
-        self.last_handle = 0
-
-    def next_handle(self) -> str:
-        """What the next generation will be called, if nothing else began one."""
-        self.last_handle += 1
-        return str(self.last_handle)
 
     # -- how much is drawn from which group
 
@@ -98,6 +84,12 @@ class Plausible:
 
     def pinned(self) -> float:
         return 3.0 if self.state.pins or self.state.feeding else 1.5
+
+    def mid_pass(self) -> float:
+        return 8.0 if self.state.members else 0.0
+
+    def mid_backward(self) -> float:
+        return 5.0 if self.state.backward else 0.0
 
     def taped(self) -> float:
         return 4.0 if self.state.recorded else 2.5 if self.state.recording else 0.8
@@ -170,6 +162,16 @@ class Plausible:
 
         return make
 
+    def feeding_first(self, maker: Maker) -> Maker:
+        """A call on a version that is being fed; where none is, one is begun first, mostly."""
+
+        def make() -> Call:
+            if self.state.feeding or self.rng.random() < 0.1:
+                return maker()
+            return self.plan(self.fed, maker)
+
+        return make
+
     def recorded_first(self, maker: Maker) -> Maker:
         """A call on a recorded pass; where nothing is recorded, something is first, mostly."""
 
@@ -192,21 +194,22 @@ class Plausible:
 
     def recorded_op(self) -> Call:
         """Something whose last value is a single number."""
+        rng = self.rng
         model, ids, t = self.text(self.model(fed=False)), tokens(self.rng, 3), tensor(self.rng, 2, 3)
-        return Call(
-            self.rng.choice(
-                (
-                    f"llm_loss({model}, {ids}, {ids})",
-                    f"llm_forward({model}, {ids}, true, {ids}, 0.1)::text",
-                    f"pg_llm_sum(pg_llm_gelu(pg_llm_autograd_track_tensor({t}) * {t}))::text",
-                    f"pg_llm_mean(pg_llm_softmax(pg_llm_autograd_track_tensor({t}) @ pg_llm_transpose({t})))::text",
-                )
-            ),
-            record,
+        tracked = f"pg_llm_autograd_track_tensor({t})"
+        of_tensors = (
+            f"pg_llm_sum(pg_llm_gelu({tracked} * {t}))::text",
+            f"pg_llm_mean(pg_llm_softmax({tracked} @ pg_llm_transpose({t})))::text",
         )
+        of_models = (
+            f"llm_loss({model}, {ids}, {ids})",
+            f"llm_forward({model}, {ids}, true, {ids}, 0.1)::text",
+        )
+        is_of_model = rng.random() < (0.5 if self.may_read else 0.05)
+        return Call(rng.choice(of_models if is_of_model else of_tensors), record)
 
     def pinning(self) -> list[Maker]:
-        """Calls after which a model is pinned: one that is stored, or one fed by hand, which takes no right."""
+        """Calls after which a model is pinned: a stored one, or one fed by hand, which takes no right."""
         if self.state.pins:
             return []
         if self.rng.random() < (0.5 if self.may_read else 0.05):
@@ -214,7 +217,9 @@ class Plausible:
         return [self.fed, *([self.put] if self.rng.random() < 0.6 else []), self.seal]
 
     def generation(self) -> Generation:
-        known = self.state.generations
+        known = self.state.members or self.state.generations
+        if known and self.rng.random() < 0.5:
+            return known[-1]
         return self.rng.choice(known) if known else Generation(self.rng.randint(1, 4), MODEL, 8, (2, 4))
 
     def handle(self) -> str:
@@ -253,8 +258,10 @@ class Plausible:
             (state.pins if value == "t" else state.feeding).append(model)
 
         return Call(
-            f"pg_llm_arena_open({self.text(model)}, {self.arg('bytea', version)}, {self.rng.choice(('true', 'false'))})",
+            f"pg_llm_arena_open({self.text(model)}, {self.arg('bytea', version)},"
+            f" {self.rng.choice(('true', 'false'))})",
             feed,
+            late=True,
         )
 
     def put(self) -> Call:
@@ -285,9 +292,10 @@ class Plausible:
         capacity = rng.choice((1, 2, 3, 8, 8, 64))
         heads = (1, 1) if model in FED else (2, 4)
         prompt = tokens(rng, rng.randint(0, 8) or None)
-        if rng.random() < 0.03:
+        if rng.random() < 0.08:
             # As many tokens as one growth of the array is large.
-            prompt = f"array_fill(3, '{{{rng.choice((63, 64, 65, 128, 65536, 2**20, 2**21, 2**22))}}}')"
+            prompt = f"array_fill(3, '{{{rng.choice((64, 65, 65536, 2**20, 2**20, 2**21, 2**21, 2**22))}}}')"
+            self.planned = [self.gen_push_many, self.gen_push_many]
 
         def opened(state: State, value: str | None) -> None:
             if value is not None:
@@ -296,7 +304,7 @@ class Plausible:
         return Call(
             f"pg_llm_gen_open({self.text(model)}, {self.arg('integer[]', prompt)}, {self.number(capacity)})",
             opened,
-            guess=self.next_handle(),
+            late=True,
         )
 
     def gen_fork(self) -> Call:
@@ -306,7 +314,7 @@ class Plausible:
             if value is not None:
                 state.generations.append(Generation(int(value), g.model, g.capacity, g.heads))
 
-        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked, guess=self.next_handle())
+        return Call(f"pg_llm_gen_fork({self.number(g.handle)})", forked, late=True)
 
     def gen_close(self) -> Call:
         g = self.generation()
@@ -319,11 +327,13 @@ class Plausible:
         return Call(f"pg_llm_gen_close({self.number(g.handle)})", closed)
 
     def gen_push(self) -> Call:
-        push = f"pg_llm_gen_push({self.handle()}, {self.number(self.rng.randrange(13))})"
         if self.rng.random() < 0.2:
-            n = self.rng.choice((3, 70, 70, 300, 5000))
-            push = f"(SELECT count({push}) FROM generate_series(1, {n}))"
-        return Call(push)
+            return self.gen_push_many()
+        return Call(f"pg_llm_gen_push({self.handle()}, {self.number(self.rng.randrange(13))})")
+
+    def gen_push_many(self) -> Call:
+        handle, n = self.generation().handle, self.rng.choice((3, 70, 70, 300, 5000))
+        return Call(f"(SELECT count(pg_llm_gen_push({handle}, 7)) FROM generate_series(1, {n}))")
 
     def gen_use(self) -> Call:
         known = self.state.generations

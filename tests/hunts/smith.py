@@ -2,9 +2,9 @@
 
     python -m tests.hunts.smith --role nobody --minutes 30 --seed 7 --url postgresql://...
 
-The server is one that may be broken: a superuser's random calls reload, terminate and write what they like. Ends with
-1 after a crash, a report of the sanitizer, an internal error (XX000) out of our C files, or a query that no time-out
-ends. sqlsmith is a Debian package.
+The server is one that may be broken: a superuser's random calls reload, terminate and write what they like.
+Ends with 1 after a crash, a report of the sanitizer, an internal error (XX000) out of our C files, or a query
+that no time-out ends. sqlsmith is a Debian package.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ class Smith:
                 else:
                     self.ours[f"XX000 of PostgreSQL's {location[1]}"] += 1
                 self._pending = None
-            if CRASH.search(line) and not re.search(r"STATEMENT:|DETAIL:", line):
-                self.found.append(line)
-            elif self.found and "DETAIL:  Failed process was running" in line:
+            is_told = "STATEMENT:" in line or "DETAIL:" in line
+            if (CRASH.search(line) and not is_told) or (self.found and "Failed process was running" in line):
                 self.found.append(line)
         for report in self.reports.new():
             text = report.read_text(errors="replace")

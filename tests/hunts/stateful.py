@@ -1,9 +1,9 @@
-"""Random sessions: every function that keeps state, in any order, with all that a transaction can do around it.
+"""Random sessions: every function that keeps state, in any order, with all that transactions do around it.
 
     python -m tests.hunts.stateful --role nobody --calls 1000000 --seed 7 --url postgresql://...
 
-The URL names a provisioned database of a server that may crash, and a superuser; the hunt works in a copy of it.
---asan DIR: the folder of the sanitizer's reports (ASAN_OPTIONS=log_path=DIR/asan). Ends with 1 when it found something.
+The URL names a superuser and a provisioned database of a server that may crash; the hunt is in a copy of it.
+--asan DIR: the folder of the sanitizer's reports (ASAN_OPTIONS=log_path=DIR/asan). Ends with 1 after a find.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed}: {self.calls} calls in {self.statements} statements of {self.sessions} sessions,"
+            f"seed {self.seed}: {self.calls} calls in {self.statements} statements,"
+            f" {self.sessions} sessions,"
             f" {self.seconds:.0f} s, {self.calls / max(self.seconds, 1e-9):.0f} calls/s,"
             f" {self.refused} statements refused, {self.cancels} cancels",
             "refusals: " + ", ".join(f"{code} {n}" for code, n in self.codes.most_common()),
@@ -276,7 +277,7 @@ def reproduces(url: str, role: str, statements: list[str]) -> bool:
 
 
 def shrink(url: str, role: str, statements: list[str], tries: int = 200) -> list[str]:
-    """Fewer statements that still end the session (delta debugging); all of them when it does not happen again."""
+    """Fewer statements that still end the session (delta debugging); all when it does not happen again."""
     if not reproduces(url, role, statements):
         return statements
     size = len(statements) // 2

@@ -1,4 +1,4 @@
-"""Statements of a random session: calls, and what transactions, cursors, settings and roles do around them."""
+"""Statements of a random session: calls, and transactions, cursors, settings and roles around them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {
     "pg_llm.default_model": ("", "hostile", "nothing"),
     "work_mem": ("64kB", "4MB"),
     "extra_float_digits": ("-15", "1"),
-    "statement_timeout": ("1", "3", "100", "100", "1000"),
+    "statement_timeout": ("1", "3", "300", "300", "1000"),
     "synchronous_commit": ("on", "off"),
     "plan_cache_mode": ("force_generic_plan", "auto"),
 }
@@ -94,7 +94,7 @@ class Statements:
         return [
             "SET client_min_messages = warning; SET hostile.handle = 1",
             "CREATE TEMP TABLE kept AS SELECT 1 AS i, '[[1,2,3],[4,5,6]]'::tensor AS t",
-            "SET lock_timeout = '50ms'; SET statement_timeout = '100ms'",
+            "SET lock_timeout = '50ms'; SET statement_timeout = '300ms'",
         ]
 
     # -- what comes next
@@ -102,7 +102,7 @@ class Statements:
     def batch(self) -> tuple[list[Statement], int | None]:
         """Statements for one round trip, and a limit of memory to set after it.
 
-        Several only inside a transaction, where they are the same as one by one: together they would be one otherwise.
+        Several only inside a transaction: outside of one they would be one together.
         """
         batch: list[Statement] = []
         for _ in range(self.rng.choice((1, 4, 8, 16))):
@@ -112,7 +112,7 @@ class Statements:
             was_outside = self.depth == 0
             self.assume(statement)
             batch.append(statement)
-            if was_outside or self.depth == 0:
+            if was_outside or self.depth == 0 or any(call.late for call in statement.expressions):
                 break
         return batch, None
 
@@ -276,8 +276,8 @@ class Statements:
 
     def apply(self, statement: Statement) -> None:
         for call in statement.expressions:
-            if call.effect is not None:
-                call.effect(self.plausible.state, call.guess)
+            if call.effect is not None and not call.late:
+                call.effect(self.plausible.state, None)
 
     def interrupted(self) -> None:
         """An error was caught: no pass goes on, and the tape is empty."""
@@ -285,16 +285,13 @@ class Statements:
         state.members, state.recorded, state.backward = [], False, False
 
     def succeeded(self, statement: Statement, cells: list[str | None]) -> None:
-        """It has, with these values; tokenizers' handles are known only now."""
+        """It has, with these values; handles are known only now."""
         if statement.kind == "caught" and cells and (cells[0] or "").startswith("!"):
             self.interrupted()
             return
         for call, cell in zip(statement.expressions, cells, strict=False):
-            if call.guess is not None and cell is not None and cell.isdigit():
-                self.plausible.last_handle = max(int(cell), self.plausible.last_handle)
-                self.plausible.state.renumber(int(call.guess), int(cell))
-            elif call.guess is None and call.effect is not None and cell is not None:
-                call.effect(self.plausible.state, cell) if call.late else None
+            if call.late and call.effect is not None and cell is not None and statement.kind != "wrapped":
+                call.effect(self.plausible.state, cell)
 
     def failed(self, statement: Statement, code: str, n_answers: int) -> None:
         """It has not, and what was to follow in its batch was not run."""

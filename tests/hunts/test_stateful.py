@@ -24,7 +24,7 @@ SEED = os.environ.get("LLM_SQL_HUNT_SEED") or secrets.token_hex(4)
 def test_no_random_session_breaks_anything(
     role: str, server: Server, fresh_database: str, tmp_path: Path
 ) -> None:
-    """Neither a crash nor an internal error, a report of PostgreSQL's own checks, or a cancel without effect."""
+    """No crash, no internal error, no report of PostgreSQL's own checks, no cancel without effect."""
     url = server.url(fresh_database)
     with connection(url) as conn:
         prepare(conn)
@@ -38,7 +38,7 @@ def test_no_random_session_breaks_anything(
 
 
 def test_a_find_is_told_and_written_down(server: Server, fresh_database: str, tmp_path: Path) -> None:
-    """A session that loses its server, here by the owner's hand, is a find with the statements that led there."""
+    """A session that loses its server is a find, with the statements that led there."""
     url = server.url(fresh_database)
     with connection(url) as conn:
         prepare(conn)
