@@ -420,14 +420,16 @@ Datum
 pg_llm_arena_pin_statement(PG_FUNCTION_ARGS)
 {
     ArenaPin *pin = find_pin(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    /* While a statement is planned, which calls stable functions, it has no portal yet. */
+    MemoryContext until = ActivePortal != NULL ? ActivePortal->portalContext : MessageContext;
     MemoryContextCallback *callback;
 
-    if (pin == NULL || pin->kind != PIN_CALL || ActivePortal == NULL)
+    if (pin == NULL || pin->kind != PIN_CALL || until == NULL)
         PG_RETURN_VOID();
-    callback = MemoryContextAllocZero(ActivePortal->portalContext, sizeof(MemoryContextCallback));
+    callback = MemoryContextAllocZero(until, sizeof(MemoryContextCallback));
     callback->func = statement_ended;
     callback->arg = (void *) (uintptr_t) pin->id;
-    MemoryContextRegisterResetCallback(ActivePortal->portalContext, callback);
+    MemoryContextRegisterResetCallback(until, callback);
     pin->kind = PIN_STATEMENT;
     pin->portal = ActivePortal;
     pin->command = GetCurrentCommandId(false);

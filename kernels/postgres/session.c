@@ -169,6 +169,7 @@ void
 _PG_init(void)
 {
     session_init();
+    search_path_init();
     RegisterXactCallback(end_xact, NULL);
     RegisterSubXactCallback(end_subxact, NULL);
 }

@@ -196,7 +196,7 @@ COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
 
 
 CREATE FUNCTION public.llm_encode(text text, model text DEFAULT NULL, special boolean DEFAULT true) RETURNS int[]
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
@@ -251,7 +251,7 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 
 
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

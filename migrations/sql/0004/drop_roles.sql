@@ -152,6 +152,7 @@ BEGIN
     REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_param FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader;
+    REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_step FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_tensor FROM llm_reader;
@@ -161,6 +162,31 @@ BEGIN
     REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_train_run FROM llm_reader;
     REVOKE SELECT ON TABLE public.llm_train_status FROM llm_reader;
+END
+$grants$;
+
+DO $grants$
+DECLARE
+    routine pg_catalog.regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_reader') THEN
+        RETURN;
+    END IF;
+    FOR routine IN
+        SELECT p.oid
+        FROM pg_catalog.pg_depend AS d
+        INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+        INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.deptype = 'e'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_|pg_llm_checkpoint_|pg_llm_progress|pg_llm_try_lock|pg_llm_arena_adamw|pg_llm_arena_saved)'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_reader', routine);
+    END LOOP;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_reader is not granted the functions of pg_llm: this takes its owner, or the database''s';
 END
 $grants$;
 
@@ -337,6 +363,7 @@ BEGIN
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer;
+    REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor FROM llm_trainer;
@@ -346,6 +373,31 @@ BEGIN
     REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_trainer;
     REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run FROM llm_trainer;
     REVOKE SELECT ON TABLE public.llm_train_status FROM llm_trainer;
+END
+$grants$;
+
+DO $grants$
+DECLARE
+    routine pg_catalog.regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_trainer') THEN
+        RETURN;
+    END IF;
+    FOR routine IN
+        SELECT p.oid
+        FROM pg_catalog.pg_depend AS d
+        INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+        INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.deptype = 'e'
+            AND p.proname !~ '^(pg_llm_read_file)'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_trainer', routine);
+    END LOOP;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_trainer is not granted the functions of pg_llm: this takes its owner, or the database''s';
 END
 $grants$;
 
