@@ -70,7 +70,7 @@ CREATE FUNCTION public.tensor(real[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_float4_array';
 COMMENT ON FUNCTION public.tensor(real[]) IS 'tensor of the array''s shape';
-CREATE CAST (real[] AS public.tensor) WITH FUNCTION public.tensor(real[]);
+CREATE CAST (real[] AS public.tensor) WITH FUNCTION public.tensor(real[]) AS ASSIGNMENT;
 COMMENT ON CAST (real[] AS public.tensor) IS 'tensor of the array''s shape';
 
 CREATE FUNCTION public.tensor(double precision[])
@@ -78,7 +78,7 @@ CREATE FUNCTION public.tensor(double precision[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_float8_array';
 COMMENT ON FUNCTION public.tensor(double precision[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (double precision[] AS public.tensor) WITH FUNCTION public.tensor(double precision[]);
+CREATE CAST (double precision[] AS public.tensor) WITH FUNCTION public.tensor(double precision[]) AS ASSIGNMENT;
 COMMENT ON CAST (double precision[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(integer[])
@@ -86,7 +86,7 @@ CREATE FUNCTION public.tensor(integer[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_int4_array';
 COMMENT ON FUNCTION public.tensor(integer[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (integer[] AS public.tensor) WITH FUNCTION public.tensor(integer[]);
+CREATE CAST (integer[] AS public.tensor) WITH FUNCTION public.tensor(integer[]) AS ASSIGNMENT;
 COMMENT ON CAST (integer[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(numeric[])
@@ -94,7 +94,7 @@ CREATE FUNCTION public.tensor(numeric[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_numeric_array';
 COMMENT ON FUNCTION public.tensor(numeric[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (numeric[] AS public.tensor) WITH FUNCTION public.tensor(numeric[]);
+CREATE CAST (numeric[] AS public.tensor) WITH FUNCTION public.tensor(numeric[]) AS ASSIGNMENT;
 COMMENT ON CAST (numeric[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(double precision)
@@ -1647,34 +1647,33 @@ COMMENT ON FUNCTION public.pg_llm_megatron_order(public.tensor, integer, boolean
 -- provisioning grants it, as the owner of the database may.
 DO $grants$
 DECLARE
-    routine pg_catalog.regprocedure;
+    routine record;
+    -- Input, output, casts, comparison, accessors, constructors, aggregates, ops and their gradients, choosing a token
+    -- from given logits, an optimizer's step on given tensors.
+    computes CONSTANT text := '^(tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id$)\w+|pg_llm_('
+        'item|full|normal|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
+        '(embedding|linear|matmul|add|sub|mul|div|neg|layernorm|rmsnorm|gelu|gelu_exact|activation|relu|softmax|dropout|'
+        'causal_attention|lm_head|lm_head_loss|cross_entropy|transpose|reshape|slice|concat|last|sum|mean|attention)'
+        '(_backward)?|'
+        '(add|sub|mul|div)_number|number_(add|sub|mul|div)|'
+        'sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order))$';
 BEGIN
     FOR routine IN
-        SELECT p.oid
+        SELECT p.oid::pg_catalog.regprocedure AS signature, p.proname AS name
         FROM pg_catalog.pg_depend d
         INNER JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
         INNER JOIN pg_catalog.pg_proc p ON p.oid = d.objid
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-            AND d.deptype = 'e'
-            -- Input, output, casts, comparison, accessors, constructors, aggregates, ops and their gradients, choosing a
-            -- token from given logits, an optimizer's step on given tensors.
-            AND p.proname !~ (
-                '^(tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id$)\w+|pg_llm_('
-                'item|full|normal|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
-                '(embedding|linear|matmul|add|sub|mul|div|neg|layernorm|rmsnorm|gelu|gelu_exact|activation|relu|softmax|'
-                'dropout|causal_attention|lm_head|lm_head_loss|cross_entropy|transpose|reshape|slice|concat|last|sum|mean|'
-                'attention)(_backward)?|'
-                '(add|sub|mul|div)_number|number_(add|sub|mul|div)|'
-                'sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order))$'
-            )
-            AND p.proname <> 'pg_llm_read_file'
+            AND d.deptype = 'e' AND p.proname <> 'pg_llm_read_file'
     LOOP
-        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', routine);
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO pg_database_owner WITH GRANT OPTION', routine);
-        IF routine::pg_catalog.text ~ '^(public\.)?pg_llm_file_' THEN
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO pg_database_owner WITH GRANT OPTION', routine.signature);
+        IF routine.name !~ computes THEN
+            EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', routine.signature);
+        END IF;
+        IF pg_catalog.starts_with(routine.name, 'pg_llm_file_') THEN
             EXECUTE pg_catalog.format(
-                'GRANT EXECUTE ON ROUTINE %s TO pg_read_server_files, pg_write_server_files', routine
+                'GRANT EXECUTE ON ROUTINE %s TO pg_read_server_files, pg_write_server_files', routine.signature
             );
         END IF;
     END LOOP;

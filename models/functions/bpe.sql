@@ -18,7 +18,7 @@ BEGIN
     END IF;
     LOOP
         handle := public.pg_llm_bpe_create(model, version);
-        PERFORM public.pg_llm_bpe_put_token(handle, v.token_id, v.bytes, v.token ~ '^<\|[^<>]+\|>$')
+        PERFORM public.pg_llm_bpe_put_token(handle, v.token_id, v.bytes, v.token ~ '^<[|][^<>]+[|]>$')
         FROM public.llm_bpe_vocab v
         WHERE v.model = llm_bpe_handle.model;
         PERFORM public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token)
@@ -195,7 +195,7 @@ BEGIN
     n_merges := cardinality(pairs) / 2;
     -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
     SELECT array_agg(b.byte ORDER BY ascii(public.pg_llm_bpe_alphabet(b.byte))) INTO tokens
-    FROM (SELECT set_byte('\x00', 0, i) AS byte FROM generate_series(0, 255) i) b;
+    FROM (SELECT set_byte(decode('00', 'hex'), 0, i) AS byte FROM generate_series(0, 255) i) b;
     FOR i IN 1 .. n_merges LOOP
         tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
     END LOOP;
