@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, MetaData, text
 
+from llm_sql.models.roles import WITHHELD
+
 _TEMP_SCHEMA = re.compile(r"\bpg_temp(?:_\d+)?\.")
 
 
@@ -97,6 +99,31 @@ def roles(connection: Connection, names: Iterable[str]) -> tuple[str, ...]:
 def may_create_roles(connection: Connection) -> bool:
     query = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     return bool(connection.execute(text(query)).scalar())
+
+
+_EXTENSION_ROUTINES = """\
+SELECT p.oid
+FROM pg_catalog.pg_depend AS d
+INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+    AND d.deptype = 'e'
+    AND p.proname !~ '^({withheld})'"""
+
+
+def extension_routines(role: str) -> str:
+    """The query that gives the extension's functions that a role of ours is granted."""
+    return _EXTENSION_ROUTINES.format(withheld="|".join(WITHHELD[role]))
+
+
+def missing_on_extension(connection: Connection, role: str) -> list[str]:
+    """The extension's functions that the role may not run and should, spelt as GRANT takes them."""
+    query = (
+        f"SELECT o.oid::regprocedure::text FROM ({extension_routines(role)}) AS o"
+        " WHERE NOT has_function_privilege(:role, o.oid, 'EXECUTE') ORDER BY 1"
+    )
+    return list(connection.execute(text(query), {"role": role}).scalars())
 
 
 _ACL_OF = {

@@ -95,7 +95,9 @@ def _create_in_temp(connection: Connection, objects: Sequence[SqlObject]) -> dic
 
 def _replace(item: SqlObject) -> list[str]:
     create = re.sub(r"^CREATE\s+(?:OR\s+REPLACE\s+)?", "CREATE OR REPLACE ", item.create, flags=re.I)
-    return [create, *item.comments]
+    # PostgreSQL lets PUBLIC run every new function.
+    closed = [f"REVOKE EXECUTE ON {item.kind} {item.identity} FROM PUBLIC"] if item.is_routine else []
+    return [create, *item.comments, *closed]
 
 
 def _modify(
@@ -168,8 +170,18 @@ def compare_roles(connection: Connection) -> list[CatalogChange]:
     targets = {(kind, target) for _, kind, target, _ in declared}
     targets |= {("TABLE", f"public.{name}") for name in metadata.tables}
     actual = catalog.grants(connection, targets, (*existing, PUBLIC))
-    # PostgreSQL gives EXECUTE to PUBLIC by default; whether an administrator keeps it is not ours to say.
-    actual = {entry for entry in actual if not (entry[0] == PUBLIC and entry[1] in ("FUNCTION", "PROCEDURE"))}
+    for role in existing:
+        for routine in catalog.missing_on_extension(connection, role):
+            grant, revoke = (
+                f"{verb} {role}"
+                for verb in (
+                    f"GRANT EXECUTE ON ROUTINE {routine} TO",
+                    f"REVOKE EXECUTE ON ROUTINE {routine} FROM",
+                )
+            )
+            changes.append(
+                CatalogChange(("add_grant", role, "ROUTINE", routine, "EXECUTE"), [grant], [revoke])
+            )
     for sign, entries in (("add", declared - actual), ("remove", actual - declared)):
         for role, kind, target, privilege in sorted(entries):
             grant = f"GRANT {privilege} ON {kind} {target} TO {role}"

@@ -34,9 +34,9 @@ from llm_sql.models import (
     views,
 )
 from llm_sql.models.base import pass_sequence
-from llm_sql.models.roles import PUBLIC, ROLES, relation_names
+from llm_sql.models.roles import ROLES, relation_names
 
-from . import VERSION_TABLE
+from .catalog import extension_routines
 from .operations import SQL_DIRECTORY
 
 # paramstyle named: the others double percent signs.
@@ -139,6 +139,26 @@ BEGIN
 END
 $grants$"""
 
+# Also what everybody may run: where the database takes new functions from PUBLIC, nobody may without this.
+_EXTENSION_OF_ROLE = """\
+DO $grants$
+DECLARE
+    routine pg_catalog.regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
+        RETURN;
+    END IF;
+    FOR routine IN
+{routines}
+    LOOP
+        EXECUTE pg_catalog.format('{statement}', routine);
+    END LOOP;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role {role} is not granted the functions of pg_llm: this takes its owner, or the database''s';
+END
+$grants$"""
+
 _DROP_ROLE = """\
 DO $role$
 BEGIN
@@ -166,6 +186,12 @@ def _revoke(role: str, statements: Iterable[str]) -> str:
     )
 
 
+def _extension_of_role(role: str, statement: str) -> str:
+    query = extension_routines(role).splitlines()
+    routines = "\n".join(f"        {line}" for line in query)
+    return _EXTENSION_OF_ROLE.format(role=role, routines=routines, statement=f"{statement} {role}")
+
+
 def _for_role(role: str, statements: Iterable[str]) -> str:
     return _FOR_ROLE.format(role=role, statements="\n".join(f"    {statement};" for statement in statements))
 
@@ -173,13 +199,16 @@ def _for_role(role: str, statements: Iterable[str]) -> str:
 def roles() -> dict[str, str]:
     grants = declared_grants()
     create = [f"REVOKE ALL ON TABLE public.{name} FROM PUBLIC" for name in relation_names()]
-    create += [grant.grant for grant in grants if grant.role == PUBLIC]
+    create += [
+        f"REVOKE EXECUTE ON {o.kind} {o.identity} FROM PUBLIC" for o in declared_objects() if o.is_routine
+    ]
     drop = []
     for role in ROLES:
         own = [grant for grant in grants if grant.role == role]
-        seen = f"REVOKE SELECT ON TABLE public.{VERSION_TABLE} FROM {role}"
         create += [_CREATE_ROLE.format(role=role), _for_role(role, (grant.grant for grant in own))]
-        drop += [_revoke(role, [*(grant.revoke for grant in own), seen]), _DROP_ROLE.format(role=role)]
+        create.append(_extension_of_role(role, "GRANT EXECUTE ON ROUTINE %s TO"))
+        drop += [_revoke(role, (grant.revoke for grant in own))]
+        drop += [_extension_of_role(role, "REVOKE EXECUTE ON ROUTINE %s FROM"), _DROP_ROLE.format(role=role)]
     return {"roles.sql": _script(create), "drop_roles.sql": _script(drop)}
 
 

@@ -61,9 +61,19 @@ def split_statements(script: str) -> list[str]:
     """The statements of an SQL script, without their semicolons; comments before a statement are dropped."""
     statements = []
     current: list[str] = []
+    # Inside of BEGIN ATOMIC ... END, where semicolons end parts of one statement: how many ENDs are to come.
+    open_blocks = 0
+    last_word = ""
     for match in _TOKEN.finditer(script):
         token = match.group()
-        if token == ";":
+        if token.isidentifier():
+            word = token.upper()
+            if (word == "ATOMIC" and last_word == "BEGIN") or (word == "CASE" and open_blocks):
+                open_blocks += 1
+            elif word == "END" and open_blocks:
+                open_blocks -= 1
+            last_word = word
+        if token == ";" and not open_blocks:
             statements.append("".join(current).strip())
             current = []
         elif current or not (token.isspace() or token.startswith(("--", "/*"))):

@@ -2,7 +2,8 @@
 writes.
 
 Every function runs with its caller's rights, so the rights on relations decide; nobody else, PUBLIC included,
-may read anything. Roles belong to the whole cluster and may be missing where provisioning lacked CREATEROLE.
+may read anything, or run anything but what computes with the values it is given. Roles belong to the whole
+cluster and may be missing where provisioning lacked CREATEROLE.
 """
 
 from __future__ import annotations
@@ -21,27 +22,24 @@ _WRITE = ("INSERT", "UPDATE", "DELETE")
 # A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator
 # perhaps: registering one is the owner's business.
 _OWNER_WRITES = {"llm_arch"}
-# Functions of the extension that are nobody's unless granted. Those of checkpoints take no path and no query, and
-# look at no role by its name: who may execute them saves and loads.
-_READ_FILES = (
-    "pg_llm_file_tensors(text, bigint, boolean)",
-    "pg_llm_file_tensor(text, text, bigint, bigint, boolean)",
-    "pg_llm_file_bytes(text, text, boolean)",
-    "pg_llm_file_metadata(text, text, boolean)",
-    "pg_llm_file_sha256(text, boolean)",
-)
-_WRITE_FILES = ("pg_llm_file_write(text, text, text, text, text, text[], boolean)",)
-_CHECKPOINTS = (
-    "pg_llm_checkpoint_write(text)",
-    "pg_llm_checkpoint_tensors(bigint)",
-    "pg_llm_checkpoint_tensor(bigint, text, bigint, bigint)",
-    "pg_llm_checkpoint_bytes(bigint, text)",
-    "pg_llm_checkpoint_metadata(bigint, text)",
-    "pg_llm_checkpoint_sweep()",
-)
-_OF_EXTENSION = {READER: _WRITE_FILES, TRAINER: (*_READ_FILES, *_WRITE_FILES, *_CHECKPOINTS)}
-# Session state, not data: whoever may call the ops may record them.
+# Written by readers too: whether a session records its passes is no data.
 _SESSION_STATE = {"llm_autograd_mode"}
+# Alembic's; whoever uses the tool asks it which revision is installed.
+VERSION_TABLE = "llm_sql_version"
+# The extension's functions that the roles are not granted, by the beginnings of their names: readers neither touch
+# files nor claim to train; files outside of the checkpoint directory take pg_read_server_files.
+WITHHELD = {
+    READER: (
+        "pg_llm_read_file",
+        "pg_llm_file_(tensor|bytes|metadata|sha256)",
+        "pg_llm_checkpoint_",
+        "pg_llm_progress",
+        "pg_llm_try_lock",
+        "pg_llm_arena_adamw",
+        "pg_llm_arena_saved",
+    ),
+    TRAINER: ("pg_llm_read_file",),
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -69,20 +67,17 @@ def relation_names() -> tuple[str, ...]:
 
 
 def declared_grants() -> tuple[Grant, ...]:
-    """Every privilege of somebody other than the owner; on relations PUBLIC has none but those here."""
+    """Every privilege on what is declared here of somebody other than the owner; PUBLIC has none."""
     tables = set(metadata.tables)
-    grants = []
+    grants = [Grant(role, "TABLE", f"public.{VERSION_TABLE}", ("SELECT",)) for role in ROLES]
     for name in relation_names():
         writes = _WRITE if name in tables - _OWNER_WRITES else ()
         if name in _SESSION_STATE:
-            grants += [
-                Grant(role, "TABLE", f"public.{name}", ("SELECT", *_WRITE)) for role in (*ROLES, PUBLIC)
-            ]
+            grants += [Grant(role, "TABLE", f"public.{name}", ("SELECT", *_WRITE)) for role in ROLES]
         else:
             grants.append(Grant(READER, "TABLE", f"public.{name}", ("SELECT",)))
             grants.append(Grant(TRAINER, "TABLE", f"public.{name}", ("SELECT", *writes)))
     for role in ROLES:
         grants.append(Grant(role, "SEQUENCE", "public.llm_pass_seq", ("USAGE",)))
         grants += [Grant(role, o.kind, o.identity, ("EXECUTE",)) for o in declared_objects() if o.is_routine]
-        grants += [Grant(role, "FUNCTION", f"public.{name}", ("EXECUTE",)) for name in _OF_EXTENSION[role]]
     return tuple(sorted(grants))

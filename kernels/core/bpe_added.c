@@ -5,12 +5,12 @@
  * that are not normalized, then, in what lies between, the others. A match that its flags rule out is text, and the
  * search goes on behind it.
  */
-#include "memory.h"
 #include "bpe_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "memory.h"
 #include "unicode_words.h"
 
 #define STOP_INTERVAL 16384 /* bytes looked at */

@@ -50,6 +50,7 @@ typedef struct ArenaPin
     ArenaVersion *version;
     PinKind     kind;
     bool        training;       /* its holder may change the version */
+    uint64      id;             /* no other pin of the session has it */
     SubTransactionId subid;
     Oid         user;
     Portal      portal;         /* of a statement pin */
@@ -60,6 +61,7 @@ static ArenaVersion *versions = NULL;
 static ArenaPin *pins = NULL;
 static int  n_pins = 0;
 static uint64 clock_ticks = 0;
+static uint64 pin_ids = 0;
 
 /* ---- life of a version ---- */
 
@@ -214,6 +216,7 @@ push_pin(ArenaVersion *v, PinKind kind, bool training)
     pin->version = arena_retain(v);
     pin->kind = kind;
     pin->training = training;
+    pin->id = ++pin_ids;
     pin->subid = GetCurrentSubTransactionId();
     pin->user = GetUserId();
     pin->next = pins;
@@ -493,6 +496,17 @@ pg_llm_arena_pinned(PG_FUNCTION_ARGS)
     PG_RETURN_BOOL(v != NULL && v->ready);
 }
 
+static void
+message_ended(void *arg)
+{
+    for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
+        if (pin->id == (uint64) (uintptr_t) arg)
+        {
+            drop_pin(pin);
+            return;
+        }
+}
+
 /* Turns the newest open() of the model into a pin that ends with the running statement. */
 PG_FUNCTION_INFO_V1(pg_llm_arena_pin_statement);
 Datum
@@ -501,8 +515,17 @@ pg_llm_arena_pin_statement(PG_FUNCTION_ARGS)
     ArenaPin *pin = find_pin(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     Portal  portal = portals_watch();
 
-    if (pin == NULL || pin->kind != PIN_CALL || portal == NULL)
+    if (pin == NULL || pin->kind != PIN_CALL || (portal == NULL && MessageContext == NULL))
         PG_RETURN_VOID();
+    if (portal == NULL)
+    {
+        /* While a statement is planned, which calls stable functions, it has no portal yet. */
+        MemoryContextCallback *callback = MemoryContextAllocZero(MessageContext, sizeof(MemoryContextCallback));
+
+        callback->func = message_ended;
+        callback->arg = (void *) (uintptr_t) pin->id;
+        MemoryContextRegisterResetCallback(MessageContext, callback);
+    }
     pin->kind = PIN_STATEMENT;
     pin->portal = portal;
     pin->command = GetCurrentCommandId(false);

@@ -70,7 +70,7 @@ CREATE FUNCTION public.tensor(real[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_float4_array';
 COMMENT ON FUNCTION public.tensor(real[]) IS 'tensor of the array''s shape';
-CREATE CAST (real[] AS public.tensor) WITH FUNCTION public.tensor(real[]);
+CREATE CAST (real[] AS public.tensor) WITH FUNCTION public.tensor(real[]) AS ASSIGNMENT;
 COMMENT ON CAST (real[] AS public.tensor) IS 'tensor of the array''s shape';
 
 CREATE FUNCTION public.tensor(double precision[])
@@ -78,7 +78,7 @@ CREATE FUNCTION public.tensor(double precision[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_float8_array';
 COMMENT ON FUNCTION public.tensor(double precision[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (double precision[] AS public.tensor) WITH FUNCTION public.tensor(double precision[]);
+CREATE CAST (double precision[] AS public.tensor) WITH FUNCTION public.tensor(double precision[]) AS ASSIGNMENT;
 COMMENT ON CAST (double precision[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(integer[])
@@ -86,7 +86,7 @@ CREATE FUNCTION public.tensor(integer[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_int4_array';
 COMMENT ON FUNCTION public.tensor(integer[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (integer[] AS public.tensor) WITH FUNCTION public.tensor(integer[]);
+CREATE CAST (integer[] AS public.tensor) WITH FUNCTION public.tensor(integer[]) AS ASSIGNMENT;
 COMMENT ON CAST (integer[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(numeric[])
@@ -94,7 +94,7 @@ CREATE FUNCTION public.tensor(numeric[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_numeric_array';
 COMMENT ON FUNCTION public.tensor(numeric[]) IS 'tensor of the array''s shape, rounded to float32';
-CREATE CAST (numeric[] AS public.tensor) WITH FUNCTION public.tensor(numeric[]);
+CREATE CAST (numeric[] AS public.tensor) WITH FUNCTION public.tensor(numeric[]) AS ASSIGNMENT;
 COMMENT ON CAST (numeric[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
 CREATE FUNCTION public.tensor(double precision)
@@ -1502,6 +1502,16 @@ CREATE FUNCTION public.pg_llm_train_progress(OUT pid integer, OUT datid oid, OUT
 COMMENT ON FUNCTION public.pg_llm_train_progress() IS
     'Trainings that run in this database.';
 
+CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_try_lock';
+COMMENT ON FUNCTION public.pg_llm_try_lock(regclass, text) IS
+    'Takes the exclusive lock of that name until the transaction ends; false at once when another session holds it.';
+
+CREATE FUNCTION public.pg_llm_lock_holder(relation regclass, name text) RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_lock_holder';
+COMMENT ON FUNCTION public.pg_llm_lock_holder(regclass, text) IS
+    'The process that holds pg_llm_try_lock''s lock of that name; NULL when none does.';
+
 CREATE FUNCTION public.pg_llm_numerics_version() RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_numerics_version';
 COMMENT ON FUNCTION public.pg_llm_numerics_version() IS
@@ -1707,3 +1717,41 @@ CREATE FUNCTION public.pg_llm_megatron_order(x public.tensor, n_head integer, ve
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_megatron_order';
 COMMENT ON FUNCTION public.pg_llm_megatron_order(public.tensor, integer, boolean) IS
     'The rows of Megatron-LMs fused query_key_value as queries, keys, values with heads in order; version_2: heads x 3 x d_head, else heads x d_head x 3.';
+
+-- Who may run what: everybody, what computes with the values it is given (where the database leaves it to PUBLIC); what
+-- reads or changes the state of a session, of the server or of its files only those whom an administrator or
+-- provisioning grants it, as the owner of the database may.
+DO $grants$
+DECLARE
+    routine record;
+    -- Input, output, casts, comparison, accessors, constructors, aggregates, ops and their gradients, choosing a token
+    -- from given logits, an optimizer's step on given tensors.
+    computes CONSTANT text := '^(tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id$)\w+|pg_llm_('
+        'item|full|normal|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
+        '(embedding|linear|matmul|add|sub|mul|div|neg|layernorm|rmsnorm|gelu|gelu_exact|activation|relu|softmax|dropout|'
+        'causal_attention|lm_head|lm_head_loss|cross_entropy|transpose|reshape|slice|concat|last|sum|mean|attention)'
+        '(_backward)?|'
+        '(add|sub|mul|div)_number|number_(add|sub|mul|div)|'
+        'sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order))$';
+BEGIN
+    FOR routine IN
+        SELECT p.oid::pg_catalog.regprocedure AS signature, p.proname AS name
+        FROM pg_catalog.pg_depend d
+        INNER JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+        INNER JOIN pg_catalog.pg_proc p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.deptype = 'e' AND p.proname <> 'pg_llm_read_file'
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO pg_database_owner WITH GRANT OPTION', routine.signature);
+        IF routine.name !~ computes THEN
+            EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', routine.signature);
+        END IF;
+        IF pg_catalog.starts_with(routine.name, 'pg_llm_file_') THEN
+            EXECUTE pg_catalog.format(
+                'GRANT EXECUTE ON ROUTINE %s TO pg_read_server_files, pg_write_server_files', routine.signature
+            );
+        END IF;
+    END LOOP;
+END
+$grants$;

@@ -3,15 +3,24 @@
  *
  * Our PL/pgSQL functions run under a path of their own, OUR_PATH, so that they find PostgreSQL's names and operators and
  * nobody else's. What a user hands them to run, a query or an architecture, means what it means under the path of its
- * user, which stands in the setting's stack of values that functions with SET clauses have put aside.
+ * user, which stands in the setting's stack of values that functions with SET clauses have put aside. So do functions of
+ * users' that our statements call: in triggers, policies, defaults.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "fmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "session.h"
 
 /*
  * What SET search_path = pg_catalog, pg_llm, pg_temp stores. No schema pg_llm can be made (pg_ is reserved): it tells our
@@ -40,6 +49,12 @@ search_path_setting(void)
     return record;
 }
 
+static bool
+is_ours(void)
+{
+    return strcmp(namespace_search_path, OUR_PATH) == 0;
+}
+
 /* The path under which the outermost of our functions that are running inside each other was called. */
 static const char *
 callers_path(void)
@@ -50,6 +65,12 @@ callers_path(void)
         if (saved->prior.val.stringval != NULL)
             path = saved->prior.val.stringval;
     return path;
+}
+
+static void
+use_callers_path(void)
+{
+    (void) set_config_option("search_path", callers_path(), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 PG_FUNCTION_INFO_V1(pg_llm_callers_search_path);
@@ -67,8 +88,100 @@ PG_FUNCTION_INFO_V1(pg_llm_use_callers_search_path);
 Datum
 pg_llm_use_callers_search_path(PG_FUNCTION_ARGS)
 {
-    if (strcmp(namespace_search_path, OUR_PATH) == 0)
-        (void) set_config_option("search_path", callers_path(), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-                                 false);
+    if (is_ours())
+        use_callers_path();
     PG_RETURN_VOID();
+}
+
+/* ---- functions of users' that our statements call ---- */
+
+static needs_fmgr_hook_type next_needs_hook = NULL;
+static fmgr_hook_type next_hook = NULL;
+
+/*
+ * Whether a function names what it uses when it runs, and leaves it to the path in effect what the names mean;
+ * has_settings: it has SET clauses for something else.
+ */
+static bool
+depends_on_path(Oid function, bool *has_settings)
+{
+    HeapTuple   tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+    Oid         language;
+    Datum       settings;
+    bool        depends;
+    bool        isnull;
+
+    *has_settings = false;
+    if (!HeapTupleIsValid(tuple))
+        return false;
+    language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+    depends = language != INTERNALlanguageId && language != ClanguageId &&
+        heap_attisnull(tuple, Anum_pg_proc_prosqlbody, NULL);
+    settings = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
+    if (depends && !isnull)
+    {
+        Datum  *elements;
+        int     n;
+
+        *has_settings = true;
+        deconstruct_array(DatumGetArrayTypeP(settings), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+        for (int i = 0; i < n; i++)
+            if (strncmp(TextDatumGetCString(elements[i]), "search_path=", strlen("search_path=")) == 0)
+                depends = false;
+    }
+    ReleaseSysCache(tuple);
+    return depends;
+}
+
+static bool
+needs_hook(Oid function)
+{
+    bool    has_settings;
+
+    if (next_needs_hook != NULL && next_needs_hook(function))
+        return true;
+    return is_ours() && depends_on_path(function, &has_settings);
+}
+
+/* What stands in the place that a call of a function keeps for the hooks. */
+typedef struct HookState
+{
+    int     nest_level;     /* of the settings, ours to end; 0: none */
+    Datum   next;           /* the next hook's own */
+} HookState;
+
+/* Around such a function, called by a statement of ours, the caller's path is in effect. */
+static void
+around_function(FmgrHookEventType event, FmgrInfo *function, Datum *private)
+{
+    HookState  *state = (HookState *) DatumGetPointer(*private);
+    bool        has_settings;
+
+    if (state == NULL)
+    {
+        state = MemoryContextAllocZero(function->fn_mcxt, sizeof(HookState));
+        *private = PointerGetDatum(state);
+    }
+    if (event == FHET_START && is_ours() && depends_on_path(function->fn_oid, &has_settings))
+    {
+        /* A function with SET clauses has a level of its own, which ends before this hook is called again. */
+        state->nest_level = has_settings ? 0 : NewGUCNestLevel();
+        use_callers_path();
+    }
+    if (next_hook != NULL)
+        next_hook(event, function, &state->next);
+    if (event == FHET_END && state->nest_level > 0)
+        AtEOXact_GUC(true, state->nest_level);
+    /* After an error the end of the transaction, or of the subtransaction, puts the path back. */
+    if (event != FHET_START)
+        state->nest_level = 0;
+}
+
+void
+search_path_init(void)
+{
+    next_needs_hook = needs_fmgr_hook;
+    needs_fmgr_hook = needs_hook;
+    next_hook = fmgr_hook;
+    fmgr_hook = around_function;
 }

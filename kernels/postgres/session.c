@@ -224,6 +224,7 @@ _PG_init(void)
 {
     session_init();
     llm_memory_set_room(tensor_buffer_room);
+    search_path_init();
     RegisterXactCallback(end_xact, NULL);
     RegisterSubXactCallback(end_subxact, NULL);
 }

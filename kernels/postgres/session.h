@@ -34,5 +34,6 @@ extern int  session_next_site(void);
 extern bool session_recording(void);    /* autograd is on and no key/value cache is in use */
 
 extern void session_init(void);         /* settings; called once by _PG_init */
+extern void search_path_init(void);     /* hooks of search_path.c; called once by _PG_init */
 
 #endif

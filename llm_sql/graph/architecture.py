@@ -13,6 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
+from llm_sql.models import READER, TRAINER
+
 from . import variables as v
 from .elements import SCHEMA, TensorNode, quote_literal
 from .plpgsql import forward_function, head_variants, hidden_function, parameters_function
@@ -147,6 +149,7 @@ class Architecture:
             self.compile_hidden().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
             self._comment_on_hidden(),
             self.compile_parameters().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
+            *self._grants(),
         ):
             # As the driver's own statement: no character of a generated body is taken for a parameter.
             connection.exec_driver_sql(statement)
@@ -157,6 +160,18 @@ class Architecture:
             "description": self.description or None,
         }
         connection.execute(_UPSERT, row)
+
+    def _grants(self) -> list[str]:
+        """For databases that take new functions from PUBLIC; the roles may be missing."""
+        forward = f"{SCHEMA}.{self.forward_name}(text, int[], boolean, int[], double precision, boolean)"
+        routines = (
+            f"{forward}, {SCHEMA}.{self.hidden_name}(text, int[], int), {SCHEMA}.{self.parameters_name}(text)"
+        )
+        return [
+            f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN "
+            f"GRANT EXECUTE ON FUNCTION {routines} TO {role}; END IF; END $$"
+            for role in (READER, TRAINER)
+        ]
 
     def _comment_on_forward(self) -> str:
         about = self.description or f"Architecture {self.name}."

@@ -44,6 +44,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_permitted(text) IS
 CREATE FUNCTION public.llm_checkpoint_save(model text, note text DEFAULT NULL, keep int DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
+SET extra_float_digits = 1
 AS $function$
 DECLARE
     recording boolean := public.pg_llm_recording();

@@ -144,19 +144,13 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    lock_key bigint := hashtextextended('llm_sql:' || model, 0);
     holder int;
 BEGIN
     PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
-    IF pg_try_advisory_xact_lock(lock_key) THEN
+    IF public.pg_llm_try_lock('public.llm_model_config', model) THEN
         RETURN;
     END IF;
-    SELECT l.pid INTO holder
-    FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-        AND l.classid = ((lock_key >> 32) & 4294967295)::oid
-        AND l.objid = (lock_key & 4294967295)::oid;
+    holder := public.pg_llm_lock_holder('public.llm_model_config', model);
     RAISE EXCEPTION 'model "%" is being trained by process %', model, COALESCE(holder::text, '(just ended)')
         USING ERRCODE = 'lock_not_available',
         HINT = 'One transaction at a time changes a model: wait for the other, or end it with pg_cancel_backend.';

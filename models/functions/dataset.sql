@@ -258,27 +258,19 @@ COMMENT ON FUNCTION public.llm_insert_documents(public.llm_model_config, text, t
 CREATE FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int)
 RETURNS TABLE (id bigint, model text, split text, problem text)
 LANGUAGE sql STABLE PARALLEL SAFE
-AS $function$
-    -- Inlined, so without a search_path of its own.
+BEGIN ATOMIC
+    -- A body that is parsed once can be inlined, so that conditions reach the index, and needs no search_path.
     SELECT d.id, d.model, d.split, CASE
-        WHEN pg_catalog.cardinality(d.tokens) OPERATOR(pg_catalog.=) 0 THEN 'has no tokens'
-        WHEN block_size IS NULL AND pg_catalog.cardinality(d.tokens) OPERATOR(pg_catalog.>) (config).n_positions
-            THEN pg_catalog.format(
-                'has %s tokens, the context holds %s', pg_catalog.cardinality(d.tokens), (config).n_positions
-            )
-        WHEN EXISTS (
-            SELECT FROM pg_catalog.unnest(d.tokens) t (id)
-            WHERE t.id IS NULL OR t.id OPERATOR(pg_catalog.<) 0 OR t.id OPERATOR(pg_catalog.>=) (config).vocab
-        )
-            THEN pg_catalog.format('has a token outside the vocabulary of %s', (config).vocab)
-        WHEN EXISTS (
-            SELECT FROM pg_catalog.unnest(d.target) t (id)
-            WHERE t.id IS NULL OR t.id OPERATOR(pg_catalog.>=) (config).vocab
-        )
-            THEN pg_catalog.format('has a target outside the vocabulary of %s', (config).vocab)
+        WHEN cardinality(d.tokens) = 0 THEN 'has no tokens'
+        WHEN block_size IS NULL AND cardinality(d.tokens) > (config).n_positions
+            THEN format('has %s tokens, the context holds %s', cardinality(d.tokens), (config).n_positions)
+        WHEN EXISTS (SELECT FROM unnest(d.tokens) t (id) WHERE t.id IS NULL OR t.id < 0 OR t.id >= (config).vocab)
+            THEN format('has a token outside the vocabulary of %s', (config).vocab)
+        WHEN EXISTS (SELECT FROM unnest(d.target) t (id) WHERE t.id IS NULL OR t.id >= (config).vocab)
+            THEN format('has a target outside the vocabulary of %s', (config).vocab)
     END
     FROM public.llm_dataset d;
-$function$;
+END;
 
 COMMENT ON FUNCTION public.llm_dataset_problems(public.llm_model_config, int) IS
 'Every row of llm_dataset with the reason why a model of this configuration cannot take it, NULL when it can.';

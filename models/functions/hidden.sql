@@ -50,7 +50,7 @@ CREATE FUNCTION public.llm_embed_text(
     layer int DEFAULT NULL,
     pooling text DEFAULT 'mean'
 ) RETURNS public.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

@@ -30,7 +30,7 @@ BEGIN
         WHEN 'final_layernorm.bias' THEN 'ln_f.bias'
         ELSE short
     END;
-    block := regexp_match(short, '^(?:h|layers)\.([0-9]{1,9})\.(.+)\.(weight|bias|masked_bias)$');
+    block := regexp_match(short, '^(?:h|layers)[.]([0-9]{1,9})[.](.+)[.](weight|bias|masked_bias)$');
     IF block IS NULL THEN
         RETURN short;
     END IF;
@@ -79,7 +79,7 @@ BEGIN
     ) t;
     PERFORM public.llm_require(twice IS NULL, format('the file has tensor "%s" under two names', twice));
     found := COALESCE(found, '{}');
-    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key LIKE 'h.%.attn.query\_key\_value.weight');
+    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
         'the file''s queries, keys and values are fused as Megatron-LM does, in an order that depends on its version',
@@ -95,7 +95,7 @@ BEGIN
         SELECT p.name, p.shape, b.m[1], b.m[2], b.m[3]
         FROM public.llm_parameters(llm_import_plan.model) p
         LEFT JOIN LATERAL (
-            SELECT regexp_match(p.name, '^(h\.[0-9]+\.)(.+)\.(weight|bias)$') AS m
+            SELECT regexp_match(p.name, '^(h[.][0-9]+[.])(.+)[.](weight|bias)$') AS m
         ) b ON true
     ),
     candidate (name, rank, sources, how) AS (
@@ -155,7 +155,7 @@ BEGIN
             CASE k.short WHEN 'lm_head.weight' THEN 'head' ELSE 'unknown' END, NULL
         FROM jsonb_object_keys(found) k (short)
         WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
-            AND k.short !~ '(^|\.)(attn|attention|self_attention)\.(masked_)?bias$' AND k.short !~ '\.rotary_emb\.inv_freq$'
+            AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$' AND k.short !~ '[.]rotary_emb[.]inv_freq$'
     ) r
     ORDER BY r.first;
 END;

@@ -43,6 +43,8 @@ BEGIN
         pg_catalog.format('commit_every must be at least 1, got %s', COALESCE(commit_every::pg_catalog.text, 'NULL'))
     );
     PERFORM public.llm_check_config(model, n_layer, n_head, d, vocab);
+    -- Until the next commit: numbers go into jsonb as their shortest exact text.
+    PERFORM pg_catalog.set_config('extra_float_digits', '1', true);
     run := public.llm_train_begin(model, pg_catalog.jsonb_build_object(
         'n_steps', n_steps, 'commit_every', commit_every, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2,
         'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,

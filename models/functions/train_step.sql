@@ -21,6 +21,7 @@ CREATE FUNCTION public.llm_train_step(
 ) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
+SET extra_float_digits = 1
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_check_config(model, n_layer, n_head, d, vocab);

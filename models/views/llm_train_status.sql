@@ -20,18 +20,8 @@ CROSS JOIN LATERAL (
     SELECT
         EXISTS (SELECT FROM public.llm_train_progress AS progress WHERE progress.run_id = run.run_id)
         -- Before its first step a run shows no progress, but its trainer holds the model's lock.
-        OR (run.status = 'running' AND EXISTS (
-            SELECT
-            FROM pg_catalog.pg_locks AS held
-            CROSS JOIN pg_catalog.hashtextextended('llm_sql:' || run.model, 0) AS key (value)
-            WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
-                AND held.database = (
-                    SELECT db.oid FROM pg_catalog.pg_database AS db
-                    WHERE db.datname = pg_catalog.current_database()
-                )
-                AND held.classid = ((key.value >> 32) & 4294967295)::oid
-                AND held.objid = (key.value & 4294967295)::oid
-        )) AS is_live
+        OR (run.status = 'running'
+            AND public.pg_llm_lock_holder('public.llm_model_config', run.model) IS NOT NULL) AS is_live
 ) AS live;
 
 COMMENT ON VIEW public.llm_train_status IS

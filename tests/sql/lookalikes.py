@@ -82,7 +82,18 @@ def plant(conn: Connection, schema: str = "evil") -> dict[str, int]:
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
     ).fetchall():
         _make(conn, f"CREATE TABLE {schema}.{name} (LIKE public.{name})")
-    for name in ("tensor", "text", "bytea", "regclass", "regproc", "jsonb", "oid", "xid8", "record", "regprocedure"):
+    for name in (
+        "tensor",
+        "text",
+        "bytea",
+        "regclass",
+        "regproc",
+        "jsonb",
+        "oid",
+        "xid8",
+        "record",
+        "regprocedure",
+    ):
         _make(conn, f"CREATE TYPE {schema}.{name} AS ENUM ('stranger')")
     _make(conn, f"""CREATE COLLATION {schema}."C" FROM pg_catalog."POSIX" """)
     conn.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO PUBLIC").format(sql.Identifier(schema)))

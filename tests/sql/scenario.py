@@ -83,7 +83,7 @@ CALLS: dict[str, str] = {
     "train_bpe": f"SELECT public.llm_train_bpe('b', $${DOCUMENTS}$$, 260)",
     "encode bpe": "SELECT public.llm_encode('abcab<|endoftext|>', 'b'), public.llm_decode('{256,257}', 'b')",
     "steps": "SELECT step, activations FROM public.llm_step ORDER BY tape_id",
-    "elements": "SELECT head, tensor_name, \"values\" FROM public.llm_param_er ORDER BY param_id, head",
+    "elements": 'SELECT head, tensor_name, "values" FROM public.llm_param_er ORDER BY param_id, head',
     "status": "SELECT model, status, planned_step FROM public.llm_train_status ORDER BY run_id",
     "held out": "SELECT model, seq, target FROM public.llm_heldout ORDER BY id",
     "release": "SELECT public.llm_release() IS NOT NULL",
@@ -138,14 +138,20 @@ def run(session: Connection, observer: Connection, folder: Path, calls: dict[str
     """The results of all calls, and what they left behind; the models are gone afterwards."""
     results: Results = {}
     for name, statement in calls.items():
-        cursor = session.execute(statement.replace("{folder}", str(folder)), binary=not statement.startswith("CALL"))
+        cursor = session.execute(
+            statement.replace("{folder}", str(folder)), binary=not statement.startswith("CALL")
+        )
         found = cursor.fetchall() if cursor.description else cursor.statusmessage
-        results[name] = str([[_plain(column) for column in row] for row in found] if cursor.description else found)
+        results[name] = str(
+            [[_plain(column) for column in row] for row in found] if cursor.description else found
+        )
         if name == "weights":
             observer.execute(EXACT)
     for name, query in LEFT.items():
         results[f"left: {name}"] = observer.execute(query, {"models": list(MODELS)}).fetchall()
-    made = observer.execute("SELECT model FROM llm_model_config WHERE model = ANY (%s) ORDER BY 1", (list(MODELS),))
+    made = observer.execute(
+        "SELECT model FROM llm_model_config WHERE model = ANY (%s) ORDER BY 1", (list(MODELS),)
+    )
     for [model] in made.fetchall():
         session.execute(f"SELECT public.llm_drop_model('{model}')")
     for table in ("llm_train_run", "llm_tape", "llm_tensor_rt", "llm_bpe_vocab", "llm_bpe_merges"):

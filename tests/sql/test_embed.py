@@ -91,3 +91,41 @@ def test_nothing_is_recorded_or_written(conn: Connection) -> None:
         conn.execute("SET LOCAL pg_llm.record = 'off'")
         assert value(conn, "SELECT ndims(llm_embed_text('emma'))") == 1
     assert value(conn, "SELECT count(*) FROM llm_tape") == 0
+
+
+# Nothing of these is ever recorded, and they write nothing: the planner may call them once for a statement.
+NEVER_RECORDED = {"llm_embed_text", "llm_perplexity", "llm_encode", "llm_decode"}
+
+
+def test_what_is_never_recorded_is_stable(conn: Connection) -> None:
+    found = conn.execute(
+        "SELECT DISTINCT proname, provolatile::text FROM pg_proc WHERE proname = ANY (%s)",
+        (list(NEVER_RECORDED),),
+    ).fetchall()
+    assert sorted(found) == [(name, "s") for name in sorted(NEVER_RECORDED)]
+
+
+def test_a_plan_made_with_one_version_of_the_weights_pins_nothing(conn: Connection) -> None:
+    """The planner runs the model for its estimates, before the statement itself begins."""
+    make_names(conn)
+    conn.execute("CREATE TEMP TABLE seen AS SELECT llm_embed_text('emma', 'names') AS e")
+    same = "SELECT count(*) FROM seen WHERE e = llm_embed_text('emma', 'names')"
+    with conn.transaction():
+        conn.execute(f"EXPLAIN {same}")
+        assert value(conn, same) == 1
+        conn.execute("UPDATE llm_param SET data = data * 2.0::double precision WHERE model = 'names'")
+        assert value(conn, same) == 0
+        other = value(conn, "SELECT llm_embed_text('emma', 'names')::text")
+    conn.execute("SELECT llm_release()")
+    assert value(conn, "SELECT llm_embed_text('emma', 'names')::text") == other
+
+
+def test_all_rows_of_a_statement_in_one_snapshot(conn: Connection) -> None:
+    """Within a function each statement sees what those before it did; within a statement nothing changes."""
+    make_names(conn)
+    conn.execute(
+        """DO $$ DECLARE first tensor := llm_embed_text('emma', 'names'); BEGIN
+            UPDATE llm_param SET data = data * 2.0::double precision WHERE model = 'names';
+            PERFORM llm_require(first <> llm_embed_text('emma', 'names'), 'the change is not seen');
+        END $$"""
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ OUR_PATH = "search_path=pg_catalog, pg_llm, pg_temp"
 WITHOUT = {
     "llm_train_loop": "commits",
     "llm_train_resume": "commits",
-    "llm_generate_stream": "must be inlined, so that a cursor gets each token as it comes",
-    "llm_dataset_problems": "is inlined, so that conditions on it reach the index",
 }
 ROUTINES = """
 SELECT p.proname, coalesce(array_to_string(p.proconfig, '; '), '') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -68,7 +67,9 @@ def test_nothing_of_a_strangers_is_used(
 def test_temporary_objects_hide_nothing(
     fresh_conn: Connection, session: Connection, folder: Path, expected: scenario.Results
 ) -> None:
-    names = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+    names = (
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')"
+    )
     for [name] in fresh_conn.execute(names).fetchall():
         session.execute(f"CREATE TEMP TABLE {name} (LIKE public.{name})")
     for name in ("tensor", "text", "bytea", "regclass", "llm_train_status_row"):
@@ -93,14 +94,18 @@ def test_a_users_own_code_runs_under_the_users_path(
     results = scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS)
     assert results["users rows"] == results["users query"]
     # Again, now that all plans are cached, and under a path that finds another table.
-    assert scenario.differences(scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS), results) == []
+    assert (
+        scenario.differences(scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS), results) == []
+    )
     fresh_conn.execute("CREATE SCHEMA others")
     fresh_conn.execute("CREATE TABLE others.docs AS SELECT body || 'a' AS body FROM users.docs")
     session.execute("SET search_path = others, public, users")
     other = scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS)
     assert other["left: data"] != results["left: data"]
     session.execute("SET search_path = public, users")
-    assert scenario.differences(scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS), results) == []
+    assert (
+        scenario.differences(scenario.run(session, fresh_conn, folder, scenario.USERS_CALLS), results) == []
+    )
 
 
 def test_a_callers_path_is_not_looked_behind(fresh_conn: Connection, session: Connection) -> None:
@@ -132,3 +137,59 @@ def test_the_path_is_back_after_an_error_in_a_users_code(fresh_conn: Connection,
         END $$"""
     )
     assert value(session, "SHOW search_path") == "public, pg_temp"
+
+
+@pytest.fixture
+def app(fresh_conn: Connection) -> Iterator[str]:
+    """A login that trains, and schema app, which it may use."""
+    fresh_conn.execute("DROP ROLE IF EXISTS llm_test_app")
+    fresh_conn.execute("CREATE ROLE llm_test_app LOGIN IN ROLE llm_trainer")
+    fresh_conn.execute("CREATE SCHEMA app")
+    fresh_conn.execute("GRANT USAGE ON SCHEMA app TO llm_test_app")
+    fresh_conn.execute(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT, INSERT ON TABLES TO llm_test_app"
+    )
+    yield "llm_test_app"
+    fresh_conn.execute("DROP OWNED BY llm_test_app")
+    fresh_conn.execute("DROP ROLE llm_test_app")
+
+
+def test_functions_of_users_that_our_statements_call_run_under_the_users_path(
+    fresh_conn: Connection, connect: Any, app: str
+) -> None:
+    """In triggers, policies and defaults, however deep inside our functions they run."""
+    session = connect(user=app)
+    fresh_conn.execute("SET search_path = public, app")
+    fresh_conn.execute("CREATE TABLE app.seen (what text, path text)")
+    fresh_conn.execute(
+        """CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO seen VALUES (TG_TABLE_NAME, current_setting('search_path'));
+            IF TG_LEVEL = 'ROW' THEN NEW.data := NEW.data * 1.0::double precision; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE FUNCTION app.visible(model text) RETURNS boolean LANGUAGE plpgsql STABLE SET work_mem = '8MB' AS $$
+        BEGIN
+            RETURN EXISTS (SELECT FROM allowed a WHERE a.name = model);
+        END $$;
+        CREATE TABLE app.allowed AS SELECT 's'::text AS name;
+        CREATE FUNCTION app.written_by() RETURNS text LANGUAGE sql STABLE AS 'SELECT min(name) FROM allowed';
+        ALTER TABLE llm_dataset ADD COLUMN written_by text DEFAULT app.written_by();
+        CREATE TRIGGER note BEFORE INSERT OR UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION app.note();
+        CREATE TRIGGER note AFTER INSERT ON llm_train_log FOR EACH STATEMENT EXECUTE FUNCTION app.note();
+        CREATE TRIGGER note AFTER DELETE ON llm_model_config FOR EACH STATEMENT EXECUTE FUNCTION app.note();
+        ALTER TABLE llm_model_config ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY p ON llm_model_config USING (app.visible(model)) WITH CHECK (app.visible(model));
+        """
+    )
+    session.execute("SET search_path = public, app")
+    session.execute(f"SELECT llm_build_char_tokenizer('s', $${scenario.DOCUMENTS}$$)")
+    session.execute("SELECT llm_create_model('s', 'gpt2', 1, 2, 8, 8)")
+    session.execute(f"SELECT llm_fill_dataset('s', $${scenario.DOCUMENTS}$$)")
+    session.execute("SELECT llm_train('s', 2, log_every => 0)")
+    session.execute("CALL llm_train_loop('s', 2, 1, log_every => 0)")
+    assert session.execute("SELECT DISTINCT written_by FROM llm_dataset").fetchall() == [("s",)]
+    session.execute("SELECT llm_drop_model('s')")
+    seen = dict(session.execute("SELECT what, array_agg(DISTINCT path) FROM seen GROUP BY what").fetchall())
+    tables = ("llm_param", "llm_train_log", "llm_model_config")
+    assert seen == {table: ["public, app"] for table in tables}

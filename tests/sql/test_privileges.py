@@ -17,9 +17,10 @@ Connect = Callable[..., Connection]
 
 @pytest.fixture
 def guest(conn: Connection, connect: Connect) -> Iterator[Connection]:
-    """A session whose user may call functions and read no table of ours."""
+    """A session whose user may call all functions and read no table of ours."""
     conn.execute("DROP ROLE IF EXISTS llm_test_guest")
     conn.execute("CREATE ROLE llm_test_guest LOGIN")
+    conn.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO llm_test_guest")
     yield connect(user="llm_test_guest")
     conn.execute("DROP OWNED BY llm_test_guest")
 

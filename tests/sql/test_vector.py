@@ -76,3 +76,23 @@ def test_nearest_texts(vectors: Connection) -> None:
     )
     assert nearest == "sofia"
     vectors.execute("DROP TABLE body")
+
+
+def test_the_embedding_of_a_constant_is_made_once_and_the_index_used(vectors: Connection) -> None:
+    make_names(vectors)
+    vectors.execute("CREATE TABLE body (id int, e vector(16))")
+    vectors.execute(
+        "INSERT INTO body SELECT i, pg_llm_normal('{16}', 0, 1, 7, i)::vector(16) FROM generate_series(1, 3000) i"
+    )
+    vectors.execute("CREATE INDEX body_e ON body USING hnsw (e vector_l2_ops)")
+    vectors.execute("ANALYZE body")
+    vectors.execute("SET track_functions = 'all'")
+    query = "SELECT id FROM body ORDER BY e <-> llm_embed_text('sofia', model => 'names')::vector LIMIT 3"
+    plan = "\n".join(row[0] for row in vectors.execute(f"EXPLAIN {query}"))
+    assert "Index Scan using body_e" in plan
+    with vectors.transaction():
+        found = vectors.execute(query).fetchall()
+        calls = value(vectors, "SELECT pg_stat_get_xact_function_calls('llm_embed_text'::regproc)")
+    assert calls == 1
+    assert len(found) == 3
+    vectors.execute("DROP TABLE body")

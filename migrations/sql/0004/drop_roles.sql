@@ -157,7 +157,6 @@ BEGIN
         'REVOKE EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint, command bigint) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_reader',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_load_bpe_merges(path text, model text) FROM llm_reader',
@@ -177,6 +176,7 @@ BEGIN
         'REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader',
+        'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_tensor FROM llm_reader',
@@ -185,8 +185,7 @@ BEGIN
         'REVOKE SELECT ON TABLE public.llm_train_log FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_train_run FROM llm_reader',
-        'REVOKE SELECT ON TABLE public.llm_train_status FROM llm_reader',
-        'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader'
+        'REVOKE SELECT ON TABLE public.llm_train_status FROM llm_reader'
     ] LOOP
         BEGIN
             EXECUTE statement;
@@ -195,6 +194,31 @@ BEGIN
                 NULL;
         END;
     END LOOP;
+END
+$grants$;
+
+DO $grants$
+DECLARE
+    routine pg_catalog.regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_reader') THEN
+        RETURN;
+    END IF;
+    FOR routine IN
+        SELECT p.oid
+        FROM pg_catalog.pg_depend AS d
+        INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+        INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.deptype = 'e'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_(tensor|bytes|metadata|sha256)|pg_llm_checkpoint_|pg_llm_progress|pg_llm_try_lock|pg_llm_arena_adamw|pg_llm_arena_saved)'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_reader', routine);
+    END LOOP;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_reader is not granted the functions of pg_llm: this takes its owner, or the database''s';
 END
 $grants$;
 
@@ -374,20 +398,8 @@ BEGIN
         'REVOKE EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_written(model text, n_written bigint, command bigint) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_bytes(bigint, text) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_metadata(bigint, text) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_sweep() FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensor(bigint, text, bigint, bigint) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensors(bigint) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_write(text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_export_safetensors(path text, model text) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_bytes(text, text, boolean) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_metadata(text, text, boolean) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_sha256(text, boolean) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensor(text, text, bigint, bigint, boolean) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensors(text, bigint, boolean) FROM llm_trainer',
-        'REVOKE EXECUTE ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.pg_llm_load_bpe_merges(path text, model text) FROM llm_trainer',
@@ -407,6 +419,7 @@ BEGIN
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer',
+        'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor FROM llm_trainer',
@@ -415,8 +428,7 @@ BEGIN
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_train_progress FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run FROM llm_trainer',
-        'REVOKE SELECT ON TABLE public.llm_train_status FROM llm_trainer',
-        'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer'
+        'REVOKE SELECT ON TABLE public.llm_train_status FROM llm_trainer'
     ] LOOP
         BEGIN
             EXECUTE statement;
@@ -425,6 +437,31 @@ BEGIN
                 NULL;
         END;
     END LOOP;
+END
+$grants$;
+
+DO $grants$
+DECLARE
+    routine pg_catalog.regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'llm_trainer') THEN
+        RETURN;
+    END IF;
+    FOR routine IN
+        SELECT p.oid
+        FROM pg_catalog.pg_depend AS d
+        INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
+        INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.deptype = 'e'
+            AND p.proname !~ '^(pg_llm_read_file)'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_trainer', routine);
+    END LOOP;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'role llm_trainer is not granted the functions of pg_llm: this takes its owner, or the database''s';
 END
 $grants$;
 

@@ -36,7 +36,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF flags IS NULL THEN
-        RETURN CASE WHEN token ~ '^<\|[^<>]+\|>$' THEN 3 ELSE 0 END;
+        RETURN CASE WHEN token ~ '^<[|][^<>]+[|]>$' THEN 3 ELSE 0 END;
     ELSIF NOT 'added' = ANY (flags) THEN
         RETURN 0;
     END IF;
@@ -250,7 +250,7 @@ BEGIN
         'Train the tokenizer before llm_create_model, which then takes its vocab from it.'
     );
     -- An encoding without the alphabet is refused before the texts are read.
-    PERFORM public.pg_llm_bpe_alphabet('\x20');
+    PERFORM public.pg_llm_bpe_alphabet(decode('20', 'hex'));
     SELECT public.pg_llm_bpe_learn(q.document, vocab - 257, 2) INTO pairs
     FROM public.llm_query_documents(query) q (document)
     WHERE q.document <> '';
@@ -261,7 +261,7 @@ BEGIN
     n_merges := cardinality(pairs) / 2;
     -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
     SELECT array_agg(b.byte ORDER BY convert_to(public.pg_llm_bpe_alphabet(b.byte), 'UTF8')) INTO tokens
-    FROM (SELECT set_byte('\x00', 0, i) AS byte FROM generate_series(0, 255) i) b;
+    FROM (SELECT set_byte(decode('00', 'hex'), 0, i) AS byte FROM generate_series(0, 255) i) b;
     FOR i IN 1 .. n_merges LOOP
         tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
     END LOOP;

@@ -142,7 +142,7 @@ COMMENT ON FUNCTION public.llm_evaluation_batches(public.llm_model_config, text,
 
 
 CREATE FUNCTION public.llm_perplexity(model text, text text, stride int DEFAULT NULL) RETURNS double precision
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

@@ -278,13 +278,13 @@ CREATE FUNCTION public.llm_generate_stream(
     frequency_penalty double precision DEFAULT 0
 ) RETURNS TABLE (step int, token_id int, token text, text text, is_complete boolean)
 LANGUAGE sql STABLE PARALLEL UNSAFE
-AS $function$
-    -- A recursive query gives each row as soon as it has it, and ends with the generation. Inlined, so without a
-    -- search_path of its own.
+BEGIN ATOMIC
+    -- A recursive query gives each row as soon as it has it, and ends with the generation.
+    -- A body that is parsed once can be inlined and needs no search_path.
     WITH RECURSIVE generation AS (
         SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_tokens, (b.b).is_penalized,
-            0 AS step, NULL::int AS token_id, ''::pg_catalog.text AS token, false AS is_complete, ''::pg_catalog.bytea AS bytes,
-            ''::pg_catalog.text AS visible
+            0 AS step, NULL::int AS token_id, ''::text AS token, false AS is_complete, ''::bytea AS bytes,
+            ''::text AS visible
         -- Not in FROM, where a LATERAL call would find the generation of the row before.
         FROM (
             SELECT public.llm_generation_begin(
@@ -299,7 +299,7 @@ AS $function$
         FROM (
             SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_tokens, g.is_penalized,
                 public.llm_generation_next(
-                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step OPERATOR(pg_catalog.+) 1, g.n_prompt,
+                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step + 1, g.n_prompt,
                     g.chosen, g.end_tokens, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
                     seed, stop, repetition_penalty, presence_penalty, frequency_penalty
                 ) AS new
@@ -308,10 +308,10 @@ AS $function$
             OFFSET 0
         ) n
     )
-    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END OPERATOR(pg_catalog.||) g.visible, g.is_complete
+    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END || g.visible, g.is_complete
     FROM generation g
-    WHERE g.step OPERATOR(pg_catalog.>) 0;
-$function$;
+    WHERE g.step > 0;
+END;
 
 COMMENT ON FUNCTION public.llm_generate_stream(
     text, int, double precision, int, double precision, text, bigint, text[], boolean, double precision,

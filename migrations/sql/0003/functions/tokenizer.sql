@@ -248,7 +248,7 @@ CREATE FUNCTION public.llm_encode(
     special boolean DEFAULT true,
     bos boolean DEFAULT false
 ) RETURNS int[]
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
@@ -315,7 +315,7 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 
 
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

@@ -32,6 +32,7 @@ CREATE FUNCTION public.llm_train(
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
+SET extra_float_digits = 1
 AS $function$
 DECLARE
     run bigint;
