@@ -164,7 +164,10 @@ BEGIN
     ids := array_remove(ARRAY[public.llm_begin_token(model)], NULL) || public.llm_encode(llm_perplexity.text, model);
     n := cardinality(ids) - 1;
     PERFORM public.llm_require(
-        n >= 1, format('a text of %s tokens has no perplexity', n + 1), 'Nothing in it follows anything that was given.'
+        n >= 1,
+        format('a text of %s has no perplexity', CASE
+            WHEN public.llm_begin_token(model) IS NULL AND n = 0 THEN 'one token that nothing precedes' ELSE 'no tokens'
+        END)
     );
     PERFORM public.llm_pin_statement(model);
     PERFORM public.pg_llm_set_recording(false, true);
