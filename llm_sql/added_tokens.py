@@ -77,7 +77,8 @@ def resolve(tokenizer: Tokenizer) -> list[dict[str, Any]]:
                 f"{token.file} gives the token {content!r} the id {token.id}, its place is {id_}",
                 hint="Added tokens follow the vocabulary without a gap, as transformers numbers them.",
             )
-        if token.id is None and content == END_OF_TEXT and id_ >= _vocab_size(tokenizer, id_):
+        missing = token.id is None and content == END_OF_TEXT and content not in tokenizer.base
+        if missing and id_ >= _vocab_size(tokenizer, id_):
             continue  # GPT-2's by default, in a model that has no place for it
         if content not in tokenizer.base and id_ in ids.values():
             raise LLMSQLError(f"{token.file} gives the token {content!r} the id {id_}, which another has")
