@@ -29,6 +29,10 @@ HUB_FILES = (
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
 )
 
 

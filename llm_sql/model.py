@@ -125,14 +125,7 @@ def load_tokenizer(
     vocab: str | os.PathLike[str],
     merges: str | os.PathLike[str] | None,
 ) -> int:
-    path = Path(vocab)
-    if path.is_dir() and merges is None:
-        files = tokenizer_files.read_directory(path)
-        if files is None:
-            raise UsageError(f"{path} has no vocab.json and merges.txt, and no tokenizer.json")
-    else:
-        rules = None if merges is None else tokenizer_files.read_file(Path(merges))
-        files = tokenizer_files.TokenizerFiles(tokenizer_files.read_file(path), rules, (path.name,))
+    files = tokenizer_files.read_files(Path(vocab), None if merges is None else Path(merges))
     with atomic(connection):
         return tokenizer_files.load(connection, model, files)
 

@@ -9,6 +9,7 @@ Both are built from llm_bpe_vocab and llm_bpe_merges; nothing is ever downloaded
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from llm_sql.errors import LLMSQLError, UsageError
-from llm_sql.kernels import BPE, bpe_alphabet_bytes
+from llm_sql.kernels import BPE, BPE_FLAGS, bpe_alphabet_bytes
 
 if TYPE_CHECKING:
     import tiktoken
@@ -25,15 +26,15 @@ GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|
 """How GPT-2 cuts a text into the pieces within which it merges (Radford et al. 2019)."""
 
 SPECIAL_TOKEN = re.compile(r"<\|[^<>]+\|>")
-"""Tokens of this form are special, as in llm_bpe_handle."""
+"""Tokens of this form are special where llm_bpe_vocab says nothing of it, as in llm_token_flags."""
 
 
 @dataclass(frozen=True)
 class BpeRows:
-    """A model's rows: id and bytes of ordinary tokens, id of special ones by name, merges by rank."""
+    """A model's rows: id and bytes of every token, flags of the added ones (BPE_FLAGS), merges by rank."""
 
     tokens: dict[int, bytes]
-    special: dict[str, int]
+    flags: dict[int, int]
     merges: list[tuple[bytes, bytes]]
 
 
@@ -41,7 +42,8 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
     """The model's BPE rows. LLMSQLError when it has none, or a character tokenizer."""
     vocab = session.execute(
         text(
-            "SELECT token_id, token, bytes FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"
+            "SELECT token_id, token, bytes, flags FROM public.llm_bpe_vocab"
+            " WHERE model = :model ORDER BY token_id"
         ),
         {"model": model},
     ).all()
@@ -53,12 +55,19 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
         text("SELECT left_token, right_token FROM public.llm_bpe_merges WHERE model = :model ORDER BY rank"),
         {"model": model},
     ).all()
-    special = {row.token: row.token_id for row in vocab if SPECIAL_TOKEN.fullmatch(row.token)}
+    flags = {row.token_id: token_flags(row.token, row.flags) for row in vocab}
     return BpeRows(
-        tokens={row.token_id: bytes(row.bytes) for row in vocab if row.token not in special},
-        special=special,
+        tokens={row.token_id: bytes(row.bytes) for row in vocab},
+        flags={id_: bits for id_, bits in flags.items() if bits},
         merges=[(_bytes(row.left_token), _bytes(row.right_token)) for row in merges],
     )
+
+
+def token_flags(token: str, flags: Sequence[str] | None) -> int:
+    """A token's flags as BPE takes them: llm_token_flags."""
+    if flags is None:
+        flags = ("added", "special") if SPECIAL_TOKEN.fullmatch(token) else ()
+    return sum(BPE_FLAGS.get(name, 0) for name in flags) if "added" in flags else 0
 
 
 def _bytes(token: str) -> bytes:
@@ -71,20 +80,24 @@ def _bytes(token: str) -> bytes:
 def read_bpe(session: Session | Connection, model: str) -> BPE:
     """The model's tokenizer, run by this process exactly as the database runs it."""
     rows = read_rows(session, model)
-    tokens = [*rows.tokens.items(), *((id_, name.encode()) for name, id_ in rows.special.items())]
-    return BPE(tokens, rows.merges, rows.special.values())
+    return BPE(rows.tokens.items(), rows.merges, flags=rows.flags)
 
 
 def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encoding:
     """The model's tokenizer as a tiktoken.Encoding.
 
     tiktoken knows tokens only and merges in the order of their ids. UsageError for a tokenizer whose merges
-    have another order, or that has tokens no merge makes.
+    have another order, that has tokens no merge makes, or added tokens that tiktoken would not find.
     """
     import tiktoken
 
     rows = read_rows(session, model)
-    ranks = {token: id_ for id_, token in rows.tokens.items()}
+    special = BPE_FLAGS["added"] | BPE_FLAGS["special"]
+    # Without a normalizer only the order of the search differs, which tokens that begin alike would show.
+    other = [id_ for id_, bits in rows.flags.items() if bits & ~BPE_FLAGS["normalized"] != special]
+    if other:
+        raise UsageError(f'tiktoken has nothing like token {other[0]} of model "{model}", an added one')
+    ranks = {token: id_ for id_, token in rows.tokens.items() if id_ not in rows.flags}
     made = [ranks.get(left + right, -1) for left, right in rows.merges]
     if made != sorted(made) or len(made) + 256 != len(ranks):
         raise UsageError(f'the merges of model "{model}" are not in the order of their tokens\' ids')
@@ -92,5 +105,5 @@ def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encodin
         name=f"llm_sql/{model}",
         pat_str=GPT2_PATTERN,
         mergeable_ranks=ranks,
-        special_tokens=rows.special,
+        special_tokens={rows.tokens[id_].decode(): id_ for id_ in rows.flags},
     )

@@ -1,7 +1,9 @@
 """The tokenizer files of a directory in the hub's layout, as what llm_load_bpe takes.
 
-vocab.json beside merges.txt, their older names encoder.json and vocab.bpe, or a tokenizer.json alone. Only
-GPT-2's kind of tokenizer is taken: byte-level BPE that cuts a text as GPT-2 does.
+A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and vocab.bpe;
+the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py). Only GPT-2's kind
+of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed otherwise is refused by
+its name.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, bindparam, text
 from sqlalchemy.orm import Session
 
+from llm_sql import added_tokens
 from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.kernels import bpe_alphabet, parse_bpe_vocab
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 ALONE = "tokenizer.json"
+BESIDE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+    "generation_config.json",
+)
+"""What tells more of a tokenizer than its vocabulary and merges."""
+
+# transformers' classes of tokenizers: GPT-2's, and those that take all from tokenizer.json.
+_GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
+_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 _LOAD = text(
-    "SELECT public.llm_load_bpe(CAST(:model AS text), CAST(:vocab AS bytea), CAST(:merges AS bytea))"
+    "SELECT public.llm_load_bpe(CAST(:model AS text), CAST(:vocab AS bytea), CAST(:merges AS bytea),"
+    " CAST(:added AS jsonb))"
 ).bindparams(bindparam("vocab", type_=LargeBinary), bindparam("merges", type_=LargeBinary))
 _BEYOND = text(
     "SELECT max(v.token_id), c.vocab FROM public.llm_model_config c"
@@ -33,12 +50,14 @@ _BEYOND = text(
 class TokenizerFiles:
     """Contents in the forms of vocab.json and merges.txt, and the names of the files they come from.
 
-    `merges` is None for a vocabulary that brings them with it (.tiktoken).
+    `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens takes;
+    None leaves it to the names of the tokens.
     """
 
     vocab: bytes
     merges: bytes | None
     names: tuple[str, ...]
+    added: list[dict[str, Any]] | None = None
 
 
 def read_file(path: Path) -> bytes:
@@ -53,15 +72,15 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     """The directory's tokenizer, None when it holds no file of one.
 
     UsageError for files that cannot be read or are half of a pair; LLMSQLError for a tokenizer of another
-    kind.
+    kind, and for files that contradict each other.
     """
     there = {entry.name for entry in directory.iterdir()}
+    beside = {name: _read_object(directory / name) for name in BESIDE if name in there}
+    if ALONE in there:
+        return _from_tokenizer_json(directory / ALONE, beside)
     for names in PAIRS:
         if there.issuperset(names):
-            vocab, merges = (read_file(directory / name) for name in names)
-            return TokenizerFiles(vocab, merges, names)
-    if ALONE in there:
-        return _from_tokenizer_json(directory / ALONE)
+            return _from_pair(directory, names, beside)
     for names in PAIRS:
         if not there.isdisjoint(names):
             [missing] = set(names) - there
@@ -69,12 +88,25 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     return None
 
 
+def read_files(vocab: Path, merges: Path | None = None) -> TokenizerFiles:
+    """A tokenizer from the files given: a directory, a tokenizer.json, a .tiktoken file, or vocabulary and merges."""
+    if merges is None and vocab.is_dir():
+        files = read_directory(vocab)
+        if files is None:
+            raise UsageError(f"{vocab} has no vocab.json and merges.txt, and no tokenizer.json")
+        return files
+    if merges is None and vocab.name == ALONE:
+        return _from_tokenizer_json(vocab, {})
+    return TokenizerFiles(read_file(vocab), None if merges is None else read_file(merges), (vocab.name,))
+
+
 def load(session: Session | Connection, model: str, files: TokenizerFiles) -> int:
     """Replace the model's tokenizer by these files' contents; returns the number of tokens.
 
     LLMSQLError when it has ids that the model's vocabulary does not reach.
     """
-    contents = {"model": model, "vocab": files.vocab, "merges": files.merges}
+    added = None if files.added is None else json.dumps(files.added)
+    contents = {"model": model, "vocab": files.vocab, "merges": files.merges, "added": added}
     size = int(session.execute(_LOAD, contents).scalar_one())
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
@@ -85,43 +117,126 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
     return size
 
 
-def _from_tokenizer_json(path: Path) -> TokenizerFiles:
-    """The vocabulary and merges of a tokenizer.json (the format of Hugging Face's tokenizers)."""
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
     try:
-        contents: dict[str, Any] = json.loads(read_file(path))
+        contents = json.loads(read_file(path), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not understood: {error}") from error
+    if not isinstance(contents, dict):
+        raise UsageError(f"{path} is not understood: it holds no JSON object")
+    return contents
+
+
+def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
+    vocab, merges = (read_file(directory / name) for name in names)
+    try:
+        base = {token: id_ for id_, token in parse_bpe_vocab(vocab)}
+    except ValueError as error:
+        raise UsageError(f"{directory / names[0]} is not understood: {error}") from error
+    _refuse_settings(directory, beside, alone=False)
+    added = added_tokens.resolve(added_tokens.Tokenizer(base, files=beside))
+    return TokenizerFiles(vocab, merges, names, added)
+
+
+def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
+    """The vocabulary, merges and added tokens of a tokenizer.json (the format of Hugging Face's tokenizers)."""
+    contents = _read_object(path)
+    try:
         model = contents["model"]
         _refuse_other_kinds(path, contents, model)
-        vocab: dict[str, int] = dict(model["vocab"])
-        for token in contents.get("added_tokens") or []:
-            if vocab.setdefault(token["content"], token["id"]) != token["id"]:
-                raise UsageError(f"{path} has two ids for the token {token['content']!r}")
+        base = {token: added_tokens.number(id_, path.name) for token, id_ in model["vocab"].items()}
+        own = [
+            added_tokens.claim(token, added_tokens.number(token["id"], path.name), path.name)
+            for token in contents.get("added_tokens") or []
+        ]
         merges = [rule.split(" ") if isinstance(rule, str) else rule for rule in model["merges"]]
         lines = [f"{left} {right}" for left, right in merges]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not understood: {error}") from error
     if any(line.count(" ") != 1 or "\n" in line for line in lines):
         raise UsageError(f"{path} has merge rules that are not pairs of byte-level tokens")
+    if model.get("unk_token") and not all(bpe_alphabet(bytes([byte])) in base for byte in range(256)):
+        _refuse(path, "unk_token", model["unk_token"], "with a vocabulary that lacks bytes")
+    generic = _refuse_settings(path.parent, beside, alone=True)
+    added = added_tokens.resolve(added_tokens.Tokenizer(base, own, generic, beside))
     rules = "#version: 0.2\n" + "".join(f"{line}\n" for line in lines)
-    return TokenizerFiles(json.dumps(vocab).encode(), rules.encode(), (path.name,))
+    return TokenizerFiles(json.dumps(base).encode(), rules.encode(), (path.name,), added)
+
+
+def _refuse(path: Path, name: str, found: object, how: str = "") -> None:
+    raise LLMSQLError(
+        f"{path} has {name} = {found!r}{how and ' ' + how}, which is not supported",
+        hint="Tokenizers of GPT-2's kind can be loaded: byte-level BPE.",
+    )
+
+
+def _refuse_settings(directory: Path, beside: dict[str, dict[str, Any]], *, alone: bool) -> bool:
+    """Refuse what tokenizer_config.json asks for beyond GPT-2's; whether it takes all from tokenizer.json.
+
+    As transformers does, add_bos_token and add_eos_token are left aside beside a tokenizer.json, whose
+    post-processor tells.
+    """
+    settings = beside.get("tokenizer_config.json", {})
+    path = directory / "tokenizer_config.json"
+    class_ = settings.get("tokenizer_class")
+    generic = alone and class_ in _GENERIC_CLASSES
+    if class_ is not None and not generic and class_ not in _GPT2_CLASSES:
+        _refuse(path, "tokenizer_class", class_)
+    asked = ["split_special_tokens"]
+    asked += [] if generic else ["add_prefix_space"]
+    asked += [] if alone else ["add_bos_token", "add_eos_token"]
+    for name in asked:
+        if settings.get(name):
+            _refuse(path, name, settings[name])
+    return generic
+
+
+def _part(value: Any, kind: str) -> Any:
+    """A step of the tokenizer, out of a sequence of one."""
+    while isinstance(value, dict) and value.get("type") == "Sequence" and len(value.get(kind) or []) < 2:
+        value = (value.get(kind) or [None])[0]
+    return value
 
 
 def _refuse_other_kinds(path: Path, contents: dict[str, Any], model: dict[str, Any]) -> None:
-    steps = contents.get("pre_tokenizer") or {}
+    steps = _part(contents.get("pre_tokenizer"), "pretokenizers") or {}
+    decoder = _part(contents.get("decoder"), "decoders") or {}
     wanted = {
         "model": (model.get("type", "BPE"), "BPE"),
         "pre_tokenizer": (steps.get("type"), "ByteLevel"),
         "add_prefix_space": (bool(steps.get("add_prefix_space", True)), False),
         "use_regex": (steps.get("use_regex", True), True),
-        "normalizer": (contents.get("normalizer"), None),
+        "normalizer": (_part(contents.get("normalizer"), "normalizers"), None),
+        "decoder": (decoder.get("type", "ByteLevel"), "ByteLevel"),
         "dropout": (model.get("dropout") or None, None),
         "byte_fallback": (bool(model.get("byte_fallback")), False),
         "ignore_merges": (bool(model.get("ignore_merges")), False),
         "continuing_subword_prefix": (model.get("continuing_subword_prefix") or "", ""),
         "end_of_word_suffix": (model.get("end_of_word_suffix") or "", ""),
+        "post_processor": (_adds(contents.get("post_processor")), None),
     }
     for name, (found, supported) in wanted.items():
         if found != supported:
-            raise LLMSQLError(
-                f"{path} has {name} = {found!r}, which is not supported",
-                hint="Tokenizers of GPT-2's kind can be loaded: byte-level BPE.",
-            )
+            _refuse(path, name, found)
+
+
+def _adds(processor: Any) -> Any:
+    """What a post-processor is called that puts tokens around a text; None when it puts none."""
+    if processor is None:
+        return None
+    kind = processor.get("type")
+    if kind == "ByteLevel":
+        return None
+    if kind == "Sequence":
+        return next((name for name in map(_adds, processor.get("processors") or []) if name), None)
+    if kind == "TemplateProcessing" and all("Sequence" in piece for piece in processor.get("single") or []):
+        return None
+    return kind or "unknown"

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -123,6 +124,8 @@ def _rows_of(shape: Sequence[int]) -> int:
 
 def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
     """A parameter that is not simply rows of one tensor, as `how` says."""
+    if parameter.how == "zeros":
+        return np.zeros(parameter.shape, np.float32)
     pieces = [source.read(name) for name in parameter.sources]
     value = np.concatenate(pieces, axis=1 if parameter.how == "joined columns" else 0)
     if parameter.how.startswith("megatron"):
@@ -153,7 +156,7 @@ _NAMED = text(
     " FROM unnest(CAST(:names AS text[])) AS n"
 )
 _CONFIG = text(
-    "SELECT (c).n_head, (c).vocab FROM (SELECT public.llm_config(CAST(:model AS text)) AS c OFFSET 0) AS q"
+    "SELECT (c).n_head, (c).vocab, (c).tied FROM (SELECT public.llm_config(CAST(:model AS text)) AS c OFFSET 0) AS q"
 )
 _BEGIN = text(
     "SELECT name, shape, sources, how FROM public.llm_import_begin(CAST(:model AS text),"
@@ -183,11 +186,15 @@ def import_weights(
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
     with Source(Path(path)) as source, atomic(connection), unprepared(connection):
-        n_head, vocab = connection.execute(_CONFIG, {"model": model}).one()
+        n_head, vocab, was_tied = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
-        tied = head is None or (embedding is not None and _heads_equal(source, head, embedding, vocab))
+        tied: bool | None = head is None
+        if head is not None:
+            # A head alone does not tell: it is the embedding of a model that is tied, and no other's.
+            tied = None if embedding is None else _heads_equal(source, head, embedding, vocab)
         arguments = {"model": model, "tensors": source.listing(), "tied": tied, "version": megatron_version}
         plan = [Parameter(*row) for row in connection.execute(_BEGIN, arguments)]
+        _tell_tied(connection, model, was_tied)
         total = sum(math.prod(parameter.shape) for parameter in plan)
         done = 0
         for parameter in plan:
@@ -200,6 +207,16 @@ def import_weights(
                     with refusing(connection.connection.driver_connection, _IMPORTING):
                         progress(done, total)
         return int(connection.execute(_END, {"model": model}).scalar_one())
+
+
+def _tell_tied(connection: Connection, model: str, before: bool) -> None:
+    after = connection.execute(_CONFIG, {"model": model}).one()[2]
+    if before and not after:
+        message = f'the file\'s output head differs from its token embedding: model "{model}" is not tied now'
+        warnings.warn(message, stacklevel=3)
+    elif after and not before:
+        message = f'the file has no output head of its own: model "{model}" is tied to its token embedding now'
+        warnings.warn(message, stacklevel=3)
 
 
 def _parts(

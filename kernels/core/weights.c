@@ -172,12 +172,12 @@ index_names(llm_weights *w)
 static bool
 open_any(llm_weights *w)
 {
-    uint8_t magic[4] = {0};
+    uint8_t magic[8] = {0};
 
     if (w->source.size < 8)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "a file of %llu bytes holds no weights",
                             (unsigned long long) w->source.size);
-    if (!weights_source_read(w, 0, magic, 4))
+    if (!weights_source_read(w, 0, magic, 8))
         return false;
     if (magic[0] == 'P' && magic[1] == 'K')
     {
@@ -189,6 +189,12 @@ open_any(llm_weights *w)
         w->format = LLM_NPY_GZIP;
         return gzip_open(w);
     }
+    /*
+     * A pickle is a program that would have to be run; torch.save writes one, alone or in a zip archive (zip.c).
+     * safetensors begins with the length of its header, far below 2^32.
+     */
+    if (magic[0] == 0x80 && magic[1] >= 1 && magic[1] <= 5 && memcmp(magic + 4, "\0\0\0", 4) != 0)
+        return weights_fail(w, LLM_WEIGHTS_INVALID, WEIGHTS_PICKLE);
     w->format = LLM_SAFETENSORS;
     return safetensors_open(w);
 }

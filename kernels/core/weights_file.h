@@ -11,6 +11,9 @@
 #define SAFETENSORS_MAX_HEADER  100000000u
 /* Items and names in memory: compressed, a million tensors without elements take 200 kB. */
 #define WEIGHTS_MAX_TABLE       100000000u
+#define WEIGHTS_PICKLE \
+    "a pickle of PyTorch (torch.save), which is a program and is not run: load it in Python and write its " \
+    "tensors by safetensors.torch.save_file or numpy.savez"
 /* Deflate makes at most 258 bytes of two bits. */
 #define DEFLATE_MAX_RATIO       1032u
 

@@ -151,6 +151,8 @@ read_entry(llm_weights *w, directory *d, const uint8_t *p, size_t left)
     if (length > left ||
         !zip64_fields(p + CENTRAL_SIZE + n_name, n_extra, &m.inflated, &compressed, &m.local))
         return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive's directory is damaged");
+    if (n_name >= 8 && memcmp(p + CENTRAL_SIZE + n_name - 8, "data.pkl", 8) == 0)
+        return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID, WEIGHTS_PICKLE);
     if (n_name < 5 || n_name > LLM_WEIGHTS_MAX_NAME ||
         memcmp(p + CENTRAL_SIZE + n_name - 4, ".npy", 4) != 0 ||
         memchr(p + CENTRAL_SIZE, '\0', n_name) != NULL || !weights_valid_utf8(p + CENTRAL_SIZE, n_name))

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
-from llm_sql.tokenizer_files import TokenizerFiles, load, read_file
+from llm_sql.tokenizer_files import load, read_files
 
 
 def register(tokenizer: typer.Typer) -> None:
@@ -20,15 +20,18 @@ def register(tokenizer: typer.Typer) -> None:
 
 def tokenizer_load(
     model: ModelArgument,
-    vocab: Annotated[Path, typer.Argument(help="vocab.json, encoder.json or a .tiktoken file.")],
-    merges: Annotated[
-        Path | None, typer.Argument(help="merges.txt or vocab.bpe; a .tiktoken file needs none.")
-    ] = None,
+    vocab: Annotated[
+        Path, typer.Argument(help="vocab.json, encoder.json, a .tiktoken file, or a directory.")
+    ],
+    merges: Annotated[Path | None, typer.Argument(help="merges.txt or vocab.bpe; others need none.")] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Give a model the BPE tokenizer of these files, which are read here, not on the server."""
-    files = TokenizerFiles(read_file(vocab), None if merges is None else read_file(merges), (vocab.name,))
+    """Give a model the BPE tokenizer of these files, which are read here, not on the server.
+
+    Of a directory in the hub's layout all files count that tell something of the tokenizer.
+    """
+    files = read_files(vocab, merges)
     with Session(open_engine(url)) as session, session.begin():
         size = load(session, model, files)
     _report(model, size, json_)

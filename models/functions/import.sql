@@ -9,13 +9,12 @@ DECLARE
     block text[];
     prefix text;
 BEGIN
-    -- What wrappers put before a name: transformers' own, Megatron-LM's, torch.compile's, data parallelism's.
-    FOREACH prefix IN ARRAY ARRAY[
-        '_orig_mod.', 'module.', 'model.', 'language_model.', 'transformer.', 'encoder.', 'decoder.'
-    ] LOOP
-        IF starts_with(short, prefix) THEN
-            short := substr(short, length(prefix) + 1);
-        END IF;
+    -- What wrappers put before a name, in any order: transformers' own, Megatron-LM's, torch.compile's, data
+    -- parallelism's.
+    LOOP
+        prefix := substring(short FROM '^(?:_orig_mod|module|model|language_model|transformer|encoder|decoder)\.');
+        EXIT WHEN prefix IS NULL;
+        short := substr(short, length(prefix) + 1);
     END LOOP;
     short := CASE short
         WHEN 'wte' THEN 'wte.weight'
@@ -69,6 +68,8 @@ DECLARE
     twice text;
     fused boolean;
     as_stored boolean;
+    nanogpt boolean;
+    without_biases boolean;
     layout text;
 BEGIN
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
@@ -90,6 +91,12 @@ BEGIN
     as_stored := COALESCE(
         (found #>> '{h.0.mlp.c_fc.weight,shape,0}')::bigint, (found #>> '{h.0.mlp.fc1.weight,shape,0}')::bigint
     ) = config.d_model AND COALESCE(config.d_ff, 4 * config.d_model) <> config.d_model;
+    -- nanoGPT has GPT-2's names with PyTorch's Linear layers, which are [out, in], perhaps no biases at all, which are
+    -- zeros here, and a vocabulary that is padded.
+    nanogpt := found #> '{h.0.attn.c_attn.weight,shape}' = to_jsonb(ARRAY[3 * config.d_model::bigint, config.d_model]);
+    without_biases := nanogpt AND NOT EXISTS (
+        SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '\.bias$' AND k.key !~ '\.attn\.(masked_)?bias$'
+    );
     RETURN QUERY
     WITH parameter (name, shape, layer, part, kind) AS (
         SELECT p.name, p.shape, b.m[1], b.m[2], b.m[3]
@@ -99,8 +106,13 @@ BEGIN
         ) b ON true
     ),
     candidate (name, rank, sources, how) AS (
-        SELECT p.name, 1, ARRAY[p.name],
-            CASE WHEN found #>> ARRAY[p.name, 'name'] ~ 'word_embeddings|output_layer' THEN 'rows' ELSE 'same' END
+        SELECT p.name, 1, ARRAY[p.name], CASE
+            WHEN found #>> ARRAY[p.name, 'name'] ~ 'word_embeddings|output_layer' THEN 'rows'
+            WHEN nanogpt AND p.name IN ('wte.weight', 'lm_head.weight') THEN 'rows'
+            WHEN nanogpt AND p.kind = 'weight' AND p.part IN ('attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj')
+                THEN 'transposed'
+            ELSE 'same'
+        END
         FROM parameter p
         UNION ALL
         SELECT p.name, 2, ARRAY[p.layer || a.part || '.' || p.kind], CASE p.kind WHEN 'bias' THEN 'same' ELSE 'transposed' END
@@ -131,6 +143,16 @@ BEGIN
             CASE WHEN p.kind = 'bias' THEN 'joined' WHEN as_stored THEN 'joined columns' ELSE 'joined transposed' END
         FROM parameter p
         WHERE p.part = 'attn.c_attn'
+        UNION ALL
+        -- Of two names for the one matrix of a tied model a file may keep either.
+        SELECT p.name, 6, ARRAY['lm_head.weight'],
+            CASE WHEN nanogpt OR found #>> '{lm_head.weight,name}' ~ 'output_layer' THEN 'rows' ELSE 'same' END
+        FROM parameter p
+        WHERE p.name = 'wte.weight' AND NOT EXISTS (SELECT FROM parameter h WHERE h.name = 'lm_head.weight')
+        UNION ALL
+        SELECT p.name, 7, '{}'::text[], 'zeros'
+        FROM parameter p
+        WHERE without_biases AND p.name LIKE '%.bias'
     ),
     chosen (name, sources, how) AS (
         SELECT DISTINCT ON (c.name) c.name, c.sources, c.how
@@ -164,7 +186,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
 'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters: sources by their names '
 'in the file, and how: same, rows (the first ones), transposed, joined (queries, keys, values end to end; joined '
-'transposed: then transposed; joined columns: side by side), megatron 1 or 2 (reordered; then perhaps transposed). '
+'transposed: then transposed; joined columns: side by side), megatron 1 or 2 (reordered; then perhaps transposed), zeros '
+'(no source: the biases of a nanoGPT model that has none). Of a tied model''s matrix lm_head.weight may be the only name. '
 'sources is NULL for a parameter the file lacks, name is NULL for a tensor that is not understood (how: unknown) or an '
 'output head beside tied embeddings (how: head). Attention masks are left out.';
 
@@ -198,6 +221,7 @@ DECLARE
     missing text;
     unknown text;
     wrong text;
+    holds text;
 BEGIN
     WITH plan AS MATERIALIZED (
         SELECT * FROM public.llm_import_plan(llm_import_check.model, tensors, megatron_version)
@@ -230,16 +254,22 @@ BEGIN
         (SELECT string_agg(p.sources[1], ', ') FROM (
             SELECT p.sources FROM plan p WHERE p.how = 'unknown' ORDER BY p.sources COLLATE "C" LIMIT 20
         ) p),
-        (SELECT string_agg(p.text, '; ') FROM (SELECT p.text FROM problem p ORDER BY p.rank, p.text LIMIT 10) p)
-    INTO missing, unknown, wrong;
+        (SELECT string_agg(p.text, '; ') FROM (SELECT p.text FROM problem p ORDER BY p.rank, p.text LIMIT 10) p),
+        (SELECT string_agg(e.text, ', ' ORDER BY e.position) FROM (
+            SELECT format('"%s" %s', e.value ->> 'name', e.value ->> 'shape') AS text, e.position
+            FROM jsonb_array_elements(tensors) WITH ORDINALITY e (value, position) LIMIT 10
+        ) e)
+    INTO missing, unknown, wrong, holds;
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'the file has tensors that model "%" does not: %', llm_import_check.model, unknown
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = COALESCE('It lacks: ' || missing, ''),
-            HINT = 'Parameters are called as Hugging Face''s GPT-2 or Megatron-LM call them; llm_parameters lists them.';
+            HINT = 'Parameters are called as Hugging Face''s GPT-2, nanoGPT or Megatron-LM call them; llm_parameters lists them.';
     ELSIF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Compare its sizes with those in llm_model_config.';
+            USING ERRCODE = 'invalid_parameter_value',
+            DETAIL = format('It holds %s tensors: %s.', jsonb_array_length(tensors), COALESCE(holds, 'none')),
+            HINT = 'Compare its sizes with those in llm_model_config.';
     ELSIF wrong IS NOT NULL THEN
         RAISE EXCEPTION 'the file does not fit the configuration of model "%": %', llm_import_check.model, wrong
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config, or import another file.';
@@ -261,17 +291,23 @@ DECLARE
 BEGIN
     UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
     WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
+    IF tied IS NULL OR tied = before THEN
+        RETURN;
+    END IF;
     -- An architecture that has its head in any case is what it is.
-    IF tied IS DISTINCT FROM before AND tied = EXISTS (
-        SELECT FROM public.llm_parameters(model) p WHERE p.name = 'lm_head.weight'
-    ) THEN
+    IF tied = EXISTS (SELECT FROM public.llm_parameters(model) p WHERE p.name = 'lm_head.weight') THEN
         UPDATE public.llm_model_config c SET tied = before WHERE c.model = llm_import_tie.model;
+    ELSIF tied THEN
+        RAISE NOTICE 'the file has no output head of its own: model "%" is tied to its token embedding from now on', model;
+    ELSE
+        RAISE NOTICE 'the file''s output head differs from its token embedding: model "%" is not tied from now on', model;
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
-'Notes in the configuration whether the output head is the token embedding, where the architecture leaves the choice.';
+'Notes in the configuration whether the output head is the token embedding, where the architecture leaves the choice, '
+'with a NOTICE where that changes it; NULL: the file does not tell.';
 
 
 CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
@@ -298,7 +334,7 @@ $function$;
 COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precision) IS
 'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the rows '
 'it had. Returns what to send by llm_import_part, in the order of the file; llm_import_end must follow in the same '
-'transaction. tied: the file has no output head of its own. 55P03 while the model is being trained.';
+'transaction. tied: the file has no output head of its own, or NULL when it has a head alone. 55P03 while the model is being trained.';
 
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)

@@ -66,15 +66,17 @@ BEGIN
     FROM jsonb_array_elements(tensors) e (value)
     -- Others are refused by llm_import_check.
     WHERE (e.value #>> '{shape,0}')::bigint >= vocab;
-    RETURN head IS NULL OR embedding IS NULL
-        OR public.pg_llm_tensor_eq(
+    RETURN CASE
+        WHEN head IS NULL THEN true
+        WHEN embedding IS NOT NULL THEN public.pg_llm_tensor_eq(
             public.pg_llm_file_tensor(path, head, 0, vocab), public.pg_llm_file_tensor(path, embedding, 0, vocab)
-        );
+        )
+    END;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
-'Whether a file on the server has no output head, or one that equals its token embedding.';
+'Whether a file on the server has no output head, or one that equals its token embedding; NULL: it has a head alone.';
 
 
 CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
@@ -107,8 +109,10 @@ BEGIN
             model, tensors, public.llm_import_heads_equal(path, tensors, config.vocab), megatron_version
         ) p
     LOOP
-        value := CASE WHEN parameter.how NOT IN ('same', 'rows') THEN
-            public.llm_import_value(path, parameter.sources, parameter.how, config.n_head)
+        value := CASE
+            WHEN parameter.how = 'zeros' THEN public.pg_llm_full(parameter.shape, 0.0)
+            WHEN parameter.how NOT IN ('same', 'rows') THEN
+                public.llm_import_value(path, parameter.sources, parameter.how, config.n_head)
         END;
         FOR part IN SELECT s.first_row, s.n_rows FROM public.llm_parts(parameter.shape) s LOOP
             PERFORM public.llm_import_part(
@@ -142,7 +146,7 @@ $function$;
 
 COMMENT ON FUNCTION public.pg_llm_import_npz(text, text, double precision) IS
 'Replaces the model''s weights by those of a file on the server: .npz, or a gzip stream of (name, .npy) records; the '
-'content tells which. Names are Hugging Face''s or Megatron-LM''s (whose queries, keys and values need megatron_version, '
+'content tells which. Names are Hugging Face''s, nanoGPT''s or Megatron-LM''s (whose queries, keys and values need megatron_version, '
 '1.0 or 2.0 and later). The model must stand in llm_model_config; its step is 0 afterwards, its log rows are superseded. '
 'Returns the number of weights. Takes the role pg_read_server_files. 22000: damaged file; 22023: another model''s.';
 

@@ -33,7 +33,7 @@ BEGIN
     n_positions := COALESCE(n_positions, CASE WHEN micro THEN 16 WHEN arch = 'gpt3' THEN 2048 ELSE 1024 END);
     vocab := COALESCE(
         vocab,
-        (SELECT NULLIF(count(*), 0)::int FROM public.llm_bpe_vocab v WHERE v.model = llm_create_model.model),
+        (SELECT max(v.token_id) + 1 FROM public.llm_bpe_vocab v WHERE v.model = llm_create_model.model),
         CASE WHEN micro THEN 27 ELSE 50257 END
     );
     PERFORM public.llm_require(s.value > 0, format('%s must be positive, got %s', s.name, s.value))
