@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from llm_sql.migrations import VERSION_TABLE, compare
 from llm_sql.migrations.operations import require_kernels
-from llm_sql.models import metadata
+from llm_sql.models.base import table_names, unqualified
 from llm_sql.url import normalize_url
 
 # Two upgrades of one database at a time: the second waits, then finds nothing to do.
@@ -49,11 +49,13 @@ def database_url() -> URL:
 
 def include_name(name: str | None, kind: str, _: Any) -> bool:
     """Only relations of ours are compared: an application's tables may stand beside them."""
-    return kind != "table" or name in metadata.tables
+    return kind != "table" or name in TABLES
 
+
+TABLES = set(table_names())
 
 SETTINGS: dict[str, Any] = {
-    "target_metadata": metadata,
+    "target_metadata": unqualified(),
     "version_table": VERSION_TABLE,
     "include_name": include_name,
     "compare_type": True,

@@ -31,7 +31,7 @@ from llm_sql.models import (
     metadata,
     views,
 )
-from llm_sql.models.base import pass_sequence
+from llm_sql.models.base import SCHEMA, pass_sequence
 from llm_sql.models.roles import PUBLIC, ROLES, relation_names
 
 from .operations import SQL_DIRECTORY
@@ -53,7 +53,7 @@ def storage_statements(table: Table) -> list[str]:
     """How the columns named in the table's info are stored out of line."""
     storage: dict[str, str] = table.info.get("storage", {})
     return [
-        f"ALTER TABLE {table.name} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
+        f"ALTER TABLE {table.fullname} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
     ]
 
 
@@ -72,10 +72,10 @@ def relations() -> dict[str, str]:
     tables = metadata.sorted_tables
     create = [_compile(CreateSequence(pass_sequence))]
     create += [statement for table in tables for statement in _table_statements(table)]
-    drop = [f"DROP TABLE {table.name}" for table in reversed(tables)]
+    drop = [f"DROP TABLE {table.fullname}" for table in reversed(tables)]
     return {
         "upgrade.sql": _script(create),
-        "downgrade.sql": _script([*drop, f"DROP SEQUENCE {pass_sequence.name}"]),
+        "downgrade.sql": _script([*drop, f"DROP SEQUENCE {SCHEMA}.{pass_sequence.name}"]),
     }
 
 
@@ -187,7 +187,9 @@ def seeds() -> dict[str, str]:
 def scripts() -> dict[str, str]:
     """Path below migrations/sql and text of every script that is written from the declarations."""
     revisions = {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}
-    return {f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()}
+    return {
+        f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()
+    }
 
 
 def freeze() -> list[Path]:
