@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Double, Integer, LargeBinary, MetaData, Sequence, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.schema import SchemaConst
 
 # Constraints are named by rule, so that a revision and an error message can speak of them.
 NAMING_CONVENTION = {
@@ -49,7 +50,7 @@ def unqualified() -> MetaData:
     """
     copy = MetaData(naming_convention=NAMING_CONVENTION)
     for table in metadata.sorted_tables:
-        table.to_metadata(copy, schema=None, referred_schema_fn=lambda *_: None)  # type: ignore[arg-type]
+        table.to_metadata(copy, schema=None, referred_schema_fn=lambda *_: SchemaConst.BLANK_SCHEMA)  # type: ignore[arg-type]
     return copy
 
 

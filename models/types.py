@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import (
     ARRAY,
+    BinaryExpression,
     Boolean,
     ClauseElement,
     Double,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     or_,
 )
 from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement
@@ -35,6 +37,7 @@ from sqlalchemy.types import UserDefinedType
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.operators import OperatorType
 
 TensorValue = np.ndarray[Any, np.dtype[np.float32]]
@@ -119,6 +122,26 @@ def _operator(symbol: str) -> Any:
         is_comparison=is_comparison,
         return_type=Boolean() if is_comparison else Tensor(),
     )
+
+
+class TensorEquality(BinaryExpression[bool]):
+    """= and <>: SQLAlchemy compares columns by them when it looks for one in a set, so they stay what they
+    are for Python.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, found: Any, op: Any) -> None:
+        against = _operator("=")
+        left, right = (side.self_group(against=against) for side in (found.left, found.right))
+        super().__init__(left, right, op, type_=Boolean())
+        self._orig = found._orig
+
+
+@compiles(TensorEquality)
+def _compile_equality(element: TensorEquality, compiler: SQLCompiler, **kw: Any) -> str:
+    left, right = (compiler.process(side, **kw) for side in (element.left, element.right))
+    return f"{left} OPERATOR(public.{'=' if element.operator is operators.eq else '<>'}) {right}"
 
 
 def _membership(left: ColumnElement[Any], right: Any, inside: bool) -> ColumnElement[Any]:
@@ -208,7 +231,7 @@ class Tensor(UserDefinedType[TensorValue]):
         def _adapt_expression(self, op: OperatorType, other_comparator: Any) -> tuple[OperatorType, Any]:
             return op, Tensor()  # broadcasting: not this operand's typmod
 
-        def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+        def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> Any:
             if op in (operators.in_op, operators.not_in_op):
                 return _membership(self.expr, other[0], op is operators.in_op)
             if op in (operators.is_distinct_from, operators.is_not_distinct_from):
@@ -220,19 +243,20 @@ class Tensor(UserDefinedType[TensorValue]):
                 return UnaryExpression(
                     self.expr.self_group(against=negative), operator=negative, type_=Tensor()
                 )
-            is_null = bool(other) and (other[0] is None or isinstance(other[0], Null))
-            qualified = op if is_null else _OPERATORS.get(op, op)
-            return super().operate(qualified, *other, **kwargs)
+            found = super().operate(_OPERATORS.get(op, op), *other, **kwargs)
+            if op in (operators.eq, operators.ne) and not isinstance(found.right, Null):
+                return TensorEquality(found, op)
+            return found
 
-        def reverse_operate(self, op: OperatorType, other: Any, **kwargs: Any) -> ColumnElement[Any]:
+        def reverse_operate(self, op: OperatorType, other: Any, **kwargs: Any) -> Any:
             return super().reverse_operate(_OPERATORS.get(op, op), other, **kwargs)
 
         # SQLAlchemy has no @ for PostgreSQL.
 
-        def __matmul__(self, other: Any) -> ColumnElement[Any]:
+        def __matmul__(self, other: Any) -> Any:
             return super().operate(_operator("@"), other)
 
-        def __rmatmul__(self, other: Any) -> ColumnElement[Any]:
+        def __rmatmul__(self, other: Any) -> Any:
             return super().reverse_operate(_operator("@"), other)
 
         def __getitem__(self, index: Any) -> ColumnElement[Any]:
@@ -273,8 +297,6 @@ _OPERATORS: dict[Any, Any] = {
     operators.sub: _operator("-"),
     operators.mul: _operator("*"),
     operators.truediv: _operator("/"),
-    operators.eq: _operator("="),
-    operators.ne: _operator("<>"),
     operators.lt: _operator("<"),
     operators.le: _operator("<="),
     operators.gt: _operator(">"),
