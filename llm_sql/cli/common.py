@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import typer
 from alembic.util import CommandError
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
@@ -22,7 +24,7 @@ from llm_sql import provision
 from llm_sql.errors import LLMSQLError, NotProvisionedError, StatementRefusedError, UsageError
 from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure
-from llm_sql.url import normalize_url
+from llm_sql.url import normalize_url, own_engine
 
 UrlOption = Annotated[
     str | None,
@@ -80,8 +82,15 @@ class Target:
 
 
 def target(url: str | None) -> Target:
-    """The given address, else DATABASE_URL (read by Typer), else the embedded server, which is started."""
-    if url:
+    """The given address, else DATABASE_URL (read by Typer), else the embedded server, which is started.
+
+    DATABASE_URL without a value counts as not set; an empty --url is somebody's mistake.
+    """
+    if url is not None:
+        if not url.strip():
+            raise UsageError(
+                "--url is empty", hint="Leave it out for the embedded server; is a shell variable unset?"
+            )
         try:
             return Target(normalize_url(url), embedded=False)
         except ValueError as error:
@@ -92,12 +101,10 @@ def target(url: str | None) -> Target:
 def open_engine(url: str | None) -> Engine:
     """An engine for a provisioned database; the embedded server's is provisioned on the way."""
     place = target(url)
-    engine = create_engine(place.url)
-    try:
-        with engine.connect() as connection:
-            revision = installed_revision(connection)
-    except OperationalError as error:
-        raise as_llm_sql_error(error) from error
+    engine = own_engine(place.url)
+    event.listen(engine, "connect", _show_warnings)
+    with first_connection(engine) as connection:
+        revision = installed_revision(connection)
     if revision == provision.head():
         return engine
     if not place.embedded:
@@ -113,6 +120,37 @@ def open_engine(url: str | None) -> Engine:
     return engine
 
 
+# What a server says while it starts or recovers from a crash (57P03).
+_NOT_YET = re.compile(r"starting up|not yet accepting|recovery mode|not accepting connections|57P03")
+PATIENCE_SECONDS = 60.0
+
+
+def first_connection(engine: Engine) -> Connection:
+    """A connection, waiting a minute at most for a server that is starting or recovering."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    told = False
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            if not _NOT_YET.search(str(error.orig)) or time.monotonic() > deadline:
+                raise as_llm_sql_error(error) from error
+        if not told:
+            err.print("waiting for the server, which is starting or recovering ...", style="dim")
+            told = True
+        time.sleep(0.5)
+
+
+def _show_warnings(connection: Any, _: object) -> None:
+    """What the server warns of goes to stderr."""
+
+    def show(diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            err.print(f"warning: {diagnostic.message_primary}", style="yellow", markup=False)
+
+    connection.add_notice_handler(show)
+
+
 def run_upgrade(url: URL, revision: str = "head") -> None:
     try:
         provision.upgrade(url.render_as_string(hide_password=False), revision)
@@ -123,7 +161,7 @@ def run_upgrade(url: URL, revision: str = "head") -> None:
 
 def installed_revision(connection: Connection) -> str | None:
     """The revision the database is at; None when it was never provisioned."""
-    if connection.scalar(text(f"SELECT to_regclass('public.{provision.VERSION_TABLE}')")) is None:
+    if connection.scalar(text(f"SELECT pg_catalog.to_regclass('public.{provision.VERSION_TABLE}')")) is None:
         return None
     revision = connection.scalar(text(f"SELECT version_num FROM public.{provision.VERSION_TABLE}"))
     return None if revision is None else str(revision)
