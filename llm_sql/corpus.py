@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from llm_sql.connections import separate_engine
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.sources import FileSource, QuerySource, Source
 from llm_sql.tokenizer import read_bpe, read_encoding
@@ -112,20 +114,28 @@ def load(
 ) -> LoadProgress:
     """Replace the model's rows of llm_dataset by the source's documents; returns what was sent in all.
 
-    A load of the same source and options that was cut off goes on unless `restart`. Commits as it goes.
+    A load of the same source and options that was cut off goes on unless `restart`. Commits as it goes, on a
+    connection of its own: what a session of the engine holds is not touched.
     """
-    with Session(engine) as session:
-        encode, boundary = _tokenizer(session, model, options.tokenizer)
-    with engine.connect() as pooled:
-        connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
-        run = _Load(connection, model, source, options, encode, boundary)
-        try:
-            run.begin(restart)
-            run.send(progress)
-        except BaseException:
-            connection.rollback()
-            raise
-        return run.done
+    source.check()
+    beside = separate_engine(engine)
+    try:
+        with Session(beside) as session:
+            encode, boundary = _tokenizer(session, model, options.tokenizer)
+        with beside.connect() as pooled:
+            connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
+            connection.autocommit = False  # whatever the engine's level: rows and state are one
+            connection.prepare_threshold = None  # a pooler may give every transaction another server
+            run = _Load(connection, model, source, options, encode, boundary)
+            try:
+                run.begin(restart)
+                run.send(progress)
+            except BaseException:
+                connection.rollback()
+                raise
+            return run.done
+    finally:
+        beside.dispose()
 
 
 def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, int | None]:
@@ -192,7 +202,7 @@ class _Load:
         if not state:
             self.connection.execute("DELETE FROM public.llm_dataset WHERE model = %s", (self.model,))
         self.position = state.get("position")
-        self.spare = state.get("spare")
+        self.spare = json.loads(state.get("spare", "null"))
         self.held_out_any = state.get("held_out_any", False)
         self.done = LoadProgress(**state.get("done", {}))
         self.streams = {
@@ -279,7 +289,7 @@ class _Load:
     def _copy_rows(self, copy: psycopg.Copy, split: str, rows: NDArray[np.int32]) -> None:
         if len(rows) == 0:
             return
-        copy.write(binary_rows(self.model, split, rows))
+        copy.write(binary_rows(self.model, split, rows, self.connection.info.encoding))
         if split == "train":
             self.done.train_rows += len(rows)
         else:
@@ -289,7 +299,8 @@ class _Load:
     def _save(self, done: bool) -> None:
         state = {
             "position": self.position,
-            "spare": self.spare,
+            # Escaped twice: the database's encoding may not have its characters.
+            "spare": json.dumps(self.spare),
             "held_out_any": self.held_out_any,
             "done": asdict(self.done),
             **{split: stream.held.tolist() for split, stream in self.streams.items()},
@@ -310,10 +321,13 @@ COPY_TRAILER = b"\xff\xff"
 _INT4_OID = 23
 
 
-def binary_rows(model: str, split: str, rows: NDArray[np.int32]) -> bytes:
-    """Rows [n, length + 1] of a stream as tuples (model, split, tokens, target) of COPY's binary format."""
+def binary_rows(model: str, split: str, rows: NDArray[np.int32], encoding: str = "utf-8") -> bytes:
+    """Rows [n, length + 1] of a stream as tuples (model, split, tokens, target) of COPY's binary format,
+    whose text has the connection's encoding.
+    """
     n, length = rows.shape[0], rows.shape[1] - 1
-    prefix = b"\0\4" + b"".join(len(t).to_bytes(4, "big") + t for t in (model.encode(), split.encode()))
+    names = [name.encode("utf-8" if encoding == "ascii" else encoding) for name in (model, split)]
+    prefix = b"\0\4" + b"".join(len(t).to_bytes(4, "big") + t for t in names)
     # An int4[]: size, 1 dimension, no NULLs, element type, length, lower bound 1; each element with its size.
     head = np.array([20 + 8 * length, 1, 0, _INT4_OID, length, 1], dtype=">i4")
     array = np.dtype([("head", ">i4", (6,)), ("elements", ">i4", (length, 2))])

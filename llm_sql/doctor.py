@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -60,7 +60,7 @@ def examine(url: str | None) -> Iterator[Check]:
 
 
 def _connected(address: URL) -> Iterator[Check]:
-    engine = create_engine(address)
+    engine = own_engine(address)
     try:
         waiting.until_accepting(libpq_url(address), notify)
         with engine.connect() as connection:

@@ -305,7 +305,7 @@ class LanguageModel:
         arguments = TrainingOptions.of(**options)
         if commit_every is None:
             statement = train_statement(self.model, n_steps, arguments)
-            return self._watched(lambda: int(self.session.scalars(statement).one()), progress)
+            return int(self._watched(lambda: self.session.scalars(statement).one(), progress))
         if self.session.in_transaction():
             check_nothing_blocks(self.session.scalars(BLOCKING).one())
         bind = self.session.get_bind()

@@ -40,4 +40,21 @@ def as_llm_sql_error(error: psycopg.Error | SQLAlchemyError) -> LLMSQLError:
         )
     if original.diag.message_detail:
         message = f"{message} ({original.diag.message_detail})"
-    return StatementRefusedError(message, sqlstate=sqlstate, hint=original.diag.message_hint)
+    hint = original.diag.message_hint or _HINTS.get(sqlstate)
+    return StatementRefusedError(visible(message), sqlstate=sqlstate, hint=hint)
+
+
+_HINTS = {
+    "22P05": "The database's encoding has no such character; databases in UTF8 hold every text.",
+    "22021": "The database's encoding has no such character; databases in UTF8 hold every text.",
+    "2D000": "What commits as it goes cannot run inside a transaction: use a connection in autocommit.",
+    "25006": "The session is read-only (default_transaction_read_only, or a replica): this command writes.",
+    "25P02": "An earlier statement of the transaction failed: roll it back first.",
+    "40001": "Another transaction was faster; the same call may succeed when it is repeated.",
+    "42501": "A role needs llm_reader to read and generate, llm_trainer to train and import.",
+}
+
+
+def visible(text: str) -> str:
+    """Control characters, which a message may quote from a document, as Python escapes them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

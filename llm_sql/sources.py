@@ -14,7 +14,9 @@ from typing import Any, BinaryIO, Protocol
 
 from sqlalchemy import Engine, text
 
+from llm_sql.connections import separate_engine
 from llm_sql.errors import UsageError
+from llm_sql.streaming import as_text
 
 PIECE_BYTES = 1 << 20
 # GPT-2's pattern takes no space or line break into a piece after anything but white space: cut there, a text
@@ -39,6 +41,9 @@ class Source(Protocol):
     def identity(self) -> Any:
         """What tells this source from another, as JSON."""
 
+    def check(self) -> None:
+        """UsageError, before anything is loaded, for what no database can hold."""
+
     def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
         """The pieces after `position`, None for the beginning."""
 
@@ -59,6 +64,35 @@ class FileSource:
             ],
             "lines": self.lines,
         }
+
+    def check(self) -> None:
+        for path in self.files:
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            line, offset = 1, 0
+            with path.open("rb") as file:
+                while data := file.read(PIECE_BYTES):
+                    at = data.find(b"\0")
+                    if at >= 0:
+                        line += data.count(b"\n", 0, at)
+                        raise UsageError(
+                            f"{path}, line {line}: a NUL character, which no text of PostgreSQL can hold",
+                            hint="Is it a text file in UTF-8? tr -d '\\000' takes such characters out.",
+                        )
+                    self._check_utf8(path, decoder, data, offset)
+                    line += data.count(b"\n")
+                    offset += len(data)
+                self._check_utf8(path, decoder, b"", offset)
+
+    @staticmethod
+    def _check_utf8(path: Path, decoder: codecs.IncrementalDecoder, data: bytes, offset: int) -> None:
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"{path} is not UTF-8 text: byte {offset - pending + error.start}",
+                hint="convert it, for example by iconv -t UTF-8",
+            ) from None
 
     def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
         first, offset = position or (0, 0)
@@ -137,16 +171,31 @@ class QuerySource:
     def identity(self) -> Any:
         return {"query": self.query}
 
+    def check(self) -> None:
+        pass
+
     def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
         done = position or 0
-        with self.engine.connect() as connection:
+        # Beside the load's own connection, and beside what a pool of one connection has given away.
+        engine = separate_engine(self.engine)
+        try:
+            yield from self._rows(engine, done)
+        finally:
+            engine.dispose()
+
+    def _rows(self, engine: Engine, done: int) -> Iterator[Piece]:
+        with engine.connect() as connection:
+            if getattr(connection.connection.dbapi_connection, "autocommit", False):
+                connection = connection.execution_options(isolation_level="READ COMMITTED")
             # The row's number is the position, so the order must be one that every run finds again.
             rows = connection.execution_options(stream_results=True, yield_per=100).execute(
                 text(
-                    "SELECT q.document::text FROM (" + self.query.replace(":", r"\:") + "\n) AS q (document)"
-                    " ORDER BY convert_to(q.document::text, 'UTF8')"
+                    "SELECT q.document::pg_catalog.text FROM ("
+                    + self.query.replace(":", r"\:")
+                    + "\n) AS q (document)"
+                    " ORDER BY pg_catalog.convert_to(q.document::pg_catalog.text, 'UTF8')"
                 )
             )
             for number, (document,) in enumerate(rows, 1):
                 if number > done and document:
-                    yield Piece(document, number, None)
+                    yield Piece(as_text(document), number, None)

@@ -2,15 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 DRIVER = "postgresql+psycopg"
 _LIBPQ_SCHEMES = ("postgres://", "postgresql://")
+
+
+def _sslmode(value: str) -> dict[str, str]:
+    modes = {"true": "require", "1": "require", "on": "require", "no-verify": "require",
+             "false": "disable", "0": "disable", "off": "disable"}  # fmt: skip
+    return {"sslmode": modes.get(value.lower(), value)}
+
+
+def _schema(value: str) -> dict[str, str]:
+    # Ours are in public and found there; a query of the user's is his schema's.
+    return {} if value == "public" else {"options": "-csearch_path=" + value.replace(" ", "\\ ")}
+
+
+def _nothing(_: str) -> dict[str, str]:
+    return {}
+
+
+# What other drivers and tools write, and what libpq calls it. Statements are never prepared here: options that
+# ask for this, for a pooler, say nothing new.
+FOREIGN_OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
+    "ssl": _sslmode,
+    "sslmode": _sslmode,
+    "schema": _schema,
+    "currentSchema": _schema,
+    "search_path": _schema,
+    "pgbouncer": _nothing,
+    "statement_cache_size": _nothing,
+    "prepared_statement_cache_size": _nothing,
+    "prepareThreshold": _nothing,
+    "prepare_threshold": _nothing,
+    "connection_limit": _nothing,
+    "pool_timeout": _nothing,
+    "pool_size": _nothing,
+    "database": lambda value: {"dbname": value},
+    "username": lambda value: {"user": value},
+    "timeout": lambda value: {"connect_timeout": value},
+    "loginTimeout": lambda value: {"connect_timeout": value},
+    "charset": lambda value: {"client_encoding": value},
+    "encoding": lambda value: {"client_encoding": value},
+    "ApplicationName": lambda value: {"application_name": value},
+}
+ADVICE = {
+    "sslverify": "sslmode=verify-full",
+    "sslaccept": "sslmode=require or sslmode=verify-full",
+    "server_settings": "options=-cNAME=VALUE",
+    "command_timeout": "options=-cstatement_timeout=MILLISECONDS",
+    "socket_timeout": "options=-cstatement_timeout=MILLISECONDS",
+    "statement_timeout": "options=-cstatement_timeout=MILLISECONDS",
+}
+
+
+def _libpq_names() -> set[str]:
+    return {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+
+
+def _known(options: Mapping[str, str]) -> dict[str, str]:
+    """The options under libpq's names. ValueError, which says what to write, for one that it has not."""
+    known: dict[str, str] = {}
+    names = _libpq_names()
+    for name, value in options.items():
+        meant = FOREIGN_OPTIONS[name](value) if name in FOREIGN_OPTIONS else {name: value}
+        for libpq, translated in meant.items():
+            if libpq not in names:
+                advice = ADVICE.get(name, "an option of libpq, as sslmode, connect_timeout or options")
+                raise ValueError(f"the database address has an unknown option, {name}: write {advice}")
+            before = known.get(libpq) if libpq == "options" else None
+            known[libpq] = f"{before} {translated}" if before else translated
+    return known
+
+
+def connect_arguments(url: URL) -> dict[str, Any]:
+    """What the package's own connections are opened with, beside their address.
+
+    Nothing is prepared: behind a pooler in transaction mode (PgBouncer) the next statement may meet another
+    server. Text is UTF-8 here whatever the database's encoding is.
+    """
+    encoding = {} if "client_encoding" in url.query else {"client_encoding": "UTF8"}
+    return {"prepare_threshold": None, **encoding}
+
+
+def own_engine(address: str | URL, **options: Any) -> Engine:
+    """An engine for the package's own use; `options` are create_engine's."""
+    url = normalize_url(address)
+    return create_engine(url, connect_args=connect_arguments(url), **options)
 
 
 def normalize_url(address: str | URL) -> URL:
@@ -21,14 +108,22 @@ def normalize_url(address: str | URL) -> URL:
     - a SQLAlchemy URL for PostgreSQL, whichever driver it names.
 
     What it leaves out (host, user, password) stays left out: libpq takes it from PGHOST, PGUSER and
-    ~/.pgpass. Raises ValueError, without the password, when the text is none of these.
+    ~/.pgpass. Options of other drivers (`ssl=true`, `pgbouncer=true`, `schema=app`, ...) become what libpq
+    calls them. Raises ValueError, without the password, when the text is none of these or has an option that
+    nobody knows.
     """
     if isinstance(address, URL):
         return _with_driver(address)
-    text = address.strip()
+    text = address.strip().removeprefix("jdbc:")
     if not text:
         raise ValueError("the database address is empty")
     if text.startswith(_LIBPQ_SCHEMES) or "://" not in text:
+        if "://" in text and "?" in text:
+            start, _, query = text.partition("?")
+            options = _known(dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)))
+            text = (
+                start + "?" + "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
+            )
         try:
             parameters = conninfo_to_dict(text)
         except psycopg.ProgrammingError:
@@ -56,13 +151,20 @@ def libpq_url(address: str | URL) -> str:
     }
     for name, value in url.query.items():
         parameters[name] = value if isinstance(value, str) else ",".join(value)
+    hosts = url.query.get("host", ())
+    if not isinstance(hosts, str) and any(":" in host for host in hosts):  # SQLAlchemy's host=a:1&host=b:2
+        parts = [host.rpartition(":") if ":" in host else (host, "", "5432") for host in hosts]
+        parameters["host"] = ",".join(host for host, _, _ in parts)
+        parameters["port"] = ",".join(port for _, _, port in parts)
     return make_conninfo(**{name: value for name, value in parameters.items() if value is not None})
 
 
 def _with_driver(url: URL) -> URL:
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise ValueError(f"llm-sql lives in PostgreSQL, not in {url.get_backend_name()}")
-    return url.set(drivername=DRIVER)
+    one = {name: value for name, value in url.query.items() if isinstance(value, str)}
+    several = {name: value for name, value in url.query.items() if not isinstance(value, str)}
+    return url.set(drivername=DRIVER, query={**_known(one), **several})
 
 
 def _from_parameters(parameters: dict[str, str]) -> URL:

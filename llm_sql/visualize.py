@@ -21,6 +21,7 @@ PASS = text(
     " WHERE t.id / 16777216 = (SELECT max(id) / 16777216 FROM public.llm_tape WHERE model = :model)"
     " ORDER BY t.position"
 )
+MOVING = (".gif", ".apng", ".webp", ".mp4", ".avi", ".mov", ".webm")
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
@@ -90,6 +91,8 @@ def plot(rows: Sequence[LogRow], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("a plot in a file needs matplotlib", hint="pip install matplotlib") from None
+    if path.suffix.lower() in MOVING:
+        raise UsageError(f"{path.suffix} would be a still picture", hint="Write a .png, .svg or .pdf file.")
     figure = Figure(figsize=(8, 5), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     steps = [row.step for row in rows]

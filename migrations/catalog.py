@@ -220,16 +220,12 @@ def normalize_arguments(arguments: str) -> tuple[str, ...]:
     return tuple(result)
 
 
-def create_in_temp(connection: Connection, metadata: MetaData) -> None:
-    """The declared tables once more, as temporary ones."""
+def create_in_temp(connection: Connection, scratch: MetaData) -> None:
+    """The declared tables, which have no schema here, once more as temporary ones."""
     from .freeze import storage_statements
 
-    scratch = MetaData(naming_convention=metadata.naming_convention)
-    for table in metadata.sorted_tables:
-        table.to_metadata(scratch)
     for table in scratch.tables.values():
         table._prefixes = ["TEMPORARY"]
-        table.info.update(metadata.tables[table.name].info)
     connection.execute(text("SET LOCAL search_path = pg_temp, public"))
     scratch.create_all(connection, checkfirst=False)
     for table in scratch.tables.values():

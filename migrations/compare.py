@@ -21,7 +21,8 @@ from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from llm_sql.models import ARCHITECTURES, Arch, SqlObject, declared_grants, declared_objects, metadata
+from llm_sql.models import ARCHITECTURES, Arch, SqlObject, declared_grants, declared_objects
+from llm_sql.models.base import table_names, unqualified
 from llm_sql.models.roles import PUBLIC, ROLES
 
 from . import catalog
@@ -168,7 +169,7 @@ def compare_roles(connection: Connection) -> list[CatalogChange]:
         if grant.role == PUBLIC or grant.role in existing
     }
     targets = {(kind, target) for _, kind, target, _ in declared}
-    targets |= {("TABLE", f"public.{name}") for name in metadata.tables}
+    targets |= {("TABLE", f"public.{name}") for name in table_names()}
     actual = catalog.grants(connection, targets, (*existing, PUBLIC))
     for role in existing:
         for routine in catalog.missing_on_extension(connection, role):
@@ -195,9 +196,9 @@ def compare_tables(connection: Connection) -> list[CatalogChange]:
     """What alembic does not compare of a table: storage parameters, storage, CHECKs, generated columns."""
     scratch = connection.begin_nested()
     try:
-        catalog.create_in_temp(connection, metadata)
-        declared = catalog.table_details(connection, "pg_temp", list(metadata.tables))
-        actual = catalog.table_details(connection, "public", list(metadata.tables))
+        catalog.create_in_temp(connection, unqualified())
+        declared = catalog.table_details(connection, "pg_temp", table_names())
+        actual = catalog.table_details(connection, "public", table_names())
     finally:
         scratch.rollback()
     changes = []
@@ -243,8 +244,8 @@ def _compare(
 ) -> PriorityDispatchResult:
     connection = context.connection
     assert connection is not None
-    tables = catalog.existing_tables(connection, list(metadata.tables))
-    if set(metadata.tables) <= tables:
+    tables = catalog.existing_tables(connection, table_names())
+    if set(table_names()) <= tables:
         upgrade_ops.ops.extend(compare_tables(connection))
         upgrade_ops.ops.extend(compare_architectures(connection))
     upgrade_ops.ops.extend(compare_objects(connection, declared_objects()))

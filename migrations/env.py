@@ -13,13 +13,13 @@ from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, pool, text
+from sqlalchemy import Connection, Engine, pool, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from llm_sql.migrations import VERSION_TABLE, build, compare, state
 from llm_sql.migrations.operations import require_kernels
-from llm_sql.url import normalize_url
+from llm_sql.url import normalize_url, own_engine
 
 config = context.config
 log = logging.getLogger("alembic.llm_sql")
@@ -101,7 +101,7 @@ def connect(engine: Engine) -> Connection:
 
 
 def run_online() -> None:
-    engine = create_engine(database_url(), poolclass=pool.NullPool)
+    engine = own_engine(database_url(), poolclass=pool.NullPool)
     with connect(engine) as connection:
         driver: Any = connection.connection.driver_connection
         driver.add_notice_handler(notice)

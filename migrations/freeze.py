@@ -33,7 +33,7 @@ from llm_sql.models import (
     metadata,
     views,
 )
-from llm_sql.models.base import pass_sequence
+from llm_sql.models.base import SCHEMA, pass_sequence
 from llm_sql.models.roles import ROLES, relation_names
 
 from .catalog import extension_routines
@@ -56,7 +56,7 @@ def storage_statements(table: Table) -> list[str]:
     """How the columns named in the table's info are stored out of line."""
     storage: dict[str, str] = table.info.get("storage", {})
     return [
-        f"ALTER TABLE {table.name} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
+        f"ALTER TABLE {table.fullname} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
     ]
 
 
@@ -75,10 +75,10 @@ def relations() -> dict[str, str]:
     tables = metadata.sorted_tables
     create = [_compile(CreateSequence(pass_sequence))]
     create += [statement for table in tables for statement in _table_statements(table)]
-    drop = [f"DROP TABLE IF EXISTS {table.name}" for table in reversed(tables)]
+    drop = [f"DROP TABLE IF EXISTS {table.fullname}" for table in reversed(tables)]
     return {
         "upgrade.sql": _script(create),
-        "downgrade.sql": _script([*drop, f"DROP SEQUENCE IF EXISTS {pass_sequence.name}"]),
+        "downgrade.sql": _script([*drop, f"DROP SEQUENCE IF EXISTS {SCHEMA}.{pass_sequence.name}"]),
     }
 
 

@@ -16,22 +16,26 @@ from alembic.operations import MigrateOperation, ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from llm_sql.models import declared_objects, metadata
-from llm_sql.models.base import pass_sequence
+from llm_sql.models import declared_objects
+from llm_sql.models.base import pass_sequence, unqualified
 from llm_sql.models.roles import ROLES
 
 from . import VERSION_TABLE, build, catalog, compare
 from .operations import EXTENSION
 
 
+# The declared tables as Alembic compares them.
+TABLES = unqualified()
+
+
 def include_name(name: str | None, kind: str, _: Any) -> bool:
     """Only relations of ours are compared: an application's tables may stand beside them."""
-    return kind != "table" or name in metadata.tables
+    return kind != "table" or name in TABLES.tables
 
 
 # What every environment of these migrations is configured with.
 SETTINGS: dict[str, Any] = {
-    "target_metadata": metadata,
+    "target_metadata": TABLES,
     "version_table": VERSION_TABLE,
     "include_name": include_name,
     "compare_type": True,
@@ -120,7 +124,7 @@ def build_of(connection: Connection) -> build.Build | None:
 
 
 def tables_present(connection: Connection) -> set[str]:
-    return catalog.existing_tables(connection, list(metadata.tables))
+    return catalog.existing_tables(connection, list(TABLES.tables))
 
 
 def strangers(connection: Connection) -> list[str]:
@@ -132,7 +136,7 @@ def strangers(connection: Connection) -> list[str]:
     found = []
     for name in sorted(tables_present(connection)):
         present = set(connection.scalars(query, {"table": f"public.{name}"}))
-        columns = [c for c in metadata.tables[name].columns if "tensor" not in str(c.type).lower()]
+        columns = [c for c in TABLES.tables[name].columns if "tensor" not in str(c.type).lower()]
         missing = [column.name for column in columns if column.name not in present]
         if missing:
             found.append(f"{name} has no column {', '.join(missing)}")
@@ -151,7 +155,7 @@ def examine(connection: Connection) -> list[Finding]:
     """
     prepare(connection)
     findings = [*_sequence(connection), *_tables(connection)]
-    complete = set(metadata.tables) <= tables_present(connection)
+    complete = set(TABLES.tables) <= tables_present(connection)
     if complete:
         findings += [_of_catalog(change) for change in compare.compare_tables(connection)]
     findings += [_of_catalog(change) for change in compare.compare_objects(connection, declared_objects())]
@@ -183,9 +187,9 @@ def _sequence(connection: Connection) -> Iterator[Finding]:
 def _tables(connection: Connection) -> list[Finding]:
     settings = {name: value for name, value in SETTINGS.items() if name != "target_metadata"}
     context = MigrationContext.configure(
-        connection, opts={**settings, "target_metadata": metadata, "autogenerate_plugins": TABLE_PLUGINS}
+        connection, opts={**settings, "target_metadata": TABLES, "autogenerate_plugins": TABLE_PLUGINS}
     )
-    found = produce_migrations(context, metadata).upgrade_ops
+    found = produce_migrations(context, TABLES).upgrade_ops
     operations = list(_flat(found.ops if found else []))
     remade = {_name(o) for o in operations if isinstance(o, (ops.CreateIndexOp, ops.AddConstraintOp))}
     return [_of_table(operation, remade) for operation in operations]

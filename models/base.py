@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Double, Integer, LargeBinary, MetaData, Sequence, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.schema import SchemaConst
 
 # Constraints are named by rule, so that a revision and an error message can speak of them.
 NAMING_CONVENTION = {
@@ -18,7 +19,9 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-metadata = MetaData(naming_convention=NAMING_CONVENTION)
+SCHEMA = "public"
+# By name, so that a mapped class finds its table whatever search_path a connection has.
+metadata = MetaData(schema=SCHEMA, naming_convention=NAMING_CONVENTION)
 
 
 class Base(DeclarativeBase):
@@ -35,6 +38,21 @@ class Base(DeclarativeBase):
         list[str]: ARRAY(Text()),
         dict[str, Any]: JSONB(),
     }
+
+
+def table_names() -> list[str]:
+    """The tables' names, without their schema."""
+    return [table.name for table in metadata.tables.values()]
+
+
+def unqualified() -> MetaData:
+    """The tables without their schema: for Alembic, which leaves out the one that is a connection's default,
+    and for copies elsewhere.
+    """
+    copy = MetaData(naming_convention=NAMING_CONVENTION)
+    for table in metadata.sorted_tables:
+        table.to_metadata(copy, schema=None, referred_schema_fn=lambda *_: SchemaConst.BLANK_SCHEMA)  # type: ignore[arg-type]
+    return copy
 
 
 # Every recorded pass takes one number; its tape ids lie in the block of 2^24 that begins at number * 2^24.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .base import metadata
+from .base import table_names
 from .objects import declared_objects
 
 READER = "llm_reader"
@@ -63,12 +63,12 @@ class Grant:
 def relation_names() -> tuple[str, ...]:
     """Tables and views, by name."""
     views = (o.name for o in declared_objects() if o.kind == "VIEW")
-    return tuple(sorted([*metadata.tables, *views]))
+    return tuple(sorted([*table_names(), *views]))
 
 
 def declared_grants() -> tuple[Grant, ...]:
     """Every privilege on what is declared here of somebody other than the owner; PUBLIC has none."""
-    tables = set(metadata.tables)
+    tables = set(table_names())
     grants = [Grant(role, "TABLE", f"public.{VERSION_TABLE}", ("SELECT",)) for role in ROLES]
     for name in relation_names():
         writes = _WRITE if name in tables - _OWNER_WRITES else ()

@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import ARRAY, Double, Integer, func, literal
+from sqlalchemy import (
+    ARRAY,
+    BinaryExpression,
+    Boolean,
+    ClauseElement,
+    Double,
+    Integer,
+    Null,
+    UnaryExpression,
+    and_,
+    event,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+)
 from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.types import UserDefinedType
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.operators import OperatorType
 
 TensorValue = np.ndarray[Any, np.dtype[np.float32]]
@@ -25,7 +45,8 @@ TensorValue = np.ndarray[Any, np.dtype[np.float32]]
 MAX_NDIM = 8
 _VERSION, _FLOAT32, _NO_FLAGS = 1, 1, 0
 _LAST = 2**31 - 1
-_DIV = 8  # binds like * and /
+# What PostgreSQL gives every operator that is written with its schema: looser than + and *.
+_PRECEDENCE = 6
 
 
 # ---- wire forms ----
@@ -90,6 +111,66 @@ def from_binary(data: bytes | bytearray | memoryview) -> TensorValue:
     return elements.reshape(shape).astype(np.float32)
 
 
+def read_only(value: Any) -> Any:
+    """An array that refuses to be changed in place: what it stands for in a row would not change with it."""
+    if isinstance(value, np.ndarray) and value.flags.writeable:
+        value = value.view()
+        value.flags.writeable = False
+    return value
+
+
+# ---- operators, by schema: found whatever the search_path is, and nobody else's in their place ----
+
+
+def _operator(symbol: str) -> Any:
+    """The operator between tensors, as SQLAlchemy composes it."""
+    is_comparison = symbol in ("=", "<>", "<", "<=", ">", ">=")
+    return operators.custom_op(
+        f"OPERATOR(public.{symbol})",
+        precedence=_PRECEDENCE,
+        is_comparison=is_comparison,
+        return_type=Boolean() if is_comparison else Tensor(),
+    )
+
+
+class TensorEquality(BinaryExpression[bool]):
+    """= and <>: SQLAlchemy compares columns by them when it looks for one in a set, so they stay what they
+    are for Python.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, found: Any, op: Any) -> None:
+        against = _operator("=")
+        left, right = (side.self_group(against=against) for side in (found.left, found.right))
+        super().__init__(left, right, op, type_=Boolean())
+        self._orig = found._orig
+
+
+@compiles(TensorEquality)
+def _compile_equality(element: TensorEquality, compiler: SQLCompiler, **kw: Any) -> str:
+    left, right = (compiler.process(side, **kw) for side in (element.left, element.right))
+    return f"{left} OPERATOR(public.{'=' if element.operator is operators.eq else '<>'}) {right}"
+
+
+def _membership(left: ColumnElement[Any], right: Any, inside: bool) -> ColumnElement[Any]:
+    """IN and NOT IN, whose = PostgreSQL would look for along the search_path."""
+    if isinstance(right, ClauseElement) or hasattr(right, "__clause_element__"):
+        any_ = operators.custom_op("OPERATOR(public.=) ANY", is_comparison=True, return_type=Boolean())
+        query = right.scalar_subquery() if hasattr(right, "scalar_subquery") else right
+        found: ColumnElement[Any] = left.operate(any_, query)
+    else:
+        found = or_(false(), *(left == value for value in right))
+    return found if inside else not_(found)
+
+
+def _distinction(left: ColumnElement[Any], right: Any, distinct: bool) -> ColumnElement[Any]:
+    """IS DISTINCT FROM and its negation, likewise."""
+    other: ColumnElement[Any] = right if isinstance(right, ColumnElement) else literal(right, Tensor())
+    same = func.coalesce(left == other, and_(left.is_(None), other.is_(None)))
+    return not_(same) if distinct else same
+
+
 # ---- the type ----
 
 
@@ -116,8 +197,8 @@ class Tensor(UserDefinedType[TensorValue]):
 
     def get_col_spec(self, **_: Any) -> str:
         if not self.shape:
-            return "TENSOR"
-        return f"TENSOR({','.join(map(str, self.shape))})"
+            return "public.TENSOR"
+        return f"public.TENSOR({','.join(map(str, self.shape))})"
 
     @property
     def python_type(self) -> type[Any]:
@@ -134,9 +215,11 @@ class Tensor(UserDefinedType[TensorValue]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         def process(value: Any) -> Any:
-            if value is None or isinstance(value, np.ndarray):
+            if value is None:
                 return value
-            return from_text(value) if isinstance(value, str) else from_binary(value)
+            if not isinstance(value, np.ndarray):
+                value = from_text(value) if isinstance(value, str) else from_binary(value)
+            return read_only(value)
 
         return process
 
@@ -157,22 +240,33 @@ class Tensor(UserDefinedType[TensorValue]):
         def _adapt_expression(self, op: OperatorType, other_comparator: Any) -> tuple[OperatorType, Any]:
             return op, Tensor()  # broadcasting: not this operand's typmod
 
-        # SQLAlchemy has no @ for PostgreSQL, and casts what stands behind its own / to numeric.
+        def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> Any:
+            if op in (operators.in_op, operators.not_in_op):
+                return _membership(self.expr, other[0], op is operators.in_op)
+            if op in (operators.is_distinct_from, operators.is_not_distinct_from):
+                return _distinction(self.expr, other[0], op is operators.is_distinct_from)
+            if op is operators.between_op:
+                return and_(self.expr >= other[0], self.expr <= other[1])
+            if op is operators.neg:
+                negative = _operator("-")
+                return UnaryExpression(
+                    self.expr.self_group(against=negative), operator=negative, type_=Tensor()
+                )
+            found = super().operate(_OPERATORS.get(op, op), *other, **kwargs)
+            if op in (operators.eq, operators.ne) and not isinstance(found.right, Null):
+                return TensorEquality(found, op)
+            return found
 
-        def __matmul__(self, other: Any) -> ColumnElement[Any]:
-            return cast("ColumnElement[Any]", self.op("@", return_type=Tensor())(other))
+        def reverse_operate(self, op: OperatorType, other: Any, **kwargs: Any) -> Any:
+            return super().reverse_operate(_OPERATORS.get(op, op), other, **kwargs)
 
-        def __rmatmul__(self, other: Any) -> ColumnElement[Any]:
-            return cast(
-                "ColumnElement[Any]", literal(other, Tensor()).op("@", return_type=Tensor())(self.expr)
-            )
+        # SQLAlchemy has no @ for PostgreSQL.
 
-        def __truediv__(self, other: Any) -> ColumnElement[Any]:
-            return cast("ColumnElement[Any]", self.op("/", precedence=_DIV, return_type=Tensor())(other))
+        def __matmul__(self, other: Any) -> Any:
+            return super().operate(_operator("@"), other)
 
-        def __rtruediv__(self, other: Any) -> ColumnElement[Any]:
-            divide = literal(other, Tensor()).op("/", precedence=_DIV, return_type=Tensor())
-            return cast("ColumnElement[Any]", divide(self.expr))
+        def __rmatmul__(self, other: Any) -> Any:
+            return super().reverse_operate(_operator("@"), other)
 
         def __getitem__(self, index: Any) -> ColumnElement[Any]:
             sliced = self.expr
@@ -207,6 +301,30 @@ class Tensor(UserDefinedType[TensorValue]):
     comparator_factory = Comparator
 
 
+_OPERATORS: dict[Any, Any] = {
+    operators.add: _operator("+"),
+    operators.sub: _operator("-"),
+    operators.mul: _operator("*"),
+    operators.truediv: _operator("/"),
+    operators.lt: _operator("<"),
+    operators.le: _operator("<="),
+    operators.gt: _operator(">"),
+    operators.ge: _operator(">="),
+}
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _hold_read_only(mapper: Mapper[Any], class_: type) -> None:
+    """What is assigned to an attribute of type tensor is held as it is: a new value takes an assignment."""
+
+    def assigned(target: Any, value: Any, *_: Any) -> Any:
+        return read_only(value)
+
+    for attribute in mapper.column_attrs:
+        if isinstance(attribute.columns[0].type, Tensor):
+            event.listen(attribute.class_attribute, "set", assigned, retval=True, propagate=True)
+
+
 def slices(index: Any) -> Iterator[tuple[int, int, int]]:
     """(axis, start, stop) of each axis that a subscript of slices cuts; IndexError for other subscripts."""
     for axis, part in enumerate(index if isinstance(index, tuple) else (index,)):
@@ -219,4 +337,6 @@ def slices(index: Any) -> Iterator[tuple[int, int, int]]:
 ADAPTED = "llm_sql_adapts_tensors"
 """Set on a dialect whose connections take and give tensors as arrays (llm_sql.types.adapt_engine)."""
 
+# The catalog prints the type with its schema where the search_path does not lead to it.
 ischema_names.setdefault("tensor", Tensor)
+ischema_names.setdefault("public.tensor", Tensor)

@@ -15,7 +15,7 @@ import typer
 from alembic.util import CommandError
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -24,7 +24,7 @@ from llm_sql.errors import LLMSQLError, LLMSQLWarning, NotProvisionedError, Stat
 from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure, waiting
 from llm_sql.server.embedded import notify
-from llm_sql.url import libpq_url, normalize_url
+from llm_sql.url import libpq_url, normalize_url, own_engine
 
 # Duplicate table, function, object (type, role, trigger).
 ALREADY_THERE = ("42P07", "42723", "42710")
@@ -99,8 +99,15 @@ class Target:
 
 
 def target(url: str | None) -> Target:
-    """The given address, else DATABASE_URL (read by Typer), else the embedded server, which is started."""
-    if url:
+    """The given address, else DATABASE_URL (read by Typer), else the embedded server, which is started.
+
+    DATABASE_URL without a value counts as not set; an empty --url is somebody's mistake.
+    """
+    if url is not None:
+        if not url.strip():
+            raise UsageError(
+                "--url is empty", hint="Leave it out for the embedded server; is a shell variable unset?"
+            )
         try:
             return Target(normalize_url(url), embedded=False)
         except ValueError as error:
@@ -117,7 +124,8 @@ def open_engine(url: str | None) -> Engine:
     """An engine for a provisioned database; the embedded server's is provisioned on the way."""
     place = target(url)
     wait_for(place.url)
-    engine = create_engine(place.url)
+    engine = own_engine(place.url)
+    event.listen(engine, "connect", _show_warnings)
     try:
         with engine.connect() as connection:
             revision = installed_revision(connection)
@@ -136,6 +144,16 @@ def open_engine(url: str | None) -> Engine:
     engine.dispose()
     run_upgrade(place.url)
     return engine
+
+
+def _show_warnings(connection: Any, _: object) -> None:
+    """What the server warns of goes to stderr."""
+
+    def show(diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            err.print(f"warning: {diagnostic.message_primary}", style="yellow", markup=False)
+
+    connection.add_notice_handler(show)
 
 
 def run_upgrade(url: URL, revision: str = "head") -> provision.Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -14,12 +15,17 @@ from llm_sql import functions
 from llm_sql.cli.common import JsonOption, ModelArgument, ModelOption, UrlOption, open_engine, out, print_json
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.model import LanguageModel
+from llm_sql.models import MODELS
 
 
 def register(app: typer.Typer) -> None:
     app.command()(create)
     app.command()(generate)
     app.command()(evaluate)
+
+
+SMALL = {"n_layer": 4, "n_head": 4, "d_model": 128, "n_positions": 128}
+MICROGPT = next(row for row in MODELS if row["model"] == "microgpt")
 
 
 def default_model(session: Session, model: str | None) -> str:
@@ -29,12 +35,16 @@ def default_model(session: Session, model: str | None) -> str:
 
 def create(
     model: ModelArgument,
-    n_layer: Annotated[int, typer.Option("--layers", min=1, help="Blocks.")] = 4,
-    n_head: Annotated[int, typer.Option("--heads", min=1, help="Attention heads; must divide --width.")] = 4,
+    n_layer: Annotated[int | None, typer.Option("--layers", min=1, help="Blocks; default 4.")] = None,
+    n_head: Annotated[
+        int | None, typer.Option("--heads", min=1, help="Attention heads; must divide --width; default 4.")
+    ] = None,
     d_model: Annotated[
-        int, typer.Option("--width", min=1, help="Size of the residual stream (d_model).")
-    ] = 128,
-    n_positions: Annotated[int, typer.Option("--context", min=1, help="Longest sequence, in tokens.")] = 128,
+        int | None, typer.Option("--width", min=1, help="Size of the residual stream (d_model); default 128.")
+    ] = None,
+    n_positions: Annotated[
+        int | None, typer.Option("--context", min=1, help="Longest sequence, in tokens; default 128.")
+    ] = None,
     vocab: Annotated[
         int | None, typer.Option("--vocab", min=1, help="Tokens; default: those of the model's tokenizer.")
     ] = None,
@@ -45,7 +55,13 @@ def create(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Register a model and initialise its weights."""
+    """Register a model and initialise its weights.
+
+    microgpt has sizes of its own: 1 layer, 4 heads, width 16, context 16.
+    """
+    default = MICROGPT if arch == "microgpt" else SMALL
+    n_layer, n_head = n_layer or default["n_layer"], n_head or default["n_head"]
+    d_model, n_positions = d_model or default["d_model"], n_positions or default["n_positions"]
     if d_model % n_head:
         raise UsageError(f"--heads {n_head} does not divide --width {d_model}")
     with Session(open_engine(url)) as session, session.begin():
@@ -99,9 +115,10 @@ def generate(
             stop=stop or None,
         )
         pieces = []
+        first = next(events, None)  # an error comes before any output
         if not json_:
             typer.echo(prompt, nl=False)
-        for event in events:
+        for event in itertools.chain(() if first is None else (first,), events):
             pieces.append(event)
             if not json_:
                 typer.echo(event.token, nl=False)

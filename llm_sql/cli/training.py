@@ -26,7 +26,7 @@ from llm_sql.cli.common import (
     out,
     print_json,
 )
-from llm_sql.corpus import find_files
+from llm_sql.corpus import FileSource, find_files
 from llm_sql.errors import UsageError
 from llm_sql.model import LanguageModel
 
@@ -148,6 +148,7 @@ def finetune(
         list[str] | None,
         Option("--input", "-i", help="File or quoted glob, each file a document; may be repeated."),
     ] = None,
+    lines: Annotated[bool, Option("--lines", help="Each line of a file is a document.")] = False,
     n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 100,
     name: Annotated[str | None, Option("--name", help="Of the copy; default: MODEL-finetuned.")] = None,
     batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
@@ -167,7 +168,7 @@ def finetune(
     options = {"new_name": name, "block_size": block_size, "warmup": warmup}
     with Session(open_engine(url)) as session, session.begin():
         if inputs:
-            query = send_documents(session, find_files(inputs))
+            query = send_documents(session, find_files(inputs), lines)
         with progress_bar(n_steps, quiet=json_) as advance:
             result = LanguageModel(session, model).finetune(
                 str(query),
@@ -192,15 +193,19 @@ def finetune(
         )
 
 
-def send_documents(session: Session, files: list[Path]) -> str:
-    """The files as a temporary table of the session, and the query that reads it."""
+def send_documents(session: Session, files: list[Path], lines: bool = False) -> str:
+    """The files, or their lines, as a temporary table of the session, and the query that reads it."""
+    source = FileSource(files, lines=lines)
+    source.check()
     session.execute(text("CREATE TEMP TABLE llm_sql_documents (document text) ON COMMIT DROP"))
-    for path in files:
-        try:
-            document = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path} is not UTF-8 text: byte {error.start}") from None
-        session.execute(text("INSERT INTO llm_sql_documents VALUES (:document)"), {"document": document})
+    insert = text("INSERT INTO pg_temp.llm_sql_documents VALUES (:document)")
+    documents = (
+        (piece.text for piece in source.pieces(None, 0.0))
+        if lines
+        else (path.read_text(encoding="utf-8-sig") for path in files)
+    )
+    for document in documents:
+        session.execute(insert, {"document": document})
     return "SELECT document FROM pg_temp.llm_sql_documents"
 
 

@@ -146,18 +146,30 @@ T = sa.table("t", sa.column("a", Tensor(3)), sa.column("b", Tensor()))
 @pytest.mark.parametrize(
     ("expression", "sql"),
     [
-        (T.c.a + T.c.b, "t.a + t.b"),
-        (T.c.a - 1, "t.a - %(a_1)s::TENSOR"),
-        (2 * T.c.a, "%(a_1)s::TENSOR * t.a"),
-        (T.c.a / T.c.b, "t.a / t.b"),
-        (T.c.a / (T.c.b / 2), "t.a / (t.b / %(b_1)s::TENSOR)"),
-        (1 / T.c.a, "%(param_1)s::TENSOR / t.a"),
-        ((T.c.a + T.c.b) / T.c.b, "(t.a + t.b) / t.b"),
-        (T.c.a @ T.c.b, "t.a @ t.b"),
-        ([[1.0]] @ T.c.a, "%(param_1)s::TENSOR @ t.a"),
-        (T.c.a @ T.c.b + T.c.b, "(t.a @ t.b) + t.b"),
-        (-T.c.a, "-t.a"),
-        (T.c.a == T.c.b, "t.a = t.b"),
+        (T.c.a + T.c.b, "t.a OPERATOR(public.+) t.b"),
+        (T.c.a - 1, "t.a OPERATOR(public.-) %(a_1)s::public.TENSOR"),
+        (2 * T.c.a, "%(a_1)s::public.TENSOR OPERATOR(public.*) t.a"),
+        (T.c.a / T.c.b, "t.a OPERATOR(public./) t.b"),
+        (T.c.a / (T.c.b / 2), "t.a OPERATOR(public./) (t.b OPERATOR(public./) %(b_1)s::public.TENSOR)"),
+        (1 / T.c.a, "%(a_1)s::public.TENSOR OPERATOR(public./) t.a"),
+        ((T.c.a + T.c.b) / T.c.b, "(t.a OPERATOR(public.+) t.b) OPERATOR(public./) t.b"),
+        (T.c.a @ T.c.b, "t.a OPERATOR(public.@) t.b"),
+        ([[1.0]] @ T.c.a, "%(a_1)s::public.TENSOR OPERATOR(public.@) t.a"),
+        (T.c.a @ T.c.b + T.c.b, "(t.a OPERATOR(public.@) t.b) OPERATOR(public.+) t.b"),
+        (T.c.a + T.c.b * 2, "t.a OPERATOR(public.+) (t.b OPERATOR(public.*) %(b_1)s::public.TENSOR)"),
+        (-T.c.a, "OPERATOR(public.-) t.a"),
+        (-T.c.a + T.c.b, "(OPERATOR(public.-) t.a) OPERATOR(public.+) t.b"),
+        (T.c.a == T.c.b, "t.a OPERATOR(public.=) t.b"),
+        (T.c.a != T.c.b, "t.a OPERATOR(public.<>) t.b"),
+        (T.c.a < T.c.b, "t.a OPERATOR(public.<) t.b"),
+        (T.c.a == None, "t.a IS NULL"),  # noqa: E711
+        (T.c.a.in_([T.c.b]), "t.a OPERATOR(public.=) t.b"),
+        (T.c.a.in_(sa.select(T.c.b)), "t.a OPERATOR(public.=) ANY (SELECT t.b \nFROM t)"),
+        (T.c.a.between(T.c.b, T.c.b), "t.a OPERATOR(public.>=) t.b AND t.a OPERATOR(public.<=) t.b"),
+        (
+            T.c.a.is_not_distinct_from(T.c.b),
+            "coalesce(t.a OPERATOR(public.=) t.b, t.a IS NULL AND t.b IS NULL)",
+        ),
         (T.c.a[1:], "public.pg_llm_slice(t.a, %(pg_llm_slice_1)s::INTEGER, %(pg_llm_slice_2)s::INTEGER, "
                     "%(pg_llm_slice_3)s::INTEGER)"),
         (T.c.a.shape(), "public.shape(t.a)"),
@@ -203,8 +215,8 @@ def test_results_of_drivers_that_do_not_know_tensors_become_arrays() -> None:
 def test_columns_in_ddl() -> None:
     table = sa.Table("t", sa.MetaData(), sa.Column("a", Tensor()), sa.Column("b", Tensor(3, 4)))
     ddl = str(sa.schema.CreateTable(table).compile(dialect=DIALECT))
-    assert "a TENSOR" in ddl
-    assert "b TENSOR(3,4)" in ddl
+    assert "a public.TENSOR" in ddl
+    assert "b public.TENSOR(3,4)" in ddl
 
 
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=2))

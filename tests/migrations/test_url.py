@@ -41,7 +41,50 @@ ADDRESSES = {
     },
     "postgresql://[::1]:5432/db": {"host": "::1", "port": "5432", "dbname": "db"},
     "postgresql+psycopg://": {},
+    # What other drivers and tools write.
+    "postgresql://h/db?ssl=true": {"host": "h", "dbname": "db", "sslmode": "require"},
+    "postgresql+asyncpg://h/db?ssl=verify-full": {"host": "h", "dbname": "db", "sslmode": "verify-full"},
+    "postgres://h/db?sslmode=no-verify&channel_binding=require": {
+        "host": "h",
+        "dbname": "db",
+        "sslmode": "require",
+        "channel_binding": "require",
+    },
+    "postgresql://h/db?schema=public&pgbouncer=true&connection_limit=1": {"host": "h", "dbname": "db"},
+    "postgresql://h/db?schema=app": {"host": "h", "dbname": "db", "options": "-csearch_path=app"},
+    "postgresql://h/db?options=-cjit%3Doff&search_path=a,b": {
+        "host": "h",
+        "dbname": "db",
+        "options": "-cjit=off -csearch_path=a,b",
+    },
+    "jdbc:postgresql://h:5433/db?user=u&password=p%26q": {
+        "host": "h",
+        "port": "5433",
+        "dbname": "db",
+        "user": "u",
+        "password": "p&q",
+    },
+    "postgresql+psycopg2://u@/db?host=a:1&host=b:2": {
+        "user": "u",
+        "dbname": "db",
+        "host": "a,b",
+        "port": "1,2",
+    },
 }
+
+UNKNOWN = {
+    "postgresql://u:secret@h/db?sslaccept=strict": "sslmode=require",
+    "postgresql+asyncpg://u:secret@h/db?server_settings=x": "options=-cNAME=VALUE",
+    "postgresql://u:secret@h/db?colour=red": "libpq",
+}
+
+
+@pytest.mark.parametrize("address", UNKNOWN)
+def test_an_unknown_option_is_named_with_what_to_write(address):
+    with pytest.raises(ValueError, match=address.partition("?")[2].partition("=")[0]) as caught:
+        normalize_url(address)
+    assert UNKNOWN[address] in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -236,7 +236,9 @@ def test_a_failing_stream_undoes_nothing_in_autocommit(notes: Any, connect: Any)
     assert loop.committed() == [1, 2]
 
 
-def test_a_session_may_end_before_its_stream(tiny: LanguageModel, engine: Engine, expected: list[Any]) -> None:
+def test_a_session_may_end_before_its_stream(
+    tiny: LanguageModel, engine: Engine, expected: list[Any]
+) -> None:
     one = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=1)
     with Session(one) as session:
         events = LanguageModel(session, "tiny").stream("the ", **OPTIONS)

@@ -129,6 +129,14 @@ BEGIN
     IF model IS NULL THEN
         SELECT min(p.model), max(p.model) INTO first_model, last_model FROM public.llm_param p;
         model := CASE WHEN first_model = last_model THEN first_model ELSE 'gpt2-small' END;
+        IF first_model <> last_model AND NOT EXISTS (
+            SELECT FROM public.llm_param p WHERE p.model = 'gpt2-small'
+        ) THEN
+            RAISE EXCEPTION 'no model is named, and several have weights: %',
+                (SELECT string_agg(DISTINCT p.model, ', ' ORDER BY p.model) FROM public.llm_param p)
+                USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Name one (model => ''...''), or SET pg_llm.default_model.';
+        END IF;
     END IF;
     RETURN model;
 END;
@@ -136,7 +144,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_default_model(text) IS
 'The model meant when none is named: the setting pg_llm.default_model, else the only model with weights, else '
-'gpt2-small. A model that is given is returned as it is.';
+'gpt2-small; 22023, with their names, when several others have weights. A model that is given is returned as it is.';
 
 
 CREATE FUNCTION public.llm_lock_model(model text) RETURNS void
