@@ -162,7 +162,9 @@ def test_the_first_revisions_are_what_is_declared():
     declared = freeze.scripts()
     assert {name: (folder / name).read_text(encoding="utf-8") for name in declared} == declared
     by_hand = {"0004/preload.sql", "0004/unload.sql"}
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.sql")} == declared.keys() | by_hand
+    assert {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*.sql")
+    } == declared.keys() | by_hand
 
 
 def test_revisions_import_nothing_that_changes():

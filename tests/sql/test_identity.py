@@ -17,7 +17,9 @@ OTHERS = """
 CREATE TEMP TABLE a AS SELECT model, name, token_id, data, m, v, step FROM llm_param ORDER BY name, token_id;
 CREATE TEMP TABLE b AS SELECT model, name, token_id, data * 2.0::double precision AS data, m, v, step FROM a;
 """
-FILL = "INSERT INTO llm_param (model, name, token_id, data, m, v, step) SELECT * FROM {} ORDER BY name, token_id"
+FILL = (
+    "INSERT INTO llm_param (model, name, token_id, data, m, v, step) SELECT * FROM {} ORDER BY name, token_id"
+)
 EMPTY_A = ("TRUNCATE llm_param", FILL.format("a"))
 EMPTY_B = ("TRUNCATE llm_param", FILL.format("b"))
 READ = "read"  # memory becomes what the table holds now
@@ -196,7 +198,12 @@ def test_tokenizers(conn: Connection) -> None:
     plain = encoded(conn)
     turned = [300 - token for token in plain]
     with conn.transaction():
-        for statements, expected in ((VOCAB_A, plain), (VOCAB_B, turned), (VOCAB_A, plain), (VOCAB_B, turned)):
+        for statements, expected in (
+            (VOCAB_A, plain),
+            (VOCAB_B, turned),
+            (VOCAB_A, plain),
+            (VOCAB_B, turned),
+        ):
             for statement in statements:
                 conn.execute(statement)
             assert encoded(conn) == expected
