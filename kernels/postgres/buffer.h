@@ -8,6 +8,7 @@
 
 extern size_t tensor_buffer_cached(void);   /* bytes of released blocks kept for the next tensor */
 extern size_t tensor_buffer_in_use(void);   /* bytes of blocks that some tensor or the tape refers to */
+extern size_t tensor_buffer_available(void);        /* bytes that the system can still give; SIZE_MAX: unknown */
 extern bool   tensor_buffer_room(size_t bytes);     /* whether the system has so much memory, for what is not a tensor */
 extern void   tensor_buffer_unpack(TensorBuffer *b);     /* forget its copies in fewer bits; never throws */
 extern void   tensor_buffer_training(int versions); /* so many more (fewer) versions with optimizer state are in memory */

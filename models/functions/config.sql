@@ -134,32 +134,44 @@ COMMENT ON FUNCTION public.llm_default_model(text) IS
 'gpt2-small. A model that is given is returned as it is.';
 
 
-CREATE FUNCTION public.llm_lock_model(model text) RETURNS void
+CREATE FUNCTION public.llm_lock_model(model text, change text DEFAULT 'changed') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 DECLARE
-    lock_key bigint := hashtextextended('llm_sql:' || model, 0);
+    lock_key bigint;
     holder int;
+    training boolean;
 BEGIN
-    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    lock_key := hashtextextended('llm_sql:' || model, 0);
     IF pg_try_advisory_xact_lock(lock_key) THEN
+        -- A second lock tells others what is done to the model.
+        IF change = 'trained' THEN
+            PERFORM pg_try_advisory_xact_lock(lock_key # -1);
+        END IF;
         RETURN;
     END IF;
-    SELECT l.pid INTO holder
-    FROM pg_catalog.pg_locks l
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-        AND l.classid = ((lock_key >> 32) & 4294967295)::oid
-        AND l.objid = (lock_key & 4294967295)::oid;
-    RAISE EXCEPTION 'model "%" is being trained by process %', model, COALESCE(holder::text, '(just ended)')
+    SELECT min(l.pid) FILTER (WHERE l.key = lock_key),
+        count(DISTINCT l.pid) = 1 AND bool_or(l.key = lock_key # -1)
+    INTO holder, training
+    FROM (
+        SELECT a.pid, a.classid::bigint << 32 | a.objid::bigint AS key
+        FROM pg_catalog.pg_locks a
+        WHERE a.locktype = 'advisory' AND a.granted AND a.objsubid = 1
+            AND a.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+    ) l
+    WHERE l.key IN (lock_key, lock_key # -1);
+    RAISE EXCEPTION 'model "%" is being % by process %',
+        model, CASE WHEN training THEN 'trained' ELSE 'changed' END, COALESCE(holder::text, '(just ended)')
         USING ERRCODE = 'lock_not_available',
-        HINT = 'One transaction at a time changes a model: wait for the other, or end it with pg_cancel_backend.';
+        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: wait for the other, or end it '
+            'with pg_cancel_backend.';
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_lock_model(text) IS
-'Takes the model''s trainer lock until the end of the transaction; 55P03 at once, naming the process, when another '
-'session holds it.';
+COMMENT ON FUNCTION public.llm_lock_model(text, text) IS
+'Takes the model''s lock, for who changes it (change: trained, or changed in another way), until the end of the '
+'transaction; 55P03 at once, naming the process, when another session holds it.';
 
 
 CREATE FUNCTION public.llm_model_step(model text) RETURNS bigint

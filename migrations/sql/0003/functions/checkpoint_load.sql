@@ -32,7 +32,7 @@ BEGIN
     END IF;
     PERFORM public.llm_require(
         public.pg_llm_file_metadata(checkpoint.file_path, 'llm_sql', true) = checkpoint.format
-        AND public.pg_llm_file_metadata(checkpoint.file_path, 'model', true) = model,
+        AND public.pg_llm_file_metadata(checkpoint.file_path, 'model', true) = COALESCE(checkpoint.saved_as, model),
         format('the file of checkpoint %s is not a checkpoint of model "%s"', id, model)
     );
     RETURN checkpoint;
@@ -101,7 +101,10 @@ DECLARE
     stored text[];
 BEGIN
     PERFORM public.llm_lock_model(model);
-    PERFORM public.llm_checkpoint_restore_config(public.pg_llm_file_metadata(path, 'config', true)::jsonb);
+    PERFORM public.llm_checkpoint_restore_config(
+        public.pg_llm_file_metadata(path, 'config', true)::jsonb || jsonb_build_object('model', model)
+    );
+    PERFORM public.llm_require_room_for(model, 'loading a checkpoint of', 3, 0);
     SELECT array_agg(t.name) INTO stored FROM public.pg_llm_file_tensors(path, checkpoint.bytes, true) t;
     DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
