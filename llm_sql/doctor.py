@@ -22,7 +22,7 @@ from llm_sql.refusal import SEE_DOCTOR, as_llm_sql_error
 from llm_sql.server import EmbeddedServer, Installation, default_home, ensure, waiting
 from llm_sql.server.embedded import notify
 from llm_sql.server.layout import packaged_extension
-from llm_sql.url import libpq_url, normalize_url
+from llm_sql.url import libpq_url, normalize_url, own_engine
 
 Status = Literal["ok", "warning", "failed"]
 GIB = 1 << 30

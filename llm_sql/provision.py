@@ -16,12 +16,13 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 
 import llm_sql.migrations
 from llm_sql.errors import NotProvisionedError
 from llm_sql.migrations import VERSION_TABLE
+from llm_sql.url import own_engine
 
 __all__ = [
     "VERSION_TABLE",
@@ -182,7 +183,7 @@ def _note(connection: Connection, report: Report, statements: list[str]) -> None
 
 @contextlib.contextmanager
 def _transaction(url: str) -> Iterator[Connection]:
-    engine = create_engine(url, poolclass=pool.NullPool)
+    engine = own_engine(url, poolclass=pool.NullPool)
     try:
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL search_path = public"))

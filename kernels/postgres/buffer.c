@@ -263,6 +263,12 @@ tensor_buffer_unpack(TensorBuffer *buffer)
     }
 }
 
+size_t
+tensor_buffer_available(void)
+{
+    return available_bytes();
+}
+
 bool
 tensor_buffer_room(size_t bytes)
 {

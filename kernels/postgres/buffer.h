@@ -8,6 +8,7 @@
 
 extern size_t tensor_buffer_cached(void);   /* bytes of released blocks kept for the next tensor */
 extern size_t tensor_buffer_in_use(void);   /* bytes of blocks that some tensor or the tape refers to */
+extern size_t tensor_buffer_available(void);        /* bytes that the system can still give; SIZE_MAX: unknown */
 extern bool   tensor_buffer_room(size_t bytes);     /* whether the system has so much memory, for what is not a tensor */
 extern bool   tensor_buffer_reserve(size_t bytes);  /* the same, and counts them as this session's */
 extern void   tensor_buffer_unreserve(size_t bytes);

@@ -27,7 +27,7 @@
 typedef struct CheckpointRow
 {
     int64   id;
-    char   *model;
+    char   *model;              /* as the file has it: a model may have been renamed since */
     char   *name;
     int64   bytes;
     char   *sha256;
@@ -45,7 +45,7 @@ find_row(int64 id)
     bool    null;
 
     SPI_connect();
-    if (SPI_execute_with_args("SELECT c.model, c.file_path, c.bytes, c.sha256 FROM public.llm_checkpoint c"
+    if (SPI_execute_with_args("SELECT COALESCE(c.saved_as, c.model), c.file_path, c.bytes, c.sha256 FROM public.llm_checkpoint c"
                               " WHERE c.id OPERATOR(pg_catalog.=) $1", 1, &type, &argument, NULL, true, 1) != SPI_OK_SELECT)
         elog(ERROR, "could not read llm_checkpoint");
     if (SPI_processed == 0)

@@ -1394,6 +1394,16 @@ CREATE FUNCTION public.pg_llm_release() RETURNS bigint
 COMMENT ON FUNCTION public.pg_llm_release() IS
     'Gives back the memory of versions that are not in use and of cached buffers; returns bytes.';
 
+CREATE FUNCTION public.pg_llm_disk_free(relation regclass) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_disk_free';
+COMMENT ON FUNCTION public.pg_llm_disk_free(regclass) IS
+    'Bytes free on the file system of the relation''s tablespace; NULL when it does not say.';
+
+CREATE FUNCTION public.pg_llm_memory_free() RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_memory_free';
+COMMENT ON FUNCTION public.pg_llm_memory_free() IS
+    'Bytes of memory that this session''s tensors can have, with those they hold; NULL where the system does not say.';
+
 CREATE FUNCTION public.pg_llm_gen_open(model text, prompt integer[], capacity integer) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_open';
 COMMENT ON FUNCTION public.pg_llm_gen_open(text, integer[], integer) IS

@@ -147,27 +147,35 @@ COMMENT ON FUNCTION public.llm_default_model(text) IS
 'gpt2-small; 22023, with their names, when several others have weights. A model that is given is returned as it is.';
 
 
-CREATE FUNCTION public.llm_lock_model(model text) RETURNS void
+CREATE FUNCTION public.llm_lock_model(model text, change text DEFAULT 'changed') RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     holder int;
+    training boolean;
 BEGIN
-    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
     IF public.pg_llm_try_lock('public.llm_model_config', model) THEN
+        -- A second lock tells others what is done to the model.
+        IF change = 'trained' THEN
+            PERFORM public.pg_llm_try_lock('public.llm_train_run', model);
+        END IF;
         RETURN;
     END IF;
     holder := public.pg_llm_lock_holder('public.llm_model_config', model);
-    RAISE EXCEPTION 'model "%" is being trained by process %', model, COALESCE(holder::text, '(just ended)')
+    training := holder = public.pg_llm_lock_holder('public.llm_train_run', model);
+    RAISE EXCEPTION 'model "%" is being % by process %',
+        model, CASE WHEN training THEN 'trained' ELSE 'changed' END, COALESCE(holder::text, '(just ended)')
         USING ERRCODE = 'lock_not_available',
-        HINT = 'One transaction at a time changes a model: wait for the other, or end it with pg_cancel_backend.';
+        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: wait for the other, or end it '
+            'with pg_cancel_backend.';
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_lock_model(text) IS
-'Takes the model''s trainer lock until the end of the transaction; 55P03 at once, naming the process, when another '
-'session holds it.';
+COMMENT ON FUNCTION public.llm_lock_model(text, text) IS
+'Takes the model''s lock, for who changes it (change: trained, or changed in another way), until the end of the '
+'transaction; 55P03 at once, naming the process, when another session holds it.';
 
 
 CREATE FUNCTION public.llm_model_step(model text) RETURNS bigint

@@ -46,7 +46,14 @@ BEGIN
         d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
     );
     INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, tied)
-    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, NOT micro);
+    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, NOT micro)
+    -- Waits for another session that is creating it, to the end of its transaction.
+    ON CONFLICT ON CONSTRAINT pk_llm_model_config DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model "%" already exists', model
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
+    END IF;
     RETURN public.llm_init_model(model, seed);
 END;
 $function$;
@@ -54,7 +61,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint) IS
 'Registers a model and initialises its weights; returns the number of weights. Sizes left out are those of GPT-2''s '
 '(gpt3: GPT-3''s, microgpt: microgpt''s) smallest model, vocab that of the tokenizer the model already has. '
-'42710: the model exists; 42704: unknown architecture; 22023: sizes that do not fit together.';
+'42710: the model exists; 42704: unknown architecture; 22023: sizes that do not fit together; 53100: weights that do '
+'not fit the disk, 54000: or any. What a failed or dropped model occupied comes back by VACUUM (TRUNCATE) llm_param.';
 
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
@@ -76,6 +84,7 @@ BEGIN
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
     PERFORM public.llm_check_size(public.llm_config(model));
     PERFORM public.llm_lock_model(model);
+    PERFORM public.llm_require_room_for(model, 'initialising', 1, 0);
     PERFORM public.pg_llm_set_recording(false, true);
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
     UPDATE public.llm_train_log l SET superseded = true
@@ -108,7 +117,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_init_model(text, bigint) IS
 'Gives the model new weights as its architecture begins (GPT-2: normal 0.02, residual projections scaled by '
 '1/sqrt(2 n_layer), zero biases, unit gains), step 0, no optimizer state; its log rows are superseded. The same seed '
-'gives the same bits. Returns the number of weights. 55P03 while the model is being trained.';
+'gives the same bits. Returns the number of weights. 55P03 while another session changes the model; 53100 when the '
+'weights do not fit the disk.';
 
 
 CREATE FUNCTION public.llm_check_size(config public.llm_model_config) RETURNS void
@@ -194,4 +204,117 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_drop_model(text) IS
 'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Checkpoint files and '
-'their rows in llm_checkpoint stay. 55P03 while the model is being trained.';
+'their rows in llm_checkpoint stay. 55P03 while another session changes the model. Space of its weights is used again '
+'after a vacuum, and given back to the system by VACUUM (TRUNCATE) llm_param.';
+
+
+CREATE FUNCTION public.llm_rename_model(model text, new_name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+    old_name CONSTANT text := llm_rename_model.model;
+    new_name CONSTANT text := llm_rename_model.new_name;
+BEGIN
+    PERFORM public.llm_config(old_name);
+    PERFORM public.llm_require(new_name <> '', 'a model needs a name');
+    PERFORM public.llm_lock_model(old_name);
+    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already exists', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+    END IF;
+    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
+        OR EXISTS (SELECT FROM public.llm_dataset d WHERE d.model = new_name)
+    THEN
+        RAISE EXCEPTION 'there is a tokenizer or data for a model "%" already', new_name
+            USING ERRCODE = 'duplicate_object',
+            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_dataset.';
+    END IF;
+    PERFORM public.llm_lock_model(new_name);
+    INSERT INTO public.llm_model_config
+    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name))).*
+    FROM public.llm_model_config c
+    WHERE c.model = old_name
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'model "%" already exists', new_name
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            HINT = 'Choose another name.';
+    END IF;
+    -- Of large values only the references are written anew.
+    UPDATE public.llm_param SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_tensor SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_tensor_map SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_tape SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_bpe_vocab SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_bpe_merges SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_dataset SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_dataset_load SET model = new_name WHERE model = old_name;
+    -- What an earlier model of the new name left in the log is no longer that of the name's steps.
+    UPDATE public.llm_train_log SET superseded = true WHERE model = new_name AND NOT superseded;
+    UPDATE public.llm_train_log SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_train_run SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_checkpoint c SET model = new_name, saved_as = COALESCE(c.saved_as, old_name)
+    WHERE c.model = old_name;
+    DELETE FROM public.llm_model_config c WHERE c.model = old_name;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_rename_model(text, text) IS
+'Gives the model another name, in every relation: weights, tokenizer, data, runs, log, tape, checkpoints, whose files '
+'keep the name they were saved under. 42704: unknown model; 42710: the new name is taken; 55P03 while another session '
+'changes one of the two.';
+
+
+CREATE FUNCTION public.llm_prune_runs(model text DEFAULT NULL, keep int DEFAULT 10, OUT runs bigint, OUT passes bigint)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    run record;
+BEGIN
+    PERFORM public.llm_require(keep >= 0, format('keep must not be negative, got %s', COALESCE(keep::text, 'NULL')));
+    runs := 0;
+    passes := 0;
+    FOR run IN
+        SELECT r.run_id, r.model FROM (
+            SELECT t.run_id, t.model, row_number() OVER (PARTITION BY t.model ORDER BY t.run_id DESC) AS age
+            FROM public.llm_train_run t
+            WHERE (llm_prune_runs.model IS NULL OR t.model = llm_prune_runs.model) AND t.status <> 'running'
+        ) r
+        WHERE r.age > keep
+        ORDER BY r.run_id
+    LOOP
+        passes := passes + public.llm_prune_passes(run.run_id);
+        -- Its log, and what was clipped, go with it.
+        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id;
+        runs := runs + 1;
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_prune_runs(text, int) IS
+'Removes all but the newest keep runs of the model (NULL: of each model) that have ended, with their log, clippings and '
+'recorded passes; returns how many runs and passes went. Weights and checkpoints stay. A run that is gone cannot be '
+'resumed.';
+
+
+CREATE FUNCTION public.llm_prune_passes(run_id bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    passes bigint[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM public.llm_tape t WHERE t.run = llm_prune_passes.run_id RETURNING t.id
+    )
+    SELECT array_agg(DISTINCT gone.id / 16777216) INTO passes FROM gone;
+    PERFORM public.llm_forget_tensors(passes);
+    RETURN COALESCE(cardinality(passes), 0);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_prune_passes(bigint) IS
+'Removes the recorded passes of a run from llm_tape, llm_tensor_rt and llm_tensor_map; returns their number.';

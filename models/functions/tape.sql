@@ -80,14 +80,30 @@ BEGIN
         DELETE FROM public.llm_tape t USING old WHERE t.id = old.id RETURNING t.id
     )
     SELECT array_agg(DISTINCT gone.id / 16777216) INTO passes FROM gone;
-    DELETE FROM public.llm_tensor_rt r
-    USING unnest(passes) pass
-    WHERE r.id >= pass * 16777216 AND r.id < (pass + 1) * 16777216;
+    PERFORM public.llm_forget_tensors(passes);
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tape_forget(text, bigint) IS
 'Removes the recorded passes of the model (NULL: of none) whose ids lie before the given one.';
+
+
+CREATE FUNCTION public.llm_forget_tensors(passes bigint[]) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    DELETE FROM public.llm_tensor_rt r
+    USING unnest(passes) pass
+    WHERE r.id >= pass * 16777216 AND r.id < (pass + 1) * 16777216;
+    DELETE FROM public.llm_tensor_map m
+    USING unnest(passes) pass
+    WHERE m.tensor_id >= pass * 16777216 AND m.tensor_id < (pass + 1) * 16777216;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_forget_tensors(bigint[]) IS
+'Removes what llm_tensor_rt and llm_tensor_map hold of the recorded passes with those numbers (ids / 2^24).';
 
 
 CREATE FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) RETURNS bigint
@@ -145,6 +161,18 @@ BEGIN
     PERFORM public.llm_pin(model, true);
     PERFORM public.pg_llm_tape_clear();
     PERFORM public.pg_llm_arena_zero_grad(model);
+    IF current_setting('pg_llm.record') <> 'off' AND NOT current_setting('transaction_read_only')::boolean
+        AND has_table_privilege('public.llm_tensor', 'INSERT') AND has_table_privilege('public.llm_tensor', 'UPDATE')
+    THEN
+        -- A value of more than 1 GB does not fit a row.
+        INSERT INTO public.llm_tensor AS kept (model, name, data, shape, requires_grad)
+        SELECT llm_materialize_params.model, e.name, public.pg_llm_param(llm_materialize_params.model, e.name),
+            e.shape, true
+        FROM public.llm_parameters(llm_materialize_params.model) e
+        WHERE public.llm_count(e.shape) < 260000000
+        ON CONFLICT ON CONSTRAINT pk_llm_tensor DO UPDATE
+        SET data = EXCLUDED.data, shape = EXCLUDED.shape, requires_grad = true;
+    END IF;
     PERFORM public.pg_llm_arena_close(model);
     RETURN (SELECT count(*)::int FROM public.llm_param p WHERE p.model = llm_materialize_params.model);
 END;
@@ -152,8 +180,9 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_materialize_params(text) IS
 'Reads the model''s weights and optimizer state into this session''s memory and starts from zero gradients and an '
-'empty tape: the first step of training by hand. Returns the number of llm_param rows. They are not copied to '
-'llm_tensor, which would double every write; llm_tensor_map shows their ids once a pass was recorded.';
+'empty tape: the first step of training by hand. Returns the number of llm_param rows. Keeps the parameters by name in '
+'llm_tensor, parts joined (those below 1 GB), unless pg_llm.record is off, the transaction is read-only, or the role may '
+'not write there; llm_tensor_map shows their ids once a pass was recorded.';
 
 
 CREATE FUNCTION public.llm_accumulate_grads(model text, workers int DEFAULT 1) RETURNS int
@@ -198,6 +227,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     threads text := current_setting('pg_llm.threads');
+    base bigint := public.pg_llm_tape_base();
     n_ops bigint;
 BEGIN
     PERFORM public.llm_require(workers >= 0, format('workers must not be negative, got %s', workers));
@@ -206,11 +236,18 @@ BEGIN
     END IF;
     SELECT count(*) INTO n_ops FROM public.pg_llm_tape(false) t;
     PERFORM public.pg_llm_tape_clear();
+    IF base > 0 AND current_setting('pg_llm.tape_keep') <> 'all'
+        AND NOT current_setting('transaction_read_only')::boolean AND has_table_privilege('public.llm_tape', 'DELETE')
+    THEN
+        DELETE FROM public.llm_tape t WHERE t.id >= base AND t.id < base + 16777216;
+        PERFORM public.llm_forget_tensors(ARRAY[base / 16777216]);
+    END IF;
     PERFORM set_config('pg_llm.threads', threads, true);
     RETURN n_ops;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_prune_autograd_state(int) IS
-'Frees the tape in this session''s memory with its values and returns the number of its ops; the last step of training '
-'by hand. What was written to llm_tape stays as pg_llm.tape_keep says.';
+'Frees the tape in this session''s memory with its values, removes its rows from llm_tape, llm_tensor_rt and '
+'llm_tensor_map (with pg_llm.tape_keep = all they stay), and returns the number of its ops; the last step of training by '
+'hand. llm_prune_runs removes what runs of training left.';

@@ -82,7 +82,7 @@ DECLARE
     warmup bigint;
     run bigint;
 BEGIN
-    PERFORM public.llm_lock_model(model);
+    PERFORM public.llm_lock_model(model, 'trained');
     PERFORM public.llm_check_hyperparameters(config, arguments);
     first_step := public.llm_model_step(model) + 1;
     start_step := COALESCE((arguments ->> 'start_step')::bigint, first_step);
@@ -103,6 +103,10 @@ BEGIN
     PERFORM public.llm_require(
         warmup >= 0 AND warmup < total_steps,
         format('warmup must be shorter than the run: %s of %s steps', warmup, total_steps)
+    );
+    PERFORM public.llm_require_room_for(
+        model, 'training', CASE WHEN (arguments ->> 'keep_grad')::boolean THEN 4 ELSE 3 END,
+        CASE WHEN (arguments ->> 'grad_accum')::int > 1 THEN 5 ELSE 4 END
     );
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', (arguments ->> 'block_size')::int);
@@ -195,7 +199,7 @@ DECLARE
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
-    PERFORM public.llm_lock_model(run.model);
+    PERFORM public.llm_lock_model(run.model, 'trained');
     IF expected IS NOT NULL AND public.llm_recognise(run.model, expected) THEN
         expected := public.llm_fingerprint(run.model);
     END IF;

@@ -210,10 +210,11 @@ BEGIN
         RETURN COALESCE(same, false);
     END IF;
     IF public.pg_llm_arena_open(model, known, true) THEN
-        same := public.pg_llm_arena_rows(model) = (
-            SELECT count(*) FROM public.llm_param p
+        same := (
+            SELECT count(*) = public.pg_llm_arena_rows(llm_recognise.model)
+                AND bool_and(public.pg_llm_arena_same(p.model, p.name, p.token_id, p.data, p.m, p.v))
+            FROM public.llm_param p
             WHERE p.model = llm_recognise.model
-                AND public.pg_llm_arena_same(p.model, p.name, p.token_id, p.data, p.m, p.v)
         );
         IF same AND public.llm_fingerprint(model) = found THEN
             PERFORM public.pg_llm_arena_saved(model, found);

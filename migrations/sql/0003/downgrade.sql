@@ -100,9 +100,23 @@ DROP FUNCTION IF EXISTS public.llm_backprop(start_id bigint, model text);
 
 DROP FUNCTION IF EXISTS public.llm_tape_backward(start_id bigint, scale double precision);
 
+DROP FUNCTION IF EXISTS public.llm_forget_tensors(passes bigint[]);
+
 DROP FUNCTION IF EXISTS public.llm_tape_forget(model text, before bigint);
 
 DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigint);
+
+DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int);
+
+DROP FUNCTION IF EXISTS public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int);
+
+DROP FUNCTION IF EXISTS public.llm_count(shape int[]);
+
+DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
+
+DROP FUNCTION IF EXISTS public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint);
+
+DROP FUNCTION IF EXISTS public.llm_rename_model(model text, new_name text);
 
 DROP FUNCTION IF EXISTS public.llm_drop_model(model text);
 
@@ -240,7 +254,7 @@ DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_si
 
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 
-DROP FUNCTION IF EXISTS public.llm_lock_model(model text);
+DROP FUNCTION IF EXISTS public.llm_lock_model(model text, change text);
 
 DROP FUNCTION IF EXISTS public.llm_default_model(model text);
 

@@ -124,7 +124,7 @@ REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_he
 
 REVOKE EXECUTE ON FUNCTION public.llm_default_model(model text) FROM PUBLIC;
 
-REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text, change text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_model_step(model text) FROM PUBLIC;
 
@@ -262,9 +262,23 @@ REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std
 
 REVOKE EXECUTE ON FUNCTION public.llm_drop_model(model text) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_rename_model(model text, new_name text) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_prune_passes(run_id bigint) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_count(shape int[]) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_tape_forget(model text, before bigint) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_forget_tensors(passes bigint[]) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) FROM PUBLIC;
 
@@ -411,6 +425,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_count(shape int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) TO llm_reader;
@@ -432,6 +447,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_finetune_name(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_forget_tensors(passes bigint[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_reader;
@@ -465,7 +481,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text, change text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_reader;
@@ -482,6 +498,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_passes(run_id bigint) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_query_documents(query text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) TO llm_reader;
@@ -489,10 +507,13 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_rename_model(model text, new_name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_reader;
@@ -637,6 +658,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_checkpoint_verify(model text, id bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_config(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_copy_model(model text, new_name text, optimizer boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_count(shape int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) TO llm_trainer;
@@ -658,6 +680,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_finetune_name(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_fingerprint(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_forget_tensors(passes bigint[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) TO llm_trainer;
@@ -691,7 +714,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text, change text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_rows(model text, fingerprint bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_loss(model text, tokens int[], targets int[]) TO llm_trainer;
@@ -708,6 +731,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_pin(model text, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_pin_statement(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_prune_autograd_state(workers int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_passes(run_id bigint) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_query_documents(query text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) TO llm_trainer;
@@ -715,10 +740,13 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_recorded_loss(config public.llm_model_config, tokens int[], targets int[], dropout_p double precision, training boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_release() TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_rename_model(model text, new_name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, hint text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_trainer;

@@ -41,10 +41,13 @@ DECLARE
     config public.llm_model_config;
 BEGIN
     PERFORM public.llm_require(
-        stored ->> 'model' = model, format('the file of checkpoint %s configures another model than "%s"', id, model),
+        stored ->> 'model' = (SELECT COALESCE(c.saved_as, c.model) FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_config.id),
+        format('the file of checkpoint %s configures another model than "%s"', id, model),
         'Nothing was changed.'
     );
     config := jsonb_populate_record(NULL::public.llm_model_config, stored);
+    -- The model may have been renamed since.
+    config.model := model;
     config.activation_function := COALESCE(config.activation_function, 'gelu_new');
     PERFORM public.llm_check_size(config);
     RETURN config;
@@ -162,6 +165,7 @@ BEGIN
     checkpoint := public.llm_checkpoint_verify(model, id);
     PERFORM public.llm_checkpoint_restore_config(public.llm_checkpoint_config(model, id));
     PERFORM public.llm_checkpoint_check(model, id);
+    PERFORM public.llm_require_room_for(model, 'loading a checkpoint of', 3, 0);
     steps := public.pg_llm_checkpoint_metadata(id, 'steps')::jsonb;
     SELECT array_agg(t.name) INTO stored FROM public.pg_llm_checkpoint_tensors(id) t;
     DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;

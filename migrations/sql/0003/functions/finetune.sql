@@ -20,6 +20,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
+    PERFORM public.llm_require_room_for(model, 'copying', CASE WHEN optimizer THEN 3 ELSE 1 END, 0);
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
     FROM public.llm_model_config c

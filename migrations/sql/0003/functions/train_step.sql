@@ -48,11 +48,18 @@ COMMENT ON FUNCTION public.llm_train_step(
     text, bigint, int, int, int, int, double precision, double precision, double precision, double precision,
     double precision, double precision, int, bigint, double precision, int, int
 ) IS
-'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The rate is '
+E'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The rate is '
 'that of the model''s next step in a cosine schedule of warmup and total_steps steps counted from the model''s first; '
-'without total_steps it stays at lr_max after the warm-up. Dropout is keyed with seed 0. The same bits by hand: '
-'llm_materialize_params(model); UPDATE llm_autograd_mode SET flag = true; llm_loss(model, tokens, target, n_layer, '
-'n_head, D, vocab, dropout_p, true); llm_backprop(NULL, model); llm_accumulate_grads(model); UPDATE llm_param SET '
-'(data, m, v) = (SELECT s.weight, s.m, s.v FROM pg_llm_adamw_step(data, grad, m, v, lr, beta1, beta2, eps, wd, '
-'step + 1) s), step = step + 1 with lr = pg_llm_lr_schedule(step + 1, warmup, total_steps, lr_max); '
-'llm_prune_autograd_state().';
+'without total_steps it stays at lr_max after the warm-up. Dropout is keyed with seed 0. The same bits by hand:\n'
+'  SELECT llm_materialize_params(:model);\n'
+'  UPDATE llm_autograd_mode SET flag = true;\n'
+'  SELECT llm_loss(:model, tokens, target, NULL, NULL, NULL, NULL, :dropout_p, true)\n'
+'    FROM llm_dataset WHERE id = :batch_id;\n'
+'  UPDATE llm_autograd_mode SET flag = false;\n'
+'  SELECT llm_backprop(NULL, :model);\n'
+'  SELECT llm_accumulate_grads(:model);\n'
+'  UPDATE llm_param SET (data, m, v) = (\n'
+'      SELECT s.new_weight, s.new_m, s.new_v FROM pg_llm_adamw_step(data, grad, m, v,\n'
+'        pg_llm_lr_schedule(step + 1, :warmup, :total_steps, :lr_max), :beta1, :beta2, :eps, :wd, step + 1) s),\n'
+'    step = step + 1 WHERE model = :model;\n'
+'  SELECT llm_prune_autograd_state();';

@@ -1,0 +1,81 @@
+-- Disk and memory, asked for before something large begins.
+
+CREATE FUNCTION public.llm_count(shape int[]) RETURNS numeric
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    n numeric := 1;
+BEGIN
+    IF shape IS NULL THEN
+        RETURN NULL;
+    END IF;
+    FOR axis IN 1 .. cardinality(shape) LOOP
+        n := n * shape[axis];
+    END LOOP;
+    RETURN n;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_count(int[]) IS
+'The number of elements of a tensor of that shape.';
+
+
+CREATE FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    -- Numbers lie in TOAST chunks of 1996 bytes, four to a page of 8192.
+    disk CONSTANT numeric := trunc(n_weights * 4 * disk_copies * 1.03);
+    memory CONSTANT numeric := n_weights * 4 * memory_copies;
+    disk_free numeric := public.pg_llm_disk_free('public.llm_param'::regclass);
+    memory_free CONSTANT numeric := public.pg_llm_memory_free();
+BEGIN
+    IF disk > disk_free THEN
+        -- What llm_param occupies beyond its rows is taken first, once vacuumed.
+        disk_free := disk_free + pg_total_relation_size('public.llm_param'::regclass) - COALESCE((
+            SELECT sum(
+                pg_column_size(p.data)::numeric + COALESCE(pg_column_size(p.grad), 0)
+                + COALESCE(pg_column_size(p.m), 0) + COALESCE(pg_column_size(p.v), 0)
+            )
+            FROM public.llm_param p
+        ), 0);
+    END IF;
+    IF disk > disk_free THEN
+        RAISE EXCEPTION '% does not fit the disk', task
+            USING ERRCODE = 'disk_full',
+            DETAIL = format('%s weights x 4 bytes x %s, and 3%% for pages, are %s; %s are free.',
+                n_weights, disk_copies, pg_size_pretty(disk), pg_size_pretty(trunc(disk_free))),
+            HINT = 'VACUUM (TRUNCATE) llm_param gives back what dropped and replaced weights left. Else use a smaller '
+                'model or another tablespace.';
+    END IF;
+    IF memory > memory_free THEN
+        RAISE EXCEPTION '% does not fit the memory', task
+            USING ERRCODE = 'out_of_memory',
+            DETAIL = format('%s weights x 4 bytes x %s are %s; %s are available.',
+                n_weights, memory_copies, pg_size_pretty(memory), pg_size_pretty(memory_free)),
+            HINT = 'llm_release() gives back what a session keeps of other models. Else use a smaller model.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_room(text, numeric, int, int) IS
+'Raises 53100 or 53200, with the arithmetic, unless so many copies of float32 weights fit the disk of llm_param and the '
+'memory that sessions can have. Where the system does not say what is free, everything fits.';
+
+
+CREATE FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    PERFORM public.llm_require_room(
+        format('%s model "%s"', task, model), COALESCE(sum(public.llm_count(e.shape)), 0), disk_copies, memory_copies
+    )
+    FROM public.llm_parameters(model) e;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, int) IS
+'llm_require_room for all weights of a model, as its configuration says.';
