@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "parser/parse_coerce.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -38,10 +37,10 @@ files_check_columns(TupleDesc description, const char *query, int n, const Files
                 errmsg("the query of %s gives %d columns, not %d", query, description->natts, n));
     for (int i = 0; i < n; i++)
     {
-        Oid     found = TupleDescAttr(description, i)->atttypid;
+        Oid     found = TupleDescAttr(description, i)->atttypid, base = getBaseType(found);
 
-        /* Domains over the type, and what is stored as it is (varchar), can be taken for it. */
-        if (found != columns[i].type && !IsBinaryCoercible(found, columns[i].type))
+        /* Domains over the type are stored as it is, and varchar as text. */
+        if (base != columns[i].type && !(base == VARCHAROID && columns[i].type == TEXTOID))
             ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
                     errmsg("column %d (%s) of the query of %s has type %s, not %s", i + 1, columns[i].name, query,
                            format_type_be(found), format_type_be(columns[i].type)));

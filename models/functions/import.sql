@@ -29,7 +29,7 @@ BEGIN
         WHEN 'final_layernorm.bias' THEN 'ln_f.bias'
         ELSE short
     END;
-    block := regexp_match(short, '^(?:h|layers)\.([0-9]{1,9})\.(.+)\.(weight|bias|masked_bias)$');
+    block := regexp_match(short, '^(?:h|layers)[.]([0-9]{1,9})[.](.+)[.](weight|bias|masked_bias)$');
     IF block IS NULL THEN
         RETURN short;
     END IF;
@@ -69,6 +69,7 @@ DECLARE
     as_stored boolean;
     layout text;
 BEGIN
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
     FROM (
         SELECT public.llm_file_name(e.value ->> 'name') AS short, e.value || jsonb_build_object('position', e.position)
@@ -77,7 +78,7 @@ BEGIN
     ) t;
     PERFORM public.llm_require(twice IS NULL, format('the file has tensor "%s" under two names', twice));
     found := COALESCE(found, '{}');
-    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key LIKE 'h.%.attn.query\_key\_value.weight');
+    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
         'the file''s queries, keys and values are fused as Megatron-LM does, in an order that depends on its version',
@@ -93,7 +94,7 @@ BEGIN
         SELECT p.name, p.shape, b.m[1], b.m[2], b.m[3]
         FROM public.llm_parameters(llm_import_plan.model) p
         LEFT JOIN LATERAL (
-            SELECT regexp_match(p.name, '^(h\.[0-9]+\.)(.+)\.(weight|bias)$') AS m
+            SELECT regexp_match(p.name, '^(h[.][0-9]+[.])(.+)[.](weight|bias)$') AS m
         ) b ON true
     ),
     candidate (name, rank, sources, how) AS (
@@ -153,7 +154,7 @@ BEGIN
             CASE k.short WHEN 'lm_head.weight' THEN 'head' ELSE 'unknown' END, NULL
         FROM jsonb_object_keys(found) k (short)
         WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
-            AND k.short !~ '(^|\.)(attn|attention|self_attention)\.(masked_)?bias$' AND k.short !~ '\.rotary_emb\.inv_freq$'
+            AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$' AND k.short !~ '[.]rotary_emb[.]inv_freq$'
     ) r
     ORDER BY r.first;
 END;
@@ -195,6 +196,7 @@ DECLARE
     unknown text;
     wrong text;
 BEGIN
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
     WITH plan AS MATERIALIZED (
         SELECT * FROM public.llm_import_plan(llm_import_check.model, tensors, megatron_version)
     ),
@@ -254,6 +256,7 @@ AS $function$
 DECLARE
     before boolean := (public.llm_config(model)).tied;
 BEGIN
+    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
     WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
     -- An architecture that has its head in any case is what it is.
@@ -276,6 +279,8 @@ AS $function$
 #variable_conflict use_column
 BEGIN
     PERFORM public.llm_config(llm_import_begin.model);
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
@@ -305,6 +310,9 @@ DECLARE
     width bigint := 1;
     part_rows int;
 BEGIN
+    PERFORM public.llm_require(
+        shape IS NOT NULL AND array_position(shape, NULL) IS NULL, 'shape must not be NULL nor hold NULL'
+    );
     FOR axis IN 2 .. cardinality(shape) LOOP
         width := width * shape[axis];
     END LOOP;
@@ -326,6 +334,10 @@ CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, dat
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_require(name IS NOT NULL, 'name must not be NULL');
+    PERFORM public.llm_require(first_row IS NOT NULL, 'first_row must not be NULL');
+    PERFORM public.llm_require(data IS NOT NULL, 'data must not be NULL');
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
         RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
     END IF;

@@ -192,6 +192,10 @@ DROP FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean);
 
 DROP FUNCTION public.llm_export_file(path text, model text, format text);
 
+DROP FUNCTION public.llm_export_data(model text);
+
+DROP FUNCTION public.llm_export_tensors(model text);
+
 DROP FUNCTION public.llm_perplexity(model text, text text, stride int);
 
 DROP FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text);

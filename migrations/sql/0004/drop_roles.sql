@@ -51,7 +51,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_export_data(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_export_tensors(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_reader;
@@ -243,7 +245,9 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_export_data(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_export_tensors(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_trainer;

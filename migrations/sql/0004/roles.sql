@@ -108,7 +108,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) TO llm_reader;
@@ -294,7 +296,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, OUT train_rows bigint, OUT validation_rows bigint) TO llm_trainer;
