@@ -21,7 +21,8 @@ _WRITE = ("INSERT", "UPDATE", "DELETE")
 # A row of llm_arch names functions that run with the rights of whoever uses the model, an administrator
 # perhaps: registering one is the owner's business.
 _OWNER_WRITES = {"llm_arch"}
-# Functions of the extension that are nobody's unless granted. Those of checkpoints take no path and no query, and
+# Functions of the extension that are nobody's unless granted. Those of checkpoints take no path and no
+# query, and
 # look at no role by its name: who may execute them saves and loads.
 _READ_FILES = (
     "pg_llm_file_tensors(text, bigint, boolean)",

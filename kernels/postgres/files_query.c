@@ -102,6 +102,28 @@ entry_of(HeapTuple row, TupleDesc description, MemoryContext cx)
     return e;
 }
 
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Ensures that no two tensors have one name. */
+static void
+check_names(const llm_weights_entry *entries, size_t n)
+{
+    const char **names = palloc_extended((n + 1) * sizeof(char *), MCXT_ALLOC_HUGE);
+
+    for (size_t i = 0; i < n; i++)
+        names[i] = entries[i].name;
+    qsort(names, n, sizeof(char *), by_name);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("tensor \"%s\" is listed twice", files_from_utf8(names[i])));
+    pfree(names);
+}
+
 llm_weights_entry *
 files_read_entries(const char *query, Datum argument, size_t *n)
 {
@@ -122,6 +144,7 @@ files_read_entries(const char *query, Datum argument, size_t *n)
         SPI_freetuptable(SPI_tuptable);
     }
     SPI_cursor_close(portal);
+    check_names(entries, *n);
     return entries;
 }
 

@@ -23,6 +23,8 @@ def load(conn: Connection, id_: int, model: str = "tiny") -> int:
 
 
 def directory(conn: Connection) -> Path:
+    # The setting is known once the library is loaded.
+    conn.execute("SELECT public.pg_llm_checkpoint_name('x')")
     return Path(value(conn, "SHOW data_directory")) / value(conn, "SHOW pg_llm.checkpoint_dir")
 
 

@@ -1,15 +1,11 @@
-"""Checkpoint files on the disk: what is taken for one, what is swept, where they are found, whose directories."""
+"""Checkpoint files on the disk: what is taken for one, and what is swept."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,7 +23,7 @@ from .checkpoints import (
     save,
     skip_unless_visible,
 )
-from .small_models import make_model, make_names, make_trainable, train, weights
+from .small_models import make_model, make_trainable, train, weights
 from .tensors import value
 
 Connection = psycopg.Connection[Any]
@@ -42,7 +38,9 @@ def only_where_files_can_be_seen(request: pytest.FixtureRequest) -> None:
 # ---- what is taken for a checkpoint's file ----
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "directory", "link to a device", "nothing"])
+@pytest.mark.parametrize(
+    "kind", ["link", "dangling link", "pipe", "directory", "link to a device", "nothing"]
+)
 def test_what_is_no_regular_file_is_not_opened(conn: Connection, kind: str) -> None:
     make_model(conn)
     id_ = save(conn)
@@ -86,7 +84,20 @@ def test_a_file_that_becomes_shorter_while_it_is_open(conn: Connection) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["a\nb", "1-1/x\n", "../1-1/x", "1-1/../x", "", "/", ".", "\u00e9", "1-1/" + "x" * 300, "pg_llm_checkpoints", "1-1/", "1-1"],
+    [
+        "a\nb",
+        "1-1/x\n",
+        "../1-1/x",
+        "1-1/../x",
+        "",
+        "/",
+        ".",
+        "\u00e9",
+        "1-1/" + "x" * 300,
+        "pg_llm_checkpoints",
+        "1-1/",
+        "1-1",
+    ],
 )
 def test_names_that_are_none(conn: Connection, path: str) -> None:
     make_model(conn)
@@ -102,7 +113,7 @@ def header_of(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def rewrite(conn: Connection, id_: int, change: Any) -> None:
-    """The checkpoint's file with another header, and a row that agrees with it: what only the server's owner can do."""
+    """The file with another header, and a row that agrees with it: what only the server's owner can do."""
     path = file_of(conn, id_)
     header, data = header_of(path.read_bytes())
     change(header)
@@ -183,7 +194,9 @@ def test_a_file_that_disagrees_with_itself_changes_nothing(conn: Connection, cha
     before = (conn.execute(state).fetchone(), weights(conn), weights(conn, "other"))
     with pytest.raises(psycopg.Error) as caught:
         load(conn, id_)
-    assert str(caught.value.sqlstate) in ("22000", "22023", "23514", "23503", "23502", "54000", "22P02"), caught.value
+    assert str(caught.value.sqlstate) in ("22000", "22023", "23514", "23503", "23502", "54000", "22P02"), (
+        caught.value
+    )
     assert (conn.execute(state).fetchone(), weights(conn), weights(conn, "other")) == before
 
 
@@ -227,11 +240,13 @@ def test_a_row_about_to_be_committed_keeps_its_file(conn: Connection, connect: A
     make_model(conn)
     id_ = save(conn)
     row = conn.execute(
-        "DELETE FROM llm_checkpoint WHERE id = %s RETURNING model, step, format, file_path, bytes, sha256", (id_,)
+        "DELETE FROM llm_checkpoint WHERE id = %s RETURNING model, step, format, file_path, bytes, sha256",
+        (id_,),
     ).fetchone()
     other = connect(autocommit=False)
     again = other.execute(
-        "INSERT INTO llm_checkpoint (model, step, format, file_path, bytes, sha256) VALUES (%s, %s, %s, %s, %s, %s)"
+        "INSERT INTO llm_checkpoint (model, step, format, file_path, bytes, sha256) VALUES (%s, %s, %s,"
+        " %s, %s, %s)"
         " RETURNING id",
         row,
     ).fetchone()
@@ -261,12 +276,14 @@ def test_a_deletion_that_is_not_committed_keeps_the_file(conn: Connection, conne
 
 
 def test_files_of_one_transaction(conn: Connection, connect: Any) -> None:
-    """Saved and given up in one transaction: gone with the commit; given up in a savepoint rolled back: there."""
+    """Given up in the transaction that saved: gone with its commit; in a savepoint rolled back: there."""
     make_model(conn)
+    save(conn)
+    before = files(conn)
     other = connect(autocommit=False)
     save(other)
     last = save(other, keep=1)
-    assert len(files(conn)) == 2
+    assert len(files(conn)) == len(before) + 2
     other.execute("SAVEPOINT s")
     other.execute("DELETE FROM llm_checkpoint")
     other.execute("SELECT llm_checkpoint_sweep()")
@@ -280,9 +297,12 @@ def test_a_trigger_that_sweeps_before_the_row_is_there(conn: Connection) -> None
     make_model(conn)
     conn.execute(
         "CREATE FUNCTION sweep_first() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM llm_checkpoint_sweep(); RETURN NEW; END $$"
+        " $$ BEGIN PERFORM public.llm_checkpoint_sweep(); RETURN NEW; END $$"
     )
-    conn.execute("CREATE TRIGGER sweep_first BEFORE INSERT ON llm_checkpoint FOR EACH ROW EXECUTE FUNCTION sweep_first()")
+    conn.execute(
+        "CREATE TRIGGER sweep_first BEFORE INSERT ON llm_checkpoint FOR EACH ROW EXECUTE FUNCTION"
+        " sweep_first()"
+    )
     try:
         id_ = save(conn)
         assert load(conn, id_) == 0
@@ -300,7 +320,8 @@ def test_names_cannot_be_guessed_nor_taken(conn: Connection) -> None:
     where = value(conn, "SELECT pg_llm_checkpoint_name('by-hand.safetensors')")
     query = (
         "SELECT * FROM pg_llm_file_write(%s, 'safetensors', 'SELECT ''a''::text, ''U8''::text, ARRAY[1]"
-        " WHERE $1 IS NOT NULL', 'SELECT NULL::tensor, ''\\x07''::bytea WHERE $1 IS NOT NULL', '', '{}', true)"
+        " WHERE $1 IS NOT NULL', 'SELECT NULL::tensor, ''\\x07''::bytea WHERE $1 IS NOT NULL', '', '{}',"
+        " true)"
     )
     with conn.transaction(force_rollback=True):
         conn.execute(query, (where,))
@@ -311,7 +332,7 @@ def test_names_cannot_be_guessed_nor_taken(conn: Connection) -> None:
 
 
 def test_permissions_and_umask(conn: Connection) -> None:
-    """A checkpoint is the server's; an exported file is readable; failing to create one leaves the umask alone."""
+    """A checkpoint is the server's, an exported file readable; a failure leaves the umask alone."""
     make_model(conn)
     at = directory(conn)
     for _ in range(2):
@@ -345,268 +366,3 @@ def test_an_export_takes_the_place_of_what_a_crash_left(conn: Connection) -> Non
         conn.execute("SELECT pg_llm_export_npz(%s, 'tiny')", (str(target),))
     temporary.unlink()
     target.unlink()
-
-
-# ---- directories ----
-
-
-@pytest.fixture
-def elsewhere(conn: Connection) -> Iterator[Path]:
-    """Another directory for checkpoints, which the server can make."""
-    path = directory(conn).parent / "pg_llm_elsewhere"
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def test_a_changed_directory_loses_nothing(conn: Connection, elsewhere: Path) -> None:
-    """Files are found, and go with their rows, in the directory they were written to."""
-    make_trainable(conn)
-    train(conn, n_steps=2)
-    before = weights(conn)
-    old, gone = save(conn), save(conn)
-    first = folder(conn)
-    conn.execute(f"SET pg_llm.checkpoint_dir = '{elsewhere}'")
-    train(conn, n_steps=1)
-    assert load(conn, old) == 2
-    assert weights(conn) == before
-    new = save(conn, keep=2)
-    assert (elsewhere / first.name).is_dir()
-    assert {p.name for p in first.iterdir()} | files(conn) == referenced(conn)
-    assert value(conn, "SELECT array_agg(id ORDER BY id) FROM llm_checkpoint") == [gone, new]
-    conn.execute("RESET pg_llm.checkpoint_dir")
-    assert load(conn, new) == 2
-    save(conn, keep=1)
-    assert list((elsewhere / first.name).iterdir()) == []
-    # a directory that is gone hides nothing
-    shutil.rmtree(elsewhere)
-    assert load(conn, save(conn, keep=1)) == 2
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["", "base", "base/5", "global", "pg_wal", "pg_wal/x", ".", "a\nb", "x" * 2000, "pg_llm_checkpoints/6543210987654321098-5"],
-)
-def test_directories_that_are_refused(conn: Connection, path: str) -> None:
-    data = value(conn, "SHOW data_directory")
-    for spelt in (path, f"{data}/{path}" if "\n" not in path and path != "x" * 2000 else path):
-        with pytest.raises(errors.InvalidParameterValue):
-            conn.execute("SELECT set_config('pg_llm.checkpoint_dir', %s, false)", (spelt,))
-    assert value(conn, "SHOW pg_llm.checkpoint_dir") == "pg_llm_checkpoints"
-
-
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [
-        ("/nonexistent/deeper", errors.UndefinedFile),
-        ("/proc/llm_sql", errors.UndefinedFile),
-        ("/etc/passwd", psycopg.Error),
-        ("/etc/passwd/x", psycopg.Error),
-        ("/usr/llm_sql_checkpoints", errors.InsufficientPrivilege),
-    ],
-)
-def test_directories_that_cannot_be_written(conn: Connection, path: str, error: type[Exception]) -> None:
-    make_model(conn)
-    kept = save(conn)
-    conn.execute("SELECT set_config('pg_llm.checkpoint_dir', %s, false)", (path,))
-    with pytest.raises(error) as caught:
-        save(conn)
-    assert isinstance(caught.value, psycopg.Error)
-    assert str(caught.value.sqlstate)[:2] in ("58", "42"), caught.value
-    assert load(conn, kept) == 0 if path.startswith("/nonexistent") else True
-
-
-def test_folders_of_dropped_databases(conn: Connection, server: Any, template: str) -> None:
-    make_model(conn)
-    kept = save(conn)
-    other = server.create_database(template)
-    with psycopg.connect(server.url(other), autocommit=True) as theirs:
-        make_model(theirs)
-        save(theirs)
-        save(theirs)
-        orphan = folder(theirs)
-        size = sum(path.stat().st_size for path in orphan.iterdir())
-        assert str(orphan) not in str(conn.execute("SELECT folder FROM llm_checkpoint_orphans()").fetchall())
-    server.drop_database(other)
-    relative = f"{value(conn, 'SHOW pg_llm.checkpoint_dir')}/{orphan.name}"
-    found = conn.execute("SELECT folder, files, bytes FROM llm_checkpoint_orphans() WHERE folder = %s", (relative,))
-    assert found.fetchall() == [(relative, 2, size)]
-    assert orphan.exists()
-    removed = {row[0] for row in conn.execute("SELECT folder FROM llm_checkpoint_orphans(remove => true)")}
-    assert relative in removed
-    assert not orphan.exists()
-    assert value(conn, "SELECT count(*) FROM llm_checkpoint_orphans()") == 0
-    assert load(conn, kept) == 0
-
-
-def test_rows_from_another_database_say_where_files_go(conn: Connection) -> None:
-    """A clone, a dump, pg_upgrade: 58P01, and after what the hint says the checkpoint loads."""
-    make_trainable(conn)
-    train(conn, n_steps=2)
-    before = weights(conn)
-    id_ = save(conn)
-    path = file_of(conn, id_)
-    foreign = path.parent.with_name("6543210987654321098-4711")
-    conn.execute(
-        "UPDATE llm_checkpoint SET file_path = %s || '/' || split_part(file_path, '/', 2) WHERE id = %s",
-        (foreign.name, id_),
-    )
-    foreign.mkdir()
-    moved = path.rename(foreign / path.name)
-    with pytest.raises(errors.UndefinedFile) as caught:
-        load(conn, id_)
-    assert "not on this server" in str(caught.value)
-    assert path.parent.name in str(caught.value.diag.message_hint)
-    assert "pg_upgrade" in str(caught.value.diag.message_hint)
-    # first the rows, then the files: a save in between sweeps nothing
-    conn.execute(
-        "UPDATE llm_checkpoint SET file_path = pg_llm_checkpoint_name(split_part(file_path, '/', 2)) WHERE file_path LIKE %s",
-        (f"{foreign.name}/%",),
-    )
-    moved.rename(path)
-    foreign.rmdir()
-    save(conn)
-    conn.execute("SELECT llm_init_model('tiny', 5)")
-    assert load(conn, id_) == 2
-    assert weights(conn) == before
-
-
-# ---- settings, encodings, transactions ----
-
-SETTINGS = (
-    "extra_float_digits = -15",
-    "extra_float_digits = 0",
-    "DateStyle = 'SQL, DMY'",
-    "IntervalStyle = 'sql_standard'",
-    "TimeZone = 'Asia/Kathmandu'",
-    "bytea_output = escape",
-    "standard_conforming_strings = off",
-    "client_encoding = LATIN1",
-    "search_path = ''",
-    "search_path = 'app', 'pg_catalog'",
-    "quote_all_identifiers = on",
-    "xmloption = document",
-    "default_transaction_isolation = 'serializable'",
-    "array_nulls = off",
-    "lc_numeric = 'C'",
-    "enable_seqscan = off",
-    "debug_parallel_query = on",
-    "plpgsql.variable_conflict = use_column",
-    "row_security = off",
-)
-
-
-def test_no_setting_changes_what_a_checkpoint_holds(conn: Connection, connect: Any) -> None:
-    make_names(conn)
-    train(conn, "names", 2, lr_max=0.01)
-    conn.execute("UPDATE llm_model_config SET layer_norm_eps = 1.2345678901234567e-5 WHERE model = 'names'")
-    conn.execute("UPDATE llm_bpe_vocab SET score = 0.1::float8 + 0.2::float8 + token_id WHERE model = 'names'")
-    conn.execute("CREATE SCHEMA app")
-    conn.execute(
-        "CREATE FUNCTION app.wrong(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
-        "CREATE FUNCTION app.wrong(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
-        "CREATE OPERATOR app.= (LEFTARG = int, RIGHTARG = int, FUNCTION = app.wrong);"
-        "CREATE OPERATOR app.= (LEFTARG = text, RIGHTARG = text, FUNCTION = app.wrong);"
-        "CREATE FUNCTION app.shape(tensor) RETURNS int[] LANGUAGE sql AS 'SELECT ARRAY[1]'"
-    )
-    config = "SELECT float8send(layer_norm_eps) FROM public.llm_model_config WHERE model = 'names'"
-    scores = "SELECT array_agg(float8send(score) ORDER BY token_id) FROM public.llm_bpe_vocab WHERE model = 'names'"
-    expected = (value(conn, config), value(conn, scores), weights(conn, "names"))
-    first = save(conn, "names")
-    content = file_of(conn, first).read_bytes()
-    try:
-        for setting in SETTINGS:
-            with contextlib.closing(connect()) as other:
-                other.execute(f"SET {setting}")
-                id_ = save(other, "names", "caf\u00e9")
-                assert file_of(conn, id_).read_bytes() == content, setting
-                other.execute("UPDATE public.llm_model_config SET layer_norm_eps = 1 WHERE model OPERATOR(pg_catalog.=) 'names'")
-                other.execute("DELETE FROM public.llm_bpe_vocab")
-                load(other, id_, "names")
-            assert (value(conn, config), value(conn, scores), weights(conn, "names")) == expected, setting
-            assert value(conn, "SELECT note FROM llm_checkpoint WHERE id = %s", (id_,)) == "caf\u00e9"
-    finally:
-        conn.execute("DROP SCHEMA app CASCADE")
-
-
-def test_where_nothing_can_be_written(conn: Connection) -> None:
-    make_model(conn)
-    id_ = save(conn)
-    for call in (
-        "llm_checkpoint_save('tiny')",
-        f"llm_checkpoint_load('tiny', {id_})",
-        "llm_checkpoint_sweep()",
-        "llm_checkpoint_orphans(true)",
-        "pg_llm_checkpoint_write('tiny')",
-    ):
-        with conn.transaction(force_rollback=True):
-            conn.execute("SET TRANSACTION READ ONLY")
-            with pytest.raises(errors.ReadOnlySqlTransaction) as caught, conn.transaction():
-                conn.execute(f"SELECT {call}")
-            assert "xact" not in str(caught.value)
-    assert len(files(conn)) == 1
-    with conn.transaction():
-        conn.execute("SET TRANSACTION READ ONLY")
-        assert value(conn, "SELECT (llm_checkpoint_verify('tiny', %s)).id", (id_,)) == id_
-
-
-# An argument that each takes for itself, by name
-FITTING = {
-    "model": "'tiny'",
-    "id": "(SELECT max(id) FROM llm_checkpoint)",
-    "path": "'/nonexistent/x'",
-    "name": "'wte.weight'",
-    "key": "'model'",
-    "keep": "1",
-    "format": "'npz'",
-    "formats": "'{npz}'",
-    "tensors": "'[]'",
-    "data": "'SELECT 1'",
-    "argument": "''",
-    "metadata": "'{}'",
-    "checkpoint": "false",
-    "max_bytes": "1000",
-    "first_row": "0",
-    "rows": "-1",
-    "tied": "true",
-    "shape": "'{2,2}'",
-    "sources": "'{a}'",
-    "how": "'same'",
-    "n_head": "2",
-    "vocab": "13",
-    "n_sources": "1",
-    "gzip": "false",
-    "file": "'x'",
-    "remove": "false",
-    "action": "'save'",
-    "config": "llm_config('tiny')",
-}
-OPTIONAL = {"note", "keep", "megatron_version"}
-
-
-def test_null_arguments_are_named(conn: Connection) -> None:
-    """Every function of files and checkpoints, every argument: NULL gives NULL or an error that names the argument."""
-    make_model(conn)
-    save(conn)
-    functions = conn.execute(
-        "SELECT proname, coalesce(proargnames[:pronargs], '{}'), proargtypes::regtype[]::text[] FROM pg_proc"
-        " WHERE pronamespace = 'public'::regnamespace AND prokind = 'f' AND (proname ~"
-        " '^(llm|pg_llm)_(checkpoint|import|export|file)' OR proname IN ('llm_parts', 'llm_elements'))"
-    ).fetchall()
-    assert len(functions) > 40
-    for name, arguments, types in functions:
-        for argument in arguments:
-            given = [
-                f"NULL::{type_}" if a == argument or a in OPTIONAL else
-                ("'[[1]]'" if type_ == "tensor" else FITTING[a])
-                for a, type_ in zip(arguments, types, strict=True)
-            ]
-            with conn.transaction(force_rollback=True):
-                try:
-                    with conn.transaction():
-                        conn.execute(f"SELECT {name}({', '.join(given)})")
-                except psycopg.Error as error:
-                    if argument in OPTIONAL:
-                        continue
-                    told = str(error)
-                    assert error.sqlstate in ("22004", "22023", "42704"), (name, argument, told)
-                    assert argument in told or (argument == "id" and "checkpoint NULL" in told), (name, argument, told)

@@ -71,7 +71,9 @@ def test_what_fits_is_written(conn: Connection, folder: Path) -> None:
     for fmt in ("safetensors", "npz", "gzip"):
         n, sha = write(conn, folder, fmt=fmt)
         assert (n, sha) == tuple(
-            conn.execute("SELECT bytes, sha256 FROM pg_llm_file_sha256(%s)", (str(folder / "exported"),)).fetchone()
+            conn.execute(
+                "SELECT bytes, sha256 FROM pg_llm_file_sha256(%s)", (str(folder / "exported"),)
+            ).fetchone()
             or ()
         )
         assert value(conn, "SELECT pg_llm_file_tensor(%s, 'a')::real[]", (str(folder / "exported"),)) == [7.0]
@@ -157,7 +159,10 @@ def test_domains_stand_for_what_they_are_over(conn: Connection, folder: Path) ->
         ("2202E", {"tensors": "SELECT 'a'::text, 'F32'::text, ARRAY[[1], [1]] WHERE $1 <> ''"}),
         ("22023", {"tensors": "SELECT 'a'::text, 'F32'::text, ARRAY[-1] WHERE $1 <> ''"}),
         ("54000", {"tensors": "SELECT 'a'::text, 'F32'::text, array_fill(1, ARRAY[9]) WHERE $1 <> ''"}),
-        ("22023", {"tensors": "SELECT 'a'::text, 'F32'::text, array_fill(2147483647, ARRAY[8]) WHERE $1 <> ''"}),
+        (
+            "22023",
+            {"tensors": "SELECT 'a'::text, 'F32'::text, array_fill(2147483647, ARRAY[8]) WHERE $1 <> ''"},
+        ),
         ("22023", {"tensors": "SELECT 'a'::text, 'I64'::text, ARRAY[1] WHERE $1 <> ''"}),
         ("22023", {"tensors": "SELECT ''::text, 'F32'::text, ARRAY[1] WHERE $1 <> ''"}),
         ("22023", {"tensors": f"{TENSORS} UNION ALL {TENSORS}", "data": f"{DATA} UNION ALL {DATA}"}),
@@ -176,10 +181,15 @@ def test_domains_stand_for_what_they_are_over(conn: Connection, folder: Path) ->
         ("42P11", {"tensors": "CREATE TABLE written_by_a_query ()"}),
         ("42P11", {"data": f"{DATA}; {DATA}"}),
         ("42P11", {"data": ""}),
-        ("0A000", {"data": "INSERT INTO llm_arch VALUES ('x', $1, $1) RETURNING NULL::tensor, '\\x00'::bytea"}),
+        (
+            "0A000",
+            {"data": "INSERT INTO llm_arch VALUES ('x', $1, $1) RETURNING NULL::tensor, '\\x00'::bytea"},
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused(conn: Connection, folder: Path, sqlstate: str, queries: dict[str, str]) -> None:
+def test_what_does_not_fit_is_refused(
+    conn: Connection, folder: Path, sqlstate: str, queries: dict[str, str]
+) -> None:
     refused(conn, folder, sqlstate, **queries)
     assert value(conn, "SELECT to_regclass('written_by_a_query')") is None
 
@@ -208,14 +218,16 @@ def test_both_queries_see_one_snapshot(conn: Connection, connect: Any, folder: P
                     write(
                         conn,
                         folder,
-                        "SELECT 'a'::text, 'F32'::text, ARRAY[wait_for_the_other(count(*))] FROM part WHERE $1 <> ''",
+                        "SELECT 'a'::text, 'F32'::text, ARRAY[wait_for_the_other(count(*))] FROM part"
+                        " WHERE $1 <> ''",
                         "SELECT data, NULL::bytea FROM part WHERE $1 <> '' ORDER BY n",
                     )
                 )
             )
             thread.start()
             other.execute(
-                "DO $$ BEGIN FOR i IN 1..2000 LOOP EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
+                "DO $$ BEGIN FOR i IN 1..2000 LOOP EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype"
+                " = 'advisory'"
                 " AND NOT granted); PERFORM pg_sleep(0.01); END LOOP; END $$"
             )
             other.execute("INSERT INTO part VALUES (2, '[2]')")
@@ -235,7 +247,8 @@ def test_trainers_pass_no_queries(conn: Connection, connect: Any) -> None:
         for checkpoint in (True, False):
             with pytest.raises(errors.InsufficientPrivilege):
                 trainer.execute(
-                    "SELECT * FROM pg_llm_file_write(pg_llm_checkpoint_name('x.safetensors'), 'safetensors', %s, %s,"
+                    "SELECT * FROM pg_llm_file_write(pg_llm_checkpoint_name('x.safetensors'),"
+                    " 'safetensors', %s, %s,"
                     " 'm', '{}', %s)",
                     (TENSORS, DATA, checkpoint),
                 )
