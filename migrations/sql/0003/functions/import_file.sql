@@ -37,6 +37,7 @@ BEGIN
     PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
     PERFORM public.llm_require(sources[1] IS NOT NULL, 'sources must name a tensor');
     PERFORM public.llm_require(how IS NOT NULL, 'how must not be NULL');
+    PERFORM public.llm_require(n_head IS NOT NULL, 'n_head must not be NULL');
     value := public.pg_llm_file_tensor(path, sources[1]);
     FOR i IN 2 .. cardinality(sources) LOOP
         value := public.pg_llm_concat(
