@@ -38,7 +38,7 @@ WITHHELD = {
         "pg_llm_arena_adamw",
         "pg_llm_arena_saved",
     ),
-    TRAINER: ("pg_llm_read_file",),
+    TRAINER: ("pg_llm_read_file", "pg_llm_checkpoint_(files|name|orphans)"),
 }
 
 

@@ -8,7 +8,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "parser/parse_coerce.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -38,10 +37,10 @@ files_check_columns(TupleDesc description, const char *query, int n, const Files
                 errmsg("the query of %s gives %d columns, not %d", query, description->natts, n));
     for (int i = 0; i < n; i++)
     {
-        Oid     found = TupleDescAttr(description, i)->atttypid;
+        Oid     found = TupleDescAttr(description, i)->atttypid, base = getBaseType(found);
 
-        /* Domains over the type, and what is stored as it is (varchar), can be taken for it. */
-        if (found != columns[i].type && !IsBinaryCoercible(found, columns[i].type))
+        /* Domains over the type are stored as it is, and varchar as text. */
+        if (base != columns[i].type && !(base == VARCHAROID && columns[i].type == TEXTOID))
             ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH),
                     errmsg("column %d (%s) of the query of %s has type %s, not %s", i + 1, columns[i].name, query,
                            format_type_be(found), format_type_be(columns[i].type)));
@@ -103,6 +102,28 @@ entry_of(HeapTuple row, TupleDesc description, MemoryContext cx)
     return e;
 }
 
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Ensures that no two tensors have one name. */
+static void
+check_names(const llm_weights_entry *entries, size_t n)
+{
+    const char **names = palloc_extended((n + 1) * sizeof(char *), MCXT_ALLOC_HUGE);
+
+    for (size_t i = 0; i < n; i++)
+        names[i] = entries[i].name;
+    qsort(names, n, sizeof(char *), by_name);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("tensor \"%s\" is listed twice", files_from_utf8(names[i])));
+    pfree(names);
+}
+
 llm_weights_entry *
 files_read_entries(const char *query, Datum argument, size_t *n)
 {
@@ -123,6 +144,7 @@ files_read_entries(const char *query, Datum argument, size_t *n)
         SPI_freetuptable(SPI_tuptable);
     }
     SPI_cursor_close(portal);
+    check_names(entries, *n);
     return entries;
 }
 

@@ -97,6 +97,9 @@ DECLARE
     n bigint := 1;
     size int;
 BEGIN
+    IF shape IS NULL THEN
+        RETURN NULL;
+    END IF;
     FOREACH size IN ARRAY shape LOOP
         n := n * size;
     END LOOP;

@@ -72,6 +72,7 @@ DECLARE
     without_biases boolean;
     layout text;
 BEGIN
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
     FROM (
         SELECT public.llm_file_name(e.value ->> 'name') AS short, e.value || jsonb_build_object('position', e.position)
@@ -223,6 +224,7 @@ DECLARE
     wrong text;
     holds text;
 BEGIN
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
     WITH plan AS MATERIALIZED (
         SELECT * FROM public.llm_import_plan(llm_import_check.model, tensors, megatron_version)
     ),
@@ -289,6 +291,7 @@ AS $function$
 DECLARE
     before boolean := (public.llm_config(model)).tied;
 BEGIN
+    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
     WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
     IF tied IS NULL OR tied = before THEN
@@ -318,6 +321,8 @@ AS $function$
 #variable_conflict use_column
 BEGIN
     PERFORM public.llm_config(llm_import_begin.model);
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
@@ -349,6 +354,9 @@ DECLARE
     width bigint := 1;
     part_rows int;
 BEGIN
+    PERFORM public.llm_require(
+        shape IS NOT NULL AND array_position(shape, NULL) IS NULL, 'shape must not be NULL nor hold NULL'
+    );
     FOR axis IN 2 .. cardinality(shape) LOOP
         width := width * shape[axis];
     END LOOP;
@@ -371,6 +379,10 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
+    PERFORM public.llm_require(name IS NOT NULL, 'name must not be NULL');
+    PERFORM public.llm_require(first_row IS NOT NULL, 'first_row must not be NULL');
+    PERFORM public.llm_require(data IS NOT NULL, 'data must not be NULL');
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
         RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
     END IF;

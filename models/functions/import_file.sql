@@ -34,8 +34,13 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    value public.tensor := public.pg_llm_file_tensor(path, sources[1]);
+    value public.tensor;
 BEGIN
+    PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
+    PERFORM public.llm_require(sources[1] IS NOT NULL, 'sources must name a tensor');
+    PERFORM public.llm_require(how IS NOT NULL, 'how must not be NULL');
+    PERFORM public.llm_require(n_head IS NOT NULL, 'n_head must not be NULL');
+    value := public.pg_llm_file_tensor(path, sources[1]);
     FOR i IN 2 .. cardinality(sources) LOOP
         value := public.pg_llm_concat(
             value, public.pg_llm_file_tensor(path, sources[i]), CASE how WHEN 'joined columns' THEN 1 ELSE 0 END
@@ -60,6 +65,9 @@ DECLARE
     head text;
     embedding text;
 BEGIN
+    PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require(vocab IS NOT NULL, 'vocab must not be NULL');
     SELECT min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'lm_head.weight'),
         min(e.value ->> 'name') FILTER (WHERE public.llm_file_name(e.value ->> 'name') = 'wte.weight')
     INTO head, embedding
@@ -93,6 +101,8 @@ DECLARE
     part record;
     value public.tensor;
 BEGIN
+    PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
+    PERFORM public.llm_require(formats IS NOT NULL, 'formats must not be NULL');
     PERFORM public.pg_llm_set_recording(false, true);
     SELECT jsonb_agg(jsonb_build_object('name', t.name, 'dtype', t.dtype, 'shape', to_jsonb(t.shape)) ORDER BY t."position"),
         min(t.format)

@@ -15,6 +15,7 @@ from psycopg import errors
 from llm_sql.server import EmbeddedServer
 
 from ..waiting import wait_for
+from .checkpoints import file_of, files, load, referenced, save, skip_unless_visible
 from .small_models import make_model, make_names, make_trainable, train, weights
 from .tensors import value
 
@@ -25,32 +26,6 @@ TOKENIZER = (
     " FROM llm_bpe_merges WHERE model = %(m)s)"
 )
 CONFIG = "SELECT (to_jsonb(c) - 'created_at')::text FROM llm_model_config c WHERE model = %(m)s"
-
-
-def save(conn: Connection, model: str = "tiny", note: str | None = None, keep: int | None = None) -> int:
-    return int(value(conn, "SELECT llm_checkpoint_save(%s, %s, %s)", (model, note, keep)))
-
-
-def load(conn: Connection, id_: int, model: str = "tiny") -> int:
-    return int(value(conn, "SELECT llm_checkpoint_load(%s, %s)", (model, id_)))
-
-
-def directory(conn: Connection) -> Path:
-    return Path(value(conn, "SHOW data_directory")) / value(conn, "SHOW pg_llm.checkpoint_dir")
-
-
-def file_of(conn: Connection, id_: int) -> Path:
-    return directory(conn) / value(conn, "SELECT file_path FROM llm_checkpoint WHERE id = %s", (id_,))
-
-
-def files(conn: Connection) -> set[str]:
-    """Names of all files in this database's folder."""
-    folder = directory(conn) / value(conn, "SELECT split_part(pg_llm_checkpoint_name('x'), '/', 1)")
-    return {path.name for path in folder.iterdir()} if folder.exists() else set()
-
-
-def referenced(conn: Connection) -> set[str]:
-    return {Path(row[0]).name for row in conn.execute("SELECT file_path FROM llm_checkpoint")}
 
 
 def test_everything_comes_back(conn: Connection) -> None:
@@ -291,8 +266,5 @@ def crash_while_saving(server: EmbeddedServer, known: set[str]) -> None:
 
 @pytest.fixture(autouse=True)
 def only_where_files_can_be_seen(request: pytest.FixtureRequest) -> None:
-    """Tests look into the server's directory, which they can when it is theirs."""
     if "conn" in request.fixturenames:
-        conn = request.getfixturevalue("conn")
-        if not os.access(value(conn, "SHOW data_directory"), os.R_OK | os.X_OK):
-            pytest.skip("the server's files are not to be seen from here")
+        skip_unless_visible(request.getfixturevalue("conn"))

@@ -224,6 +224,10 @@ DROP FUNCTION IF EXISTS public.pg_llm_export_npz(path text, model text, gzip boo
 
 DROP FUNCTION IF EXISTS public.llm_export_file(path text, model text, format text);
 
+DROP FUNCTION IF EXISTS public.llm_export_data(model text);
+
+DROP FUNCTION IF EXISTS public.llm_export_tensors(model text);
+
 DROP FUNCTION IF EXISTS public.llm_perplexity(model text, text text, stride int);
 
 DROP FUNCTION IF EXISTS public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text);

@@ -60,7 +60,9 @@ BEGIN
         'REVOKE EXECUTE ON FUNCTION public.llm_end_tokens(model text) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_reader',
+        'REVOKE EXECUTE ON FUNCTION public.llm_export_data(model text) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_reader',
+        'REVOKE EXECUTE ON FUNCTION public.llm_export_tensors(model text) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_reader',
         'REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_reader',
@@ -310,7 +312,9 @@ BEGIN
         'REVOKE EXECUTE ON FUNCTION public.llm_end_tokens(model text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_trainer',
+        'REVOKE EXECUTE ON FUNCTION public.llm_export_data(model text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_trainer',
+        'REVOKE EXECUTE ON FUNCTION public.llm_export_tensors(model text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_trainer',
         'REVOKE EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint) FROM llm_trainer',
@@ -469,7 +473,7 @@ BEGIN
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
             AND d.deptype = 'e'
-            AND p.proname !~ '^(pg_llm_read_file)'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_checkpoint_(files|name|orphans))'
     LOOP
         EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_trainer', routine);
     END LOOP;

@@ -156,6 +156,10 @@ REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model
 
 REVOKE EXECUTE ON FUNCTION public.llm_perplexity(model text, text text, stride int) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_export_tensors(model text) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_export_data(model text) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.pg_llm_export_npz(path text, model text, gzip boolean) FROM PUBLIC;
@@ -440,7 +444,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_tokens(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint) TO llm_reader;
@@ -673,7 +679,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_tokens(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint) TO llm_trainer;
@@ -824,7 +832,7 @@ BEGIN
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
             AND d.deptype = 'e'
-            AND p.proname !~ '^(pg_llm_read_file)'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_checkpoint_(files|name|orphans))'
     LOOP
         EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO llm_trainer', routine);
     END LOOP;
