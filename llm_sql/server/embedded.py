@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from llm_sql.errors import LLMSQLWarning, ServerError
+from llm_sql.errors import LLMSQLError, LLMSQLWarning, ServerError
 from llm_sql.server import configuration, guarded, layout, postmaster, waiting
 from llm_sql.server.configuration import SETTINGS
 from llm_sql.server.install import (
@@ -36,6 +36,7 @@ START_TIMEOUT_SECONDS = 60
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 SHUTDOWN_SECONDS = 120
+GRACE_SECONDS = 30
 TAIL_BYTES = 65536
 
 
@@ -143,7 +144,7 @@ class EmbeddedServer:
         with self._thread_lock:
             if self._users is None or self._owner_pid != os.getpid():
                 return
-            atexit.unregister(self.release)
+            atexit.unregister(self._release_at_exit)
             users, self._users = self._users, None
             try:
                 if not self.home.exists():
@@ -160,6 +161,12 @@ class EmbeddedServer:
                         self._stop()
             finally:
                 os.close(users)
+
+    def _release_at_exit(self) -> None:
+        try:
+            self.release()
+        except LLMSQLError as error:
+            notify(str(error))
 
     def ensure_database(self, name: str = DEFAULT_DATABASE) -> None:
         """Create the database unless it is there."""
@@ -193,7 +200,7 @@ class EmbeddedServer:
             self._owner_pid = os.getpid()
             self._users = guarded.open_lock(self.home / "users.lock")
             fcntl.flock(self._users, fcntl.LOCK_SH)
-            atexit.register(self.release)
+            atexit.register(self._release_at_exit)
 
     def _postmaster(self) -> postmaster.Process | None:
         return postmaster.find(self.data_directory)
@@ -320,7 +327,9 @@ class EmbeddedServer:
         ]
         if action != "reload":
             command.append("-w")
-        result = run_program(command, self._account)
+        # pg_ctl keeps to its own limits unless the account makes it wait for something else.
+        limits = {"start": START_TIMEOUT_SECONDS, "stop": SHUTDOWN_SECONDS}
+        result = run_program(command, self._account, timeout=limits.get(action, 0) + GRACE_SECONDS)
         if result.returncode == 0:
             return
         if action == "start" and self.running:

@@ -36,12 +36,16 @@ QUICK = {"fsync": "off", "shared_buffers": "16MB", "min_wal_size": "80MB"}
 STRANGER = 65534
 PATIENCE = 120
 
-# Every name in the account's directories that root's code or the server's programs touch.
-IN_DATA = (
-    "postmaster.pid", "PG_VERSION", "global", "global/pg_control", "postgresql.conf", "postgresql.auto.conf",
-    "llm_sql.conf", "llm_sql.conf.new", "llm_sql.new", "pg_hba.conf", "postmaster.opts",
+# Every name in the account's directories that root's code or the server's programs touch: those that a start
+# replaces, all at once, and those without which there is no start, one by one.
+REPLACED = (
+    "pg18/postmaster.pid", "pg18/postmaster.opts", "pg18/llm_sql.conf", "pg18/llm_sql.conf.new",
+    "pg18/llm_sql.new", "run/.s.PGSQL.5432", "run/.s.PGSQL.5432.lock",
 )  # fmt: skip
-IN_SOCKETS = (".s.PGSQL.5432", ".s.PGSQL.5432.lock")
+NEEDED = (
+    "pg18/PG_VERSION", "pg18/global", "pg18/global/pg_control", "pg18/postgresql.conf",
+    "pg18/postgresql.auto.conf", "pg18/pg_hba.conf",
+)  # fmt: skip
 # Every name in the home.
 IN_HOME = (
     "lock",
@@ -97,7 +101,10 @@ class Victims:
         self.directory = root / "directory"
         self.file = root / "file"
         self.directory.mkdir(mode=0o700)
-        for path in (self.file, *(self.directory / name for name in (*IN_SOCKETS, "postmaster.pid"))):
+        for path in (
+            self.file,
+            *(self.directory / name for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock", "postmaster.pid")),
+        ):
             path.write_text(f"{os.getpid()}\nroot's secret\n")
             path.chmod(0o600)
         # A hard link to a file of root's: what protected_hardlinks forbids, where it is on.
@@ -150,6 +157,7 @@ def run_root(home: Path, *, then: str = "") -> subprocess.CompletedProcess[str]:
         "from llm_sql.server import EmbeddedServer, embedded, waiting\n"
         "waiting.RECOVERY_PATIENCE_SECONDS = waiting.CONNECTION_PATIENCE_SECONDS = 5\n"
         "embedded.START_TIMEOUT_SECONDS = embedded.SHUTDOWN_SECONDS = 5\n"
+        "embedded.GRACE_SECONDS = 5\n"
         f"server = EmbeddedServer(Path({str(home)!r}), settings={QUICK!r})\n"
         "for act in (lambda: server.running, lambda: server.kept, lambda: server.start(keep=True),\n"
         "            lambda: server.ensure_database('d'), lambda: server.start(), server.stop):\n"
@@ -162,56 +170,58 @@ def run_root(home: Path, *, then: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def copy_of(home: Path, to: Path, account: Account) -> Path:
-    """A stopped home of its own, without initdb."""
+def copy_of(home: Path, to: Path) -> Path:
     subprocess.run(["cp", "-a", str(home), str(to)], check=True)
     (to / "pg18" / "llm_sql.conf").unlink()
     return to
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_the_account_plants_in_its_directories(
-    kind: str, place: Path, kept_home: Path, victims: Victims, account: Account
-) -> None:
-    home = copy_of(kept_home, place / "home", account)
-    for directory, names in ((home / "pg18", IN_DATA), (home / "run", IN_SOCKETS)):
-        for name in names:
-            path, aside = directory / name, place / "aside"
-            there = os.path.lexists(path)
-            if there:
-                path.rename(aside)
-            plant(path, kind, victims, account.owner)
-            done = run_root(home)
-            assert done.returncode == 0, (name, done.stderr)
-            assert "secret" not in done.stdout + done.stderr, name
-            assert victims.state() == victims.before, name
-            run_script(account, 'rm -rf -- "$1"', path)
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            if there:
-                aside.rename(path)
-            shutil.rmtree(aside, ignore_errors=True)
+@pytest.fixture
+def home(place: Path, kept_home: Path) -> Path:
+    """A stopped home of the test's own, without initdb."""
+    return copy_of(kept_home, place / "home")
+
+
+def assert_untouched(home: Path, victims: Victims) -> str:
     done = run_root(home)
-    assert "error" not in done.stdout, "and afterwards the server runs as before"
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert victims.state() == victims.before
+    return done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_the_account_plants_where_a_start_makes_files(
+    kind: str, home: Path, victims: Victims, account: Account
+) -> None:
+    for name in REPLACED:
+        (home / name).unlink(missing_ok=True)
+        plant(home / name, kind, victims, account.owner)
+    output = assert_untouched(home, victims)
+    assert "error" not in output, "and the server runs"
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "fifo"])
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_the_account_plants_where_a_start_reads_files(
+    name: str, kind: str, place: Path, home: Path, victims: Victims, account: Account
+) -> None:
+    (home / name).rename(place / "aside")
+    plant(home / name, kind, victims, account.owner)
+    assert_untouched(home, victims)
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "fifo"])
+@pytest.mark.parametrize("name", IN_HOME)
 def test_what_stands_in_a_home_of_roots(
-    kind: str, place: Path, kept_home: Path, victims: Victims, account: Account
+    name: str, kind: str, place: Path, home: Path, victims: Victims, account: Account
 ) -> None:
     """Root's home can only hold what root put there; even so nothing is followed, and nothing hangs."""
-    for name in IN_HOME:
-        home = copy_of(kept_home, place / "home", account)
-        path = home / name
-        if os.path.lexists(path):
-            path.rename(place / "aside")
-        plant(path, kind, victims, (0, 0) if kind != "fifo" else account.owner)
-        done = run_root(home)
-        assert done.returncode == 0, (name, done.stderr)
-        assert "secret" not in done.stdout + done.stderr, name
-        assert victims.state() == victims.before, name
-        for rest in (home, place / "aside"):
-            subprocess.run(["rm", "-rf", str(rest)], check=True)
+    if os.path.lexists(home / name):
+        (home / name).rename(place / "aside")
+    plant(home / name, kind, victims, (0, 0) if kind != "fifo" else account.owner)
+    assert_untouched(home, victims)
 
 
 def strangers_home(place: Path) -> Path:
@@ -321,8 +331,8 @@ def as_stranger(code: str, *arguments: object) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-def test_no_other_user_can_open_or_enter_what_root_waits_for(place: Path, account: Account) -> None:
-    server = EmbeddedServer(place / "home", settings=QUICK)
+def test_no_other_user_can_open_or_enter_what_root_waits_for(home: Path, account: Account) -> None:
+    server = EmbeddedServer(home, settings=QUICK)
     server.start(keep=True)
     try:
         for path in server.home.rglob("*"):
@@ -343,29 +353,25 @@ def test_no_other_user_can_open_or_enter_what_root_waits_for(place: Path, accoun
 
 
 @pytest.mark.parametrize("name", ["lock", "users.lock"])
-def test_a_lock_that_others_hold_since_an_earlier_version(name: str, place: Path) -> None:
-    with EmbeddedServer(place / "home", settings=QUICK):
-        pass
-    path = place / "home" / name
+def test_a_lock_that_others_hold_since_an_earlier_version(name: str, home: Path) -> None:
+    path = home / name
     path.chmod(0o644)
     with path.open() as held:  # as a stranger's descriptor would be
         fcntl.flock(held, fcntl.LOCK_EX)
-        with EmbeddedServer(place / "home", settings=QUICK) as server:
+        with EmbeddedServer(home, settings=QUICK) as server:
             assert server.running
         assert not server.running
 
 
 def test_a_lock_that_is_not_given_back_is_an_error_that_names_the_holder(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with EmbeddedServer(place / "home", settings=QUICK):
-        pass
     code = (
         "import fcntl, sys\nf = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX)\nprint('held', flush=True)\n"
         "sys.stdin.readline()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, str(place / "home" / "lock")],
+        [sys.executable, "-c", code, str(home / "lock")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert other.stdout is not None
@@ -373,15 +379,15 @@ def test_a_lock_that_is_not_given_back_is_an_error_that_names_the_holder(
     monkeypatch.setattr(guarded, "LOCK_PATIENCE_SECONDS", 0.2)
     try:
         with pytest.raises(ServerError, match=rf"lock is still held by process {other.pid}\b"):
-            EmbeddedServer(place / "home", settings=QUICK).start()
+            EmbeddedServer(home, settings=QUICK).start()
     finally:
         other.communicate("done\n")
 
 
-def test_the_account_does_not_see_roots_environment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_does_not_see_roots_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOTS_TOKEN", "very secret")
     monkeypatch.setenv("DATABASE_PASSWORD", "very secret")
-    with EmbeddedServer(place / "home", settings=QUICK) as server:
+    with EmbeddedServer(home, settings=QUICK) as server:
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             connection.execute("CREATE TABLE seen (line text)")
             connection.execute(
@@ -398,9 +404,9 @@ def test_the_account_does_not_see_roots_environment(place: Path, monkeypatch: py
         assert not [line for line in lines if "/dev/pts" in line]
 
 
-def test_a_pid_file_may_name_a_process_of_somebody_else(place: Path, account: Account) -> None:
+def test_a_pid_file_may_name_a_process_of_somebody_else(place: Path, home: Path, account: Account) -> None:
     """Even one that is called postgres and runs inside of the data directory."""
-    with EmbeddedServer(place / "home", settings=QUICK) as server:
+    with EmbeddedServer(home, settings=QUICK) as server:
         server.stop()
         program = place / "postgres"
         shutil.copy("/bin/sleep", program)
@@ -448,13 +454,12 @@ def pretend_to_be_a_server(server: EmbeddedServer, account: Account) -> int:
 
 
 def test_a_server_that_never_answers_does_not_keep_root_waiting(
-    place: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+    home: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "RECOVERY_PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(waiting, "CONNECTION_PATIENCE_SECONDS", 2)
     monkeypatch.setattr(embedded_module, "SHUTDOWN_SECONDS", 2)
-    with EmbeddedServer(place / "home", settings=QUICK) as server:
-        server.stop()
+    server = EmbeddedServer(home, settings=QUICK)
     pid = pretend_to_be_a_server(server, account)
     try:
         server.start()
@@ -470,11 +475,11 @@ def test_a_server_that_never_answers_does_not_keep_root_waiting(
 
 
 def test_a_connection_for_administration_ends_whatever_the_server_does(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "CONNECTION_PATIENCE_SECONDS", 2)
     with (
-        EmbeddedServer(place / "home", settings=QUICK) as server,
+        EmbeddedServer(home, settings=QUICK) as server,
         pytest.raises(psycopg.OperationalError),
         waiting.brief_connection(server.url("postgres")) as connection,
     ):
@@ -510,12 +515,12 @@ def test_a_data_directory_cannot_be_swapped_while_it_is_made(place: Path, victim
 
 @pytest.mark.parametrize("name", ["nobody", "root", "no-such-account"])
 def test_another_account_than_the_data_directorys_is_refused(
-    name: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with EmbeddedServer(place / "home", settings=QUICK) as server:
+    with EmbeddedServer(home, settings=QUICK) as server:
         conf = (server.data_directory / "llm_sql.conf").read_text()
     monkeypatch.setenv("LLM_SQL_ACCOUNT", name)
-    other = EmbeddedServer(place / "home", settings=QUICK | {"work_mem": "1MB"})
+    other = EmbeddedServer(home, settings=QUICK | {"work_mem": "1MB"})
     with pytest.raises(ServerError, match=name):
         other.start()
     other.release()
