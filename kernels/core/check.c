@@ -279,6 +279,7 @@ int main(int argc, char **argv)
     check_attention();
     check_head_loss();
     check_training();
+    check_memory();
     check_pool(argc < 2 || strcmp(argv[1], "--no-fork") != 0);
     printf("%s, %ld comparisons, fingerprint %016llx\n", failures ? "FAILED" : "all the same bits", compared,
            (unsigned long long)fingerprint);

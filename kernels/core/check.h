@@ -28,6 +28,7 @@ void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, si
                 size_t ldb, bool ta, bool tb, bool acc);
 
 void check_attention(void);
+void check_memory(void);
 void check_pool(bool may_fork);
 void check_training(void);
 

@@ -238,7 +238,8 @@ close_generation(Generation *g)
     forget_caches(g);
     g->version->readers--;
     arena_release(g->version);
-    pfree(g->tokens);
+    if (g->tokens != NULL)
+        pfree(g->tokens);
     pfree(g);
 }
 

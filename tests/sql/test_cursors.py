@@ -88,9 +88,11 @@ def test_savepoints_in_any_order_around_fetches(names: Connection, kind: str) ->
                     with pytest.raises(errors.DivisionByZero):
                         names.execute("SELECT 1 / 0")
                     names.execute(f"ROLLBACK TO s{depth}")
-                elif depth:
-                    names.execute(f"{'ROLLBACK TO' if step == 'undo' else 'RELEASE'} s{depth}")
-                    depth -= step == "release"
+                elif step == "undo" and depth:
+                    names.execute(f"ROLLBACK TO s{depth}")
+                elif step == "release" and depth:
+                    names.execute(f"RELEASE s{depth}")
+                    depth -= 1
             assert got == expected, seed
 
 

@@ -35,6 +35,8 @@ def available_isas(conn: Connection) -> list[str]:
 def configure(conn: Connection, **settings: object) -> None:
     # Until the library is loaded any value is taken.
     conn.execute("LOAD 'pg_llm'")
+    if "threads" in settings:  # more than this machine has cores, too
+        conn.execute("SET pg_llm.max_threads = 64")
     for name, setting in settings.items():
         conn.execute("SELECT set_config(%s, %s, false)", (f"pg_llm.{name}", str(setting)))
 

@@ -26,9 +26,9 @@ Connect = Callable[..., Connection]
 SEED = os.environ.get("LLM_SQL_STATES_SEED") or secrets.token_hex(4)
 LONGER = int(os.environ.get("LLM_SQL_STATES_ORDERS", "40"))
 # A wrong order, an argument that does not suit the state, nothing of that name, a limit, another's.
-ALLOWED = {"55000", "22023", "22003", "22000", "42704", "54000", "42501", "P0002"}
+ALLOWED = {"55000", "22023", "22003", "22000", "22021", "42704", "54000", "42501", "P0002"}
 
-OPEN = "pg_llm_arena_open('x', '\\x00', {})"
+OPEN = "pg_llm_arena_open('x', uuid_send(gen_random_uuid()), {})"
 PUT = "SELECT pg_llm_arena_put('x', 'w', {}, '[[1,2,3],[4,5,6]]', NULL, NULL)"
 SEALED = [f"SELECT {OPEN.format('false')}", PUT.format(0), "SELECT pg_llm_arena_seal('x')"]
 SEALED_FOR_TRAINING = [f"SELECT {OPEN.format('true')}", PUT.format(0), "SELECT pg_llm_arena_seal('x')"]
@@ -80,6 +80,7 @@ MACHINES = {
         [
             f"SELECT {OPEN.format('true')}",
             f"SELECT {OPEN.format('false')}",
+            "SELECT pg_llm_arena_open('x', '\\x01', false)",
             PUT.format(0),
             PUT.format(2),
             "SELECT pg_llm_arena_put('x', 'v', 0, '[NaN]', NULL, NULL)",
@@ -275,6 +276,14 @@ def test_growth_that_fails_leaves_a_generation_as_it_was(generation: Connection)
     assert value(generation, f"SELECT cardinality(pg_llm_gen_tokens({H}))") == 16777216
 
 
+def test_a_generation_without_tokens(generation: Connection) -> None:
+    for empty in ("'{}'", "'{}'::int[]"):
+        generation.execute(KEEP.format("h", f"pg_llm_gen_open('x', {empty}, 8)"))
+        generation.execute(KEEP.format("h", f"pg_llm_gen_fork({H})"))
+        assert value(generation, f"SELECT pg_llm_gen_tokens({H})") == []
+        generation.execute(f"SELECT pg_llm_gen_close({H})")
+
+
 def test_a_session_holds_so_many_generations(generation: Connection) -> None:
     with pytest.raises(errors.ProgramLimitExceeded, match="open"):
         generation.execute("SELECT count(pg_llm_gen_open('x', '{1}', 8)) FROM generate_series(1, 20000)")
@@ -297,8 +306,8 @@ def test_a_seal_that_failed_is_not_repeated(conn: Connection) -> None:
 def test_only_who_pinned_it_for_training_changes_a_version(conn: Connection) -> None:
     """It may be shared with generations, which must see it as it was."""
     with conn.transaction(force_rollback=True):
-        run(conn, [*SEALED_FOR_TRAINING, "SELECT pg_llm_arena_close('x')"])
-        assert value(conn, f"SELECT {OPEN.format('false')}") is True
+        conn.execute("SELECT pg_llm_arena_open('x', '\\x77', true), pg_llm_arena_seal('x'), pg_llm_arena_close('x')")
+        assert value(conn, "SELECT pg_llm_arena_open('x', '\\x77', false)") is True
         for call in (
             "adamw('x', 0.1, 0.9, 0.99, 1e-8, 0.1, 1, NULL, false)",
             "saved('x', '\\x01')",

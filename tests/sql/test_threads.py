@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from ..conftest import Connect
 from .small_models import add_rows, make_model, train, weights
@@ -130,3 +135,51 @@ def test_threads_change_inside_a_step(conn: Connection) -> None:
             )
     assert grads[0] == grads[1] == grads[2]
     assert all(grad is not None for _, grad in grads[0])
+
+
+def threads_of(conn: Connection) -> int:
+    """Threads of the session's backend, its own included."""
+    tasks = Path(f"/proc/{conn.info.backend_pid}/task")
+    if not (conn.info.host or "").startswith("/") or not tasks.exists():
+        pytest.skip("needs a server on this machine, and Linux")
+    return len(list(tasks.iterdir()))
+
+
+WORK = "SELECT norm(pg_llm_softmax(pg_llm_full('{20000,64}', 1)))"
+
+
+def test_a_superuser_bounds_the_threads_of_a_session(conn: Connection, connect: Connect) -> None:
+    name = f"threads_{secrets.token_hex(4)}"
+    conn.execute(f"CREATE ROLE {name} LOGIN")
+    other = connect(user=name)
+    try:
+        other.execute(WORK)
+        before = threads_of(other)
+        other.execute("SET pg_llm.threads = 1024")
+        other.execute(WORK)
+        assert threads_of(other) <= max(before, os.cpu_count() or 1)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            other.execute("SET pg_llm.max_threads = 1024")
+    finally:
+        other.close()
+        conn.execute(f"DROP ROLE {name}")
+
+
+def test_workers_that_have_nothing_to_do_end(conn: Connection) -> None:
+    configure(conn, threads=9)
+    conn.execute(WORK)
+    many = threads_of(conn)
+    assert many > 2
+    configure(conn, threads=2)
+    for _ in range(600):
+        conn.execute(WORK)
+        if threads_of(conn) <= 2:
+            break
+        time.sleep(0.1)
+    assert threads_of(conn) <= 2, "those above the setting"
+    for _ in range(600):
+        if threads_of(conn) == 1:
+            break
+        time.sleep(0.1)
+    assert threads_of(conn) == 1, "all of a session that waits"
+    assert conn.execute(WORK).fetchone() == conn.execute(WORK).fetchone()

@@ -109,6 +109,7 @@ def test_same_seed_same_bits_other_seed_others(conn: Connection) -> None:
 def test_threads_change_no_bit(conn: Connection, threads: int) -> None:
     for model, count in (("one", 1), ("more", threads)):
         make_trainable(conn, model, d_model=64)
+        conn.execute("SET pg_llm.max_threads = 64")
         conn.execute("SELECT set_config('pg_llm.threads', %s, false)", (str(count),))
         train(conn, model, 3, batch_size=5, grad_workers=count, prune_workers=0)
     assert weights(conn, "one") == weights(conn, "more")
