@@ -228,6 +228,8 @@ DROP FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_mod
 
 DROP FUNCTION public.llm_config(model text);
 
+DROP FUNCTION public.llm_exact_number(number double precision);
+
 DROP FUNCTION public.llm_raise(code text, message text, detail text, hint text);
 
 DROP FUNCTION public.llm_require(condition boolean, message text, hint text);

@@ -44,6 +44,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_exact_number(number double precision) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_reader;
@@ -255,6 +256,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_end_token(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_exact_number(number double precision) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_limit(model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM llm_trainer;

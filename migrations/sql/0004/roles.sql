@@ -96,6 +96,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_require(condition boolean, message text, h
 
 REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_exact_number(number double precision) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM PUBLIC;
@@ -371,6 +373,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_exact_number(number double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_reader;
@@ -576,6 +579,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_token(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_exact_number(number double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_limit(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_file_name(name text) TO llm_trainer;
