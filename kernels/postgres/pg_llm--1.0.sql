@@ -89,6 +89,22 @@ COMMENT ON FUNCTION public.tensor(integer[]) IS 'tensor of the array''s shape, r
 CREATE CAST (integer[] AS public.tensor) WITH FUNCTION public.tensor(integer[]) AS ASSIGNMENT;
 COMMENT ON CAST (integer[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
 
+CREATE FUNCTION public.tensor(smallint[])
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_int2_array';
+COMMENT ON FUNCTION public.tensor(smallint[]) IS 'tensor of the array''s shape, rounded to float32';
+CREATE CAST (smallint[] AS public.tensor) WITH FUNCTION public.tensor(smallint[]) AS ASSIGNMENT;
+COMMENT ON CAST (smallint[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
+
+CREATE FUNCTION public.tensor(bigint[])
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_int8_array';
+COMMENT ON FUNCTION public.tensor(bigint[]) IS 'tensor of the array''s shape, rounded to float32';
+CREATE CAST (bigint[] AS public.tensor) WITH FUNCTION public.tensor(bigint[]) AS ASSIGNMENT;
+COMMENT ON CAST (bigint[] AS public.tensor) IS 'tensor of the array''s shape, rounded to float32';
+
 CREATE FUNCTION public.tensor(numeric[])
     RETURNS public.tensor
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE

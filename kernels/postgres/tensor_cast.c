@@ -86,6 +86,33 @@ pg_llm_tensor_from_int4_array(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(t);
 }
 
+/* Drivers send a list of integers in the narrowest type that holds them. */
+PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int2_array);
+Datum
+pg_llm_tensor_from_int2_array(PG_FUNCTION_ARGS)
+{
+    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor     *t = tensor_like_array(a);
+    const int16 *values = (const int16 *) ARR_DATA_PTR(a);
+
+    for (size_t i = 0; i < t->n; i++)
+        t->data[i] = (float) values[i];
+    PG_RETURN_TENSOR(t);
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int8_array);
+Datum
+pg_llm_tensor_from_int8_array(PG_FUNCTION_ARGS)
+{
+    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor     *t = tensor_like_array(a);
+    const int64 *values = (const int64 *) ARR_DATA_PTR(a);
+
+    for (size_t i = 0; i < t->n; i++)
+        t->data[i] = (float) values[i];
+    PG_RETURN_TENSOR(t);
+}
+
 /* By way of numeric's text, so that each decimal is rounded once. */
 static float
 float4_of_numeric(Datum value)

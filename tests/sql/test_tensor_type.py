@@ -243,3 +243,48 @@ def test_hostile_typmods(conn: Connection) -> None:
         for call in ("tensor('[1]'::tensor, %s, true)", "pg_llm_tensor_typmod_out(%s)"):
             with pytest.raises(errors.InvalidParameterValue):
                 conn.execute("SELECT " + call, [typmod])
+
+
+@pytest.mark.parametrize(
+    "array", ["real[]", "double precision[]", "smallint[]", "integer[]", "bigint[]", "numeric[]"]
+)
+def test_arrays_are_assigned_to_tensors(conn: Connection, array: str) -> None:
+    """What drivers send for a list fits a column, a parameter of a PL/pgSQL variable and an UPDATE."""
+    conn.execute("CREATE TEMP TABLE assigned (t tensor, fixed tensor(2))")
+    conn.execute(f"INSERT INTO assigned VALUES ('{{{{1,2}},{{3,4}}}}'::{array}, '{{5,6}}'::{array})")
+    conn.execute(f"UPDATE assigned SET fixed = '{{7,8}}'::{array}")
+    assert conn.execute("SELECT t::text, fixed::text FROM assigned").fetchall() == [
+        ("[[1,2],[3,4]]", "[7,8]")
+    ]
+    conn.execute(f"DO $$ DECLARE t tensor := '{{1,2}}'::{array}; BEGIN ASSERT t = '[1,2]'; END $$")
+    with pytest.raises(errors.DataException):
+        conn.execute(f"INSERT INTO assigned (fixed) VALUES ('{{1,2,3}}'::{array})")
+    # Assigned, but never taken for a tensor in an expression.
+    for operator in ("+", "-", "*", "/", "@"):
+        with pytest.raises(errors.UndefinedFunction):
+            conn.execute(f"SELECT '{{1,2}}'::{array} {operator} '{{1,2}}'::{array}")
+
+
+def test_lists_of_python_are_assigned(conn: Connection) -> None:
+    conn.execute("CREATE TEMP TABLE listed (t tensor)")
+    for numbers in ([1.5, 2.0], [1, 2], [[1, 2], [3, 4]], [40000, 2], [5_000_000_000, 2]):
+        conn.execute("INSERT INTO listed VALUES (%s)", (numbers,))
+    found = [row[0] for row in conn.execute("SELECT t::text FROM listed")]
+    assert found == ["[1.5,2]", "[1,2]", "[[1,2],[3,4]]", "[40000,2]", "[5e+09,2]"]
+
+
+def test_an_undecorated_literal_is_a_tensor_beside_every_operator(conn: Connection) -> None:
+    operators = conn.execute(
+        "SELECT oprname, oprleft <> 0 FROM pg_operator WHERE oprnamespace = 'public'::regnamespace"
+        " AND oprright = 'tensor'::regtype AND oprleft IN ('tensor'::regtype, 0)"
+    ).fetchall()
+    assert len(operators) == 12
+    for name, binary in operators:
+        forms = (
+            ("'[[1]]' {} '[[2]]'::tensor", "'[[1]]'::tensor {} '[[2]]'")
+            if binary
+            else ("{} '[[1]]'::tensor",)
+        )
+        for form in forms:
+            kind = "boolean" if name in ("=", "<>", "<", "<=", ">", ">=") else "tensor"
+            assert value(conn, f"SELECT pg_typeof({form.format(name)})::text") == kind, form

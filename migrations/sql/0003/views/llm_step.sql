@@ -16,8 +16,8 @@ CROSS JOIN LATERAL (
                 'position', tape.position,
                 'op', tape.name,
                 'shape', tensor.shape,
-                'norm', tensor.norm,
-                'grad_norm', tensor.grad_norm
+                'norm', public.llm_exact_number(tensor.norm),
+                'grad_norm', public.llm_exact_number(tensor.grad_norm)
             )
             ORDER BY tape.id
         ) AS activations,
