@@ -266,6 +266,8 @@ DROP FUNCTION IF EXISTS public.llm_check_config(model text, n_layer int, n_head 
 
 DROP FUNCTION IF EXISTS public.llm_config(model text);
 
+DROP FUNCTION IF EXISTS public.llm_exact_number(number double precision);
+
 DROP FUNCTION IF EXISTS public.llm_raise(code text, message text, detail text, hint text);
 
 DROP FUNCTION IF EXISTS public.llm_require_argument(name text, given boolean);

@@ -118,6 +118,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean)
 
 REVOKE EXECUTE ON FUNCTION public.llm_raise(code text, message text, detail text, hint text) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_exact_number(number double precision) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_config(model text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int) FROM PUBLIC;
@@ -444,6 +446,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_tokens(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_exact_number(number double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_reader;
@@ -679,6 +682,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_end_tokens(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_exact_number(number double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_data(model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_file(path text, model text, format text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_export_tensors(model text) TO llm_trainer;

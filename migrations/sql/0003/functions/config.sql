@@ -62,6 +62,20 @@ COMMENT ON FUNCTION public.llm_raise(text, text, text, text) IS
 'Raises an error that was caught, by what GET STACKED DIAGNOSTICS gave of it.';
 
 
+CREATE FUNCTION public.llm_exact_number(number double precision) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+SET extra_float_digits = 1
+AS $function$
+BEGIN
+    RETURN to_jsonb(number);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_exact_number(double precision) IS
+'The number in JSON with as many digits as tell it from all others, whatever the session''s extra_float_digits are.';
+
+
 CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
