@@ -39,6 +39,8 @@ cdef extern from "llm_core.h" nogil:
         int64_t top_k
         double top_p
         double uniform
+        llm_should_stop stop
+        void *arg
 
     ctypedef c_bool (*llm_should_stop)(void *arg) noexcept nogil
 
@@ -140,6 +142,6 @@ cdef extern from "llm_core.h" nogil:
     void llm_normal(llm_engine *e, float *out, float mean, float std, uint64_t seed, uint64_t stream, size_t n)
     void llm_permutation(int64_t *out, size_t n, uint64_t seed, uint64_t epoch)
 
-    void llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen,
-                      double repetition, double presence, double frequency)
+    llm_status llm_penalize(float *logits, size_t vocab, const int32_t *seen, size_t n_seen, double repetition,
+                            double presence, double frequency, llm_should_stop stop, void *arg)
     int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)

@@ -89,7 +89,8 @@ def penalize(logits, seen, *, repetition=1.0, presence=0.0, frequency=0.0):
     if not repetition > 0.0:
         raise ValueError(f"repetition penalty {repetition} is not positive")
     seen = _ids("seen", seen, out.shape[0])
-    llm_penalize(_data(out), out.size, _int_data(seen), seen.size, repetition, presence, frequency)
+    if llm_penalize(_data(out), out.size, _int_data(seen), seen.size, repetition, presence, frequency, NULL, NULL) != LLM_OK:
+        raise MemoryError("no memory for penalties")
     return out
 
 
@@ -112,6 +113,7 @@ def sample(logits, *, uniform, temperature=1.0, top_k=0, top_p=1.0):
         raise ValueError(f"uniform {uniform} is outside [0, 1)")
     cdef llm_sampler s
     s.temperature, s.top_k, s.top_p, s.uniform = temperature, top_k, top_p, uniform
+    s.stop, s.arg = NULL, NULL
     cdef const float *row = _data(logits)
     cdef size_t vocab = logits.size
     cdef int64_t token

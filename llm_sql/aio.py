@@ -131,8 +131,9 @@ class AsyncLanguageModel:
     async def perplexity(self, text: str, *, stride: int | None = None) -> float:
         return float((await self.session.scalars(select_perplexity(self.model, text, stride))).one())
 
-    async def encode(self, text: str) -> list[int]:
-        return list((await self.session.scalars(select(functions.encode(text, self.model)))).one())
+    async def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+        query = select(functions.encode(text, self.model, special, bos))
+        return list((await self.session.scalars(query)).one())
 
     async def decode(self, tokens: Sequence[int]) -> str:
         return str((await self.session.scalars(select(functions.decode(list(tokens), self.model)))).one())

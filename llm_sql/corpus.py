@@ -34,6 +34,10 @@ COMMIT_TOKENS = 4 * 1024 * 1024
 COPY = "COPY public.llm_dataset (model, split, tokens, target) FROM STDIN (FORMAT binary)"
 
 
+Boundaries = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""What stands before the first document, between two, and after the last: llm_boundaries."""
+
+
 class Encoder(Protocol):
     def __call__(self, text: str) -> Ids: ...
 
@@ -66,16 +70,26 @@ class LoadProgress:
 class Blocks:
     """One split's stream of tokens, cut into rows of `block_size`, a row every `stride` tokens."""
 
-    def __init__(self, block_size: int, stride: int, boundary: int | None, carry: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        block_size: int,
+        stride: int,
+        boundaries: Boundaries,
+        carry: Sequence[int] = (),
+        *,
+        is_first: bool = True,
+    ) -> None:
         self.block_size = block_size
         self.stride = stride
-        self.boundary = [] if boundary is None else [boundary]
+        self.first, self.between, self.last = boundaries
+        self.is_first = is_first
         self.held = np.asarray(carry, dtype=np.int32)
         self._new: list[Ids] = []
         self._n_new = 0
 
     def begin_document(self) -> None:
-        self.add(np.asarray(self.boundary, dtype=np.int32))
+        self.add(np.asarray(self.first if self.is_first else self.between, dtype=np.int32))
+        self.is_first = False
 
     def add(self, ids: Ids) -> None:
         self._new.append(ids)
@@ -93,7 +107,7 @@ class Blocks:
 
     def last_rows(self, is_first: bool) -> list[Ids]:
         """What remains at the end: shorter rows, none that only repeats the one before it."""
-        self.add(np.asarray(self.boundary, dtype=np.int32))
+        self.add(np.asarray(self.last, dtype=np.int32))
         rows = list(self.full_rows())
         is_first = is_first and not rows
         while len(self.held) >= 2 and (is_first or len(self.held) > self.block_size - self.stride + 1):
@@ -121,12 +135,12 @@ def load(
     beside = separate_engine(engine)
     try:
         with Session(beside) as session:
-            encode, boundary = _tokenizer(session, model, options.tokenizer)
+            encode, boundaries = _tokenizer(session, model, options.tokenizer)
         with beside.connect() as pooled:
             connection = cast("psycopg.Connection[Any]", pooled.connection.driver_connection)
             connection.autocommit = False  # whatever the engine's level: rows and state are one
             connection.prepare_threshold = None  # a pooler may give every transaction another server
-            run = _Load(connection, model, source, options, encode, boundary)
+            run = _Load(connection, model, source, options, encode, boundaries)
             try:
                 run.begin(restart)
                 run.send(progress)
@@ -138,15 +152,17 @@ def load(
         beside.dispose()
 
 
-def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, int | None]:
-    boundary = session.scalar(text("SELECT public.llm_end_token(:model)"), {"model": model})
+def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, Boundaries]:
+    query = text("SELECT first_ids, between_ids, last_ids FROM public.llm_boundaries(:model)")
+    first, between, last = session.execute(query, {"model": model}).one()
+    boundaries = (first, between, last)
     if session.scalar(text("SELECT public.llm_tokenizer_kind(:model)"), {"model": model}) == "char":
-        return _character_encoder(session, model), boundary
+        return _character_encoder(session, model), boundaries
     if kind == "tiktoken":
         encoding = read_encoding(session, model)
-        return lambda text: np.asarray(encoding.encode_ordinary(text), dtype=np.int32), boundary
+        return lambda text: np.asarray(encoding.encode_ordinary(text), dtype=np.int32), boundaries
     bpe = read_bpe(session, model)
-    return lambda text: bpe.encode(text, special=False), boundary
+    return lambda text: bpe.encode(text, special=False), boundaries
 
 
 def _character_encoder(session: Session, model: str) -> Encoder:
@@ -178,14 +194,14 @@ class _Load:
         source: Source,
         options: LoadOptions,
         encode: Encoder,
-        boundary: int | None,
+        boundaries: Boundaries,
     ) -> None:
         self.connection = connection
         self.model = model
         self.source = source
         self.options = options
         self.encode = encode
-        self.boundary = boundary
+        self.boundaries = boundaries
         self.settings = {**asdict(options), "source": source.identity()}
         self.position: Any = None
         self.spare: str | None = None
@@ -206,7 +222,13 @@ class _Load:
         self.held_out_any = state.get("held_out_any", False)
         self.done = LoadProgress(**state.get("done", {}))
         self.streams = {
-            split: Blocks(self.options.block_size, self.options.stride, self.boundary, state.get(split, ()))
+            split: Blocks(
+                self.options.block_size,
+                self.options.stride,
+                self.boundaries,
+                state.get(split, ()),
+                is_first=split not in state.get("begun", ()),
+            )
             for split in ("train", "validation")
         }
 
@@ -303,6 +325,7 @@ class _Load:
             "spare": json.dumps(self.spare),
             "held_out_any": self.held_out_any,
             "done": asdict(self.done),
+            "begun": [split for split, stream in self.streams.items() if not stream.is_first],
             **{split: stream.held.tolist() for split, stream in self.streams.items()},
         }
         self.connection.execute(

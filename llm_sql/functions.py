@@ -189,8 +189,9 @@ llm_tape_flush = tape_flush = SqlFunction(
 
 llm_encode = encode = SqlFunction(
     "llm_encode",
-    ("text text, model text?, special boolean?", "integer[]"),
-    doc="Token ids of a text; special tokens in it are recognised unless special is false.",
+    ("text text, model text?, special boolean?, bos boolean?", "integer[]"),
+    doc="Token ids of a text; special tokens in it are recognised unless special is false, bos puts the token that"
+    " begins a text in front.",
 )
 llm_decode = decode = SqlFunction(
     "llm_decode",
@@ -205,7 +206,7 @@ llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
 llm_load_bpe = load_bpe = SqlFunction(
     "llm_load_bpe",
     ("model text, vocab text, merges text?", "integer"),
-    ("model text, vocab bytea, merges bytea?", "integer"),
+    ("model text, vocab bytea, merges bytea?, added jsonb?", "integer"),
     doc="GPT-2's tokenizer from the contents of vocab.json and merges.txt; the vocabulary's size.",
 )
 llm_token_bytes = token_bytes = SqlFunction(
@@ -216,7 +217,17 @@ llm_token_bytes = token_bytes = SqlFunction(
 llm_end_token = end_token = SqlFunction(
     "llm_end_token",
     ("model text", "integer"),
-    doc="The id of the token that begins and ends a document; NULL when there is none.",
+    doc="The id of the token that ends a document; NULL when there is none.",
+)
+llm_begin_token = begin_token = SqlFunction(
+    "llm_begin_token",
+    ("model text", "integer"),
+    doc="The id of the token that begins a document; NULL when there is none.",
+)
+llm_end_tokens = end_tokens = SqlFunction(
+    "llm_end_tokens",
+    ("model text", "integer[]"),
+    doc="The ids of all tokens that end a generation.",
 )
 pg_llm_load_bpe_vocab = load_bpe_vocab = SqlFunction(
     "pg_llm_load_bpe_vocab",
@@ -237,7 +248,7 @@ llm_fill_dataset = fill_dataset = RowsFunction(
     "llm_fill_dataset",
     (
         "model text, query text, block_size integer?, stride integer?, validation double precision?, "
-        "seed bigint?",
+        "seed bigint?, keep_order boolean?",
         "(train_rows bigint, validation_rows bigint)",
     ),
     doc="The query's documents as rows of llm_dataset; how many to train on and how many held out.",

@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session
 from llm_sql import functions, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
-from llm_sql.errors import UsageError
 from llm_sql.streaming import Query, Stream
 from llm_sql.training import (
     BLOCKING,
@@ -224,8 +223,12 @@ class LanguageModel:
         query = select_embedding(text, self.model, layer, pooling)
         return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
-    def encode(self, text: str) -> list[int]:
-        return list(self.session.scalars(select(functions.encode(text, self.model))).one())
+    def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+        """Token ids of the text. special: what reads like a special token is one; bos: the token that begins a
+        text stands in front.
+        """
+        query = select(functions.encode(text, self.model, special, bos))
+        return list(self.session.scalars(query).one())
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.session.scalars(select(functions.decode(list(tokens), self.model))).one())

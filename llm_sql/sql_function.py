@@ -19,6 +19,7 @@ from sqlalchemy import (
     column,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -35,6 +36,7 @@ TYPES: dict[str, TypeEngine[Any]] = {
     "double precision": Double(),
     "integer": Integer(),
     "integer[]": ARRAY(Integer),
+    "jsonb": JSONB(),
     "tensor": Tensor(),
     "text": Text(),
     "text[]": ARRAY(Text),

@@ -215,7 +215,9 @@ def _tell_tied(connection: Connection, model: str, before: bool) -> None:
         message = f'the file\'s output head differs from its token embedding: model "{model}" is not tied now'
         warnings.warn(message, stacklevel=3)
     elif after and not before:
-        message = f'the file has no output head of its own: model "{model}" is tied to its token embedding now'
+        message = (
+            f'the file has no output head of its own: model "{model}" is tied to its token embedding now'
+        )
         warnings.warn(message, stacklevel=3)
 
 

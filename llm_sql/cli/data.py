@@ -56,12 +56,19 @@ def tokenizer_chars(
 
 
 def tokenizer_encode(
-    model: ModelArgument, text_: Annotated[str, typer.Argument(metavar="TEXT")], url: UrlOption = None
+    model: ModelArgument,
+    text_: Annotated[str, typer.Argument(metavar="TEXT")],
+    bos: Annotated[bool, typer.Option("--bos", help="Put the token that begins a text in front.")] = False,
+    special: Annotated[
+        bool, typer.Option("--special/--no-special", help="What reads like a special token is one.")
+    ] = True,
+    url: UrlOption = None,
 ) -> None:
     """Print a text's token ids as JSON."""
     with Session(open_engine(url)) as session:
         tokens = session.scalar(
-            text("SELECT public.llm_encode(:text, :model)"), {"text": text_, "model": model}
+            text("SELECT public.llm_encode(:text, :model, :special, :bos)"),
+            {"text": text_, "model": model, "special": special, "bos": bos},
         )
     print_json(tokens)
 
@@ -97,6 +104,9 @@ def dataset_fill(
         float, typer.Option("--validation", min=0, max=0.9, help="Share of held-out text.")
     ] = 0.1,
     seed: Annotated[int, typer.Option("--seed", help="Which documents are held out.")] = 0,
+    keep_order: Annotated[
+        bool, typer.Option("--keep-order", help="Keep a query's order, and documents it gives twice.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew instead of going on with a load that was cut off.")
     ] = False,
@@ -112,6 +122,8 @@ def dataset_fill(
     if (query is None) == (not inputs):
         raise UsageError("give either --query or --input")
     engine = open_engine(url)
+    if keep_order and (inputs or stream):
+        raise UsageError("--keep-order is for queries that run inside the database; files keep their order")
     if inputs or stream:
         source = FileSource(find_files(inputs), lines=lines) if inputs else QuerySource(engine, str(query))
         options = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
@@ -119,6 +131,7 @@ def dataset_fill(
             load(engine, model, source, options, restart=restart, progress=advance)
     else:
         given = {"block_size": block_size, "stride": stride, "validation": validation, "seed": seed}
+        given["keep_order"] = keep_order
         row = functions.fill_dataset(
             model, query, **{name: value for name, value in given.items() if value is not None}
         )

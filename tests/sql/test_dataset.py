@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -203,3 +204,138 @@ def test_what_else_can_be_wrong(conn: Connection) -> None:
     make_model(conn)
     with pytest.raises(errors.UndefinedObject, match="has no tokenizer"):
         conn.execute("SELECT llm_fill_dataset('tiny', 'SELECT 1')")
+
+
+# ---- order, duplicates, and what is left out ----
+
+
+def fill_ordered(conn: Connection, documents: list[str], **arguments: Any) -> tuple[int, int]:
+    names = ", ".join(f"'{document}'" for document in documents)
+    query = f"SELECT d FROM unnest(ARRAY[{names}]) WITH ORDINALITY u (d, n) ORDER BY n"
+    return fill(conn, query, keep_order=True, **arguments)
+
+
+def texts(conn: Connection, split: str, bos: int) -> list[str]:
+    return [decode(conn, target[:-1], bos) for _, target in rows(conn, split)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_order_and_duplicates_are_kept(conn: Connection, seed: int) -> None:
+    bos = character_model(conn)
+    documents = [NAMES[i] for i in (5, 3, 5, 0, 9, 3, 3, 7, 1, 0)]
+    fill_ordered(conn, [*documents, ""], validation=0.3, seed=seed)
+    train, held_out = texts(conn, "train", bos), texts(conn, "validation", bos)
+    # Of six different names two are held out, with all their copies.
+    assert len(set(held_out)) == 2
+    assert train == [d for d in documents if d not in set(held_out)]
+    assert held_out == [d for d in documents if d in set(held_out)]
+    fill_ordered(conn, documents, validation=0.0)
+    assert texts(conn, "train", bos) == documents
+    fill_ordered(conn, documents, validation=0.0, block_size=16)
+    stream = [t for tokens, _ in rows(conn, "train") for t in tokens]
+    assert decode(conn, stream, bos) == "|" + "|".join(documents)
+
+
+def test_a_single_document_given_twice(conn: Connection) -> None:
+    bos = character_model(conn, names_query(["abcdefghij"]), n_positions=32)
+    assert fill_ordered(conn, ["abcdefghij"] * 2, validation=0.2) == (2, 1)
+    assert texts(conn, "train", bos) == ["abcdefgh"] * 2
+    assert texts(conn, "validation", bos) == ["ij"]
+
+
+def test_what_is_left_out_is_told(conn: Connection) -> None:
+    character_model(conn, n_positions=4)
+    notices: list[tuple[str | None, str | None]] = []
+    conn.add_notice_handler(lambda n: notices.append((n.message_primary, n.message_hint)))
+    fill_ordered(conn, ["ava", "emma", "olivia", "ava"], validation=0.0)
+    # emma is 5 tokens with the end, olivia 7; the context holds 4.
+    assert [n for n, _ in notices] == [
+        "4 of 12 tokens of 2 documents for train lie beyond the context of 4 and were left out"
+    ]
+    assert "block_size" in str(notices[0][1])
+    notices.clear()
+    fill_ordered(conn, ["ava", "emma", "olivia"], validation=0.0, block_size=4)
+    fill_ordered(conn, ["ava", "ava"], validation=0.0)
+    assert notices == []
+
+
+# ---- a tokenizer without a token that ends a text ----
+
+
+@pytest.fixture
+def noend(conn: Connection) -> Connection:
+    vocab = {chr(i): i - 97 for i in range(97, 123)} | {"\u0120": 26}
+    conn.execute("SELECT llm_load_bpe('names', %s, %s)", (json.dumps(vocab).encode(), b"#version: 0.2\n"))
+    make_model(conn, "names", vocab=27, n_positions=8)
+    return conn
+
+
+def test_no_end_token_and_no_null(noend: Connection) -> None:
+    assert noend.execute(
+        "SELECT llm_end_tokens('names'), llm_end_token('names'), llm_begin_token('names')"
+    ).fetchone() == ([], None, None)
+    fill(noend, "VALUES ('the cat'), ('a')", validation=0)
+    assert rows(noend, "train") == [([19, 7, 4, 26, 2, 0], [7, 4, 26, 2, 0, 19])]
+    fill(noend, "VALUES ('the cat'), ('dog'), ('a')", validation=0, block_size=4, seed=1)
+    joined = [*rows(noend, "train")[0][0][:1], *(t for _, target in rows(noend, "train") for t in target)]
+    assert sorted(joined) == sorted([19, 7, 4, 26, 2, 0, 19, 3, 14, 6, 0])
+    assert fill(noend, "VALUES ('the cat and the dog')", validation=0.3, block_size=4)[1] > 0
+    assert value(noend, "SELECT llm_perplexity('names', 'the cat')") > 1
+    query = "SELECT tokens FROM llm_evaluate('names', query => $$VALUES ('the cat'), ('a')$$)"
+    assert value(noend, query) == 6
+    assert value(noend, "SELECT length(llm_generate('the', 5, model => 'names', seed => 1))") == 5
+    assert value(noend, "SELECT shape(llm_embed_text('the', 'names'))") == [16]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("llm_generate('', model => 'names')", "no token to begin an empty prompt"),
+        ("llm_generate(ARRAY['a', ''], model => 'names')", "no token to begin an empty prompt"),
+        ("(llm_beam_search('', model => 'names')).text", "no token to begin an empty prompt"),
+        ("llm_embed_text('', 'names')", "no token to stand for an empty text"),
+        ("llm_perplexity('names', 'a')", "one token that nothing precedes"),
+        ("llm_perplexity('names', '')", "no tokens has no perplexity"),
+        ("llm_encode('a', 'names', bos => true)", "no token that begins a text"),
+    ],
+)
+def test_where_one_is_needed_its_lack_is_told(noend: Connection, call: str, message: str) -> None:
+    with pytest.raises(errors.InvalidParameterValue, match=message):
+        noend.execute(f"SELECT {call}")
+
+
+@pytest.mark.parametrize("column", ["tokens", "target"])
+def test_no_row_holds_a_null(conn: Connection, column: str) -> None:
+    arrays = {"tokens": "{1,2}", "target": "{1,2}"} | {column: "{1,NULL}"}
+    with pytest.raises(errors.CheckViolation, match="no_null"):
+        conn.execute("INSERT INTO llm_dataset (tokens, target) VALUES (%(tokens)s, %(target)s)", arrays)
+
+
+# ---- a token that begins a text and another that ends it ----
+
+
+def test_what_begins_and_what_ends_a_text_are_data(conn: Connection) -> None:
+    """<|bos|> beside <|endoftext|>: which one ends is a flag, else GPT-2's name, never the alphabet."""
+    vocab = {chr(i): i - 97 for i in range(97, 123)} | {"<|bos|>": 26, "<|endoftext|>": 27}
+    conn.execute("SELECT llm_load_bpe('names', %s, %s)", (json.dumps(vocab).encode(), b""))
+    make_model(conn, "names", vocab=28, n_positions=8)
+    ask = "SELECT llm_end_tokens('names'), llm_begin_token('names'), llm_encode('ab', 'names', bos => true)"
+    assert conn.execute(ask).fetchone() == ([27], 27, [27, 0, 1])
+    conn.execute("UPDATE llm_bpe_vocab SET flags = '{added,special,bos}' WHERE token = '<|bos|>'")
+    assert conn.execute(ask).fetchone() == ([27], 26, [26, 0, 1])
+    fill(conn, "VALUES ('ab'), ('c')", validation=0, seed=1)
+    assert sorted(rows(conn, "train")) == [([26, 0, 1], [0, 1, 27]), ([26, 2], [2, 27])]
+    fill_ordered(conn, ["ab", "c"], validation=0, block_size=8)
+    assert rows(conn, "train") == [([26, 0, 1, 27, 26, 2], [0, 1, 27, 26, 2, 27])]
+    conn.execute("UPDATE llm_bpe_vocab SET flags = '{stop}' WHERE token = 'z'")
+    conn.execute("UPDATE llm_bpe_vocab SET flags = '{added,special,eos}' WHERE token = '<|endoftext|>'")
+    assert value(conn, "SELECT llm_end_tokens('names')") == [27, 25]
+    with pytest.raises(errors.CheckViolation, match="flags"):
+        conn.execute("UPDATE llm_bpe_vocab SET flags = '{end}' WHERE token = 'z'")
+
+
+def test_a_character_tokenizer_can_begin_with_bos(conn: Connection) -> None:
+    bos = character_model(conn)
+    plain = value(conn, "SELECT llm_encode('emma', 'names')")
+    assert value(conn, "SELECT llm_encode('emma', 'names', true, true)") == [bos, *plain]
+    assert value(conn, "SELECT llm_encode('', 'names', bos => true)") == [bos]
