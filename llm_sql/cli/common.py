@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,8 +101,11 @@ def open_engine(url: str | None) -> Engine:
     place = target(url)
     engine = own_engine(place.url)
     event.listen(engine, "connect", _show_warnings)
-    with first_connection(engine) as connection:
-        revision = installed_revision(connection)
+    try:
+        with engine.connect() as connection:
+            revision = installed_revision(connection)
+    except OperationalError as error:
+        raise as_llm_sql_error(error) from error
     if revision == provision.head():
         return engine
     if not place.embedded:
@@ -118,27 +119,6 @@ def open_engine(url: str | None) -> Engine:
     engine.dispose()
     run_upgrade(place.url)
     return engine
-
-
-# What a server says while it starts or recovers from a crash (57P03).
-_NOT_YET = re.compile(r"starting up|not yet accepting|recovery mode|not accepting connections|57P03")
-PATIENCE_SECONDS = 60.0
-
-
-def first_connection(engine: Engine) -> Connection:
-    """A connection, waiting a minute at most for a server that is starting or recovering."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    told = False
-    while True:
-        try:
-            return engine.connect()
-        except OperationalError as error:
-            if not _NOT_YET.search(str(error.orig)) or time.monotonic() > deadline:
-                raise as_llm_sql_error(error) from error
-        if not told:
-            err.print("waiting for the server, which is starting or recovering ...", style="dim")
-            told = True
-        time.sleep(0.5)
 
 
 def _show_warnings(connection: Any, _: object) -> None:
