@@ -29,7 +29,7 @@ COMMENT ON FUNCTION public.llm_file_limit(text) IS
 
 
 CREATE FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) RETURNS public.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 AS $function$
 DECLARE
     value public.tensor := public.pg_llm_file_tensor(path, sources[1]);

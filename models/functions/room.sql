@@ -1,15 +1,12 @@
 -- Disk and memory, asked for before something large begins.
 
 CREATE FUNCTION public.llm_count(shape int[]) RETURNS numeric
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     n numeric := 1;
 BEGIN
-    IF shape IS NULL THEN
-        RETURN NULL;
-    END IF;
     FOR axis IN 1 .. cardinality(shape) LOOP
         n := n * shape[axis];
     END LOOP;

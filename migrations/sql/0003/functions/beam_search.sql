@@ -91,7 +91,7 @@ CREATE FUNCTION public.llm_beam_candidates(
     OUT tokens int[],
     OUT totals double precision[]
 )
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 AS $function$
 DECLARE
     top record;

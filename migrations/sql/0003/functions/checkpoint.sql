@@ -85,7 +85,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
 
 
 CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $function$
 DECLARE
     n bigint := 1;

@@ -48,6 +48,7 @@ CREATE FUNCTION public.llm_checkpoint_restore_config(config jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument('config', config IS NOT NULL);
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
         activation_function, tied

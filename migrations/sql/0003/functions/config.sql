@@ -42,6 +42,8 @@ CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument('code', code IS NOT NULL);
+    PERFORM public.llm_require_argument('message', message IS NOT NULL);
     -- An empty detail or hint would be shown as one.
     CASE
         WHEN detail <> '' AND hint <> '' THEN

@@ -105,6 +105,7 @@ DECLARE
     boundary int := public.llm_end_token(config.model);
     n_rows bigint;
 BEGIN
+    PERFORM public.llm_require_argument('split', llm_insert_blocks.split IS NOT NULL);
     INSERT INTO public.llm_dataset (model, split, tokens, target)
     SELECT config.model, llm_insert_blocks.split, b.tokens, b.target
     FROM (

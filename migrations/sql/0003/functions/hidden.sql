@@ -109,7 +109,7 @@ COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
 
 
 CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
 AS $function$
 BEGIN
     RETURN public.pg_llm_reshape(

@@ -297,7 +297,7 @@ COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precisi
 
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $function$
 DECLARE
     -- As llm_init_model divides.
@@ -327,6 +327,12 @@ CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, dat
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument(a.name, a.given)
+    FROM (
+        VALUES
+        ('model', llm_import_part.model IS NOT NULL), ('name', llm_import_part.name IS NOT NULL),
+        ('first_row', first_row IS NOT NULL), ('data', llm_import_part.data IS NOT NULL)
+    ) a (name, given);
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
         RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
     END IF;

@@ -39,6 +39,8 @@ DECLARE
     grad_norm double precision;
     logged bigint;
 BEGIN
+    PERFORM public.llm_require_argument('run', (run).run_id IS NOT NULL);
+    PERFORM public.llm_require_argument('last_step', llm_train_steps.last_step IS NOT NULL);
     data := public.llm_train_rows(run);
     FOR step IN run.last_step + 1 .. last_step LOOP
         started := clock_timestamp();
@@ -218,7 +220,7 @@ COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
 
 
 CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
@@ -331,6 +333,7 @@ CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $function$
     SELECT CASE
+        WHEN ids IS NULL OR width IS NULL OR filler IS NULL THEN NULL
         WHEN cardinality(ids) = width THEN ids
         WHEN cardinality(ids) > width THEN ids[:width]
         ELSE ids || array_fill(filler, ARRAY[width - cardinality(ids)])
@@ -338,4 +341,4 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_pad(int[], int, int) IS
-'The first width ids, filled up with filler.';
+'The first width ids, filled up with filler; NULL for any NULL.';
