@@ -43,6 +43,7 @@ BEGIN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
     END IF;
+    PERFORM public.llm_require_room_to_fill(model, documents, block_size, stride);
     documents := public.llm_split_documents(documents, validation, seed);
     n_held_out := CASE
         WHEN validation > 0 THEN least(greatest(round(cardinality(documents) * validation), 1), cardinality(documents) - 1)

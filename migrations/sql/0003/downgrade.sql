@@ -102,6 +102,8 @@ DROP FUNCTION public.llm_tape_flush(run bigint, model text, step bigint);
 
 DROP FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int);
 
+DROP FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
+
 DROP FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int);
 
 DROP FUNCTION public.llm_count(shape int[]);

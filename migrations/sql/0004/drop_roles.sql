@@ -118,6 +118,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) FROM llm_reader;
@@ -317,6 +318,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_split_documents(documents text[], validation double precision, seed bigint) FROM llm_trainer;

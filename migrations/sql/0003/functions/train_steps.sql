@@ -177,16 +177,17 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     expected int8multirange := (run.data ->> 'rows')::int8multirange;
+    only_row bigint := (run.hyperparameters ->> 'row')::bigint;
     missing int8multirange;
     content numeric;
 BEGIN
     SELECT array_agg(d.id ORDER BY d.id), public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin)
     INTO row_ids, version
     FROM public.llm_dataset d
-    WHERE d.id <@ expected AND (
-        (run.hyperparameters ->> 'row') IS NOT NULL
-        OR ((d.model = run.model OR d.model IS NULL) AND d.split = 'train')
-    );
+    WHERE d.id <@ expected AND CASE
+        WHEN only_row IS NULL THEN (d.model = run.model OR d.model IS NULL) AND d.split = 'train'
+        ELSE d.id = only_row
+    END;
     missing := expected - COALESCE(
         (SELECT range_agg(int8range(i.id, i.id, '[]') ORDER BY i.id) FROM unnest(row_ids) i (id)), '{}'
     );
@@ -202,7 +203,8 @@ BEGIN
     END IF;
     -- Other row versions, or another session's: do they hold the same?
     content := (
-        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d WHERE d.id <@ expected
+        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d
+        WHERE d.id <@ expected AND (only_row IS NULL OR d.id = only_row)
     );
     IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
         RAISE EXCEPTION 'rows of llm_dataset that run % trains on no longer hold what they held', run.run_id
