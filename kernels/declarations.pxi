@@ -34,6 +34,7 @@ cdef extern from "llm_core.h" nogil:
         double lr, beta1, beta2, eps, weight_decay
         uint64_t step
         float grad_scale
+    ctypedef c_bool (*llm_should_stop)(void *arg) noexcept nogil
     ctypedef struct llm_sampler:
         double temperature
         int64_t top_k
@@ -42,7 +43,6 @@ cdef extern from "llm_core.h" nogil:
         llm_should_stop stop
         void *arg
 
-    ctypedef c_bool (*llm_should_stop)(void *arg) noexcept nogil
 
     llm_engine *llm_engine_create()
     void llm_engine_destroy(llm_engine *e)

@@ -266,7 +266,7 @@ tensor_buffer_unpack(TensorBuffer *buffer)
 size_t
 tensor_buffer_available(void)
 {
-    return available_bytes();
+    return llm_memory_available();
 }
 
 bool

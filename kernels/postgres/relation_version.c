@@ -158,7 +158,7 @@ open_readable(Oid relid)
     Relation rel = try_table_open(relid, AccessShareLock);
 
     if (rel == NULL)
-        ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relid));
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("relation with OID %u does not exist", relid));
     if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
         pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT, ACLMASK_ALL) != ACLCHECK_OK)
         aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(rel->rd_rel->relkind), RelationGetRelationName(rel));
@@ -256,7 +256,7 @@ open_relation_of_row(Oid relid)
     Relation rel = try_table_open(relid, AccessShareLock);
 
     if (rel == NULL)
-        ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relid));
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("relation with OID %u does not exist", relid));
     require_table(rel);
     return rel;
 }

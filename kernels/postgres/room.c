@@ -24,7 +24,7 @@ pg_llm_disk_free(PG_FUNCTION_ARGS)
     struct statvfs s;
 
     if (rel == NULL)
-        ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE),
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("relation with OID %u does not exist", PG_GETARG_OID(0)));
     tablespace = rel->rd_rel->reltablespace;
     relation_close(rel, AccessShareLock);

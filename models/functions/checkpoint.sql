@@ -90,7 +90,7 @@ COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
 
 
 CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

@@ -63,7 +63,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
-    PERFORM public.llm_require(config.model IS NOT NULL, 'config must not be NULL');
+    PERFORM public.llm_require_argument('config', config.model IS NOT NULL);
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
         activation_function, tied

@@ -49,6 +49,7 @@ BEGIN
         RAISE EXCEPTION 'the query gave no text'
             USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
     END IF;
+    PERFORM public.llm_require_room_to_fill(model, documents, block_size, stride);
     SELECT s.documents, s.held_out INTO documents, held_out
     FROM public.llm_split_documents(documents, validation, seed, keep_order) s;
     DELETE FROM public.llm_dataset d WHERE d.model = config.model;
@@ -145,6 +146,7 @@ AS $function$
 DECLARE
     n_rows bigint;
 BEGIN
+    PERFORM public.llm_require_argument('split', llm_insert_blocks.split IS NOT NULL);
     IF block_size IS NULL THEN
         RETURN public.llm_insert_documents(config, split, documents);
     END IF;

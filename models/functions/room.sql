@@ -1,15 +1,12 @@
 -- Disk and memory, asked for before something large begins.
 
 CREATE FUNCTION public.llm_count(shape int[]) RETURNS numeric
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     n numeric := 1;
 BEGIN
-    IF shape IS NULL THEN
-        RETURN NULL;
-    END IF;
     FOR axis IN 1 .. cardinality(shape) LOOP
         n := n * shape[axis];
     END LOOP;
@@ -63,6 +60,36 @@ $function$;
 COMMENT ON FUNCTION public.llm_require_room(text, numeric, int, int) IS
 'Raises 53100 or 53200, with the arithmetic, unless so many copies of float32 weights fit the disk of llm_param and the '
 'memory that sessions can have. Where the system does not say what is free, everything fits.';
+
+
+CREATE FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    n_bytes CONSTANT numeric := (SELECT sum(octet_length(d.document)) FROM unnest(documents) d (document));
+    -- At least: a character is one token, and one of BPE rarely stands for more than eight bytes.
+    n_tokens CONSTANT numeric := CASE public.llm_tokenizer_kind(model)
+        WHEN 'char' THEN trunc(n_bytes / 4) ELSE trunc(n_bytes / 8)
+    END;
+    rows_per_token CONSTANT numeric := COALESCE(block_size::numeric / COALESCE(stride, block_size), 1);
+    disk CONSTANT numeric := trunc(n_tokens * rows_per_token * 8 / 4);
+    disk_free CONSTANT numeric := public.pg_llm_disk_free('public.llm_dataset'::regclass);
+BEGIN
+    -- What the rows take once compressed may be a quarter; that much must be there.
+    IF disk > disk_free + pg_total_relation_size('public.llm_dataset'::regclass) THEN
+        RAISE EXCEPTION 'filling the data of model "%" does not fit the disk', model
+            USING ERRCODE = 'disk_full',
+            DETAIL = format('%s bytes of text, at least %s tokens, each in %s rows, 8 bytes in each, are %s even if they '
+                'compress to a quarter; %s are free.', n_bytes, n_tokens, round(rows_per_token, 1), pg_size_pretty(disk),
+                pg_size_pretty(disk_free)),
+            HINT = 'Raise stride, or fill from less text.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_room_to_fill(text, text[], int, int) IS
+'Raises 53100, with the arithmetic, when the rows that llm_fill_dataset would make cannot fit the disk.';
 
 
 CREATE FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) RETURNS void

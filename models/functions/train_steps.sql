@@ -40,6 +40,8 @@ DECLARE
     grad_norm double precision;
     logged bigint;
 BEGIN
+    PERFORM public.llm_require_argument('run', (run).run_id IS NOT NULL);
+    PERFORM public.llm_require_argument('last_step', llm_train_steps.last_step IS NOT NULL);
     data := public.llm_train_rows(run);
     FOR step IN run.last_step + 1 .. last_step LOOP
         started := clock_timestamp();
@@ -176,16 +178,17 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     expected int8multirange := (run.data ->> 'rows')::int8multirange;
+    only_row bigint := (run.hyperparameters ->> 'row')::bigint;
     missing int8multirange;
     content numeric;
 BEGIN
     SELECT array_agg(d.id ORDER BY d.id), public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin)
     INTO row_ids, version
     FROM public.llm_dataset d
-    WHERE d.id <@ expected AND (
-        (run.hyperparameters ->> 'row') IS NOT NULL
-        OR ((d.model = run.model OR d.model IS NULL) AND d.split = 'train')
-    );
+    WHERE d.id <@ expected AND CASE
+        WHEN only_row IS NULL THEN (d.model = run.model OR d.model IS NULL) AND d.split = 'train'
+        ELSE d.id = only_row
+    END;
     missing := expected - COALESCE(
         (SELECT range_agg(int8range(i.id, i.id, '[]') ORDER BY i.id) FROM unnest(row_ids) i (id)), '{}'
     );
@@ -201,7 +204,8 @@ BEGIN
     END IF;
     -- Other row versions, or another session's: do they hold the same?
     content := (
-        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d WHERE d.id <@ expected
+        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d
+        WHERE d.id <@ expected AND (only_row IS NULL OR d.id = only_row)
     );
     IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
         RAISE EXCEPTION 'rows of llm_dataset that run % trains on no longer hold what they held', run.run_id
@@ -219,7 +223,7 @@ COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
 
 
 CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
@@ -334,6 +338,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
     SELECT CASE
+        WHEN ids IS NULL OR width IS NULL OR filler IS NULL THEN NULL
         WHEN cardinality(ids) = width THEN ids
         WHEN cardinality(ids) > width THEN ids[:width]
         ELSE ids || array_fill(filler, ARRAY[width - cardinality(ids)])
@@ -341,4 +346,4 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_pad(int[], int, int) IS
-'The first width ids, filled up with filler.';
+'The first width ids, filled up with filler; NULL for any NULL.';

@@ -121,6 +121,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    PERFORM public.llm_require_argument('fingerprint', fingerprint IS NOT NULL);
     -- Waits for writers under way; from here on nobody else can change these rows.
     PERFORM FROM public.llm_param p WHERE p.model = llm_lock_rows.model FOR NO KEY UPDATE;
     IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN

@@ -179,7 +179,9 @@ VALUES: dict[str, Sequence[str]] = {
     "tid": ["'(0,1)'", "'(4294967295,65535)'"],
     "xid": ["'1'", "'4294967295'"],
     "llm_model_config": ROWS_OF_CONFIG,
-    "llm_train_run": ["NULL", "ROW(1,'hostile','{}',0,1,0,'running',now(),NULL,1)::llm_train_run"],
+    "llm_train_run": ["NULL", "ROW(1,'hostile','{}',NULL,0,1,0,'running',now(),NULL,1)::llm_train_run"],
+    "int8multirange": ["'{}'", "'{[1,3),[7,8)}'", "'{(,)}'", "NULL"],
+    "regclass": ["'llm_param'", "'llm_step'", "0", "4294967295"],
 }
 
 # -- values that make sense for an argument of this name
@@ -252,6 +254,21 @@ SENSE: dict[str, Sense] = {
     "total": one_of("10", "100"),
     "schedule": one_of("'cosine'", "'linear'", "'constant'"),
     "decay": one_of("'all'", "'matrices'"),
+    "data_order": one_of("'shuffled'", "'by_id'"),
+    "number": one_of("1"),
+    "passes": one_of("'{1,2}'"),
+    "keep": one_of("3"),
+    "change": one_of("'changed'"),
+    "task": one_of("'making'"),
+    "n_weights": one_of("1000"),
+    "disk_copies": one_of("1"),
+    "memory_copies": one_of("1"),
+    "relation": one_of("'llm_param'"),
+    "n_picks": one_of("3"),
+    "given": one_of("true"),
+    "command": one_of("1"),
+    "n_written": one_of("1"),
+    "known": one_of("'\\x00'"),
     "dropout_p": one_of("0", "0.1"),
     "p": one_of("0", "0.5"),
     "beta1": one_of("0.9"),
@@ -310,6 +327,6 @@ SENSE: dict[str, Sense] = {
     "arguments": one_of(
         '\'{"n_steps": 1, "dropout_p": 0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "wd": 0, "lr_max": 0.01,'
         ' "min_lr": 0, "grad_workers": 1, "prune_workers": 1, "batch_size": 1, "grad_accum": 1,'
-        ' "schedule": "cosine", "decay": "all", "seed": 0, "log_every": 0, "keep_grad": false}\''
+        ' "schedule": "cosine", "decay": "all", "seed": 0, "data_order": "by_id", "log_every": 0, "keep_grad": false}\''
     ),
 }

@@ -155,7 +155,7 @@ def test_a_fingerprint_is_of_ordinary_tables(conn: Connection) -> None:
     for oid in ("'llm_step'::regclass", "'pk_llm_param'::regclass"):
         with pytest.raises(errors.WrongObjectType):
             conn.execute(f"SELECT pg_llm_fingerprint('a', 1, {oid}, '(0,1)', '3')")
-    with pytest.raises(errors.UndefinedTable):
+    with pytest.raises(errors.UndefinedObject):
         conn.execute("SELECT pg_llm_fingerprint('a', 1, 1, '(0,1)', '3')")
     with conn.transaction(force_rollback=True):
         conn.execute("TRUNCATE llm_param")

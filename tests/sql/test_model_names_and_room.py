@@ -283,6 +283,17 @@ def test_training_and_loading_ask_too(conn: Connection) -> None:
             conn.execute(f"SELECT {calls[0]}")
 
 
+def test_filling_asks_too(conn: Connection) -> None:
+    """Windows one token apart repeat every token block_size times."""
+    conn.execute("SELECT llm_build_char_tokenizer('wide', $$VALUES ('ab')$$)")
+    make_model(conn, "wide", n_positions=1_000_000, vocab=3, d_model=2, n_layer=1)
+    if value(conn, "SELECT pg_llm_disk_free('llm_dataset')") > 4_000_000_000_000:
+        pytest.skip("this disk holds four terabytes")
+    with pytest.raises(errors.DiskFull, match='filling the data of model "wide" does not fit') as refused:
+        conn.execute("SELECT llm_fill_dataset('wide', $$SELECT repeat('ab', 5000000)$$, 1000000, 1)")
+    assert "10000000 bytes of text" in (refused.value.diag.message_detail or "")
+
+
 def test_space_comes_back(fresh_conn: Connection) -> None:
     conn = fresh_conn
     size = "SELECT pg_table_size('llm_param')"

@@ -161,5 +161,5 @@ def test_the_version_of_whole_tables_is_for_who_sees_them_whole(
     tenancy(fresh_conn, "llm_bpe_vocab")
     with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
         reader.execute(query)
-    with pytest.raises(errors.UndefinedTable):
+    with pytest.raises(errors.UndefinedObject):
         reader.execute("SELECT pg_llm_relation_version('{1}')")

@@ -108,6 +108,8 @@ DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigin
 
 DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int);
 
+DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
+
 DROP FUNCTION IF EXISTS public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int);
 
 DROP FUNCTION IF EXISTS public.llm_count(shape int[]);

@@ -278,6 +278,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_count(shape int[]) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_tape_flush(run bigint, model text, step bigint) FROM PUBLIC;
@@ -523,6 +525,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_reader;
@@ -759,6 +762,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_require_argument(name text, given boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_trainer;

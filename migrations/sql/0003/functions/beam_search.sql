@@ -99,7 +99,7 @@ CREATE FUNCTION public.llm_beam_candidates(
     OUT tokens int[],
     OUT totals double precision[]
 )
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE

@@ -44,6 +44,8 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument('code', code IS NOT NULL);
+    PERFORM public.llm_require_argument('message', message IS NOT NULL);
     -- An empty detail or hint would be shown as one.
     CASE
         WHEN detail <> '' AND hint <> '' THEN

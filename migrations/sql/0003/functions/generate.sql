@@ -125,7 +125,7 @@ COMMENT ON FUNCTION public.llm_generation_logits(int, text, int) IS
 
 CREATE FUNCTION public.llm_generations_logits(handles int[], model text, context int)
 RETURNS TABLE (handle int, logits public.tensor)
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
@@ -392,12 +392,17 @@ DECLARE
     n_prompts int := cardinality(prompts);
     generation record;
     piece record;
-    handles int[] := array_fill(NULL::int, ARRAY[n_prompts]);
-    lengths int[] := array_fill(NULL::int, ARRAY[n_prompts]);
-    written bytea[] := array_fill(''::bytea, ARRAY[n_prompts]);
-    shown text[] := array_fill(''::text, ARRAY[n_prompts]);
+    handles int[];
+    lengths int[];
+    written bytea[];
+    shown text[];
     running int[];
 BEGIN
+    PERFORM public.llm_require_argument('prompts', prompts IS NOT NULL);
+    handles := array_fill(NULL::int, ARRAY[n_prompts]);
+    lengths := handles;
+    written := array_fill(''::bytea, ARRAY[n_prompts]);
+    shown := array_fill(''::text, ARRAY[n_prompts]);
     FOR i IN 1 .. n_prompts LOOP
         CONTINUE WHEN prompts[i] IS NULL;
         generation := public.llm_generation_begin(

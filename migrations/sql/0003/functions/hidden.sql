@@ -113,7 +113,7 @@ COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
 
 
 CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN

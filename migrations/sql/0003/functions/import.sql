@@ -344,7 +344,7 @@ COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precisi
 
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
@@ -379,10 +379,12 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
-    PERFORM public.llm_require(model IS NOT NULL, 'model must not be NULL');
-    PERFORM public.llm_require(name IS NOT NULL, 'name must not be NULL');
-    PERFORM public.llm_require(first_row IS NOT NULL, 'first_row must not be NULL');
-    PERFORM public.llm_require(data IS NOT NULL, 'data must not be NULL');
+    PERFORM public.llm_require_argument(a.name, a.given)
+    FROM (
+        VALUES
+        ('model', llm_import_part.model IS NOT NULL), ('name', llm_import_part.name IS NOT NULL),
+        ('first_row', first_row IS NOT NULL), ('data', llm_import_part.data IS NOT NULL)
+    ) a (name, given);
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
         RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
     END IF;

@@ -198,7 +198,13 @@ DECLARE
     is_last boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
-    SELECT r.* INTO STRICT run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
+    PERFORM public.llm_require_argument('run_id', llm_train_chunk.run_id IS NOT NULL);
+    PERFORM public.llm_require_argument('n_steps', n_steps IS NOT NULL);
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'training run % does not exist', llm_train_chunk.run_id
+            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
+    END IF;
     PERFORM public.llm_lock_model(run.model, 'trained');
     IF expected IS NOT NULL AND public.llm_recognise(run.model, expected) THEN
         expected := public.llm_fingerprint(run.model);
