@@ -4,8 +4,8 @@
     python -m tests.hunts.checkpoint_crashes --failures              # every call on files fails once
 
 After each, with synchronous_commit on or off: every checkpoint that has a row loads to what was saved, what
-was acknowledged with synchronous_commit on is there, one more save leaves no file without a row, and no process
-panicked. tests/sql/test_checkpoint_crashes.py runs a few moments and all failures.
+was acknowledged with synchronous_commit on is there, one more save leaves no file without a row, and no
+process panicked. tests/sql/test_checkpoint_crashes.py runs a few moments and some failures.
 """
 
 from __future__ import annotations

@@ -121,6 +121,7 @@ def test_a_disk_that_is_full(durable: Durable, model: str) -> None:
             with pytest.raises(psycopg.Error, match="could not access file"):
                 save(conn, "wide", keep=1)
             assert files(conn) == before
+    with durable.connect() as conn:
         assert load(conn, kept) == 0
         conn.execute("SELECT llm_drop_model('wide')")
 
