@@ -24,20 +24,24 @@ _OWNER_WRITES = {"llm_arch"}
 # Functions of the extension that are nobody's unless granted. Those of checkpoints take no path and no
 # query, and
 # look at no role by its name: who may execute them saves and loads.
+_TENSORS = 'OUT "position" bigint, OUT name text, OUT dtype text, OUT shape bigint[], OUT format text'
 _READ_FILES = (
-    "pg_llm_file_tensors(text, bigint, boolean)",
-    "pg_llm_file_tensor(text, text, bigint, bigint, boolean)",
-    "pg_llm_file_bytes(text, text, boolean)",
-    "pg_llm_file_metadata(text, text, boolean)",
-    "pg_llm_file_sha256(text, boolean)",
+    f"pg_llm_file_tensors(path text, max_bytes bigint, checkpoint boolean, {_TENSORS})",
+    "pg_llm_file_tensor(path text, name text, first_row bigint, rows bigint, checkpoint boolean)",
+    "pg_llm_file_bytes(path text, name text, checkpoint boolean)",
+    "pg_llm_file_metadata(path text, key text, checkpoint boolean)",
+    "pg_llm_file_sha256(path text, checkpoint boolean, OUT bytes bigint, OUT sha256 text)",
 )
-_WRITE_FILES = ("pg_llm_file_write(text, text, text, text, text, text[], boolean)",)
+_WRITE_FILES = (
+    "pg_llm_file_write(path text, format text, tensors text, data text, argument text, metadata text[],"
+    " checkpoint boolean, OUT bytes bigint, OUT sha256 text)",
+)
 _CHECKPOINTS = (
-    "pg_llm_checkpoint_write(text)",
-    "pg_llm_checkpoint_tensors(bigint)",
-    "pg_llm_checkpoint_tensor(bigint, text, bigint, bigint)",
-    "pg_llm_checkpoint_bytes(bigint, text)",
-    "pg_llm_checkpoint_metadata(bigint, text)",
+    "pg_llm_checkpoint_write(model text, OUT file text, OUT bytes bigint, OUT sha256 text)",
+    f"pg_llm_checkpoint_tensors(id bigint, {_TENSORS})",
+    "pg_llm_checkpoint_tensor(id bigint, name text, first_row bigint, rows bigint)",
+    "pg_llm_checkpoint_bytes(id bigint, name text)",
+    "pg_llm_checkpoint_metadata(id bigint, key text)",
     "pg_llm_checkpoint_sweep()",
 )
 _OF_EXTENSION = {READER: _WRITE_FILES, TRAINER: (*_READ_FILES, *_WRITE_FILES, *_CHECKPOINTS)}
