@@ -15,12 +15,18 @@
 #include "files.h"
 #include "tensor.h"
 
+/* The arguments by their order, before any is used */
+#define REQUIRE(fcinfo, ...) \
+    do { \
+        static const char *const names[] = {__VA_ARGS__}; \
+        for (int i = 0; i < (int) lengthof(names); i++) \
+            files_require_argument(fcinfo, i, names[i]); \
+    } while (0)
+
 /* The file that arguments `path` and `checkpoint` name */
 static llm_weights *
 open_argument(FunctionCallInfo fcinfo, int checkpoint, int64 max_bytes)
 {
-    files_require_argument(fcinfo, 0, "path");
-    files_require_argument(fcinfo, checkpoint, "checkpoint");
     return files_open(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_BOOL(checkpoint), false), max_bytes);
 }
 
@@ -28,7 +34,6 @@ open_argument(FunctionCallInfo fcinfo, int checkpoint, int64 max_bytes)
 static llm_weights *
 open_id(FunctionCallInfo fcinfo)
 {
-    files_require_argument(fcinfo, 0, "id");
     return files_open_checkpoint(PG_GETARG_INT64(0));
 }
 
@@ -42,12 +47,9 @@ read_failed(llm_weights *w, llm_weights_status status)
 static size_t
 find_tensor(llm_weights *w, FunctionCallInfo fcinfo, int i)
 {
-    char   *name;
-    size_t  found;
+    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(i));
+    size_t  found = llm_weights_find(w, files_to_utf8(name));
 
-    files_require_argument(fcinfo, i, "name");
-    name = text_to_cstring(PG_GETARG_TEXT_PP(i));
-    found = llm_weights_find(w, files_to_utf8(name));
     if (found == SIZE_MAX)
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("file \"%s\" has no tensor \"%s\"", files_current_path(), name));
@@ -86,16 +88,12 @@ get_tensor(llm_weights *w, FunctionCallInfo fcinfo)
 {
     size_t      i = find_tensor(w, fcinfo, 1);
     const llm_weights_entry *e = llm_weights_get(w, i);
-    int64       first, rows, all = e->ndim > 0 ? (int64) e->dims[0] : 1;
+    int64       first = PG_GETARG_INT64(2), rows = PG_GETARG_INT64(3), all = e->ndim > 0 ? (int64) e->dims[0] : 1;
     int32       dims[LLM_WEIGHTS_MAX_NDIM];
     uint64      width = 1;
     Tensor     *t;
     llm_weights_status status;
 
-    files_require_argument(fcinfo, 2, "first_row");
-    files_require_argument(fcinfo, 3, "rows");
-    first = PG_GETARG_INT64(2);
-    rows = PG_GETARG_INT64(3);
     if (rows < 0)
         rows = all - first;
     if (first < 0 || first > all || rows < 0 || rows > all - first || (e->ndim == 0 && rows != 1))
@@ -143,10 +141,8 @@ get_bytes(llm_weights *w, FunctionCallInfo fcinfo)
 static Datum
 get_metadata(llm_weights *w, FunctionCallInfo fcinfo)
 {
-    const char *value;
+    const char *value = llm_weights_metadata(w, files_to_utf8(text_to_cstring(PG_GETARG_TEXT_PP(1))));
 
-    files_require_argument(fcinfo, 1, "key");
-    value = llm_weights_metadata(w, files_to_utf8(text_to_cstring(PG_GETARG_TEXT_PP(1))));
     if (value == NULL)
         PG_RETURN_NULL();
     PG_RETURN_TEXT_P(cstring_to_text(files_from_utf8(value)));
@@ -159,7 +155,7 @@ PG_FUNCTION_INFO_V1(pg_llm_file_tensors);
 Datum
 pg_llm_file_tensors(PG_FUNCTION_ARGS)
 {
-    files_require_argument(fcinfo, 1, "max_bytes");
+    REQUIRE(fcinfo, "path", "max_bytes", "checkpoint");
     return put_tensors(open_argument(fcinfo, 2, PG_GETARG_INT64(1)), fcinfo);
 }
 
@@ -168,6 +164,7 @@ PG_FUNCTION_INFO_V1(pg_llm_file_tensor);
 Datum
 pg_llm_file_tensor(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "path", "name", "first_row", "rows", "checkpoint");
     return get_tensor(open_argument(fcinfo, 4, -1), fcinfo);
 }
 
@@ -176,6 +173,7 @@ PG_FUNCTION_INFO_V1(pg_llm_file_bytes);
 Datum
 pg_llm_file_bytes(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "path", "name", "checkpoint");
     return get_bytes(open_argument(fcinfo, 2, -1), fcinfo);
 }
 
@@ -184,6 +182,7 @@ PG_FUNCTION_INFO_V1(pg_llm_file_metadata);
 Datum
 pg_llm_file_metadata(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "path", "key", "checkpoint");
     return get_metadata(open_argument(fcinfo, 2, -1), fcinfo);
 }
 
@@ -197,8 +196,7 @@ pg_llm_file_sha256(PG_FUNCTION_ARGS)
     Datum       values[2];
     bool        nulls[2] = {0};
 
-    files_require_argument(fcinfo, 0, "path");
-    files_require_argument(fcinfo, 1, "checkpoint");
+    REQUIRE(fcinfo, "path", "checkpoint");
     if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
     values[0] = Int64GetDatum(files_sha256(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_BOOL(1), false),
@@ -214,6 +212,7 @@ PG_FUNCTION_INFO_V1(pg_llm_checkpoint_tensors);
 Datum
 pg_llm_checkpoint_tensors(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "id");
     return put_tensors(open_id(fcinfo), fcinfo);
 }
 
@@ -222,6 +221,7 @@ PG_FUNCTION_INFO_V1(pg_llm_checkpoint_tensor);
 Datum
 pg_llm_checkpoint_tensor(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "id", "name", "first_row", "rows");
     return get_tensor(open_id(fcinfo), fcinfo);
 }
 
@@ -230,6 +230,7 @@ PG_FUNCTION_INFO_V1(pg_llm_checkpoint_bytes);
 Datum
 pg_llm_checkpoint_bytes(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "id", "name");
     return get_bytes(open_id(fcinfo), fcinfo);
 }
 
@@ -238,6 +239,7 @@ PG_FUNCTION_INFO_V1(pg_llm_checkpoint_metadata);
 Datum
 pg_llm_checkpoint_metadata(PG_FUNCTION_ARGS)
 {
+    REQUIRE(fcinfo, "id", "key");
     return get_metadata(open_id(fcinfo), fcinfo);
 }
 

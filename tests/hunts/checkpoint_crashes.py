@@ -3,9 +3,9 @@
     python -m tests.hunts.checkpoint_crashes --moments 50 --seed 1      # kill -9 at random moments
     python -m tests.hunts.checkpoint_crashes --failures              # every call on files fails once
 
-After each, with synchronous_commit on or off: every checkpoint that has a row loads to what was saved, what was
-acknowledged with synchronous_commit on is there, one more save leaves no file without a row, and no process
-panicked. tests/sql/test_checkpoint_crashes.py runs a few moments and all failures.
+After each, with synchronous_commit on or off: every checkpoint that has a row loads to what was saved, what
+was acknowledged with synchronous_commit on is there, one more save leaves no file without a row, and no
+process panicked. tests/sql/test_checkpoint_crashes.py runs a few moments and some failures.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,19 @@ def verify(conn: Connection, state: State) -> None:
     assert files(conn) == referenced(conn), "files without rows are left"
 
 
+def verify_once_recovered(durable: Durable, state: State) -> None:
+    """A session that began before the postmaster noticed that a backend died is ended with the others."""
+    for attempt in range(20):
+        try:
+            with reconnected(durable) as conn:
+                verify(conn, state)
+            return
+        except psycopg.OperationalError:
+            if attempt == 19:
+                raise
+            time.sleep(0.2)
+
+
 def crash(durable: Durable, rng: random.Random, state: State) -> str:
     """One moment: work, kill, recover, verify. Tells what it was."""
     asynchronous, postmaster = rng.random() < 0.5, rng.random() < 0.7
@@ -137,8 +151,7 @@ def crash(durable: Durable, rng: random.Random, state: State) -> str:
         os.kill(backend[0], signal.SIGKILL)
     thread.join(60)
     assert not state.errors, state.errors
-    with reconnected(durable) as conn:
-        verify(conn, state)
+    verify_once_recovered(durable, state)
     victim, commit = "postmaster" if postmaster else "backend", "off" if asynchronous else "on"
     return f"{victim} after {delay:.3f} s, synchronous_commit {commit}"
 
@@ -146,7 +159,7 @@ def crash(durable: Durable, rng: random.Random, state: State) -> str:
 def check_log(durable: Durable) -> None:
     log = durable.server.log_file.read_text(errors="replace")
     assert "PANIC" not in log
-    assert "WARNING:  you don't own a lock" not in log
+    assert not re.search(r"terminated by signal (?!9:)", log)
 
 
 def begin(durable: Durable) -> State:

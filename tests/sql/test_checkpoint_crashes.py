@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import errors
+
+from llm_sql.server.install import server_account
 
 from ..hunts.checkpoint_crashes import ENOSPC, crashes, failures
 from .checkpoints import files, load, referenced, save
@@ -45,7 +47,7 @@ def durable() -> Iterator[Durable]:
 @pytest.fixture
 def model(durable: Durable) -> str:
     with durable.connect() as conn:
-        conn.execute("SELECT llm_drop_model(model) FROM llm_model_config WHERE model = 'tiny'")
+        conn.execute("SELECT llm_drop_model(model) FROM llm_model_config WHERE model IN ('tiny', 'wide')")
         conn.execute("DELETE FROM llm_checkpoint")
         return make_model(conn)
 
@@ -100,18 +102,26 @@ def test_prepared_transactions(durable: Durable, model: str, end: str, crash: bo
             load(conn, first if end == "COMMIT" else second)
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are Linux's")
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits of another process are Linux's")
 def test_a_disk_that_is_full(durable: Durable, model: str) -> None:
     """As far as a limit on the size of files stands for it; above what WAL and tables need."""
     with durable.connect() as conn:
         make_model(conn, "wide", n_layer=1, n_head=1, d_model=512, vocab=20000)
         kept = save(conn)
         before = files(conn)
-        resource.prlimit(conn.info.backend_pid, resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+        account = server_account()
+        subprocess.run(
+            ["prlimit", f"--pid={conn.info.backend_pid}", "--fsize=20000000"],
+            check=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
         for _ in range(3):
             with pytest.raises(psycopg.Error, match="could not access file"):
                 save(conn, "wide", keep=1)
             assert files(conn) == before
+    with durable.connect() as conn:
         assert load(conn, kept) == 0
         conn.execute("SELECT llm_drop_model('wide')")
 

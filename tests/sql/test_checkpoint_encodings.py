@@ -16,10 +16,11 @@ from .tensors import value
 
 MODEL = "mod\u00e8le"
 BYTES = (
-    "SELECT (SELECT array_agg(textsend(token) || bytes ORDER BY token_id) FROM llm_bpe_vocab),"
-    " (SELECT array_agg(textsend(left_token) || textsend(right_token) || textsend(pair) ORDER BY rank)"
+    "SELECT (SELECT array_agg(convert_to(token, getdatabaseencoding()) || bytes ORDER BY token_id)"
+    " FROM llm_bpe_vocab),"
+    " (SELECT array_agg(convert_to(left_token || right_token || pair, getdatabaseencoding()) ORDER BY rank)"
     " FROM llm_bpe_merges),"
-    " (SELECT array_agg(textsend(model)) FROM llm_param)"
+    " (SELECT array_agg(convert_to(model, getdatabaseencoding())) FROM llm_param)"
 )
 
 
@@ -30,7 +31,7 @@ def encoded(request: pytest.FixtureRequest, server: Any) -> Iterator[psycopg.Con
 
     name = f"encoded_{secrets.token_hex(6)}"
     server.execute(
-        sql.SQL("CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'").format(
+        sql.SQL("CREATE DATABASE {} ENCODING {} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'").format(
             sql.Identifier(name), request.param
         )
     )

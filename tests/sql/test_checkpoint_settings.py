@@ -179,3 +179,12 @@ def test_null_arguments_are_named(conn: Connection) -> None:
             sqlstate, message = told
             assert sqlstate in ("22004", "22023", "42704"), (name, argument, told)
             assert argument in message or (argument == "id" and "checkpoint NULL" in message), (name, message)
+
+
+@pytest.mark.parametrize("function", ["llm_checkpoint_data", "llm_export_data"])
+def test_tensors_go_to_the_file_one_by_one(conn: Connection, function: str) -> None:
+    """The function is inlined; otherwise all of a model would be collected before a row is written."""
+    make_model(conn)
+    plan = conn.execute(f"EXPLAIN SELECT d.data, d.bytes FROM {function}('tiny') d").fetchall()
+    assert "llm_param" in str(plan)
+    assert f"Function Scan on {function}" not in str(plan)
