@@ -26,10 +26,10 @@ from ..sql.hostile import functions
 from ..sql.small_models import Connection
 from .calls import plausible
 from .database import ROLES, login, prepare, restore, server_log
+from .session import NAME, Rights
 from .statements import Statement, Statements
 from .watch import Log, Reports, Watchdog
 
-NAME = re.compile(r"\b((?:pg_)?llm_\w+)\(")
 # Of one session; the log of what it did is its length, too.
 SESSION = 6000
 BAD_NOTICE = re.compile(r"problem in alloc|write past chunk|leak|still referenced|not closed")
@@ -85,6 +85,7 @@ class Hunt:
         self.limits_memory = asan is None and (self.owner.info.host or "").startswith("/")
         self.watchdog, self.cancels = Watchdog(patience), cancels
         self.outcome = Outcome(seed)
+        self.rights = Rights()
         self.notices: list[str] = []
 
     def run(self, *, calls: int | None = None, seconds: float | None = None) -> Outcome:
@@ -130,7 +131,7 @@ class Hunt:
         restore(self.owner)
         self.pgconn = self.connect()
         self.done: deque[str] = deque(maxlen=200_000)
-        statements = Statements(self.rng, plausible(self.rng, self.known, self.role), self.role)
+        statements = Statements(self.rng, plausible(self.rng, self.known, self.role, self.rights), self.role)
         process = psutil.Process(self.pgconn.backend_pid) if self.limits_memory else None
         for opening in statements.opening():
             self.done.append(opening)
@@ -205,6 +206,8 @@ class Hunt:
         names = NAME.findall(statement.text)
         if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
             outcome.succeeded_by_name.update(names)
+            if statement.kind in ("call", "guarded"):
+                self.rights.learn(statement.text, None)
             row = [result.get_value(0, i) for i in range(result.nfields)] if result.ntuples else []
             cells = [None if cell is None else cell.decode(errors="replace") for cell in row]
             statements.succeeded(statement, cells)
@@ -215,6 +218,8 @@ class Hunt:
         code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"?").decode()
         text = result.get_error_message()
         outcome.refused += 1
+        if statement.calls == 1 and statement.kind in ("call", "guarded"):
+            self.rights.learn(statement.text, code)
         outcome.codes[code] += 1
         outcome.refused_by_name.update(names)
         outcome.messages[re.sub(r'"[^"]*"|\d[-+.\de]*', "_", text.split("\n")[0])[:100]] += 1
