@@ -196,6 +196,7 @@ class Hunt:
             outcome.calls += statement.calls
             if not self.learn(statements, statement, answers):
                 break
+        statements.agree(self.pgconn.transaction_status)
         if self.notices:
             self.find("; ".join(self.notices))
         return not outcome.found

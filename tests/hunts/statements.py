@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from psycopg import pq
+
 from ..sql.hostile_values import tensor
 from .database import ROLES, login
 from .session import Call, Plausible, State
@@ -305,6 +307,14 @@ class Statements:
             self.ended()
         else:
             self.is_failed = True
+
+    def agree(self, status: int) -> None:
+        """The server's word on the transaction: a cancel may have hit its end or its beginning."""
+        if status == pq.TransactionStatus.IDLE and self.depth > 0:
+            self.ended()
+        elif status != pq.TransactionStatus.IDLE and self.depth == 0:
+            self.depth, self.savepoints = 1, []
+        self.is_failed = status == pq.TransactionStatus.INERROR
 
     def ended(self) -> None:
         """Nothing of a transaction is left, but what the session keeps."""
