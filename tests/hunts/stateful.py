@@ -87,6 +87,7 @@ class Hunt:
         self.outcome = Outcome(seed)
         self.rights = Rights()
         self.notices: list[str] = []
+        self.last_notice = ""
 
     def run(self, *, calls: int | None = None, seconds: float | None = None) -> Outcome:
         began = time.monotonic()
@@ -122,6 +123,7 @@ class Hunt:
 
     def notice(self, result: pq.abc.PGresult) -> None:
         text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+        self.last_notice = text
         if BAD_NOTICE.search(text):
             self.notices.append(text)
 
@@ -231,7 +233,7 @@ class Hunt:
 
     def lost(self, answer: bytes) -> bool:
         message = answer.decode(errors="replace") or self.pgconn.get_error_message()
-        if "crash of another server process" in message:
+        if "crash of another server process" in message + self.last_notice:
             self.connect().finish()  # somebody else's find
             self.owner = connection(self.url)
         else:
