@@ -74,7 +74,8 @@ class Hunt:
 
     def __init__(
         self, url: str, role: str, seed: str, *, log: Path | None = None, asan: Path | None = None,
-        patience: float = 60, cancels: float = 0.01, folder: Path = Path(),
+        patience: float = 60, cancels: float = 0.01,
+        without: frozenset[str] = frozenset(), folder: Path = Path(),
     ) -> None:  # fmt: skip
         self.url, self.role, self.folder = url, role, folder
         self.owner = connection(url)
@@ -85,7 +86,7 @@ class Hunt:
         self.limits_memory = asan is None and (self.owner.info.host or "").startswith("/")
         self.watchdog, self.cancels = Watchdog(patience), cancels
         self.outcome = Outcome(seed)
-        self.rights = Rights()
+        self.rights = Rights(without)
         self.notices: list[str] = []
         self.last_notice = ""
 
@@ -344,6 +345,9 @@ def main() -> int:
         "--cancels", type=float, default=0.01, help="share of the round trips that are cancelled"
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where the SQL of a find is written")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="functions left out, to get past a known find"
+    )
     parser.add_argument("--shrink", action="store_true")
     arguments = parser.parse_args()
     if arguments.calls is None and arguments.seconds is None:
@@ -353,7 +357,7 @@ def main() -> int:
         url = scratch(arguments.url, f"hunt_{role}_{arguments.seed}")
         hunt = Hunt(
             url, role, arguments.seed, log=arguments.log, asan=arguments.asan, patience=arguments.patience,
-            cancels=arguments.cancels, folder=arguments.folder,
+            cancels=arguments.cancels, without=frozenset(arguments.without), folder=arguments.folder,
         )  # fmt: skip
         outcome = hunt.run(calls=arguments.calls, seconds=arguments.seconds)
         print(f"{role}: {outcome}", flush=True)
