@@ -8,14 +8,14 @@ from random import Random
 from ..sql.hostile import Function
 from ..sql.hostile_values import MODEL, tensor, tokens
 from .database import LEARNT
-from .session import FED, NAMES, Call, Maker, Plausible, State, record
+from .session import FED, NAMES, Call, Maker, Plausible, Rights, State, record
 
 Makers = list[Maker]
 
 
-def plausible(rng: Random, functions: list[Function], role: str) -> Plausible:
+def plausible(rng: Random, functions: list[Function], role: str, rights: Rights) -> Plausible:
     """Draws from all groups, and from every other function of the schema: none is out of reach."""
-    p = Plausible(rng, functions, role)
+    p = Plausible(rng, functions, role, rights)
     p.groups = [
         (p.generating, generating(p)),
         (p.mid_pass, mid_pass(p)),

@@ -6,6 +6,8 @@ be sound: a wrong belief only makes a refusal likelier.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -14,6 +16,7 @@ from ..sql.hostile import FAMILIES, Function
 from ..sql.hostile_values import MODEL, VALUES, tensor, tokens
 from .database import LEARNT, MICRO
 
+NAME = re.compile(r"\b((?:pg_)?llm_\w+)\(")
 MODELS = (MODEL, MODEL, MICRO, LEARNT)
 FED = ("x", "y")  # models that exist in memory only
 NAMES = ("wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.attn.c_attn.weight", "ln_f.bias", "nothing")
@@ -60,14 +63,36 @@ class Call:
     late: bool = False  # its effect needs its value
 
 
+class Rights:
+    """Which functions a role was refused and never allowed: learnt, not known beforehand."""
+
+    def __init__(self, without: frozenset[str] = frozenset()) -> None:
+        self.without = without
+        self.refusals: Counter[str] = Counter()
+        self.granted: set[str] = set()
+
+    def learn(self, text: str, code: str | None) -> None:
+        names = NAME.findall(text)
+        if code is None:
+            self.granted.update(names)
+        elif code == "42501":
+            self.refusals.update(names[:1])
+
+    def missing(self, text: str) -> bool:
+        return any(self.refusals[name] > 3 and name not in self.granted for name in NAME.findall(text))
+
+
 class Plausible:
     """Draws calls from groups (calls.py fills them), more from those that go on with what has begun.
 
     `absurd`: how often an argument is replaced by any value of its type.
     """
 
-    def __init__(self, rng: Random, functions: list[Function], role: str, absurd: float = 0.05) -> None:
+    def __init__(
+        self, rng: Random, functions: list[Function], role: str, rights: Rights, absurd: float = 0.015
+    ) -> None:
         self.rng = rng
+        self.rights = rights
         self.may_read = role != "nobody"
         self.absurd = absurd
         self.state = State()
@@ -100,8 +125,27 @@ class Plausible:
         return makers[0]()
 
     def call(self) -> Call:
-        if self.planned and self.rng.random() < 0.75:
-            return self.planned.pop(0)()
+        """Seldom one that the role has no right to."""
+        for _ in range(8):
+            call = self.drawn()
+            if not self.rights.missing(call.text) or self.rng.random() < 0.02:
+                break
+        return Call("1") if self.rights.without & set(NAME.findall(call.text)) else call
+
+    def is_possible(self, maker: Maker) -> bool:
+        """Whether what a planned call needs is there; a version may have been in memory already."""
+        state = self.state
+        if maker in (self.put, self.seal):
+            return bool(state.feeding)
+        if maker == self.gen_open:
+            return bool(state.pins)
+        return maker != self.gen_use or bool(state.generations)
+
+    def drawn(self) -> Call:
+        while self.planned and self.rng.random() < 0.75:
+            maker = self.planned.pop(0)
+            if self.is_possible(maker):
+                return maker()
         weights = [weight() for weight, _ in self.groups]
         _, makers = self.rng.choices(self.groups, weights)[0]
         return self.rng.choice(makers)()
@@ -250,9 +294,7 @@ class Plausible:
 
     def fed(self) -> Call:
         model = self.rng.choice(FED) if self.rng.random() < 0.8 else self.model()
-        version = self.rng.choice(
-            ("'\\x00'", "'\\x01'", "uuid_send(gen_random_uuid())", f"llm_fingerprint('{MODEL}')")
-        )
+        version = self.rng.choice(("'\\x00'", "'\\x01'", "uuid_send(gen_random_uuid())"))
 
         def feed(state: State, value: str | None) -> None:
             (state.pins if value == "t" else state.feeding).append(model)

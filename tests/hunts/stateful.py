@@ -26,10 +26,10 @@ from ..sql.hostile import functions
 from ..sql.small_models import Connection
 from .calls import plausible
 from .database import ROLES, login, prepare, restore, server_log
+from .session import NAME, Rights
 from .statements import Statement, Statements
 from .watch import Log, Reports, Watchdog
 
-NAME = re.compile(r"\b((?:pg_)?llm_\w+)\(")
 # Of one session; the log of what it did is its length, too.
 SESSION = 6000
 BAD_NOTICE = re.compile(r"problem in alloc|write past chunk|leak|still referenced|not closed")
@@ -74,7 +74,8 @@ class Hunt:
 
     def __init__(
         self, url: str, role: str, seed: str, *, log: Path | None = None, asan: Path | None = None,
-        patience: float = 60, cancels: float = 0.01, folder: Path = Path(),
+        patience: float = 60, cancels: float = 0.01,
+        without: frozenset[str] = frozenset(), folder: Path = Path(),
     ) -> None:  # fmt: skip
         self.url, self.role, self.folder = url, role, folder
         self.owner = connection(url)
@@ -85,7 +86,9 @@ class Hunt:
         self.limits_memory = asan is None and (self.owner.info.host or "").startswith("/")
         self.watchdog, self.cancels = Watchdog(patience), cancels
         self.outcome = Outcome(seed)
+        self.rights = Rights(without)
         self.notices: list[str] = []
+        self.last_notice = ""
 
     def run(self, *, calls: int | None = None, seconds: float | None = None) -> Outcome:
         began = time.monotonic()
@@ -121,6 +124,7 @@ class Hunt:
 
     def notice(self, result: pq.abc.PGresult) -> None:
         text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+        self.last_notice = text
         if BAD_NOTICE.search(text):
             self.notices.append(text)
 
@@ -130,7 +134,7 @@ class Hunt:
         restore(self.owner)
         self.pgconn = self.connect()
         self.done: deque[str] = deque(maxlen=200_000)
-        statements = Statements(self.rng, plausible(self.rng, self.known, self.role), self.role)
+        statements = Statements(self.rng, plausible(self.rng, self.known, self.role, self.rights), self.role)
         process = psutil.Process(self.pgconn.backend_pid) if self.limits_memory else None
         for opening in statements.opening():
             self.done.append(opening)
@@ -195,6 +199,7 @@ class Hunt:
             outcome.calls += statement.calls
             if not self.learn(statements, statement, answers):
                 break
+        statements.agree(self.pgconn.transaction_status)
         if self.notices:
             self.find("; ".join(self.notices))
         return not outcome.found
@@ -205,6 +210,8 @@ class Hunt:
         names = NAME.findall(statement.text)
         if result.status in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
             outcome.succeeded_by_name.update(names)
+            if statement.kind in ("call", "guarded"):
+                self.rights.learn(statement.text, None)
             row = [result.get_value(0, i) for i in range(result.nfields)] if result.ntuples else []
             cells = [None if cell is None else cell.decode(errors="replace") for cell in row]
             statements.succeeded(statement, cells)
@@ -215,6 +222,8 @@ class Hunt:
         code = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"?").decode()
         text = result.get_error_message()
         outcome.refused += 1
+        if statement.calls == 1 and statement.kind in ("call", "guarded"):
+            self.rights.learn(statement.text, code)
         outcome.codes[code] += 1
         outcome.refused_by_name.update(names)
         outcome.messages[re.sub(r'"[^"]*"|\d[-+.\de]*', "_", text.split("\n")[0])[:100]] += 1
@@ -225,7 +234,7 @@ class Hunt:
 
     def lost(self, answer: bytes) -> bool:
         message = answer.decode(errors="replace") or self.pgconn.get_error_message()
-        if "crash of another server process" in message:
+        if "crash of another server process" in message + self.last_notice:
             self.connect().finish()  # somebody else's find
             self.owner = connection(self.url)
         else:
@@ -336,6 +345,9 @@ def main() -> int:
         "--cancels", type=float, default=0.01, help="share of the round trips that are cancelled"
     )
     parser.add_argument("--folder", type=Path, default=Path(), help="where the SQL of a find is written")
+    parser.add_argument(
+        "--without", nargs="*", default=[], help="functions left out, to get past a known find"
+    )
     parser.add_argument("--shrink", action="store_true")
     arguments = parser.parse_args()
     if arguments.calls is None and arguments.seconds is None:
@@ -345,7 +357,7 @@ def main() -> int:
         url = scratch(arguments.url, f"hunt_{role}_{arguments.seed}")
         hunt = Hunt(
             url, role, arguments.seed, log=arguments.log, asan=arguments.asan, patience=arguments.patience,
-            cancels=arguments.cancels, folder=arguments.folder,
+            cancels=arguments.cancels, without=frozenset(arguments.without), folder=arguments.folder,
         )  # fmt: skip
         outcome = hunt.run(calls=arguments.calls, seconds=arguments.seconds)
         print(f"{role}: {outcome}", flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from psycopg import pq
+
 from ..sql.hostile_values import tensor
 from .database import ROLES, login
 from .session import Call, Plausible, State
@@ -131,14 +133,14 @@ class Statements:
             return Statement("COMMIT" if rng.random() < 0.4 else "ROLLBACK", kind="end")
         if roll < 0.06:
             return self.savepoint()
-        if roll < 0.09 and self.savepoints:
+        if roll < 0.075 and self.savepoints:
             return self.back()
-        if roll < 0.11 and self.savepoints:
+        if roll < 0.09 and self.savepoints:
             name = rng.choice(self.savepoints)[0]
             return Statement(f"RELEASE {name}", kind="release", name=name)
-        if roll < 0.2:
+        if roll < 0.16:
             return self.around()
-        if roll < 0.24:
+        if roll < 0.19:
             return self.program()
         return self.calls()
 
@@ -297,7 +299,6 @@ class Statements:
         """It has not, and what was to follow in its batch was not run."""
         assert statement.before is not None
         self.plausible.state, self.savepoints, self.depth, self.is_failed = statement.before
-        self.plausible.planned = []
         if statement.kind == "guarded" and n_answers > 1:
             self.savepoints.append((statement.name, self.plausible.state.copy()))
         if code in ("25P02", "3B001"):
@@ -306,6 +307,14 @@ class Statements:
             self.ended()
         else:
             self.is_failed = True
+
+    def agree(self, status: int) -> None:
+        """The server's word on the transaction: a cancel may have hit its end or its beginning."""
+        if status == pq.TransactionStatus.IDLE and self.depth > 0:
+            self.ended()
+        elif status != pq.TransactionStatus.IDLE and self.depth == 0:
+            self.depth, self.savepoints = 1, []
+        self.is_failed = status == pq.TransactionStatus.INERROR
 
     def ended(self) -> None:
         """Nothing of a transaction is left, but what the session keeps."""
