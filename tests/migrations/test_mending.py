@@ -1,4 +1,4 @@
-"""doctor and provision look at what is there: damage of every kind is named, and mended if nothing is lost."""
+"""doctor and provision look at what is there: damage is named, and mended where nothing is lost."""
 
 from __future__ import annotations
 
