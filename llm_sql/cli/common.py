@@ -146,11 +146,11 @@ def open_engine(url: str | None) -> Engine:
             )
         return engine
     if not place.embedded:
-        state = (
+        found = (
             "is not provisioned" if revision is None else f"is at revision {revision}, not {provision.head()}"
         )
         raise NotProvisionedError(
-            f"the database {place.url.database} {state}", hint="llm-sql provision (or alembic upgrade head)"
+            f"the database {place.url.database} {found}", hint="llm-sql provision (or alembic upgrade head)"
         )
     err.print("provisioning the embedded database ...", style="dim")
     engine.dispose()
