@@ -203,6 +203,11 @@ def _name(operation: Any) -> str:
     return str(getattr(operation, "constraint_name", None) or getattr(operation, "index_name", ""))
 
 
+def _on(operation: Any) -> str:
+    """The table an operation is about; foreign keys call it otherwise."""
+    return str(getattr(operation, "table_name", None) or getattr(operation, "source_table", ""))
+
+
 def _of_table(operation: MigrateOperation, remade: set[str]) -> Finding:
     o: Any = operation
     if isinstance(operation, ops.CreateTableOp):
@@ -215,14 +220,14 @@ def _of_table(operation: MigrateOperation, remade: set[str]) -> Finding:
             return Finding(f"{column} is {o.existing_type}, not {o.modify_type}", hint=_REBUILD)
         return Finding(f"{column} differs in its default, NOT NULL or comment", operation)
     if isinstance(operation, (ops.CreateIndexOp, ops.AddConstraintOp)):
-        return Finding(f"{_name(o)} of {o.table_name} is missing or differs", operation)
+        return Finding(f"{_name(o)} of {_on(o)} is missing or differs", operation)
     if isinstance(operation, ops.CreateTableCommentOp):
         return Finding(f"the comment on {o.table_name} differs", operation)
     if isinstance(operation, (ops.DropIndexOp, ops.DropConstraintOp)) and _name(o) in remade:
-        return Finding(f"{_name(o)} of {o.table_name} differs", operation)
+        return Finding(f"{_name(o)} of {_on(o)} differs", operation)
     if isinstance(operation, ops.DropColumnOp):
         return Finding(f"column {o.table_name}.{o.column_name} is not llm-sql's", foreign=True)
-    return Finding(f"{_name(o)} of {o.table_name} is not llm-sql's", foreign=True)
+    return Finding(f"{_name(o)} of {_on(o)} is not llm-sql's", foreign=True)
 
 
 _REBUILD = (

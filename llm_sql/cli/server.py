@@ -36,7 +36,7 @@ def _refuse_other_server(command: str) -> None:
 
 
 def up(json_: JsonOption = False) -> None:
-    """Start the embedded server and keep it running; provision its database, or mend what is missing there."""
+    """Start the embedded server and keep it running; provision its database, mend what is missing there."""
     _refuse_other_server("up")
     url = ensure(keep=True)
     report = common.run_upgrade(normalize_url(url))
