@@ -48,6 +48,8 @@ SELECT 'pg_llm' = ANY (string_to_array(regexp_replace(
         current_setting('session_preload_libraries', true), ''),
     '[[:space:]"'']', '', 'g'), ','))
 """
+_MAY_PRELOAD = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+NOT_PRELOADED = "session_preload_libraries of the database does not name pg_llm"
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ def examine(connection: Connection) -> list[Finding]:
     if not preloaded(connection):
         findings.append(
             Finding(
-                "session_preload_libraries of the database does not name pg_llm",
+                NOT_PRELOADED,
                 ops.ExecuteSQLOp("preload"),
+                foreign=not connection.scalar(text(_MAY_PRELOAD)),
                 hint="changing it takes a superuser; without it pg_settings shows pg_llm's settings only "
                 "after the first call of a session",
             )
