@@ -18,6 +18,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from llm_sql import functions
+from llm_sql.cli.common import program
 from llm_sql.cli.training import progress_bar
 from llm_sql.model import LanguageModel
 
@@ -244,14 +245,15 @@ def _affordable_steps(lm: LanguageModel, seconds: float) -> int:
 
 
 def _what_next(model: str) -> str:
+    run = escape(program())
     return f"""
 [bold]next[/bold]
-  llm-sql psql                 then, in SQL:
+  {run} psql    then, in SQL:
     SELECT llm_generate('pg_', 60, 0.8, model => '{model}', echo => true);
     SELECT step, loss, lr FROM llm_train_log WHERE model = '{model}' ORDER BY step DESC LIMIT 5;
     CALL llm_train_loop('{model}', 200, batch_size => 12, lr_max => 1e-3, log_every => 20);
-  llm-sql generate "pg_" -m {model}
-  llm-sql evaluate -m {model}
+  {run} generate "pg_" -m {model}
+  {run} evaluate -m {model}
   python:
     from sqlalchemy import create_engine
     from sqlalchemy.orm import Session

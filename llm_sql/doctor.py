@@ -229,13 +229,18 @@ def _objects(connection: Connection) -> list[Check]:
         found = f"without the extension's types nothing can be compared ({tables} tables are there)"
         return [Check("objects", "failed", found, "llm-sql provision")]
     findings = state.examine(connection)
-    ours = [f"{finding.what}" for finding in findings if not finding.foreign]
+    preload = [finding for finding in findings if finding.what == state.NOT_PRELOADED]
+    findings = [finding for finding in findings if finding not in preload]
+    ours = [finding.what for finding in findings if not finding.foreign]
     others = [finding for finding in findings if finding.foreign]
     lost = mend.lost(connection)
     if ours:
         checks = [Check("objects", "failed", _some(ours), "llm-sql provision mends what it can")]
     else:
         checks = [Check("objects", "ok", "tables, functions, views, roles and grants are as declared")]
+    checks += [
+        Check("preload", "warning", finding.what, f"llm-sql provision; {finding.hint}") for finding in preload
+    ]
     checks += [Check("weights", "failed", finding.what, finding.hint) for finding in lost]
     if others:
         hint = "; ".join(dict.fromkeys(f.hint for f in others[:SHOWN] if f.hint)) or None

@@ -55,7 +55,13 @@ def mend(connection: Connection) -> Outcome:
                 outcome.left.append(state.Finding(reason, hint=finding.hint))
         connection.execute(text("SET LOCAL check_function_bodies = on"))
         now = [finding.what for finding in open_]
-        if not open_ or now == before:
+        if not open_:
+            break
+        if now == before:
+            again = [finding for finding in open_ if finding.what not in _whats(outcome.left)]
+            outcome.left += [
+                state.Finding(f"{f.what}: mending it changes nothing", hint=f.hint) for f in again
+            ]
             break
         before = now
     outcome.mended = list(dict.fromkeys(what for what in outcome.mended if what not in _whats(outcome.left)))

@@ -52,6 +52,8 @@ SELECT 'pg_llm' = ANY (string_to_array(regexp_replace(
         current_setting('session_preload_libraries', true), ''),
     '[[:space:]"'']', '', 'g'), ','))
 """
+_MAY_PRELOAD = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+NOT_PRELOADED = "session_preload_libraries of the database does not name pg_llm"
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,9 @@ def examine(connection: Connection) -> list[Finding]:
     if not preloaded(connection):
         findings.append(
             Finding(
-                "session_preload_libraries of the database does not name pg_llm",
+                NOT_PRELOADED,
                 ops.ExecuteSQLOp("preload"),
+                foreign=not connection.scalar(text(_MAY_PRELOAD)),
                 hint="changing it takes a superuser; without it pg_settings shows pg_llm's settings only "
                 "after the first call of a session",
             )
@@ -207,6 +210,11 @@ def _name(operation: Any) -> str:
     return str(getattr(operation, "constraint_name", None) or getattr(operation, "index_name", ""))
 
 
+def _on(operation: Any) -> str:
+    """The table an operation is about; foreign keys call it otherwise."""
+    return str(getattr(operation, "table_name", None) or getattr(operation, "source_table", ""))
+
+
 def _of_table(operation: MigrateOperation, remade: set[str]) -> Finding:
     o: Any = operation
     if isinstance(operation, ops.CreateTableOp):
@@ -219,14 +227,14 @@ def _of_table(operation: MigrateOperation, remade: set[str]) -> Finding:
             return Finding(f"{column} is {o.existing_type}, not {o.modify_type}", hint=_REBUILD)
         return Finding(f"{column} differs in its default, NOT NULL or comment", operation)
     if isinstance(operation, (ops.CreateIndexOp, ops.AddConstraintOp)):
-        return Finding(f"{_name(o)} of {o.table_name} is missing or differs", operation)
+        return Finding(f"{_name(o)} of {_on(o)} is missing or differs", operation)
     if isinstance(operation, ops.CreateTableCommentOp):
         return Finding(f"the comment on {o.table_name} differs", operation)
     if isinstance(operation, (ops.DropIndexOp, ops.DropConstraintOp)) and _name(o) in remade:
-        return Finding(f"{_name(o)} of {o.table_name} differs", operation)
+        return Finding(f"{_name(o)} of {_on(o)} differs", operation)
     if isinstance(operation, ops.DropColumnOp):
         return Finding(f"column {o.table_name}.{o.column_name} is not llm-sql's", foreign=True)
-    return Finding(f"{_name(o)} of {o.table_name} is not llm-sql's", foreign=True)
+    return Finding(f"{_name(o)} of {_on(o)} is not llm-sql's", foreign=True)
 
 
 _REBUILD = (

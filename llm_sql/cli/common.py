@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from llm_sql import provision
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, NotProvisionedError, StatementRefusedError, UsageError
+from llm_sql.migrations import build, state
 from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure, waiting
 from llm_sql.server.embedded import notify
@@ -67,6 +70,18 @@ def show_notices() -> None:
 
     warnings.showwarning = show
     warnings.simplefilter("always", LLMSQLWarning)
+
+
+def program() -> str:
+    """How the user starts this program: by its name where the shell finds it, else by its path."""
+    own = Path(sys.executable).with_name("llm-sql")
+    found = shutil.which("llm-sql")
+    if not own.exists() or (found is not None and Path(found).resolve() == own.resolve()):
+        return "llm-sql"
+    try:
+        return str(own.relative_to(Path.cwd()))
+    except ValueError:
+        return str(own)
 
 
 def print_json(value: object) -> None:
@@ -129,20 +144,25 @@ def open_engine(url: str | None) -> Engine:
     try:
         with engine.connect() as connection:
             revision = installed_revision(connection)
+            same_build = state.build_of(connection) == build.of_revision(provision.head())
     except OperationalError as error:
         raise as_llm_sql_error(error) from error
     if revision == provision.head():
+        if not same_build:
+            notify(
+                f"another build of llm-sql provisioned {place.url.database}: `{program()} provision` looks"
+            )
         return engine
     if not place.embedded:
-        state = (
+        found = (
             "is not provisioned" if revision is None else f"is at revision {revision}, not {provision.head()}"
         )
         raise NotProvisionedError(
-            f"the database {place.url.database} {state}", hint="llm-sql provision (or alembic upgrade head)"
+            f"the database {place.url.database} {found}", hint="llm-sql provision (or alembic upgrade head)"
         )
     err.print("provisioning the embedded database ...", style="dim")
     engine.dispose()
-    run_upgrade(place.url)
+    show_left(run_upgrade(place.url))
     return engine
 
 
@@ -154,6 +174,14 @@ def _show_warnings(connection: Any, _: object) -> None:
             err.print(f"warning: {diagnostic.message_primary}", style="yellow", markup=False)
 
     connection.add_notice_handler(show)
+
+
+def show_left(report: provision.Report) -> None:
+    """What provisioning could not put right, on stderr."""
+    for what, hint in report.left:
+        err.print(f"left: {what}", style="red", markup=False, soft_wrap=True)
+        if hint:
+            err.print(f"hint: {hint}", markup=False, soft_wrap=True)
 
 
 def run_upgrade(url: URL, revision: str = "head") -> provision.Report:
@@ -175,8 +203,6 @@ def run_upgrade(url: URL, revision: str = "head") -> provision.Report:
 
 def installed_revision(connection: Connection) -> str | None:
     """The revision the database is at; None when it was never provisioned."""
-    from llm_sql.migrations import state
-
     # Whoever locks the table does not keep us waiting for ever.
     connection.execute(text("SET LOCAL lock_timeout = '60s'"))
     return state.revision(connection)

@@ -36,10 +36,13 @@ def _refuse_other_server(command: str) -> None:
 
 
 def up(json_: JsonOption = False) -> None:
-    """Start the embedded server and keep it running; provision its database."""
+    """Start the embedded server and keep it running; provision its database, mend what is missing there."""
     _refuse_other_server("up")
     url = ensure(keep=True)
-    common.open_engine(None).dispose()
+    report = common.run_upgrade(normalize_url(url))
+    for what in report.mended:
+        err.print(f"mended: {what}", style="dim", markup=False, soft_wrap=True)
+    common.show_left(report)
     if json_:
         print_json({"url": url, "home": str(EmbeddedServer().home)})
     else:
@@ -108,10 +111,7 @@ def provision_database(
     else:
         for what in report.mended:
             out.print(f"mended: {what}", markup=False)
-        for what, hint in report.left:
-            err.print(f"left: {what}", style="red", markup=False)
-            if hint:
-                err.print(f"hint: {hint}", markup=False)
+        common.show_left(report)
     if report.left:
         raise typer.Exit(EXIT_NOT_PROVISIONED)
     if not json_:

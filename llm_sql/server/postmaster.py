@@ -7,7 +7,6 @@ and leaves signals and deletions to programs that run as that account.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -83,8 +82,6 @@ def clear_remains(data_directory: Path, socket_directory: Path, account: Account
     Backends that outlive a killed postmaster hold its shared memory and would make the start fail; nobody
     can talk to them any more. Pid files whose number was given to another process would make it fail too.
     """
-    if not os.path.lexists(data_directory / "postmaster.pid"):
-        return
     orphans = [process for process in psutil.process_iter() if serves(process, data_directory)]
     _kill(orphans, account)
     _wait_for_end(orphans)

@@ -21,6 +21,11 @@ RECOVERY_PATIENCE_SECONDS = 300.0
 CONNECTION_PATIENCE_SECONDS = 120.0
 
 
+def ping(conninfo: str) -> Ping:
+    """What the server says to somebody who asks whether it takes connections."""
+    return Ping(PGconn.ping(conninfo.encode()))
+
+
 def until_accepting(
     conninfo: str,
     notice: Callable[[str], None],
@@ -36,9 +41,9 @@ def until_accepting(
     patience = RECOVERY_PATIENCE_SECONDS if patience is None else patience
     started = time.monotonic()
     told = False
-    asked = make_conninfo(conninfo, connect_timeout=5).encode()
+    asked = make_conninfo(conninfo, connect_timeout=5)
     while True:
-        answer = PGconn.ping(asked)
+        answer = ping(asked)
         if answer in (Ping.OK, Ping.NO_ATTEMPT) or (answer == Ping.NO_RESPONSE and not alive()):
             return
         waited = time.monotonic() - started

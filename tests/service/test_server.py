@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,11 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from llm_sql.errors import ServerError
-from llm_sql.server import EmbeddedServer, layout, postmaster
+from llm_sql.errors import DatabaseUnreachableError, LLMSQLWarning, ServerError
+from llm_sql.server import EmbeddedServer, layout, postmaster, waiting
 
 from ..waiting import wait_for
 
@@ -235,3 +237,107 @@ def test_a_newly_built_extension_is_found_by_new_sessions(
         server.stop()
         server.start()
         assert len(list((new_home / "extension").iterdir())) == 1
+
+
+def test_whoever_comes_while_the_server_recovers_from_a_crash_waits_for_it(home: Path) -> None:
+    """The startup process is held, so that recovery takes as long as this test wants."""
+    with EmbeddedServer(home, settings=QUICK) as server:
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS long (t text)")
+            connection.execute("INSERT INTO long SELECT repeat('x', 1000) FROM generate_series(1, 50000)")
+            process = postmaster.find(server.data_directory)
+            assert process is not None
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+        held = hold_startup(process)
+        code = (
+            f"from pathlib import Path\nfrom llm_sql.server import EmbeddedServer\n"
+            f"server = EmbeddedServer(Path({str(home)!r}), settings={QUICK!r})\n"
+            "server.start(); server.ensure_database('d'); print('up')\n"
+        )
+        other = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert other.stderr is not None
+        if held is not None:
+            assert "recovers from a crash: waiting for it" in other.stderr.readline()
+            held.resume()
+        output, errors = other.communicate(timeout=120)
+        assert (output, other.returncode) == ("up\n", 0), errors
+
+
+def hold_startup(process: postmaster.Process) -> postmaster.Process | None:
+    """Stop the process that recovers; None when it was faster."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for child in process.children():
+            with contextlib.suppress(psutil.Error):
+                if "startup" in " ".join(child.cmdline()):
+                    child.suspend()
+                    return child
+    return None
+
+
+def test_a_server_that_recovers_for_too_long_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(waiting, "ping", lambda _: waiting.Ping.REJECT)
+    with pytest.raises(DatabaseUnreachableError, match="recovers from a crash"):
+        waiting.until_accepting("host=/nowhere", told.append, patience=1.2)
+    assert len(told) == 1
+
+
+def test_a_server_that_is_not_there_is_not_waited_for() -> None:
+    waiting.until_accepting("host=/nowhere port=1", lambda _: pytest.fail("it waits"))
+
+
+def test_another_installation_does_not_change_what_the_running_server_loads(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def package(name: str) -> Path:
+        root = new_home.parent / name
+        (root / "share" / "extension").mkdir(parents=True)
+        (root / "lib").mkdir()
+        (root / "share" / "extension" / "pg_llm.control").write_text(f"default_version = '1.0' # {name}\n")
+        return root
+
+    one, two = package("one"), package("two")
+    monkeypatch.setattr(layout, "packaged_extension", lambda major: one)
+    with EmbeddedServer(new_home, settings=QUICK) as server:
+        if server.installation.major < 18:
+            pytest.skip("extension_control_path came with PostgreSQL 18")
+        loaded = answer(server, "SHOW dynamic_library_path")
+        monkeypatch.setattr(layout, "packaged_extension", lambda major: two)
+        with pytest.warns(LLMSQLWarning, match=rf"runs with the extension of {one}.*llm-sql down"):
+            EmbeddedServer(new_home, settings=QUICK).start()
+        assert answer(server, "SHOW dynamic_library_path") == loaded
+        server.stop()
+        with pytest.warns(LLMSQLWarning, match=f"changes from the extension of {one} to that of {two}"):
+            server.start()
+        assert answer(server, "SHOW dynamic_library_path") != loaded
+
+
+def test_a_staged_library_that_somebody_deleted_comes_back(new_home: Path) -> None:
+    with EmbeddedServer(new_home, settings=QUICK) as server:
+        copies = list((new_home / "extension").glob("*/lib/*"))
+        if not copies:
+            pytest.skip("the extension was not built")
+        for copy in copies:
+            copy.unlink()
+        server.start()
+        assert all(copy.exists() for copy in copies)
+
+
+def test_a_database_that_loads_a_library_that_is_gone_opens_again(
+    new_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "packaged_extension", lambda major: None)
+    with EmbeddedServer(new_home, settings=QUICK) as server:
+        server.ensure_database("d")
+        with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER DATABASE d SET session_preload_libraries = pg_llm")
+        with pytest.raises(psycopg.OperationalError, match="pg_llm"):
+            psycopg.connect(server.url("d"))
+        with pytest.warns(LLMSQLWarning, match="whose file is gone"):
+            server.ensure_database("d")
+        psycopg.connect(server.url("d")).close()
