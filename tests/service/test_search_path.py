@@ -153,7 +153,7 @@ def test_asynchronous_methods(tiny: LanguageModel, db_url: str) -> None:
     asyncio.run(run())
 
 
-USER = '''
+USER = """
 import psycopg
 from pg_llm_client import PGLLMClient
 from sqlalchemy.orm import Session
@@ -167,7 +167,7 @@ def text(connection: psycopg.Connection, session: Session) -> str:
     reveal_type(LanguageModel(session, "m").generate("a"))
     reveal_type(Param.step)
     return Same(connection).generate("a")
-'''
+"""
 
 
 def test_a_users_file_is_checked_against_our_types(tmp_path: Path) -> None:
