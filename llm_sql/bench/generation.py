@@ -247,7 +247,7 @@ def take_turns(
 
 
 def ask_peers(peers: dict[str, Worker], samples: Samples, n_prompt: int, n_tokens: int) -> None:
-    """A turn of every other engine. One that crashes is left out from then on: the rest of the table stands."""
+    """A turn of every other engine. One that crashes is left out from then on."""
     for name, worker in list(peers.items()):
         try:
             samples.setdefault(name, []).append(worker.generation_seconds(n_prompt, n_tokens))
