@@ -8,7 +8,7 @@ ENV = """
 from alembic import context
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Text, create_engine
 
-from llm_sql.alembic_plugin import include_name, render_item
+from llm_sql.alembic_plugin import include_name, include_object, render_item
 from llm_sql.models import ModelConfig, metadata as ours
 from llm_sql.types import Tensor
 
@@ -47,7 +47,7 @@ OPTIONS = {
     "as it is made": "target_metadata=metadata, compare_type=True",
     "all schemas": "target_metadata=metadata, include_schemas=True",
     "ours in its own": "target_metadata=[metadata, ours]",
-    "plugins of its own": "target_metadata=metadata, include_name=include_name, render_item=render_item,"
+    "plugins of its own": "target_metadata=metadata, include_name=include_name, include_object=include_object, render_item=render_item,"
     " autogenerate_plugins=['alembic.autogenerate.schemas', 'alembic.autogenerate.tables',"
     " 'alembic.autogenerate.types', 'alembic.autogenerate.constraints']",
 }
