@@ -1,4 +1,4 @@
-"""An application whose tables have tensors and foreign keys to ours: its revisions run, and then nothing differs."""
+"""An application with tensors and foreign keys to ours: its revisions run, and then nothing differs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ OPTIONS = {
     "as it is made": "target_metadata=metadata, compare_type=True",
     "all schemas": "target_metadata=metadata, include_schemas=True",
     "ours in its own": "target_metadata=[metadata, ours]",
-    "plugins of its own": "target_metadata=metadata, include_name=include_name, include_object=include_object, render_item=render_item,"
+    "plugins of its own": "target_metadata=metadata, include_name=include_name,"
+    " include_object=include_object, render_item=render_item,"
     " autogenerate_plugins=['alembic.autogenerate.schemas', 'alembic.autogenerate.tables',"
     " 'alembic.autogenerate.types', 'alembic.autogenerate.constraints']",
 }
