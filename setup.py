@@ -22,7 +22,7 @@ from setuptools.errors import PlatformError
 
 ROOT = Path(__file__).resolve().parent
 CORE = ROOT / "kernels" / "core"
-ROOMS = {"llm_sql": "llm_sql", "llm_sql.models": "models", "llm_sql.migrations": "migrations"}
+ROOMS = {"pg_llm_client": "pg_llm_client", "llm_sql": "llm_sql", "llm_sql.models": "models", "llm_sql.migrations": "migrations"}
 TOOLS = (
     "Install a C compiler and make (Debian, Ubuntu: apt install build-essential; "
     "Fedora: dnf install gcc make; macOS: xcode-select --install)"
@@ -191,6 +191,7 @@ if sys.platform == "win32":
 setup(
     packages=packages(),
     package_data={
+        "pg_llm_client": ["py.typed"],
         "llm_sql": ["py.typed", "**/*.sql", "**/*.ini", "**/*.json"],
         "llm_sql.kernels": ["*.pyi", "postgres/*.control", "postgres*/*.sql"],
         "llm_sql.models": ["**/*.sql"],

@@ -180,6 +180,10 @@ class AsyncLanguageModel:
 
         return await self._run(export)
 
+    async def rename(self, new_name: str) -> None:
+        await self.session.execute(select(functions.rename_model(self.model, new_name)))
+        self.model = new_name
+
     async def save_checkpoint(self, note: str | None = None, *, keep: int | None = None) -> int:
         return int((await self.session.scalars(select_saving(self.model, note, keep))).one())
 

@@ -2,9 +2,9 @@
 
 Alembic loads this module through the entry point `alembic.autogenerate.llm_sql` (group `alembic.plugins`);
 the name lies in the namespace that every environment includes by default. An environment that lists its
-`autogenerate_plugins` itself either includes `alembic.autogenerate.*` or passes `include_name` and
-`render_item` from here to `context.configure`. Imported whenever Alembic is: it must stay cheap and must not
-fail. docs/alembic.md tells users of it.
+`autogenerate_plugins` itself either includes `alembic.autogenerate.*` or passes `include_name`,
+`include_object` and `render_item` from here to `context.configure`. Imported whenever Alembic is: it must
+stay cheap and must not fail. docs/alembic.md tells users of it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return False
     context.imports.add("import llm_sql.types")
     return f"llm_sql.types.{item!r}"
+
+
+def include_object(item: Any, name: str | None, kind: str, reflected: bool, other: Any) -> bool:
+    """Alembic's include_object hook: False for foreign keys to our tables, whose schema reflection leaves
+    out. Only for environments that do without this plugin: it compares them.
+    """
+    if kind != "foreign_key_constraint" or not item.elements:
+        return True
+    *_, table, _ = item.elements[0].target_fullname.split(".")
+    return table not in _our_tables()
 
 
 def _our_tables() -> list[str]:

@@ -51,6 +51,11 @@ llm_copy_model = copy_model = SqlFunction(
     ("model text, new_name text, optimizer boolean?", "bigint"),
     doc="A model of another name with the same configuration, tokenizer and weights; its llm_param rows.",
 )
+llm_rename_model = rename_model = SqlFunction(
+    "llm_rename_model",
+    ("model text, new_name text", "void"),
+    doc="Give a model another name, with all that belongs to it.",
+)
 llm_default_model = default_model = SqlFunction(
     "llm_default_model",
     ("model text?", "text"),

@@ -282,6 +282,11 @@ class LanguageModel:
             self.session.connection(), self.model, path, format=format, progress=progress
         )
 
+    def rename(self, new_name: str) -> None:
+        """Give the model another name, with all that belongs to it; this object goes by it from now on."""
+        self.session.execute(select(functions.rename_model(self.model, new_name)))
+        self.model = new_name
+
     def save_checkpoint(self, note: str | None = None, *, keep: int | None = None) -> int:
         """Save all there is to the model in the server's checkpoint directory; returns the id."""
         return int(self.session.scalars(select_saving(self.model, note, keep)).one())

@@ -31,8 +31,8 @@ def _nothing(_: str) -> dict[str, str]:
     return {}
 
 
-# What other drivers and tools write, and what libpq calls it. Statements are never prepared here: options that
-# ask for this, for a pooler, say nothing new.
+# What other drivers and tools write, and what libpq calls it. Nothing is prepared here: those that ask for
+# this, for a pooler, say nothing new.
 FOREIGN_OPTIONS: dict[str, Callable[[str], dict[str, str]]] = {
     "ssl": _sslmode,
     "sslmode": _sslmode,

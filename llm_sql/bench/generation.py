@@ -13,6 +13,7 @@ import contextlib
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from llm_sql.bench.generation_peers import PEERS, missing_peers
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.report import Row
 from llm_sql.bench.worker import Worker
+from llm_sql.errors import LLMSQLError
 from llm_sql.kernels import DecodeLoop
 from llm_sql.kernels import Engine as KernelEngine
 from llm_sql.model import LanguageModel
@@ -232,8 +234,7 @@ def take_turns(
         for name, generator in ours.items():
             generator.seconds(N_PROMPT, 2)
             memory[name] = generator.memory()
-        for worker in peers.values():
-            worker.generation_seconds(N_PROMPT, 2)
+        ask_peers(peers, {}, N_PROMPT, 2)
         for _ in range(repeats):
             for name, generator in ours.items():
                 samples[name].append(generator.seconds(N_PROMPT, N_TOKENS))
@@ -241,9 +242,18 @@ def take_turns(
                     (0.0, generator.seconds_together(N_TOGETHER, N_SHORT, N_SHORT))
                 )
                 samples[loop_name(name)].append((0.0, loop_seconds(loops[name], N_TOKENS)))
-            for name, worker in peers.items():
-                samples[name].append(worker.generation_seconds(N_PROMPT, N_TOKENS))
+            ask_peers(peers, samples, N_PROMPT, N_TOKENS)
     return samples, memory
+
+
+def ask_peers(peers: dict[str, Worker], samples: Samples, n_prompt: int, n_tokens: int) -> None:
+    """A turn of every other engine. One that crashes is left out from then on."""
+    for name, worker in list(peers.items()):
+        try:
+            samples.setdefault(name, []).append(worker.generation_seconds(n_prompt, n_tokens))
+        except LLMSQLError as error:
+            warnings.warn(f"{name}: {error.message}", stacklevel=2)
+            del peers[name]
 
 
 def beside(samples: Samples, what: str, precision: str, part: int, n_tokens: int, threads: int) -> Row:

@@ -88,9 +88,12 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        answer = stdout.readline()
+        try:
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            answer = stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
             raise LLMSQLError(f"the measurement of another engine ended with code {self._process.wait()}")
         time.sleep(SETTLE_SECONDS)

@@ -20,6 +20,7 @@ from llm_sql.models import MODELS
 
 def register(app: typer.Typer) -> None:
     app.command()(create)
+    app.command()(rename)
     app.command()(generate)
     app.command()(evaluate)
 
@@ -82,6 +83,18 @@ def create(
         print_json({"model": model, "arch": arch, "vocab": vocab, "parameters": count})
     else:
         out.print(f"{model}: {count:,} parameters, vocabulary {vocab}", markup=False)
+
+
+def rename(
+    model: ModelArgument,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Give a model another name, with all that belongs to it."""
+    with Session(open_engine(url)) as session, session.begin():
+        LanguageModel(session, model).rename(new_name)
+    print_json({"model": new_name}) if json_ else out.print(f"{model} is now {new_name}", markup=False)
 
 
 def generate(

@@ -252,18 +252,21 @@ def bench(
     from llm_sql.kernels import cpu_count
 
     names = bench.parse_sections(sections or [])
-    rows = []
-    with err.status("measuring ...") as status:
-        for row in bench.run_bench(
-            lambda: open_engine(url), names, threads=threads or cpu_count(), repeats=repeats,
-            quick=not sections if quick is None else quick,
-        ):  # fmt: skip
-            rows.append(row.as_dict())
-            status.update(f"{row.section}: {row.what}")
-    if json_:
-        print_json(rows)
-    else:
-        print_bench(rows, repeats)
+    rows: list[dict[str, Any]] = []
+    try:
+        with err.status("measuring ...") as status:
+            for row in bench.run_bench(
+                lambda: open_engine(url), names, threads=threads or cpu_count(), repeats=repeats,
+                quick=not sections if quick is None else quick,
+            ):  # fmt: skip
+                rows.append(row.as_dict())
+                status.update(f"{row.section}: {row.what}")
+    finally:
+        # What was measured before an error or Ctrl-C is shown all the same.
+        if json_:
+            print_json(rows)
+        elif rows:
+            print_bench(rows, repeats)
 
 
 def print_bench(rows: list[dict[str, Any]], repeats: int) -> None:
