@@ -4,6 +4,9 @@
  * The rows of llm_bpe_vocab and llm_bpe_merges are the truth; a tokenizer here is one version of a model's, named by
  * bytes that PL/pgSQL chooses. PL/pgSQL looks a version up, feeds its rows when memory lacks it, and gets a handle,
  * which only the role that asked for it can use: whether it may read the rows was checked then.
+ *
+ * States of a handle: bpe_create --> being fed (put_token, put_merge; the next create forgets it); seal --> in memory
+ * (encode, decode, bpe_open), which ends with llm_release() or when others take its place. Anything else is 55000.
  */
 #include "postgres.h"
 

@@ -47,9 +47,7 @@ def fetch(conn: Connection, n: int | str) -> list[Any]:
 
 @pytest.mark.parametrize("kind", QUERIES)
 @pytest.mark.parametrize("options", ["", "WITH HOLD"])
-def test_first_fetched_in_a_savepoint_that_is_rolled_back(
-    names: Connection, kind: str, options: str
-) -> None:
+def test_first_fetched_in_a_savepoint_that_is_rolled_back(names: Connection, kind: str, options: str) -> None:
     query, expected = query_of(names, kind)
     with names.transaction():
         names.execute(f"DECLARE c CURSOR {options} FOR {query}")
