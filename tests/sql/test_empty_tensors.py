@@ -135,3 +135,19 @@ def test_elements_are_written_whatever_the_rank(conn: Connection) -> None:
     for shape in SHAPES:
         text = value(conn, "SELECT pg_llm_full(%s::int[], 1.5)::text", (shape,))
         assert text.count("1.5") == math.prod(shape)
+
+
+def test_losses_over_no_vocabulary_and_no_rows(conn: Connection) -> None:
+    """A target below 0 needs no vocabulary, but a row of logits is no row without one."""
+    for rows, vocab in itertools.product((0, 1, 2), (0, 3)):
+        calls = {
+            "pg_llm_lm_head_loss": f"pg_llm_full('{{{rows},2}}', 1), pg_llm_full('{{{vocab},2}}', 1)",
+            "pg_llm_cross_entropy": f"pg_llm_full('{{{rows},{vocab}}}', 1)",
+        }
+        for name, arguments in calls.items():
+            call = f"SELECT {name}({arguments}, array_fill(-1, ARRAY[{rows}]))"
+            if vocab == 0:
+                with pytest.raises(errors.InvalidParameterValue):
+                    conn.execute(call)
+            else:
+                assert conn.execute(call).fetchone() == (0,)

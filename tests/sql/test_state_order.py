@@ -167,8 +167,8 @@ def nobody(conn: Connection, connect: Connect) -> Iterator[Connection]:
     conn.execute(
         "DO $$ BEGIN EXECUTE ("
         f" SELECT string_agg(format('GRANT EXECUTE ON FUNCTION %s TO {name}', oid::regprocedure), ';')"
-        " FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname ~ '^pg_llm_(arena|gen|tape|bpe|"
-        "backward|grad|param|pass|positions|progress|release|autograd|train_progress|causal)'); END $$"
+        " FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname ~ '^pg_llm_(arena|gen|tape|"
+        "bpe|backward|grad|param|pass|positions|progress|release|autograd|train_progress|causal)'); END $$"
     )
     connection = connect(user=name)
     yield connection
