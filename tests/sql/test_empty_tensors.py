@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,8 @@ from psycopg import errors
 
 from llm_sql.models.types import from_text, to_text
 
+from ..conftest import Server
+from .durable import program
 from .tensors import value
 
 Connection = psycopg.Connection[Any]
@@ -107,7 +110,24 @@ def test_copy_into_a_unique_column(conn: Connection, options: str) -> None:
     assert value(conn, "SELECT count(*) FROM source JOIN copied USING (t)") == len(SHAPES + LARGE)
 
 
-def test_inside_arrays_rows_and_json(conn: Connection) -> None:
+def test_a_dump_of_a_unique_column_restores(conn: Connection, server: Server, dbname: str) -> None:
+    fill(conn, "source")
+    conn.execute("CREATE TABLE dumped (t tensor UNIQUE)")
+    try:
+        conn.execute("INSERT INTO dumped SELECT t FROM source")
+        dump = subprocess.run(
+            [program("pg_dump"), "-t", "dumped", server.url(dbname)], check=True, capture_output=True
+        ).stdout
+        conn.execute("DROP TABLE dumped")
+        restore = [program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", server.url(dbname)]
+        subprocess.run(restore, input=dump, check=True, capture_output=True)
+        assert shapes_in(conn, "dumped") == sorted(SHAPES + LARGE)
+        assert value(conn, "SELECT count(*) FROM source JOIN dumped USING (t)") == len(SHAPES + LARGE)
+    finally:
+        conn.execute("DROP TABLE IF EXISTS dumped")
+
+
+def test_inside_arrays_and_rows(conn: Connection) -> None:
     query = "SELECT array_agg(pg_llm_full(s.s::int[], 1)) FROM unnest(%s::text[]) s (s)"
     braces = ["{" + ",".join(map(str, shape)) + "}" for shape in EMPTY]
     assert value(conn, f"SELECT a::text::tensor[] = a FROM ({query}) _(a)", (braces,))
