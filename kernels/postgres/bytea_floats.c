@@ -6,6 +6,7 @@
 #include "port/pg_bswap.h"
 #include "utils/memutils.h"
 
+#include "buffer.h"
 #include "bytea_floats.h"
 #include "tensor.h"
 
@@ -101,5 +102,7 @@ floats_result(bytea *result)
 float *
 floats_scratch(size_t n)
 {
+    if (!tensor_buffer_room(Max(n, 1) * sizeof(float)))
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %zu elements", n));
     return MemoryContextAllocExtended(CurrentMemoryContext, Max(n, 1) * sizeof(float), MCXT_ALLOC_HUGE);
 }

@@ -631,9 +631,7 @@ pg_llm_positions(PG_FUNCTION_ARGS)
                     errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("the running forward pass takes %zu sequences, not %zu", pass.n, checked.n / width));
         require_positions(width);
-        for (size_t i = 0; i < pass.n; i++)
-            require_room(pass.members[i], width);
-        pass.pending = width;
+        pass.pending = width;      /* whether they fit, attention and gen_done will say */
     }
     for (size_t i = 0; i < checked.n; i++)
     {

@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "buffer.h"
 #include "op.h"
 #include "session.h"
 #include "tape.h"
@@ -68,7 +69,11 @@ float *
 op_save(OpCall *call, int i, size_t n)
 {
     if (call->read_only)        /* the forward alone reads it */
+    {
+        if (!tensor_buffer_room(Max(n, 1) * sizeof(float)))
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %zu elements", n));
         return MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(float));
+    }
     value_from_tensor(&call->saved[i], flat_tensor(n));
     return call->saved[i].data;
 }

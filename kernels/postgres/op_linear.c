@@ -268,8 +268,8 @@ lm_head_loss_forward(OpCall *call)
     float  *log_sum;
 
     head_shapes(call);
-    if (call->ids.n != n)
-        op_shape_error(call, "x [..., d], w [vocab, d] and one target per row of x");
+    if (call->ids.n != n || w->dims[0] == 0)
+        op_shape_error(call, "x [..., d], w [vocab, d] with at least one row, and one target per row of x");
     op_require_ids(call, w->dims[0], true);
     packed = precision_packed(call, w, true);
     log_sum = op_save(call, SAVED_LOG_SUM, n);

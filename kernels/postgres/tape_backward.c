@@ -61,7 +61,8 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("tensor " INT64_FORMAT " does not depend on any parameter or tracked tensor",
-                       tape.base + index));
+                       tape.base + index),
+                errhint("Compute it from llm_weight(model, name) or pg_llm_autograd_track_tensor(x) while recording."));
     refuse_spent(v);
     if (v->grad == NULL)
         v->grad = tensor_buffer_alloc(1);

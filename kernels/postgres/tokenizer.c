@@ -5,6 +5,9 @@
  * bytes that PL/pgSQL chooses. PL/pgSQL looks a version up, feeds its rows when memory lacks it, and gets a handle.
  * A tokenizer is its role's alone: nobody else finds it, so that what a role may not read stays hidden, and what it
  * fed by hand deceives no SECURITY DEFINER function.
+ *
+ * States of a handle: bpe_create --> being fed (put_token, put_merge; the next create forgets it); seal --> in memory
+ * (encode, decode, bpe_open), which ends with llm_release() or when others take its place. Anything else is 55000.
  */
 #include "postgres.h"
 

@@ -20,6 +20,7 @@
 
 #include "engine.h"
 #include "files.h"
+#include "memory.h"
 #include "tokenizer.h"
 
 /* A token and its id, or a merge and its rank: the halves stand one after the other in the pool. */
@@ -56,7 +57,7 @@ grow(void *array, size_t *room, size_t wanted, size_t element)
 
     if (array != NULL && wanted <= *room)
         return array;
-    grown = realloc(array, larger * element);
+    grown = llm_realloc(array, larger * element);
     if (grown != NULL)
         *room = larger;
     return grown;

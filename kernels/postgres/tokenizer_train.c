@@ -1,5 +1,8 @@
 /*
  * tokenizer_train.c -- the aggregate pg_llm_bpe_learn: merge rules from the documents of a query.
+ *
+ * The trainer lives with the aggregate's memory. It is run once, after the last document, which is why the final
+ * function is declared READ_WRITE: no window asks it again.
  */
 #include "postgres.h"
 

@@ -33,6 +33,7 @@ DECLARE
     batch record;
     counted bigint[];
     share double precision;
+    passed public.tensor;
     micro_loss double precision;
     loss double precision;
     tokens bigint;
@@ -78,16 +79,21 @@ BEGIN
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
             PERFORM public.pg_llm_set_recording(true, true);
-            micro_loss := public.pg_llm_item(
-                public.llm_forward(run.model, batch.tokens, true, batch.targets, dropout_p)
-            );
+            passed := public.llm_forward(run.model, batch.tokens, true, batch.targets, dropout_p);
+            micro_loss := public.pg_llm_item(passed);
             PERFORM public.pg_llm_set_recording(false, true);
             IF NOT micro_loss < 'Infinity' THEN
                 RAISE EXCEPTION 'the loss of model "%" is not finite at step %', run.model, step
                     USING ERRCODE = 'numeric_value_out_of_range',
                     HINT = 'Nothing was changed. Lower lr_max, lengthen warmup, or set grad_clip.';
             END IF;
-            PERFORM public.llm_tape_backward(NULL, share);
+            -- From the loss itself: an architecture may have computed something after it.
+            IF public.pg_llm_tensor_id(passed) IS NULL THEN
+                RAISE EXCEPTION 'the loss of model "%" depends on nothing that was recorded', run.model
+                    USING ERRCODE = 'object_not_in_prerequisite_state',
+                    HINT = 'The forward function must compute it from llm_weight by pg_llm_ functions.';
+            END IF;
+            PERFORM public.llm_tape_backward(public.pg_llm_tensor_id(passed), share);
             loss := loss + micro_loss * share;
             IF grad_accum > 1 THEN
                 PERFORM public.pg_llm_arena_sum_grad(run.model);

@@ -1,4 +1,4 @@
-"""Errors that are caught inside of a pass: training goes on as if nothing had happened, or says why it cannot."""
+"""Errors that are caught inside of a pass: training goes on as if nothing had happened, or says why not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ HARMLESS = {
     "dropout": f"BEGIN PERFORM pg_llm_dropout(x, 0.5, true); PERFORM 1 / 0; {CATCH}",
     "weights": f"BEGIN PERFORM llm_weight(model, 'lm_head.weight'); PERFORM 1 / 0; {CATCH}",
     "a leaf that lives on": f"BEGIN y := llm_weight(model, 'lm_head.weight'); PERFORM 1 / 0; {CATCH}",
-    "nested": f"BEGIN BEGIN y := pg_llm_gelu(x); PERFORM 1 / 0; {CATCH} PERFORM pg_llm_relu(x); PERFORM 1 / 0; {CATCH}",
+    "nested": f"BEGIN BEGIN y := pg_llm_gelu(x); PERFORM 1 / 0; {CATCH} PERFORM pg_llm_relu(x); "
+    f"PERFORM 1 / 0; {CATCH}",
     "again and again": f"FOR i IN 1 .. 3 LOOP BEGIN PERFORM pg_llm_gelu(x); PERFORM 1 / 0; {CATCH} END LOOP;",
     "an op's own error": "BEGIN PERFORM pg_llm_add(x, '[1,2,3,4,5,6,7]'); "
     "EXCEPTION WHEN invalid_parameter_value THEN NULL; END;",
@@ -60,7 +61,8 @@ HARMFUL = {
     "tape cleared in the block": f"BEGIN PERFORM pg_llm_tape_clear(); PERFORM 1 / 0; {CATCH}",
     "tape cleared": "PERFORM pg_llm_tape_clear();",
     "another loss": "PERFORM llm_loss('other', '{1,2}', '{2,3}');",
-    "another loss in a block": f"BEGIN PERFORM llm_loss('other', '{{1,2}}', '{{2,3}}'); PERFORM 1 / 0; {CATCH}",
+    "another loss in a block": "BEGIN PERFORM llm_loss('other', '{1,2}', '{2,3}'); "
+    f"PERFORM 1 / 0; {CATCH}",
     "backward in a block": "BEGIN PERFORM pg_llm_sum(x); PERFORM pg_llm_backward_begin(NULL, 1); "
     f"PERFORM 1 / 0; {CATCH}",
 }
@@ -70,7 +72,8 @@ def make(conn: Connection, name: str, block: str) -> str:
     conn.execute(FORWARD.format(name=name, block=block))
     conn.execute(PARAMETERS)
     conn.execute(
-        "INSERT INTO llm_arch VALUES (%s, %s, 'caught_parameters')", (f"caught_{name}", f"caught_{name}_forward")
+        "INSERT INTO llm_arch VALUES (%s, %s, 'caught_parameters')",
+        (f"caught_{name}", f"caught_{name}_forward"),
     )
     conn.execute("SELECT llm_create_model(%s, %s, 1, 1, 8, 8, 13, 1)", (name, f"caught_{name}"))
     add_rows(conn, name)
@@ -112,6 +115,31 @@ def test_a_pass_that_lost_something_is_not_differentiated(rolled_back: Connectio
         assert value(conn, "SELECT count(*) FROM pg_llm_tape(false)") == 0, what
 
 
+def test_what_is_differentiated_is_the_loss(rolled_back: Connection) -> None:
+    """Whatever an architecture computes after it; one that is no longer recorded is refused."""
+    conn = rolled_back
+    make(conn, "plain", "")
+    train(conn, "plain", 3, **ARGUMENTS)
+    make(conn, "after", "")
+    body = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'caught_after_forward'")
+    returned = "RETURN pg_llm_lm_head_loss(x, llm_weight(model, 'lm_head.weight'), targets);"
+    for instead, refused in [
+        (f"y := {returned[7:]} PERFORM pg_llm_mean(x); RETURN y;", False),
+        (f"y := {returned[7:]} RETURN pg_llm_item(y)::tensor;", True),
+    ]:
+        conn.execute(
+            "CREATE OR REPLACE FUNCTION caught_after_forward(model text, tokens int[], training boolean,"
+            " targets int[], dropout_p double precision, last_only boolean) RETURNS tensor LANGUAGE plpgsql"
+            f" AS $${body.replace(returned, instead)}$$"
+        )
+        if refused:
+            with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing that was recorded"):
+                train(conn, "after", 3, **ARGUMENTS)
+        else:
+            train(conn, "after", 3, **ARGUMENTS)
+            assert weights(conn, "after") == weights(conn, "plain")
+
+
 def test_generation_goes_on_where_no_part_of_it_was_undone(rolled_back: Connection) -> None:
     conn = rolled_back
     conn.execute("SELECT llm_create_model('g', 'gpt2', 1, 1, 8, 8, 13, 1)")
@@ -150,7 +178,7 @@ def gradient_norm(conn: Connection, model: str) -> float:
 
 
 def test_gradients_that_are_lost_are_asked_for_again(rolled_back: Connection) -> None:
-    """Summed before a savepoint, added to inside of it: what is left is neither, so nothing is trained with it."""
+    """Summed before a savepoint, added to inside of it: what is left is neither, and trains nothing."""
     conn = rolled_back
     make(conn, "m", "")
     conn.execute("SELECT llm_materialize_params('m')")

@@ -47,9 +47,7 @@ def fetch(conn: Connection, n: int | str) -> list[Any]:
 
 @pytest.mark.parametrize("kind", QUERIES)
 @pytest.mark.parametrize("options", ["", "WITH HOLD"])
-def test_first_fetched_in_a_savepoint_that_is_rolled_back(
-    names: Connection, kind: str, options: str
-) -> None:
+def test_first_fetched_in_a_savepoint_that_is_rolled_back(names: Connection, kind: str, options: str) -> None:
     query, expected = query_of(names, kind)
     with names.transaction():
         names.execute(f"DECLARE c CURSOR {options} FOR {query}")
@@ -69,7 +67,8 @@ def test_savepoints_in_any_order_around_fetches(names: Connection, kind: str) ->
     """As with PostgreSQL's own cursors the position is not taken back, and nothing else changes."""
     query, expected = query_of(names, kind)
     for seed in range(12):
-        rng, got, depth = Random(f"{kind} {seed}"), [], 0
+        rng, depth = Random(f"{kind} {seed}"), 0
+        got: list[Any] = []
         with names.transaction(force_rollback=True):
             names.execute("CREATE TEMP TABLE IF NOT EXISTS written (x int)")
             names.execute(f"DECLARE c CURSOR FOR {query}")
@@ -132,7 +131,7 @@ def test_fetched_in_blocks_that_catch_errors(names: Connection) -> None:
                     END;
                 END LOOP;
             END $$"""
-        ).format(sql.SQL(query))  # type: ignore[arg-type]
+        ).format(sql.SQL(query))
     )
     assert [row[0] for row in names.execute("SELECT pg_temp.pieces()")] == [row[2] for row in expected]
 
@@ -154,7 +153,7 @@ def test_a_loop_over_a_stream_whose_body_catches_errors(names: Connection) -> No
                     END;
                 END LOOP;
             END $$"""
-        ).format(sql.SQL(query))  # type: ignore[arg-type]
+        ).format(sql.SQL(query))
     )
     assert names.execute("SELECT token_id FROM shown").fetchall() == [
         (row[1],) for row in expected if row[0] % 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +15,8 @@ from psycopg import errors
 
 from llm_sql.models.types import from_text, to_text
 
+from ..conftest import Server
+from .durable import program
 from .tensors import value
 
 Connection = psycopg.Connection[Any]
@@ -107,7 +110,24 @@ def test_copy_into_a_unique_column(conn: Connection, options: str) -> None:
     assert value(conn, "SELECT count(*) FROM source JOIN copied USING (t)") == len(SHAPES + LARGE)
 
 
-def test_inside_arrays_rows_and_json(conn: Connection) -> None:
+def test_a_dump_of_a_unique_column_restores(conn: Connection, server: Server, dbname: str) -> None:
+    fill(conn, "source")
+    conn.execute("CREATE TABLE dumped (t tensor UNIQUE)")
+    try:
+        conn.execute("INSERT INTO dumped SELECT t FROM source")
+        dump = subprocess.run(
+            [program("pg_dump"), "-t", "dumped", server.url(dbname)], check=True, capture_output=True
+        ).stdout
+        conn.execute("DROP TABLE dumped")
+        restore = [program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", server.url(dbname)]
+        subprocess.run(restore, input=dump, check=True, capture_output=True)
+        assert shapes_in(conn, "dumped") == sorted(SHAPES + LARGE)
+        assert value(conn, "SELECT count(*) FROM source JOIN dumped USING (t)") == len(SHAPES + LARGE)
+    finally:
+        conn.execute("DROP TABLE IF EXISTS dumped")
+
+
+def test_inside_arrays_and_rows(conn: Connection) -> None:
     query = "SELECT array_agg(pg_llm_full(s.s::int[], 1)) FROM unnest(%s::text[]) s (s)"
     braces = ["{" + ",".join(map(str, shape)) + "}" for shape in EMPTY]
     assert value(conn, f"SELECT a::text::tensor[] = a FROM ({query}) _(a)", (braces,))
@@ -135,3 +155,19 @@ def test_elements_are_written_whatever_the_rank(conn: Connection) -> None:
     for shape in SHAPES:
         text = value(conn, "SELECT pg_llm_full(%s::int[], 1.5)::text", (shape,))
         assert text.count("1.5") == math.prod(shape)
+
+
+def test_losses_over_no_vocabulary_and_no_rows(conn: Connection) -> None:
+    """A target below 0 needs no vocabulary, but a row of logits is no row without one."""
+    for rows, vocab in itertools.product((0, 1, 2), (0, 3)):
+        calls = {
+            "pg_llm_lm_head_loss": f"pg_llm_full('{{{rows},2}}', 1), pg_llm_full('{{{vocab},2}}', 1)",
+            "pg_llm_cross_entropy": f"pg_llm_full('{{{rows},{vocab}}}', 1)",
+        }
+        for name, arguments in calls.items():
+            call = f"SELECT {name}({arguments}, array_fill(-1, ARRAY[{rows}]))"
+            if vocab == 0:
+                with pytest.raises(errors.InvalidParameterValue):
+                    conn.execute(call)
+            else:
+                assert conn.execute(call).fetchone() == (0,)
