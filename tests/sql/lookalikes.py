@@ -34,6 +34,7 @@ WHERE p.pronamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace) AND
 
 def _concrete(types: list[str | None]) -> list[list[str | None]]:
     """The types themselves, or, where some are polymorphic, those with each concrete type in their place."""
+    types = [t and t.replace('"any"', "any") for t in types]
     if not any(t and _POLYMORPHIC.search(t) for t in types):
         return [types]
     found = []

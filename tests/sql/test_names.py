@@ -62,6 +62,15 @@ def test_nothing_of_a_strangers_is_used(
     assert planted["functions"] > 200
     assert planted["relations"] > 15
     session.execute("SET search_path = evil, pg_catalog, public")
+    for theirs in (
+        "1 || ARRAY[2]",
+        "pg_catalog.cardinality(ARRAY[1]) + cardinality(ARRAY[1])",
+        "format('%s'::pg_catalog.text, 1)",
+        "'[1]'::public.tensor + '[2]'::public.tensor",
+        "llm_config('s')",
+    ):
+        with pytest.raises(psycopg.errors.RaiseException, match="stranger"):
+            session.execute(f"SELECT {theirs}")
     assert scenario.differences(scenario.run(session, fresh_conn, folder), expected) == []
 
 
