@@ -155,7 +155,7 @@ BEGIN
     END LOOP;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE NOTICE 'role {role} is not granted the functions of pg_llm: this takes its owner, or the database''s';
+        RAISE NOTICE 'role {role} is not granted pg_llm''s functions: this takes the database''s owner';
 END
 $grants$"""
 

@@ -26,8 +26,8 @@ _OWNER_WRITES = {"llm_arch"}
 _SESSION_STATE = {"llm_autograd_mode"}
 # Alembic's; whoever uses the tool asks it which revision is installed.
 VERSION_TABLE = "llm_sql_version"
-# The extension's functions that the roles are not granted, by the beginnings of their names: readers neither touch
-# files nor claim to train; files outside of the checkpoint directory take pg_read_server_files.
+# The extension's functions that the roles are not granted, by the beginnings of their names: readers neither
+# touch files nor claim to train; files outside of the checkpoint directory take pg_read_server_files.
 WITHHELD = {
     READER: (
         "pg_llm_read_file",

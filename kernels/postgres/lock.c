@@ -33,6 +33,7 @@ pg_llm_try_lock(PG_FUNCTION_ARGS)
 {
     LOCKTAG tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
 
+    PreventCommandDuringRecovery("a change of a model");
     PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }
 

@@ -33,7 +33,7 @@ SQL_TYPES = {
     e.REAL: "double precision",
 }
 
-# As every function of ours has it: names and operators are ours or PostgreSQL's, whatever the caller's path finds.
+# As every function of ours has it: names are ours or PostgreSQL's, whatever the caller's path finds.
 SEARCH_PATH = "SET search_path = pg_catalog, pg_llm, pg_temp"
 
 # How a variable is written inside the generated functions.

@@ -143,6 +143,8 @@ VALUES: dict[str, Sequence[str]] = {
     "bytea": BYTEAS,
     "integer[]": INT_ARRAYS,
     "bigint[]": [*INT_ARRAYS[:8], "'{9223372036854775807}'"],
+    "smallint[]": ["'{1,2,3}'", "'{{1,2},{3,4}}'", "'{}'", "'{32767,-32768}'", "'{NULL,1}'", "NULL"],
+    "regclass": ["'llm_model_config'", "'llm_param'", "'pg_class'", "0", "4294967295", "NULL"],
     "real[]": ARRAYS,
     "double precision[]": [*ARRAYS, "'{1e300}'"],
     "numeric[]": [*ARRAYS, "'{1e300}'"],

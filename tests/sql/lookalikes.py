@@ -1,4 +1,4 @@
-"""A schema of look-alikes: for whatever our functions' bodies name, something of that name which fails or misleads."""
+"""A schema of look-alikes: for whatever our functions name, something of that name that fails or misleads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ SELECT string_agg(coalesce(p.prosrc, ''), ' ') FROM pg_proc p JOIN pg_language l
 WHERE p.pronamespace = 'public'::regnamespace AND l.lanname IN ('plpgsql', 'sql')
 """
 _OPERATORS = """
-SELECT DISTINCT o.oprname, nullif(o.oprleft, 0)::regtype::text, o.oprright::regtype::text, o.oprresult::regtype::text
+SELECT DISTINCT o.oprname, nullif(o.oprleft, 0)::regtype::text, o.oprright::regtype::text,
+    o.oprresult::regtype::text
 FROM pg_operator o
 WHERE o.oprnamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace) AND o.oprresult <> 0
 """
@@ -33,13 +34,13 @@ WHERE p.pronamespace IN ('pg_catalog'::regnamespace, 'public'::regnamespace) AND
 
 def _concrete(types: list[str | None]) -> list[list[str | None]]:
     """The types themselves, or, where some are polymorphic, those with each concrete type in their place."""
+    types = [t and t.replace('"any"', "any") for t in types]
     if not any(t and _POLYMORPHIC.search(t) for t in types):
         return [types]
     found = []
     for concrete in _CONCRETE:
         array = f"{concrete}[]"
-        replaced = {"anyarray": array, "anycompatiblearray": array}
-        found.append([t and _POLYMORPHIC.sub(lambda m: replaced.get(m[1], concrete), t) for t in types])
+        found.append([t and _POLYMORPHIC.sub(array if "array" in t else concrete, t) for t in types])
     return found
 
 
@@ -65,7 +66,7 @@ def plant(conn: Connection, schema: str = "evil") -> dict[str, int]:
             _make(
                 conn,
                 f"CREATE FUNCTION {function}({arguments}) RETURNS {result_type} LANGUAGE plpgsql AS "
-                f"$evil$ BEGIN RAISE EXCEPTION 'operator {name.replace('%', '%%')} of a stranger ran'; END $evil$; "
+                f"$evil$ BEGIN RAISE 'operator {name.replace('%', '%%')} of a stranger ran'; END $evil$; "
                 f"CREATE OPERATOR {schema}.{name} ("
                 + (f"LEFTARG = {left_type}, " if left_type else "")
                 + f"RIGHTARG = {right_type}, FUNCTION = {function})",

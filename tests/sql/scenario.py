@@ -1,6 +1,6 @@
 """The whole surface once, from a tokenizer to llm_drop_model: what must come out the same in any session.
 
-`run` makes the calls in the session under test, whose path finds nothing of ours by its bare name; what they leave in
+`run` makes the calls in the session under test, whose path need not find anything of ours; what they leave in
 relations is read by another session, whose settings are the defaults.
 """
 
@@ -16,7 +16,7 @@ Results = dict[str, Any]
 
 DOCUMENTS = "VALUES ('abcab'), ('bcaab'), ('cabca'), ('abccba'), ('aabbcc'), ('cbacba')"
 
-# An architecture of a user's, whose functions have no search_path of their own and name everything by its bare name.
+# An architecture of a user's, whose functions have no search_path of their own and use bare names.
 USERS = """
 CREATE SCHEMA users;
 CREATE TABLE users.docs (body text);
@@ -36,7 +36,8 @@ DECLARE
 BEGIN
     RETURN CASE WHEN targets IS NULL THEN pg_llm_lm_head(x, w) ELSE pg_llm_lm_head_loss(x, w, targets) END;
 END $$;
-CREATE FUNCTION public.llm_hidden_users(model text, tokens int[], n_blocks int) RETURNS tensor LANGUAGE plpgsql AS $$
+CREATE FUNCTION public.llm_hidden_users(model text, tokens int[], n_blocks int) RETURNS tensor
+LANGUAGE plpgsql AS $$
 BEGIN
     RETURN pg_llm_embedding(llm_weight(model, 'wte.weight'), tokens) * bare_number();
 END $$;
@@ -48,9 +49,10 @@ CALLS: dict[str, str] = {
     "characters": f"SELECT public.llm_build_char_tokenizer('s', $${DOCUMENTS};$$)",
     "weights": "SELECT public.llm_create_model('s', 'gpt2', 1, 2, 8, 8, seed => 3)",
     "rows": f"SELECT * FROM public.llm_fill_dataset('s', $${DOCUMENTS}$$, validation => 0.34)",
-    "train": "SELECT public.llm_train('s', 4, lr_max => 1 OPERATOR(pg_catalog./) 3000.0, min_lr => 1e-7, grad_clip => 0.3, batch_size => 2,"
-    " grad_accum => 2, keep_grad => true) IS NOT NULL",
-    "loop": "CALL public.llm_train_loop('s', 4, 2, lr_max => 1 OPERATOR(pg_catalog./) 3e3, wd => 0.1 OPERATOR(pg_catalog./) 3, schedule => 'linear')",
+    "train": "SELECT public.llm_train('s', 4, lr_max => 1 OPERATOR(pg_catalog./) 3000.0, min_lr => 1e-7,"
+    " grad_clip => 0.3, batch_size => 2, grad_accum => 2, keep_grad => true) IS NOT NULL",
+    "loop": "CALL public.llm_train_loop('s', 4, 2, lr_max => 1 OPERATOR(pg_catalog./) 3e3,"
+    " wd => 0.1 OPERATOR(pg_catalog./) 3, schedule => 'linear')",
     "step": "SELECT public.llm_train_step('s', (SELECT pg_catalog.min(d.id) FROM public.llm_dataset d"
     " WHERE d.model OPERATOR(pg_catalog.=) 's'), lr_max => 2.0 OPERATOR(pg_catalog./) 3)",
     "materialize": "SELECT public.llm_materialize_params('s')",
@@ -60,8 +62,9 @@ CALLS: dict[str, str] = {
     "accumulate": "SELECT public.llm_accumulate_grads('s')",
     "prune": "SELECT public.llm_prune_autograd_state()",
     "off": "DELETE FROM public.llm_autograd_mode",
-    "generate": "SELECT public.llm_generate('ab', 12, model => 's', seed => 5, stop => '{zz}', presence_penalty => 0.1)",
-    "generate many": "SELECT public.llm_generate('{ab,c,\"\"}'::pg_catalog.text[], 12, model => 's', seed => 5)",
+    "generate": "SELECT public.llm_generate('ab', 12, model => 's', seed => 5, stop => '{zz}',"
+    " presence_penalty => 0.1)",
+    "generate many": "SELECT public.llm_generate('{ab,c,\"\"}'::pg_catalog.text[], 9, 0, model => 's')",
     "stream": "SELECT * FROM public.llm_generate_stream('ab', 12, model => 's', seed => 5, echo => true)",
     "beams": "SELECT * FROM public.llm_beam_search('ab', 3, 5, 's', 0.7)",
     "evaluate": "SELECT * FROM public.llm_evaluate('s', stride => 3)",
@@ -109,12 +112,12 @@ USERS_CALLS: dict[str, str] = {
     "users embedding": "SELECT public.llm_embed_text('ab', 'u')",
 }
 LEFT: dict[str, str] = {
-    "parameters": "SELECT model, name, token_id, step, data::bytea, m::bytea, v::bytea, grad::bytea FROM llm_param"
-    " WHERE model = ANY (%(models)s) ORDER BY 1, 2, 3",
+    "parameters": "SELECT model, name, token_id, step, data::bytea, m::bytea, v::bytea, grad::bytea"
+    " FROM llm_param WHERE model = ANY (%(models)s) ORDER BY 1, 2, 3",
     "log": "SELECT model, step, lr, loss, grad_norm, tokens, superseded FROM llm_train_log"
     " WHERE model = ANY (%(models)s) ORDER BY tape_id",
-    "runs": "SELECT model, (hyperparameters - 'row')::text, seed, first_step, last_step, status FROM llm_train_run"
-    " WHERE model = ANY (%(models)s) ORDER BY run_id",
+    "runs": "SELECT model, (hyperparameters - 'row')::text, seed, first_step, last_step, status"
+    " FROM llm_train_run WHERE model = ANY (%(models)s) ORDER BY run_id",
     "clips": "SELECT clip_threshold, applied_norm, gradient_slice::text FROM llm_clip ORDER BY clip_id",
     "tape": "SELECT model, step, position, name, extra::text FROM llm_tape ORDER BY id",
     "tensors": "SELECT shape, requires_grad, norm, grad_norm FROM llm_tensor_rt ORDER BY id",

@@ -22,8 +22,9 @@ WITHOUT = {
     "llm_train_resume": "commits",
 }
 ROUTINES = """
-SELECT p.proname, coalesce(array_to_string(p.proconfig, '; '), '') FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = 'public'::regnamespace AND l.lanname <> 'c' AND l.lanname <> 'internal' AND p.prosqlbody IS NULL
+SELECT p.proname, coalesce(array_to_string(p.proconfig, '; '), '')
+FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = 'public'::regnamespace AND l.lanname IN ('plpgsql', 'sql') AND p.prosqlbody IS NULL
 """
 
 
@@ -61,6 +62,15 @@ def test_nothing_of_a_strangers_is_used(
     assert planted["functions"] > 200
     assert planted["relations"] > 15
     session.execute("SET search_path = evil, pg_catalog, public")
+    for theirs in (
+        "1 || ARRAY[2]",
+        "pg_catalog.cardinality(ARRAY[1]) + cardinality(ARRAY[1])",
+        "format('%s'::pg_catalog.text, 1)",
+        "'[1]'::public.tensor + '[2]'::public.tensor",
+        "llm_config('s')",
+    ):
+        with pytest.raises(psycopg.errors.RaiseException, match="stranger"):
+            session.execute(f"SELECT {theirs}")
     assert scenario.differences(scenario.run(session, fresh_conn, folder), expected) == []
 
 
@@ -133,7 +143,7 @@ def test_the_path_is_back_after_an_error_in_a_users_code(fresh_conn: Connection,
         """DO $$ BEGIN
             PERFORM count(*) FROM llm_query_documents('SELECT 1 / 0');
         EXCEPTION WHEN division_by_zero THEN
-            PERFORM llm_require(current_setting('search_path') = 'public, pg_temp', current_setting('search_path'));
+            ASSERT current_setting('search_path') = 'public, pg_temp';
         END $$"""
     )
     assert value(session, "SHOW search_path") == "public, pg_temp"
@@ -168,7 +178,8 @@ def test_functions_of_users_that_our_statements_call_run_under_the_users_path(
             IF TG_LEVEL = 'ROW' THEN NEW.data := NEW.data * 1.0::double precision; END IF;
             RETURN NEW;
         END $$;
-        CREATE FUNCTION app.visible(model text) RETURNS boolean LANGUAGE plpgsql STABLE SET work_mem = '8MB' AS $$
+        CREATE FUNCTION app.visible(model text) RETURNS boolean
+        LANGUAGE plpgsql STABLE SET work_mem = '8MB' AS $$
         BEGIN
             RETURN EXISTS (SELECT FROM allowed a WHERE a.name = model);
         END $$;

@@ -1,4 +1,4 @@
-"""Settings of a session that change how text is read, printed or planned change nothing of what is stored or computed."""
+"""Settings that change how text is read, printed or planned change nothing of what is stored or computed."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def test_no_setting_of_text_changes_what_is_stored(
 def cleanup(conn: Connection) -> None:
     """After a scenario that failed half-way."""
     conn.execute(
-        "TRUNCATE llm_train_run, llm_train_log, llm_clip, llm_tape, llm_tensor_rt, llm_bpe_vocab, llm_bpe_merges,"
-        " llm_dataset, llm_param, llm_tensor_map, llm_checkpoint"
+        "TRUNCATE llm_train_run, llm_train_log, llm_clip, llm_tape, llm_tensor_rt, llm_bpe_vocab,"
+        " llm_bpe_merges, llm_dataset, llm_param, llm_tensor_map, llm_checkpoint"
     )
     conn.execute("DELETE FROM llm_model_config WHERE model = ANY (%s)", (list(scenario.MODELS),))
 
@@ -168,7 +168,8 @@ def test_hyperparameters_are_stored_exactly(conn: Connection) -> None:
         stored = value(
             conn,
             "SELECT (hyperparameters ->> 'lr_max')::double precision = 1 / 3000.0::double precision"
-            " AND (hyperparameters ->> 'beta2')::double precision = 0.999 FROM llm_train_run ORDER BY run_id DESC LIMIT 1",
+            " AND (hyperparameters ->> 'beta2')::double precision = 0.999"
+            " FROM llm_train_run ORDER BY run_id DESC LIMIT 1",
         )
         assert stored
     assert value(conn, "SHOW extra_float_digits") == "-15"

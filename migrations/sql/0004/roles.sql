@@ -609,7 +609,7 @@ BEGIN
     END LOOP;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE NOTICE 'role llm_reader is not granted the functions of pg_llm: this takes its owner, or the database''s';
+        RAISE NOTICE 'role llm_reader is not granted pg_llm''s functions: this takes the database''s owner';
 END
 $grants$;
 
@@ -846,6 +846,6 @@ BEGIN
     END LOOP;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE NOTICE 'role llm_trainer is not granted the functions of pg_llm: this takes its owner, or the database''s';
+        RAISE NOTICE 'role llm_trainer is not granted pg_llm''s functions: this takes the database''s owner';
 END
 $grants$;
