@@ -187,7 +187,9 @@ def seeds() -> dict[str, str]:
 def scripts() -> dict[str, str]:
     """Path below migrations/sql and text of every script that is written from the declarations."""
     revisions = {"0002": relations(), "0003": routines(), "0004": roles() | seeds()}
-    return {f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()}
+    return {
+        f"{revision}/{name}": text for revision, files in revisions.items() for name, text in files.items()
+    }
 
 
 def freeze() -> list[Path]:
