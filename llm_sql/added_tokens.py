@@ -1,9 +1,9 @@
-"""Added tokens and tokens with a role, as a directory's files name them: what vocabulary and merges do not say.
+"""Added tokens and tokens with a role, as a directory's files name them beside vocabulary and merges.
 
-tokenizer.json, tokenizer_config.json (added_tokens_decoder), added_tokens.json and special_tokens_map.json each
-tell some of it, config.json and generation_config.json which ids end a text. The outcome is what transformers
-makes of the same directory; where it would give a token another id than a file says, or where files contradict
-each other, the directory is refused.
+tokenizer.json, tokenizer_config.json (added_tokens_decoder), added_tokens.json and special_tokens_map.json
+each tell some of it, config.json and generation_config.json which ids end a text. The outcome is what
+transformers makes of the same directory; where it would give a token another id than a file says, or where
+files contradict each other, the directory is refused.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The tokenizer files of a directory in the hub's layout, as what llm_load_bpe takes.
 
-A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and vocab.bpe;
-the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py). Only GPT-2's
-kind of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed otherwise is
-refused by its name.
+A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and
+vocab.bpe; the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py).
+Only GPT-2's kind of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed
+otherwise is refused by its name.
 """
 
 from __future__ import annotations

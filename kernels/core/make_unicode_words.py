@@ -1,4 +1,4 @@
-"""Writes unicode_words.h: which code points are word characters (\\w), for added tokens that are single words.
+"""Writes unicode_words.h: which code points are word characters (\\w), for tokens that are single words.
 
 Hugging Face's tokenizers ask this of the characters beside such a token, so the installed ones are asked
 about every code point.

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-tokenizers = pytest.importorskip("tokenizers")
-
 from llm_sql.kernels import BPE, BPE_FLAGS, bpe_alphabet_bytes, parse_bpe_merges
 
 from ..reference import bpe as reference
+
+tokenizers = pytest.importorskip("tokenizers")
 
 VOCAB = json.loads((reference.GOLDEN / "bpe_vocab.json").read_text(encoding="utf-8"))
 MERGES = (reference.GOLDEN / "bpe_merges.txt").read_bytes()
