@@ -54,6 +54,8 @@ DROP FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int,
 
 DROP FUNCTION public.llm_decode(ids int[], model text);
 
+DROP FUNCTION public.llm_known_tokens(ids int[], model text);
+
 DROP FUNCTION public.llm_token_bytes(ids int[], model text);
 
 DROP FUNCTION public.llm_encode(text text, model text, special boolean, bos boolean);

@@ -86,6 +86,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) FROM llm_reader;
+    REVOKE EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) FROM llm_reader;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_reader;
@@ -276,6 +277,7 @@ BEGIN
     REVOKE EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) FROM llm_trainer;
+    REVOKE EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) FROM llm_trainer;
     REVOKE EXECUTE ON FUNCTION public.llm_lock_model(model text) FROM llm_trainer;

@@ -143,6 +143,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_reader;
@@ -327,6 +328,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text) TO llm_trainer;
