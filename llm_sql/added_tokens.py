@@ -1,9 +1,9 @@
-"""Added tokens and tokens with a meaning, as a directory's files name them: what vocabulary and merges do not say.
+"""Added tokens and tokens with a role, as a directory's files name them beside vocabulary and merges.
 
-tokenizer.json, tokenizer_config.json (added_tokens_decoder), added_tokens.json and special_tokens_map.json each tell
-some of it, config.json and generation_config.json which ids end a text. The outcome is what transformers makes of the
-same directory; where it would give a token another id than a file says, or where files contradict each other, the
-directory is refused.
+tokenizer.json, tokenizer_config.json (added_tokens_decoder), added_tokens.json and special_tokens_map.json
+each tell some of it, config.json and generation_config.json which ids end a text. The outcome is what
+transformers makes of the same directory; where it would give a token another id than a file says, or where
+files contradict each other, the directory is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Claim:
 class Tokenizer:
     """The vocabulary that merging makes, and what the files of its directory say beside it, by their names.
 
-    `own` are tokenizer.json's added tokens, in its order; `generic` is a tokenizer that takes nothing for granted.
+    `own` are tokenizer.json's added tokens, in its order; a `generic` tokenizer takes nothing for granted.
     """
 
     base: dict[str, int]
@@ -64,7 +64,7 @@ def number(value: Any, file: str) -> int:
 
 
 def resolve(tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """The tokens to add or to mark, as llm_add_tokens takes them. LLMSQLError: files contradict each other."""
+    """The tokens to add or to mark, for llm_add_tokens. LLMSQLError: files contradict each other."""
     claims, named = _claims(tokenizer)
     ids = dict(tokenizer.base)
     flags: dict[str, set[str]] = {}

@@ -195,8 +195,8 @@ llm_tape_flush = tape_flush = SqlFunction(
 llm_encode = encode = SqlFunction(
     "llm_encode",
     ("text text, model text?, special boolean?, bos boolean?", "integer[]"),
-    doc="Token ids of a text; special tokens in it are recognised unless special is false, bos puts the token that"
-    " begins a text in front.",
+    doc="Token ids of a text; special tokens in it are recognised unless special is false, bos puts the token"
+    " that begins a text in front.",
 )
 llm_decode = decode = SqlFunction(
     "llm_decode",

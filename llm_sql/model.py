@@ -224,8 +224,8 @@ class LanguageModel:
         return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
     def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
-        """Token ids of the text. special: what reads like a special token is one; bos: the token that begins a
-        text stands in front.
+        """Token ids of the text. special: what reads like a special token is one; bos: the token that begins
+        a text stands in front.
         """
         query = select(functions.encode(text, self.model, special, bos))
         return list(self.session.scalars(query).one())

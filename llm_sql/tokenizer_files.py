@@ -1,9 +1,9 @@
 """The tokenizer files of a directory in the hub's layout, as what llm_load_bpe takes.
 
-A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and vocab.bpe;
-the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py). Only GPT-2's kind
-of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed otherwise is refused by
-its name.
+A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and
+vocab.bpe; the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py).
+Only GPT-2's kind of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed
+otherwise is refused by its name.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _BEYOND = text(
 class TokenizerFiles:
     """Contents in the forms of vocab.json and merges.txt, and the names of the files they come from.
 
-    `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens takes;
-    None leaves it to the names of the tokens.
+    `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens
+    takes; None leaves it to the names of the tokens.
     """
 
     vocab: bytes
@@ -89,7 +89,7 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
 
 
 def read_files(vocab: Path, merges: Path | None = None) -> TokenizerFiles:
-    """A tokenizer from the files given: a directory, a tokenizer.json, a .tiktoken file, or vocabulary and merges."""
+    """A tokenizer from a directory, a tokenizer.json, a .tiktoken file, or a vocabulary and merges."""
     if merges is None and vocab.is_dir():
         files = read_directory(vocab)
         if files is None:
@@ -105,7 +105,7 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
 
     LLMSQLError when it has ids that the model's vocabulary does not reach.
     """
-    added = None if files.added is None else json.dumps(files.added)
+    added = None if files.added is None else json.dumps(files.added, ensure_ascii=False)
     contents = {"model": model, "vocab": files.vocab, "merges": files.merges, "added": added}
     size = int(session.execute(_LOAD, contents).scalar_one())
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
@@ -147,7 +147,7 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
 
 
 def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
-    """The vocabulary, merges and added tokens of a tokenizer.json (the format of Hugging Face's tokenizers)."""
+    """What a tokenizer.json holds, the format of Hugging Face's tokenizers."""
     contents = _read_object(path)
     try:
         model = contents["model"]

@@ -156,7 +156,8 @@ _NAMED = text(
     " FROM unnest(CAST(:names AS text[])) AS n"
 )
 _CONFIG = text(
-    "SELECT (c).n_head, (c).vocab, (c).tied FROM (SELECT public.llm_config(CAST(:model AS text)) AS c OFFSET 0) AS q"
+    "SELECT (c).n_head, (c).vocab, (c).tied"
+    " FROM (SELECT public.llm_config(CAST(:model AS text)) AS c OFFSET 0) AS q"
 )
 _BEGIN = text(
     "SELECT name, shape, sources, how FROM public.llm_import_begin(CAST(:model AS text),"

@@ -13,17 +13,18 @@ from .base import Base
 class BpeToken(Base):
     """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's added tokens for their name.
 
-    `flags` tell what it is beside a token that merging makes: `added` tokens are searched for in a text as a whole,
-    as Hugging Face's AddedToken with its `special`, `lstrip`, `rstrip`, `single_word` and `normalized`; `base` ones
-    are made by merging, too. `bos` begins a document, `eos` ends one, and so do `stop` tokens in generation; `pad`
-    and `unk` are remembered. NULL: special when it reads <|...|>.
+    `flags` tell what it is beside a token that merging makes: `added` tokens are searched for in a text as
+    a whole, as Hugging Face's AddedToken with its `special`, `lstrip`, `rstrip`, `single_word` and
+    `normalized`; `base` ones are made by merging, too. `bos` begins a document, `eos` ends one and, like
+    `stop`, a generation; `pad` and `unk` are remembered. NULL: special when it reads <|...|>.
     """
 
     __tablename__ = "llm_bpe_vocab"
     __table_args__ = (
         CheckConstraint("token_id >= 0", name="token_id"),
         CheckConstraint(
-            "flags <@ '{added,base,special,lstrip,rstrip,single_word,normalized,bos,eos,stop,pad,unk}'::text[]"
+            "flags <@ '{added,base,special,lstrip,rstrip,single_word,normalized,"
+            "bos,eos,stop,pad,unk}'::text[]"
             " AND array_position(flags, NULL) IS NULL",
             name="flags",
         ),

@@ -1,7 +1,7 @@
-"""Writes unicode_words.h: which code points are word characters (\\w), for added tokens that stand as single words.
+"""Writes unicode_words.h: which code points are word characters (\\w), for tokens that are single words.
 
-Hugging Face's tokenizers ask this of the characters beside such a token, so the installed ones are asked about
-every code point.
+Hugging Face's tokenizers ask this of the characters beside such a token, so the installed ones are asked
+about every code point.
 
     python kernels/core/make_unicode_words.py > kernels/core/unicode_words.h
 """

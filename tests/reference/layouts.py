@@ -1,4 +1,4 @@
-"""Directories of tokenizers, every way their files tell of added tokens: each by its name, as contents of files.
+"""Directories of tokenizers, every way their files tell of added tokens, each as contents of files.
 
 What transformers makes of them stands in golden/tokenizer_layouts.json (made by golden/make_layouts.py).
 """

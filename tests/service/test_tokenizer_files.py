@@ -295,9 +295,9 @@ def test_what_ends_a_text_is_what_the_configuration_says(
     for last in ends:
         session.execute(
             sql(
-                "UPDATE llm_param SET data = CASE name WHEN 'ln_f.bias' THEN pg_llm_full(shape(data), 1.0) ELSE"
-                " pg_llm_concat(pg_llm_concat(pg_llm_full(ARRAY[:before, 8], 0.0), pg_llm_full(ARRAY[1, 8], 1.0), 0),"
-                " pg_llm_full(ARRAY[519 - :before, 8], 0.0), 0) END"
+                "UPDATE llm_param SET data = CASE name WHEN 'ln_f.bias' THEN pg_llm_full(shape(data), 1.0)"
+                " ELSE pg_llm_concat(pg_llm_concat(pg_llm_full(ARRAY[:before, 8], 0.0),"
+                " pg_llm_full(ARRAY[1, 8], 1.0), 0), pg_llm_full(ARRAY[519 - :before, 8], 0.0), 0) END"
                 " WHERE model = 'l' AND name IN ('ln_f.bias', 'wte.weight')"
             ),
             {"before": last},

@@ -339,3 +339,16 @@ def test_a_character_tokenizer_can_begin_with_bos(conn: Connection) -> None:
     plain = value(conn, "SELECT llm_encode('emma', 'names')")
     assert value(conn, "SELECT llm_encode('emma', 'names', true, true)") == [bos, *plain]
     assert value(conn, "SELECT llm_encode('', 'names', bos => true)") == [bos]
+
+
+def test_a_vocabulary_larger_than_the_tokenizer(noend: Connection) -> None:
+    """What a model with a padded vocabulary says beyond its tokenizer is no text, and no error."""
+    make_model(noend, "padded", vocab=64, n_positions=8)
+    noend.execute("UPDATE llm_bpe_vocab SET model = 'padded' WHERE model = 'names'")
+    noend.execute("UPDATE llm_bpe_merges SET model = 'padded' WHERE model = 'names'")
+    said = noend.execute(
+        "SELECT token_id, token FROM llm_generate_stream('the', 60, model => 'padded', seed => 1, top_k => 0)"
+    ).fetchall()
+    assert any(id_ >= 27 for id_, _ in said)
+    assert all(token == "" for id_, token in said if id_ >= 27)
+    assert len(noend.execute("SELECT * FROM llm_beam_search('the', 3, 8, 'padded')").fetchall()) == 3

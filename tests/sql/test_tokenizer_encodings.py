@@ -25,7 +25,7 @@ MERGES = (reference.GOLDEN / "bpe_merges.txt").read_bytes()
 def database(server: Server, encoding: str) -> Iterator[Connection]:
     name = f"encoding_{encoding.lower()}"
     server.execute(
-        sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'").format(
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE_PROVIDER libc LOCALE 'C'").format(
             sql.Identifier(name), sql.Literal(encoding)
         )
     )
@@ -96,7 +96,8 @@ def test_byte_pair_encoding_needs_its_alphabet(latin1: Connection) -> None:
 
 def test_byte_pair_encoding_where_the_encoding_is_unknown(ascii_: Connection, conn: Connection) -> None:
     """The same ids, and the same tokenizer learnt, as in a database of UTF8."""
-    added = json.dumps([{"id": 512, "content": "<ü>", "flags": ["added", "single_word"]}])
+    token = {"id": 512, "content": "<ü>", "flags": ["added", "single_word"]}
+    added = json.dumps([token], ensure_ascii=False)
     for connection in (ascii_, conn):
         connection.execute("SELECT llm_load_bpe('b', %s, %s, %s)", (VOCAB, MERGES, added))
         connection.execute("SELECT llm_train_bpe('t', $$SELECT 'die Größe der größten naïven Größe'$$, 270)")
