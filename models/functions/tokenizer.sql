@@ -316,7 +316,7 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 
 CREATE FUNCTION public.llm_known_tokens(ids int[], model text) RETURNS int[]
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN ARRAY(

@@ -66,6 +66,8 @@ DROP FUNCTION IF EXISTS public.llm_train(model text, n_steps int, n_layer int, n
 
 DROP FUNCTION IF EXISTS public.llm_decode(ids int[], model text);
 
+DROP FUNCTION IF EXISTS public.llm_known_tokens(ids int[], model text);
+
 DROP FUNCTION IF EXISTS public.llm_token_bytes(ids int[], model text);
 
 DROP FUNCTION IF EXISTS public.llm_encode(text text, model text, special boolean, bos boolean);

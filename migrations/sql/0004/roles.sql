@@ -322,6 +322,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_encode(text text, model text, special bool
 
 REVOKE EXECUTE ON FUNCTION public.llm_token_bytes(ids int[], model text) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_decode(ids int[], model text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean) FROM PUBLIC;
@@ -490,6 +492,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text, change text) TO llm_reader;
@@ -727,6 +730,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_initial_tensor(shape int[], init text, std double precision, seed bigint, name text, first_row int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_blocks(config public.llm_model_config, split text, documents text[], block_size int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[]) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_known_tokens(ids int[], model text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_load_bpe(model text, vocab text, merges text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_lock_model(model text, change text) TO llm_trainer;

@@ -71,7 +71,12 @@ BEGIN
     LOOP
         text := (public.llm_visible_text(
             public.llm_token_bytes(
-                trim_array(token_ids, CASE WHEN token_ids[cardinality(token_ids)] = ANY (generation.end_tokens) THEN 1 ELSE 0 END),
+                public.llm_known_tokens(
+                    trim_array(token_ids, CASE
+                        WHEN token_ids[cardinality(token_ids)] = ANY (generation.end_tokens) THEN 1 ELSE 0
+                    END),
+                    generation.chosen
+                ),
                 generation.chosen
             ), NULL, true
         )).visible;

@@ -240,7 +240,7 @@ BEGIN
     is_complete := n = max_tokens OR token_id = ANY (end_tokens);
     bytes := written;
     IF token_id <> ALL (end_tokens) THEN
-        bytes := written || public.llm_token_bytes(ARRAY[token_id], model);
+        bytes := written || public.llm_token_bytes(public.llm_known_tokens(ARRAY[token_id], model), model);
     END IF;
     outcome := public.llm_visible_text(bytes, stop, is_complete);
     visible := outcome.visible;

@@ -314,6 +314,27 @@ COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
 'The bytes that the tokens stand for, one after another; 22003 for an unknown token.';
 
 
+CREATE FUNCTION public.llm_known_tokens(ids int[], model text) RETURNS int[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN ARRAY(
+        SELECT i.id
+        FROM unnest(ids) WITH ORDINALITY i (id, place)
+        WHERE EXISTS (
+            SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_known_tokens.model AND v.token_id = i.id
+        )
+        ORDER BY i.place
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_known_tokens(int[], text) IS
+'Those of the ids that the tokenizer has. A model''s vocabulary may be larger, padded to a round number: what it generates '
+'beyond the tokenizer stands for no text, as in transformers.';
+
+
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
