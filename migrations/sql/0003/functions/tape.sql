@@ -150,7 +150,7 @@ COMMENT ON FUNCTION public.llm_backprop(bigint, text) IS
 
 
 CREATE FUNCTION public.llm_materialize_params(model text) RETURNS int
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 AS $function$
 BEGIN
     PERFORM public.llm_pin(model, true);
