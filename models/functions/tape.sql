@@ -154,7 +154,7 @@ COMMENT ON FUNCTION public.llm_backprop(bigint, text) IS
 
 
 CREATE FUNCTION public.llm_materialize_params(model text) RETURNS int
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN

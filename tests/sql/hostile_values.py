@@ -329,6 +329,6 @@ SENSE: dict[str, Sense] = {
     "arguments": one_of(
         '\'{"n_steps": 1, "dropout_p": 0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "wd": 0, "lr_max": 0.01,'
         ' "min_lr": 0, "grad_workers": 1, "prune_workers": 1, "batch_size": 1, "grad_accum": 1,'
-        ' "schedule": "cosine", "decay": "all", "seed": 0, "data_order": "by_id", "log_every": 0, "keep_grad": false}\''
+        ' "schedule": "cosine", "decay": "all", "seed": 0, "data_order": "by_id", "log_every": 0, "keep_grad": false}\''  # noqa: E501
     ),
 }

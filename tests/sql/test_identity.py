@@ -1,4 +1,4 @@
-"""Memory is never taken for rows that hold something else: every way by which rows become others in a session."""
+"""Memory is never taken for rows that hold something else, by whatever way rows became others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Connect = Callable[..., Connection]
 # llm_param's rows as they were loaded, and others: same names, same order, same sizes.
 OTHERS = """
 CREATE TEMP TABLE a AS SELECT model, name, token_id, data, m, v, step FROM llm_param ORDER BY name, token_id;
-CREATE TEMP TABLE b AS SELECT model, name, token_id, data * 2.0::double precision AS data, m, v, step FROM a;
+CREATE TEMP TABLE b AS
+    SELECT model, name, token_id, data * 2.0::double precision AS data, m, v, step FROM a;
 """
 FILL = (
     "INSERT INTO llm_param (model, name, token_id, data, m, v, step) SELECT * FROM {} ORDER BY name, token_id"
@@ -28,7 +29,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "truncate twice": (*EMPTY_A, READ, *EMPTY_B),
     "truncate three times": (*EMPTY_A, *EMPTY_B, *EMPTY_A, READ, *EMPTY_B),
     "truncate to nothing and back": (*EMPTY_A, READ, "TRUNCATE llm_param", READ, FILL.format("b")),
-    "truncate after a rewrite": ("ALTER TABLE llm_param SET UNLOGGED", "DELETE FROM llm_param", FILL.format("a"), READ, *EMPTY_B),
+    "truncate after a rewrite": ("ALTER TABLE llm_param SET UNLOGGED", "DELETE FROM llm_param", FILL.format("a"), READ, *EMPTY_B),  # noqa: E501
     "truncate after cluster": ("CLUSTER llm_param USING pk_llm_param", *EMPTY_A, READ, *EMPTY_B),
     "cluster": (READ, "CLUSTER llm_param USING pk_llm_param", *EMPTY_B),
     "delete and insert": (READ, "DELETE FROM llm_param", FILL.format("b")),
@@ -38,12 +39,12 @@ WAYS: dict[str, tuple[str, ...]] = {
         READ, "SAVEPOINT s", *EMPTY_B, READ, "ROLLBACK TO s", READ, *EMPTY_B, READ, "SAVEPOINT t", *EMPTY_A,
     ),
     "combined command ids": (
-        # Deleting what the same transaction inserted leaves, when it is rolled back, a small number in its place.
+        # Deleting what the same transaction inserted leaves, when it is rolled back, a small number in its place.  # noqa: E501
         "TRUNCATE llm_param", *("SELECT 1",) * 3, FILL.format("a"),
         "SAVEPOINT s", "DELETE FROM llm_param", "ROLLBACK TO s", READ,
         "TRUNCATE llm_param", FILL.format("b"), "SAVEPOINT t", "DELETE FROM llm_param", "ROLLBACK TO t",
     ),
-    "as a replica": (READ, "SET LOCAL session_replication_role = replica", "UPDATE llm_param SET data = b.data FROM b"
+    "as a replica": (READ, "SET LOCAL session_replication_role = replica", "UPDATE llm_param SET data = b.data FROM b"  # noqa: E501
                      " WHERE (llm_param.name, llm_param.token_id) = (b.name, b.token_id)"),
     "columns change names": (
         "UPDATE llm_param SET m = data * 3.0::double precision", READ,
@@ -52,8 +53,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     ),
     "tables change names": (
         "CREATE TABLE llm_other (LIKE llm_param INCLUDING DEFAULTS INCLUDING GENERATED)",
-        "INSERT INTO llm_other (model, name, token_id, data, m, v, step) SELECT * FROM b ORDER BY name, token_id",
-        *EMPTY_A, READ, "ALTER TABLE llm_param RENAME TO llm_was", "ALTER TABLE llm_other RENAME TO llm_param",
+        "INSERT INTO llm_other (model, name, token_id, data, m, v, step) SELECT * FROM b ORDER BY name, token_id",  # noqa: E501
+        *EMPTY_A, READ, "ALTER TABLE llm_param RENAME TO llm_was", "ALTER TABLE llm_other RENAME TO llm_param",  # noqa: E501
     ),
 }  # fmt: skip
 
@@ -134,7 +135,7 @@ def test_partitions(fresh_conn: Connection) -> None:
     conn.execute(OTHERS)
     conn.execute("ALTER TABLE llm_param RENAME TO llm_was")
     conn.execute(
-        "CREATE TABLE llm_param (LIKE llm_was INCLUDING DEFAULTS INCLUDING GENERATED) PARTITION BY LIST (model)"
+        "CREATE TABLE llm_param (LIKE llm_was INCLUDING DEFAULTS INCLUDING GENERATED) PARTITION BY LIST (model)"  # noqa: E501
     )
     for table in "ab":
         conn.execute(f"CREATE TABLE part_{table} (LIKE llm_param INCLUDING DEFAULTS INCLUDING GENERATED)")
@@ -180,7 +181,8 @@ def test_fingerprints_are_the_sessions_own(conn: Connection, connect: Connect) -
 
 TOKENIZER = """
 CREATE TEMP TABLE av AS SELECT * FROM llm_bpe_vocab ORDER BY token_id;
-CREATE TEMP TABLE bv AS SELECT model, 300 - token_id AS token_id, token, bytes, score FROM av ORDER BY token_id DESC;
+CREATE TEMP TABLE bv AS
+    SELECT model, 300 - token_id AS token_id, token, bytes, score FROM av ORDER BY token_id DESC;
 """
 VOCAB_A = ("TRUNCATE llm_bpe_vocab", "INSERT INTO llm_bpe_vocab SELECT * FROM av")
 VOCAB_B = ("TRUNCATE llm_bpe_vocab", "INSERT INTO llm_bpe_vocab SELECT * FROM bv")
@@ -233,27 +235,31 @@ def test_serializable_reads_of_a_tokenizer_are_locked(conn: Connection, connect:
     assert encoded(one)
     assert encoded(one)
     two.execute("SELECT * FROM note").fetchall()
-    locks = "SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND relation = 'llm_bpe_vocab'::regclass AND pid = %s"
+    locks = "SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND relation = 'llm_bpe_vocab'::regclass AND pid = %s"  # noqa: E501
     assert value(conn, locks, (one.info.backend_pid,)) > 0
     one.execute("UPDATE note SET t = 'x'")
-    with pytest.raises(errors.SerializationFailure):
+
+    def change_and_end() -> None:
         two.execute("UPDATE llm_bpe_vocab SET score = 1 WHERE model = 'tok'")
         one.commit()
         two.commit()
+
+    with pytest.raises(errors.SerializationFailure):
+        change_and_end()
     conn.execute("DROP TABLE note")
 
 
 # ---- what was stored is what was written ----
 
 MEDDLERS = {
-    "before row trigger": "CREATE TRIGGER x BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION half_row()",
-    "after row trigger": "CREATE TRIGGER x AFTER UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION half_after()",
+    "before row trigger": "CREATE TRIGGER x BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION half_row()",  # noqa: E501
+    "after row trigger": "CREATE TRIGGER x AFTER UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION half_after()",  # noqa: E501
     "after statement trigger": "CREATE TRIGGER x AFTER UPDATE ON llm_param EXECUTE FUNCTION half_all()",
     "always trigger": "CREATE TRIGGER x AFTER UPDATE ON llm_param EXECUTE FUNCTION half_all();"
     " ALTER TABLE llm_param ENABLE ALWAYS TRIGGER x",
-    "deferred constraint trigger": "CREATE CONSTRAINT TRIGGER x AFTER UPDATE ON llm_param DEFERRABLE INITIALLY DEFERRED"
+    "deferred constraint trigger": "CREATE CONSTRAINT TRIGGER x AFTER UPDATE ON llm_param DEFERRABLE INITIALLY DEFERRED"  # noqa: E501
     " FOR EACH ROW EXECUTE FUNCTION half_after()",
-    "rule": "CREATE RULE x AS ON UPDATE TO llm_param WHERE new.updated_at > 'epoch' DO ALSO SELECT half_now()",
+    "rule": "CREATE RULE x AS ON UPDATE TO llm_param WHERE new.updated_at > 'epoch' DO ALSO SELECT half_now()",  # noqa: E501
     "trigger on the log": "CREATE TRIGGER x AFTER INSERT ON llm_train_log EXECUTE FUNCTION half_all()",
     "trigger on the run": "CREATE TRIGGER x AFTER UPDATE ON llm_train_run EXECUTE FUNCTION half_all()",
 }  # fmt: skip
@@ -269,7 +275,8 @@ CREATE FUNCTION half_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RETURN NULL;
 END $$;
 CREATE FUNCTION half_now() RETURNS void LANGUAGE sql AS
-    $$ UPDATE llm_param SET data = data * 0.5::double precision, updated_at = 'epoch' WHERE updated_at > 'epoch' $$;
+    $$ UPDATE llm_param SET data = data * 0.5::double precision, updated_at = 'epoch'
+    WHERE updated_at > 'epoch' $$;
 CREATE FUNCTION half_after() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF new.updated_at > 'epoch' THEN
         UPDATE llm_param SET data = data * 0.5::double precision, updated_at = 'epoch'
@@ -319,7 +326,7 @@ def test_without_meddlers_memory_is_kept(conn: Connection) -> None:
 
 @pytest.mark.parametrize("move", ["VACUUM FULL llm_param", "CLUSTER llm_param USING pk_llm_param"])
 def test_a_loop_goes_on_when_its_weights_only_moved(conn: Connection, connect: Connect, move: str) -> None:
-    """Between the chunks of a run another session rewrites the table; the bits are those of an undisturbed run."""
+    """Between the chunks of a run another session rewrites the table; the bits are those of an undisturbed run."""  # noqa: E501
     for model in ("moved", "still"):
         make_trainable(conn, model)
     train(conn, "still", 6, lr_max=0.01)

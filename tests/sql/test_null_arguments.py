@@ -26,7 +26,7 @@ RAW = (
     "null value not allowed",
     "must not be null",
 )
-# 22 data, 42 names and rights, 55 state, P0002 no data, 54 limits, 58 files, 0A not supported, 2D a procedure's commit.
+# 22 data, 42 names and rights, 55 state, P0002 no data, 54 limits, 58 files, 0A not supported, 2D a procedure's commit.  # noqa: E501
 CLASSES = ("22", "42", "55", "P0002", "54", "58", "0A", "2D")
 
 # Where defaults stand for NULL, and are large; and a name that a message can repeat.

@@ -1,4 +1,4 @@
-"""Warm memory shows a role what the tables would show it, policies included, and takes nothing from other roles."""
+"""Warm memory shows a role what the tables would show it, and takes nothing from other roles."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ QUERIES = {
 def test_policies_hold_for_warm_memory(
     fresh_conn: Connection, reader: Connection, table: str, name: str
 ) -> None:
-    """What a policy shows depends on a setting: the answer is that of a session with cold memory, every time."""
+    """What a policy shows depends on a setting: every answer is that of a session with cold memory."""
     tenancy(fresh_conn, table)
     model = "bpe" if name in ("encode", "decode") else "names"
 

@@ -1,4 +1,4 @@
-"""A step's loss and gradient are means over its target tokens, however it is cut; its rows are those it began with."""
+"""Loss and gradient of a step are means over its target tokens; the rows of a run are those it began with."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def reference_loss(parameters: dict[str, Any], rows: list[tuple[list[int], list[
 CUTS = [(1, 4), (2, 2), (4, 1)]
 
 
-@pytest.mark.parametrize("grad_accum,batch_size", CUTS)
+@pytest.mark.parametrize(("grad_accum", "batch_size"), CUTS)
 def test_the_mean_is_over_all_tokens_of_a_step(conn: Connection, grad_accum: int, batch_size: int) -> None:
     make_model(conn, "ref")
     parameters = {
@@ -95,7 +95,7 @@ def test_the_cut_changes_rounding_only(conn: Connection) -> None:
 
 
 def test_micro_batches_are_summed_in_their_order_from_gradients_of_their_own(conn: Connection) -> None:
-    """Whoever computes the micro-batches' gradients separately gets the step's bits by adding them in order."""
+    """Whoever computes the micro-batches' gradients separately gets the step's bits by adding them in order."""  # noqa: E501
     rows = ROWS[:3]
     counts = [sum(t >= 0 for t in target) for _, target in rows]
     _, _, whole = stepped(conn, rows, grad_accum=3)
@@ -111,7 +111,7 @@ def test_micro_batches_are_summed_in_their_order_from_gradients_of_their_own(con
             parts.append(
                 dict(
                     conn.execute(
-                        "SELECT name, pg_llm_arena_grad(model, name, token_id) FROM llm_param WHERE model = 'one'"
+                        "SELECT name, pg_llm_arena_grad(model, name, token_id) FROM llm_param WHERE model = 'one'"  # noqa: E501
                     ).fetchall()
                 )
             )
@@ -119,7 +119,7 @@ def test_micro_batches_are_summed_in_their_order_from_gradients_of_their_own(con
         assert np.array_equal((parts[0][name] + parts[1][name]) + parts[2][name], grad), name
 
 
-@pytest.mark.parametrize("grad_accum,batch_size", [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("grad_accum", "batch_size"), [(1, 1), (2, 1), (1, 2), (2, 2)])
 def test_rows_without_targets(conn: Connection, grad_accum: int, batch_size: int) -> None:
     """They weigh nothing beside others; a step of nothing else is an error and changes nothing."""
     empty = ([2, 4, 6], [-1, -1, -1])
@@ -189,7 +189,7 @@ def test_rows_by_id_epoch_after_epoch(conn: Connection) -> None:
     ]
     shuffled = orders(conn, "tiny", 10)
     assert sorted(shuffled[:5]) == sorted(shuffled[5:]) == [1, 2, 3, 4, 5]
-    assert [row[0] for row in conn.execute("SELECT hyperparameters ->> 'data_order' FROM llm_train_run ORDER BY run_id")] == [
+    assert [row[0] for row in conn.execute("SELECT hyperparameters ->> 'data_order' FROM llm_train_run ORDER BY run_id")] == [  # noqa: E501
         "by_id", "by_id", "shuffled",
     ]  # fmt: skip
     with pytest.raises(
@@ -206,7 +206,7 @@ def test_a_loop_and_its_resumption_keep_the_order(conn: Connection) -> None:
     assert weights(conn, "whole") == weights(conn, "loop")
     run = value(
         conn,
-        "SELECT llm_train_begin('loop', hyperparameters || '{\"start_step\": 8, \"n_steps\": 6}') FROM llm_train_run WHERE model = 'loop'",
+        "SELECT llm_train_begin('loop', hyperparameters || '{\"start_step\": 8, \"n_steps\": 6}') FROM llm_train_run WHERE model = 'loop'",  # noqa: E501
     )
     value(conn, "SELECT llm_train_chunk(%s, 2, NULL)", (run,))
     conn.execute("CALL llm_train_resume(%s)", (run,))
@@ -245,13 +245,13 @@ def begin(conn: Connection, connect: Connect) -> tuple[int, Connection, Any]:
 
 
 @pytest.mark.parametrize(
-    "change,problem",
+    ("change", "problem"),
     [
-        ("DELETE FROM llm_dataset WHERE id IN (SELECT id FROM llm_dataset ORDER BY id LIMIT 2)", r"are gone: id \d+ to \d+"),
+        ("DELETE FROM llm_dataset WHERE id IN (SELECT id FROM llm_dataset ORDER BY id LIMIT 2)", r"are gone: id \d+ to \d+"),  # noqa: E501
         ("DELETE FROM llm_dataset", r"are gone: id \d+ to \d+"),
-        ("UPDATE llm_dataset SET split = 'validation' WHERE id = (SELECT max(id) FROM llm_dataset)", r"are gone: id \d+"),
+        ("UPDATE llm_dataset SET split = 'validation' WHERE id = (SELECT max(id) FROM llm_dataset)", r"are gone: id \d+"),  # noqa: E501
         ("UPDATE llm_dataset SET tokens = tokens[:3], target = target[:3]", "no longer hold what they held"),
-        ("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)", "no longer hold"),
+        ("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)", "no longer hold"),  # noqa: E501
         ("UPDATE llm_dataset SET id = -id", r"are gone: id \d+ to \d+"),
     ],
 )  # fmt: skip
@@ -269,7 +269,7 @@ def test_rows_that_go_or_change_end_a_run(
     "change",
     [
         "INSERT INTO llm_dataset (model, tokens, target) VALUES ('tiny', '{1}', '{2}'), (NULL, '{1}', '{2}')",
-        "INSERT INTO llm_dataset (id, model, tokens, target) OVERRIDING SYSTEM VALUE VALUES (-5, 'tiny', '{1}', '{2}')",
+        "INSERT INTO llm_dataset (id, model, tokens, target) OVERRIDING SYSTEM VALUE VALUES (-5, 'tiny', '{1}', '{2}')",  # noqa: E501
         "VACUUM FULL llm_dataset",
         "UPDATE llm_dataset SET tokens = tokens",
     ],
@@ -303,7 +303,7 @@ def test_rows_that_change_between_two_steps_of_a_transaction(conn: Connection, c
     conn.execute("CREATE TRIGGER x AFTER INSERT ON llm_train_log FOR EACH ROW EXECUTE FUNCTION meddle()")
     try:
         with pytest.raises(
-            errors.SerializationFailure, match="are gone: id|changed meanwhile|no longer hold"
+            errors.SerializationFailure, match=r"are gone: id|changed meanwhile|no longer hold"
         ):
             train(conn, "tiny", 3, batch_size=2)
         assert weights(conn) == before
