@@ -322,6 +322,11 @@ llm_checkpoint_load = checkpoint_load = SqlFunction(
     ("model text, id bigint", "bigint"),
     doc="Make the model what it was when the checkpoint was saved; its step.",
 )
+llm_checkpoint_orphans = checkpoint_orphans = RowsFunction(
+    "llm_checkpoint_orphans",
+    ("remove boolean?", "(folder text, files bigint, bytes bigint)"),
+    doc="Folders of checkpoints that dropped databases left, removed when asked for; takes a superuser.",
+)
 
 FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith(("llm_", "pg_llm_")))
 """Every function of the catalogue."""

@@ -2,8 +2,8 @@
  * files.c -- weight files on the server: privileges, paths, and the file that is open.
  *
  * The parsers (kernels/core/weights.h) get bytes through PostgreSQL's virtual file descriptors. The file that was
- * used last stays open until the end of the transaction, so that a tensor can be taken part by part. Nothing is mapped: a
- * file that becomes shorter is an error, not a signal.
+ * used last stays open until the end of the transaction, so that a tensor can be taken part by part. Nothing is mapped:
+ * a file that becomes shorter is an error, not a signal.
  */
 #include "postgres.h"
 

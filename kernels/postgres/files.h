@@ -25,8 +25,8 @@
 
 /*
  * The path to open for reading or writing, for roles with the privileges of pg_read_server_files or
- * pg_write_server_files. `name` is absolute; with `checkpoint` it is FOLDER/FILE below the checkpoint directory, FOLDER being this
- * database's.
+ * pg_write_server_files. `name` is absolute; with `checkpoint` it is FOLDER/FILE below the checkpoint directory,
+ * FOLDER being this database's.
  */
 extern char *files_path(const char *name, bool checkpoint, bool write);
 /* The file, parsed; from memory when it is the one used last and has not changed. */

@@ -23,8 +23,9 @@ typedef struct PendingRemoval
 static PendingRemoval *pending = NULL;
 
 /*
- * The commit that removes a file must be on disk first, whatever synchronous_commit says: after a crash the row would be
- * back and the file not. What others committed before is then on disk too. Without a transaction id there would be no commit record.
+ * The commit that removes a file must be on disk first, whatever synchronous_commit says: after a crash the row would
+ * be back and the file not. What others committed before is then on disk too. Without a transaction id there would be
+ * no commit record.
  */
 static void
 make_commit_durable(void)

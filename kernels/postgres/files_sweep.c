@@ -61,8 +61,8 @@ add(Candidates *c, const char *name, const char *path, bool *own)
 }
 
 /*
- * Whether the transaction whose number a file's name begins with has ended. A number that this server has not reached came
- * from another one, with a file that somebody put here.
+ * Whether the transaction whose number a file's name begins with has ended. A number that this server has not reached
+ * came from another one, with a file that somebody put here.
  */
 static bool
 writer_ended(const char *file)

@@ -2,8 +2,8 @@
  * files_write.c -- writing weight files on the server: what two queries give out, atomically.
  *
  * The file is written under a temporary name, flushed, given its name, and its folder flushed; so a reader sees the
- * whole file or none, after a crash too. The temporary file is locked while it is written: one that a crash left can be told
- * and goes when a file of that name is written again (a checkpoint's at the next save).
+ * whole file or none, after a crash too. The temporary file is locked while it is written: one that a crash left can
+ * be told and goes when a file of that name is written again (a checkpoint's at the next save).
  */
 #include "postgres.h"
 
@@ -226,8 +226,8 @@ create_file(Output *o, bool checkpoint)
 }
 
 /*
- * Gives the finished file a name that no other file has, for good: a link never replaces a file. It is removed unless the
- * transaction commits.
+ * Gives the finished file a name that no other file has, for good: a link never replaces a file. It is removed unless
+ * the transaction commits.
  */
 static void
 link_file(Output *o)
