@@ -68,7 +68,8 @@ BEGIN
     PERFORM public.pg_llm_set_recording(false, true);
     -- One statement: file and row are of one snapshot.
     INSERT INTO public.llm_checkpoint (model, step, note, n_params, format, file_path, bytes, sha256)
-    SELECT llm_checkpoint_save.model, n.step, llm_checkpoint_save.note, n.n_params, 'checkpoint 1', w.file, w.bytes, w.sha256
+    SELECT llm_checkpoint_save.model, n.step, llm_checkpoint_save.note, n.n_params, 'checkpoint 1', w.file, w.bytes,
+        w.sha256
     FROM (
         SELECT max(p.step) AS step, sum(public.llm_elements(public.shape(p.data)))::bigint AS n_params
         FROM public.llm_param p

@@ -121,8 +121,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_check(text, bigint) IS
-'Holds the tensors and steps of a checkpoint''s file against the parameters that its configuration, by now the model''s, asks '
-'for: 22023 names what is missing, unknown or of another shape.';
+'Holds the tensors and steps of a checkpoint''s file against the parameters that its configuration, by now the '
+'model''s, asks for: 22023 names what is missing, unknown or of another shape.';
 
 
 CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, id bigint) RETURNS void
@@ -194,5 +194,5 @@ $function$;
 COMMENT ON FUNCTION public.llm_checkpoint_load(text, bigint) IS
 'Makes the model what it was when the checkpoint was saved: parameters, optimizer state, step, configuration, tokenizer; '
 'log rows of later steps are superseded. Returns the step. The file is verified before anything is changed. Takes '
-'llm_trainer. 42704: unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: the file is not on this server; '
-'55P03 while the model is trained; 25006 on a replica or in a read-only transaction.';
+'llm_trainer. 42704: unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: the file is not on '
+'this server; 55P03 while the model is trained; 25006 on a replica or in a read-only transaction.';
