@@ -101,6 +101,13 @@ def prepare(conn: Connection) -> None:
         conn.execute(f"CREATE TABLE hunt.{table} AS TABLE public.{table}")
 
 
+def clean(conn: Connection) -> None:
+    """Away with the roles, which belong to the whole server, and with what they own here."""
+    conn.execute("DROP SCHEMA hunt CASCADE")
+    for role in map(login, ROLES):
+        conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # type: ignore[arg-type]
+
+
 def restore(conn: Connection) -> None:
     """Put back what calls changed. Waits for nobody: what is locked is left for the next time."""
     try:

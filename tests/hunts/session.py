@@ -61,6 +61,7 @@ class Call:
     text: str
     effect: Effect | None = None
     late: bool = False  # its effect needs its value
+    is_large: bool = False  # from here on there had better be no memory left to grow into
 
 
 class Rights:
@@ -334,7 +335,8 @@ class Plausible:
         capacity = rng.choice((1, 2, 3, 8, 8, 64))
         heads = (1, 1) if model in FED else (2, 4)
         prompt = tokens(rng, rng.randint(0, 8) or None)
-        if rng.random() < 0.08:
+        is_large = rng.random() < 0.08
+        if is_large:
             # As many tokens as one growth of the array is large.
             prompt = f"array_fill(3, '{{{rng.choice((64, 65, 65536, 2**20, 2**20, 2**21, 2**21, 2**22))}}}')"
             self.planned = [self.gen_push_many, self.gen_push_many]
@@ -347,6 +349,7 @@ class Plausible:
             f"pg_llm_gen_open({self.text(model)}, {self.arg('integer[]', prompt)}, {self.number(capacity)})",
             opened,
             late=True,
+            is_large=is_large,
         )
 
     def gen_fork(self) -> Call:

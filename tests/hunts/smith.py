@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .database import login, server_log
-from .stateful import scratch
+from .stateful import drop, scratch
 from .watch import Log, Reports
 
 SOURCES = {path.name for path in (Path(__file__).parents[2] / "kernels" / "postgres").glob("*.c")}
@@ -122,6 +122,8 @@ def main() -> int:
     print(f"sqlsmith as {arguments.role}, seed {arguments.seed}, {arguments.minutes:g} minutes:")
     print("errors: " + ", ".join(f"{code} {n}" for code, n in smith.codes.most_common(12)))
     print("         " + ", ".join(f"{what} {n}" for what, n in smith.ours.most_common(12)))
+    if not smith.found:
+        drop(url)
     for what in smith.found:
         print(f"FOUND {what}")
     return 1 if smith.found else 0

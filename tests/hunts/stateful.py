@@ -325,6 +325,13 @@ def scratch(url: str, name: str) -> str:
     return copied
 
 
+def drop(url: str) -> None:
+    """The copy of the database."""
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with connection(make_conninfo(url, dbname="postgres")) as conn:
+        conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -362,6 +369,8 @@ def main() -> int:
         outcome = hunt.run(calls=arguments.calls, seconds=arguments.seconds)
         print(f"{role}: {outcome}", flush=True)
         found += len(outcome.found)
+        if not outcome.found:
+            drop(url)
         if outcome.found and arguments.shrink:
             short = shrink(url, role, [s for s in hunt.done if not s.startswith("--")])
             print(

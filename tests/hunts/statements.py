@@ -114,6 +114,8 @@ class Statements:
             was_outside = self.depth == 0
             self.assume(statement)
             batch.append(statement)
+            if any(call.is_large for call in statement.expressions):
+                return batch, 1 << 20
             if was_outside or self.depth == 0 or any(call.late for call in statement.expressions):
                 break
         return batch, None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..conftest import Server
-from .database import ROLES, prepare
+from .database import ROLES, clean, prepare
 from .stateful import Hunt, connection
 from .statements import Statements
 
@@ -20,14 +21,20 @@ SECONDS = float(os.environ.get("LLM_SQL_HUNT_SECONDS", "12"))
 SEED = os.environ.get("LLM_SQL_HUNT_SEED") or secrets.token_hex(4)
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_no_random_session_breaks_anything(
-    role: str, server: Server, fresh_database: str, tmp_path: Path
-) -> None:
-    """No crash, no internal error, no report of PostgreSQL's own checks, no cancel without effect."""
+@pytest.fixture
+def url(server: Server, fresh_database: str) -> Iterator[str]:
+    """A database of the test's own to hunt in."""
     url = server.url(fresh_database)
     with connection(url) as conn:
         prepare(conn)
+    yield url
+    with connection(url) as conn:
+        clean(conn)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_random_session_breaks_anything(role: str, url: str, tmp_path: Path) -> None:
+    """No crash, no internal error, no report of PostgreSQL's own checks, no cancel without effect."""
     asan = os.environ.get("LLM_SQL_ASAN_REPORTS")
     hunt = Hunt(url, role, SEED, asan=Path(asan) if asan else None, patience=600, folder=tmp_path)
     outcome = hunt.run(seconds=SECONDS)
@@ -37,11 +44,8 @@ def test_no_random_session_breaks_anything(
     assert outcome.succeeded_by_name, "nothing was reached"
 
 
-def test_a_find_is_told_and_written_down(server: Server, fresh_database: str, tmp_path: Path) -> None:
+def test_a_find_is_told_and_written_down(url: str, tmp_path: Path) -> None:
     """A session that loses its server is a find, with the statements that led there."""
-    url = server.url(fresh_database)
-    with connection(url) as conn:
-        prepare(conn)
     hunt = Hunt(url, "superuser", "1", folder=tmp_path)
     opening = Statements.opening
     try:
