@@ -22,7 +22,12 @@ from setuptools.errors import PlatformError
 
 ROOT = Path(__file__).resolve().parent
 CORE = ROOT / "kernels" / "core"
-ROOMS = {"pg_llm_client": "pg_llm_client", "llm_sql": "llm_sql", "llm_sql.models": "models", "llm_sql.migrations": "migrations"}
+ROOMS = {
+    "pg_llm_client": "pg_llm_client",
+    "llm_sql": "llm_sql",
+    "llm_sql.models": "models",
+    "llm_sql.migrations": "migrations",
+}
 TOOLS = (
     "Install a C compiler and make (Debian, Ubuntu: apt install build-essential; "
     "Fedora: dnf install gcc make; macOS: xcode-select --install)"

@@ -23,7 +23,6 @@ from llm_sql.models.roles import ROLES
 from . import VERSION_TABLE, build, catalog, compare
 from .operations import EXTENSION
 
-
 # The declared tables as Alembic compares them.
 TABLES = unqualified()
 
