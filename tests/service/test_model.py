@@ -97,7 +97,8 @@ def test_an_unknown_option_names_itself_and_the_known_ones(tiny: LanguageModel) 
 def test_every_training_option_reaches_the_database(tiny: LanguageModel) -> None:
     options = {
         "dropout_p": 0, "beta1": 0.8, "beta2": 0.95, "eps": 1e-7, "wd": 0, "lr_max": 1, "warmup": 1,
-        "grad_clip": 1, "grad_workers": 2, "prune_workers": 2, "batch_size": 2, "grad_accum": 2, "data_order": "by_id",
+        "grad_clip": 1, "grad_workers": 2, "prune_workers": 2, "batch_size": 2, "grad_accum": 2,
+        "data_order": "by_id",
         "block_size": 4, "schedule": "linear", "min_lr": 0, "decay": "matrices", "seed": 9, "start_step": 1,
         "total_steps": 50, "log_every": 0, "keep_grad": True,
     }  # fmt: skip
