@@ -336,7 +336,7 @@ class Plausible:
         capacity = rng.choice((1, 2, 3, 8, 8, 64))
         heads = (1, 1) if model in FED else (2, 4)
         prompt = tokens(rng, rng.randint(0, 8) or None)
-        is_large = rng.random() < 0.08
+        is_large = bool(self.state.pins) and rng.random() < 0.08
         if is_large:
             # As many tokens as one growth of the array is large.
             prompt = f"array_fill(3, '{{{rng.choice((64, 65, 65536, 2**20, 2**20, 2**21, 2**21, 2**22))}}}')"
