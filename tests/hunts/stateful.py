@@ -9,7 +9,10 @@ The URL names a superuser and a provisioned database of a server that may crash;
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -83,7 +86,8 @@ class Hunt:
         self.known = functions(self.owner)
         self.server_log = Log(server_log(self.owner, log))
         self.reports = Reports(asan)
-        self.limits_memory = asan is None and (self.owner.info.host or "").startswith("/")
+        is_local = (self.owner.info.host or "").startswith("/")
+        self.limits_memory = asan is None and is_local and shutil.which("prlimit") is not None
         self.watchdog, self.cancels = Watchdog(patience), cancels
         self.outcome = Outcome(seed)
         self.rights = Rights(without)
@@ -160,12 +164,15 @@ class Hunt:
 
     def limit(self, process: psutil.Process, more: int) -> None:
         """How much more address space the backend may take from here on; negative: as much as it likes."""
-        try:
-            hard = process.rlimit(psutil.RLIMIT_AS)[1]
-            process.rlimit(psutil.RLIMIT_AS, (hard if more < 0 else process.memory_info().vms + more, hard))
-            self.done.append(f"-- RLIMIT_AS {'as it was' if more < 0 else f'{more >> 10} kB more'}")
-        except psutil.Error:
-            pass
+        soft = "unlimited" if more < 0 else str(process.memory_info().vms + more)
+        # As the server's account: without CAP_SYS_RESOURCE not even root may limit other accounts' processes.
+        owner, group = process.uids().real, process.gids().real
+        account = {} if owner == os.geteuid() else {"user": owner, "group": group, "extra_groups": []}
+        command = ["prlimit", f"--pid={process.pid}", f"--as={soft}:"]
+        done = subprocess.run(command, stderr=subprocess.PIPE, check=False, cwd="/", **account)
+        if done.returncode != 0:
+            raise SystemExit(f"memory cannot be limited: {done.stderr.decode()}")
+        self.done.append(f"-- RLIMIT_AS {'as it was' if more < 0 else f'{more >> 10} kB more'}")
 
     def send(self, text: str) -> list[pq.abc.PGresult]:
         """One round trip, however many statements; a result for each that was run."""

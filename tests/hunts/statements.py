@@ -88,7 +88,7 @@ class Statements:
         self.rng, self.plausible, self.role = rng, plausible, role
         self.savepoints: list[tuple[str, State]] = []
         self.depth = 0  # 0: no transaction
-        self.is_failed = False
+        self.is_failed = self.is_limited = False
         self.n = 0
         self.held: set[str] = set()  # cursors that outlive their transaction, if it commits
 
@@ -107,14 +107,19 @@ class Statements:
         Several only inside a transaction: outside of one they would be one together.
         """
         batch: list[Statement] = []
+        if self.is_limited and self.rng.random() < 0.15:
+            self.is_limited = False
+            return batch, -1
         for _ in range(self.rng.choice((1, 4, 8, 16))):
             statement = self.next()
             if statement.memory is not None:
+                self.is_limited = statement.memory > 0
                 return batch, statement.memory
             was_outside = self.depth == 0
             self.assume(statement)
             batch.append(statement)
             if any(call.is_large for call in statement.expressions):
+                self.is_limited = True
                 return batch, 1 << 20
             if was_outside or self.depth == 0 or any(call.late for call in statement.expressions):
                 break
@@ -162,6 +167,7 @@ class Statements:
     def calls(self) -> Statement:
         rng = self.rng
         calls = [self.plausible.call() for _ in range(rng.choice((1, 1, 1, 1, 2, 3)))]
+        calls = next(([call] for call in calls if call.is_large), calls)
         roll = rng.random()
         if roll < 0.12 and self.depth > 0:
             wrapper = rng.choice(("caught", "caught", "twice", *(f"as_{role}" for role in ROLES)))
