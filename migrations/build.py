@@ -51,19 +51,8 @@ def of_revision(revision: str) -> Build:
 
 
 def mark(build: Build) -> list[str]:
-    """Statements that note the build, and let the roles see the revision, in the transaction that made it."""
-    return [
-        f"COMMENT ON TABLE public.{VERSION_TABLE} IS '{build.comment}'",
-        f"""DO $grants$
-DECLARE
-    reader name;
-BEGIN
-    FOR reader IN SELECT rolname FROM pg_catalog.pg_roles WHERE rolname IN ('llm_reader', 'llm_trainer') LOOP
-        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE public.{VERSION_TABLE} TO %I', reader);
-    END LOOP;
-END
-$grants$""",
-    ]
+    """Statements that note the build, in the transaction that made it."""
+    return [f"COMMENT ON TABLE public.{VERSION_TABLE} IS '{build.comment}'"]
 
 
 def _chain(revision: str) -> list[str]:

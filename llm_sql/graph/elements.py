@@ -238,8 +238,15 @@ OPERATORS: dict[Any, Op] = {
     operators.matmul: Op("matmul", "pg_llm_matmul"),
     operators.neg: Op("neg", "pg_llm_neg"),
 }
-CUSTOM = {"@": OPERATORS[operators.matmul], "/": OPERATORS[operators.truediv]}
-"""The operators that models.types spells out itself."""
+SYMBOLS = {
+    "+": operators.add,
+    "-": operators.sub,
+    "*": operators.mul,
+    "/": operators.truediv,
+    "@": operators.matmul,
+}
+CUSTOM = {f"OPERATOR(public.{symbol})": OPERATORS[operator] for symbol, operator in SYMBOLS.items()}
+"""The operators that models.types spells out itself, each with its schema."""
 SLICE = Op("slice_axis", "pg_llm_slice")
 PARAMETER = Op("p", "llm_weight", pinned_sql="pg_llm_param")
 CONCAT = Op("concat", "concat", TEXT, bindable=False)

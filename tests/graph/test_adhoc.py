@@ -68,8 +68,8 @@ def test_trees_of_one_select_share_nodes() -> None:
 def test_columns_of_tables_are_correlated() -> None:
     hidden = g.embedding(g.p("wte", model="m"), Dataset.tokens)
     text = compiled(sa.select(Dataset.id, hidden + hidden))
-    assert text.endswith("AS x1 OFFSET 0) AS llm_sql_1) AS anon_1 FROM llm_dataset")
-    assert "llm_dataset.tokens" in text
+    assert text.endswith("AS x1 OFFSET 0) AS llm_sql_1) AS anon_1 FROM public.llm_dataset")
+    assert "public.llm_dataset.tokens" in text
 
 
 def test_columns_of_tables_have_no_place_in_graph_select() -> None:

@@ -98,8 +98,8 @@ def test_only_what_is_given_is_sent_and_by_name() -> None:
 
 def test_columns_are_sent_as_they_are() -> None:
     text = compiled(functions.loss("m", Dataset.tokens, Dataset.target))
-    assert "tokens => llm_dataset.tokens, targets => llm_dataset.target" in text
-    assert text.endswith("FROM llm_dataset")
+    assert "tokens => public.llm_dataset.tokens, targets => public.llm_dataset.target" in text
+    assert text.endswith("FROM public.llm_dataset")
 
 
 def test_rows_stand_in_from() -> None:

@@ -183,7 +183,6 @@ VALUES: dict[str, Sequence[str]] = {
     "llm_model_config": ROWS_OF_CONFIG,
     "llm_train_run": ["NULL", "ROW(1,'hostile','{}',NULL,0,1,0,'running',now(),NULL,1)::llm_train_run"],
     "int8multirange": ["'{}'", "'{[1,3),[7,8)}'", "'{(,)}'", "NULL"],
-    "regclass": ["'llm_param'", "'llm_step'", "0", "4294967295"],
 }
 
 # -- values that make sense for an argument of this name
