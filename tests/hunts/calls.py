@@ -275,7 +275,7 @@ def tokenizer(p: Plausible) -> Makers:
 
     def put_bytes() -> Call:
         return Call(
-            f"(SELECT count(pg_llm_bpe_put_token({building()}, i, set_byte('\\x00', 0, i), false))"
+            f"(SELECT count(pg_llm_bpe_put_token({building()}, i, set_byte('\\x00', 0, i), '0'))"
             f" FROM generate_series(0, {rng.choice((255, 255, 100))}) i)"
         )
 
@@ -283,7 +283,7 @@ def tokenizer(p: Plausible) -> Makers:
         byte = f"set_byte('\\x00', 0, {rng.randrange(256)})"
         return Call(
             f"pg_llm_bpe_put_token({building()}, {p.number(rng.randrange(300))}, {p.arg('bytea', byte)},"
-            f" {rng.choice(('true', 'false'))})"
+            f" '{rng.randrange(2)}')"
         )
 
     def put_merge() -> Call:
@@ -360,6 +360,7 @@ def files(p: Plausible) -> Makers:
     rng = p.rng
     model = lambda: p.text(p.model(fed=False))  # noqa: E731
     file = lambda: "(SELECT max(f) FROM pg_llm_checkpoint_files() f)"  # noqa: E731
+    saved = lambda: p.arg("bigint", "(SELECT max(id) FROM llm_checkpoint)")  # noqa: E731
     tensors = "'SELECT ''a''::text, ''F32''::text, ARRAY[2] WHERE $1 IS NOT NULL'"
 
     def written() -> Call:
@@ -395,4 +396,10 @@ def files(p: Plausible) -> Makers:
         lambda: Call(f"pg_llm_file_metadata({file()}, 'config', true)"),
         lambda: Call(f"pg_llm_file_sha256({file()}, true)::text"),
         fixed("(SELECT count(*) FROM pg_llm_checkpoint_files())"),
+        lambda: Call(f"pg_llm_checkpoint_write({model()})::text"),
+        lambda: Call(f"(SELECT count(*) FROM pg_llm_checkpoint_tensors({saved()}))"),
+        lambda: Call(f"pg_llm_checkpoint_tensor({saved()}, {p.text(rng.choice(NAMES))})::text"),
+        lambda: Call(f"pg_llm_checkpoint_bytes({saved()}, {p.text('tokenizer.vocab')})"),
+        lambda: Call(f"pg_llm_checkpoint_metadata({saved()}, {p.text('config')})"),
+        fixed("pg_llm_checkpoint_sweep()"),
     ]

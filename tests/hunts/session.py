@@ -94,6 +94,7 @@ class Plausible:
     ) -> None:
         self.rng = rng
         self.rights = rights
+        self.names = {function.name for function in functions}
         self.may_read = role != "nobody"
         self.absurd = absurd
         self.state = State()
@@ -127,12 +128,13 @@ class Plausible:
         return makers[0]()
 
     def call(self) -> Call:
-        """Seldom one that the role has no right to."""
+        """Seldom one that the role has no right to; none that this version of ours does not have."""
         for _ in range(8):
             call = self.drawn()
             if not self.rights.missing(call.text) or self.rng.random() < 0.02:
                 break
-        return Call("1") if self.rights.without & set(NAME.findall(call.text)) else call
+        names = set(NAME.findall(call.text))
+        return Call("1") if self.rights.without & names or not names <= self.names else call
 
     def is_possible(self, maker: Maker) -> bool:
         """Whether what a planned call needs is there; a version may have been in memory already."""
