@@ -96,7 +96,10 @@ def provision(url: str, revision: str = "head") -> Report:
     if at is None and tables:
         # The version table is gone, the tables are there: what mending leaves is what would be declared.
         command.stamp(alembic_config(url), head())
-    elif at != head():
+        report = _mend(url)
+        report.mended.insert(0, f"the revision was not noted in {VERSION_TABLE}")
+        return report
+    if at != head():
         upgrade(url, revision)
         if revision != "head" or at is None:
             return Report(revision if revision != "head" else head())
