@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -97,7 +97,18 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 def own_engine(address: str | URL, **options: Any) -> Engine:
     """An engine for the package's own use; `options` are create_engine's."""
     url = normalize_url(address)
-    return create_engine(url, connect_args=connect_arguments(url), **options)
+    engine = create_engine(url, connect_args=connect_arguments(url), **options)
+    event.listen(engine, "connect", _dates_as_drivers_read_them)
+    return engine
+
+
+def _dates_as_drivers_read_them(connection: Any, _: object) -> None:
+    """psycopg reads times with their zone in ISO's style only."""
+    if (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET datestyle = 'ISO'")
+    connection.commit()
 
 
 def normalize_url(address: str | URL) -> URL:

@@ -214,6 +214,7 @@ DECLARE
     n_long bigint;
     n_dropped bigint;
 BEGIN
+    PERFORM public.llm_require_argument('split', llm_insert_documents.split IS NOT NULL);
     WITH encoded AS MATERIALIZED (
         SELECT e.number, edges.first_ids || e.ids || edges.last_ids AS ids
         FROM public.llm_encode_documents(documents, config.model) e

@@ -194,12 +194,12 @@ SHIM = r"""
 #include <sys/types.h>
 #include <unistd.h>
 
-/* Whether this call on this file is the one to fail: LLM_FAULT's file says "CALL COUNT ERRNO". */
+/* Whether this call on this file is the one to fail: the file PLAN says "CALL COUNT ERRNO". */
 static int fails(const char *call, const char *path)
 {
     char wanted[16]; int count, error; FILE *f;
-    const char *plan = getenv("LLM_FAULT");
-    if (plan == NULL || strstr(path, "pg_llm_checkpoint") == NULL) return 0;
+    const char *plan = PLAN;
+    if (strstr(path, "pg_llm_checkpoint") == NULL) return 0;
     if ((f = fopen(plan, "r+")) == NULL) return 0;
     if (fscanf(f, "%15s %d %d", wanted, &count, &error) != 3 || strcmp(wanted, call) != 0)
     {
@@ -247,21 +247,28 @@ def failing_server(where: Path) -> Iterator[tuple[Durable, Path]]:
     """A server whose calls on checkpoint files fail as the plan file says."""
     where.chmod(0o755)
     (where / "shim.c").write_text(SHIM)
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-O1", "-o", where / "shim.so", where / "shim.c", "-ldl"],
-        check=True,
-        capture_output=True,
-    )
-    (where / "shim.so").chmod(0o755)
     plan = where / "plan"
+    program = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        f'-DPLAN="{plan}"',
+        "-o",
+        where / "shim.so",
+        where / "shim.c",
+        "-ldl",
+    ]
+    subprocess.run(program, check=True, capture_output=True)
+    (where / "shim.so").chmod(0o755)
     plan.write_text("none 0 0")
     plan.chmod(0o666)
-    os.environ |= {"LD_PRELOAD": str(where / "shim.so"), "LLM_FAULT": str(plan)}
+    os.environ["LD_PRELOAD"] = str(where / "shim.so")
     try:
         with provisioned() as durable:
             yield durable, plan
     finally:
-        del os.environ["LD_PRELOAD"], os.environ["LLM_FAULT"]
+        del os.environ["LD_PRELOAD"]
 
 
 def failures(where: Path, counts: int, numbers: tuple[int, ...], report: Any = None) -> int:

@@ -419,7 +419,7 @@ def test_which_model(conn: Connection) -> None:
     with pytest.raises(errors.UndefinedObject, match='model "tiny" has no tokenizer'):
         conn.execute("SELECT llm_generate('a')")
     make_names(conn)
-    with pytest.raises(errors.Error, match="gpt2-small"):
+    with pytest.raises(errors.InvalidParameterValue, match="several have weights: names, tiny"):
         conn.execute("SELECT llm_generate('a')")
     conn.execute("SET pg_llm.default_model = 'names'")
     assert isinstance(value(conn, "SELECT llm_generate('a', 3)"), str)

@@ -46,7 +46,7 @@ def test_a_generation_belongs_to_the_role_that_began_it(conn: Connection, guest:
     ):
         with guest.transaction(force_rollback=True):
             handle = value(guest, "SELECT open_generation()")
-            with pytest.raises(errors.UndefinedObject), guest.transaction():
+            with pytest.raises(errors.InsufficientPrivilege, match="another role"), guest.transaction():
                 guest.execute(f"SELECT {call}", (handle,))
             with pytest.raises(errors.ObjectNotInPrerequisiteState), guest.transaction():
                 guest.execute("SELECT pg_llm_param('names', 'wpe.weight')")

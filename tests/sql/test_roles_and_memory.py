@@ -143,7 +143,7 @@ def test_a_tokenizer_fed_by_hand_deceives_only_who_fed_it(
             "SELECT pg_llm_bpe_create('bpe', pg_llm_relation_version('{llm_bpe_vocab,llm_bpe_merges}'))",
         )
         session.execute(
-            "SELECT count(pg_llm_bpe_put_token(%s, 7, set_byte('\\x00', 0, i), false))"
+            "SELECT count(pg_llm_bpe_put_token(%s, 7, set_byte('\\x00', 0, i), 0))"
             " FROM generate_series(0, 255) i",
             (handle,),
         )

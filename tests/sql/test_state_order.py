@@ -130,14 +130,14 @@ MACHINES = {
         [
             [],
             [
-                f"SELECT pg_llm_bpe_put_token({H}, i, set_byte('\\x00', 0, i), false)"
+                f"SELECT pg_llm_bpe_put_token({H}, i, set_byte('\\x00', 0, i), 0)"
                 " FROM generate_series(0, 255) i",
             ],
         ],
         [
             KEEP.format("h", "pg_llm_bpe_create('x', '\\x00')"),
-            f"SELECT pg_llm_bpe_put_token({H}, 300, '\\x6161', false)",
-            f"SELECT pg_llm_bpe_put_token({H}, 301, '<a>', true)",
+            f"SELECT pg_llm_bpe_put_token({H}, 300, '\\x6161', 0)",
+            f"SELECT pg_llm_bpe_put_token({H}, 301, '<a>', 3)",
             f"SELECT pg_llm_bpe_put_merge({H}, 0, 'a', 'a')",
             f"SELECT pg_llm_bpe_seal({H})",
             f"SELECT pg_llm_bpe_encode({H}, 'aaa<a>', true)",

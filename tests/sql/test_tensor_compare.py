@@ -69,16 +69,21 @@ def test_cast_errors(conn: Connection, query: str, state: str) -> None:
     assert caught.value.sqlstate == state
 
 
-def test_casts_are_explicit(conn: Connection) -> None:
-    conn.execute("CREATE TEMP TABLE t (x tensor)")
+def test_casts_are_asked_for(conn: Connection) -> None:
+    """Arrays become tensors where they are stored, nothing does unasked in an expression."""
+    conn.execute("CREATE TEMP TABLE t (x tensor, y real[])")
+    conn.execute("INSERT INTO t (x) VALUES (ARRAY[1.0]::real[])")
     with pytest.raises(errors.DatatypeMismatch):
-        conn.execute("INSERT INTO t VALUES (ARRAY[1.0]::real[])")
-    assert (
-        value(
-            conn, "SELECT count(*) FROM pg_cast WHERE castcontext <> 'e' AND castsource = 'tensor'::regtype"
-        )
-        == 1
+        conn.execute("INSERT INTO t (y) VALUES ('[1]'::tensor)")
+    with pytest.raises(errors.UndefinedFunction):
+        conn.execute("SELECT ARRAY[1.0]::real[] + '[1]'::tensor")
+    unasked = (
+        "SELECT castsource = casttarget FROM pg_cast"
+        " WHERE castcontext = 'i' AND 'tensor'::regtype IN (castsource, casttarget)"
     )
+    assert conn.execute(unasked).fetchall() == [(True,)]
+    given = "SELECT count(*) FROM pg_cast WHERE castcontext <> 'e' AND castsource = 'tensor'::regtype"
+    assert value(conn, given) == 1
 
 
 @RELAXED

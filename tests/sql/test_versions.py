@@ -224,10 +224,10 @@ def test_an_error_caught_inside_a_forward_pass_ends_it(conn: Connection) -> None
                 handle := pg_llm_gen_open('names', '{1,2}', 16);
                 PERFORM pg_llm_gen_use(ARRAY[handle]);
                 BEGIN
+                    PERFORM llm_forward('names', '{1,2}');
                     PERFORM 1 / 0;
                 EXCEPTION WHEN division_by_zero THEN NULL;
                 END;
-                PERFORM llm_forward('names', '{1,2}');
                 PERFORM pg_llm_gen_done();
             END $$"""
         )

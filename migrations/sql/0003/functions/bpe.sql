@@ -2,6 +2,7 @@
 
 CREATE FUNCTION public.llm_bpe_version(model text) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF pg_catalog.row_security_active('public.llm_bpe_vocab'::pg_catalog.regclass)

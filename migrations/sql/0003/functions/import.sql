@@ -291,7 +291,6 @@ AS $function$
 DECLARE
     before boolean := (public.llm_config(model)).tied;
 BEGIN
-    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
     WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
     IF tied IS NULL OR tied = before THEN
@@ -322,7 +321,6 @@ AS $function$
 BEGIN
     PERFORM public.llm_config(llm_import_begin.model);
     PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
-    PERFORM public.llm_require(tied IS NOT NULL, 'tied must not be NULL');
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
