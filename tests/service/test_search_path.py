@@ -62,7 +62,7 @@ def test_mapped_classes_and_methods(path: Engine, tiny: LanguageModel, tmp_path:
         lm.export_weights(tmp_path / "w.safetensors")
         lm.import_weights(tmp_path / "w.safetensors")
         lm.train(2, log_every=0, progress=lambda _: None)
-        lm.finetune("SELECT 'the cat ran' || n FROM pg_catalog.unnest('{ , a}'::text[]) n", 2, log_every=0)
+        lm.finetune("SELECT 'the cat ran' || n FROM pg_catalog.unnest('{\" \", a}'::text[]) n", 2, log_every=0)
         lm.load_checkpoint(lm.save_checkpoint())
         session.commit()
         lm.train(2, commit_every=1, log_every=0)
