@@ -67,6 +67,8 @@ build_server() {
     source=$(echo "$prefix"/src/postgresql-"$major"*/)
     flags="-O1 -g1 -fsanitize=address -fno-omit-frame-pointer -DUSE_VALGRIND -I$here/asan"
     cd "$source"
+    # A walk through all memory after every command, six times the time of all else, for what the sanitizer sees anyway.
+    sed -i '/MemoryContextCheck(TopMemoryContext)/d' src/backend/tcop/postgres.c
     ./configure -q --prefix="$prefix" --enable-cassert --without-readline --without-icu --without-zlib \
         CFLAGS="$flags" LDFLAGS="-fsanitize=address"
     make -s -j"$jobs" -C src/backend generated-headers
