@@ -3,7 +3,7 @@
 
 if can_apt && on_debian; then
     step "a server with the address sanitizer: build"
-    need bison bison && need flex flex && need perl perl && need dpkg-source dpkg-dev && need sqlsmith sqlsmith
+    need bison bison && need flex flex && need perl perl && need sqlsmith sqlsmith
     asan="$work/asan-server"
     mkdir -p "$asan"
     chmod 755 "$asan"
