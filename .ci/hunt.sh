@@ -3,7 +3,7 @@
 
 if can_apt && on_debian; then
     step "a server with the address sanitizer: build"
-    need bison bison && need flex flex && need perl perl && need dpkg-source dpkg-dev && need sqlsmith sqlsmith
+    need bison bison && need flex flex && need perl perl && need sqlsmith sqlsmith
     asan="$work/asan-server"
     mkdir -p "$asan"
     chmod 755 "$asan"
@@ -13,15 +13,18 @@ if can_apt && on_debian; then
         . "$asan/asan.env"
         url=$("$bin/llm-sql" url)
         DATABASE_URL="$url" "$bin/llm-sql" provision
-        step "random sessions: ${LLM_SQL_HUNT_CALLS:=2000} calls as each role"
+        step "random sessions: at most ${LLM_SQL_HUNT_CALLS:=4000} calls or 15 s as each role"
         "$bin/python" -m tests.hunts.stateful --url "$url" --asan "$asan/reports" --calls "$LLM_SQL_HUNT_CALLS" \
-            --seconds 30 --seed "$LLM_SQL_HOSTILE_SEED" --folder "$work" >"$work/hunt.txt" ||
+            --seconds 15 --seed "$LLM_SQL_HOSTILE_SEED" --folder "$work" >"$work/hunt.txt" ||
             { tail -60 "$work/hunt.txt"; exit 1; }
         grep seed "$work/hunt.txt"
         step "sqlsmith: a minute as each role"
+        running=()
         for role in nobody superuser; do
-            "$bin/python" -m tests.hunts.smith --url "$url" --asan "$asan/reports" --role "$role" --minutes 1
+            "$bin/python" -m tests.hunts.smith --url "$url" --asan "$asan/reports" --role "$role" --minutes 1 &
+            running+=($!)
         done
+        for process in "${running[@]}"; do wait "$process"; done
     )
     LLM_SQL_HOME="$work/asan-home" hunt
     (. "$asan/asan.env" && LLM_SQL_HOME="$work/asan-home" "$bin/llm-sql" down)
