@@ -16,6 +16,7 @@ assert loss < 1.9, f"held-out loss {loss} is not below 1.9 nats per character"
 print(f"held-out loss {loss}")
 PYTHON
 
+need pgbouncer pgbouncer || true
 step "make test: what a new user does next"
 began=$SECONDS
 make test PYTEST_ARGS="--durations=15"
