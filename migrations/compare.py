@@ -74,9 +74,21 @@ def _try(connection: Connection, statement: str) -> str | None:
     return None
 
 
+def _try_all(connection: Connection, statements: Sequence[tuple[SqlObject, str]]) -> dict[SqlObject, str]:
+    """Run them in order, as many at once as the server takes: a savepoint for each is most of the time."""
+    message = _try(connection, ";\n".join(statement for _, statement in statements)) if statements else None
+    if message is None:
+        return {}
+    if len(statements) == 1:
+        return {statements[0][0]: message}
+    half = len(statements) // 2
+    refused = _try_all(connection, statements[:half])
+    return _try_all(connection, statements[half:]) | refused
+
+
 def _create_in_temp(connection: Connection, objects: Sequence[SqlObject]) -> dict[SqlObject, str]:
     """Create the objects in pg_temp; those that the server refuses, with its message."""
-    refused = {}
+    creates, comments = [], []
     for item in objects:
         if item.kind == "TRIGGER":
             create = re.sub(
@@ -84,14 +96,11 @@ def _create_in_temp(connection: Connection, objects: Sequence[SqlObject]) -> dic
             )
         else:
             create = _in_temp(item.create, item.kind, item.name)
-        if message := _try(connection, create):
-            refused[item] = message
+        creates.append((item, create))
+        comments += [(item, _in_temp(comment, item.kind, item.name)) for comment in item.comments]
+    refused = _try_all(connection, creates)
     # After all: a comment may be on an overload that comes later.
-    for item in objects:
-        for comment in item.comments:
-            if message := _try(connection, _in_temp(comment, item.kind, item.name)):
-                refused.setdefault(item, message)
-    return refused
+    return _try_all(connection, comments) | refused
 
 
 def _replace(item: SqlObject) -> list[str]:

@@ -170,15 +170,14 @@ def begin(durable: Durable) -> State:
     return State(durable=id_)
 
 
-def crashes(seed: int, moments: int, report: Any = None) -> None:
+def crashes(durable: Durable, seed: int, moments: int, report: Any = None) -> None:
     rng = random.Random(seed)
-    with provisioned() as durable:
-        state = begin(durable)
-        for moment in range(moments):
-            told = crash(durable, rng, state)
-            if report is not None:
-                report(f"{moment + 1}/{moments}: {told}; {state.begun} operations begun")
-        check_log(durable)
+    state = begin(durable)
+    for moment in range(moments):
+        told = crash(durable, rng, state)
+        if report is not None:
+            report(f"{moment + 1}/{moments}: {told}; {state.begun} operations begun")
+    check_log(durable)
 
 
 # ---- failing calls ----
@@ -314,7 +313,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir="/tmp") as where:
             print(failures(Path(where), 5, (ENOSPC, EIO, EPERM), report), "saves failed, as they should")
     else:
-        crashes(arguments.seed, arguments.moments, report)
+        with provisioned() as durable:
+            crashes(durable, arguments.seed, arguments.moments, report)
         print(f"seed {arguments.seed}: {arguments.moments} moments, nothing lost")
 
 

@@ -21,6 +21,7 @@ from llm_sql import AsyncLanguageModel, LanguageModel, functions, models
 from llm_sql.client import PGLLMClient
 from llm_sql.types import Tensor, adapt_engine, register_tensor
 
+from ..amount import extended
 from ..cli.test_settings import LOOK_ALIKES
 
 PATHS = {"empty": "", "elsewhere": "app", "in front": "app,public", "catalog last": "app,pg_catalog"}
@@ -62,7 +63,9 @@ def test_mapped_classes_and_methods(path: Engine, tiny: LanguageModel, tmp_path:
         lm.export_weights(tmp_path / "w.safetensors")
         lm.import_weights(tmp_path / "w.safetensors")
         lm.train(2, log_every=0, progress=lambda _: None)
-        lm.finetune("SELECT 'the cat ran' || n FROM pg_catalog.unnest('{\" \", a}'::text[]) n", 2, log_every=0)
+        lm.finetune(
+            "SELECT 'the cat ran' || n FROM pg_catalog.unnest('{\" \", a}'::text[]) n", 2, log_every=0
+        )
         lm.load_checkpoint(lm.save_checkpoint())
         session.commit()
         lm.train(2, commit_every=1, log_every=0)
@@ -170,6 +173,7 @@ def text(connection: psycopg.Connection, session: Session) -> str:
 """
 
 
+@extended
 def test_a_users_file_is_checked_against_our_types(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     (tmp_path / "user.py").write_text(USER)

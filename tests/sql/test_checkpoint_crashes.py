@@ -20,6 +20,7 @@ from psycopg import errors
 
 from llm_sql.server.install import server_account
 
+from ..amount import EXTENDED, grows
 from ..hunts.checkpoint_crashes import ENOSPC, crashes, failures
 from .checkpoints import files, load, referenced, save
 from .durable import Durable, provisioned
@@ -143,14 +144,19 @@ def test_cancels_leave_nothing(durable: Durable, model: str) -> None:
         conn.execute("SELECT llm_drop_model('wide')")
 
 
-def test_kill_9_at_random_moments() -> None:
-    crashes(int(os.environ.get("LLM_SQL_CRASH_SEED", "1")), 4)
+@grows
+def test_kill_9_at_random_moments(durable: Durable) -> None:
+    with durable.connect() as conn:
+        conn.execute("SELECT llm_drop_model(model) FROM llm_model_config WHERE model = 'tiny'")
+        conn.execute("DELETE FROM llm_checkpoint")
+    crashes(durable, int(os.environ.get("LLM_SQL_CRASH_SEED", "1")), 8 if EXTENDED else 3)
 
 
+@grows
 @pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None,
     reason="calls are made to fail by a preloaded library",
 )
 def test_every_call_on_a_file_may_find_the_disk_full() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as where:
-        assert failures(Path(where), 2, (ENOSPC,)) >= 5
+        assert failures(Path(where), 2 if EXTENDED else 1, (ENOSPC,)) >= (5 if EXTENDED else 4)

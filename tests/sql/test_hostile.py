@@ -1,6 +1,6 @@
 """Nothing a user can type crashes, hangs or leaks: every function of ours, called with random arguments.
 
-LLM_SQL_HOSTILE_CALLS sets the calls per function (60; CI takes 200), LLM_SQL_HOSTILE_SEED repeats a run.
+LLM_SQL_HOSTILE_CALLS sets the calls per function (15; CI takes 200), LLM_SQL_HOSTILE_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .tensors import value
 
 Connect = Callable[..., Connection]
 
-CALLS = int(os.environ.get("LLM_SQL_HOSTILE_CALLS", "60"))
+CALLS = int(os.environ.get("LLM_SQL_HOSTILE_CALLS", "15"))
 SEED = os.environ.get("LLM_SQL_HOSTILE_SEED") or secrets.token_hex(4)
 TIMEOUT_MS = 40
 MEMORY_BYTES = 3 << 30

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ..amount import EXTENDED, grows
 from . import scenario
 from .tensors import value
 
@@ -103,6 +104,18 @@ def expected(fresh_conn: Connection, connect: Any, folder: Path) -> scenario.Res
     return scenario.run(connect(), fresh_conn, folder)
 
 
+def rounds(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """Settings that a session has at the same time: each of its own, or the n-th value of all."""
+    if EXTENDED:
+        return [{name: setting} for name, setting in pairs]
+    values: dict[str, list[str]] = {}
+    for name, setting in pairs:
+        values.setdefault(name, []).append(setting)
+    most = max(map(len, values.values()))
+    return [{name: v[n] for name, v in values.items() if n < len(v)} for n in range(most)]
+
+
+@grows
 def test_no_setting_of_text_changes_what_is_stored(
     fresh_conn: Connection, connect: Any, folder: Path, expected: scenario.Results
 ) -> None:
@@ -116,16 +129,17 @@ def test_no_setting_of_text_changes_what_is_stored(
         "row_security",
     } <= names
     wrong = []
-    for name, setting in pairs:
+    for together in rounds(pairs):
         session = connect()
         session.execute("LOAD 'plpgsql'")
-        session.execute("SELECT set_config(%s, %s, false)", (name, setting))
+        for name, setting in together.items():
+            session.execute("SELECT set_config(%s, %s, false)", (name, setting))
         try:
             found = scenario.differences(scenario.run(session, fresh_conn, folder), expected)
         except psycopg.Error as error:
             found = [f"{type(error).__name__}: {error}"]
             cleanup(fresh_conn)
-        wrong += [f"{name} = {setting}: {difference}" for difference in found]
+        wrong += [f"{together}: {difference}" for difference in found]
         session.close()
     assert wrong == [], "\n".join(difference[:500] for difference in wrong)
 

@@ -141,9 +141,9 @@ def test_constructor_errors(conn: Connection, query: str, state: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "norm(pg_llm_normal('{16000,16000}', 0, 1, 1, 1))",
+        "norm(pg_llm_normal('{8000,8000}', 0, 1, 1, 1))",
         "length(pg_llm_full('{4000,4000}', 0.1)::text)",
-        "shape(('[' || repeat('0.12345678901234567,', 9999999) || '1]')::tensor)",
+        "shape(('[' || repeat('0.12345678901234567,', 4999999) || '1]')::tensor)",
     ],
 )
 def test_long_calls_can_be_cancelled(conn: Connection, query: str) -> None:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from ..amount import EXTENDED, grows
 from ..waiting import wait_for, work_of
 from .small_models import add_rows, make_model, make_names, make_trainable, train, weights
 from .tensors import value
@@ -158,11 +159,12 @@ def test_what_ends_badly_leaves_the_model_as_it_was(conn: Connection, connect: C
     assert value(conn, "SELECT max(step) FROM llm_train_log WHERE NOT superseded") == 3
 
 
+@grows
 def test_a_cancel_lands_in_the_midst_of_a_step(conn: Connection, connect: Connect) -> None:
     make_model(conn, d_model=256, n_layer=4, n_head=4, n_positions=128)
     add_rows(conn, length=128, rows=40)
     step = work_of(conn, lambda: train(conn, n_steps=1, batch_size=40))
-    for _ in range(5):
+    for _ in range(5 if EXTENDED else 2):
         trainer = connect()
         running = start(conn, trainer, batch_size=40)
         conn.execute("SELECT pg_cancel_backend(%s)", (trainer.info.backend_pid,))
