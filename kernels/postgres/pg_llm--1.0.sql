@@ -809,6 +809,11 @@ CREATE FUNCTION public.pg_llm_use_callers_search_path() RETURNS void
 COMMENT ON FUNCTION public.pg_llm_use_callers_search_path() IS
     'Puts pg_llm_callers_search_path() into effect until the function of llm-sql that calls this ends, as a user''s SQL needs it.';
 
+CREATE FUNCTION public.pg_llm_require_autocommit(procedure text) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_require_autocommit';
+COMMENT ON FUNCTION public.pg_llm_require_autocommit(text) IS
+    'Raises 2D000, with what to do, inside a transaction block, where a procedure that commits cannot run.';
+
 CREATE FUNCTION public.pg_llm_pass_begin(seed bigint, step bigint, micro_batch integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_pass_begin';
 COMMENT ON FUNCTION public.pg_llm_pass_begin(bigint, bigint, integer) IS

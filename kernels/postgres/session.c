@@ -244,6 +244,20 @@ pg_llm_pass_begin(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_require_autocommit(procedure): PostgreSQL's own error of its COMMIT would not say what to do. */
+PG_FUNCTION_INFO_V1(pg_llm_require_autocommit);
+Datum
+pg_llm_require_autocommit(PG_FUNCTION_ARGS)
+{
+    if (IsTransactionBlock())
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+                errmsg("%s commits as it goes and cannot run inside a transaction block",
+                       text_to_cstring(PG_GETARG_TEXT_PP(0))),
+                errhint("Call it outside of BEGIN ... COMMIT, on a connection in autocommit; llm_train is for one transaction."));
+    PG_RETURN_VOID();
+}
+
 PG_FUNCTION_INFO_V1(pg_llm_recording);
 Datum
 pg_llm_recording(PG_FUNCTION_ARGS)

@@ -36,7 +36,8 @@ AS $procedure$
 DECLARE
     run bigint;
 BEGIN
-    -- Inside a transaction block this fails with 2D000 before any work is done. What commits cannot set search_path.
+    -- 2D000 before any work is done. What commits cannot set search_path.
+    PERFORM public.pg_llm_require_autocommit('llm_train_loop');
     COMMIT;
     PERFORM public.llm_require(
         commit_every OPERATOR(pg_catalog.>=) 1,
@@ -83,6 +84,7 @@ DECLARE
     details pg_catalog.text;
     advice pg_catalog.text;
 BEGIN
+    PERFORM public.pg_llm_require_autocommit('llm_train_resume');
     COMMIT;
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id OPERATOR(pg_catalog.=) llm_train_resume.run_id;
     IF NOT FOUND THEN

@@ -53,8 +53,12 @@ def test_the_bits_of_one_llm_train(conn: Connection, every: int) -> None:
 
 def test_inside_a_transaction_it_fails_before_any_work(conn: Connection) -> None:
     make_trainable(conn)
-    with pytest.raises(errors.InvalidTransactionTermination), conn.transaction():
+    with (
+        pytest.raises(errors.InvalidTransactionTermination, match="llm_train_loop") as refused,
+        conn.transaction(),
+    ):
         conn.execute(CALL, {"model": "tiny", "n": 8, "every": 2})
+    assert "autocommit" in str(refused.value.diag.message_hint)
     assert value(conn, "SELECT count(*) FROM llm_train_run") == 0
 
 
