@@ -35,16 +35,19 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user n
 QUICK = {"fsync": "off", "shared_buffers": "16MB", "min_wal_size": "80MB"}
 STRANGER = 65534
 PATIENCE = 120
+MAJOR = Installation.discover().major
+DATA = f"pg{MAJOR}"
+PROGRAMS = f"postgres-{MAJOR}"
 
 # Every name in the account's directories that root's code or the server's programs touch: those that a start
 # replaces, all at once, and those without which there is no start, one by one.
 REPLACED = (
-    "pg18/postmaster.pid", "pg18/postmaster.opts", "pg18/llm_sql.conf", "pg18/llm_sql.conf.new",
-    "pg18/llm_sql.new", "run/.s.PGSQL.5432", "run/.s.PGSQL.5432.lock",
+    f"{DATA}/postmaster.pid", f"{DATA}/postmaster.opts", f"{DATA}/llm_sql.conf", f"{DATA}/llm_sql.conf.new",
+    f"{DATA}/llm_sql.new", "run/.s.PGSQL.5432", "run/.s.PGSQL.5432.lock",
 )  # fmt: skip
 NEEDED = (
-    "pg18/PG_VERSION", "pg18/global", "pg18/global/pg_control", "pg18/postgresql.conf",
-    "pg18/postgresql.auto.conf", "pg18/pg_hba.conf",
+    f"{DATA}/PG_VERSION", f"{DATA}/global", f"{DATA}/global/pg_control", f"{DATA}/postgresql.conf",
+    f"{DATA}/postgresql.auto.conf", f"{DATA}/pg_hba.conf",
 )  # fmt: skip
 # Every name in the home.
 IN_HOME = (
@@ -55,8 +58,8 @@ IN_HOME = (
     "server.log.1",
     "run",
     "extension",
-    "pg18",
-    "postgres-18",
+    DATA,
+    PROGRAMS,
 )
 KINDS = ("link to a file", "link to a directory", "link to nothing", "fifo", "hard link", "directory", "huge")
 # The server's own programs wait for a fifo, so that every limit of root's is reached.
@@ -76,7 +79,7 @@ def place() -> Iterator[Path]:
     root.chmod(0o711)
     yield root
     for home in (root, *root.glob("*")):
-        if (home / "pg18").exists() and guarded.intruder(home) is None:
+        if (home / DATA).exists() and guarded.intruder(home) is None:
             end(home)
     shutil.rmtree(root, ignore_errors=True)
 
@@ -180,7 +183,7 @@ def run_root(home: Path, patience: float = 5) -> subprocess.CompletedProcess[str
 
 def copy_of(home: Path, to: Path) -> Path:
     subprocess.run(["cp", "-a", str(home), str(to)], check=True)
-    (to / "pg18" / "llm_sql.conf").unlink()
+    (to / DATA / "llm_sql.conf").unlink()
     return to
 
 
@@ -353,7 +356,7 @@ def test_no_other_user_can_open_or_enter_what_root_waits_for(home: Path, account
             for path in server.home.rglob("*")
             if not path.is_symlink() and not path.is_relative_to(server.home / "extension")
         ]
-        secret = [path for path in paths if not path.is_relative_to(server.home / "postgres-18")]
+        secret = [path for path in paths if not path.is_relative_to(server.home / PROGRAMS)]
         assert len(paths) >= len(secret) > 100
         assert which_of(paths, "-w") == []
         assert which_of(secret, "-r") == []

@@ -143,7 +143,7 @@ FITTING = {
     "action": "'save'",
     "config": "llm_config('tiny')",
 }
-OPTIONAL = {"note", "keep", "megatron_version"}
+OPTIONAL = {"note", "keep", "megatron_version", "tied"}
 
 
 def refusal(conn: Connection, statement: str) -> tuple[str | None, str] | None:

@@ -54,6 +54,8 @@ PLANNER = {
         "geqo_threshold": "2",
         "plan_cache_mode": "force_custom_plan",
         "cursor_tuple_fraction": "1",
+        # Before PostgreSQL 18 what is off costs enough for all to be compiled, which is a way of its own.
+        "jit": "off",
     },
     "whatever can be parallel": {
         "debug_parallel_query": "on",
