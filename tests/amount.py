@@ -26,6 +26,6 @@ def extended(test: Test) -> Test:
     return marked
 
 
-def only_extended(*values: object) -> object:
+def only_extended(*values: object, id: str | None = None) -> Any:
     """A case that only EXTENDED runs, among a test's others."""
-    return pytest.param(*values, marks=[pytest.mark.extended, _skip])
+    return pytest.param(*values, id=id, marks=[pytest.mark.extended, _skip])

@@ -13,6 +13,8 @@ from llm_sql.migrations import build
 from llm_sql.migrations.operations import SQL_DIRECTORY
 from llm_sql.url import normalize_url
 
+from ..amount import only_extended
+
 CHANGED = """
 CREATE OR REPLACE FUNCTION public.llm_perplexity(a integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'
 """
@@ -53,6 +55,21 @@ DAMAGE = {
 }  # fmt: skip
 
 
+# Damage that leaves the others to be seen: at once by default, one by one in the extended tests.
+TOGETHER = {
+    "objects": [
+        "a dropped function", "a changed body", "a changed comment", "a dropped view", "a dropped trigger",
+        "a revoked grant", "the version table's grant", "the preloaded library", "built-in architectures",
+        "storage",
+    ],
+    "tables": [
+        "a view on which another stands", "a dropped empty table", "a dropped column", "a dropped index",
+        "a dropped check", "a default", "a NOT NULL", "the sequence",
+    ],
+}  # fmt: skip
+ALONE = [name for name in DAMAGE if not any(name in names for names in TOGETHER.values())]
+
+
 @pytest.fixture
 def at_head(at_head):
     """Copies of a database lack its settings."""
@@ -72,13 +89,20 @@ def assert_sound(database):
     database.check()
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_named_and_mended(at_head, damage):
-    statement, words = DAMAGE[damage]
+@pytest.mark.parametrize("damages", [
+    *(pytest.param(names, id=f"{kind}, together") for kind, names in TOGETHER.items()),
+    *(pytest.param([name], id=name) for name in ALONE),
+    *(only_extended([name], id=name) for name in DAMAGE if name not in ALONE),
+])  # fmt: skip
+def test_damage_is_named_and_mended(at_head, damages, monkeypatch):
+    monkeypatch.setattr(doctor, "SHOWN", 100)
     tables = "llm_arch, llm_model_config, llm_param, llm_tape, llm_dataset, llm_train_log, llm_train_run"
-    at_head.execute(statement.format(database=at_head.name, tables=tables))
+    for damage in damages:
+        at_head.execute(DAMAGE[damage][0].format(database=at_head.name, tables=tables))
     lines = looked_at(at_head)
-    assert any(line.startswith(("failed", "warning")) and words in line for line in lines), lines
+    named = [line for line in lines if line.startswith(("failed", "warning"))]
+    for damage in damages:
+        assert any(DAMAGE[damage][1] in line for line in named), (damage, lines)
     report = provision.provision(at_head.url)
     assert report.left == [], report
     assert report.mended, report

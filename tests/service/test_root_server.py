@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -88,6 +89,11 @@ def end(home: Path) -> None:
     """Of whatever runs there: what waits for a fifo does not stop when asked."""
     with contextlib.suppress(LLMSQLError):
         EmbeddedServer(home, settings=QUICK).kill()
+    # One that waits for a fifo in place of its pid file is found by its command line alone.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(argument.startswith(f"{home}/pg") for argument in process.cmdline()):
+                process.kill()
 
 
 @pytest.fixture(scope="module")
