@@ -277,7 +277,7 @@ def test_a_deletion_that_is_not_committed_keeps_the_file(conn: Connection, conne
 
 
 def test_a_row_that_moves_during_a_sweep_keeps_its_file(conn: Connection, connect: Any) -> None:
-    """An UPDATE that commits while rows are looked through may put the row where the scan has been already."""
+    """An UPDATE that commits meanwhile may put the row where the scan has been already."""
     make_model(conn)
     id_ = save(conn)
     conn.execute(
