@@ -162,21 +162,13 @@ open_rows(AttrNumber *column)
     return rel;
 }
 
-/*
- * Marks the candidates that rows name: rows that anybody may see, now or once a running transaction commits. What this
- * transaction has deleted does not count.
- */
+/* Marks the candidates that rows which the snapshot shows name, whoever may see them. */
 static void
-mark_named(Candidates *c)
+mark_shown(Candidates *c, Relation rel, AttrNumber column, Snapshot snapshot)
 {
-    AttrNumber column;
-    Relation rel = open_rows(&column);
     TupleTableSlot *slot = table_slot_create(rel, NULL);
-    SnapshotData snapshot;
-    TableScanDesc scan;
+    TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
-    InitDirtySnapshot(snapshot);
-    scan = table_beginscan(rel, &snapshot, 0, NULL);
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
     {
         bool    null;
@@ -193,6 +185,26 @@ mark_named(Candidates *c)
     }
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Marks the candidates that rows name, now or once a running transaction commits. What this transaction has deleted
+ * does not count. Two scans: one sees what is not committed, but may miss a row that an UPDATE moves behind it while
+ * it looks; the other sees every committed row once.
+ */
+static void
+mark_named(Candidates *c)
+{
+    AttrNumber column;
+    Relation rel = open_rows(&column);
+    SnapshotData dirty;
+    Snapshot latest;
+
+    InitDirtySnapshot(dirty);
+    mark_shown(c, rel, column, &dirty);
+    latest = RegisterSnapshot(GetLatestSnapshot());
+    mark_shown(c, rel, column, latest);
+    UnregisterSnapshot(latest);
     table_close(rel, AccessShareLock);
 }
 

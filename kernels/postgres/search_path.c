@@ -13,6 +13,8 @@
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "fmgr.h"
+#include "nodes/parsenodes.h"
+#include "optimizer/planner.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -177,9 +179,27 @@ around_function(FmgrHookEventType event, FmgrInfo *function, Datum *private)
         state->nest_level = 0;
 }
 
+/* ---- parallel workers ---- */
+
+static planner_hook_type next_planner = NULL;
+
+/*
+ * A worker is given the path in effect, but not the values put aside under it: it could not tell the caller's. So
+ * statements of ours run in one process, as their policies' functions may need the caller's path.
+ */
+static PlannedStmt *
+plan(Query *query, const char *text, int options, ParamListInfo parameters)
+{
+    if (is_ours())
+        options &= ~CURSOR_OPT_PARALLEL_OK;
+    return (next_planner != NULL ? next_planner : standard_planner)(query, text, options, parameters);
+}
+
 void
 search_path_init(void)
 {
+    next_planner = planner_hook;
+    planner_hook = plan;
     next_needs_hook = needs_fmgr_hook;
     needs_fmgr_hook = needs_hook;
     next_hook = fmgr_hook;

@@ -181,11 +181,14 @@ BEGIN
     END IF;
     holder := public.pg_llm_lock_holder('public.llm_model_config', model);
     training := holder = public.pg_llm_lock_holder('public.llm_train_run', model);
-    RAISE EXCEPTION 'model "%" is being % by process %',
-        model, CASE WHEN training THEN 'trained' ELSE 'changed' END, COALESCE(holder::text, '(just ended)')
+    RAISE EXCEPTION 'model "%" is being % by %',
+        model, CASE WHEN training THEN 'trained' ELSE 'changed' END,
+        CASE holder WHEN 0 THEN 'a prepared transaction' ELSE 'process ' || COALESCE(holder::text, '(just ended)') END
         USING ERRCODE = 'lock_not_available',
-        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: wait for the other, or end it '
-            'with pg_cancel_backend.';
+        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: ' || CASE holder
+            WHEN 0 THEN 'COMMIT PREPARED or ROLLBACK PREPARED the other, which pg_prepared_xacts lists.'
+            ELSE 'wait for the other, or end it with pg_cancel_backend.'
+        END;
 END;
 $function$;
 

@@ -103,6 +103,20 @@ def test_prepared_transactions(durable: Durable, model: str, end: str, crash: bo
             load(conn, first if end == "COMMIT" else second)
 
 
+def test_a_prepared_transaction_that_holds_a_model_is_named_as_such(durable: Durable, model: str) -> None:
+    with durable.connect() as conn:
+        conn.autocommit = False
+        conn.execute("SELECT llm_init_model('tiny', 2)")
+        conn.execute("PREPARE TRANSACTION 'held'")
+        conn.rollback()
+        conn.autocommit = True
+        with pytest.raises(errors.LockNotAvailable, match="by a prepared transaction") as caught:
+            conn.execute("SELECT llm_drop_model('tiny')")
+        assert "pg_prepared_xacts" in str(caught.value.diag.message_hint)
+        conn.execute("ROLLBACK PREPARED 'held'")
+        conn.execute("SELECT llm_drop_model('tiny')")
+
+
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits of another process are Linux's")
 def test_a_disk_that_is_full(durable: Durable, model: str) -> None:
     """As far as a limit on the size of files stands for it; above what WAL and tables need."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import threading
 from typing import Any
 
 import psycopg
@@ -273,6 +274,35 @@ def test_a_deletion_that_is_not_committed_keeps_the_file(conn: Connection, conne
     other.commit()
     assert files(conn) == referenced(conn)
     assert load(conn, newer) == 0
+
+
+def test_a_row_that_moves_during_a_sweep_keeps_its_file(conn: Connection, connect: Any) -> None:
+    """An UPDATE that commits meanwhile may put the row where the scan has been already."""
+    make_model(conn)
+    id_ = save(conn)
+    conn.execute(
+        "INSERT INTO llm_checkpoint (model, step, format, file_path, bytes, sha256)"
+        " SELECT c.model, c.step, c.format, c.file_path || n, c.bytes, c.sha256"
+        " FROM llm_checkpoint c CROSS JOIN generate_series(1, 10000) n"
+    )
+    other = connect()
+    done = threading.Event()
+
+    def move() -> None:
+        while not done.is_set():
+            for note in ("a", "a longer note"):
+                other.execute("UPDATE llm_checkpoint SET note = %s WHERE id = %s", (note, id_))
+            other.execute("VACUUM llm_checkpoint")
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(100):
+            conn.execute("SELECT llm_checkpoint_sweep()")
+    finally:
+        done.set()
+        mover.join()
+    assert load(conn, id_) == 0
 
 
 def test_files_of_one_transaction(conn: Connection, connect: Any) -> None:

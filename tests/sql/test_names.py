@@ -207,3 +207,32 @@ def test_functions_of_users_that_our_statements_call_run_under_the_users_path(
     seen = dict(session.execute("SELECT what, array_agg(DISTINCT path) FROM seen GROUP BY what").fetchall())
     tables = ("llm_param", "llm_train_log", "llm_model_config")
     assert seen == {table: ["public, app"] for table in tables}
+
+
+def test_policies_functions_find_the_users_names_whatever_could_be_parallel(
+    fresh_conn: Connection, connect: Any, app: str
+) -> None:
+    """A parallel worker has the path in effect alone: what runs under ours is not given to workers."""
+    scenario.prepare(fresh_conn)
+    fresh_conn.execute("SET search_path = public, app")
+    fresh_conn.execute(scenario.CALLS["characters"])
+    fresh_conn.execute(scenario.CALLS["weights"])
+    fresh_conn.execute(
+        """CREATE TABLE app.allowed AS SELECT 's'::text AS name;
+        CREATE FUNCTION app.visible(model text) RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+        BEGIN
+            RETURN EXISTS (SELECT FROM allowed a WHERE a.name = model);
+        END $$;
+        ALTER TABLE llm_param ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY p ON llm_param USING (app.visible(model)) WITH CHECK (app.visible(model));
+        """
+    )
+    session = connect(user=app)
+    session.execute("SET search_path = public, app")
+    parallel = "debug_parallel_query" if session.info.server_version >= 160000 else "force_parallel_mode"
+    session.execute(f"SET {parallel} = on")
+    session.execute("SET min_parallel_table_scan_size = 0")
+    session.execute("SET parallel_setup_cost = 0")
+    assert value(session, "SELECT count(*) > 0 FROM llm_param")
+    session.execute("SELECT llm_checkpoint_save('s')")
+    assert len(value(session, "SELECT llm_generate('ab', 3, 0, model => 's')")) > 0
