@@ -147,11 +147,15 @@ def test_an_error_of_the_callback_is_raised_when_the_run_has_ended(tiny: Languag
     def fails(_: Progress) -> None:
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    def train() -> None:
         for _ in RUNS:
             tiny.train(300, batch_size=2, log_every=0, progress=fails)
-    steps = tiny.session.scalar(text("SELECT count(*) FROM llm_train_log"))
-    assert steps > 0 and steps % 300 == 0
+
+    with pytest.raises(KeyError, match="mine"):
+        train()
+    steps: int = tiny.session.scalars(text("SELECT count(*) FROM llm_train_log")).one()
+    assert steps > 0
+    assert steps % 300 == 0
 
 
 def test_a_connection_of_the_users_own_reports_by_notices(tiny: LanguageModel, connect: Any) -> None:
