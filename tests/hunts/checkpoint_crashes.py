@@ -122,7 +122,7 @@ def verify(conn: Connection, state: State) -> None:
     for id_, note in rows:
         conn.execute("SELECT llm_checkpoint_load('tiny', %s)", (id_,))
         assert digest(conn) == note, f"checkpoint {id_} holds something else"
-    # A crash may take back transaction numbers: what was written under one is swept once it has been given again.
+    # A crash may take back transaction numbers: what was written under one is swept once it is given again.
     while int(value(conn, "SELECT pg_current_xact_id()::text")) <= max(map(writer, files(conn)), default=0):
         continue
     state.durable = int(value(conn, "SELECT llm_checkpoint_save('tiny', %s, 3)", (digest(conn),)))
