@@ -1,5 +1,6 @@
 # Other PostgreSQLs than the embedded 18: the extension installed into them, every test that reaches a server run
-# there (but for the attacks on root's files, which no version changes), first on a cluster that the tests start (crashes included), then the commands on one they only connect to.
+# there, first on a cluster that the tests start (crashes included), then the commands on one they only connect to.
+# Attacks on root's files are left to 18: no version changes them.
 
 scratch_down() { # the scratch server of another PostgreSQL
     LLM_SQL_HOME="$work/pg$1" LLM_SQL_PG_CONFIG="$2" "$bin/llm-sql" down >/dev/null 2>&1 || true
