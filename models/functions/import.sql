@@ -56,6 +56,35 @@ COMMENT ON FUNCTION public.llm_file_name(text) IS
 'attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and attn.{q,k,v,out}_proj are [out, in].';
 
 
+CREATE FUNCTION public.llm_require_tensors(tensors jsonb) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    wrong jsonb := tensors;
+BEGIN
+    IF jsonb_typeof(tensors) = 'array' THEN
+        SELECT e.value INTO wrong
+        FROM jsonb_array_elements(tensors) e (value)
+        WHERE (jsonb_typeof(e.value -> 'name') = 'string' AND jsonb_typeof(e.value -> 'dtype') = 'string'
+            AND jsonb_typeof(e.value -> 'shape') = 'array') IS NOT TRUE
+        LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM public.llm_require(
+        false,
+        format('tensors must be a JSON array of {"name", "dtype", "shape"}, got %s', COALESCE(left(wrong::text, 200), 'NULL')),
+        'They are what the header of a safetensors file says of each tensor: "wte.weight", "F32", [50257, 768].'
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_tensors(jsonb) IS
+'Raises 22023 unless tensors describes those of a file, as llm_import_begin takes them.';
+
+
 CREATE FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
 RETURNS TABLE (name text, shape int[], sources text[], how text)
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
@@ -72,7 +101,7 @@ DECLARE
     without_biases boolean;
     layout text;
 BEGIN
-    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require_tensors(tensors);
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
     FROM (
         SELECT public.llm_file_name(e.value ->> 'name') AS short, e.value || jsonb_build_object('position', e.position)
@@ -224,7 +253,7 @@ DECLARE
     wrong text;
     holds text;
 BEGIN
-    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require_tensors(tensors);
     WITH plan AS MATERIALIZED (
         SELECT * FROM public.llm_import_plan(llm_import_check.model, tensors, megatron_version)
     ),
@@ -320,7 +349,7 @@ AS $function$
 #variable_conflict use_column
 BEGIN
     PERFORM public.llm_config(llm_import_begin.model);
-    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require_tensors(tensors);
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
@@ -387,12 +416,17 @@ BEGIN
         RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
     END IF;
     INSERT INTO public.llm_param (model, name, token_id, data)
-    VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data);
+    VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'parameter "%" of model "%" has its part from row % already', name, model, first_row
+            USING ERRCODE = 'unique_violation', HINT = 'llm_import_begin empties the model for an import.';
+    END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_part(text, text, int, public.tensor) IS
-'Stores rows first_row ... of a parameter (llm_parts tells which) during an import. 22003: not finite.';
+'Stores rows first_row ... of a parameter (llm_parts tells which) during an import. 22003: not finite; 23505: it is there already.';
 
 
 CREATE FUNCTION public.llm_import_end(model text) RETURNS bigint

@@ -75,15 +75,20 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
-    n_steps bigint := (arguments ->> 'n_steps')::bigint;
+    n_steps bigint;
     first_step bigint;
     start_step bigint;
     total_steps bigint;
     warmup bigint;
     run bigint;
 BEGIN
+    PERFORM public.llm_require(
+        jsonb_typeof(arguments) = 'object',
+        format('arguments must be a JSON object of llm_train''s arguments by name, got %s', COALESCE(arguments::text, 'NULL'))
+    );
     PERFORM public.llm_lock_model(model, 'trained');
     PERFORM public.llm_check_hyperparameters(config, arguments);
+    n_steps := (arguments ->> 'n_steps')::bigint;
     first_step := public.llm_model_step(model) + 1;
     start_step := COALESCE((arguments ->> 'start_step')::bigint, first_step);
     total_steps := COALESCE((arguments ->> 'total_steps')::bigint, n_steps);
@@ -169,6 +174,10 @@ BEGIN
         ('prune_workers', h.prune_workers BETWEEN 0 AND 1024, 'be between 0 and 1024'),
         ('batch_size', h.batch_size >= 1, 'be at least 1'),
         ('grad_accum', h.grad_accum >= 1, 'be at least 1'),
+        (
+            'grad_accum', h.batch_size::bigint * h.grad_accum <= 2147483647,
+            format('be at most %s for batches of %s rows', 2147483647 / greatest(h.batch_size, 1), h.batch_size)
+        ),
         (
             'block_size', COALESCE(h.block_size BETWEEN 1 AND config.n_positions, true),
             format('be between 1 and the context of %s', config.n_positions)

@@ -1,4 +1,4 @@
-"""GPT-2 124M out of a file and to the first token of a fresh connection: how long a user waits."""
+"""GPT-2 124M out of a file and to the first token of a fresh connection; prints how long a user waits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from llm_sql import LanguageModel
 from ..conftest import Connect
 from ..reference import bpe as reference
 from ..sql.training import scalar
-
-IMPORT_SECONDS, FIRST_TOKEN_SECONDS = 15.0, 1.0
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -91,5 +89,3 @@ def test_import_and_first_token(
         took[f"first token, {weights}, best of three"] = min(first_token(weights) for _ in range(3))
     with capsys.disabled():
         print("", *(f"{what}: {time_:.2f} s" for what, time_ in took.items()), sep="\n  ")
-    assert max(took["import, client"], took["import, server"]) < IMPORT_SECONDS
-    assert took["first token, float32, best of three"] < FIRST_TOKEN_SECONDS

@@ -285,6 +285,38 @@ def test_what_does_not_fit_is_listed(conn: Connection, folder: Path, load: Serve
     assert weights(conn) == before
 
 
+@pytest.mark.parametrize(
+    "tensors",
+    [None, "{}", "null", "1", '["wte.weight"]', '[{"dtype": "F32", "shape": [1]}]',
+     '[{"name": "a", "dtype": "F32"}]', '[{"name": "a", "dtype": "F32", "shape": 1}]',
+     '[{"name": "a", "dtype": null, "shape": []}]'],
+)  # fmt: skip
+def test_a_file_is_described_by_a_list_of_tensors(conn: Connection, tensors: str | None) -> None:
+    make_model(conn)
+    for call in (
+        "llm_import_begin('tiny', %s, true)",
+        "llm_import_check('tiny', %s)",
+        "llm_import_plan('tiny', %s)",
+    ):
+        with pytest.raises(errors.InvalidParameterValue, match="must be a JSON array of"):
+            conn.execute(f"SELECT {call}", (tensors,))
+
+
+def test_a_part_is_stored_once(conn: Connection) -> None:
+    make_model(conn)
+    with pytest.raises(
+        errors.UniqueViolation, match=r'"wpe\.weight" of model "tiny" has its part from row 0'
+    ):
+        conn.execute("SELECT llm_import_part('tiny', 'wpe.weight', 0, '[[1]]')")
+
+
+def test_more_elements_than_a_bigint_counts(conn: Connection) -> None:
+    assert value(conn, "SELECT llm_elements('{2147483647,2147483647}')") == 2147483647**2
+    assert value(conn, "SELECT llm_elements('{2147483647,0,2147483647}')") == 0
+    with pytest.raises(errors.NumericValueOutOfRange, match="more elements than a bigint counts"):
+        conn.execute("SELECT llm_elements(array_fill(2147483647, '{3}'))")
+
+
 def test_models_and_files_that_are_not_there(conn: Connection, folder: Path) -> None:
     make_model(conn)
     path = write(folder / "w", hf_tensors())

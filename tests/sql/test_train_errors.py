@@ -38,6 +38,10 @@ Connection = psycopg.Connection[Any]
         ("prune_workers => 100000", "prune_workers"),
         ("batch_size => 0", "batch_size must be at least 1, got 0"),
         ("grad_accum => 0", "grad_accum"),
+        (
+            "batch_size => 100000, grad_accum => 100000",
+            "grad_accum must be at most 21474 for batches of 100000 rows",
+        ),
         ("block_size => 9", "block_size must be between 1 and the context of 8, got 9"),
         ("schedule => 'step'", "schedule must be cosine, linear or constant, got step"),
         ("decay => 'none'", "decay must be all or matrices, got none"),
@@ -53,6 +57,25 @@ def test_arguments(conn: Connection, call: str, arguments: str, message: str) ->
     with pytest.raises(errors.InvalidParameterValue, match=message):
         conn.execute(call.format(arguments))
     assert value(conn, "SELECT count(*) FROM llm_train_run") == 0
+
+
+@pytest.mark.parametrize("arguments", ["[]", "null", '"n_steps"'])
+def test_a_run_begins_with_an_object(conn: Connection, arguments: str) -> None:
+    make_trainable(conn)
+    with pytest.raises(errors.InvalidParameterValue, match="must be a JSON object of llm_train's arguments"):
+        conn.execute("SELECT llm_train_begin('tiny', %s)", (arguments,))
+
+
+@pytest.mark.parametrize(
+    "call", ["SELECT llm_train('tiny', 1)", "CALL llm_train_loop('tiny', 1)", "SELECT llm_drop_model('tiny')"]
+)
+def test_a_reader_is_told_who_trains(conn: Connection, call: str) -> None:
+    make_trainable(conn)
+    conn.execute("SET ROLE llm_reader")
+    with pytest.raises(errors.InsufficientPrivilege) as refused:
+        conn.execute(call)
+    assert 'model "tiny" is changed by trainers' in str(refused.value)
+    assert "GRANT llm_trainer TO llm_reader" in (refused.value.diag.message_hint or "")
 
 
 @pytest.mark.parametrize("n_steps", ["0", "-1", "NULL"])

@@ -172,6 +172,8 @@ DROP FUNCTION IF EXISTS public.llm_import_source_shape(shape int[], how text, n_
 
 DROP FUNCTION IF EXISTS public.llm_import_plan(model text, tensors jsonb, megatron_version double precision);
 
+DROP FUNCTION IF EXISTS public.llm_require_tensors(tensors jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_file_name(name text);
 
 DROP FUNCTION IF EXISTS public.llm_sum_rows(x public.tensor);

@@ -218,6 +218,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_sum_rows(x public.tensor) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_file_name(name text) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_require_tensors(tensors jsonb) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) FROM PUBLIC;
@@ -529,6 +531,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_require_tensors(tensors jsonb) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_reader;
@@ -767,6 +770,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_require_tensors(tensors jsonb) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_shape_text(value anyarray) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]) TO llm_trainer;

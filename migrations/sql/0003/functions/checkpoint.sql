@@ -95,7 +95,7 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    n bigint := 1;
+    n numeric := 1;
     size int;
 BEGIN
     IF shape IS NULL THEN
@@ -103,13 +103,17 @@ BEGIN
     END IF;
     FOREACH size IN ARRAY shape LOOP
         n := n * size;
+        IF abs(n) > 9223372036854775807 THEN
+            RAISE EXCEPTION 'a tensor of shape % would have more elements than a bigint counts', shape
+                USING ERRCODE = 'numeric_value_out_of_range';
+        END IF;
     END LOOP;
     RETURN n;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_elements(int[]) IS
-'Number of elements of a tensor of this shape.';
+'Number of elements of a tensor of this shape; 22003 beyond bigint.';
 
 
 CREATE FUNCTION public.llm_checkpoint_incomplete(model text) RETURNS text

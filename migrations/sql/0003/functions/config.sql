@@ -172,6 +172,11 @@ DECLARE
     training boolean;
 BEGIN
     PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    IF NOT has_function_privilege('public.pg_llm_try_lock(regclass, text)', 'EXECUTE') THEN
+        RAISE EXCEPTION 'permission denied: model "%" is changed by trainers', model
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = format('GRANT llm_trainer TO %I lets this role train, load, make and drop models.', current_user);
+    END IF;
     IF public.pg_llm_try_lock('public.llm_model_config', model) THEN
         -- A second lock tells others what is done to the model.
         IF change = 'trained' THEN
