@@ -15,7 +15,7 @@ fingerprint() { sed -n 's/.*fingerprint //p' "$work/core-$1.txt"; }
 checked="-std=c11 -O1 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread"
 
 step "the engine's own test"
-core_check native
+core_check native BUILD="$PWD/build/core" # which make install takes, too
 
 step "... with the address and undefined-behaviour sanitizers"
 core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
