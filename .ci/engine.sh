@@ -19,14 +19,15 @@ core_check native BUILD="$PWD/build/core" # which make install takes, too
 
 step "... with the address and undefined-behaviour sanitizers"
 core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
-    LDFLAGS="-fsanitize=address,undefined"
+    LDFLAGS="-fsanitize=address,undefined" CHECK_ARGS=--scalar-once
 
 step "... with the thread sanitizer"
-core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" CHECK_ARGS=--no-fork
+core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
+    CHECK_ARGS="--no-fork --scalar-once"
 
 step "... for ARM with NEON, emulated"
 if need qemu-aarch64 qemu-user && need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; then
-    core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS=--no-fork \
+    core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
     grep -q neon "$work/core-neon.txt"
 fi

@@ -3,7 +3,10 @@
  * bits of the scalar path on one thread, and those must be right against plain loops. Prints a line per
  * group; exits 1 at any difference. The fingerprint of the results is the same on every machine.
  *
- * usage: check [--no-fork]   (emulators and thread sanitizers may not follow a fork)
+ * usage: check [--no-fork] [--scalar-once]
+ *   --no-fork       emulators and thread sanitizers may not follow a fork
+ *   --scalar-once   the scalar path with three threads only: without fused multiply-add in hardware it takes
+ *                   most of the time, above all in a build with checks
  */
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
@@ -96,12 +99,20 @@ void expect_near(const char *what, const float *got, const double *wanted, size_
 setting settings[LLM_ISA_COUNT * 3];
 size_t n_settings;
 
-static void list_settings(void)
+static void list_settings(bool scalar_once)
 {
     static const int threads[] = { 1, 2, 3 }, chunks[] = { 64, 5, 33 };
     for (int isa = 0; isa < LLM_ISA_COUNT; isa++)
-        for (int i = 0; i < 3 && llm_isa_available((llm_isa)isa); i++)
+        for (int i = isa == LLM_ISA_SCALAR && scalar_once ? 2 : 0; i < 3 && llm_isa_available((llm_isa)isa); i++)
             settings[n_settings++] = (setting){ (llm_isa)isa, threads[i], chunks[i] };
+}
+
+static bool has_option(int argc, char **argv, const char *option)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], option) == 0)
+            return true;
+    return false;
 }
 
 llm_engine *engine_of(setting s)
@@ -270,9 +281,10 @@ static void check_head_loss(void)
 
 int main(int argc, char **argv)
 {
-    list_settings();
-    for (size_t i = 0; i < n_settings; i += 3)
-        printf("%s ", llm_isa_name(settings[i].isa));
+    list_settings(has_option(argc, argv, "--scalar-once"));
+    for (size_t i = 0; i < n_settings; i++)
+        if (i == 0 || settings[i].isa != settings[i - 1].isa)
+            printf("%s ", llm_isa_name(settings[i].isa));
     printf("with 1 to 3 threads\n");
     check_gemm();
     check_linear_and_transpose();
@@ -280,7 +292,7 @@ int main(int argc, char **argv)
     check_head_loss();
     check_training();
     check_memory();
-    check_pool(argc < 2 || strcmp(argv[1], "--no-fork") != 0);
+    check_pool(!has_option(argc, argv, "--no-fork"));
     printf("%s, %ld comparisons, fingerprint %016llx\n", failures ? "FAILED" : "all the same bits", compared,
            (unsigned long long)fingerprint);
     return failures != 0;
