@@ -1,10 +1,10 @@
 # The engine's own test in several builds: under the sanitizers, and for ARM under emulation. The fingerprint of its
 # results is the same in each.
 
-core_check() {
+core_check() { # NAME [make's arguments]...
     local name=$1
     shift
-    make -s -j2 -C kernels/core BUILD="$work/core-$name" "$@" check >"$work/core-$name.txt" 2>&1 ||
+    make -s -j"$jobs" -C kernels/core BUILD="$work/core-$name" "$@" check >"$work/core-$name.txt" 2>&1 ||
         { tail -50 "$work/core-$name.txt"; return 1; }
     tail -1 "$work/core-$name.txt"
     [ "$(fingerprint "$name")" = "$(fingerprint native)" ] || { echo "another fingerprint than native's"; return 1; }
@@ -15,19 +15,22 @@ fingerprint() { sed -n 's/.*fingerprint //p' "$work/core-$1.txt"; }
 checked="-std=c11 -O1 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread"
 
 step "the engine's own test"
-core_check native BUILD="$PWD/build/core" # which make install takes, too
+jobs=2 core_check native BUILD="$PWD/build/core" # which make install takes, too
 
-step "... with the address and undefined-behaviour sanitizers"
+step "... with the sanitizers for addresses and undefined behaviour, for threads, and for ARM with NEON, emulated"
+# Side by side: a check works on one core for most of its time.
+running=()
+jobs=1
 core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
-    LDFLAGS="-fsanitize=address,undefined" CHECK_ARGS=--scalar-once
-
-step "... with the thread sanitizer"
+    LDFLAGS="-fsanitize=address,undefined" CHECK_ARGS=--scalar-once &
+running+=($!)
 core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
-    CHECK_ARGS="--no-fork --scalar-once"
-
-step "... for ARM with NEON, emulated"
+    CHECK_ARGS="--no-fork --scalar-once" &
+running+=($!)
 if need qemu-aarch64 qemu-user && need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; then
     core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
-        RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-    grep -q neon "$work/core-neon.txt"
+        RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" &
+    running+=($!)
 fi
+for process in "${running[@]}"; do wait "$process"; done
+[ ! -f "$work/core-neon.txt" ] || grep -q neon "$work/core-neon.txt"
