@@ -40,7 +40,7 @@ BEGIN
         WHERE v.token_id <> g.id
         UNION ALL
         -- In the byte-level alphabet the token stands for other bytes than its text.
-        SELECT format('token "%s" is one of the vocabulary that stands for other bytes', g.content)
+        SELECT format('token "%s" is already in the vocabulary with other bytes', g.content)
         FROM given g
         INNER JOIN public.llm_bpe_vocab v ON v.model = llm_add_tokens.model AND v.token_id = g.id
         WHERE v.token = g.content AND v.bytes <> convert_to(g.content, 'UTF8')

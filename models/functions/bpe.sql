@@ -256,8 +256,8 @@ BEGIN
     FROM public.llm_query_documents(query) q (document)
     WHERE q.document <> '';
     IF pairs IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     n_merges := cardinality(pairs) / 2;
     -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
@@ -280,7 +280,7 @@ BEGIN
     CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i - 1] + 1]) AS token) l
     CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i] + 1]) AS token) r;
     IF n_merges < vocab - 257 THEN
-        RAISE NOTICE 'the text has pairs for a vocabulary of % only', n_merges + 257;
+        RAISE NOTICE 'the text has enough pairs only for a vocabulary of %', n_merges + 257;
     END IF;
     RETURN n_merges + 257;
 END;

@@ -72,8 +72,8 @@ BEGIN
     PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
     IF query IS NOT NULL AND tokens = 0 THEN
-        RAISE EXCEPTION 'the query gave no text' USING ERRCODE = 'no_data_found',
-            HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text' USING ERRCODE = 'no_data_found',
+            HINT = 'The documents are read from its first column.';
     END IF;
     nll := nll / NULLIF(tokens, 0);
     perplexity := exp(nll);

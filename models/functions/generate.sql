@@ -57,7 +57,7 @@ BEGIN
         ids := ARRAY[public.llm_begin_token(chosen)];
         PERFORM public.llm_require(
             ids[1] IS NOT NULL, format('model "%s" has no token to begin an empty prompt with', chosen),
-            'Give a prompt, or a token of llm_bpe_vocab the flag bos.'
+            'Pass a prompt, or set the flag bos on a token of llm_bpe_vocab.'
         );
     END IF;
     n_prompt := cardinality(ids);

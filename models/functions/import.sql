@@ -76,7 +76,7 @@ BEGIN
     PERFORM public.llm_require(
         false,
         format('tensors must be a JSON array of {"name", "dtype", "shape"}, got %s', COALESCE(left(wrong::text, 200), 'NULL')),
-        'They are what the header of a safetensors file says of each tensor: "wte.weight", "F32", [50257, 768].'
+        'The header of a safetensors file has them for each tensor: "wte.weight", "F32", [50257, 768].'
     );
 END;
 $function$;
@@ -113,7 +113,7 @@ BEGIN
     fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
-        'the file''s queries, keys and values are fused as Megatron-LM does, in an order that depends on its version',
+        'the file''s queries, keys and values are fused as in Megatron-LM, in an order that depends on its version',
         'Pass megatron_version: 1.0 (heads x d_head x 3), or 2.0 and later (heads x 3 x d_head).'
     );
     layout := CASE WHEN megatron_version >= 2 THEN 'megatron 2' ELSE 'megatron 1' END;
@@ -292,17 +292,17 @@ BEGIN
         ) e)
     INTO missing, unknown, wrong, holds;
     IF unknown IS NOT NULL THEN
-        RAISE EXCEPTION 'the file has tensors that model "%" does not: %', llm_import_check.model, unknown
+        RAISE EXCEPTION 'the file has tensors that model "%" does not have: %', llm_import_check.model, unknown
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = COALESCE('It lacks: ' || missing, ''),
-            HINT = 'Parameters are called as Hugging Face''s GPT-2, nanoGPT or Megatron-LM call them; llm_parameters lists them.';
+            HINT = 'Use the names of Hugging Face''s GPT-2, nanoGPT or Megatron-LM; llm_parameters lists them.';
     ELSIF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = format('It holds %s tensors: %s.', jsonb_array_length(tensors), COALESCE(holds, 'none')),
             HINT = 'Compare its sizes with those in llm_model_config.';
     ELSIF wrong IS NOT NULL THEN
-        RAISE EXCEPTION 'the file does not fit the configuration of model "%": %', llm_import_check.model, wrong
+        RAISE EXCEPTION 'the file does not match the configuration of model "%": %', llm_import_check.model, wrong
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config, or import another file.';
     END IF;
 END;
@@ -329,9 +329,9 @@ BEGIN
     IF tied = EXISTS (SELECT FROM public.llm_parameters(model) p WHERE p.name = 'lm_head.weight') THEN
         UPDATE public.llm_model_config c SET tied = before WHERE c.model = llm_import_tie.model;
     ELSIF tied THEN
-        RAISE NOTICE 'the file has no output head of its own: model "%" is tied to its token embedding from now on', model;
+        RAISE NOTICE 'the file has no separate output head: model "%" now uses its token embedding (tied)', model;
     ELSE
-        RAISE NOTICE 'the file''s output head differs from its token embedding: model "%" is not tied from now on', model;
+        RAISE NOTICE 'the file''s output head differs from its token embedding: model "%" is no longer tied', model;
     END IF;
 END;
 $function$;
@@ -419,7 +419,7 @@ BEGIN
     VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'parameter "%" of model "%" has its part from row % already', name, model, first_row
+        RAISE EXCEPTION 'parameter "%" of model "%" already has the part from row %', name, model, first_row
             USING ERRCODE = 'unique_violation', HINT = 'llm_import_begin empties the model for an import.';
     END IF;
 END;

@@ -40,19 +40,19 @@ BEGIN
         ), 0);
     END IF;
     IF disk > disk_free THEN
-        RAISE EXCEPTION '% does not fit the disk', task
+        RAISE EXCEPTION '% does not fit on the disk', task
             USING ERRCODE = 'disk_full',
             DETAIL = format('%s weights x 4 bytes x %s, and 3%% for pages, are %s; %s are free.',
                 n_weights, disk_copies, pg_size_pretty(disk), pg_size_pretty(trunc(disk_free))),
-            HINT = 'VACUUM (TRUNCATE) llm_param gives back what dropped and replaced weights left. Else use a smaller '
+            HINT = 'VACUUM (TRUNCATE) llm_param frees the space of dropped and replaced weights. Or use a smaller '
                 'model or another tablespace.';
     END IF;
     IF memory > memory_free THEN
-        RAISE EXCEPTION '% does not fit the memory', task
+        RAISE EXCEPTION '% does not fit in memory', task
             USING ERRCODE = 'out_of_memory',
             DETAIL = format('%s weights x 4 bytes x %s are %s; %s are available.',
                 n_weights, memory_copies, pg_size_pretty(memory), pg_size_pretty(memory_free)),
-            HINT = 'llm_release() gives back what a session keeps of other models. Else use a smaller model.';
+            HINT = 'llm_release() frees what a session keeps of other models. Or use a smaller model.';
     END IF;
 END;
 $function$;
@@ -78,7 +78,7 @@ DECLARE
 BEGIN
     -- What the rows take once compressed may be a quarter; that much must be there.
     IF disk > disk_free + pg_total_relation_size('public.llm_dataset'::regclass) THEN
-        RAISE EXCEPTION 'filling the data of model "%" does not fit the disk', model
+        RAISE EXCEPTION 'filling the data of model "%" does not fit on the disk', model
             USING ERRCODE = 'disk_full',
             DETAIL = format('%s bytes of text, at least %s tokens, each in %s rows, 8 bytes in each, are %s even if they '
                 'compress to a quarter; %s are free.', n_bytes, n_tokens, round(rows_per_token, 1), pg_size_pretty(disk),

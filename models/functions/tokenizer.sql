@@ -122,8 +122,8 @@ BEGIN
         CROSS JOIN LATERAL public.pg_llm_characters(q.document) c (c)
     ) s;
     IF characters IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     PERFORM public.llm_require(
         COALESCE(expected = cardinality(characters) + 1, true),
@@ -205,7 +205,7 @@ BEGIN
             RAISE EXCEPTION 'the tokenizer of model "%" does not know the character %',
                 llm_encode_characters.model, quote_literal(characters[unknown_at])
                 USING ERRCODE = 'character_not_in_repertoire',
-                DETAIL = format('It stands at position %s of: %s', unknown_at, array_to_string(characters[: 60], '')),
+                DETAIL = format('It is at position %s of: %s', unknown_at, array_to_string(characters[: 60], '')),
                 HINT = 'llm_build_char_tokenizer builds a tokenizer from text that contains it.';
         END IF;
         RETURN NEXT;
@@ -270,7 +270,7 @@ BEGIN
         begin_token := public.llm_begin_token(model);
         PERFORM public.llm_require(
             begin_token IS NOT NULL, format('the tokenizer of model "%s" has no token that begins a text', model),
-            'Its row in llm_bpe_vocab would have the flag bos or eos.'
+            'Such a token has the flag bos or eos in llm_bpe_vocab.'
         );
         ids := begin_token || ids;
     END IF;

@@ -100,7 +100,7 @@ BEGIN
         first_step - start_step + n_steps <= total_steps,
         format('a schedule of %s steps from step %s ends before step %s',
             total_steps, start_step, first_step + n_steps - 1),
-        'Raise total_steps, or leave start_step out to begin a schedule with this call.'
+        'Raise total_steps, or omit start_step to begin the schedule with this call.'
     );
     warmup := COALESCE(
         (arguments ->> 'warmup')::bigint, CASE WHEN total_steps <= 2000 THEN total_steps / 10 ELSE 2000 END
@@ -225,8 +225,8 @@ BEGIN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
             USING ERRCODE = 'serialization_failure',
-            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) goes on from weights that have '
-                'taken as many steps; else start a new run from the weights as they are now.', run.run_id);
+            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) continues from weights that have '
+                'taken the same number of steps; otherwise start a new run from the present weights.', run.run_id);
     END IF;
     PERFORM public.llm_train_steps(run, end_step);
     fingerprint := public.llm_write_back(

@@ -58,7 +58,7 @@ BEGIN
             tokens := tokens + batch.n_targets;
         END LOOP;
         IF tokens = 0 THEN
-            RAISE EXCEPTION 'step % of model "%" has nothing to learn: no row of it has a target', step, run.model
+            RAISE EXCEPTION 'step % of model "%" has nothing to learn: none of its rows has a target', step, run.model
                 USING ERRCODE = 'no_data_found',
                 DETAIL = format('Its rows of llm_dataset: %s.', (
                     SELECT string_agg(data.row_ids[p.pick]::text, ', ' ORDER BY p.number)
@@ -89,9 +89,9 @@ BEGIN
             END IF;
             -- From the loss itself: an architecture may have computed something after it.
             IF public.pg_llm_tensor_id(passed) IS NULL THEN
-                RAISE EXCEPTION 'the loss of model "%" depends on nothing that was recorded', run.model
+                RAISE EXCEPTION 'the loss of model "%" does not depend on any recorded op', run.model
                     USING ERRCODE = 'object_not_in_prerequisite_state',
-                    HINT = 'The forward function must compute it from llm_weight by pg_llm_ functions.';
+                    HINT = 'The forward function must compute it from llm_weight with pg_llm_ functions.';
             END IF;
             PERFORM public.llm_tape_backward(public.pg_llm_tensor_id(passed), share);
             loss := loss + micro_loss * share;
@@ -127,9 +127,9 @@ BEGIN
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
     IF (public.llm_train_rows(run)).version IS DISTINCT FROM data.version THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed meanwhile', run.run_id
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed during the run', run.run_id
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
     END IF;
 END;
 $function$;
@@ -203,7 +203,7 @@ BEGIN
     END IF;
     IF row_ids IS NULL THEN
         RAISE EXCEPTION 'run % of model "%" has no rows to train on', run.run_id, run.model
-            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset makes rows from the result of a query.';
+            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset creates rows from the result of a query.';
     END IF;
     IF encode(version, 'hex') = run.data ->> 'version' THEN
         RETURN;
@@ -214,7 +214,7 @@ BEGIN
         WHERE d.id <@ expected AND (only_row IS NULL OR d.id = only_row)
     );
     IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on no longer hold what they held', run.run_id
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on have changed', run.run_id
             USING ERRCODE = 'serialization_failure',
             HINT = 'The run keeps what it committed. Put the rows back as they were, or start a new run.';
     END IF;
@@ -244,7 +244,7 @@ DECLARE
 BEGIN
     RAISE EXCEPTION 'rows of llm_dataset that run % trains on are gone: id %', run_id, ids
         USING ERRCODE = 'serialization_failure',
-        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on what is left.';
+        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on the others.';
 END;
 $function$;
 
@@ -298,7 +298,7 @@ BEGIN
     ) a (name, given);
     PERFORM public.llm_require(
         cardinality(row_ids) > 0 AND first_row >= 0 AND n_rows >= 1,
-        format('a batch takes at least 1 of at least 1 row, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
+        format('a batch needs at least 1 of the rows, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
     );
     picks := public.llm_train_picks(cardinality(row_ids), seed, first_row, n_rows, data_order);
     IF n_rows = 1 THEN
@@ -327,7 +327,7 @@ BEGIN
         );
         RAISE EXCEPTION 'rows of llm_dataset that are trained on are gone: id %', array_to_string(missing, ', ')
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
     END IF;
     n_targets := (SELECT count(*) FROM unnest(targets) t WHERE t >= 0);
 END;

@@ -32,7 +32,7 @@ BEGIN
     END IF;
     IF NOT has_function_privilege('public.pg_llm_checkpoint_write(text)', 'EXECUTE') THEN
         RAISE EXCEPTION 'permission denied to % checkpoints', action
-            USING ERRCODE = 'insufficient_privilege', HINT = 'This takes the role llm_trainer.';
+            USING ERRCODE = 'insufficient_privilege', HINT = 'This requires the role llm_trainer.';
     END IF;
 END;
 $function$;
@@ -62,8 +62,8 @@ BEGIN
     END IF;
     wrong := public.llm_checkpoint_incomplete(model);
     PERFORM public.llm_require(
-        wrong IS NULL, format('the weights of model "%s" are not those of its architecture: parameter "%s"', model, wrong),
-        'llm_parameters lists what llm_param must hold; a row policy may hide some of it.'
+        wrong IS NULL, format('the weights of model "%s" do not match its architecture: parameter "%s"', model, wrong),
+        'llm_parameters lists what llm_param must hold; a row-level security policy may hide rows.'
     );
     PERFORM public.pg_llm_set_recording(false, true);
     -- One statement: file and row are of one snapshot.

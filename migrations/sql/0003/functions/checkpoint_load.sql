@@ -15,7 +15,7 @@ BEGIN
     END IF;
     PERFORM public.llm_require(
         checkpoint.model = model,
-        format('checkpoint %s is of model "%s", not of "%s"', id, checkpoint.model, model)
+        format('checkpoint %s belongs to model "%s", not to "%s"', id, checkpoint.model, model)
     );
     PERFORM public.llm_require(
         checkpoint.format = 'checkpoint 1', format('checkpoint %s has the unknown format "%s"', id, checkpoint.format),
@@ -42,7 +42,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         stored ->> 'model' = (SELECT COALESCE(c.saved_as, c.model) FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_config.id),
-        format('the file of checkpoint %s configures another model than "%s"', id, model),
+        format('the file of checkpoint %s configures a model other than "%s"', id, model),
         'Nothing was changed.'
     );
     config := jsonb_populate_record(NULL::public.llm_model_config, stored);
@@ -109,13 +109,13 @@ BEGIN
             OR (e.shape IS NOT NULL AND e.shape <> to_jsonb(f.shape))
         );
     PERFORM public.llm_require(
-        wrong IS NULL, format('the file of checkpoint %s does not fit its configuration: tensor "%s"', id, wrong)
+        wrong IS NULL, format('the file of checkpoint %s does not match its configuration: tensor "%s"', id, wrong)
     );
     SELECT min(p.name) INTO wrong
     FROM public.llm_parameters(llm_checkpoint_check.model) p
     WHERE jsonb_typeof(steps -> p.name) IS DISTINCT FROM 'number' OR (steps ->> p.name)::numeric < 0;
     PERFORM public.llm_require(
-        wrong IS NULL, format('the file of checkpoint %s does not tell the step of parameter "%s"', id, wrong)
+        wrong IS NULL, format('the file of checkpoint %s lacks the step of parameter "%s"', id, wrong)
     );
 END;
 $function$;

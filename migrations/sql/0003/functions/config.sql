@@ -89,7 +89,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
-            HINT = 'Models stand in llm_model_config; llm_create_model makes one.';
+            HINT = 'llm_model_config lists the models; llm_create_model creates one.';
     END IF;
     RETURN config;
 END;
@@ -173,9 +173,9 @@ DECLARE
 BEGIN
     PERFORM public.llm_require_argument('model', model IS NOT NULL);
     IF NOT has_function_privilege('public.pg_llm_try_lock(regclass, text)', 'EXECUTE') THEN
-        RAISE EXCEPTION 'permission denied: model "%" is changed by trainers', model
+        RAISE EXCEPTION 'permission denied: only trainers can change model "%"', model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = format('GRANT llm_trainer TO %I lets this role train, load, make and drop models.', current_user);
+            HINT = format('GRANT llm_trainer TO %I lets this role train, load, create and drop models.', current_user);
     END IF;
     IF public.pg_llm_try_lock('public.llm_model_config', model) THEN
         -- A second lock tells others what is done to the model.
@@ -190,7 +190,7 @@ BEGIN
         model, CASE WHEN training THEN 'trained' ELSE 'changed' END,
         CASE holder WHEN 0 THEN 'a prepared transaction' ELSE 'process ' || COALESCE(holder::text, '(just ended)') END
         USING ERRCODE = 'lock_not_available',
-        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: ' || CASE holder
+        HINT = 'Only one transaction at a time can train, load, create, rename or drop a model: ' || CASE holder
             WHEN 0 THEN 'COMMIT PREPARED or ROLLBACK PREPARED the other, which pg_prepared_xacts lists.'
             ELSE 'wait for the other, or end it with pg_cancel_backend.'
         END;

@@ -46,8 +46,8 @@ BEGIN
         WHERE s.document <> '';
     END IF;
     IF documents IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     PERFORM public.llm_require_room_to_fill(model, documents, block_size, stride);
     SELECT s.documents, s.held_out INTO documents, held_out
@@ -241,13 +241,13 @@ BEGIN
     INTO n_rows, n_short, n_long, n_dropped
     FROM encoded e;
     IF n_long > 0 THEN
-        RAISE NOTICE '% of % tokens of % documents for % lie beyond the context of % and were left out',
+        RAISE NOTICE '% of % tokens of % documents for % are beyond the context of % and were left out',
             n_dropped, n_dropped + n_long * config.n_positions, n_long, split, config.n_positions
-            USING HINT = 'With block_size documents are joined and cut into rows, and nothing is left out.';
+            USING HINT = 'With block_size, documents are joined and cut into rows, and nothing is left out.';
     END IF;
     IF n_short > 0 THEN
-        RAISE NOTICE '% documents for % have a single token and nothing that follows it; they were left out', n_short, split
-            USING HINT = 'A tokenizer with a token that ends a text, or block_size, would keep them.';
+        RAISE NOTICE '% documents for % were left out: a single token leaves nothing to predict', n_short, split
+            USING HINT = 'A tokenizer with an end-of-text token, or block_size, would keep them.';
     END IF;
     RETURN n_rows;
 END;
@@ -302,7 +302,7 @@ BEGIN
         RAISE EXCEPTION 'llm_dataset has no rows for model "%" with split %',
             config.model, COALESCE('"' || llm_check_dataset.split || '"', 'NULL')
             USING ERRCODE = 'no_data_found',
-            HINT = 'llm_fill_dataset(model, query, block_size) makes rows from the result of a query.';
+            HINT = 'llm_fill_dataset(model, query, block_size) creates rows from the result of a query.';
     END IF;
 END;
 $function$;
@@ -339,7 +339,7 @@ AS $function$
 BEGIN
     RAISE EXCEPTION 'row % of llm_dataset %', row_id, problem
         USING ERRCODE = CASE WHEN problem LIKE '%vocabulary%' THEN '22003' ELSE '22023' END,
-        HINT = format('Model "%s" cannot take it: correct or delete the row.', model);
+        HINT = format('Model "%s" cannot use it: correct or delete the row.', model);
 END;
 $function$;
 

@@ -13,7 +13,7 @@ BEGIN
     PERFORM public.llm_require(optimizer IS NOT NULL, 'optimizer must be true or false');
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
@@ -104,7 +104,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         validation > 0 AND validation < 1, format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
-        'Perplexity before and after is that of held-out text.'
+        'Perplexity before and after is measured on held-out text.'
     );
     name := COALESCE(new_name, public.llm_finetune_name(model));
     PERFORM public.llm_copy_model(model, name, false);

@@ -25,9 +25,9 @@ BEGIN
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN
-                RAISE EXCEPTION 'architecture "%" has no function for its inner states', config.arch
+                RAISE EXCEPTION 'architecture "%" has no function for its hidden states', config.arch
                     USING ERRCODE = 'feature_not_supported',
-                    HINT = format('Register it by llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
+                    HINT = format('Register it with llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
                         config.arch);
             END IF;
             PERFORM public.pg_llm_use_callers_search_path();
@@ -74,7 +74,7 @@ BEGIN
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(model)];
         PERFORM public.llm_require(
-            ids[1] IS NOT NULL, format('model "%s" has no token to stand for an empty text', model)
+            ids[1] IS NOT NULL, format('model "%s" has no token to represent an empty text', model)
         );
     END IF;
     PERFORM public.llm_pin_statement(model);

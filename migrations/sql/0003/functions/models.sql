@@ -51,7 +51,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT pk_llm_model_config DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model "%" already exists', model
-            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
     END IF;
     RETURN public.llm_init_model(model, seed);
@@ -163,7 +163,7 @@ BEGIN
     PERFORM public.llm_require(
         init IN ('normal', 'residual') AND std >= 0,
         format('parameter "%s" has initialisation %s with standard deviation %s', name, init, std),
-        'An architecture''s parameters begin as normal, residual, zeros or ones.'
+        'The initialisation of a parameter must be normal, residual, zeros or ones.'
     );
     -- A stream of its own for every part, the same on every server.
     stream := ('x' || left(encode(sha256(convert_to(format('%s/%s', name, first_row), 'UTF8')), 'hex'), 16))
@@ -222,12 +222,12 @@ BEGIN
     PERFORM public.llm_lock_model(old_name);
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
         OR EXISTS (SELECT FROM public.llm_dataset d WHERE d.model = new_name)
     THEN
-        RAISE EXCEPTION 'there is a tokenizer or data for a model "%" already', new_name
+        RAISE EXCEPTION 'there is already a tokenizer or data for a model "%"', new_name
             USING ERRCODE = 'duplicate_object',
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_dataset.';
     END IF;
@@ -239,7 +239,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
     -- Of large values only the references are written anew.

@@ -85,9 +85,9 @@ BEGIN
         PERFORM public.pg_llm_arena_close(model);
         IF wrong.found IS NULL THEN
             RAISE EXCEPTION 'model "%" lacks parameter "%"', model, wrong.name
-                USING ERRCODE = 'no_data_found', HINT = 'Initialise the model anew or import all of its weights.';
+                USING ERRCODE = 'no_data_found', HINT = 'Initialise the model again or import all of its weights.';
         END IF;
-        RAISE EXCEPTION 'parameter "%" of model "%" has shape %, its configuration asks for %',
+        RAISE EXCEPTION 'parameter "%" of model "%" has shape %, but its configuration requires %',
             wrong.name, model, to_jsonb(wrong.found), to_jsonb(wrong.expected)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config or the weights.';
     END IF;
@@ -128,7 +128,7 @@ BEGIN
     IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN
         RAISE EXCEPTION 'the weights of model "%" were changed by another transaction during training', model
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The other change stands and this run''s steps since its last commit are undone; train again.';
+            HINT = 'The other change is kept, and this run''s steps since its last commit are undone; train again.';
     END IF;
 END;
 $function$;
@@ -154,7 +154,7 @@ BEGIN
     IF n_written IS DISTINCT FROM n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = 'A row-level security policy, a trigger or a rule keeps the others as they are, or another session '
+            HINT = 'A row-level security policy, a trigger or a rule protects the others, or another session '
                 'has just added them.';
     END IF;
     -- A trigger or a rule may have stored something else, and what a later command stored is not what we wrote.
