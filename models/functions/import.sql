@@ -51,9 +51,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_file_name(text) IS
-'The name a tensor of a weight file goes by here: without wrappers'' prefixes, blocks as h.N, Megatron-LM''s embeddings '
-'and norms by GPT-2''s names. Linear layers keep names that tell their layout: attn.c_attn is [in, out], '
-'attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and attn.{q,k,v,out}_proj are [out, in].';
+'The name under which llm-sql knows a tensor of a weight file: without prefixes of wrappers, blocks as h.N, '
+'Megatron-LM''s embeddings and norms with GPT-2''s names. Linear layers keep names that show their layout: '
+'attn.c_attn is [in, out]; attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and '
+'attn.{q,k,v,out}_proj are [out, in].';
 
 
 CREATE FUNCTION public.llm_require_tensors(tensors jsonb) RETURNS void
@@ -82,7 +83,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_tensors(jsonb) IS
-'Raises 22023 unless tensors describes those of a file, as llm_import_begin takes them.';
+'Raises 22023 unless tensors describes the tensors of a file in the form that llm_import_begin takes.';
 
 
 CREATE FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
@@ -214,12 +215,12 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
-'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters: sources by their names '
-'in the file, and how: same, rows (the first ones), transposed, joined (queries, keys, values end to end; joined '
-'transposed: then transposed; joined columns: side by side), megatron 1 or 2 (reordered; then perhaps transposed), zeros '
-'(no source: the biases of a nanoGPT model that has none). Of a tied model''s matrix lm_head.weight may be the only name. '
-'sources is NULL for a parameter the file lacks, name is NULL for a tensor that is not understood (how: unknown) or an '
-'output head beside tied embeddings (how: head). Attention masks are left out.';
+'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters. sources: their names '
+'in the file; NULL if the file lacks the parameter. how: same, rows (the first ones), transposed, joined (queries, '
+'keys, values end to end; joined transposed: then transposed; joined columns: side by side), megatron 1 or 2 '
+'(reordered, then perhaps transposed), zeros (no source: the biases of a nanoGPT model without biases). name is NULL '
+'for an unknown tensor (how: unknown) and for an output head in addition to tied embeddings (how: head). In a tied '
+'model lm_head.weight may be the only name of the matrix. Attention masks are left out.';
 
 
 CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
@@ -238,7 +239,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_source_shape(int[], text, int) IS
-'The shape that each source of a parameter has in a file, by the ways of llm_import_plan.';
+'The shape that each source of a parameter must have in a file, according to llm_import_plan.';
 
 
 CREATE FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
@@ -309,8 +310,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_check(text, jsonb, double precision) IS
-'Holds a file''s tensors against the model''s parameters: 22023 listing what is missing, unknown, or of another shape '
-'than expected.';
+'Checks a file''s tensors against the model''s parameters. 22023 lists what is missing, unknown, or of another shape.';
 
 
 CREATE FUNCTION public.llm_import_tie(model text, tied boolean) RETURNS void
@@ -337,8 +337,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
-'Notes in the configuration whether the output head is the token embedding, where the architecture leaves the choice, '
-'with a NOTICE where that changes it; NULL: the file does not tell.';
+'Where the architecture leaves the choice, stores in the configuration whether the output head is the token '
+'embedding, with a NOTICE if that changes it. NULL: the file does not tell.';
 
 
 CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
@@ -365,9 +365,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precision) IS
-'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the rows '
-'it had. Returns what to send by llm_import_part, in the order of the file; llm_import_end must follow in the same '
-'transaction. tied: the file has no output head of its own, or NULL when it has a head alone. 55P03 while the model is being trained.';
+'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the '
+'model''s parameter rows. Returns what to send with llm_import_part, in the order of the file; llm_import_end must '
+'follow in the same transaction. tied: the file has no separate output head; NULL: it has only a head. 55P03: the '
+'model is being trained.';
 
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
@@ -397,8 +398,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_parts(int[]) IS
-'The parts a parameter of this shape is stored in: itself up to 8 Mi elements, else whole rows of at most 2 Mi (or one '
-'row that has more).';
+'The parts in which a parameter of this shape is stored: one part up to 8 Mi elements, otherwise parts of whole rows '
+'with at most 2 Mi elements (or a single larger row).';
 
 
 CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) RETURNS void
@@ -426,7 +427,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_part(text, text, int, public.tensor) IS
-'Stores rows first_row ... of a parameter (llm_parts tells which) during an import. 22003: not finite; 23505: it is there already.';
+'During an import, stores the rows of a parameter from first_row on; llm_parts lists the parts. 22003: a value is not '
+'finite; 23505: the part already exists.';
 
 
 CREATE FUNCTION public.llm_import_end(model text) RETURNS bigint
@@ -458,4 +460,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_end(text) IS
-'Ends an import: all parameters are there, in their parts. Returns the number of weights; 22023 otherwise.';
+'Ends an import: checks that all parameters are complete and returns the number of weights. 22023: something is '
+'missing.';

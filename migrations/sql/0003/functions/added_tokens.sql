@@ -69,6 +69,6 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_add_tokens(text, jsonb) IS
-'Adds tokens to a model''s tokenizer, [{"id", "content", "flags"}, ...], where flags are those of llm_bpe_vocab; a token of '
-'the vocabulary gets the flags. The number of tokens that were not there. 22023 for ids or contents that collide, 23514 '
-'for unknown flags.';
+'Adds tokens to a model''s tokenizer, given as [{"id", "content", "flags"}, ...] with the flags of llm_bpe_vocab. A '
+'token that is already in the vocabulary gets the flags. Returns the number of new tokens. 22023: ids or contents '
+'collide; 23514: unknown flags.';

@@ -45,8 +45,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
-'Makes new_name a model with the configuration, tokenizer, weights, optimizer state and step of the other, without '
-'its data, runs and checkpoints; optimizer false: as weights nobody has trained, at step 0. Returns the number of '
+'Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step of another, but '
+'without its data, runs and checkpoints. optimizer false: without optimizer state, at step 0. Returns the number of '
 'llm_param rows. 42710: new_name exists; 42704: unknown model.';
 
 
@@ -69,7 +69,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_finetune_name(text) IS
-'The first name of model-finetuned, model-finetuned-2, ... that no model has.';
+'The first of the names model-finetuned, model-finetuned-2, ... that no model has.';
 
 
 CREATE FUNCTION public.llm_finetune(
@@ -124,7 +124,8 @@ COMMENT ON FUNCTION public.llm_finetune(
     text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
     double precision, double precision, double precision, text, bigint, int
 ) IS
-'Copies the model under new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
-'rows of block_size tokens (default: the context), holds out the share validation of them, trains the copy for steps '
-'steps from fresh optimizer state, and returns its name and its perplexity on the held-out rows before and after. The '
-'model itself stays as it is. Other arguments: llm_fill_dataset''s and llm_train''s. One transaction.';
+'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
+'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '
+'steps steps with fresh optimizer state. Returns its name and its perplexity on the held-out rows before and after. '
+'The original model does not change. The other arguments are those of llm_fill_dataset and llm_train. Runs in one '
+'transaction.';

@@ -58,8 +58,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room(text, numeric, int, int) IS
-'Raises 53100 or 53200, with the arithmetic, unless so many copies of float32 weights fit the disk of llm_param and the '
-'memory that sessions can have. Where the system does not say what is free, everything fits.';
+'Raises 53100 or 53200, with the calculation, unless the given number of copies of float32 weights fit on the disk of '
+'llm_param and in the memory available to sessions. Where the system does not report what is free, everything fits.';
 
 
 CREATE FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) RETURNS void
@@ -89,7 +89,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room_to_fill(text, text[], int, int) IS
-'Raises 53100, with the arithmetic, when the rows that llm_fill_dataset would make cannot fit the disk.';
+'Raises 53100, with the calculation, if the rows that llm_fill_dataset would create cannot fit on the disk.';
 
 
 CREATE FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) RETURNS void
@@ -105,4 +105,4 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, int) IS
-'llm_require_room for all weights of a model, as its configuration says.';
+'Calls llm_require_room for all weights of a model, according to its configuration.';

@@ -135,11 +135,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
-'The run''s steps from its last to last_step on the pinned weights: forward, backward, AdamW, log. Dropout is keyed by '
-'seed and step, batches are positions of a seeded permutation, so a step can be repeated to the bit. Loss and gradient '
-'are means over the step''s target tokens: with grad_accum those of a micro-batch are weighted by its share of them, '
-'computed from zero, and added in the order of micro-batches. 40001 when rows of data go or change meanwhile; P0002 '
-'for a step without any target.';
+'The steps of a run from its last one to last_step on the pinned weights: forward, backward, AdamW, log. Dropout '
+'depends on seed and step, and batches are positions of a seeded permutation, so a step can be repeated bit for bit. '
+'Loss and gradient are means over the step''s target tokens: with grad_accum, each micro-batch is weighted by its '
+'share of them, computed from zero, and added in order. 40001: dataset rows were removed or changed meanwhile; P0002: '
+'a step without any target.';
 
 
 CREATE FUNCTION public.llm_train_data(model text, only_row bigint DEFAULT NULL) RETURNS jsonb
@@ -163,8 +163,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_data(text, bigint) IS
-'The rows of llm_dataset that a run of the model beginning now trains on, as llm_train_run.data keeps them: their ids as '
-'ranges, a hash of what they hold, and, for this session, of which row versions they are.';
+'The llm_dataset rows that a run of the model beginning now trains on, in the form of llm_train_run.data: their ids '
+'as ranges, a hash of their contents and, for this session, their row versions.';
 
 
 CREATE FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) RETURNS numeric
@@ -175,7 +175,7 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_row_hash(bigint, int[], int[]) IS
-'A hash of a row of data; sums of them tell sets of rows apart.';
+'A hash of a dataset row; the sum of the hashes identifies a set of rows.';
 
 
 CREATE FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea)
@@ -224,8 +224,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
-'The ids of the llm_dataset rows that the run trains on, in order: those it began with, and no others. 40001, naming '
-'them, when rows are gone, or when they hold something else; version identifies their row versions in this session.';
+'The ids of the llm_dataset rows that the run trains on, in order: exactly those that it began with. 40001, naming '
+'them: rows are gone or their contents changed. version identifies their row versions in this session.';
 
 
 CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
@@ -249,7 +249,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_raise_missing(bigint, int8multirange) IS
-'The error for rows of data that have gone while a run trains on them.';
+'Raises the error for dataset rows that were removed while a run trains on them.';
 
 
 CREATE FUNCTION public.llm_train_picks(n_rows bigint, seed bigint, first_row bigint, n_picks int, data_order text)
@@ -266,8 +266,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_picks(bigint, bigint, bigint, int, text) IS
-'Which of n_rows rows, from 1, stand at the positions first_row .. of all epochs one after another: by_id in their '
-'order, shuffled in a permutation per epoch.';
+'Which of n_rows rows, counted from 1, are at the positions from first_row on, over all epochs one after another: '
+'by_id in their order, shuffled in a permutation per epoch.';
 
 
 CREATE FUNCTION public.llm_train_batch(
@@ -334,9 +334,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int, text) IS
-'The rows at positions first_row .. of row_ids in data_order, epoch after epoch: tokens and targets [T] for one row, '
-'else [B, T] with shorter rows padded (token 0, target -1); n_targets counts those to learn. 40001, naming them, when '
-'rows are gone.';
+'The rows of row_ids at the positions from first_row on in data_order, epoch after epoch: tokens and targets [T] for '
+'one row, otherwise [B, T] with shorter rows padded (token 0, target -1). n_targets is the number of targets to '
+'learn. 40001, naming them: rows are gone.';
 
 
 CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]
@@ -352,4 +352,4 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_pad(int[], int, int) IS
-'The first width ids, filled up with filler; NULL for any NULL.';
+'The first width ids, padded with filler; NULL if any argument is NULL.';
