@@ -47,10 +47,10 @@ def claim(value: Any, id: int | None, file: str, special: bool = False) -> Claim
     """A token as JSON has it: its text, or an object with its flags. UsageError for anything else."""
     given = {"content": value} if isinstance(value, str) else value
     if not isinstance(given, dict) or not isinstance(given.get("content"), str):
-        raise UsageError(f"{file} is not understood: {value!r} is no token")
+        raise UsageError(f"{file} is not understood: {value!r} is not a token")
     content = given["content"]
     if not content or any(c == "\0" or 0xD800 <= ord(c) < 0xE000 for c in content):
-        raise UsageError(f"{file} has a token that no text holds: {content!r}")
+        raise UsageError(f"{file} has a token that cannot occur in any text: {content!r}")
     special = special or given.get("special") is True
     flags = {name for name in FLAGS if given.get(name, name == "normalized" and not special) is True}
     return Claim(content, id, frozenset(flags | ({"special"} if special else set())), file)
@@ -59,7 +59,7 @@ def claim(value: Any, id: int | None, file: str, special: bool = False) -> Claim
 def number(value: Any, file: str) -> int:
     """A token id as JSON has it. UsageError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise UsageError(f"{file} is not understood: {value!r} is no token id")
+        raise UsageError(f"{file} is not understood: {value!r} is not a token id")
     return value
 
 
@@ -74,14 +74,16 @@ def resolve(tokenizer: Tokenizer) -> list[dict[str, Any]]:
         id_ = _next_id(tokenizer.base, [ids[c] for c in flags], content)
         if token.id is not None and token.id != id_:
             raise LLMSQLError(
-                f"{token.file} gives the token {content!r} the id {token.id}, its place is {id_}",
-                hint="Added tokens follow the vocabulary without a gap, as transformers numbers them.",
+                f"{token.file} gives the token {content!r} the id {token.id}, its place would be {id_}",
+                hint="Added tokens must follow the vocabulary without a gap, as transformers numbers them.",
             )
         missing = token.id is None and content == END_OF_TEXT and content not in tokenizer.base
         if missing and id_ >= _vocab_size(tokenizer, id_):
             continue  # GPT-2's by default, in a model that has no place for it
         if content not in tokenizer.base and id_ in ids.values():
-            raise LLMSQLError(f"{token.file} gives the token {content!r} the id {id_}, which another has")
+            raise LLMSQLError(
+                f"{token.file} gives the token {content!r} the id {id_}, which another token has"
+            )
         ids[content] = id_
         flags[content] = {"added", *token.flags, *(("special",) if content in roles else ())}
     for content, role in _roles(tokenizer, named, ids):
@@ -126,7 +128,7 @@ def _claims(tokenizer: Tokenizer) -> tuple[list[Claim], dict[str, Claim]]:
                 raise LLMSQLError(
                     f"{token.file} has the added token {token.content!r},"
                     " which tokenizer_config.json's added_tokens_decoder lacks",
-                    hint="Correct one of the files: they are of different tokenizers.",
+                    hint="Correct one of the files: they belong to different tokenizers.",
                 )
     first = tokenizer.own if tokenizer.generic else []
     rest = sorted([*decoded, *tokenizer.own, *legacy], key=lambda token: token.id or 0)
@@ -143,7 +145,7 @@ def _decoder(decoder: Any) -> list[Claim]:
         return []
     file = "tokenizer_config.json"
     if not isinstance(decoder, dict):
-        raise UsageError(f"{file} is not understood: added_tokens_decoder is no object")
+        raise UsageError(f"{file} is not understood: added_tokens_decoder is not an object")
     found = []
     for key, value in decoder.items():
         if not (key.isascii() and key.isdigit() and isinstance(value, dict)):

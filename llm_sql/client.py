@@ -172,7 +172,7 @@ class AsyncPGLLMClient:
 def check_text(value: str) -> str:
     """The text itself. TypeError: bytes, which the database would take for their hexadecimal digits."""
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a text is wanted, not {type(value).__name__}: decode it first, value.decode()")
+        raise TypeError(f"expected a str, not {type(value).__name__}: decode it first, value.decode()")
     return value
 
 

@@ -77,7 +77,7 @@ def separate_engine(engine: Engine) -> Engine:
     """
     if not opens_connections(engine):
         raise UsageError(
-            "a connection beside the session's is needed, and this engine takes its own from a `creator`",
-            hint="Use an engine with an address, as create_engine(url) makes it.",
+            "a second connection is needed, and this engine makes its connections with a `creator`",
+            hint="Use an engine made from a URL: create_engine(url).",
         )
     return Engine(engine.pool.recreate(), engine.dialect, engine.url)

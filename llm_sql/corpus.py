@@ -297,7 +297,7 @@ class _Load:
                         self._copy_rows(copy, split, row[None, :])
             copy.write(COPY_TRAILER)
         if self.done.train_rows == 0:
-            raise LLMSQLError("the source gave no text to train on")
+            raise LLMSQLError("the source has no text to train on")
         repeated = self.connection.execute(
             "DELETE FROM public.llm_dataset v USING public.llm_dataset t"
             " WHERE v.model = %(model)s AND v.split = 'validation'"

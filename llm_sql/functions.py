@@ -34,12 +34,12 @@ _SAMPLING = (
 llm_create_model = create_model = SqlFunction(
     "llm_create_model",
     (f"model text, arch text?, {_SIZES}, seed bigint?", "bigint"),
-    doc="Register a model and initialise its weights; the number of them.",
+    doc="Register a model and initialise its weights. Returns the number of weights.",
 )
 llm_init_model = init_model = SqlFunction(
     "llm_init_model",
     ("model text, seed bigint?", "bigint"),
-    doc="New weights for a model, as its architecture begins; the number of them.",
+    doc="Initialise a model's weights again, as its architecture defines. Returns the number of weights.",
 )
 llm_drop_model = drop_model = SqlFunction(
     "llm_drop_model",
@@ -49,17 +49,17 @@ llm_drop_model = drop_model = SqlFunction(
 llm_copy_model = copy_model = SqlFunction(
     "llm_copy_model",
     ("model text, new_name text, optimizer boolean?", "bigint"),
-    doc="A model of another name with the same configuration, tokenizer and weights; its llm_param rows.",
+    doc="Copy a model's configuration, tokenizer and weights. Returns the number of llm_param rows.",
 )
 llm_rename_model = rename_model = SqlFunction(
     "llm_rename_model",
     ("model text, new_name text", "void"),
-    doc="Give a model another name, with all that belongs to it.",
+    doc="Rename a model, with all that belongs to it.",
 )
 llm_default_model = default_model = SqlFunction(
     "llm_default_model",
     ("model text?", "text"),
-    doc="The model meant when none is named.",
+    doc="The model used when none is named.",
 )
 llm_parameters = parameters = RowsFunction(
     "llm_parameters",
@@ -110,12 +110,12 @@ llm_weight = weight = SqlFunction(
 llm_hidden = hidden = SqlFunction(
     "llm_hidden",
     ("model text, tokens integer[], layer integer?", "tensor"),
-    doc="States [..., T, d_model] after a layer; 0: the embeddings, default: what logits are made from.",
+    doc="Hidden states [..., T, d_model] after a layer; 0: the embeddings, default: the last.",
 )
 llm_embed_text = embed_text = SqlFunction(
     "llm_embed_text",
     ("text text, model text?, layer integer?, pooling text?", "tensor"),
-    doc="A text's states in a layer, their mean or the last one [d_model], or all [T, d_model].",
+    doc="A text's hidden states in a layer: their mean or the last [d_model], or all [T, d_model].",
 )
 llm_perplexity = perplexity = SqlFunction(
     "llm_perplexity",
@@ -128,7 +128,7 @@ llm_evaluate = evaluate = RowsFunction(
         "model text, split text?, stride integer?, query text?",
         "(tokens bigint, nll double precision, perplexity double precision)",
     ),
-    doc="One row over a split of the model's data, or a query's documents: tokens, mean loss, perplexity.",
+    doc="Evaluate a split of the model's data, or a query's documents: tokens, mean loss, perplexity.",
 )
 
 # ---- training ----
@@ -142,7 +142,7 @@ llm_train = train = SqlFunction(
         "data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, keep_grad boolean?",
         "bigint",
     ),
-    doc="Train for n_steps optimizer steps in one transaction; the run's id.",
+    doc="Train for n_steps optimizer steps in one transaction. Returns the run's id.",
 )
 llm_finetune = finetune = RowsFunction(
     "llm_finetune",
@@ -153,7 +153,7 @@ llm_finetune = finetune = RowsFunction(
         "wd double precision?, grad_clip double precision?, decay text?, seed bigint?, log_every integer?",
         "(name text, perplexity_before double precision, perplexity_after double precision)",
     ),
-    doc="A copy of the model trained on a query's documents: its name, held-out perplexity before and after.",
+    doc="Train a copy of the model on a query's documents: its name, held-out perplexity before and after.",
 )
 llm_train_step = train_step = SqlFunction(
     "llm_train_step",
@@ -162,32 +162,32 @@ llm_train_step = train_step = SqlFunction(
         "grad_clip double precision?, grad_workers integer?, prune_workers integer?",
         "double precision",
     ),
-    doc="One training step on one row of llm_dataset, written back; the loss before it.",
+    doc="One training step on one row of llm_dataset, written back. Returns the loss before it.",
 )
 llm_materialize_params = materialize_params = SqlFunction(
     "llm_materialize_params",
     ("model text", "integer"),
-    doc="Training by hand: the model's state into this session's memory; the number of llm_param rows.",
+    doc="Training by hand: read the model into this session's memory. Returns the number of llm_param rows.",
 )
 llm_backprop = backprop = SqlFunction(
     "llm_backprop",
     ("start_id bigint?, model text?", "bigint"),
-    doc="Training by hand: the gradients of the recorded pass; the number of ops.",
+    doc="Training by hand: compute the gradients of the recorded pass. Returns the number of ops.",
 )
 llm_accumulate_grads = accumulate_grads = SqlFunction(
     "llm_accumulate_grads",
     ("model text, workers integer?", "integer"),
-    doc="Training by hand: the gradients into llm_param.grad; the number of rows.",
+    doc="Training by hand: store the gradients in llm_param.grad. Returns the number of rows.",
 )
 llm_prune_autograd_state = prune_autograd_state = SqlFunction(
     "llm_prune_autograd_state",
     ("workers integer?", "bigint"),
-    doc="Training by hand: free the tape in this session's memory; the number of its ops.",
+    doc="Training by hand: free the tape in this session's memory. Returns the number of its ops.",
 )
 llm_tape_flush = tape_flush = SqlFunction(
     "llm_tape_flush",
     ("run bigint?, model text?, step bigint?", "bigint"),
-    doc="Write the pass in this session's memory to llm_tape and llm_tensor_rt; the number of new rows.",
+    doc="Write the pass in this session's memory to llm_tape and llm_tensor_rt. Returns the number of rows.",
 )
 
 # ---- tokenizers and data ----
@@ -206,13 +206,13 @@ llm_decode = decode = SqlFunction(
 llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
     "llm_build_char_tokenizer",
     ("model text, query text", "integer"),
-    doc="A token per character of what the query returns, and BOS; the vocabulary's size.",
+    doc="Build a tokenizer of the query's characters and BOS. Returns the vocabulary's size.",
 )
 llm_load_bpe = load_bpe = SqlFunction(
     "llm_load_bpe",
     ("model text, vocab text, merges text?", "integer"),
     ("model text, vocab bytea, merges bytea?, added jsonb?", "integer"),
-    doc="GPT-2's tokenizer from the contents of vocab.json and merges.txt; the vocabulary's size.",
+    doc="Load GPT-2's tokenizer from vocab.json and merges.txt (contents). Returns the vocabulary's size.",
 )
 llm_token_bytes = token_bytes = SqlFunction(
     "llm_token_bytes",
@@ -237,17 +237,17 @@ llm_end_tokens = end_tokens = SqlFunction(
 pg_llm_load_bpe_vocab = load_bpe_vocab = SqlFunction(
     "pg_llm_load_bpe_vocab",
     ("path text, model text", "integer"),
-    doc="The tokens of a file of the server (vocab.json, encoder.json, .tiktoken); their number.",
+    doc="Load tokens from a file on the server (vocab.json, encoder.json, .tiktoken). Returns their number.",
 )
 pg_llm_load_bpe_merges = load_bpe_merges = SqlFunction(
     "pg_llm_load_bpe_merges",
     ("path text, model text", "integer"),
-    doc="The merge rules of a file of the server (merges.txt, vocab.bpe); their number.",
+    doc="Load merge rules from a file on the server (merges.txt, vocab.bpe). Returns their number.",
 )
 llm_train_bpe = train_bpe = SqlFunction(
     "llm_train_bpe",
     ("model text, query text, vocab integer", "integer"),
-    doc="Byte pair encoding learnt from what the query returns; the vocabulary's size.",
+    doc="Learn byte pair encoding from the query's texts. Returns the vocabulary's size.",
 )
 llm_fill_dataset = fill_dataset = RowsFunction(
     "llm_fill_dataset",
@@ -256,7 +256,7 @@ llm_fill_dataset = fill_dataset = RowsFunction(
         "seed bigint?, keep_order boolean?",
         "(train_rows bigint, validation_rows bigint)",
     ),
-    doc="The query's documents as rows of llm_dataset; how many to train on and how many held out.",
+    doc="Store the query's documents as rows of llm_dataset: numbers of training and held-out rows.",
 )
 
 # ---- generation ----
@@ -273,7 +273,7 @@ llm_generate_stream = generate_stream = RowsFunction(
         f"prompt text, {_SAMPLING}",
         "(step integer, token_id integer, token text, text text, is_complete boolean)",
     ),
-    doc="A row per token: its piece of text and the text so far. Fetch it through a cursor.",
+    doc="One row per token: its piece of text and the text so far. Fetch it through a cursor.",
 )
 llm_beam_search = beam_search = RowsFunction(
     "llm_beam_search",
@@ -282,12 +282,12 @@ llm_beam_search = beam_search = RowsFunction(
         "length_penalty double precision?, early_stopping boolean?",
         "(rank integer, score double precision, text text, token_ids integer[])",
     ),
-    doc="The best continuations of a prompt that beam search finds, a row each, best first.",
+    doc="The best continuations of a prompt that beam search finds, best first, one row each.",
 )
 llm_release = release = SqlFunction(
     "llm_release",
     ("", "bigint"),
-    doc="Give back the memory of weights this session no longer uses; the number of bytes.",
+    doc="Free the memory of weights that this session no longer uses. Returns the number of bytes.",
 )
 
 # ---- weights in and out ----
@@ -295,37 +295,37 @@ llm_release = release = SqlFunction(
 pg_llm_import_npz = import_npz = SqlFunction(
     "pg_llm_import_npz",
     ("path text, model text, megatron_version double precision?", "bigint"),
-    doc="Replace the weights by those of a file of the server, .npz or gzip stream; their number.",
+    doc="Replace the weights with those of a file on the server, .npz or gzip stream. Returns their number.",
 )
 pg_llm_import_safetensors = import_safetensors = SqlFunction(
     "pg_llm_import_safetensors",
     ("path text, model text, megatron_version double precision?", "bigint"),
-    doc="Replace the weights by those of a safetensors file of the server; their number.",
+    doc="Replace the weights with those of a safetensors file on the server. Returns their number.",
 )
 pg_llm_export_npz = export_npz = SqlFunction(
     "pg_llm_export_npz",
     ("path text, model text, gzip boolean?", "bigint"),
-    doc="Write the weights to a file of the server, .npz or gzip stream; its bytes.",
+    doc="Write the weights to a file on the server, .npz or gzip stream. Returns its size in bytes.",
 )
 pg_llm_export_safetensors = export_safetensors = SqlFunction(
     "pg_llm_export_safetensors",
     ("path text, model text", "bigint"),
-    doc="Write the weights to a safetensors file of the server; its bytes.",
+    doc="Write the weights to a safetensors file on the server. Returns its size in bytes.",
 )
 llm_checkpoint_save = checkpoint_save = SqlFunction(
     "llm_checkpoint_save",
     ("model text, note text?, keep integer?", "bigint"),
-    doc="Save all there is to a model in the server's checkpoint directory; the checkpoint's id.",
+    doc="Save a model with all that belongs to it in the checkpoint directory. Returns the checkpoint's id.",
 )
 llm_checkpoint_load = checkpoint_load = SqlFunction(
     "llm_checkpoint_load",
     ("model text, id bigint", "bigint"),
-    doc="Make the model what it was when the checkpoint was saved; its step.",
+    doc="Restore the model to its state when the checkpoint was saved. Returns its step.",
 )
 llm_checkpoint_orphans = checkpoint_orphans = RowsFunction(
     "llm_checkpoint_orphans",
     ("remove boolean?", "(folder text, files bigint, bytes bigint)"),
-    doc="Folders of checkpoints that dropped databases left, removed when asked for; takes a superuser.",
+    doc="Checkpoint folders that dropped databases left; removed on request. Superusers only.",
 )
 
 FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith(("llm_", "pg_llm_")))

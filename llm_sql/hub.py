@@ -96,7 +96,7 @@ def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
     activation = config.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise LLMSQLError(
-            f"{path} asks for the activation function {activation!r}, which is not supported",
+            f"{path} has the activation function {activation!r}, which is not supported",
             hint=f"Supported are {', '.join(ACTIVATIONS)}.",
         )
     for name, supported in {
@@ -136,5 +136,5 @@ def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -
         if value != wanted:
             raise LLMSQLError(
                 f'config.json has {name} {wanted}, model "{model}" has {value}',
-                hint="Import under another name, or drop the model first (llm_drop_model).",
+                hint="Import it under another name, or drop the model first (llm_drop_model).",
             )

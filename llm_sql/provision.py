@@ -112,8 +112,8 @@ def _require_ours(connection: Connection) -> None:
     strangers = state.strangers(connection)
     if strangers:
         raise NotProvisionedError(
-            f"the database has tables with llm-sql's names that are not its: {'; '.join(strangers)}",
-            hint="rename them, or give llm-sql a database of its own",
+            f"the database has tables with llm-sql's names that are not llm-sql's: {'; '.join(strangers)}",
+            hint="rename them, or use a separate database for llm-sql",
         )
 
 
@@ -124,7 +124,7 @@ def _mend(url: str) -> Report:
     with _transaction(url) as connection:
         holder = state.lock_upgrades(connection)
         if holder is not None:
-            raise NotProvisionedError(f"an upgrade of this database does not end: {holder}")
+            raise NotProvisionedError(f"another upgrade of this database is running: {holder}")
         problem = _mend_extension(connection, report)
         if problem is not None:
             report.left.append(problem)

@@ -75,8 +75,8 @@ class FileSource:
                     if at >= 0:
                         line += data.count(b"\n", 0, at)
                         raise UsageError(
-                            f"{path}, line {line}: a NUL character, which no text of PostgreSQL can hold",
-                            hint="Is it a text file in UTF-8? tr -d '\\000' takes such characters out.",
+                            f"{path}, line {line}: a NUL character, which PostgreSQL's type text cannot hold",
+                            hint="Is it a text file in UTF-8? tr -d '\\000' removes such characters.",
                         )
                     self._check_utf8(path, decoder, data, offset)
                     line += data.count(b"\n")
@@ -91,7 +91,7 @@ class FileSource:
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"{path} is not UTF-8 text: byte {offset - pending + error.start}",
-                hint="convert it, for example by iconv -t UTF-8",
+                hint="convert it, for example with iconv -t UTF-8",
             ) from None
 
     def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
@@ -109,7 +109,7 @@ class FileSource:
         except UnicodeDecodeError as error:
             raise UsageError(
                 f"{self.files[number]} is not UTF-8 text: byte {offset + error.start}",
-                hint="convert it, for example by iconv -t UTF-8",
+                hint="convert it, for example with iconv -t UTF-8",
             ) from None
 
     def _lines(self, number: int, offset: int, _: float) -> Iterator[Piece]:

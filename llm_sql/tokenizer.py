@@ -96,7 +96,7 @@ def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encodin
     # Without a normalizer only the order of the search differs, which tokens that begin alike would show.
     other = [id_ for id_, bits in rows.flags.items() if bits & ~BPE_FLAGS["normalized"] != special]
     if other:
-        raise UsageError(f'tiktoken has nothing like token {other[0]} of model "{model}", an added one')
+        raise UsageError(f'tiktoken has no equivalent of token {other[0]} of model "{model}", an added token')
     ranks = {token: id_ for id_, token in rows.tokens.items() if id_ not in rows.flags}
     made = [ranks.get(left + right, -1) for left, right in rows.merges]
     if made != sorted(made) or len(made) + 256 != len(ranks):

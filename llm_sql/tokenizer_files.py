@@ -84,7 +84,7 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     for names in PAIRS:
         if not there.isdisjoint(names):
             [missing] = set(names) - there
-            raise UsageError(f"{directory} has no {missing} beside {', '.join(set(names) & there)}")
+            raise UsageError(f"{directory} has {', '.join(set(names) & there)}, but no {missing}")
     return None
 
 
@@ -131,7 +131,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not understood: {error}") from error
     if not isinstance(contents, dict):
-        raise UsageError(f"{path} is not understood: it holds no JSON object")
+        raise UsageError(f"{path} is not understood: it does not contain a JSON object")
     return contents
 
 
@@ -174,7 +174,7 @@ def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> Token
 def _refuse(path: Path, name: str, found: object, how: str = "") -> None:
     raise LLMSQLError(
         f"{path} has {name} = {found!r}{how and ' ' + how}, which is not supported",
-        hint="Tokenizers of GPT-2's kind can be loaded: byte-level BPE.",
+        hint="Only byte-level BPE tokenizers like GPT-2's can be loaded.",
     )
 
 

@@ -132,7 +132,7 @@ def check_nothing_blocks(n_locks: int) -> None:
     """UsageError when the session's own changes would make a run on another connection wait for ever."""
     if n_locks:
         raise UsageError(
-            "commit_every trains on a connection of its own, which would wait for this session's changes",
+            "commit_every trains on a separate connection, which would wait for this session's changes",
             hint="Commit or roll back the session first.",
         )
 

@@ -172,7 +172,7 @@ def libpq_url(address: str | URL) -> str:
 
 def _with_driver(url: URL) -> URL:
     if url.get_backend_name() not in ("postgresql", "postgres"):
-        raise ValueError(f"llm-sql lives in PostgreSQL, not in {url.get_backend_name()}")
+        raise ValueError(f"llm-sql needs PostgreSQL, not {url.get_backend_name()}")
     one = {name: value for name, value in url.query.items() if isinstance(value, str)}
     several = {name: value for name, value in url.query.items() if not isinstance(value, str)}
     return url.set(drivername=DRIVER, query={**_known(one), **several})

@@ -90,9 +90,11 @@ def plot(rows: Sequence[LogRow], path: Path, title: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError("a plot in a file needs matplotlib", hint="pip install matplotlib") from None
+        raise UsageError("writing a plot to a file needs matplotlib", hint="pip install matplotlib") from None
     if path.suffix.lower() in MOVING:
-        raise UsageError(f"{path.suffix} would be a still picture", hint="Write a .png, .svg or .pdf file.")
+        raise UsageError(
+            f"a plot cannot be written as {path.suffix}", hint="Write a .png, .svg or .pdf file."
+        )
     figure = Figure(figsize=(8, 5), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     steps = [row.step for row in rows]

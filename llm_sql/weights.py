@@ -108,12 +108,13 @@ def weight_files(path: Path) -> list[Path]:
             raise UsageError(f"{index} is not understood: {error}") from error
         # An index names its neighbours and nothing else.
         if not all(isinstance(name, str) and Path(name).name == name for name in names):
-            raise UsageError(f"{index} names files outside of its directory")
+            raise UsageError(f"{index} names files outside its directory")
         return [path / name for name in names]
     whole = path / "model.safetensors"
     if not whole.exists():
         raise UsageError(
-            f"{path} has no model.safetensors", hint="PyTorch's pickles (pytorch_model.bin) are not read."
+            f"{path} has no model.safetensors",
+            hint="PyTorch's pickles (pytorch_model.bin) are not supported.",
         )
     return [whole]
 
@@ -216,9 +217,7 @@ def _tell_tied(connection: Connection, model: str, before: bool) -> None:
         message = f'the file\'s output head differs from its token embedding: model "{model}" is not tied now'
         warnings.warn(message, stacklevel=3)
     elif after and not before:
-        message = (
-            f'the file has no output head of its own: model "{model}" is tied to its token embedding now'
-        )
+        message = f'the file has no separate output head: model "{model}" now uses its token embedding (tied)'
         warnings.warn(message, stacklevel=3)
 
 
@@ -295,7 +294,9 @@ def export_weights(
         connection.execute(_CONFIG, {"model": model})
         tensors = [(name, shape) for name, shape in connection.execute(_STORED, {"model": model})]
         if not tensors:
-            raise LLMSQLError(f'model "{model}" has no weights', hint="Initialise it or import its weights.")
+            raise LLMSQLError(
+                f'model "{model}" has no weights', hint="Initialise the model or import its weights."
+            )
         total: int = sum(math.prod(shape) for _, shape in tensors)
         with replacing(Path(path)) as descriptor:
             metadata = {"format": "pt"} if format_ == "safetensors" else None

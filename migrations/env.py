@@ -86,7 +86,7 @@ def lock_upgrades(connection: Connection) -> None:
     holder = state.lock_upgrades(connection)
     if holder is not None:
         raise CommandError(
-            f"another upgrade of this database does not end: {holder}\nHint: look at it in pg_stat_activity"
+            f"another upgrade of this database is running: {holder}\nHint: look at it in pg_stat_activity"
         )
 
 

@@ -22,7 +22,9 @@ class Checkpoint(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     model: Mapped[str]
-    saved_as: Mapped[str | None] = mapped_column(comment="the model's name in the file, once it was renamed")
+    saved_as: Mapped[str | None] = mapped_column(
+        comment="the model's name in the file, if the model was renamed since"
+    )
     step: Mapped[int] = mapped_column(BigInteger)
     note: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

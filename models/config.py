@@ -51,7 +51,7 @@ class ModelConfig(Base):
         # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head
         # refuses.
         CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
-        {"comment": "the shape of every model"},
+        {"comment": "the configuration of every model"},
     )
 
     model: Mapped[str] = mapped_column(primary_key=True)
@@ -65,9 +65,9 @@ class ModelConfig(Base):
     layer_norm_eps: Mapped[float] = mapped_column(server_default=text("1e-5"))
     activation_function: Mapped[str] = mapped_column(
         server_default=text("'gelu_new'"),
-        comment="of gpt2's and gpt3's MLP, named as Hugging Face does: gelu_new (tanh form), gelu (exact)",
+        comment="of gpt2's and gpt3's MLP, by Hugging Face's names: gelu_new (tanh form), gelu (exact), ...",
     )
     tied: Mapped[bool] = mapped_column(
-        server_default=text("true"), comment="the output head is the token embedding"
+        server_default=text("true"), comment="whether the output head is the token embedding"
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

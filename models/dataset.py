@@ -39,11 +39,11 @@ class DatasetLoad(Base):
     """The last load of a model's data by a client; one that was cut off goes on from its state."""
 
     __tablename__ = "llm_dataset_load"
-    __table_args__ = ({"comment": "loads of data by clients, and where to go on with them"},)
+    __table_args__ = ({"comment": "data loads by clients, and where to resume them"},)
 
     model: Mapped[str] = mapped_column(primary_key=True)
     settings: Mapped[dict[str, Any]] = mapped_column(
-        JSONB, comment="sources and options: the same load goes on"
+        JSONB, comment="sources and options; a load with the same ones is resumed"
     )
     state: Mapped[dict[str, Any]] = mapped_column(
         JSONB, comment="position in the sources, tokens not yet in a row"

@@ -78,7 +78,7 @@ class TensorMap(Base):
     """Which runtime tensor stood for a parameter in the last recorded pass."""
 
     __tablename__ = "llm_tensor_map"
-    __table_args__ = ({"comment": "parameters to runtime tensors"},)
+    __table_args__ = ({"comment": "which parameters the tensors of recorded passes are"},)
 
     model: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)

@@ -36,10 +36,10 @@ class BpeToken(Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     token_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     token: Mapped[str] = mapped_column(comment="in GPT-2's byte-level alphabet, or the character itself")
-    bytes: Mapped[builtins.bytes] = mapped_column(comment="what the token stands for in the text")
+    bytes: Mapped[builtins.bytes] = mapped_column(comment="the token's bytes in a text")
     score: Mapped[float | None]
     flags: Mapped[list[str] | None] = mapped_column(
-        comment="added, special, bos, eos, ...; NULL: special when it reads <|...|>"
+        comment="added, special, bos, eos, ...; NULL: special if it has the form <|...|>"
     )
 
 
@@ -56,4 +56,4 @@ class BpeMerge(Base):
     rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     left_token: Mapped[str]
     right_token: Mapped[str]
-    pair: Mapped[str] = mapped_column(comment="the rule as merges.txt writes it: left, a blank, right")
+    pair: Mapped[str] = mapped_column(comment="the rule as in merges.txt: left, a space, right")

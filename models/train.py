@@ -25,7 +25,7 @@ class TrainRun(Base):
     model: Mapped[str]
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     data: Mapped[dict[str, Any] | None] = mapped_column(
-        comment="the llm_dataset rows it trains on: ids, hash of what they hold, row versions"
+        comment="the llm_dataset rows it trains on: ids, hash of their contents, row versions"
     )
     seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     first_step: Mapped[int | None] = mapped_column(BigInteger)
@@ -33,7 +33,9 @@ class TrainRun(Base):
     status: Mapped[str] = mapped_column(server_default=text("'running'"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
-    numerics_version: Mapped[int | None] = mapped_column(comment="rules of arithmetic the run was made under")
+    numerics_version: Mapped[int | None] = mapped_column(
+        comment="version of the numerical rules that the run used"
+    )
 
 
 class TrainLog(Base):
@@ -61,7 +63,7 @@ class TrainLog(Base):
     lr: Mapped[float | None]
     loss: Mapped[float | None] = mapped_column(comment="mean over the step's tokens, nats")
     grad_norm: Mapped[float | None] = mapped_column(comment="global L2 norm before clipping")
-    tokens: Mapped[int | None] = mapped_column(BigInteger, comment="tokens the loss is a mean over")
+    tokens: Mapped[int | None] = mapped_column(BigInteger, comment="number of tokens that the loss averages")
     seconds: Mapped[float | None]
     logged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     superseded: Mapped[bool] = mapped_column(server_default=text("false"))

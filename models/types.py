@@ -62,7 +62,7 @@ def as_array(value: Any) -> TensorValue:
         with np.errstate(over="raise"):
             array = np.asarray(value).astype(np.float32, order="C", casting="same_kind", copy=False)
     except TypeError:
-        raise ValueError(f"values of type {np.asarray(value).dtype} do not make a tensor") from None
+        raise ValueError(f"values of type {np.asarray(value).dtype} cannot be made into a tensor") from None
     except FloatingPointError:
         raise ValueError("a number is out of float32's range") from None
     if array.ndim > MAX_NDIM:
@@ -102,10 +102,10 @@ def to_binary(value: Any) -> bytes:
 def from_binary(data: bytes | bytearray | memoryview) -> TensorValue:
     """An array, of its own memory, from the binary protocol. ValueError when the bytes are no tensor."""
     if len(data) < 4 or (data[0], data[1], data[3]) != (_VERSION, _FLOAT32, _NO_FLAGS) or data[2] > MAX_NDIM:
-        raise ValueError(f"no tensor of a known format begins with {bytes(data[:4])!r}")
+        raise ValueError(f"unknown binary tensor format, beginning with {bytes(data[:4])!r}")
     start = 4 + 4 * data[2]
     if len(data) < start:
-        raise ValueError("a binary tensor ends within its dimensions")
+        raise ValueError("a binary tensor ends before the end of its dimensions")
     shape = tuple(int(n) for n in np.frombuffer(data, dtype=">i4", count=data[2], offset=4))
     elements = np.frombuffer(data, dtype="<f4", offset=start)
     return elements.reshape(shape).astype(np.float32)
@@ -193,7 +193,7 @@ class Tensor(UserDefinedType[TensorValue]):
         # Reflection passes the typmod as the catalog prints it, in strings.
         self.shape = tuple(int(dimension) for dimension in shape)
         if len(self.shape) > 2:
-            raise ValueError(f"a typmod fixes at most two dimensions, not {len(self.shape)}")
+            raise ValueError(f"a type modifier fixes at most two dimensions, not {len(self.shape)}")
 
     def get_col_spec(self, **_: Any) -> str:
         if not self.shape:
@@ -329,7 +329,7 @@ def slices(index: Any) -> Iterator[tuple[int, int, int]]:
     """(axis, start, stop) of each axis that a subscript of slices cuts; IndexError for other subscripts."""
     for axis, part in enumerate(index if isinstance(index, tuple) else (index,)):
         if not isinstance(part, slice) or part.step not in (None, 1):
-            raise IndexError("a tensor expression takes slices of step 1: t[1:3], t[:, -1:]")
+            raise IndexError("a tensor expression supports only slices of step 1: t[1:3], t[:, -1:]")
         if part.start is not None or part.stop is not None:
             yield axis, part.start or 0, _LAST if part.stop is None else part.stop
 

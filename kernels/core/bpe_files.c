@@ -142,15 +142,15 @@ read_escape(reader *r)
         return false;
     if (code >= 0xd800 && code < 0xe000) {
         if (code >= 0xdc00 || r->end - r->p < 2 || r->p[0] != '\\' || r->p[1] != 'u')
-            return refuse(r, "half a surrogate pair");
+            return refuse(r, "an unpaired surrogate");
         r->p += 2;
         if (!read_hex(r, &low))
             return false;
         if (low < 0xdc00 || low >= 0xe000)
-            return refuse(r, "half a surrogate pair");
+            return refuse(r, "an unpaired surrogate");
         code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
     }
-    return code == 0 ? refuse(r, "a token holds U+0000") : append_code(r, code);
+    return code == 0 ? refuse(r, "a token contains U+0000") : append_code(r, code);
 }
 
 static bool
@@ -181,7 +181,7 @@ read_string(reader *r)
         return refuse(r, "an empty token");
     if (llm_utf8_replace(NULL, r->token, r->n_token, true, false) != r->n_token)
         return refuse(r, "a token is not UTF-8");
-    return add_new(r, &r->keys, r->token, r->n_token, "a token that was there before");
+    return add_new(r, &r->keys, r->token, r->n_token, "a duplicate token");
 }
 
 /* An id that was not there before: digits without a leading zero, below 2^31 */
@@ -199,7 +199,7 @@ read_id(reader *r, int32_t *id)
     if (r->p == first || (*first == '0' && r->p - first > 1))
         return refuse(r, "expected an id, a number of at least 0");
     *id = (int32_t)value;
-    return add_new(r, &r->ids, id, sizeof(*id), "an id that was there before");
+    return add_new(r, &r->ids, id, sizeof(*id), "a duplicate id");
 }
 
 static bool
@@ -220,7 +220,7 @@ read_vocab(reader *r, llm_bpe_token_sink sink, void *arg)
     if (!expect(r, '}', "expected , or } after an id"))
         return false;
     skip_blanks(r);
-    return r->p == r->end ? true : refuse(r, "something follows the last }");
+    return r->p == r->end ? true : refuse(r, "unexpected text after the last }");
 }
 
 bool
@@ -260,7 +260,7 @@ read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merg
 
     if (blank == NULL || blank == line || right == line + n ||
         memchr(right, ' ', (size_t)(line + n - right)) != NULL)
-        return refuse(r, "expected two tokens with a blank between them");
+        return refuse(r, "expected two tokens separated by a space");
     n_left = (size_t)(blank - line);
     n_right = n - n_left - 1;
     if (n > sizeof(r->token))
@@ -268,7 +268,7 @@ read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merg
     if (llm_bpe_alphabet_bytes(r->token, line, n_left) == SIZE_MAX ||
         llm_bpe_alphabet_bytes(r->token, right, n_right) == SIZE_MAX)
         return refuse(r, "a character that is not in the byte-level alphabet");
-    return add_new(r, &r->keys, line, n, "a merge that was there before") &&
+    return add_new(r, &r->keys, line, n, "a duplicate merge") &&
            sink(arg, rank, line, n_left, right, n_right);
 }
 
@@ -330,7 +330,7 @@ read_base64(reader *r, const uint8_t *text, size_t n)
     }
     if (r->n_token > LLM_BPE_MAX_TOKEN)
         return refuse(r, "a token is longer than 1024 bytes");
-    return add_new(r, &r->keys, r->token, r->n_token, "a token that was there before");
+    return add_new(r, &r->keys, r->token, r->n_token, "a duplicate token");
 }
 
 static bool
@@ -341,7 +341,7 @@ read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink,
     bool all;
 
     if (blank == NULL)
-        return refuse(r, "expected a token, a blank and a rank");
+        return refuse(r, "expected a token, a space and a rank");
     if (!read_base64(r, line, (size_t)(blank - line)))
         return false;
     r->p = blank + 1;
@@ -351,7 +351,7 @@ read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink,
     all = r->p == r->end;
     r->p = rest;
     r->end = end;
-    return all ? sink(arg, r->token, r->n_token, id) : refuse(r, "something follows a rank");
+    return all ? sink(arg, r->token, r->n_token, id) : refuse(r, "unexpected text after a rank");
 }
 
 bool

@@ -34,7 +34,7 @@ begin_member(llm_weights *w, uint64_t offset)
         return false;
     offset += 10;
     if (header[0] != 0x1f || header[1] != 0x8b)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "data follow the end of the gzip stream");
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "there is data after the end of the gzip stream");
     if (header[2] != 8 || (header[3] & 0xe0) != 0)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip header is not understood");
     if (header[3] & 4)
@@ -180,7 +180,7 @@ gzip_open(llm_weights *w)
         if (got == 0)
             break;
         if (got < 2 || le16(length) == 0 || le16(length) > LLM_WEIGHTS_MAX_NAME)
-            return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has no proper name", w->n_items + 1);
+            return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has an invalid name", w->n_items + 1);
         if (!read_record(w, le16(length)))
             return false;
     }

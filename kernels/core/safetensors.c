@@ -117,7 +117,7 @@ string(llm_weights *w, json *j)
         if (*end == '\\')
             end++;
     if (end >= j->end)
-        return bad(w, "a string does not end") ? NULL : NULL;
+        return bad(w, "a string is not terminated") ? NULL : NULL;
     /* no escape is shorter than what it stands for */
     out = malloc((size_t) (end - j->at) + 1);
     if (out == NULL)
@@ -153,7 +153,7 @@ string(llm_weights *w, json *j)
     if (!proper || j->at != end || !weights_valid_utf8((uint8_t *) out, n))
     {
         free(out);
-        return bad(w, "a string is not proper") ? NULL : NULL;
+        return bad(w, "a string is invalid") ? NULL : NULL;
     }
     j->at++;
     return out;
@@ -278,7 +278,7 @@ metadata(llm_weights *w, json *j)
         if (w->n_metadata > 1000)
             return bad(w, "__metadata__ holds too many keys");
     } while (accept(j, ','));
-    return accept(j, '}') || bad(w, "__metadata__ does not end");
+    return accept(j, '}') || bad(w, "__metadata__ is not terminated");
 }
 
 static bool
@@ -318,10 +318,10 @@ header(llm_weights *w, json *j)
                 return false;
         } while (accept(j, ','));
         if (!accept(j, '}'))
-            return bad(w, "it does not end");
+            return bad(w, "it is not terminated");
     }
     skip_blanks(j);
-    return j->at == j->end || bad(w, "something follows it");
+    return j->at == j->end || bad(w, "there is data after it");
 }
 
 static int
@@ -350,7 +350,7 @@ place(llm_weights *w, uint64_t start)
         weights_size(&item->entry, &count, &bytes);
         if (item->offset != next)
             return weights_fail(w, LLM_WEIGHTS_INVALID,
-                                "the data of tensor \"%.100s\" begin at %llu, not at %llu", item->entry.name,
+                                "the data of tensor \"%.100s\" begins at %llu, not at %llu", item->entry.name,
                                 (unsigned long long) item->offset, (unsigned long long) next);
         if (item->end < item->offset || item->end - item->offset != bytes)
             return weights_fail(w, LLM_WEIGHTS_INVALID,

@@ -122,7 +122,7 @@ weights_add(llm_weights *w, weights_item item)
 
     ok = length > 0 && length <= LLM_WEIGHTS_MAX_NAME && weights_valid_utf8((const uint8_t *) name, length);
     if (!ok)
-        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor %zu has no proper name", w->n_items + 1);
+        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor %zu has an invalid name", w->n_items + 1);
     else if (!weights_size(&item.entry, &item.entry.count, &bytes))
         ok = weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" has an impossible shape", name);
     else if (w->table_bytes + sizeof(weights_item) + length > WEIGHTS_MAX_TABLE)

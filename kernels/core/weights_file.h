@@ -12,8 +12,8 @@
 /* Items and names in memory: compressed, a million tensors without elements take 200 kB. */
 #define WEIGHTS_MAX_TABLE       100000000u
 #define WEIGHTS_PICKLE \
-    "a pickle of PyTorch (torch.save), which is a program and is not run: load it in Python and write its " \
-    "tensors by safetensors.torch.save_file or numpy.savez"
+    "a pickle of PyTorch (torch.save), which can run code and is refused: load it in Python and write its " \
+    "tensors with safetensors.torch.save_file or numpy.savez"
 /* Deflate makes at most 258 bytes of two bits. */
 #define DEFLATE_MAX_RATIO       1032u
 

@@ -44,7 +44,7 @@ find_directory(llm_weights *w, directory *d)
 
     if (w->source.size < END_SIZE || !weights_source_read(w, limit, end, END_SIZE) ||
         le32(end) != 0x06054b50 || le16(end + 20) != 0)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive has no proper end");
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive has no valid end record");
     d->n = le16(end + 10);
     d->size = le32(end + 12);
     d->offset = le32(end + 16);
@@ -58,7 +58,7 @@ find_directory(llm_weights *w, directory *d)
         at = le64(locator + 8);
         if (le32(locator) != 0x07064b50 || at != limit - LOCATOR_SIZE - END64_SIZE ||
             !weights_source_read(w, at, end64, END64_SIZE) || le32(end64) != 0x06064b50)
-            return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive has no proper zip64 end");
+            return weights_fail(w, LLM_WEIGHTS_INVALID, "the zip archive has no valid zip64 end record");
         d->n = le64(end64 + 32);
         d->size = le64(end64 + 40);
         d->offset = le64(end64 + 48);
@@ -113,11 +113,11 @@ local_header(llm_weights *w, const directory *d, member *m, uint64_t compressed,
     uint8_t local[LOCAL_SIZE];
 
     if (m->local > d->offset || d->offset - m->local < LOCAL_SIZE)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" lies outside of the zip archive", m->name);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" is outside the zip archive", m->name);
     if (!weights_source_read(w, m->local, local, LOCAL_SIZE))
         return false;
     if (le32(local) != 0x04034b50 || le16(local + 8) != method)
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has no proper header in the zip archive",
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" has an invalid header in the zip archive",
                             m->name);
     m->data = m->local + LOCAL_SIZE + le16(local + 26) + le16(local + 28);
     if (m->data > d->offset || compressed > d->offset - m->data)
@@ -157,7 +157,7 @@ read_entry(llm_weights *w, directory *d, const uint8_t *p, size_t left)
         memcmp(p + CENTRAL_SIZE + n_name - 4, ".npy", 4) != 0 ||
         memchr(p + CENTRAL_SIZE, '\0', n_name) != NULL || !weights_valid_utf8(p + CENTRAL_SIZE, n_name))
         return (size_t) weights_fail(w, LLM_WEIGHTS_INVALID,
-                                     "the zip archive holds something else than .npy files");
+                                     "the zip archive contains files other than .npy files");
     members = weights_grow(w, d->members, d->n_members, &d->capacity, sizeof(member));
     if (members == NULL)
         return 0;

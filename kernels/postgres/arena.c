@@ -202,8 +202,8 @@ require_pin_room(void)
     if (n_pins >= MAX_PINS)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("this session holds %d versions of models", n_pins),
-                errhint("They are let go by pg_llm_arena_close, or with the transaction."));
+                errmsg("this session already pins %d model versions", n_pins),
+                errhint("They are released by pg_llm_arena_close or at the end of the transaction."));
 }
 
 static ArenaPin *
@@ -326,7 +326,7 @@ arena_require(const char *model)
                 errmsg("the weights of model \"%s\" are not in memory", model),
                 v != NULL && v->undone ? errdetail("An error was caught, or a savepoint rolled back, after training "
                                                    "had changed them.") : 0,
-                errhint("Call llm_pin, or use llm_weight(model, name) in a query of your own."));
+                errhint("Call llm_pin first, or use llm_weight(model, name) in your query."));
     return v;
 }
 
@@ -452,8 +452,8 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
     if (len > ARENA_MAX_NAME || strlen(model) > ARENA_MAX_NAME)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("a model's name and its version take at most %d bytes, not %zu and %d", ARENA_MAX_NAME, strlen(model),
-                       len));
+                errmsg("model name and version can have at most %d bytes, not %zu and %d", ARENA_MAX_NAME,
+                       strlen(model), len));
     require_pin_room();
     for (ArenaVersion *v = versions; v != NULL; v = v->next)
     {

@@ -30,7 +30,7 @@ require_feeding(const char *model)
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("no version of model \"%s\" is being fed", model),
-                v != NULL && v->sealing ? errdetail("Sealing it has failed.") : 0,
+                v != NULL && v->sealing ? errdetail("Sealing it failed.") : 0,
                 errhint("Call pg_llm_arena_open first."));
     return v;
 }
@@ -196,7 +196,7 @@ join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer *
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("parameter \"%s\" of model \"%s\" holds a value that is not finite", p->name, v->model),
-                    errhint("Restore the row, or initialise the model anew with llm_init_model."));
+                    errhint("Restore the row, or initialise the model again with llm_init_model."));
     }
     if (p->n_parts == 1 && p->parts[0].fed[which] != NULL)
     {
@@ -244,7 +244,7 @@ seal_param(ArenaVersion *v, ArenaParam *p)
             ereport(ERROR,
                     errcode(ERRCODE_DATA_EXCEPTION),
                     errmsg("the parts of parameter \"%s\" of model \"%s\" do not fit together", p->name, v->model),
-                    errdetail("The part at row %d has shape %s; row " INT64_FORMAT " was to follow.",
+                    errdetail("The part at row %d has shape %s; the next part should begin at row " INT64_FORMAT ".",
                               part->token_id, tensor_shape_text(part->ndim, part->dims), rows));
         rows += part->rows;
     }

@@ -35,8 +35,8 @@ arena_require_grads(const ArenaVersion *v)
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("gradients of model \"%s\" are lost", v->model),
-                errdetail("An error was caught, or a savepoint rolled back, after more had been added to them."),
-                errhint("Begin the step anew: llm_materialize_params(model), or pg_llm_arena_zero_grad(model)."));
+                errdetail("An error was caught, or a savepoint rolled back, after other gradients had been added."),
+                errhint("Start the step again: llm_materialize_params(model), or pg_llm_arena_zero_grad(model)."));
 }
 
 float *
@@ -281,7 +281,7 @@ pg_llm_arena_saved(PG_FUNCTION_ARGS)
 
     if (len > ARENA_MAX_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("a version's name takes at most %d bytes, not %d", ARENA_MAX_NAME, len));
+                errmsg("a version's name can have at most %d bytes, not %d", ARENA_MAX_NAME, len));
     saved = MemoryContextAlloc(v->context, len + 1);
     memcpy(saved, VARDATA_ANY(fingerprint), len);
     pfree(v->fingerprint);

@@ -131,7 +131,7 @@ pg_llm_bytea_layernorm_backward(PG_FUNCTION_ARGS)
     if (d == 0 || x.n % d != 0)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("x has %zu elements, which are no whole rows of %zu", x.n, d),
+                errmsg("x has %zu elements, not a multiple of the row length %zu", x.n, d),
                 errhint("A row is as long as gamma and beta."));
     rows = x.n / d;
     results[0] = floats_new(x.n, &dx);

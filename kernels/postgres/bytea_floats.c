@@ -38,7 +38,7 @@ floats_arg(FunctionCallInfo fcinfo, int i, const char *name)
     if (bytes % sizeof(float) != 0)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s takes %zu bytes, which is no whole number of float32 elements", name, bytes));
+                errmsg("%s has %zu bytes, not a multiple of the 4 bytes of a float32", name, bytes));
     swap_if_needed((float *) VARDATA(b), bytes / sizeof(float));
     return (Floats) {name, (const float *) VARDATA(b), bytes / sizeof(float)};
 }
@@ -73,7 +73,7 @@ floats_expect_like(const Floats *f, const Floats *other)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s has %zu elements, %s has %zu", f->name, f->n, other->name, other->n),
-                errhint("They must be of one size."));
+                errhint("They must have the same size."));
 }
 
 bytea *

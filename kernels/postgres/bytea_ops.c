@@ -201,7 +201,7 @@ pg_llm_bytea_layernorm(PG_FUNCTION_ARGS)
     if (gamma.n == 0 || x.n % gamma.n != 0)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("x has %zu elements, which are no whole rows of %zu", x.n, gamma.n),
+                errmsg("x has %zu elements, not a multiple of the row length %zu", x.n, gamma.n),
                 errhint("A row is as long as gamma and beta."));
     rows = x.n / gamma.n;
     result = floats_new(x.n, &out);
@@ -244,7 +244,7 @@ check_ids(const int32 *ids, size_t n, int32 least, size_t limit, const char *nam
             ereport(ERROR,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("%s %d at position %zu is out of range", name, ids[i], i + 1),
-                    errdetail("Valid are 0 to %zu.", limit - 1));
+                    errdetail("Valid values are 0 to %zu.", limit - 1));
     }
 }
 
@@ -298,7 +298,7 @@ pg_llm_bytea_attention(PG_FUNCTION_ARGS)
     if (d % n_head != 0)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("a width of %zu does not divide into %zu heads", d, n_head));
+                errmsg("the width %zu is not divisible by %zu heads", d, n_head));
     result = floats_new(t * d, &out);
     qkv = floats_scratch(t * 3 * d);
     heads = floats_scratch(t * d);
@@ -361,6 +361,6 @@ pg_llm_bytea_cross_entropy_rows(PG_FUNCTION_ARGS)
     if (targets.n != rows)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%zu targets do not go with %zu rows of logits", targets.n, rows));
+                errmsg("%zu targets do not match %zu rows of logits", targets.n, rows));
     PG_RETURN_FLOAT8(mean_cross_entropy(&logits, targets.values, rows, vocab));
 }

@@ -82,7 +82,7 @@ twin_call(FunctionCallInfo fcinfo, const Twin *twin, int arg)
 
     if (generate_in_use())
         ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE),
-                errmsg("ops on bytea take no part in a generation's forward pass"));
+                errmsg("ops on bytea cannot be used in a generation's forward pass"));
     call->op = twin->op;
     for (int i = 0; i < TWIN_MAX_DIMS && twin->dims[i] != NULL; i++)
         dims[i] = floats_dim(fcinfo, first_dim + i, twin->dims[i]);

@@ -33,12 +33,12 @@ files_path(const char *name, bool checkpoint, bool write)
     if (checkpoint && !files_checkpoint_name_ok(name))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("\"%s\" does not name a checkpoint file of this database", name),
-                errhint("A checkpoint's file lies in the folder %s.", files_database_folder(MyDatabaseId)));
+                errhint("A checkpoint's file must be in the folder %s.", files_database_folder(MyDatabaseId)));
     if (!has_privs_of_role(GetUserId(), write ? ROLE_PG_WRITE_SERVER_FILES : ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                 errmsg("permission denied to %s a file on the server", write ? "write" : "read"),
-                checkpoint ? errhint("Checkpoints are reached by their rows: llm_checkpoint_save, llm_checkpoint_load.")
-                : errhint("This takes the role %s; \"llm-sql %s\" works through the connection instead.",
+                checkpoint ? errhint("Use llm_checkpoint_save and llm_checkpoint_load instead.")
+                : errhint("This requires the role %s; \"llm-sql %s\" works through the connection instead.",
                           write ? "pg_write_server_files" : "pg_read_server_files", write ? "export" : "import"));
     if (checkpoint)
         return psprintf("%s/%s", pg_llm_checkpoint_dir, name);
@@ -46,7 +46,7 @@ files_path(const char *name, bool checkpoint, bool write)
     canonicalize_path(path);
     if (!is_absolute_path(path))
         ereport(ERROR, errcode(ERRCODE_INVALID_NAME), errmsg("\"%s\" is not an absolute path", name),
-                errhint("The file lies on the server, whose current directory means nothing."));
+                errhint("The file is on the server, where a relative path has no meaning."));
     return path;
 }
 
@@ -273,7 +273,7 @@ files_open_verified(const char *path, const char *what, int64 bytes, const char 
     {
         files_close();
         ereport(ERROR, errcode(ERRCODE_DATA_EXCEPTION), errmsg("the file of %s is damaged", what),
-                errdetail("\"%s\" has " INT64_FORMAT " bytes with SHA-256 %s, saved were " INT64_FORMAT " with %s.", path,
+                errdetail("\"%s\" has " INT64_FORMAT " bytes, SHA-256 %s; saved were " INT64_FORMAT " bytes, %s.", path,
                           (int64) current.about.st_size, current.sha256, bytes, sha256),
                 errhint("Nothing was changed; load another checkpoint."));
     }

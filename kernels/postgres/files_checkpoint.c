@@ -71,9 +71,9 @@ file_is_not_here(const CheckpointRow *row)
 {
     ereport(ERROR, errcode(ERRCODE_UNDEFINED_FILE),
             errmsg("the file of checkpoint " INT64_FORMAT " is not on this server: \"%s\"", row->id, row->name),
-            errhint("Checkpoint files come neither with a replica nor with pg_dump, pg_upgrade or a clone of the database. "
+            errhint("Replication, pg_dump, pg_upgrade and cloning a database do not copy checkpoint files. "
                     "Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and correct file_path, or save "
-                    "anew; docs/formats.md tells how.", files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
+                    "again; see docs/formats.md.", files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
 }
 
 /* The file, in whichever directory it was written to */
@@ -88,7 +88,7 @@ find_file(const CheckpointRow *row)
     if (!files_checkpoint_name_ok(row->name))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("\"%s\" does not name a checkpoint file of this database", row->name),
-                errhint("A checkpoint's file lies in the folder %s.", files_database_folder(MyDatabaseId)));
+                errhint("A checkpoint's file must be in the folder %s.", files_database_folder(MyDatabaseId)));
     dirs = files_checkpoint_dirs(&n);
     for (int i = 0; i < n; i++)
     {

@@ -140,7 +140,7 @@ make_folder(const char *path)
 
     if (MakePGDirectory(path) != 0 && errno != EEXIST)
         ereport(ERROR, errcode_for_file_access(), errmsg("could not create directory \"%s\": %m", path),
-                errhint("pg_llm.checkpoint_dir is \"%s\", which the server must be able to make or to write to.",
+                errhint("The server must be able to create pg_llm.checkpoint_dir, \"%s\", or to write to it.",
                         pg_llm_checkpoint_dir));
     get_parent_directory(parent);
     (void) fsync_fname_ext(parent[0] == '\0' ? "." : parent, true, true, ERROR);
@@ -208,7 +208,7 @@ check_dir(char **value, void **extra, GucSource source)
     }
     if (in_a_databases_folder(*value) || in_the_servers_files(*value))
     {
-        GUC_check_errdetail("Files of PostgreSQL's own or of one database lie in \"%s\".", *value);
+        GUC_check_errdetail("\"%s\" holds files of PostgreSQL itself or of a database.", *value);
         return false;
     }
     return true;

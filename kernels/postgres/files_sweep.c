@@ -324,7 +324,7 @@ pg_llm_checkpoint_orphans(PG_FUNCTION_ARGS)
     if (!superuser())
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                 errmsg("permission denied to look at the checkpoint folders of other databases"),
-                errhint("This takes a superuser."));
+                errhint("Only superusers may do this."));
     if (PG_GETARG_BOOL(0))
         PreventCommandIfReadOnly("llm_checkpoint_orphans(true)");
     InitMaterializedSRF(fcinfo, 0);

@@ -113,7 +113,7 @@ write_row(Output *o, HeapTuple row, TupleDesc description)
     if (no_tensor && no_bytes)
         ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a row of data holds neither a tensor nor bytes"));
     if (!no_tensor && !no_bytes)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a row of data holds a tensor and bytes"));
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a row of data holds both a tensor and bytes"));
     if (!no_tensor)
     {
         TensorView v = tensor_view_open(data);
@@ -217,9 +217,9 @@ create_file(Output *o, bool checkpoint)
     errno = failed;
     if (o->fd < 0)
         ereport(ERROR, files_errcode(), errmsg("could not create file \"%s\": %m", o->temporary),
-                failed == EEXIST ? errhint("Somebody else is writing it.") : 0);
+                failed == EEXIST ? errhint("Another process is writing it.") : 0);
     if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 || !leads_to(o->temporary, o->fd))
-        ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE), errmsg("file \"%s\" is being written by somebody else", o->path));
+        ereport(ERROR, errcode(ERRCODE_OBJECT_IN_USE), errmsg("another process is writing file \"%s\"", o->path));
     o->created = true;
     if (fchmod(o->fd, checkpoint ? pg_file_create_mode : S_IRUSR | S_IWUSR | S_IRGRP | S_IROTH) != 0)
         ereport(ERROR, errcode_for_file_access(), errmsg("could not set permissions of file \"%s\": %m", o->temporary));
@@ -238,7 +238,7 @@ link_file(Output *o)
     o->linked = link(o->temporary, o->path) == 0;
     failed = o->linked ? 0 : errno;
     if (failed == EEXIST || (failed != 0 && access(o->path, F_OK) == 0))
-        ereport(ERROR, errcode(ERRCODE_DUPLICATE_FILE), errmsg("file \"%s\" exists already", o->path));
+        ereport(ERROR, errcode(ERRCODE_DUPLICATE_FILE), errmsg("file \"%s\" already exists", o->path));
     errno = failed;
     /* These are what file systems without links answer. */
     if (failed != 0 && failed != EPERM && failed != ENOTSUP && failed != EOPNOTSUPP && failed != ENOSYS)

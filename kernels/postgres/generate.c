@@ -145,8 +145,8 @@ require_positions(size_t n_new)
     if (pass.pending != 0 && pass.pending != n_new)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("the running forward pass takes %zu new positions, not %zu", pass.pending, n_new),
-                errhint("Every layer of a pass takes the same tokens."));
+                errmsg("the current forward pass expects %zu new positions, not %zu", pass.pending, n_new),
+                errhint("Every layer of a pass must process the same tokens."));
 }
 
 static void
@@ -160,9 +160,9 @@ require_layer(const Generation *g, size_t n_head, size_t d_head)
     if (pass.layer > g->n_caches || (pass.layer == g->n_caches && g->length > 0))
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("layer %d of the running forward pass has no cache in generation %d, which holds %d layers",
+                errmsg("layer %d of the running forward pass has no cache in generation %d, which has %d layers",
                        pass.layer + 1, g->handle, g->n_caches),
-                errhint("All passes of a generation have the same attention layers; pg_llm_gen_reset begins anew."));
+                errhint("All passes of a generation must have the same layers; pg_llm_gen_reset starts over."));
 }
 
 void
@@ -173,7 +173,7 @@ generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, si
     if (n_sequences != pass.n)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("the running forward pass takes %zu sequences, not %zu", pass.n, n_sequences));
+                errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, n_sequences));
     require_positions(n_new);
     for (size_t i = 0; i < pass.n; i++)
     {
@@ -310,7 +310,7 @@ find_generation(int32 handle)
             ereport(ERROR,
                     errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                     errmsg("generation %d belongs to another role", handle),
-                    errhint("A cursor over a generation is fetched from as the role that first fetched from it."));
+                    errhint("Fetch from a cursor over a generation only as the role that first fetched from it."));
         return g;
     }
     ereport(ERROR,
@@ -375,7 +375,7 @@ new_generation(ArenaVersion *v, size_t capacity)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("this session has %d generations open", n_generations),
-                errhint("They end with pg_llm_gen_close, or with the transaction."));
+                errhint("They end with pg_llm_gen_close or with the transaction."));
     portal = portals_watch();
     g = MemoryContextAllocZero(TopMemoryContext, sizeof(Generation));
     g->capacity = capacity;
@@ -545,7 +545,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
                 errhint("Call pg_llm_gen_done() first."));
     if (handles.n == 0)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("a forward pass takes at least one generation"));
+                errmsg("a forward pass needs at least one generation"));
     if (handles.n > MAX_GENERATIONS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%zu generations cannot share a forward pass", handles.n),
@@ -558,11 +558,11 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
         if (members[i]->version != members[0]->version)
             ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                     errmsg("generations %d and %d have different weights", members[0]->handle, members[i]->handle),
-                    errhint("Begin them while one version of one model is pinned."));
+                    errhint("Begin them while the same version of the model is pinned."));
         for (size_t j = 0; j < i; j++)
             if (members[j] == members[i])
                 ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("generation %d stands twice in one forward pass", members[i]->handle));
+                        errmsg("generation %d appears twice in one forward pass", members[i]->handle));
     }
     own = MemoryContextAlloc(TopMemoryContext, sizeof(Generation *) * handles.n);
     memcpy(own, members, sizeof(Generation *) * handles.n);
@@ -596,9 +596,9 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
         if (g->length > 0 && pass.pending > 0 && pass.layer != g->n_caches)
             ereport(ERROR,
                     errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                    errmsg("the forward pass of generation %d had %d attention layers, those before it %d", g->handle,
+                    errmsg("the forward pass of generation %d had %d attention layers, earlier ones had %d", g->handle,
                            pass.layer, g->n_caches),
-                    errhint("All passes of a generation have the same attention layers."));
+                    errhint("All passes of a generation must have the same attention layers."));
     }
     for (size_t i = 0; i < pass.n; i++)
     {
@@ -629,7 +629,7 @@ pg_llm_positions(PG_FUNCTION_ARGS)
         if (checked.n / width != pass.n)
             ereport(ERROR,
                     errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("the running forward pass takes %zu sequences, not %zu", pass.n, checked.n / width));
+                    errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, checked.n / width));
         require_positions(width);
         pass.pending = width;      /* whether they fit, attention and gen_done will say */
     }

@@ -92,7 +92,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     if (call->ints[0] < 1 || d % call->ints[0] != 0)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: a width of %zu does not divide into " INT64_FORMAT " heads", call->op->name, d,
+                errmsg("%s: the width %zu is not divisible by " INT64_FORMAT " heads", call->op->name, d,
                        call->ints[0]));
     if (!(p >= 0.0 && p < 1.0))
         ereport(ERROR,

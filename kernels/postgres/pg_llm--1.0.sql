@@ -39,7 +39,7 @@ CREATE FUNCTION public.pg_llm_tensor_typmod_out(integer)
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_typmod_out';
 COMMENT ON FUNCTION public.pg_llm_tensor_typmod_out(integer) IS 'text of a tensor type modifier';
 
--- Preferred within bytea's category, so that an undecorated literal means tensor where a function has twins.
+-- Preferred within bytea's category: a literal without a cast is a tensor where a function also takes bytea.
 CREATE TYPE public.tensor (
     INPUT = public.pg_llm_tensor_in,
     OUTPUT = public.pg_llm_tensor_out,
@@ -393,15 +393,15 @@ CREATE AGGREGATE public.avg(public.tensor) (
     PARALLEL = safe
 );
 COMMENT ON AGGREGATE public.avg(public.tensor) IS 'elementwise mean of tensors of one shape';
--- 20_ops.sql -- every differentiable op, its backward, and the operators.
+-- Differentiable ops, their backward functions, and the operators.
 --
--- Ops are VOLATILE: while a pass is recorded, running one leaves a trace, so it must run exactly once. Hence they
--- cannot stand in generated columns or indexes.
+-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once. Hence they
+-- cannot be used in generated columns or indexes.
 
 CREATE FUNCTION public.pg_llm_embedding(w public.tensor, ids integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_embedding';
 COMMENT ON FUNCTION public.pg_llm_embedding(public.tensor, integer[]) IS
-    'Rows of w [rows, d] at ids: [ids..., d]. Ids outside are an error (22003).';
+    'Rows of w [rows, d] at ids: [ids..., d]. 22003: an id is out of range.';
 
 CREATE FUNCTION public.pg_llm_embedding_backward(dout public.tensor, w public.tensor, ids integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_embedding_backward';
@@ -521,7 +521,7 @@ COMMENT ON FUNCTION public.pg_llm_gelu_backward(public.tensor, public.tensor) IS
 CREATE FUNCTION public.pg_llm_gelu_exact(x public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_gelu_exact';
 COMMENT ON FUNCTION public.pg_llm_gelu_exact(public.tensor) IS
-    'GELU itself, x times the normal distribution''s Phi(x) (Hendrycks & Gimpel 2016).';
+    'Exact GELU, x times Phi(x), the normal distribution function (Hendrycks & Gimpel 2016).';
 
 CREATE FUNCTION public.pg_llm_gelu_exact_backward(dout public.tensor, x public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_gelu_exact_backward';
@@ -531,7 +531,7 @@ COMMENT ON FUNCTION public.pg_llm_gelu_exact_backward(public.tensor, public.tens
 CREATE FUNCTION public.pg_llm_activation(x public.tensor, name text) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_activation';
 COMMENT ON FUNCTION public.pg_llm_activation(public.tensor, text) IS
-    'The activation of that name in Hugging Face''s configurations: gelu_new, gelu_pytorch_tanh and gelu_fast are pg_llm_gelu, gelu and gelu_python pg_llm_gelu_exact, relu pg_llm_relu; 22023 for any other.';
+    'The activation with this name in Hugging Face configurations: gelu_new, gelu_pytorch_tanh and gelu_fast are pg_llm_gelu, gelu and gelu_python are pg_llm_gelu_exact, relu is pg_llm_relu. 22023: any other name.';
 
 CREATE FUNCTION public.pg_llm_activation_backward(dout public.tensor, x public.tensor, name text) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_activation_backward';
@@ -561,7 +561,7 @@ COMMENT ON FUNCTION public.pg_llm_softmax_backward(public.tensor, public.tensor)
 CREATE FUNCTION public.pg_llm_dropout(x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT '') RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_dropout';
 COMMENT ON FUNCTION public.pg_llm_dropout(public.tensor, double precision, boolean, text) IS
-    'Inverted dropout when training, else x. Its mask depends on the pass (pg_llm_pass_begin), the site and the element.';
+    'Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and the element.';
 
 CREATE FUNCTION public.pg_llm_dropout_backward(dout public.tensor, x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT '') RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_dropout_backward';
@@ -601,7 +601,7 @@ COMMENT ON FUNCTION public.pg_llm_lm_head_backward(public.tensor, public.tensor,
 CREATE FUNCTION public.pg_llm_lm_head_loss(x public.tensor, w public.tensor, targets integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_lm_head_loss';
 COMMENT ON FUNCTION public.pg_llm_lm_head_loss(public.tensor, public.tensor, integer[]) IS
-    'Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), without ever holding all logits.';
+    'Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), computed without storing all logits.';
 
 CREATE FUNCTION public.pg_llm_lm_head_loss_backward(dout public.tensor, x public.tensor, w public.tensor, targets integer[], OUT dx public.tensor, OUT dw public.tensor) RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_lm_head_loss_backward';
@@ -626,7 +626,7 @@ COMMENT ON FUNCTION public.pg_llm_cross_entropy(public.tensor, integer) IS
 CREATE FUNCTION public.pg_llm_transpose(x public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_transpose';
 COMMENT ON FUNCTION public.pg_llm_transpose(public.tensor) IS
-    'The last two axes exchanged.';
+    'x with its last two axes swapped.';
 
 CREATE FUNCTION public.pg_llm_transpose_backward(dout public.tensor, x public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_transpose_backward';
@@ -641,7 +641,7 @@ COMMENT ON FUNCTION public.pg_llm_transpose(public.tensor, integer, integer) IS
 CREATE FUNCTION public.pg_llm_reshape(x public.tensor, shape integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_reshape';
 COMMENT ON FUNCTION public.pg_llm_reshape(public.tensor, integer[]) IS
-    'The same numbers in another shape; one size may be -1.';
+    'The same elements in another shape; one size may be -1 and is then inferred.';
 
 CREATE FUNCTION public.pg_llm_reshape_backward(dout public.tensor, x public.tensor, shape integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_reshape_backward';
@@ -651,7 +651,7 @@ COMMENT ON FUNCTION public.pg_llm_reshape_backward(public.tensor, public.tensor,
 CREATE FUNCTION public.pg_llm_slice(x public.tensor, axis integer, start integer, stop integer) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_slice';
 COMMENT ON FUNCTION public.pg_llm_slice(public.tensor, integer, integer, integer) IS
-    'x[start:stop] along an axis, counted and cut off as in Python.';
+    'x[start:stop] along an axis; negative and out-of-range bounds as in Python.';
 
 CREATE FUNCTION public.pg_llm_slice_backward(dout public.tensor, x public.tensor, axis integer, start integer, stop integer) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_slice_backward';
@@ -701,7 +701,7 @@ COMMENT ON FUNCTION public.pg_llm_mean_backward(public.tensor, public.tensor) IS
 CREATE FUNCTION public.pg_llm_attention(x public.tensor, w_qkv public.tensor, b_qkv public.tensor, w_o public.tensor, b_o public.tensor, n_head integer, t integer, d integer) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_attention';
 COMMENT ON FUNCTION public.pg_llm_attention(public.tensor, public.tensor, public.tensor, public.tensor, public.tensor, integer, integer, integer) IS
-    'A whole attention layer: projection to q, k, v, causal attention, output projection; x [..., t, d], w_qkv [d, 3 d], w_o [d, d].';
+    'A complete attention layer: projection to q, k, v, causal attention, output projection; x [..., t, d], w_qkv [d, 3 d], w_o [d, d].';
 
 CREATE FUNCTION public.pg_llm_attention_backward(dout public.tensor, x public.tensor, w_qkv public.tensor, b_qkv public.tensor, w_o public.tensor, b_o public.tensor, n_head integer, t integer, d integer, OUT dx public.tensor, OUT dw_qkv public.tensor, OUT db_qkv public.tensor, OUT dw_o public.tensor, OUT db_o public.tensor) RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_attention_backward';
@@ -711,42 +711,42 @@ COMMENT ON FUNCTION public.pg_llm_attention_backward(public.tensor, public.tenso
 CREATE FUNCTION public.pg_llm_add_number(a public.tensor, b double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_add_number';
 COMMENT ON FUNCTION public.pg_llm_add_number(public.tensor, double precision) IS
-    'The same with a number on the right.';
+    'a + b, element by element; b is a number.';
 
 CREATE FUNCTION public.pg_llm_number_add(a double precision, b public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_number_add';
 COMMENT ON FUNCTION public.pg_llm_number_add(double precision, public.tensor) IS
-    'The same with a number on the left.';
+    'a + b, element by element; a is a number.';
 
 CREATE FUNCTION public.pg_llm_sub_number(a public.tensor, b double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_sub_number';
 COMMENT ON FUNCTION public.pg_llm_sub_number(public.tensor, double precision) IS
-    'The same with a number on the right.';
+    'a - b, element by element; b is a number.';
 
 CREATE FUNCTION public.pg_llm_number_sub(a double precision, b public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_number_sub';
 COMMENT ON FUNCTION public.pg_llm_number_sub(double precision, public.tensor) IS
-    'The same with a number on the left.';
+    'a - b, element by element; a is a number.';
 
 CREATE FUNCTION public.pg_llm_mul_number(a public.tensor, b double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_mul_number';
 COMMENT ON FUNCTION public.pg_llm_mul_number(public.tensor, double precision) IS
-    'The same with a number on the right.';
+    'a * b, element by element; b is a number.';
 
 CREATE FUNCTION public.pg_llm_number_mul(a double precision, b public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_number_mul';
 COMMENT ON FUNCTION public.pg_llm_number_mul(double precision, public.tensor) IS
-    'The same with a number on the left.';
+    'a * b, element by element; a is a number.';
 
 CREATE FUNCTION public.pg_llm_div_number(a public.tensor, b double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_div_number';
 COMMENT ON FUNCTION public.pg_llm_div_number(public.tensor, double precision) IS
-    'The same with a number on the right.';
+    'a / b, element by element; b is a number.';
 
 CREATE FUNCTION public.pg_llm_number_div(a double precision, b public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_number_div';
 COMMENT ON FUNCTION public.pg_llm_number_div(double precision, public.tensor) IS
-    'The same with a number on the left.';
+    'a / b, element by element; a is a number.';
 
 CREATE OPERATOR public.+ (LEFTARG = public.tensor, RIGHTARG = public.tensor, FUNCTION = public.pg_llm_add);
 CREATE OPERATOR public.+ (LEFTARG = public.tensor, RIGHTARG = double precision, FUNCTION = public.pg_llm_add_number);
@@ -782,42 +782,42 @@ CREATE FUNCTION public.pg_llm_ops(OUT name text, OUT arguments text) RETURNS SET
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_ops';
 COMMENT ON FUNCTION public.pg_llm_ops() IS
     'The op table: names on the tape, and kinds of arguments (t tensor, i int[], n integer, r number, b boolean, s text).';
--- 30_autograd.sql -- the tape, backward, leaves and their gradients; recording.
+-- Autograd: recording, the tape, the backward pass, leaves and their gradients.
 
 CREATE FUNCTION public.pg_llm_recording() RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_recording';
 COMMENT ON FUNCTION public.pg_llm_recording() IS
-    'Whether ops of this session are recorded.';
+    'Whether this session records its ops on the tape.';
 
 CREATE FUNCTION public.pg_llm_autograd_enabled() RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_recording';
 COMMENT ON FUNCTION public.pg_llm_autograd_enabled() IS
-    'Whether ops of this session are recorded.';
+    'Whether this session records its ops on the tape.';
 
 CREATE FUNCTION public.pg_llm_set_recording(flag boolean, is_local boolean DEFAULT false) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_set_recording';
 COMMENT ON FUNCTION public.pg_llm_set_recording(boolean, boolean) IS
-    'Sets pg_llm.autograd for the session, or as SET LOCAL does; undone when the transaction rolls back.';
+    'Sets pg_llm.autograd for the session, or like SET LOCAL for the transaction; a rollback restores the old value.';
 
 CREATE FUNCTION public.pg_llm_callers_search_path() RETURNS text
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_callers_search_path';
 COMMENT ON FUNCTION public.pg_llm_callers_search_path() IS
-    'The search path under which the outermost of the running functions of llm-sql was called: that of the user''s own SQL.';
+    'The search path of the user''s SQL: the one in effect when the outermost running llm-sql function was called.';
 
 CREATE FUNCTION public.pg_llm_use_callers_search_path() RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_use_callers_search_path';
 COMMENT ON FUNCTION public.pg_llm_use_callers_search_path() IS
-    'Puts pg_llm_callers_search_path() into effect until the function of llm-sql that calls this ends, as a user''s SQL needs it.';
+    'Sets search_path to pg_llm_callers_search_path() until the calling llm-sql function ends, so that the user''s SQL finds its names.';
 
 CREATE FUNCTION public.pg_llm_require_autocommit(procedure text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_require_autocommit';
 COMMENT ON FUNCTION public.pg_llm_require_autocommit(text) IS
-    'Raises 2D000, with what to do, inside a transaction block, where a procedure that commits cannot run.';
+    'Raises 2D000 with a hint inside a transaction block, where a procedure that commits cannot run.';
 
 CREATE FUNCTION public.pg_llm_pass_begin(seed bigint, step bigint, micro_batch integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_pass_begin';
 COMMENT ON FUNCTION public.pg_llm_pass_begin(bigint, bigint, integer) IS
-    'Keys the dropout of what follows in this transaction.';
+    'Sets the random key of dropout for the rest of this transaction.';
 
 CREATE FUNCTION public.pg_llm_tape_clear() RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_clear';
@@ -827,27 +827,27 @@ COMMENT ON FUNCTION public.pg_llm_tape_clear() IS
 CREATE FUNCTION public.pg_llm_tape_quiet(quiet boolean) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_quiet';
 COMMENT ON FUNCTION public.pg_llm_tape_quiet(boolean) IS
-    'Whether passes leave no rows, so that no norms need to be taken.';
+    'Whether recorded passes are not written to llm_tape, so that no norms need to be computed.';
 
 CREATE FUNCTION public.pg_llm_tape_base(base bigint) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_set_base';
 COMMENT ON FUNCTION public.pg_llm_tape_base(bigint) IS
-    'Sets what ids of this pass begin with.';
+    'Sets the number that the ids of this pass start from.';
 
 CREATE FUNCTION public.pg_llm_tape_base() RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_base';
 COMMENT ON FUNCTION public.pg_llm_tape_base() IS
-    'What ids of this pass begin with.';
+    'The number that the ids of this pass start from.';
 
 CREATE FUNCTION public.pg_llm_tape(detail boolean DEFAULT true, OUT id bigint, OUT "position" integer, OUT name text, OUT inputs bigint[], OUT output bigint, OUT extra jsonb)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape';
 COMMENT ON FUNCTION public.pg_llm_tape(boolean) IS
-    'The recorded ops of this session, newest first; extra only with detail.';
+    'The recorded ops of this session, newest first; the column extra is filled only with detail.';
 
 CREATE FUNCTION public.pg_llm_tape_tensors(payload boolean DEFAULT false, OUT id bigint, OUT shape integer[], OUT requires_grad boolean, OUT norm double precision, OUT grad_norm double precision, OUT data public.tensor, OUT grad public.tensor)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_tensors';
 COMMENT ON FUNCTION public.pg_llm_tape_tensors(boolean) IS
-    'The values of the recorded pass; their numbers with payload, where pg_llm.record = full kept them.';
+    'The tensors of the recorded pass. With payload also their elements, if pg_llm.record = full kept them.';
 
 CREATE FUNCTION public.pg_llm_tape_params(OUT model text, OUT name text, OUT id bigint)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_tape_params';
@@ -857,37 +857,37 @@ COMMENT ON FUNCTION public.pg_llm_tape_params() IS
 CREATE FUNCTION public.pg_llm_backward_begin(start_id bigint, scale double precision) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_backward_begin';
 COMMENT ON FUNCTION public.pg_llm_backward_begin(bigint, double precision) IS
-    'Seeds the gradient of a recorded number (NULL: the newest) with scale (NULL: 1).';
+    'Starts the backward pass: sets the gradient of a recorded 0-d tensor (NULL: the newest) to scale (NULL: 1).';
 
 CREATE FUNCTION public.pg_llm_backward(id bigint) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_backward';
 COMMENT ON FUNCTION public.pg_llm_backward(bigint) IS
-    'Differentiates one recorded op whose output has its whole gradient; frees what it held.';
+    'Differentiates one recorded op, once the gradient of its output is complete, and frees what the op held.';
 
 CREATE FUNCTION public.pg_llm_autograd_track_tensor(t public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_autograd_track_tensor';
 COMMENT ON FUNCTION public.pg_llm_autograd_track_tensor(public.tensor) IS
-    'The same value as a leaf that wants a gradient, while recording.';
+    'The same value; while recording, a leaf of the tape that receives a gradient.';
 
 CREATE FUNCTION public.pg_llm_autograd_map_param(model text, name text, token_id integer, t public.tensor, shape integer[]) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_autograd_map_param';
 COMMENT ON FUNCTION public.pg_llm_autograd_map_param(text, text, integer, public.tensor, integer[]) IS
-    'The same value in that shape as a leaf known to the tape as that parameter, while recording.';
+    'The same value in the given shape; while recording, a leaf that the tape knows as the named parameter.';
 
 CREATE FUNCTION public.pg_llm_tensor_id(t public.tensor) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_tensor_id';
 COMMENT ON FUNCTION public.pg_llm_tensor_id(public.tensor) IS
-    'The id of a value of the recorded pass, NULL for any other.';
+    'The id of a tensor of the recorded pass; NULL for any other tensor.';
 
 CREATE FUNCTION public.pg_llm_grad(t public.tensor) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_grad';
 COMMENT ON FUNCTION public.pg_llm_grad(public.tensor) IS
-    'The gradient of a value of the recorded pass, NULL when there is none.';
+    'The gradient of a tensor of the recorded pass; NULL if it has none.';
 
 CREATE FUNCTION public.pg_llm_grad_by_id(id bigint) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_grad_by_id';
 COMMENT ON FUNCTION public.pg_llm_grad_by_id(bigint) IS
-    'The gradient of a value by its id, NULL when there is none.';
+    'The gradient of the tensor with this id; NULL if it has none.';
 
 -- The ops on bytea: contiguous little-endian float32 with explicit dimensions. Nothing here is recorded.
 
@@ -1021,19 +1021,19 @@ CREATE FUNCTION public.pg_llm_gelu_exact(x bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_gelu_exact';
-COMMENT ON FUNCTION public.pg_llm_gelu_exact(bytea) IS 'GELU itself, x times the normal distribution''s Phi(x), elementwise';
+COMMENT ON FUNCTION public.pg_llm_gelu_exact(bytea) IS 'exact GELU, x times Phi(x), the normal distribution function, elementwise';
 
 CREATE FUNCTION public.pg_llm_activation(x bytea, name text)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_activation';
-COMMENT ON FUNCTION public.pg_llm_activation(bytea, text) IS 'the activation of that name in Hugging Face''s configurations, elementwise';
+COMMENT ON FUNCTION public.pg_llm_activation(bytea, text) IS 'the activation with this name in Hugging Face configurations, elementwise';
 
 CREATE FUNCTION public.pg_llm_dropout(x bytea, p double precision, training boolean DEFAULT false, site text DEFAULT '')
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_dropout';
-COMMENT ON FUNCTION public.pg_llm_dropout(bytea, double precision, boolean, text) IS 'inverted dropout when training, else x; the mask depends on the pass (pg_llm_pass_begin), the site and the element';
+COMMENT ON FUNCTION public.pg_llm_dropout(bytea, double precision, boolean, text) IS 'inverted dropout when training, otherwise x; the mask depends on the pass (pg_llm_pass_begin), the site and the element';
 
 CREATE FUNCTION public.pg_llm_sum(x bytea)
     RETURNS double precision
@@ -1280,8 +1280,8 @@ CREATE FUNCTION public.pg_llm_adamw_step(
 COMMENT ON FUNCTION public.pg_llm_adamw_step(
     bytea, bytea, bytea, bytea, double precision, double precision, double precision, double precision,
     double precision, bigint
-) IS 'one AdamW step; a NULL gradient changes nothing, NULL moments start from zero';
--- 50_session.sql -- parameters in memory, generations, sampling, optimizer steps, batches, progress.
+) IS 'one AdamW step; with a NULL gradient nothing changes, NULL moments start from zero';
+-- A session's memory: parameters, generations, sampling, optimizer steps, batches, progress.
 
 CREATE FUNCTION public.pg_llm_fingerprint_add(state internal, name text, number bigint, tableoid oid, ctid tid, xmin xid) RETURNS internal
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
@@ -1293,12 +1293,12 @@ COMMENT ON FUNCTION public.pg_llm_fingerprint_final(internal) IS 'final function
 CREATE AGGREGATE public.pg_llm_fingerprint(name text, number bigint, tableoid oid, ctid tid, xmin xid) (
     SFUNC = public.pg_llm_fingerprint_add, STYPE = internal, FINALFUNC = public.pg_llm_fingerprint_final, PARALLEL = RESTRICTED);
 COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid) IS
-    'Which row versions of ordinary tables a query gives: equal exactly when they are the same; NULL without rows. Comparable within one session.';
+    'Fingerprint of the row versions of ordinary tables in a query''s result: equal exactly when the row versions are the same; NULL without rows. Comparable within one session only.';
 
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean) RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_open';
 COMMENT ON FUNCTION public.pg_llm_arena_open(text, bytea, boolean) IS
-    'Pins a version of a models parameters; false when memory lacks it and it must be fed.';
+    'Pins a version of a model''s parameters; false if it is not in memory and must be fed.';
 
 CREATE FUNCTION public.pg_llm_arena_put(model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_put';
@@ -1313,7 +1313,7 @@ COMMENT ON FUNCTION public.pg_llm_arena_seal(text) IS
 CREATE FUNCTION public.pg_llm_arena_close(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_close';
 COMMENT ON FUNCTION public.pg_llm_arena_close(text) IS
-    'Undoes the newest pg_llm_arena_open of the model.';
+    'Releases the pin of the newest pg_llm_arena_open of the model.';
 
 CREATE FUNCTION public.pg_llm_arena_pinned(model text) RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_arena_pinned';
@@ -1323,12 +1323,12 @@ COMMENT ON FUNCTION public.pg_llm_arena_pinned(text) IS
 CREATE FUNCTION public.pg_llm_arena_pin_statement(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_pin_statement';
 COMMENT ON FUNCTION public.pg_llm_arena_pin_statement(text) IS
-    'Lets the newest pin last until the running statement ends or this session writes.';
+    'Keeps the newest pin until the running statement ends or this session writes.';
 
 CREATE FUNCTION public.pg_llm_param(model text, name text) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_param';
 COMMENT ON FUNCTION public.pg_llm_param(text, text) IS
-    'A parameter of the pinned version, parts joined; a leaf of the tape while recording.';
+    'A parameter of the pinned version, with its parts joined; while recording, a leaf of the tape.';
 
 CREATE FUNCTION public.pg_llm_arena_shape(model text, name text) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_arena_shape';
@@ -1343,7 +1343,7 @@ COMMENT ON FUNCTION public.pg_llm_arena_data(text, text, integer) IS
 CREATE FUNCTION public.pg_llm_arena_grad(model text, name text, token_id integer) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_grad';
 COMMENT ON FUNCTION public.pg_llm_arena_grad(text, text, integer) IS
-    'One part of a parameter in memory: its gradient, NULL when none.';
+    'One part of a parameter in memory: its gradient; NULL if it has none.';
 
 CREATE FUNCTION public.pg_llm_arena_m(model text, name text, token_id integer) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_m';
@@ -1358,7 +1358,7 @@ COMMENT ON FUNCTION public.pg_llm_arena_v(text, text, integer) IS
 CREATE FUNCTION public.pg_llm_arena_zero_grad(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_zero_grad';
 COMMENT ON FUNCTION public.pg_llm_arena_zero_grad(text) IS
-    'Forgets all gradients.';
+    'Clears all gradients.';
 
 CREATE FUNCTION public.pg_llm_arena_grad_norm(model text) RETURNS double precision
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_grad_norm';
@@ -1368,7 +1368,7 @@ COMMENT ON FUNCTION public.pg_llm_arena_grad_norm(text) IS
 CREATE FUNCTION public.pg_llm_arena_grad_norms(model text) RETURNS jsonb
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_grad_norms';
 COMMENT ON FUNCTION public.pg_llm_arena_grad_norms(text) IS
-    'L2 norm of each parameters gradient, by name.';
+    'L2 norm of each parameter''s gradient, by name.';
 
 CREATE FUNCTION public.pg_llm_arena_adamw(model text, lr double precision, beta1 double precision, beta2 double precision, eps double precision, weight_decay double precision, step bigint, grad_clip double precision, decay_matrices_only boolean) RETURNS double precision
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_adamw';
@@ -1378,17 +1378,17 @@ COMMENT ON FUNCTION public.pg_llm_arena_adamw(text, double precision, double pre
 CREATE FUNCTION public.pg_llm_arena_saved(model text, fingerprint bytea) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_saved';
 COMMENT ON FUNCTION public.pg_llm_arena_saved(text, bytea) IS
-    'After write-back: memory is the version that the rows now have.';
+    'Called after write-back: marks the version in memory as the one that the rows now hold.';
 
 CREATE FUNCTION public.pg_llm_command_id() RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_command_id';
 COMMENT ON FUNCTION public.pg_llm_command_id() IS
-    'The number of the running command, which is also that of a following one while none has written: cmin of the rows it will insert.';
+    'The number of the running command, which becomes cmin of the rows that it inserts. Commands share a number until one writes.';
 
 CREATE FUNCTION public.pg_llm_arena_same(model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor) RETURNS boolean
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_same';
 COMMENT ON FUNCTION public.pg_llm_arena_same(text, text, integer, public.tensor, public.tensor, public.tensor) IS
-    'Whether the pinned version holds this row of llm_param, to the bit; moments that are NULL are zero.';
+    'Whether the pinned version is bit-identical to this row of llm_param; NULL moments count as zeros.';
 
 CREATE FUNCTION public.pg_llm_arena_rows(model text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_rows';
@@ -1403,27 +1403,27 @@ COMMENT ON FUNCTION public.pg_llm_arena_sum_grad(text) IS
 CREATE FUNCTION public.pg_llm_arena_take_sum(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_take_sum';
 COMMENT ON FUNCTION public.pg_llm_arena_take_sum(text) IS
-    'Makes the sum of the micro-batches'' gradients the gradients of the step.';
+    'Makes the summed gradients of the micro-batches the gradients of the step.';
 
 CREATE FUNCTION public.pg_llm_arena_discard(model text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
 COMMENT ON FUNCTION public.pg_llm_arena_discard(text) IS
-    'The pinned version is not to be used again.';
+    'Marks the pinned version as not to be used again.';
 
 CREATE FUNCTION public.pg_llm_release() RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_release';
 COMMENT ON FUNCTION public.pg_llm_release() IS
-    'Gives back the memory of versions that are not in use and of cached buffers; returns bytes.';
+    'Frees the memory of versions that are not in use and of cached buffers; returns the number of bytes.';
 
 CREATE FUNCTION public.pg_llm_disk_free(relation regclass) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_disk_free';
 COMMENT ON FUNCTION public.pg_llm_disk_free(regclass) IS
-    'Bytes free on the file system of the relation''s tablespace; NULL when it does not say.';
+    'Free bytes on the file system of the relation''s tablespace; NULL if unknown.';
 
 CREATE FUNCTION public.pg_llm_memory_free() RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_memory_free';
 COMMENT ON FUNCTION public.pg_llm_memory_free() IS
-    'Bytes of memory that this session''s tensors can have, with those they hold; NULL where the system does not say.';
+    'Bytes of memory available to this session''s tensors, including what they already use; NULL if unknown.';
 
 CREATE FUNCTION public.pg_llm_gen_open(model text, prompt integer[], capacity integer) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_open';
@@ -1438,42 +1438,42 @@ COMMENT ON FUNCTION public.pg_llm_gen_close(integer) IS
 CREATE FUNCTION public.pg_llm_gen_fork(handle integer) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_fork';
 COMMENT ON FUNCTION public.pg_llm_gen_fork(integer) IS
-    'Begins a generation with the tokens, key/value cache and weights of another.';
+    'Begins a generation with a copy of another''s tokens and key/value cache, on the same weights.';
 
 CREATE FUNCTION public.pg_llm_gen_reset(handle integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_reset';
 COMMENT ON FUNCTION public.pg_llm_gen_reset(integer) IS
-    'Empties its key/value cache.';
+    'Empties a generation''s key/value cache.';
 
 CREATE FUNCTION public.pg_llm_gen_tokens(handle integer) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_tokens';
 COMMENT ON FUNCTION public.pg_llm_gen_tokens(integer) IS
-    'Prompt and generated tokens.';
+    'The tokens of a generation: prompt and generated ones.';
 
 CREATE FUNCTION public.pg_llm_gen_length(handle integer) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_length';
 COMMENT ON FUNCTION public.pg_llm_gen_length(integer) IS
-    'Positions in its cache.';
+    'The number of positions in a generation''s key/value cache.';
 
 CREATE FUNCTION public.pg_llm_gen_use(handles integer[]) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_use';
 COMMENT ON FUNCTION public.pg_llm_gen_use(integer[]) IS
-    'A forward pass begins that computes as many new positions of each: attention and positions consult their caches.';
+    'Begins a forward pass over the same number of new positions of each generation; attention and pg_llm_positions then use their caches.';
 
 CREATE FUNCTION public.pg_llm_gen_push(handle integer, token integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_push';
 COMMENT ON FUNCTION public.pg_llm_gen_push(integer, integer) IS
-    'Appends a token.';
+    'Appends a token to a generation.';
 
 CREATE FUNCTION public.pg_llm_gen_done() RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_gen_done';
 COMMENT ON FUNCTION public.pg_llm_gen_done() IS
-    'The forward pass is over: its positions count.';
+    'Ends the forward pass and commits its positions to the caches.';
 
 CREATE FUNCTION public.pg_llm_positions(ids integer[]) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_positions';
 COMMENT ON FUNCTION public.pg_llm_positions(integer[]) IS
-    '0, 1, ... along the last axis, in a generation''s forward pass after the positions in each sequence''s cache.';
+    '0, 1, ... along the last axis; in a generation''s forward pass, counted from the end of each sequence''s cache.';
 
 CREATE FUNCTION public.pg_llm_sample(logits public.tensor, temperature double precision DEFAULT 1, top_k integer DEFAULT 0, top_p double precision DEFAULT 1, seed bigint DEFAULT NULL, step bigint DEFAULT 0) RETURNS integer
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_sample';
@@ -1483,12 +1483,12 @@ COMMENT ON FUNCTION public.pg_llm_sample(public.tensor, double precision, intege
 CREATE FUNCTION public.pg_llm_top_tokens(logits public.tensor, k integer, OUT token_ids integer[], OUT log_probs double precision[])
     RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_top_tokens';
 COMMENT ON FUNCTION public.pg_llm_top_tokens(public.tensor, integer) IS
-    'The k likeliest tokens after the last row of logits, equals by id, and the logarithms of their probabilities.';
+    'The k most likely tokens for the last row of logits, ties by id, with their log probabilities.';
 
 CREATE FUNCTION public.pg_llm_penalize(logits public.tensor, seen integer[], repetition double precision, presence double precision, frequency double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_penalize';
 COMMENT ON FUNCTION public.pg_llm_penalize(public.tensor, integer[], double precision, double precision, double precision) IS
-    'The last row of logits with penalties on the tokens seen.';
+    'The last row of logits after penalties on the tokens already seen.';
 
 CREATE FUNCTION public.pg_llm_adamw_step(weight public.tensor, grad public.tensor, m public.tensor, v public.tensor, lr double precision,
     beta1 double precision, beta2 double precision, eps double precision, weight_decay double precision, step bigint,
@@ -1496,7 +1496,7 @@ CREATE FUNCTION public.pg_llm_adamw_step(weight public.tensor, grad public.tenso
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_adamw_step';
 COMMENT ON FUNCTION public.pg_llm_adamw_step(public.tensor, public.tensor, public.tensor, public.tensor, double precision, double precision,
     double precision, double precision, double precision, bigint) IS
-    'One AdamW step (Loshchilov & Hutter 2019). A NULL gradient leaves everything as it is; NULL moments are zeros.';
+    'One AdamW step (Loshchilov & Hutter 2019). With a NULL gradient nothing changes; NULL moments are zeros.';
 
 CREATE FUNCTION public.pg_llm_grad_clip(grad public.tensor, clip double precision) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_grad_clip';
@@ -1511,59 +1511,59 @@ COMMENT ON FUNCTION public.pg_llm_lr_schedule(bigint, bigint, bigint, double pre
 CREATE FUNCTION public.pg_llm_permutation(n bigint, seed bigint, epoch bigint) RETURNS bigint[]
     LANGUAGE c VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_permutation';
 COMMENT ON FUNCTION public.pg_llm_permutation(bigint, bigint, bigint) IS
-    'The numbers 0 to n - 1 in an epochs order.';
+    'The numbers 0 to n - 1 in the order of an epoch.';
 
 CREATE FUNCTION public.pg_llm_batch(n bigint, seed bigint, first bigint, size integer) RETURNS bigint[]
     LANGUAGE c VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_batch';
 COMMENT ON FUNCTION public.pg_llm_batch(bigint, bigint, bigint, integer) IS
-    'Ordinals from 1 at positions first .. of all epochs permutations one after another.';
+    'Row ordinals, counted from 1, of the batch that starts at position first of the epochs'' permutations joined end to end.';
 
 CREATE FUNCTION public.pg_llm_progress(model text, run_id bigint, step bigint, total bigint, loss double precision, lr double precision, tokens bigint) RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_progress';
 COMMENT ON FUNCTION public.pg_llm_progress(text, bigint, bigint, bigint, double precision, double precision, bigint) IS
-    'Shows other sessions how far this training is.';
+    'Publishes this session''s training progress to other sessions.';
 
 CREATE FUNCTION public.pg_llm_progress_clear() RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_progress_clear';
 COMMENT ON FUNCTION public.pg_llm_progress_clear() IS
-    'This session trains no more.';
+    'Clears this session''s training progress.';
 
 CREATE FUNCTION public.pg_llm_train_progress(OUT pid integer, OUT datid oid, OUT model text, OUT run_id bigint, OUT step bigint, OUT total bigint, OUT loss double precision, OUT lr double precision, OUT tokens bigint, OUT started_at timestamptz, OUT updated_at timestamptz)
     RETURNS SETOF record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_train_progress';
 COMMENT ON FUNCTION public.pg_llm_train_progress() IS
-    'Trainings that run in this database.';
+    'Progress of the trainings that are running in this database.';
 
 CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text) RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_try_lock';
 COMMENT ON FUNCTION public.pg_llm_try_lock(regclass, text) IS
-    'Takes the exclusive lock of that name until the transaction ends; false at once when another session holds it.';
+    'Takes the exclusive lock of this name until the transaction ends; returns false without waiting if another session holds it.';
 
 CREATE FUNCTION public.pg_llm_lock_holder(relation regclass, name text) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_lock_holder';
 COMMENT ON FUNCTION public.pg_llm_lock_holder(regclass, text) IS
-    'The process that holds pg_llm_try_lock''s lock of that name; NULL when none does.';
+    'The process id of the session that holds pg_llm_try_lock''s lock of this name; NULL if none does.';
 
 CREATE FUNCTION public.pg_llm_numerics_version() RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_numerics_version';
 COMMENT ON FUNCTION public.pg_llm_numerics_version() IS
-    'The version of the rules that make results reproducible.';
+    'The version of the numerical rules that make results reproducible.';
 
--- 60_bpe.sql -- byte-level byte pair encoding: tokenizers in memory, files, learning.
+-- Byte-level byte pair encoding: tokenizers in memory, their files, learning merges.
 
 CREATE FUNCTION public.pg_llm_relation_version(relations regclass[]) RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_relation_version';
 COMMENT ON FUNCTION public.pg_llm_relation_version(regclass[]) IS
-    'Which rows of the tables the snapshot sees: equal exactly when they are the same row versions. Comparable within one session. 42501 where the role may not read all rows and columns.';
+    'Fingerprint of the rows of the tables that the snapshot sees: equal exactly when the row versions are the same. Comparable within one session only. 42501: the role may not read all rows and columns.';
 
 CREATE FUNCTION public.pg_llm_bpe_open(model text, version bytea) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_open';
 COMMENT ON FUNCTION public.pg_llm_bpe_open(text, bytea) IS
-    'The handle of a tokenizer that this session keeps in memory; NULL when it lacks that version.';
+    'The handle of a tokenizer in this session''s memory; NULL if this version is not there.';
 
 CREATE FUNCTION public.pg_llm_bpe_create(model text, version bytea) RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_create';
 COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea) IS
-    'The handle of an empty tokenizer, to be fed with tokens, then merges, and sealed.';
+    'Creates an empty tokenizer and returns its handle; feed it tokens, then merges, then seal it.';
 
 CREATE FUNCTION public.pg_llm_bpe_put_token(handle integer, token_id integer, bytes bytea, flags integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_put_token';
@@ -1573,32 +1573,32 @@ COMMENT ON FUNCTION public.pg_llm_bpe_put_token(integer, integer, bytea, integer
 CREATE FUNCTION public.pg_llm_bpe_put_merge(handle integer, rank integer, left_token text, right_token text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_put_merge';
 COMMENT ON FUNCTION public.pg_llm_bpe_put_merge(integer, integer, text, text) IS
-    'Adds a merge rule, whose tokens are there, to a tokenizer that is being fed.';
+    'Adds a merge rule to a tokenizer that is being fed; its tokens must have been added before.';
 
 CREATE FUNCTION public.pg_llm_bpe_seal(handle integer) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_seal';
 COMMENT ON FUNCTION public.pg_llm_bpe_seal(integer) IS
-    'The tokenizer is complete: pg_llm_bpe_open finds it from now on.';
+    'Completes a tokenizer; from now on pg_llm_bpe_open finds it.';
 
 CREATE FUNCTION public.pg_llm_bpe_encode(handle integer, text text, special boolean) RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_encode';
 COMMENT ON FUNCTION public.pg_llm_bpe_encode(integer, text, boolean) IS
-    'Token ids of a text; what reads like an added token is that token, special ones only with special.';
+    'Token ids of a text. Text that matches an added token becomes that token; special tokens are matched only with special.';
 
 CREATE FUNCTION public.pg_llm_characters(text text) RETURNS SETOF text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_characters';
 COMMENT ON FUNCTION public.pg_llm_characters(text) IS
-    'The characters of a text, of UTF-8 in a database of encoding SQL_ASCII; 22021 when it is no UTF-8 there.';
+    'The characters of a text, which in a database of encoding SQL_ASCII is read as UTF-8; 22021: it is not valid UTF-8.';
 
 CREATE FUNCTION public.pg_llm_bpe_decode(handle integer, ids integer[]) RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_bpe_decode';
 COMMENT ON FUNCTION public.pg_llm_bpe_decode(integer, integer[]) IS
-    'The bytes that tokens stand for, one after another.';
+    'The bytes of the tokens, concatenated.';
 
 CREATE FUNCTION public.pg_llm_utf8_text(bytes bytea, final boolean DEFAULT true) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_utf8_text';
 COMMENT ON FUNCTION public.pg_llm_utf8_text(bytea, boolean) IS
-    'UTF-8 as text, U+FFFD standing for each malformed part and for NUL; unless final, without an unfinished character at the end.';
+    'UTF-8 as text, with U+FFFD for each malformed part and for NUL. Unless final, an incomplete character at the end is left out.';
 
 CREATE FUNCTION public.pg_llm_bpe_alphabet(bytes bytea) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_alphabet';
@@ -1608,22 +1608,22 @@ COMMENT ON FUNCTION public.pg_llm_bpe_alphabet(bytea) IS
 CREATE FUNCTION public.pg_llm_bpe_bytes(token text) RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_bytes';
 COMMENT ON FUNCTION public.pg_llm_bpe_bytes(text) IS
-    'The bytes that a token in GPT-2''s printable alphabet stands for; NULL when a character stands for none.';
+    'The bytes of a token in GPT-2''s printable alphabet; NULL if a character is not in it.';
 
 CREATE FUNCTION public.pg_llm_bpe_read_vocab(contents bytea, OUT token_id integer, OUT token text, OUT bytes bytea) RETURNS SETOF record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_read_vocab';
 COMMENT ON FUNCTION public.pg_llm_bpe_read_vocab(bytea) IS
-    'The tokens of vocab.json or encoder.json; 22023 with the line when it is none.';
+    'The tokens of vocab.json or encoder.json; 22023, with the line, if the contents are not such a file.';
 
 CREATE FUNCTION public.pg_llm_bpe_read_merges(contents bytea, OUT rank integer, OUT left_token text, OUT right_token text) RETURNS SETOF record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_read_merges';
 COMMENT ON FUNCTION public.pg_llm_bpe_read_merges(bytea) IS
-    'The merge rules of merges.txt or vocab.bpe; 22023 with the line when it is none.';
+    'The merge rules of merges.txt or vocab.bpe; 22023, with the line, if the contents are not such a file.';
 
 CREATE FUNCTION public.pg_llm_bpe_read_tiktoken(contents bytea, OUT token_id integer, OUT token text, OUT bytes bytea) RETURNS SETOF record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_read_tiktoken';
 COMMENT ON FUNCTION public.pg_llm_bpe_read_tiktoken(bytea) IS
-    'The tokens of a .tiktoken file; 22023 with the line when it is none.';
+    'The tokens of a .tiktoken file; 22023, with the line, if the contents are not such a file.';
 
 CREATE FUNCTION public.pg_llm_bpe_read_tiktoken_merges(contents bytea, OUT rank integer, OUT left_token text, OUT right_token text) RETURNS SETOF record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_llm_bpe_read_tiktoken_merges';
@@ -1640,15 +1640,15 @@ CREATE AGGREGATE public.pg_llm_bpe_learn(document text, n_merges integer, min_co
     SFUNC = public.pg_llm_bpe_learn_add, STYPE = internal, FINALFUNC = public.pg_llm_bpe_learn_final,
     FINALFUNC_MODIFY = READ_WRITE, PARALLEL = SAFE);
 COMMENT ON AGGREGATE public.pg_llm_bpe_learn(text, integer, bigint) IS
-    'Byte pair encoding learnt from documents: left and right id of each merge, where ids below 256 are bytes in GPT-2''s order and 256 + i is merge i. No pair seen fewer than min_count times is merged.';
+    'Learns byte pair encoding from documents: left and right id of each merge. Ids below 256 are bytes in GPT-2''s order, 256 + i is merge i. Pairs seen fewer than min_count times are not merged.';
 
 CREATE FUNCTION public.pg_llm_read_file(path text, max_bytes bigint) RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_read_file';
 COMMENT ON FUNCTION public.pg_llm_read_file(text, bigint) IS
-    'The contents of a file of the server, for roles with the privileges of pg_read_server_files; 58P01 when there is none.';
+    'The contents of a file on the server, for roles with the privileges of pg_read_server_files; 58P01: no such file.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_read_file(text, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.pg_llm_read_file(text, bigint) TO pg_read_server_files;
--- 70_files.sql -- weight files on the server. Functions that take a path check roles themselves, as COPY does:
+-- Weight files on the server. Functions that take a path check roles themselves, as COPY does:
 -- pg_read_server_files and pg_write_server_files. Those of checkpoints take a row's id or a model, never a path: EXECUTE
 -- on them decides, which provisioning grants to llm_trainer.
 
@@ -1656,74 +1656,74 @@ CREATE FUNCTION public.pg_llm_file_tensors(path text, max_bytes bigint, checkpoi
     OUT "position" bigint, OUT name text, OUT dtype text, OUT shape bigint[], OUT format text) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensors';
 COMMENT ON FUNCTION public.pg_llm_file_tensors(text, bigint, boolean) IS
-    'The tensors of a .safetensors, .npz or gzip file on the server; at most max_bytes of data may be declared in it. Takes pg_read_server_files, as all pg_llm_file_ functions that read. checkpoint: path is FOLDER/FILE below pg_llm.checkpoint_dir.';
+    'The tensors of a .safetensors, .npz or gzip file on the server, which may declare at most max_bytes of data. Requires pg_read_server_files, like all pg_llm_file_ functions that read. checkpoint: path is FOLDER/FILE below pg_llm.checkpoint_dir.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensors(text, bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_tensor(path text, name text, first_row bigint DEFAULT 0, rows bigint DEFAULT -1, checkpoint boolean DEFAULT false) RETURNS public.tensor
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_tensor';
 COMMENT ON FUNCTION public.pg_llm_file_tensor(text, text, bigint, bigint, boolean) IS
-    'Rows of a tensor in a file, as float32; rows below 0: all that follow.';
+    'Rows of a tensor in a file, as float32, from first_row on; rows below 0: all remaining.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_tensor(text, text, bigint, bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_bytes(path text, name text, checkpoint boolean DEFAULT false) RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_bytes';
 COMMENT ON FUNCTION public.pg_llm_file_bytes(text, text, boolean) IS
-    'A tensor of bytes in a file.';
+    'The contents of a byte tensor in a file.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_bytes(text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_metadata(path text, key text, checkpoint boolean DEFAULT false) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_metadata';
 COMMENT ON FUNCTION public.pg_llm_file_metadata(text, text, boolean) IS
-    'The value of a key of a .safetensors file''s __metadata__; NULL when there is none.';
+    'The value of a key in a .safetensors file''s __metadata__; NULL if it has no such key.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_metadata(text, text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_sha256(path text, checkpoint boolean DEFAULT false, OUT bytes bigint, OUT sha256 text) RETURNS record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_sha256';
 COMMENT ON FUNCTION public.pg_llm_file_sha256(text, boolean) IS
-    'Size and SHA-256 of a whole file.';
+    'The size and SHA-256 of a file.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_sha256(text, boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_file_write(path text, format text, tensors text, data text, argument text, metadata text[], checkpoint boolean DEFAULT false, OUT bytes bigint, OUT sha256 text) RETURNS record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_file_write';
 COMMENT ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) IS
-    'Writes a file atomically from two queries over $1 = argument: (name text, dtype text, shape int[]) and (data tensor, bytes bytea), one of which is NULL. Takes pg_write_server_files. 42804: a query gives other columns; 22004: NULL.';
+    'Writes a file atomically from two queries with the parameter $1 = argument: tensors gives (name text, dtype text, shape int[]), data gives (data tensor, bytes bytea), one of them NULL. Requires pg_write_server_files. 42804: a query has other columns; 22004: a value is NULL.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_file_write(text, text, text, text, text, text[], boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_write(model text, OUT file text, OUT bytes bigint, OUT sha256 text) RETURNS record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_write';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_write(text) IS
-    'Writes what llm_checkpoint_tensors, _data and _metadata give of the model to a new checkpoint file, which goes unless the transaction commits; its name below the directory, size and SHA-256.';
+    'Writes the model, as llm_checkpoint_tensors, _data and _metadata give it, to a new checkpoint file; the file is removed unless the transaction commits. Returns its name below the checkpoint directory, its size and SHA-256.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_write(text) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_tensors(id bigint,
     OUT "position" bigint, OUT name text, OUT dtype text, OUT shape bigint[], OUT format text) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_tensors';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_tensors(bigint) IS
-    'The tensors of a checkpoint. As all pg_llm_checkpoint_ functions that take an id: 42704 without a row that the caller sees, 22000 when the file is not what the row says, 58P01 when it is not here.';
+    'The tensors of a checkpoint. Errors, as for all pg_llm_checkpoint_ functions that take an id: 42704: no such row is visible to the caller; 22000: the file differs from what the row says; 58P01: the file is missing.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensors(bigint) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_tensor(id bigint, name text, first_row bigint DEFAULT 0, rows bigint DEFAULT -1) RETURNS public.tensor
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_tensor';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_tensor(bigint, text, bigint, bigint) IS
-    'Rows of a tensor in a checkpoint; rows below 0: all that follow.';
+    'Rows of a tensor in a checkpoint from first_row on; rows below 0: all remaining.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_tensor(bigint, text, bigint, bigint) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_bytes(id bigint, name text) RETURNS bytea
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_bytes';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_bytes(bigint, text) IS
-    'A tensor of bytes in a checkpoint.';
+    'The contents of a byte tensor in a checkpoint.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_bytes(bigint, text) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_metadata(id bigint, key text) RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_metadata';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_metadata(bigint, text) IS
-    'The value of a key of a checkpoint''s __metadata__; NULL when there is none.';
+    'The value of a key in a checkpoint''s __metadata__; NULL if it has no such key.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_metadata(bigint, text) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_sweep() RETURNS void
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_sweep';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_sweep() IS
-    'Removes, when the transaction commits, the files of this database in the checkpoint directories that no row of llm_checkpoint names, whoever may see it, and whose writers have ended.';
+    'When the transaction commits, removes this database''s files in the checkpoint directories that no row of llm_checkpoint names and whose writers have ended. Rows that row policies hide from the caller count, too.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_sweep() FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_checkpoint_files() RETURNS SETOF text
@@ -1741,17 +1741,17 @@ REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_name(text) FROM PUBLIC;
 CREATE FUNCTION public.pg_llm_checkpoint_orphans(remove boolean, OUT folder text, OUT files bigint, OUT bytes bigint) RETURNS SETOF record
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_llm_checkpoint_orphans';
 COMMENT ON FUNCTION public.pg_llm_checkpoint_orphans(boolean) IS
-    'Folders in the checkpoint directories of databases that no longer exist, for superusers; remove: they are removed, at once.';
+    'Folders in the checkpoint directories that belong to databases that no longer exist, for superusers. remove: delete them immediately.';
 REVOKE EXECUTE ON FUNCTION public.pg_llm_checkpoint_orphans(boolean) FROM PUBLIC;
 
 CREATE FUNCTION public.pg_llm_megatron_order(x public.tensor, n_head integer, version_2 boolean) RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_llm_megatron_order';
 COMMENT ON FUNCTION public.pg_llm_megatron_order(public.tensor, integer, boolean) IS
-    'The rows of Megatron-LMs fused query_key_value as queries, keys, values with heads in order; version_2: heads x 3 x d_head, else heads x d_head x 3.';
+    'The rows of Megatron-LM''s fused query_key_value, reordered as queries, keys, values with heads in order. version_2: the rows are heads x 3 x d_head, otherwise heads x d_head x 3.';
 
--- Who may run what: everybody, what computes with the values it is given (where the database leaves it to PUBLIC); what
--- reads or changes the state of a session, of the server or of its files only those whom an administrator or
--- provisioning grants it, as the owner of the database may.
+-- Privileges. Functions that compute only with their arguments keep PUBLIC's EXECUTE, where the database has it. Functions
+-- that read or change the state of a session, the server or its files are granted by an administrator or by provisioning;
+-- the owner of the database may grant them.
 DO $grants$
 DECLARE
     routine record;

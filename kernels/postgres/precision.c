@@ -31,7 +31,7 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
         ereport(ERROR,
                 errcode(ERRCODE_OUT_OF_MEMORY),
                 errmsg("out of memory for a copy of %s weights", op_shape(w)),
-                errhint("SET pg_llm.weights = 'float32' reads the weights as they are."));
+                errhint("SET pg_llm.weights = 'float32' uses the weights without a copy."));
     return packed;
 }
 

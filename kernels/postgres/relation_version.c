@@ -121,7 +121,7 @@ require_table(Relation rel)
         RELATION_IS_OTHER_TEMP(rel))
         ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
                 errmsg("\"%s\" is not an ordinary table", RelationGetRelationName(rel)),
-                errhint("Versions of rows are those of PostgreSQL's own tables (access method heap)."));
+                errhint("Row versions are known only of ordinary tables (access method heap)."));
 }
 
 /* ---- whole relations ---- */
@@ -165,8 +165,8 @@ open_readable(Oid relid)
     require_table(rel);
     if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-                errmsg("row-level security hides rows of \"%s\" from the present role", RelationGetRelationName(rel)),
-                errhint("Aggregate the rows that the role sees with pg_llm_fingerprint."));
+                errmsg("row-level security hides rows of \"%s\" from the current role", RelationGetRelationName(rel)),
+                errhint("Aggregate the rows that the role can see with pg_llm_fingerprint."));
     return rel;
 }
 
@@ -209,7 +209,7 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
 
     if (n > MAX_RELATIONS || array_contains_nulls(array))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("relations must be at most %d, none of them NULL", MAX_RELATIONS));
+                errmsg("there can be at most %d relations, and none may be NULL", MAX_RELATIONS));
     if (!registered)
     {
         RegisterSubXactCallback(subtransaction_ended, NULL);

@@ -296,7 +296,7 @@ pg_llm_lr_schedule(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a schedule cannot have step " INT64_FORMAT ", warmup " INT64_FORMAT ", total " INT64_FORMAT,
                        PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_INT64(2)),
-                errhint("Steps and the total count from 1; the warm-up is not negative."));
+                errhint("step and total must be at least 1, and warmup at least 0."));
     PG_RETURN_FLOAT8(llm_lr_schedule(kind, PG_GETARG_INT64(0), PG_GETARG_INT64(1), PG_GETARG_INT64(2),
                                      PG_GETARG_FLOAT8(3), PG_GETARG_FLOAT8(5)));
 }

@@ -254,7 +254,7 @@ pg_llm_require_autocommit(PG_FUNCTION_ARGS)
                 errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                 errmsg("%s commits as it goes and cannot run inside a transaction block",
                        text_to_cstring(PG_GETARG_TEXT_PP(0))),
-                errhint("Call it outside of BEGIN ... COMMIT, on a connection in autocommit; llm_train is for one transaction."));
+                errhint("Call it in autocommit mode, outside BEGIN ... COMMIT; llm_train trains in one transaction."));
     PG_RETURN_VOID();
 }
 

@@ -254,7 +254,7 @@ new_value(ValueKind kind, int ndim, const int32 *dims, size_t n, bool needs_grad
     begin_if_empty();
     if (tape.n_values == TAPE_MAX_VALUES)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("the tape holds %u values, its limit", TAPE_MAX_VALUES),
+                errmsg("the tape is full: it holds %u values", TAPE_MAX_VALUES),
                 errhint("Call llm_prune_autograd_state between passes."));
     tape.values = grow(tape.values, tape.n_values, &tape.room_values, sizeof(TapeValue));
     v = &tape.values[tape.n_values];
@@ -445,7 +445,7 @@ pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
 
     if (strlen(model) > ARENA_MAX_NAME || strlen(name) > ARENA_MAX_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("names of models and parameters take at most %d bytes", ARENA_MAX_NAME));
+                errmsg("names of models and parameters can have at most %d bytes", ARENA_MAX_NAME));
     if (shape.n > TENSOR_MAX_NDIM || tensor_count((int) shape.n, shape.values) != t->n)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a tensor of shape %s cannot take shape %s", tensor_shape_text(t->ndim, t->dims),

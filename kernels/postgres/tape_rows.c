@@ -174,8 +174,8 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
 
     if (base != 0 && base < TAPE_MAX_VALUES)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("ids of a pass cannot begin with " INT64_FORMAT, base),
-                errhint("0, or a multiple of %u from that on.", TAPE_MAX_VALUES));
+                errmsg("ids of a pass cannot start from " INT64_FORMAT, base),
+                errhint("Use 0 or a positive multiple of %u.", TAPE_MAX_VALUES));
     if (tape_is_mine())
         tape.base = base;
     PG_RETURN_VOID();

@@ -38,7 +38,7 @@ tensor_count(int ndim, const int32 *dims)
             ereport(ERROR,
                     errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("dimension %d of a tensor cannot be %d", i + 1, dims[i]),
-                    errhint("Dimensions are 0 or more."));
+                    errhint("Dimensions must be 0 or more."));
         empty |= dims[i] == 0;
     }
     /* Of an empty tensor the other axes count: its rows, which hold nothing, are walked like any. */
@@ -194,7 +194,7 @@ tensor_get_flat_size(ExpandedObjectHeader *header)
         ereport(ERROR,
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s does not fit a row", tensor_shape_text(t->ndim, t->dims)),
-                errdetail("A value on its way to disk has at most %zu elements.",
+                errdetail("A stored value can have at most %zu elements.",
                           (size_t) TENSOR_MAX_FLAT_ELEMENTS),
                 errhint("Store it in parts of whole rows."));
     return FLAT_TENSOR_DATA_OFFSET(t->ndim) + t->n * sizeof(float);

@@ -68,7 +68,7 @@ tensor_of_shape(Datum array)
                 errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s does not fit a row", tensor_shape_text(ndim, shape.values)),
                 errdetail("The limit is %zu elements.", (size_t) TENSOR_MAX_FLAT_ELEMENTS),
-                errhint("Make it in parts of whole rows."));
+                errhint("Create it in parts of whole rows."));
     return tensor_new(ndim, shape.values);
 }
 
@@ -127,7 +127,7 @@ pg_llm_normal(PG_FUNCTION_ARGS)
         ereport(ERROR,
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("mean %g and standard deviation %g do not make a normal distribution", mean, std),
-                errhint("Both are finite, the standard deviation 0 or more."));
+                errhint("Both must be finite, and the standard deviation 0 or more."));
     t = tensor_of_shape(PG_GETARG_DATUM(0));
     e = pg_llm_engine();
     llm_normal(e, t->data, mean, std, (uint64) PG_GETARG_INT64(3), (uint64) PG_GETARG_INT64(4), t->n);

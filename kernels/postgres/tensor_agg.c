@@ -64,7 +64,7 @@ pg_llm_sum_accum(PG_FUNCTION_ARGS)
                 errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("cannot aggregate tensors of shapes %s and %s",
                        tensor_shape_text(state->ndim, state->dims), tensor_shape_text(v.ndim, v.dims)),
-                errhint("All rows must have one shape; group by shape(x) otherwise."));
+                errhint("All rows must have the same shape; otherwise group by shape(x)."));
     for (size_t i = 0; i < v.n; i++)
     {
         if (i % POLL_EVERY == 0)

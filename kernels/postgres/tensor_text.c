@@ -60,7 +60,7 @@ ragged_length(Parser *in, int32 length, int32 others)
     input_error(in->context,
                 errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                 errmsg("lists of a tensor must have equal lengths"),
-                errdetail("A list of %d elements ends at character %d, those before it have %d.",
+                errdetail("A list of %d elements ends at character %d, earlier ones have %d.",
                           length, position(in), others));
     return false;
 }
@@ -70,7 +70,7 @@ ragged_depth(Parser *in, int depth)
 {
     input_error(in->context,
                 errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-                errmsg("numbers of a tensor must be nested equally deep"),
+                errmsg("all numbers of a tensor must be nested to the same depth"),
                 errdetail("Depth %d at character %d, depth %d before.", depth, position(in), in->ndim));
     return false;
 }
@@ -129,7 +129,7 @@ scale_slowly(Parser *in, const char *start, const char *end, float *result)
         input_error(in->context,
                     errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("\"%.*s\" is out of range for a tensor", (int) Min(end - start, 64), start),
-                    errdetail("It stands at character %d; elements are float32.", position(in)));
+                    errdetail("It is at character %d; elements are float32.", position(in)));
         return false;
     }
     return true;
@@ -237,7 +237,7 @@ open_list(Parser *in)
         input_error(in->context,
                     errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                     errmsg("a tensor has at most %d dimensions", TENSOR_MAX_NDIM),
-                    errdetail("List %d deep at character %d.", in->depth + 1, position(in)));
+                    errdetail("Nesting depth %d at character %d.", in->depth + 1, position(in)));
         return false;
     }
     if (in->ndim >= 0 && in->depth >= in->ndim)
@@ -322,7 +322,7 @@ parse_shape(Parser *in)
     {
         input_error(in->context,
                     errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-                    errmsg("only a tensor without elements has its shape in front"),
+                    errmsg("only a tensor without elements can be written with its shape in front"),
                     errdetail("One of the dimensions before character %d must be 0.", position(in)));
         return false;
     }

@@ -55,7 +55,7 @@ tokenizer_check(llm_bpe_status status)
         case LLM_BPE_TOO_LONG:
             ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                     errmsg("a word of the text is longer than %zu bytes", LLM_BPE_MAX_PIECE),
-                    errhint("Words are what GPT-2's pre-tokenizer makes of a text: runs of letters, of digits, ..."));
+                    errhint("GPT-2's pre-tokenizer splits a text into words: runs of letters, of digits, ..."));
             break;
         default:
             CHECK_FOR_INTERRUPTS();
@@ -206,18 +206,18 @@ pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
     llm_bpe_status status;
 
     if (flags < 0 || flags > 2 * LLM_BPE_BASE - 1)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d are not flags of a token", flags));
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d is not a set of token flags", flags));
     status = llm_bpe_put_token(t->bpe, PG_GETARG_INT32(1), (const uint8_t *) VARDATA_ANY(bytes),
                                VARSIZE_ANY_EXHDR(bytes), (unsigned) flags);
 
     if (status == LLM_BPE_DUPLICATE)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("token %d of model \"%s\" stands for the same bytes as another token", PG_GETARG_INT32(1),
+                errmsg("token %d of model \"%s\" has the same bytes as another token", PG_GETARG_INT32(1),
                        t->model));
     if (status == LLM_BPE_BAD_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("token %d of model \"%s\" stands for " UINT64_FORMAT " bytes, not for 1 to %d", PG_GETARG_INT32(1), t->model, (uint64) VARSIZE_ANY_EXHDR(bytes),
-                       LLM_BPE_MAX_TOKEN));
+                errmsg("token %d of model \"%s\" has " UINT64_FORMAT " bytes, not 1 to %d", PG_GETARG_INT32(1),
+                       t->model, (uint64) VARSIZE_ANY_EXHDR(bytes), LLM_BPE_MAX_TOKEN));
     tokenizer_check(status);
     PG_RETURN_VOID();
 }
@@ -258,7 +258,7 @@ pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
                 errhint("Load the vocabulary and the merges of the same tokenizer."));
     if (status == LLM_BPE_DUPLICATE)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("merge %d of model \"%s\", \"%s\" and \"%s\", is there twice", PG_GETARG_INT32(1), t->model,
+                errmsg("merge %d of model \"%s\", \"%s\" and \"%s\", appears twice", PG_GETARG_INT32(1), t->model,
                        text_to_cstring(PG_GETARG_TEXT_PP(2)), text_to_cstring(PG_GETARG_TEXT_PP(3))));
     tokenizer_check(status);
     PG_RETURN_VOID();
@@ -284,7 +284,7 @@ int_array(const int32_t *values, size_t n)
         return construct_empty_array(INT4OID);
     if (!AllocSizeIsValid(bytes))
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("the text has %zu tokens, an array holds fewer", n));
+                errmsg("the text has %zu tokens, more than an array can hold", n));
     a = palloc(bytes);
     SET_VARSIZE(a, bytes);
     a->ndim = 1;

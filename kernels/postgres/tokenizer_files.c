@@ -124,7 +124,7 @@ require_alphabet(void)
         ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                 errmsg("a database of encoding %s cannot hold the byte-level alphabet of byte pair encoding",
                        GetDatabaseEncodingName()),
-                errhint("Use a database of encoding UTF8; here, llm_build_char_tokenizer makes a tokenizer."));
+                errhint("Use a database with encoding UTF8, or a character tokenizer (llm_build_char_tokenizer)."));
 }
 
 static Datum
@@ -369,8 +369,8 @@ pg_llm_read_file(PG_FUNCTION_ARGS)
 
     if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-                errmsg("permission denied to read file \"%s\" of the server", path),
-                errhint("This takes the privileges of the role pg_read_server_files; files can also be loaded from the client."));
+                errmsg("permission denied to read file \"%s\" on the server", path),
+                errhint("This requires the role pg_read_server_files; the client can load files, too."));
     /* What is no regular file is not even opened: opening a pipe would wait for a writer. */
     if (stat(path, &st) != 0)
         ereport(ERROR, files_errcode(), errmsg("could not read file \"%s\": %m", path));

@@ -95,7 +95,9 @@ class Worker:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise LLMSQLError(f"the measurement of another engine ended with code {self._process.wait()}")
+            raise LLMSQLError(
+                f"the process that measures another engine ended with code {self._process.wait()}"
+            )
         time.sleep(SETTLE_SECONDS)
         return float(json.loads(answer)["value"])
 

@@ -34,7 +34,7 @@ ALREADY_THERE = ("42P07", "42723", "42710")
 
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", envvar="DATABASE_URL", help="Database to use instead of the embedded server's."),
+    typer.Option("--url", envvar="DATABASE_URL", help="URL of the database; default: the embedded server's."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelOption = Annotated[
@@ -121,7 +121,7 @@ def target(url: str | None) -> Target:
     if url is not None:
         if not url.strip():
             raise UsageError(
-                "--url is empty", hint="Leave it out for the embedded server; is a shell variable unset?"
+                "--url is empty", hint="Omit it to use the embedded server. Is a shell variable unset?"
             )
         try:
             return Target(normalize_url(url), embedded=False)
@@ -149,9 +149,7 @@ def open_engine(url: str | None) -> Engine:
         raise as_llm_sql_error(error) from error
     if revision == provision.head():
         if not same_build:
-            notify(
-                f"another build of llm-sql provisioned {place.url.database}: `{program()} provision` looks"
-            )
+            notify(f"another build of llm-sql provisioned {place.url.database}: run `{program()} provision`")
         return engine
     if not place.embedded:
         found = (
@@ -195,9 +193,9 @@ def run_upgrade(url: URL, revision: str = "head") -> provision.Report:
             raise
         shown = as_llm_sql_error(error)
         raise NotProvisionedError(
-            f"the schema cannot be made: {shown.message}",
-            hint="something of that name is there already: rename or drop it, or give llm-sql a database of "
-            "its own",
+            f"the schema cannot be created: {shown.message}",
+            hint="an object of that name already exists: rename or drop it, or use a separate database for "
+            "llm-sql",
         ) from error
 
 

@@ -26,7 +26,7 @@ from llm_sql.cli.common import (
 from llm_sql.corpus import FileSource, LoadOptions, LoadProgress, QuerySource, find_files, load
 from llm_sql.errors import UsageError
 
-QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column is the text.")]
+QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column holds the text.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def tokenizer_chars(
     model: ModelArgument, query: QueryOption, url: UrlOption = None, json_: JsonOption = False
 ) -> None:
-    """Build a character tokenizer from the characters that the query's texts hold."""
+    """Build a character tokenizer from the characters in the query's texts."""
     with Session(open_engine(url)) as session, session.begin():
         build = text("SELECT public.llm_build_char_tokenizer(:model, :query)")
         vocab = session.scalars(build, {"model": model, "query": query}).one()
@@ -58,13 +58,16 @@ def tokenizer_chars(
 def tokenizer_encode(
     model: ModelArgument,
     text_: Annotated[str, typer.Argument(metavar="TEXT")],
-    bos: Annotated[bool, typer.Option("--bos", help="Put the token that begins a text in front.")] = False,
+    bos: Annotated[bool, typer.Option("--bos", help="Begin with the token that begins a text.")] = False,
     special: Annotated[
-        bool, typer.Option("--special/--no-special", help="What reads like a special token is one.")
+        bool,
+        typer.Option(
+            "--special/--no-special", help="Whether text that matches a special token becomes that token."
+        ),
     ] = True,
     url: UrlOption = None,
 ) -> None:
-    """Print a text's token ids as JSON."""
+    """Print the token ids of a text as JSON."""
     with Session(open_engine(url)) as session:
         tokens = session.scalar(
             text("SELECT public.llm_encode(:text, :model, :special, :bos)"),
@@ -76,7 +79,7 @@ def tokenizer_encode(
 def tokenizer_decode(
     model: ModelArgument, tokens: Annotated[list[int], typer.Argument()], url: UrlOption = None
 ) -> None:
-    """Print the text of token ids."""
+    """Print the text of the given token ids."""
     with Session(open_engine(url)) as session:
         query = text("SELECT public.llm_decode(CAST(:tokens AS int[]), :model)")
         typer.echo(session.scalar(query, {"tokens": tokens, "model": model}))
@@ -85,7 +88,7 @@ def tokenizer_decode(
 def dataset_fill(
     model: ModelArgument,
     query: Annotated[
-        str | None, typer.Option("--query", "-q", help="SQL whose first column is the documents.")
+        str | None, typer.Option("--query", "-q", help="SQL whose first column holds the documents.")
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -93,31 +96,37 @@ def dataset_fill(
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Each line of a file is a document.")] = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Read the query row by row, as files are: for any size.")
+        bool,
+        typer.Option(
+            "--stream", help="Read the query row by row, as files are read: for results of any size."
+        ),
     ] = False,
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="own or tiktoken, for files and --stream; equal results.")
+        str,
+        typer.Option(
+            "--tokenizer", help="own or tiktoken, for files and --stream; both give the same tokens."
+        ),
     ] = "own",
     block_size: Annotated[int | None, typer.Option("--block-size", min=1, help="Tokens per row.")] = None,
     stride: Annotated[int | None, typer.Option("--stride", min=1, help="Tokens between row starts.")] = None,
     validation: Annotated[
-        float, typer.Option("--validation", min=0, max=0.9, help="Share of held-out text.")
+        float, typer.Option("--validation", min=0, max=0.9, help="Fraction of the text to hold out.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Which documents are held out.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed that selects the documents to hold out.")] = 0,
     keep_order: Annotated[
-        bool, typer.Option("--keep-order", help="Keep a query's order, and documents it gives twice.")
+        bool, typer.Option("--keep-order", help="Keep the query's order and its duplicate documents.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew instead of going on with a load that was cut off.")
+        bool, typer.Option("--restart", help="Start over instead of resuming an interrupted load.")
     ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Tokenize files or a query's texts into the model's training and held-out rows.
 
-    Files, and a query with --stream, are tokenized here and sent in pieces: a load that was cut off goes on
-    where it was when the same command runs again. Of every file the end is held out, of lines and rows a
-    share of them. Other queries run inside the database.
+    Files, and a query with --stream, are tokenized here and sent in pieces. To resume an interrupted load,
+    run the same command again. The end of every file is held out, or a fraction of the lines and rows.
+    Other queries run inside the database.
     """
     if (query is None) == (not inputs):
         raise UsageError("give either --query or --input")
@@ -183,7 +192,7 @@ def _load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
 
 
 def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption = False) -> None:
-    """Rows and tokens per split."""
+    """Show the number of rows and tokens per split."""
     with Session(open_engine(url)) as session:
         rows = _splits(session, model)
     print_json(rows) if json_ else print_table(rows)

@@ -36,9 +36,12 @@ def default_model(session: Session, model: str | None) -> str:
 
 def create(
     model: ModelArgument,
-    n_layer: Annotated[int | None, typer.Option("--layers", min=1, help="Blocks; default 4.")] = None,
+    n_layer: Annotated[
+        int | None, typer.Option("--layers", min=1, help="Number of blocks; default 4.")
+    ] = None,
     n_head: Annotated[
-        int | None, typer.Option("--heads", min=1, help="Attention heads; must divide --width; default 4.")
+        int | None,
+        typer.Option("--heads", min=1, help="Number of attention heads; must divide --width; default 4."),
     ] = None,
     d_model: Annotated[
         int | None, typer.Option("--width", min=1, help="Size of the residual stream (d_model); default 128.")
@@ -47,7 +50,8 @@ def create(
         int | None, typer.Option("--context", min=1, help="Longest sequence, in tokens; default 128.")
     ] = None,
     vocab: Annotated[
-        int | None, typer.Option("--vocab", min=1, help="Tokens; default: those of the model's tokenizer.")
+        int | None,
+        typer.Option("--vocab", min=1, help="Vocabulary size; default: that of the model's tokenizer."),
     ] = None,
     arch: Annotated[
         str, typer.Option("--arch", help="gpt2, gpt3, microgpt, or one registered in llm_arch.")
@@ -58,7 +62,7 @@ def create(
 ) -> None:
     """Register a model and initialise its weights.
 
-    microgpt has sizes of its own: 1 layer, 4 heads, width 16, context 16.
+    The defaults of microgpt differ: 1 layer, 4 heads, width 16, context 16.
     """
     default = MICROGPT if arch == "microgpt" else SMALL
     n_layer, n_head = n_layer or default["n_layer"], n_head or default["n_head"]
@@ -87,33 +91,33 @@ def create(
 
 def rename(
     model: ModelArgument,
-    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="The new name.")],
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Give a model another name, with all that belongs to it."""
+    """Rename a model, with all that belongs to it."""
     with Session(open_engine(url)) as session, session.begin():
         LanguageModel(session, model).rename(new_name)
     print_json({"model": new_name}) if json_ else out.print(f"{model} is now {new_name}", markup=False)
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")] = "",
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads from standard input.")] = "",
     model: ModelOption = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=0)] = 64,
     temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0, help="0: always the likeliest.")
+        float, typer.Option("--temperature", "-t", min=0, help="0: always the most likely token.")
     ] = 1.0,
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: off.")] = 50,
     top_p: Annotated[float, typer.Option("--top-p", min=0, max=1, help="1: off.")] = 0.95,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")] = None,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="End before this text; may be repeated.")
+        list[str] | None, typer.Option("--stop", help="Stop before this text; may be repeated.")
     ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Continue a text; tokens appear as the database makes them."""
+    """Continue a text; tokens appear as the database generates them."""
     if prompt == "-":
         prompt = sys.stdin.read()
     with Session(open_engine(url)) as session:
@@ -153,14 +157,14 @@ def generate(
 def evaluate(
     model: ModelOption = None,
     split: Annotated[str, typer.Option("--split", help="train, validation, ...")] = "validation",
-    text_: Annotated[str | None, typer.Option("--text", help="Perplexity of this text instead.")] = None,
+    text_: Annotated[str | None, typer.Option("--text", help="Score this text instead.")] = None,
     query: Annotated[
         str | None,
-        typer.Option("--query", "-q", help="SQL whose first column is documents to score instead."),
+        typer.Option("--query", "-q", help="SQL whose first column holds documents to score instead."),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option("--stride", min=1, help="Overlapping windows of the context, one every so many tokens."),
+        typer.Option("--stride", min=1, help="Score in overlapping windows that start N tokens apart."),
     ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,

@@ -30,13 +30,13 @@ def register(app: typer.Typer) -> None:
 def _refuse_other_server(command: str) -> None:
     if os.environ.get("DATABASE_URL"):
         raise UsageError(
-            f"llm-sql {command} concerns the embedded server, but DATABASE_URL names another one",
+            f"llm-sql {command} is for the embedded server, but DATABASE_URL names another one",
             hint="unset DATABASE_URL",
         )
 
 
 def up(json_: JsonOption = False) -> None:
-    """Start the embedded server and keep it running; provision its database, mend what is missing there."""
+    """Start the embedded server and keep it running; provision its database and repair what is missing."""
     _refuse_other_server("up")
     url = ensure(keep=True)
     report = common.run_upgrade(normalize_url(url))
@@ -50,17 +50,17 @@ def up(json_: JsonOption = False) -> None:
 
 
 def down(json_: JsonOption = False) -> None:
-    """Stop the embedded server, whoever uses it. Committed work is kept."""
+    """Stop the embedded server, even if others use it. Committed work is kept."""
     _refuse_other_server("down")
     stopped = EmbeddedServer().stop()
     if json_:
         print_json({"stopped": stopped})
     else:
-        out.print("stopped" if stopped else "it was not running")
+        out.print("stopped" if stopped else "the server was not running")
 
 
 def show_url() -> None:
-    """Print the database's URL; the embedded server is started and kept, else its URL would lead nowhere."""
+    """Print the database's URL. The embedded server is started and kept running, so that the URL works."""
     given = os.environ.get("DATABASE_URL")
     if given:
         try:
@@ -99,7 +99,7 @@ def provision_database(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Bring the database to the newest revision (`alembic upgrade head`), and mend what is missing there."""
+    """Bring the database to the newest revision (`alembic upgrade head`) and repair what is missing."""
     if sql:
         typer.echo(provision.offline_script(), nl=False)
         return

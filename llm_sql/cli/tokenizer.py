@@ -23,13 +23,15 @@ def tokenizer_load(
     vocab: Annotated[
         Path, typer.Argument(help="vocab.json, encoder.json, a .tiktoken file, or a directory.")
     ],
-    merges: Annotated[Path | None, typer.Argument(help="merges.txt or vocab.bpe; others need none.")] = None,
+    merges: Annotated[
+        Path | None, typer.Argument(help="merges.txt or vocab.bpe; other formats need none.")
+    ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Give a model the BPE tokenizer of these files, which are read here, not on the server.
+    """Load a BPE tokenizer for a model from files here, not on the server.
 
-    Of a directory in the hub's layout all files count that tell something of the tokenizer.
+    From a directory in the Hugging Face hub's layout, all files that describe the tokenizer are read.
     """
     files = read_files(vocab, merges)
     with Session(open_engine(url)) as session, session.begin():
@@ -39,12 +41,14 @@ def tokenizer_load(
 
 def tokenizer_train(
     model: ModelArgument,
-    query: Annotated[str, typer.Option("--query", "-q", help="SQL whose first column is the text.")],
-    vocab: Annotated[int, typer.Option("--vocab", min=257, help="Tokens, end of text included.")],
+    query: Annotated[str, typer.Option("--query", "-q", help="SQL whose first column holds the text.")],
+    vocab: Annotated[
+        int, typer.Option("--vocab", min=257, help="Vocabulary size, including the end-of-text token.")
+    ],
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a BPE tokenizer from a query's texts, in the database."""
+    """Train a BPE tokenizer on a query's texts, inside the database."""
     with Session(open_engine(url)) as session, session.begin():
         size = session.scalar(
             text("SELECT public.llm_train_bpe(:model, :query, :vocab)"),

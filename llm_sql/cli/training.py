@@ -71,19 +71,19 @@ def train(
     model: ModelArgument,
     n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 1000,
     batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
-    block_size: Annotated[
-        int | None, Option("--block-size", min=1, help="Cut rows to so many tokens.")
-    ] = None,
+    block_size: Annotated[int | None, Option("--block-size", min=1, help="Cut rows to N tokens.")] = None,
     lr_max: Annotated[float | None, Option("--lr", help="Highest learning rate.")] = None,
-    min_lr: Annotated[float | None, Option("--min-lr", help="Learning rate at the end.")] = None,
-    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps up to the highest rate.")] = None,
+    min_lr: Annotated[float | None, Option("--min-lr", help="Learning rate at the last step.")] = None,
+    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps until the highest rate.")] = None,
     schedule: Annotated[str | None, Option("--schedule", help="cosine, linear or constant.")] = None,
     dropout: Annotated[float | None, Option("--dropout", min=0, max=1)] = None,
     weight_decay: Annotated[float | None, Option("--weight-decay")] = None,
-    grad_clip: Annotated[float | None, Option("--grad-clip", help="Global norm to clip to.")] = None,
+    grad_clip: Annotated[
+        float | None, Option("--grad-clip", help="Clip gradients to this global norm.")
+    ] = None,
     grad_accum: Annotated[int | None, Option("--grad-accum", min=1, help="Batches per step.")] = None,
     data_order: Annotated[
-        str | None, Option("--data-order", help="shuffled, or by_id: rows as they stand.")
+        str | None, Option("--data-order", help="shuffled, or by_id: rows in the order of their ids.")
     ] = None,
     seed: Annotated[int | None, Option("--seed")] = None,
     commit_every: Annotated[
@@ -92,7 +92,7 @@ def train(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a model on its data set. Ctrl-C keeps what was committed."""
+    """Train a model on its data set. After Ctrl-C, committed steps are kept."""
     engine = open_engine(url)
     with Session(engine) as session:
         lm = LanguageModel(session, model)
@@ -142,7 +142,7 @@ def train(
 def finetune(
     model: ModelArgument,
     query: Annotated[
-        str | None, Option("--query", "-q", help="SQL whose first column is the documents.")
+        str | None, Option("--query", "-q", help="SQL whose first column holds the documents.")
     ] = None,
     inputs: Annotated[
         list[str] | None,
@@ -150,19 +150,19 @@ def finetune(
     ] = None,
     lines: Annotated[bool, Option("--lines", help="Each line of a file is a document.")] = False,
     n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 100,
-    name: Annotated[str | None, Option("--name", help="Of the copy; default: MODEL-finetuned.")] = None,
+    name: Annotated[str | None, Option("--name", help="Name of the copy; default: MODEL-finetuned.")] = None,
     batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
     block_size: Annotated[int | None, Option("--block-size", min=1, help="Tokens per row.")] = None,
-    validation: Annotated[float, Option("--validation", help="Share of held-out text.")] = 0.1,
+    validation: Annotated[float, Option("--validation", help="Fraction of the text to hold out.")] = 0.1,
     lr_max: Annotated[float, Option("--lr", help="Highest learning rate.")] = 5e-5,
-    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps up to the highest rate.")] = None,
+    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps until the highest rate.")] = None,
     dropout: Annotated[float, Option("--dropout", min=0, max=1)] = 0.1,
     grad_accum: Annotated[int, Option("--grad-accum", min=1, help="Batches per step.")] = 1,
     seed: Annotated[int, Option("--seed")] = 0,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a copy of a model on other texts; prints its perplexity on held-out ones before and after."""
+    """Train a copy of a model on other texts; print its perplexity on held-out text before and after."""
     if (query is None) == (not inputs):
         raise UsageError("give either --query or --input")
     options = {"new_name": name, "block_size": block_size, "warmup": warmup}
@@ -211,15 +211,15 @@ def send_documents(session: Session, files: list[Path], lines: bool = False) -> 
 
 def demo(
     model: Annotated[
-        str, Option("--model", "-m", help="Name; a model of this name is replaced.")
+        str, Option("--model", "-m", help="Name of the model; an existing model of this name is replaced.")
     ] = "catalog-gpt",
-    seconds: Annotated[float, Option("--seconds", min=1, help="About how long to train.")] = 45,
-    steps: Annotated[int | None, Option("--steps", min=1, help="Exactly so many steps instead.")] = None,
+    seconds: Annotated[float, Option("--seconds", min=1, help="How long to train, approximately.")] = 45,
+    steps: Annotated[int | None, Option("--steps", min=1, help="Train exactly N steps instead.")] = None,
     seed: Annotated[int, Option("--seed")] = 0,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a small GPT on the database's own catalog and let it write."""
+    """Train a small GPT on the database's own catalog and generate text."""
     from llm_sql.demo import run_demo
 
     result = run_demo(open_engine(url), model, seconds=seconds, steps=steps, seed=seed, quiet=json_)
@@ -232,22 +232,26 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: machine, kernels, train, sessions, storage, memory, generate, tokenizer,"
-            " layers, or all. Default: machine, kernels and train with small shapes, a minute.",
+            " layers, or all. Default: machine, kernels and train with small shapes, which takes a minute.",
         ),
     ] = None,
     repeats: Annotated[
-        int, Option("--repeats", min=1, help="Interleaved repetitions; the median counts.")
+        int, Option("--repeats", min=1, help="Interleaved repetitions; their median is reported.")
     ] = 5,
     threads: Annotated[
-        int, Option("--threads", min=0, help="Threads of every engine; 0: as many as there are cores.")
+        int, Option("--threads", min=0, help="Threads per engine; 0: as many as there are cores.")
     ] = 0,
     quick: Annotated[
-        bool | None, Option("--quick/--full", help="Small shapes only; default when no section is named.")
+        bool | None,
+        Option(
+            "--quick/--full",
+            help="Small shapes only, or large ones too; --quick is the default without sections.",
+        ),
     ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure kernels and training steps, beside PyTorch, NumPy's BLAS and the machine's own limits."""
+    """Measure this machine, and compare with PyTorch, NumPy and other engines where they are installed."""
     from llm_sql import bench
     from llm_sql.kernels import cpu_count
 

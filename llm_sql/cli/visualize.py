@@ -27,7 +27,7 @@ def loss(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Draw the loss over the model's steps, here or into a file."""
+    """Plot the loss over the model's steps, in the terminal or to a file."""
     with open_engine(url).connect() as connection:
         rows = visualize.read_log(connection, model)
     if output is not None:
@@ -44,11 +44,11 @@ def loss(
 
 def tape(
     model: ModelArgument,
-    dot: Annotated[bool, typer.Option("--dot", help="Print the graph in Graphviz's language.")] = False,
+    dot: Annotated[bool, typer.Option("--dot", help="Print the graph in Graphviz's DOT language.")] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show the ops of the model's last recorded pass, with the norms of what they made."""
+    """Show the ops of the model's last recorded pass, with the norms of their outputs."""
     with open_engine(url).connect() as connection:
         rows = visualize.read_pass(connection, model)
     if dot:

@@ -29,7 +29,7 @@ from llm_sql.model import LanguageModel
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Name of the model.")]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="safetensors, npz or gzip; default: what the file's suffix says."),
+    typer.Option("--format", help="safetensors, npz or gzip; default: according to the file's suffix."),
 ]
 
 
@@ -81,15 +81,16 @@ def import_(
     ],
     model: ModelName,
     megatron_version: Annotated[
-        float | None, typer.Option("--megatron-version", help="Checkpoint version of a Megatron-LM file.")
+        float | None,
+        typer.Option("--megatron-version", help="Checkpoint version of a Megatron-LM file: 1.0, 2.0, ..."),
     ] = None,
     tokenizer: Annotated[
-        bool, typer.Option("--tokenizer/--no-tokenizer", help="Load a directory's tokenizer, too.")
+        bool, typer.Option("--tokenizer/--no-tokenizer", help="Also load the directory's tokenizer.")
     ] = True,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Replace a model's weights by those of a file here.
+    """Replace a model's weights with those of a file here, not on the server.
 
     A directory's config.json registers the model, and its tokenizer (vocab.json and merges.txt, or
     tokenizer.json) becomes the model's.
@@ -126,7 +127,7 @@ def export(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a model's weights to a file here, under Hugging Face's names."""
+    """Write a model's weights to a file here, with Hugging Face's tensor names."""
     engine = open_engine(url).execution_options(isolation_level="REPEATABLE READ")
     with Session(engine) as session, weights_bar("exporting", json_) as advance:
         count = LanguageModel(session, model).export_weights(target, format=format_, progress=advance)
@@ -149,9 +150,9 @@ def convert(
 
 def checkpoint_save(
     model: ModelArgument,
-    note: Annotated[str | None, typer.Option("--note", help="What to remember about it.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="A note to store with the checkpoint.")] = None,
     keep: Annotated[
-        int | None, typer.Option("--keep", min=1, help="Remove all but the newest so many.")
+        int | None, typer.Option("--keep", min=1, help="Keep only the N newest checkpoints.")
     ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
@@ -171,7 +172,7 @@ def checkpoint_load(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Make a model what it was when a checkpoint was saved."""
+    """Restore a model to what it was when a checkpoint was saved."""
     with Session(open_engine(url)) as session, session.begin():
         step = LanguageModel(session, model).load_checkpoint(id_)
     if json_:
@@ -181,7 +182,7 @@ def checkpoint_load(
 
 
 def checkpoint_list(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: Annotated[str | None, typer.Argument(help="List only this model's.")] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -43,7 +43,7 @@ def select(
     named = {"value": trees} if isinstance(trees, Node) else dict(trees)
     if not named or not all(isinstance(tree, Node) for tree in named.values()):
         raise ArgumentError(
-            "select() takes trees of llm_sql.graph; expressions around them go into your own select()"
+            "select() takes trees of llm_sql.graph; put expressions around them into sqlalchemy.select()"
         )
     # Names are part of the structure, and so of the statement cache's key.
     arguments: list[Constant | Node] = []

@@ -70,7 +70,7 @@ class Architecture:
                 raise ArgumentError(f"architecture {self.name}: the {part} is not a tree of llm_sql.graph")
         unknown = {spec.init for spec in self.parameters} - {"normal", "residual", "zeros", "ones"}
         if unknown:
-            raise ArgumentError(f"architecture {self.name}: no initialisation is called {sorted(unknown)}")
+            raise ArgumentError(f"architecture {self.name}: unknown initialisations {sorted(unknown)}")
         names = [spec.name for spec in self.parameters]
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -141,7 +141,7 @@ class Architecture:
         if not self.parameters:
             raise ArgumentError(f"architecture {self.name} declares no parameters")
         if self.name in BUILT_IN:
-            raise ArgumentError(f"architecture {self.name} is built in; take another name")
+            raise ArgumentError(f"architecture {self.name} is built in; choose another name")
         connection = session.connection()
         for statement in (
             self.compile_function().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),

@@ -86,7 +86,7 @@ def scalar_op(sql: str, type_: TypeEngine[Any]) -> Callable[[Callable[P, Argumen
 def _given(declared: Op, arguments: Arguments) -> list[Arg]:
     given = [arg for arg in arguments if arg is not None]
     if any(arg is None for arg in arguments[: len(given)]):
-        raise ArgumentError(f"{declared.name}: only trailing arguments can be left out")
+        raise ArgumentError(f"{declared.name}: only trailing arguments can be omitted")
     return given
 
 

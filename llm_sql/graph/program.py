@@ -135,7 +135,7 @@ def render(
     if node.call is CONCAT:
         return " || ".join(args)
     if node.call is ROW:
-        raise ArgumentError("several trees stand only at the top of a SELECT list")
+        raise ArgumentError("several trees can be used only at the top level of a SELECT list")
     function = f"{SCHEMA}.{node.call.pinned_sql if pinned and node.call.pinned_sql else node.call.sql}"
     call = f"{function}({', '.join(args)})"
     if width is None or (len(call) <= width and "\n" not in call):

@@ -73,7 +73,7 @@ def substitute(tree: NodeT, values: Mapping[str, Any]) -> NodeT:
             )
     result = replaced[id(tree)]
     if not isinstance(result, type(tree)):
-        raise ArgumentError("nothing is left of the tree but a constant")
+        raise ArgumentError("the tree reduces to a constant")
     return result
 
 

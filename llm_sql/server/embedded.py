@@ -340,7 +340,7 @@ class EmbeddedServer:
         tail = "\n".join(log.strip().splitlines()[-12:])
         raise ServerError(
             printable(f"the embedded server did not {action}: {result.stdout.strip()}\n{tail}"),
-            hint=f"the whole log is {self.log_file}",
+            hint=f"the full log is in {self.log_file}",
         )
 
     def _stop(self) -> bool:

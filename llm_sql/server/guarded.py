@@ -73,7 +73,7 @@ def require_own(path: Path) -> None:
     if reason is not None:
         raise ServerError(
             f"root cannot keep the embedded server in {path}: {reason}",
-            hint="set LLM_SQL_HOME to a directory of root's, or run as the user whose directory it is",
+            hint="set LLM_SQL_HOME to a directory that root owns, or run as the user who owns this one",
         )
 
 
@@ -140,7 +140,7 @@ def open_own(path: Path) -> int:
     state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
         os.close(descriptor)
-        raise ServerError(f"{path} is not a file of {account_name(os.geteuid())}'s", hint="remove it")
+        raise ServerError(f"{path} does not belong to {account_name(os.geteuid())}", hint="remove it")
     return descriptor
 
 
@@ -196,7 +196,7 @@ def make_over(path: Path, owner: tuple[int, int]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise ServerError(f"cannot replace {path}: {error.strerror}", hint="remove it") from error
-    raise ServerError(f"cannot make {path}", hint="remove what stands there")
+    raise ServerError(f"cannot create {path}", hint="remove what is there")
 
 
 def open_lock(path: Path) -> int:
@@ -243,7 +243,7 @@ def locked(path: Path, notice: Callable[[str], None]) -> Iterator[None]:
                 if now > deadline:
                     raise ServerError(
                         f"{path} is still held by {_named(path)} after {LOCK_PATIENCE_SECONDS:.0f} s",
-                        hint="look at what that process does; when it is ended, the lock is free",
+                        hint="see what that process is doing; the lock is free when it ends",
                     ) from None
                 if tell_at and now > tell_at:
                     notice(f"waiting for {_named(path)}, which starts or stops the embedded server")

@@ -157,7 +157,7 @@ def _account(name: str) -> Account:
             ) from None
         entry = _create_account()
     if entry.pw_uid == 0:
-        raise ServerError(f"the account {name} is root, as which PostgreSQL does not run")
+        raise ServerError(f"the account {name} is root, and PostgreSQL does not run as root")
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
@@ -185,7 +185,7 @@ def _create_account() -> pwd.struct_passwd:
             continue
     # No other account will do: whoever else runs as it would own the server.
     raise ServerError(
-        f"PostgreSQL does not run as root, and the account {ACCOUNT_NAME} could not be made",
+        f"PostgreSQL does not run as root, and the account {ACCOUNT_NAME} could not be created",
         hint=f"run as an ordinary user, set {ACCOUNT_VARIABLE} to an account that runs nothing else, "
         "or set DATABASE_URL to a server of your own",
     )
@@ -237,7 +237,7 @@ def run_program(
                 start_new_session=account is not None,
             )
         except subprocess.TimeoutExpired as error:
-            raise ServerError(f"{command[0]} did not end within {error.timeout:.0f} s") from error
+            raise ServerError(f"{command[0]} did not finish within {error.timeout:.0f} s") from error
         except OSError as error:
             raise ServerError(f"cannot run {command[0]}: {error}") from error
         # The account can write to the file, and root reads it into memory.

@@ -63,7 +63,7 @@ def prepare_home(home: Path, account: Account | None) -> None:
     if ":" in str(home) or "\n" in str(home):
         raise ServerError(
             f"LLM_SQL_HOME must not contain a colon: {home}",
-            hint="PostgreSQL separates its search paths by colons",
+            hint="PostgreSQL separates its search paths with colons",
         )
     if account is None:
         _prepare_users_home(home)
@@ -77,7 +77,7 @@ def prepare_home(home: Path, account: Account | None) -> None:
     if closed is not None:
         raise ServerError(
             f"the account {account.name}, which runs the server for root, cannot pass through {closed}",
-            hint=f"set LLM_SQL_HOME to a directory outside of it, or chmod o+x {closed}",
+            hint=f"set LLM_SQL_HOME to a directory outside it, or chmod o+x {closed}",
         )
 
 

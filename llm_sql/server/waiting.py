@@ -49,8 +49,8 @@ def until_accepting(
         waited = time.monotonic() - started
         if waited > patience:
             raise DatabaseUnreachableError(
-                f"the server starts up or recovers from a crash, since {waited:.0f} s",
-                hint="its log tells how far it is; try again later",
+                f"the server is starting or recovering from a crash ({waited:.0f} s so far)",
+                hint="its log shows how far it has got; try again later",
             )
         if waited > 1 and not told:
             told = True

@@ -12,9 +12,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_sweep() IS
-'Removes, when the transaction commits, the files of this database in the checkpoint directories that no row of '
-'llm_checkpoint names (rows that a policy hides from the caller count) and no running transaction is writing. Takes '
-'llm_trainer.';
+'When the transaction commits, removes this database''s files in the checkpoint directories that no row of '
+'llm_checkpoint names and that no running transaction is writing. Rows that policies hide from the caller count, too. '
+'Requires llm_trainer.';
 
 
 CREATE FUNCTION public.llm_checkpoint_permitted(action text) RETURNS void
@@ -32,13 +32,14 @@ BEGIN
     END IF;
     IF NOT has_function_privilege('public.pg_llm_checkpoint_write(text)', 'EXECUTE') THEN
         RAISE EXCEPTION 'permission denied to % checkpoints', action
-            USING ERRCODE = 'insufficient_privilege', HINT = 'This takes the role llm_trainer.';
+            USING ERRCODE = 'insufficient_privilege', HINT = 'This requires the role llm_trainer.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_permitted(text) IS
-'Raises 25006 where nothing can be written, 42501 when the caller may not execute what saving and loading need.';
+'Raises 25006 where nothing can be written, and 42501 if the caller lacks the privileges that saving and loading '
+'need.';
 
 
 CREATE FUNCTION public.llm_checkpoint_save(model text, note text DEFAULT NULL, keep int DEFAULT NULL) RETURNS bigint
@@ -62,8 +63,8 @@ BEGIN
     END IF;
     wrong := public.llm_checkpoint_incomplete(model);
     PERFORM public.llm_require(
-        wrong IS NULL, format('the weights of model "%s" are not those of its architecture: parameter "%s"', model, wrong),
-        'llm_parameters lists what llm_param must hold; a row policy may hide some of it.'
+        wrong IS NULL, format('the weights of model "%s" do not match its architecture: parameter "%s"', model, wrong),
+        'llm_parameters lists what llm_param must hold; a row-level security policy may hide rows.'
     );
     PERFORM public.pg_llm_set_recording(false, true);
     -- One statement: file and row are of one snapshot.
@@ -84,10 +85,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_save(text, text, int) IS
-'Saves the model''s parameters, optimizer state, step, configuration and tokenizer to a file in the checkpoint directory '
-'(pg_llm.checkpoint_dir) and returns the checkpoint''s id. The file and its row appear together when the transaction '
-'commits, or not at all. keep: so many checkpoints of the model stay, older ones are removed, of those the caller may '
-'see and delete. Takes llm_trainer. 25006 on a replica or in a read-only transaction; 53100 when the disk is full.';
+'Saves the model''s parameters, optimizer state, step, configuration and tokenizer to a file in the checkpoint '
+'directory (pg_llm.checkpoint_dir) and returns the checkpoint''s id. The file and its row appear together when the '
+'transaction commits, or not at all. keep: keep only this many of the model''s newest checkpoints, and remove the '
+'older ones that the caller can see and delete. Requires llm_trainer. 25006: on a replica or in a read-only '
+'transaction; 53100: the disk is full.';
 
 
 CREATE FUNCTION public.llm_elements(shape int[]) RETURNS bigint
@@ -113,7 +115,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_elements(int[]) IS
-'Number of elements of a tensor of this shape; 22003 beyond bigint.';
+'Number of elements of a tensor of this shape. 22003: more than a bigint can count.';
 
 
 CREATE FUNCTION public.llm_checkpoint_incomplete(model text) RETURNS text
@@ -136,8 +138,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_incomplete(text) IS
-'A parameter that the model''s architecture lists and llm_param does not hold whole, or the other way round; NULL when '
-'there is none.';
+'Name of a parameter that the model''s architecture lists and llm_param does not hold completely, or that llm_param '
+'holds and the architecture does not list; NULL if there is none.';
 
 
 CREATE FUNCTION public.llm_checkpoint_metadata(model text) RETURNS text[]
@@ -166,7 +168,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_metadata(text) IS
-'What stands in the header of a checkpoint of the model: key, value, key, value, ...';
+'The header fields of a checkpoint of the model: key, value, key, value, ...';
 
 
 CREATE FUNCTION public.llm_checkpoint_tensors(model text) RETURNS TABLE (name text, dtype text, shape int[])
@@ -266,7 +268,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
-'The model''s tokenizer as a checkpoint holds it: JSON of [rank, left, right, pair] and of [id, token, bytes, score, flags].';
+'The model''s tokenizer in the form that a checkpoint stores: JSON of [rank, left, right, pair] and of [id, token, '
+'bytes, score, flags].';
 
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void
@@ -305,5 +308,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_orphans(boolean) IS
-'Folders of checkpoints that DROP DATABASE left in the checkpoint directories, with the number of files and bytes in '
-'them. remove: they are removed as well, at once and for good. Takes a superuser.';
+'Folders that dropped databases left in the checkpoint directories, with the number and size of their files. remove: '
+'also deletes them, immediately and permanently. Superusers only.';

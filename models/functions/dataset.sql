@@ -46,8 +46,8 @@ BEGIN
         WHERE s.document <> '';
     END IF;
     IF documents IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     PERFORM public.llm_require_room_to_fill(model, documents, block_size, stride);
     SELECT s.documents, s.held_out INTO documents, held_out
@@ -67,13 +67,13 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_fill_dataset(text, text, int, int, double precision, bigint, boolean) IS
-'Replaces the model''s rows of llm_dataset by the documents in the query''s first column and returns the number of rows '
-'of each split. Equal documents count once; the share validation of the documents, drawn by seed, is held out, of a '
-'single document its end, and no held-out row equals a training row. With keep_order the rows stand in the query''s order '
-'and documents as often as it gives them: the share is then one of the different documents, and all copies of one are '
-'held out or none. Documents stand between the tokens that begin and end one, as far as the tokenizer has them. With '
-'block_size the documents of a split are joined and cut into rows of that many tokens, one every stride tokens (default '
-'block_size); without it each document is a row, cut off at the context, and a NOTICE tells what was cut off.';
+'Replaces the model''s rows of llm_dataset with the documents in the query''s first column and returns the number of '
+'rows per split. Duplicate documents count once. The fraction validation of the documents, drawn by seed, is held '
+'out; of a single document, its end. No held-out row equals a training row. keep_order: rows are in the query''s '
+'order and duplicates are kept; validation is then a fraction of the distinct documents, and all copies of a document '
+'are held out or none. The tokenizer''s begin and end tokens, if any, are put around documents. block_size: the '
+'documents of a split are joined and cut into rows of that many tokens that start stride tokens apart (default: '
+'block_size). Without it each document is a row, truncated to the context, and a NOTICE reports what was cut off.';
 
 
 CREATE FUNCTION public.llm_split_documents(
@@ -128,8 +128,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_split_documents(text[], double precision, bigint, boolean) IS
-'The documents, in their order or in the one drawn by seed, and which of them are held out: the first different ones of '
-'the drawn order, all copies of each; of a single document, the end, cut off.';
+'The documents, in their order or in the order drawn by seed, and which of them are held out: the first distinct ones '
+'of the drawn order with all their copies; of a single document, its end.';
 
 
 CREATE FUNCTION public.llm_insert_blocks(
@@ -181,8 +181,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_insert_blocks(public.llm_model_config, text, text[], int, int) IS
-'Encodes the documents of a split and inserts their rows; of other splits than train only those that training does '
-'not have.';
+'Encodes the documents of a split, joins them and inserts their rows. For splits other than train, rows that training '
+'also has are left out.';
 
 
 CREATE FUNCTION public.llm_boundaries(model text, OUT first_ids int[], OUT between_ids int[], OUT last_ids int[])
@@ -197,8 +197,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_boundaries(text) IS
-'What stands before the first of joined documents, between two of them, and after the last: the tokens that end and begin '
-'one, a single one where they are the same, none where the tokenizer has none.';
+'The tokens before the first of joined documents, between two of them, and after the last: the tokens that end and '
+'begin a document, only one where they are the same, none where the tokenizer has none.';
 
 
 CREATE FUNCTION public.llm_insert_documents(config public.llm_model_config, split text, documents text[])
@@ -241,21 +241,21 @@ BEGIN
     INTO n_rows, n_short, n_long, n_dropped
     FROM encoded e;
     IF n_long > 0 THEN
-        RAISE NOTICE '% of % tokens of % documents for % lie beyond the context of % and were left out',
+        RAISE NOTICE '% of % tokens of % documents for % are beyond the context of % and were left out',
             n_dropped, n_dropped + n_long * config.n_positions, n_long, split, config.n_positions
-            USING HINT = 'With block_size documents are joined and cut into rows, and nothing is left out.';
+            USING HINT = 'With block_size, documents are joined and cut into rows, and nothing is left out.';
     END IF;
     IF n_short > 0 THEN
-        RAISE NOTICE '% documents for % have a single token and nothing that follows it; they were left out', n_short, split
-            USING HINT = 'A tokenizer with a token that ends a text, or block_size, would keep them.';
+        RAISE NOTICE '% documents for % were left out: a single token leaves nothing to predict', n_short, split
+            USING HINT = 'A tokenizer with an end-of-text token, or block_size, would keep them.';
     END IF;
     RETURN n_rows;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_insert_documents(public.llm_model_config, text, text[]) IS
-'Encodes the documents of a split and inserts each as a row, cut off at the context; of other splits than train only those '
-'that training does not have.';
+'Encodes the documents of a split and inserts each as a row, truncated to the context. For splits other than train, '
+'rows that training also has are left out.';
 
 
 CREATE FUNCTION public.llm_dataset_problems(config public.llm_model_config, block_size int)
@@ -276,7 +276,7 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION public.llm_dataset_problems(public.llm_model_config, int) IS
-'Every row of llm_dataset with the reason why a model of this configuration cannot take it, NULL when it can.';
+'Every row of llm_dataset with the reason why a model of this configuration cannot use it; NULL if it can.';
 
 
 CREATE FUNCTION public.llm_check_dataset(config public.llm_model_config, split text, block_size int) RETURNS void
@@ -302,13 +302,13 @@ BEGIN
         RAISE EXCEPTION 'llm_dataset has no rows for model "%" with split %',
             config.model, COALESCE('"' || llm_check_dataset.split || '"', 'NULL')
             USING ERRCODE = 'no_data_found',
-            HINT = 'llm_fill_dataset(model, query, block_size) makes rows from the result of a query.';
+            HINT = 'llm_fill_dataset(model, query, block_size) creates rows from the result of a query.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_dataset(public.llm_model_config, text, int) IS
-'Raises P0002 when the model has no rows of the split; 22003 or 22023, naming the row, when it cannot take one.';
+'Raises P0002 if the model has no rows of the split, and 22003 or 22023, naming the row, if it cannot use one.';
 
 
 CREATE FUNCTION public.llm_check_row(config public.llm_model_config, row_id bigint) RETURNS void
@@ -329,7 +329,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_row(public.llm_model_config, bigint) IS
-'As llm_check_dataset, for one row.';
+'Like llm_check_dataset, for one row.';
 
 
 CREATE FUNCTION public.llm_refuse_row(model text, row_id bigint, problem text) RETURNS void
@@ -339,9 +339,9 @@ AS $function$
 BEGIN
     RAISE EXCEPTION 'row % of llm_dataset %', row_id, problem
         USING ERRCODE = CASE WHEN problem LIKE '%vocabulary%' THEN '22003' ELSE '22023' END,
-        HINT = format('Model "%s" cannot take it: correct or delete the row.', model);
+        HINT = format('Model "%s" cannot use it: correct or delete the row.', model);
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_refuse_row(text, bigint, text) IS
-'The error for a row of data that a model cannot take.';
+'Raises the error for a dataset row that a model cannot use.';

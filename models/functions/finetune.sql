@@ -13,7 +13,7 @@ BEGIN
     PERFORM public.llm_require(optimizer IS NOT NULL, 'optimizer must be true or false');
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
@@ -45,8 +45,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
-'Makes new_name a model with the configuration, tokenizer, weights, optimizer state and step of the other, without '
-'its data, runs and checkpoints; optimizer false: as weights nobody has trained, at step 0. Returns the number of '
+'Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step of another, but '
+'without its data, runs and checkpoints. optimizer false: without optimizer state, at step 0. Returns the number of '
 'llm_param rows. 42710: new_name exists; 42704: unknown model.';
 
 
@@ -69,7 +69,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_finetune_name(text) IS
-'The first name of model-finetuned, model-finetuned-2, ... that no model has.';
+'The first of the names model-finetuned, model-finetuned-2, ... that no model has.';
 
 
 CREATE FUNCTION public.llm_finetune(
@@ -104,7 +104,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         validation > 0 AND validation < 1, format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
-        'Perplexity before and after is that of held-out text.'
+        'Perplexity before and after is measured on held-out text.'
     );
     name := COALESCE(new_name, public.llm_finetune_name(model));
     PERFORM public.llm_copy_model(model, name, false);
@@ -124,7 +124,8 @@ COMMENT ON FUNCTION public.llm_finetune(
     text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
     double precision, double precision, double precision, text, bigint, int
 ) IS
-'Copies the model under new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
-'rows of block_size tokens (default: the context), holds out the share validation of them, trains the copy for steps '
-'steps from fresh optimizer state, and returns its name and its perplexity on the held-out rows before and after. The '
-'model itself stays as it is. Other arguments: llm_fill_dataset''s and llm_train''s. One transaction.';
+'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
+'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '
+'steps steps with fresh optimizer state. Returns its name and its perplexity on the held-out rows before and after. '
+'The original model does not change. The other arguments are those of llm_fill_dataset and llm_train. Runs in one '
+'transaction.';

@@ -38,5 +38,6 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_forward(text, int[], boolean, int[], double precision, boolean) IS
-'Logits [T, vocab], for a batch [B, T] of sequences [B, T, vocab]; with targets the mean loss over the targets that '
-'are not below 0, a single number; last_only: logits of the last position. Dropout acts only when training.';
+'Logits [T, vocab], or [B, T, vocab] for a batch [B, T] of sequences. With targets, the mean loss over the targets '
+'that are not below 0, a single number. last_only: logits of the last position only. Dropout applies only with '
+'training.';

@@ -25,9 +25,9 @@ BEGIN
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN
-                RAISE EXCEPTION 'architecture "%" has no function for its inner states', config.arch
+                RAISE EXCEPTION 'architecture "%" has no function for its hidden states', config.arch
                     USING ERRCODE = 'feature_not_supported',
-                    HINT = format('Register it by llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
+                    HINT = format('Register it with llm_sql.graph, or create public.llm_hidden_%s(text, int[], int).',
                         config.arch);
             END IF;
             PERFORM public.pg_llm_use_callers_search_path();
@@ -39,9 +39,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_hidden(text, int[], int) IS
-'States [T, d_model] of tokens, [B, T, d_model] for a batch: layer 0 after the embeddings, k after the k-th block, '
-'counted from the end when negative; the last (the default) after the final norm, what logits are made from. These '
-'are transformers'' hidden_states. 22023: a layer the model does not have.';
+'Hidden states [T, d_model] of tokens, or [B, T, d_model] for a batch. layer: 0 after the embeddings, k after the '
+'k-th block; negative values count from the end; the last (the default) is after the final norm, where logits are '
+'computed from. The same as transformers'' hidden_states. 22023: the model has no such layer.';
 
 
 CREATE FUNCTION public.llm_embed_text(
@@ -74,7 +74,7 @@ BEGIN
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(model)];
         PERFORM public.llm_require(
-            ids[1] IS NOT NULL, format('model "%s" has no token to stand for an empty text', model)
+            ids[1] IS NOT NULL, format('model "%s" has no token to represent an empty text', model)
         );
     END IF;
     PERFORM public.llm_pin_statement(model);
@@ -106,10 +106,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_embed_text(text, text, int, text) IS
-'The text''s states in a layer of the model (llm_hidden; NULL: the last), pooled: their mean [d_model], the last '
-'token''s [d_model], or none of this [T, d_model]. A text longer than the context is read in windows that overlap by '
-'half, each token''s state taken from the window that gives it the most context. An empty text stands for the '
-'token that begins a text (22023 where there is none). All calls of a statement see one version of the weights. 22023: pooling or layer; 42704: the model.';
+'Hidden states of the text in a layer of the model (as for llm_hidden; NULL: the last), pooled. pooling: mean '
+'[d_model], last (the last token''s, [d_model]), or none [T, d_model]. A text longer than the context is read in '
+'windows that overlap by half; each token''s state is from the window that gives it the most context. For an empty '
+'text the state of the begin-of-text token is used (22023 if there is none). All calls in a statement use one version '
+'of the weights. 22023: pooling or layer; 42704: unknown model.';
 
 
 CREATE FUNCTION public.llm_sum_rows(x public.tensor) RETURNS public.tensor

@@ -40,26 +40,26 @@ BEGIN
         ), 0);
     END IF;
     IF disk > disk_free THEN
-        RAISE EXCEPTION '% does not fit the disk', task
+        RAISE EXCEPTION '% does not fit on the disk', task
             USING ERRCODE = 'disk_full',
             DETAIL = format('%s weights x 4 bytes x %s, and 3%% for pages, are %s; %s are free.',
                 n_weights, disk_copies, pg_size_pretty(disk), pg_size_pretty(trunc(disk_free))),
-            HINT = 'VACUUM (TRUNCATE) llm_param gives back what dropped and replaced weights left. Else use a smaller '
+            HINT = 'VACUUM (TRUNCATE) llm_param frees the space of dropped and replaced weights. Or use a smaller '
                 'model or another tablespace.';
     END IF;
     IF memory > memory_free THEN
-        RAISE EXCEPTION '% does not fit the memory', task
+        RAISE EXCEPTION '% does not fit in memory', task
             USING ERRCODE = 'out_of_memory',
             DETAIL = format('%s weights x 4 bytes x %s are %s; %s are available.',
                 n_weights, memory_copies, pg_size_pretty(memory), pg_size_pretty(memory_free)),
-            HINT = 'llm_release() gives back what a session keeps of other models. Else use a smaller model.';
+            HINT = 'llm_release() frees what a session keeps of other models. Or use a smaller model.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room(text, numeric, int, int) IS
-'Raises 53100 or 53200, with the arithmetic, unless so many copies of float32 weights fit the disk of llm_param and the '
-'memory that sessions can have. Where the system does not say what is free, everything fits.';
+'Raises 53100 or 53200, with the calculation, unless the given number of copies of float32 weights fit on the disk of '
+'llm_param and in the memory available to sessions. Where the system does not report what is free, everything fits.';
 
 
 CREATE FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) RETURNS void
@@ -78,7 +78,7 @@ DECLARE
 BEGIN
     -- What the rows take once compressed may be a quarter; that much must be there.
     IF disk > disk_free + pg_total_relation_size('public.llm_dataset'::regclass) THEN
-        RAISE EXCEPTION 'filling the data of model "%" does not fit the disk', model
+        RAISE EXCEPTION 'filling the data of model "%" does not fit on the disk', model
             USING ERRCODE = 'disk_full',
             DETAIL = format('%s bytes of text, at least %s tokens, each in %s rows, 8 bytes in each, are %s even if they '
                 'compress to a quarter; %s are free.', n_bytes, n_tokens, round(rows_per_token, 1), pg_size_pretty(disk),
@@ -89,7 +89,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room_to_fill(text, text[], int, int) IS
-'Raises 53100, with the arithmetic, when the rows that llm_fill_dataset would make cannot fit the disk.';
+'Raises 53100, with the calculation, if the rows that llm_fill_dataset would create cannot fit on the disk.';
 
 
 CREATE FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) RETURNS void
@@ -105,4 +105,4 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, int) IS
-'llm_require_room for all weights of a model, as its configuration says.';
+'Calls llm_require_room for all weights of a model, according to its configuration.';

@@ -64,11 +64,11 @@ COMMENT ON PROCEDURE public.llm_train_loop(
     double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
     bigint, text, bigint, bigint, int, boolean
 ) IS
-'As llm_train, to the same bits, but writing back and committing after every commit_every steps: others see weights '
-'and log, and a crash or an error costs at most the steps since the last commit, which llm_train_resume(run_id) '
-'repeats. The run''s id stands in llm_train_run. Call it outside of a transaction block (2D000 otherwise). 40001 when '
-'the weights, or the rows of data that were there when it began, were changed; other rows do not join a run. Weights '
-'that only moved (VACUUM FULL, CLUSTER) are the same.';
+'Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps: others see '
+'the weights and the log, and a crash or an error costs at most the steps since the last commit, which '
+'llm_train_resume(run_id) repeats. llm_train_run has the id of the run. Call it outside a transaction block (2D000 '
+'otherwise). 40001: the weights, or the dataset rows that existed when the run began, were changed; rows added later '
+'do not join the run. Weights that only moved (VACUUM FULL, CLUSTER) count as unchanged.';
 
 
 CREATE PROCEDURE public.llm_train_resume(run_id bigint, commit_every int DEFAULT NULL)
@@ -126,7 +126,7 @@ END;
 $procedure$;
 
 COMMENT ON PROCEDURE public.llm_train_resume(bigint, int) IS
-'Takes an interrupted run of llm_train_loop from its last commit to its planned end: the same batches, schedule and '
-'dropout, so the same bits as without the interruption. 40001 when the model''s weights have moved on since; 22023 '
-'when the run is complete. An error ends the run as failed in llm_train_run; it can be resumed again. Call it outside '
-'of a transaction block.';
+'Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the same batches, '
+'schedule and dropout, so the result is bit-identical to an uninterrupted run. 40001: the model''s weights have '
+'changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run; it can be resumed '
+'again. Call it outside a transaction block.';

@@ -58,7 +58,7 @@ BEGIN
             tokens := tokens + batch.n_targets;
         END LOOP;
         IF tokens = 0 THEN
-            RAISE EXCEPTION 'step % of model "%" has nothing to learn: no row of it has a target', step, run.model
+            RAISE EXCEPTION 'step % of model "%" has nothing to learn: none of its rows has a target', step, run.model
                 USING ERRCODE = 'no_data_found',
                 DETAIL = format('Its rows of llm_dataset: %s.', (
                     SELECT string_agg(data.row_ids[p.pick]::text, ', ' ORDER BY p.number)
@@ -89,9 +89,9 @@ BEGIN
             END IF;
             -- From the loss itself: an architecture may have computed something after it.
             IF public.pg_llm_tensor_id(passed) IS NULL THEN
-                RAISE EXCEPTION 'the loss of model "%" depends on nothing that was recorded', run.model
+                RAISE EXCEPTION 'the loss of model "%" does not depend on any recorded op', run.model
                     USING ERRCODE = 'object_not_in_prerequisite_state',
-                    HINT = 'The forward function must compute it from llm_weight by pg_llm_ functions.';
+                    HINT = 'The forward function must compute it from llm_weight with pg_llm_ functions.';
             END IF;
             PERFORM public.llm_tape_backward(public.pg_llm_tensor_id(passed), share);
             loss := loss + micro_loss * share;
@@ -127,19 +127,19 @@ BEGIN
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
     IF (public.llm_train_rows(run)).version IS DISTINCT FROM data.version THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed meanwhile', run.run_id
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed during the run', run.run_id
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
-'The run''s steps from its last to last_step on the pinned weights: forward, backward, AdamW, log. Dropout is keyed by '
-'seed and step, batches are positions of a seeded permutation, so a step can be repeated to the bit. Loss and gradient '
-'are means over the step''s target tokens: with grad_accum those of a micro-batch are weighted by its share of them, '
-'computed from zero, and added in the order of micro-batches. 40001 when rows of data go or change meanwhile; P0002 '
-'for a step without any target.';
+'The steps of a run from its last one to last_step on the pinned weights: forward, backward, AdamW, log. Dropout '
+'depends on seed and step, and batches are positions of a seeded permutation, so a step can be repeated bit for bit. '
+'Loss and gradient are means over the step''s target tokens: with grad_accum, each micro-batch is weighted by its '
+'share of them, computed from zero, and added in order. 40001: dataset rows were removed or changed meanwhile; P0002: '
+'a step without any target.';
 
 
 CREATE FUNCTION public.llm_train_data(model text, only_row bigint DEFAULT NULL) RETURNS jsonb
@@ -163,8 +163,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_data(text, bigint) IS
-'The rows of llm_dataset that a run of the model beginning now trains on, as llm_train_run.data keeps them: their ids as '
-'ranges, a hash of what they hold, and, for this session, of which row versions they are.';
+'The llm_dataset rows that a run of the model beginning now trains on, in the form of llm_train_run.data: their ids '
+'as ranges, a hash of their contents and, for this session, their row versions.';
 
 
 CREATE FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) RETURNS numeric
@@ -175,7 +175,7 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_row_hash(bigint, int[], int[]) IS
-'A hash of a row of data; sums of them tell sets of rows apart.';
+'A hash of a dataset row; the sum of the hashes identifies a set of rows.';
 
 
 CREATE FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea)
@@ -203,7 +203,7 @@ BEGIN
     END IF;
     IF row_ids IS NULL THEN
         RAISE EXCEPTION 'run % of model "%" has no rows to train on', run.run_id, run.model
-            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset makes rows from the result of a query.';
+            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset creates rows from the result of a query.';
     END IF;
     IF encode(version, 'hex') = run.data ->> 'version' THEN
         RETURN;
@@ -214,7 +214,7 @@ BEGIN
         WHERE d.id <@ expected AND (only_row IS NULL OR d.id = only_row)
     );
     IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on no longer hold what they held', run.run_id
+        RAISE EXCEPTION 'rows of llm_dataset that run % trains on have changed', run.run_id
             USING ERRCODE = 'serialization_failure',
             HINT = 'The run keeps what it committed. Put the rows back as they were, or start a new run.';
     END IF;
@@ -224,8 +224,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
-'The ids of the llm_dataset rows that the run trains on, in order: those it began with, and no others. 40001, naming '
-'them, when rows are gone, or when they hold something else; version identifies their row versions in this session.';
+'The ids of the llm_dataset rows that the run trains on, in order: exactly those that it began with. 40001, naming '
+'them: rows are gone or their contents changed. version identifies their row versions in this session.';
 
 
 CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
@@ -244,12 +244,12 @@ DECLARE
 BEGIN
     RAISE EXCEPTION 'rows of llm_dataset that run % trains on are gone: id %', run_id, ids
         USING ERRCODE = 'serialization_failure',
-        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on what is left.';
+        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on the others.';
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_raise_missing(bigint, int8multirange) IS
-'The error for rows of data that have gone while a run trains on them.';
+'Raises the error for dataset rows that were removed while a run trains on them.';
 
 
 CREATE FUNCTION public.llm_train_picks(n_rows bigint, seed bigint, first_row bigint, n_picks int, data_order text)
@@ -266,8 +266,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_picks(bigint, bigint, bigint, int, text) IS
-'Which of n_rows rows, from 1, stand at the positions first_row .. of all epochs one after another: by_id in their '
-'order, shuffled in a permutation per epoch.';
+'Which of n_rows rows, counted from 1, are at the positions from first_row on, over all epochs one after another: '
+'by_id in their order, shuffled in a permutation per epoch.';
 
 
 CREATE FUNCTION public.llm_train_batch(
@@ -298,7 +298,7 @@ BEGIN
     ) a (name, given);
     PERFORM public.llm_require(
         cardinality(row_ids) > 0 AND first_row >= 0 AND n_rows >= 1,
-        format('a batch takes at least 1 of at least 1 row, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
+        format('a batch needs at least 1 of the rows, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
     );
     picks := public.llm_train_picks(cardinality(row_ids), seed, first_row, n_rows, data_order);
     IF n_rows = 1 THEN
@@ -327,16 +327,16 @@ BEGIN
         );
         RAISE EXCEPTION 'rows of llm_dataset that are trained on are gone: id %', array_to_string(missing, ', ')
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must stand still while a model trains on it.';
+            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
     END IF;
     n_targets := (SELECT count(*) FROM unnest(targets) t WHERE t >= 0);
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int, text) IS
-'The rows at positions first_row .. of row_ids in data_order, epoch after epoch: tokens and targets [T] for one row, '
-'else [B, T] with shorter rows padded (token 0, target -1); n_targets counts those to learn. 40001, naming them, when '
-'rows are gone.';
+'The rows of row_ids at the positions from first_row on in data_order, epoch after epoch: tokens and targets [T] for '
+'one row, otherwise [B, T] with shorter rows padded (token 0, target -1). n_targets is the number of targets to '
+'learn. 40001, naming them: rows are gone.';
 
 
 CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]
@@ -352,4 +352,4 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_pad(int[], int, int) IS
-'The first width ids, filled up with filler; NULL for any NULL.';
+'The first width ids, padded with filler; NULL if any argument is NULL.';

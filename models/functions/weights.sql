@@ -15,8 +15,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_fingerprint(text) IS
-'Identifies the version of the model''s llm_param rows that the current snapshot and the caller''s role see, within this '
-'session; NULL when there are none.';
+'Identifies, within this session, the version of the model''s llm_param rows that the current snapshot and role see; '
+'NULL if there are none.';
 
 
 CREATE FUNCTION public.llm_pin(model text, training boolean DEFAULT false) RETURNS bytea
@@ -59,9 +59,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
-'Holds the stored version of the model''s weights (with optimizer state when training) in this session''s memory '
-'until pg_llm_arena_close(model), reading llm_param only when memory has another version. Returns the version''s '
-'fingerprint. 42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration.';
+'Pins the stored version of the model''s weights (with optimizer state for training) in this session''s memory until '
+'pg_llm_arena_close(model). Reads llm_param only if memory has another version. Returns the version''s fingerprint. '
+'42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration.';
 
 
 CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
@@ -85,9 +85,9 @@ BEGIN
         PERFORM public.pg_llm_arena_close(model);
         IF wrong.found IS NULL THEN
             RAISE EXCEPTION 'model "%" lacks parameter "%"', model, wrong.name
-                USING ERRCODE = 'no_data_found', HINT = 'Initialise the model anew or import all of its weights.';
+                USING ERRCODE = 'no_data_found', HINT = 'Initialise the model again or import all of its weights.';
         END IF;
-        RAISE EXCEPTION 'parameter "%" of model "%" has shape %, its configuration asks for %',
+        RAISE EXCEPTION 'parameter "%" of model "%" has shape %, but its configuration requires %',
             wrong.name, model, to_jsonb(wrong.found), to_jsonb(wrong.expected)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config or the weights.';
     END IF;
@@ -95,7 +95,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_weights(text) IS
-'Holds the pinned weights'' shapes against what the architecture asks for; llm_pin calls it when it has read them.';
+'Checks the shapes of the pinned weights against the architecture. llm_pin calls it after reading the weights.';
 
 
 CREATE FUNCTION public.llm_weight(model text, name text) RETURNS public.tensor
@@ -112,8 +112,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_weight(text, text) IS
-'A parameter of the model as one tensor, a view of the session''s memory. All calls of one statement see one version '
-'of the weights. 42704: the model has no parameter of that name.';
+'A parameter of the model as one tensor, a view of the session''s memory. All calls in a statement use one version of '
+'the weights. 42704: the model has no such parameter.';
 
 
 CREATE FUNCTION public.llm_lock_rows(model text, fingerprint bytea) RETURNS void
@@ -128,14 +128,14 @@ BEGIN
     IF public.llm_fingerprint(model) IS DISTINCT FROM fingerprint THEN
         RAISE EXCEPTION 'the weights of model "%" were changed by another transaction during training', model
             USING ERRCODE = 'serialization_failure',
-            HINT = 'The other change stands and this run''s steps since its last commit are undone; train again.';
+            HINT = 'The other change is kept, and this run''s steps since its last commit are undone; train again.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_lock_rows(text, bytea) IS
-'Locks the model''s llm_param rows against writers before they are written; 40001 when they no longer are the version '
-'with that fingerprint.';
+'Locks the model''s llm_param rows against other writers before they are written. 40001: they are no longer the '
+'version with that fingerprint.';
 
 
 CREATE FUNCTION public.llm_stored_as_written(model text, n_written bigint, command bigint) RETURNS boolean
@@ -154,7 +154,7 @@ BEGIN
     IF n_written IS DISTINCT FROM n_rows THEN
         RAISE EXCEPTION 'only % of % rows of model "%" could be written', n_written, n_rows, model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = 'A row-level security policy, a trigger or a rule keeps the others as they are, or another session '
+            HINT = 'A row-level security policy, a trigger or a rule protects the others, or another session '
                 'has just added them.';
     END IF;
     -- A trigger or a rule may have stored something else, and what a later command stored is not what we wrote.
@@ -172,9 +172,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_stored_as_written(text, bigint, bigint) IS
-'Whether the model''s llm_param rows are, to the last, what an UPDATE of n_written rows by the command (see '
-'pg_llm_command_id) made of them: false where a trigger or a rule on UPDATE, or anything that ran meanwhile, may have '
-'stored other values. 42501 unless all rows were written.';
+'Whether the model''s llm_param rows are exactly what an UPDATE of n_written rows by the given command (see '
+'pg_llm_command_id) wrote. False if a trigger or rule on UPDATE, or anything that ran meanwhile, may have stored '
+'other values. 42501: not all rows were written.';
 
 
 CREATE FUNCTION public.llm_written(model text, n_written bigint, command bigint) RETURNS bytea
@@ -195,9 +195,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_written(text, bigint, bigint) IS
-'After an UPDATE of the model''s llm_param rows from memory: holds the number of rows written against that of the '
-'rows there (42501), takes memory as the version that is stored now unless something else had a hand in it, and '
-'returns that version''s fingerprint.';
+'To be called after an UPDATE of the model''s llm_param rows from memory: compares the number of rows written with '
+'the number of rows (42501), marks the version in memory as the stored one unless something else may have changed the '
+'rows, and returns that version''s fingerprint.';
 
 
 CREATE FUNCTION public.llm_recognise(model text, known bytea) RETURNS boolean
@@ -232,9 +232,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_recognise(text, bytea) IS
-'Whether the model''s stored weights and optimizer state are those of the version with the fingerprint known, moved '
-'perhaps to other places (VACUUM FULL, CLUSTER, pg_repack): memory is compared with the rows to the bit and goes by '
-'their present fingerprint from then on. False when they differ, or memory no longer holds that version.';
+'Whether the model''s stored weights and optimizer state are the version with the fingerprint known, perhaps moved to '
+'other places (VACUUM FULL, CLUSTER, pg_repack). Memory is compared with the rows bit for bit and takes their present '
+'fingerprint. False if they differ, or if memory no longer holds that version.';
 
 
 CREATE FUNCTION public.llm_write_back(
@@ -273,5 +273,5 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
 'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
-'fingerprint. 40001 when llm_param no longer holds the version the run began with; 42501 when a policy or a trigger '
-'keeps some of the rows from being written.';
+'fingerprint. 40001: llm_param no longer holds the version that the run began with; 42501: a policy or a trigger '
+'prevents some of the rows from being written.';

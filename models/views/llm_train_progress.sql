@@ -16,4 +16,4 @@ FROM public.pg_llm_train_progress() AS progress
 INNER JOIN pg_catalog.pg_database AS db ON db.oid = progress.datid
 WHERE db.datname = pg_catalog.current_database();
 
-COMMENT ON VIEW public.llm_train_progress IS 'training that is going on in this database, seen from any session';
+COMMENT ON VIEW public.llm_train_progress IS 'training that is running in this database, visible from any session';

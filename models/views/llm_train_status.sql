@@ -25,4 +25,4 @@ CROSS JOIN LATERAL (
 ) AS live;
 
 COMMENT ON VIEW public.llm_train_status IS
-'training runs with the status they have now: running only while a session trains, interrupted when it is gone';
+'training runs with their present status: running only while a session trains, interrupted when the session is gone';

@@ -138,5 +138,5 @@ def test_hidden_states_of_an_own_architecture(own: Session) -> None:
     logits = own.execute(sa.text("SELECT llm_logits('{0,1,2}', 'own')")).scalar_one()
     np.testing.assert_allclose(states @ weight.T, logits, atol=1e-6)
     own.execute(sa.text("DROP FUNCTION llm_hidden_mine"))
-    with pytest.raises(sa.exc.NotSupportedError, match="inner states"):
+    with pytest.raises(sa.exc.NotSupportedError, match="hidden states"):
         own.execute(sa.text("SELECT llm_hidden('own', '{0,1,2}')"))

@@ -201,9 +201,15 @@ def test_a_layout_gives_the_tokenizer_of_transformers(session: Session, tmp_path
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"added_tokens.json": {"<|x|>": 514}}, "id 514, its place is 512"),
-        ({"tokenizer_config.json": layouts.decoder(layouts.token("<x>", 600))}, "id 600, its place is 512"),
-        ({"tokenizer.json": layouts.tokenizer_json(layouts.token("<x>", 513))}, "id 513, its place is 512"),
+        ({"added_tokens.json": {"<|x|>": 514}}, "id 514, its place would be 512"),
+        (
+            {"tokenizer_config.json": layouts.decoder(layouts.token("<x>", 600))},
+            "id 600, its place would be 512",
+        ),
+        (
+            {"tokenizer.json": layouts.tokenizer_json(layouts.token("<x>", 513))},
+            "id 513, its place would be 512",
+        ),
         ({"added_tokens.json": {"<p>": 512, "<q>": 512}}, "two tokens with the id 512: '<p>' .* '<q>'"),
         ({"added_tokens.json": {"the": 512}, "vocab.json": layouts.VOCAB | {"the": 512}}, None),
         ({"added_tokens.json": {"e": 512}}, "two ids for the token 'e'"),
@@ -226,14 +232,14 @@ def test_a_layout_gives_the_tokenizer_of_transformers(session: Session, tmp_path
             {"added_tokens.json": {"<q>": 512}, "tokenizer_config.json": layouts.decoder()},
             "added_tokens_decoder lacks",
         ),
-        ({"added_tokens.json": {"<q>": "512"}}, "'512' is no token id"),
-        ({"added_tokens.json": {"<q>": True}}, "True is no token id"),
-        ({"added_tokens.json": {"": 512}}, "no text holds"),
-        ({"added_tokens.json": {"a\0": 512}}, "no text holds"),
-        ({"added_tokens.json": {"\ud800": 512}}, "no text holds"),
-        ({"added_tokens.json": ["q"]}, "holds no JSON object"),
-        ({"tokenizer_config.json": {"added_tokens_decoder": ["q"]}}, "is no object"),
-        ({"tokenizer_config.json": {"eos_token": 5}}, "5 is no token"),
+        ({"added_tokens.json": {"<q>": "512"}}, "'512' is not a token id"),
+        ({"added_tokens.json": {"<q>": True}}, "True is not a token id"),
+        ({"added_tokens.json": {"": 512}}, "cannot occur in any text"),
+        ({"added_tokens.json": {"a\0": 512}}, "cannot occur in any text"),
+        ({"added_tokens.json": {"\ud800": 512}}, "cannot occur in any text"),
+        ({"added_tokens.json": ["q"]}, "does not contain a JSON object"),
+        ({"tokenizer_config.json": {"added_tokens_decoder": ["q"]}}, "is not an object"),
+        ({"tokenizer_config.json": {"eos_token": 5}}, "5 is not a token"),
         (
             {"tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}},
             "tokenizer_class = 'LlamaTokenizer'",
@@ -245,8 +251,8 @@ def test_a_layout_gives_the_tokenizer_of_transformers(session: Session, tmp_path
             {"config.json": {"vocab_size": 520, "eos_token_id": 519}},
             "eos_token_id 519, which the tokenizer lacks",
         ),
-        ({"config.json": {"vocab_size": 520, "eos_token_id": "end"}}, "'end' is no token id"),
-        ({"generation_config.json": {"eos_token_id": [511, -1]}}, "-1 is no token id"),
+        ({"config.json": {"vocab_size": 520, "eos_token_id": "end"}}, "'end' is not a token id"),
+        ({"generation_config.json": {"eos_token_id": [511, -1]}}, "-1 is not a token id"),
     ],
 )
 def test_directories_that_contradict_themselves(

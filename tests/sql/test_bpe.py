@@ -216,7 +216,7 @@ def test_learning(conn: Connection, session: Session) -> None:
         assert value(conn, "SELECT llm_decode(%s, 'learnt')", (ids,)) == text
     with pytest.raises(errors.InvalidParameterValue, match="at least 257"):
         conn.execute("SELECT llm_train_bpe('learnt', %s, 256)", (names_query(),))
-    with pytest.raises(errors.NoDataFound, match="gave no text"):
+    with pytest.raises(errors.NoDataFound, match="returned no text"):
         conn.execute("SELECT llm_train_bpe('learnt', 'SELECT ''''', 300)")
     make_model(conn, vocab=260)
     with pytest.raises(errors.InvalidParameterValue, match="vocab 300 is more than the vocab 260"):

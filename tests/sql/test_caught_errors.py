@@ -133,7 +133,9 @@ def test_what_is_differentiated_is_the_loss(rolled_back: Connection) -> None:
             f" AS $${body.replace(returned, instead)}$$"
         )
         if refused:
-            with pytest.raises(errors.ObjectNotInPrerequisiteState, match="nothing that was recorded"):
+            with pytest.raises(
+                errors.ObjectNotInPrerequisiteState, match="does not depend on any recorded op"
+            ):
                 train(conn, "after", 3, **ARGUMENTS)
         else:
             train(conn, "after", 3, **ARGUMENTS)

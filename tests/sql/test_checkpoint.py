@@ -123,7 +123,7 @@ def test_unknown_ids_and_other_models(conn: Connection) -> None:
         load(conn, id_ + 1000)
     with pytest.raises(errors.UndefinedObject):
         conn.execute("SELECT llm_checkpoint_load('tiny', NULL)")
-    with pytest.raises(errors.InvalidParameterValue, match='of model "other", not of "tiny"'):
+    with pytest.raises(errors.InvalidParameterValue, match='belongs to model "other", not to "tiny"'):
         load(conn, id_)
     # a row that lies about the file does not help
     conn.execute("UPDATE llm_checkpoint SET model = 'tiny' WHERE id = %s", (id_,))

@@ -187,9 +187,9 @@ def test_arguments_out_of_range(conn: Connection, arguments: str, message: str) 
 
 def test_what_else_can_be_wrong(conn: Connection) -> None:
     character_model(conn)
-    with pytest.raises(errors.NoDataFound, match="gave no text"):
+    with pytest.raises(errors.NoDataFound, match="returned no text"):
         fill(conn, "SELECT 'x' WHERE false")
-    with pytest.raises(errors.NoDataFound, match="gave no text"):
+    with pytest.raises(errors.NoDataFound, match="returned no text"):
         fill(conn, "SELECT NULL::text")
     with pytest.raises(errors.SyntaxError):
         fill(conn, "SELEC 1")
@@ -250,7 +250,7 @@ def test_what_is_left_out_is_told(conn: Connection) -> None:
     fill_ordered(conn, ["ava", "emma", "olivia", "ava"], validation=0.0)
     # emma is 5 tokens with the end, olivia 7; the context holds 4.
     assert [n for n, _ in notices] == [
-        "4 of 12 tokens of 2 documents for train lie beyond the context of 4 and were left out"
+        "4 of 12 tokens of 2 documents for train are beyond the context of 4 and were left out"
     ]
     assert "block_size" in str(notices[0][1])
     notices.clear()
@@ -293,7 +293,7 @@ def test_no_end_token_and_no_null(noend: Connection) -> None:
         ("llm_generate('', model => 'names')", "no token to begin an empty prompt"),
         ("llm_generate(ARRAY['a', ''], model => 'names')", "no token to begin an empty prompt"),
         ("(llm_beam_search('', model => 'names')).text", "no token to begin an empty prompt"),
-        ("llm_embed_text('', 'names')", "no token to stand for an empty text"),
+        ("llm_embed_text('', 'names')", "no token to represent an empty text"),
         ("llm_perplexity('names', 'a')", "one token that nothing precedes"),
         ("llm_perplexity('names', '')", "no tokens has no perplexity"),
         ("llm_encode('a', 'names', bos => true)", "no token that begins a text"),

@@ -258,9 +258,9 @@ def test_a_pass_of_several_generations(names: Connection) -> None:
     ("handles", "tokens", "message"),
     [
         ("'{}'", "'{1}'", "at least one generation"),
-        ("ARRAY[a, a]", "'{{1},{2}}'", "stands twice"),
-        ("ARRAY[a, b]", "'{1}'", "takes 2 sequences, not 1"),
-        ("ARRAY[a]", "'{{1},{2}}'", "takes 1 sequences, not 2"),
+        ("ARRAY[a, a]", "'{{1},{2}}'", "appears twice"),
+        ("ARRAY[a, b]", "'{1}'", "expects 2 sequences, not 1"),
+        ("ARRAY[a]", "'{{1},{2}}'", "expects 1 sequences, not 2"),
         ("ARRAY[a, b]", "'{{1,2,3,4,5,6},{1,2,3,4,5,6}}'", "do not fit into a context of 4"),
         ("ARRAY[a, c]", "'{{1},{2}}'", "have different weights"),
     ],

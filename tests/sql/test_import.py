@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_listed(conn: Connection, folder: Path, load: Serve
     tensors = hf_tensors()
     wrong = {
         "lacks.*ln_f.bias": {n: a for n, a in tensors.items() if n != "ln_f.bias"},
-        "does not: rubbish": tensors | {"rubbish": np.zeros(3)},
+        "does not have: rubbish": tensors | {"rubbish": np.zeros(3)},
         r"\[14, 16\], expected \[13, 16\]": tensors | {"wte.weight": np.zeros((14, D))},
         r"h.0.ln_1.bias.*\[17\]": tensors | {"h.0.ln_1.bias": np.zeros(17)},
         "under two names": tensors | {"transformer.ln_f.bias": np.zeros(D)},
@@ -305,7 +305,7 @@ def test_a_file_is_described_by_a_list_of_tensors(conn: Connection, tensors: str
 def test_a_part_is_stored_once(conn: Connection) -> None:
     make_model(conn)
     with pytest.raises(
-        errors.UniqueViolation, match=r'"wpe\.weight" of model "tiny" has its part from row 0'
+        errors.UniqueViolation, match=r'"wpe\.weight" of model "tiny" already has the part from row 0'
     ):
         conn.execute("SELECT llm_import_part('tiny', 'wpe.weight', 0, '[[1]]')")
 

@@ -108,8 +108,8 @@ def test_untying_is_told(conn: Connection, folder: Path, load: ServerImport, req
         load(write(folder / "v", tensors))
     told = notices or [str(warning.message) for warning in caught]
     assert len(told) == 2
-    assert "not tied" in told[0]
-    assert "has no output head of its own" in told[1]
+    assert "no longer tied" in told[0]
+    assert "has no separate output head" in told[1]
 
 
 def test_an_untied_model_needs_its_embedding(conn: Connection, folder: Path, load: ServerImport) -> None:

@@ -243,7 +243,7 @@ def test_what_cannot_fit_the_disk_is_refused_before_it_begins(conn: Connection) 
         "SELECT pg_size_pretty(trunc(%s::numeric * 4 * 1.03))",
         (n_weights + 12 * 400 * 400 + 13 * 400 + 800,),
     )
-    with pytest.raises(errors.DiskFull, match='initialising model "p" does not fit the disk') as refused:
+    with pytest.raises(errors.DiskFull, match='initialising model "p" does not fit on the disk') as refused:
         conn.execute(
             "SELECT llm_create_model('p', vocab => 2147483647, d_model => 400, n_head => 1, n_layer => 1)"
         )
@@ -279,7 +279,7 @@ def test_training_and_loading_ask_too(conn: Connection) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("ALTER EXTENSION pg_llm DROP FUNCTION pg_llm_memory_free()")
         conn.execute(body.format("memory_free() RETURNS bigint"))
-        with pytest.raises(errors.OutOfMemory, match='training model "tiny" does not fit the memory'):
+        with pytest.raises(errors.OutOfMemory, match='training model "tiny" does not fit in memory'):
             conn.execute(f"SELECT {calls[0]}")
 
 

@@ -250,8 +250,8 @@ def begin(conn: Connection, connect: Connect) -> tuple[int, Connection, Any]:
         ("DELETE FROM llm_dataset WHERE id IN (SELECT id FROM llm_dataset ORDER BY id LIMIT 2)", r"are gone: id \d+ to \d+"),  # noqa: E501
         ("DELETE FROM llm_dataset", r"are gone: id \d+ to \d+"),
         ("UPDATE llm_dataset SET split = 'validation' WHERE id = (SELECT max(id) FROM llm_dataset)", r"are gone: id \d+"),  # noqa: E501
-        ("UPDATE llm_dataset SET tokens = tokens[:3], target = target[:3]", "no longer hold what they held"),
-        ("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)", "no longer hold"),  # noqa: E501
+        ("UPDATE llm_dataset SET tokens = tokens[:3], target = target[:3]", "trains on have changed"),
+        ("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)", "have changed"),  # noqa: E501
         ("UPDATE llm_dataset SET id = -id", r"are gone: id \d+ to \d+"),
     ],
 )  # fmt: skip
@@ -303,7 +303,7 @@ def test_rows_that_change_between_two_steps_of_a_transaction(conn: Connection, c
     conn.execute("CREATE TRIGGER x AFTER INSERT ON llm_train_log FOR EACH ROW EXECUTE FUNCTION meddle()")
     try:
         with pytest.raises(
-            errors.SerializationFailure, match=r"are gone: id|changed meanwhile|no longer hold"
+            errors.SerializationFailure, match=r"are gone: id|changed during the run|have changed"
         ):
             train(conn, "tiny", 3, batch_size=2)
         assert weights(conn) == before

@@ -55,7 +55,7 @@ def test_text_form(conn: Connection, text: str, out: str) -> None:
         ("[0x10]", "22P02", '"," or "]"'),
         ("[né]", "22P02", 'found "n"'),
         ("[é]", "22P02", 'found "é"'),
-        ("[[1,2],[3]]", "22P02", "1 elements ends at character 10, those before it have 2"),
+        ("[[1,2],[3]]", "22P02", "1 elements ends at character 10, earlier ones have 2"),
         ("[[1],[2,3]]", "22P02", "2 elements"),
         ("[1,[2]]", "22P02", "Depth 2 at character 4, depth 1 before"),
         ("[[1],2]", "22P02", "Depth 1"),

@@ -102,7 +102,7 @@ def test_a_tokenizer_that_does_not_fit(conn: Connection) -> None:
 
 
 def test_no_text(conn: Connection) -> None:
-    with pytest.raises(errors.NoDataFound, match="gave no text"):
+    with pytest.raises(errors.NoDataFound, match="returned no text"):
         conn.execute("SELECT llm_build_char_tokenizer('names', 'SELECT ''''')")
     with pytest.raises(errors.InvalidParameterValue, match="query must not be NULL"):
         conn.execute("SELECT llm_build_char_tokenizer('names', NULL)")

@@ -74,7 +74,7 @@ def test_a_reader_is_told_who_trains(conn: Connection, call: str) -> None:
     conn.execute("SET ROLE llm_reader")
     with pytest.raises(errors.InsufficientPrivilege) as refused:
         conn.execute(call)
-    assert 'model "tiny" is changed by trainers' in str(refused.value)
+    assert 'only trainers can change model "tiny"' in str(refused.value)
     assert "GRANT llm_trainer TO llm_reader" in (refused.value.diag.message_hint or "")
 
 
@@ -219,7 +219,7 @@ def test_weights_that_do_not_fit(conn: Connection) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("UPDATE llm_param SET data = '[1,2,3]' WHERE name = 'ln_f.weight'")
         with pytest.raises(
-            errors.InvalidParameterValue, match=r"has shape \[3\], its configuration asks for \[16\]"
+            errors.InvalidParameterValue, match=r"has shape \[3\], but its configuration requires \[16\]"
         ):
             train(conn)
     conn.execute("UPDATE llm_param SET data = data * 'NaN'::float8 WHERE name = 'ln_f.weight'")

@@ -40,7 +40,7 @@ BEGIN
         WHERE v.token_id <> g.id
         UNION ALL
         -- In the byte-level alphabet the token stands for other bytes than its text.
-        SELECT format('token "%s" is one of the vocabulary that stands for other bytes', g.content)
+        SELECT format('token "%s" is already in the vocabulary with other bytes', g.content)
         FROM given g
         INNER JOIN public.llm_bpe_vocab v ON v.model = llm_add_tokens.model AND v.token_id = g.id
         WHERE v.token = g.content AND v.bytes <> convert_to(g.content, 'UTF8')
@@ -69,6 +69,6 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_add_tokens(text, jsonb) IS
-'Adds tokens to a model''s tokenizer, [{"id", "content", "flags"}, ...], where flags are those of llm_bpe_vocab; a token of '
-'the vocabulary gets the flags. The number of tokens that were not there. 22023 for ids or contents that collide, 23514 '
-'for unknown flags.';
+'Adds tokens to a model''s tokenizer, given as [{"id", "content", "flags"}, ...] with the flags of llm_bpe_vocab. A '
+'token that is already in the vocabulary gets the flags. Returns the number of new tokens. 22023: ids or contents '
+'collide; 23514: unknown flags.';

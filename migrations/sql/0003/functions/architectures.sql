@@ -66,7 +66,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_parameters_gpt3(text) IS
-'Name, shape and initialisation of every parameter of a GPT-3, which has GPT-2''s (Brown et al. 2020, section 2.1).';
+'Name, shape and initialisation of every parameter of a GPT-3, which are those of GPT-2 (Brown et al. 2020, section '
+'2.1).';
 
 
 CREATE FUNCTION public.llm_parameters_microgpt(model text)
@@ -127,5 +128,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_parameters(text) IS
-'Name, shape and initialisation of every parameter of the model, by the function its architecture names in llm_arch. '
-'init: normal or residual with standard deviation std, zeros, ones.';
+'Name, shape and initialisation of every parameter of the model, from the function that its architecture names in '
+'llm_arch. init: normal or residual with standard deviation std, zeros, ones.';

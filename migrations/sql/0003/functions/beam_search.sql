@@ -86,12 +86,12 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_beam_search(text, int, int, text, double precision, boolean) IS
-'The beam_width best continuations of at most max_tokens tokens, best first, as transformers'' beam search without '
-'sampling finds them: score is the sum of the tokens'' log-probabilities divided by (number of tokens) ^ '
-'length_penalty (0: the sum itself), ties are broken by token ids. token_ids include the end-of-text token of a '
-'continuation that ended, which score counts and text leaves out. The search stops when no beam can improve on what '
-'has ended, with early_stopping as soon as beam_width continuations have ended. Writes nothing. 22023: an argument '
-'out of its range.';
+'Returns the beam_width best continuations of at most max_tokens tokens, best first, as transformers'' beam search '
+'without sampling finds them. score: the sum of the tokens'' log probabilities divided by (number of tokens) ^ '
+'length_penalty (0: the sum itself); ties are broken by token ids. token_ids include a final end-of-text token; score '
+'counts it, text leaves it out. The search stops when no beam can improve on the finished continuations; with '
+'early_stopping, as soon as beam_width continuations are finished. Writes nothing. 22023: an argument is out of '
+'range.';
 
 
 CREATE FUNCTION public.llm_beam_candidates(
@@ -134,8 +134,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_beam_candidates(int[], double precision[], text, int, int) IS
-'The n best continuations by one token of any of the beams, best first: number of the beam, from 1, token, and the '
-'beam''s score plus the token''s log-probability.';
+'The n best extensions of the beams by one token, best first: number of the beam (from 1), token, and the beam''s '
+'score plus the token''s log probability.';
 
 
 CREATE FUNCTION public.llm_beam_advance(
@@ -182,5 +182,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_beam_advance(int[], int[], int[], double precision[], int[], int) IS
-'The generations of the next step: the best beam_width candidates that do not end, each with its token; beams without '
+'The generations of the next step: the best beam_width candidates that do not end, each with its token. Beams without '
 'a successor are closed.';

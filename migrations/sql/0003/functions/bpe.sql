@@ -27,8 +27,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_bpe_version(text) IS
-'Identifies the rows of the model''s tokenizer that the caller sees, policies included, within this session; NULL when '
-'policies hide all of them. 42501 for who may not read them.';
+'Identifies, within this session, the rows of the model''s tokenizer that the caller can see under row policies; NULL '
+'if policies hide all of them. 42501: the caller may not read them.';
 
 
 CREATE FUNCTION public.llm_token_flags(token text, flags text[]) RETURNS int
@@ -53,7 +53,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_token_flags(text, text[]) IS
-'A token''s flags as pg_llm_bpe_put_token takes them. Without flags a token is special when it reads <|...|>.';
+'A token''s flags as pg_llm_bpe_put_token takes them. Without flags, a token of the form <|...|> is special.';
 
 
 CREATE FUNCTION public.llm_bpe_handle(model text) RETURNS int
@@ -94,9 +94,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
-'The model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges when memory has another '
-'version of them; NULL for a character tokenizer. 42704: the model has no tokenizer; '
-'22023: its merges do not fit its vocabulary.';
+'Handle of the model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges if memory '
+'does not have their present version; NULL for a character tokenizer. 42704: the model has no tokenizer; 22023: its '
+'merges do not match its vocabulary.';
 
 
 CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[] DEFAULT NULL) RETURNS int
@@ -129,8 +129,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_replace_bpe_vocab(text, bytea, text[]) IS
-'Replaces the model''s tokens by those of a file''s contents: vocab.json, encoder.json, or .tiktoken, which brings the '
-'merges with it; flags is what their rows get. The number of tokens. 22023, with the line, for anything else.';
+'Replaces the model''s tokens with those of a file''s contents: vocab.json, encoder.json, or .tiktoken, which also '
+'contains the merges. flags are stored in their rows. Returns the number of tokens. 22023, with the line: anything '
+'else.';
 
 
 CREATE FUNCTION public.llm_replace_bpe_merges(model text, contents bytea) RETURNS int
@@ -151,8 +152,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
-'Replaces the model''s merge rules by those of a file''s contents: merges.txt or vocab.bpe. The number of rules. 22023, '
-'with the line, for anything else.';
+'Replaces the model''s merge rules with those of a file''s contents: merges.txt or vocab.bpe. Returns the number of '
+'rules. 22023, with the line: anything else.';
 
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL, added jsonb DEFAULT NULL)
@@ -177,11 +178,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea, jsonb) IS
-'Replaces the model''s tokenizer by the contents of vocab.json and merges.txt (also encoder.json and vocab.bpe), or of a '
-'.tiktoken file alone, and checks that they fit. added: the added tokens and the ones that begin and end a text, as '
-'llm_add_tokens takes them; NULL: tokens that read <|...|> are special, <|endoftext|> ends. The number of tokens. Needs no '
-'file of the server. 22023, with the line, for contents that are none; 0A000 in a database whose encoding lacks the '
-'byte-level alphabet.';
+'Replaces the model''s tokenizer with the contents of vocab.json and merges.txt (or encoder.json and vocab.bpe), or '
+'of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens that begin and end a text, '
+'as for llm_add_tokens; NULL: tokens of the form <|...|> are special and <|endoftext|> ends a text. Returns the '
+'number of tokens. Reads no file on the server. 22023, with the line: contents that are not such a file; 0A000: the '
+'database''s encoding lacks the byte-level alphabet.';
 
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
@@ -194,7 +195,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_load_bpe(text, text, text) IS
-'The same from texts.';
+'Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.';
 
 
 CREATE FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) RETURNS int
@@ -208,9 +209,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_load_bpe_vocab(text, text) IS
-'Replaces the model''s tokens by those of a file of the server: vocab.json, encoder.json, or .tiktoken, which brings the '
-'merges with it. The number of tokens. For roles with the privileges of pg_read_server_files; 58P01 when there is no '
-'such file, 22023, with the line, when it is none of these.';
+'Replaces the model''s tokens with those of a file on the server: vocab.json, encoder.json, or .tiktoken, which also '
+'contains the merges. Returns the number of tokens. For roles with the privileges of pg_read_server_files. 58P01: no '
+'such file; 22023, with the line: not one of these formats.';
 
 
 CREATE FUNCTION public.pg_llm_load_bpe_merges(path text, model text) RETURNS int
@@ -224,9 +225,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_load_bpe_merges(text, text) IS
-'Replaces the model''s merge rules by those of a file of the server, merges.txt or vocab.bpe. The number of rules. For '
-'roles with the privileges of pg_read_server_files; 58P01 when there is no such file, 22023, with the line, when it is '
-'none of these.';
+'Replaces the model''s merge rules with those of a file on the server, merges.txt or vocab.bpe. Returns the number of '
+'rules. For roles with the privileges of pg_read_server_files. 58P01: no such file; 22023, with the line: not one of '
+'these formats.';
 
 
 CREATE FUNCTION public.llm_train_bpe(model text, query text, vocab int) RETURNS int
@@ -256,8 +257,8 @@ BEGIN
     FROM public.llm_query_documents(query) q (document)
     WHERE q.document <> '';
     IF pairs IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     n_merges := cardinality(pairs) / 2;
     -- GPT-2's order of bytes: those that the alphabet shows as themselves come first.
@@ -280,14 +281,14 @@ BEGIN
     CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i - 1] + 1]) AS token) l
     CROSS JOIN LATERAL (SELECT public.pg_llm_bpe_alphabet(tokens[pairs[2 * i] + 1]) AS token) r;
     IF n_merges < vocab - 257 THEN
-        RAISE NOTICE 'the text has pairs for a vocabulary of % only', n_merges + 257;
+        RAISE NOTICE 'the text has enough pairs only for a vocabulary of %', n_merges + 257;
     END IF;
     RETURN n_merges + 257;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_bpe(text, text, int) IS
-'Replaces the model''s tokenizer by byte pair encoding learnt from the query''s first column: the 256 bytes, merges of '
-'the most frequent pairs (of equally frequent ones that with the lowest ids; none that occurs only once), and '
-'<|endoftext|>. Returns the vocabulary''s size, which is below vocab only when the text has no more pairs. 22023 when an '
-'existing model''s vocab is smaller; P0002 when there is no text.';
+'Replaces the model''s tokenizer with byte pair encoding learned from the query''s first column: the 256 bytes, '
+'merges of the most frequent pairs (ties go to the lowest ids; pairs that occur only once are not merged), and '
+'<|endoftext|>. Returns the size of the vocabulary, which is below vocab only if the text has no more pairs. 22023: '
+'an existing model''s vocab is smaller; P0002: the query returned no text.';

@@ -15,7 +15,7 @@ BEGIN
     END IF;
     PERFORM public.llm_require(
         checkpoint.model = model,
-        format('checkpoint %s is of model "%s", not of "%s"', id, checkpoint.model, model)
+        format('checkpoint %s belongs to model "%s", not to "%s"', id, checkpoint.model, model)
     );
     PERFORM public.llm_require(
         checkpoint.format = 'checkpoint 1', format('checkpoint %s has the unknown format "%s"', id, checkpoint.format),
@@ -28,8 +28,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_verify(text, bigint) IS
-'The checkpoint''s row, after holding its file against the hash. 42704: unknown id; 22023: another model''s; 22000: the '
-'file is damaged; 58P01: it is not on this server.';
+'Returns the checkpoint''s row after checking its file against the stored hash. 42704: unknown id; 22023: another '
+'model''s checkpoint; 22000: the file is damaged; 58P01: the file is not on this server.';
 
 
 CREATE FUNCTION public.llm_checkpoint_config(model text, id bigint) RETURNS public.llm_model_config
@@ -42,7 +42,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         stored ->> 'model' = (SELECT COALESCE(c.saved_as, c.model) FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_config.id),
-        format('the file of checkpoint %s configures another model than "%s"', id, model),
+        format('the file of checkpoint %s configures a model other than "%s"', id, model),
         'Nothing was changed.'
     );
     config := jsonb_populate_record(NULL::public.llm_model_config, stored);
@@ -55,7 +55,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_config(text, bigint) IS
-'The configuration in a checkpoint''s file. 22023: another model''s.';
+'The configuration stored in a checkpoint''s file. 22023: another model''s checkpoint.';
 
 
 CREATE FUNCTION public.llm_checkpoint_restore_config(config public.llm_model_config) RETURNS void
@@ -81,7 +81,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_restore_config(public.llm_model_config) IS
-'Makes the model''s configuration what a checkpoint says it was.';
+'Restores the model''s configuration from a checkpoint.';
 
 
 CREATE FUNCTION public.llm_checkpoint_check(model text, id bigint) RETURNS void
@@ -109,20 +109,20 @@ BEGIN
             OR (e.shape IS NOT NULL AND e.shape <> to_jsonb(f.shape))
         );
     PERFORM public.llm_require(
-        wrong IS NULL, format('the file of checkpoint %s does not fit its configuration: tensor "%s"', id, wrong)
+        wrong IS NULL, format('the file of checkpoint %s does not match its configuration: tensor "%s"', id, wrong)
     );
     SELECT min(p.name) INTO wrong
     FROM public.llm_parameters(llm_checkpoint_check.model) p
     WHERE jsonb_typeof(steps -> p.name) IS DISTINCT FROM 'number' OR (steps ->> p.name)::numeric < 0;
     PERFORM public.llm_require(
-        wrong IS NULL, format('the file of checkpoint %s does not tell the step of parameter "%s"', id, wrong)
+        wrong IS NULL, format('the file of checkpoint %s lacks the step of parameter "%s"', id, wrong)
     );
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_check(text, bigint) IS
-'Holds the tensors and steps of a checkpoint''s file against the parameters that its configuration, by now the '
-'model''s, asks for: 22023 names what is missing, unknown or of another shape.';
+'Checks the tensors and steps of a checkpoint''s file against the parameters of its configuration, which the model '
+'has by now. 22023 names what is missing, unknown or of another shape.';
 
 
 CREATE FUNCTION public.llm_checkpoint_restore_tokenizer(model text, id bigint) RETURNS void
@@ -148,7 +148,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_restore_tokenizer(text, bigint) IS
-'Makes the model''s tokenizer what a checkpoint file says it was.';
+'Restores the model''s tokenizer from a checkpoint''s file.';
 
 
 CREATE FUNCTION public.llm_checkpoint_load(model text, id bigint) RETURNS bigint
@@ -192,7 +192,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_load(text, bigint) IS
-'Makes the model what it was when the checkpoint was saved: parameters, optimizer state, step, configuration, tokenizer; '
-'log rows of later steps are superseded. Returns the step. The file is verified before anything is changed. Takes '
-'llm_trainer. 42704: unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: the file is not on '
-'this server; 55P03 while the model is trained; 25006 on a replica or in a read-only transaction.';
+'Restores the model to its state when the checkpoint was saved: parameters, optimizer state, step, configuration, '
+'tokenizer. Log rows of later steps are marked as superseded. Returns the step. The file is verified before anything '
+'is changed. Requires llm_trainer. 42704: unknown id; 22023: another model''s checkpoint; 22000: damaged file; 58P01: '
+'the file is not on this server; 55P03: the model is being trained; 25006: on a replica or in a read-only '
+'transaction.';

@@ -21,7 +21,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require(boolean, text, text) IS
-'Raises message as 22023 unless condition is true; NULL counts as false.';
+'Raises message as 22023 unless condition is true. NULL counts as false.';
 
 
 CREATE FUNCTION public.llm_require_argument(name text, given boolean) RETURNS void
@@ -36,7 +36,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_argument(text, boolean) IS
-'Raises 22004 with an argument''s name unless it is given: llm_require_argument(''seed'', seed IS NOT NULL).';
+'Raises 22004 with the argument''s name if the argument was not given: llm_require_argument(''seed'', seed IS NOT '
+'NULL).';
 
 
 CREATE FUNCTION public.llm_raise(code text, message text, detail text, hint text) RETURNS void
@@ -61,7 +62,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_raise(text, text, text, text) IS
-'Raises an error that was caught, by what GET STACKED DIAGNOSTICS gave of it.';
+'Raises a caught error again, from the fields of GET STACKED DIAGNOSTICS.';
 
 
 CREATE FUNCTION public.llm_exact_number(number double precision) RETURNS jsonb
@@ -75,7 +76,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_exact_number(double precision) IS
-'The number in JSON with as many digits as tell it from all others, whatever the session''s extra_float_digits are.';
+'The number as JSON, with enough digits to restore it exactly whatever extra_float_digits is.';
 
 
 CREATE FUNCTION public.llm_config(model text) RETURNS public.llm_model_config
@@ -89,14 +90,14 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
-            HINT = 'Models stand in llm_model_config; llm_create_model makes one.';
+            HINT = 'llm_model_config lists the models; llm_create_model creates one.';
     END IF;
     RETURN config;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_config(text) IS
-'The row of llm_model_config that describes the model; 42704 when there is none.';
+'The model''s row of llm_model_config. 42704: no such model.';
 
 
 CREATE FUNCTION public.llm_check_config(
@@ -129,7 +130,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_config(text, int, int, int, int) IS
-'The model''s configuration, after holding the given sizes against it: 22023 with both numbers when one differs. '
+'Returns the model''s configuration after checking the given sizes against it. 22023, with both numbers: one differs. '
 'NULL arguments are not checked.';
 
 
@@ -159,8 +160,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_default_model(text) IS
-'The model meant when none is named: the setting pg_llm.default_model, else the only model with weights, else '
-'gpt2-small; 22023, with their names, when several others have weights. A model that is given is returned as it is.';
+'The model to use when none is named: the setting pg_llm.default_model, else the only model with weights, else '
+'gpt2-small. A given model is returned unchanged. 22023, with their names: several other models have weights.';
 
 
 CREATE FUNCTION public.llm_lock_model(model text, change text DEFAULT 'changed') RETURNS void
@@ -173,9 +174,9 @@ DECLARE
 BEGIN
     PERFORM public.llm_require_argument('model', model IS NOT NULL);
     IF NOT has_function_privilege('public.pg_llm_try_lock(regclass, text)', 'EXECUTE') THEN
-        RAISE EXCEPTION 'permission denied: model "%" is changed by trainers', model
+        RAISE EXCEPTION 'permission denied: only trainers can change model "%"', model
             USING ERRCODE = 'insufficient_privilege',
-            HINT = format('GRANT llm_trainer TO %I lets this role train, load, make and drop models.', current_user);
+            HINT = format('GRANT llm_trainer TO %I lets this role train, load, create and drop models.', current_user);
     END IF;
     IF public.pg_llm_try_lock('public.llm_model_config', model) THEN
         -- A second lock tells others what is done to the model.
@@ -190,7 +191,7 @@ BEGIN
         model, CASE WHEN training THEN 'trained' ELSE 'changed' END,
         CASE holder WHEN 0 THEN 'a prepared transaction' ELSE 'process ' || COALESCE(holder::text, '(just ended)') END
         USING ERRCODE = 'lock_not_available',
-        HINT = 'One transaction at a time trains, loads, makes, renames or drops a model: ' || CASE holder
+        HINT = 'Only one transaction at a time can train, load, create, rename or drop a model: ' || CASE holder
             WHEN 0 THEN 'COMMIT PREPARED or ROLLBACK PREPARED the other, which pg_prepared_xacts lists.'
             ELSE 'wait for the other, or end it with pg_cancel_backend.'
         END;
@@ -198,8 +199,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_lock_model(text, text) IS
-'Takes the model''s lock, for who changes it (change: trained, or changed in another way), until the end of the '
-'transaction; 55P03 at once, naming the process, when another session holds it.';
+'Takes the model''s lock until the end of the transaction, for training (change: trained) or for another change '
+'(changed). 55P03 without waiting, naming the process: another session holds it.';
 
 
 CREATE FUNCTION public.llm_model_step(model text) RETURNS bigint
@@ -212,4 +213,4 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_model_step(text) IS
-'Number of optimizer steps the stored weights have taken.';
+'Number of optimizer steps that produced the stored weights.';

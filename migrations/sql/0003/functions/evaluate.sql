@@ -11,8 +11,8 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_windows(int, int, int) IS
-'Windows of width positions over the positions 1 to n, one every stride (at most width) positions: first and last '
-'position, and the first one that no window before it covers.';
+'Windows of width positions over the positions 1 to n, starting stride (at most width) positions apart: first and '
+'last position, and the first position that no earlier window covers.';
 
 
 CREATE FUNCTION public.llm_pin_statement(model text) RETURNS void
@@ -28,8 +28,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_pin_statement(text) IS
-'Holds the model''s weights in memory until the running statement ends, so that all rows it computes see one version, '
-'looked up once.';
+'Pins the model''s weights in memory until the running statement ends, so that all its rows are computed with one '
+'version, which is looked up once.';
 
 
 CREATE FUNCTION public.llm_evaluate(
@@ -72,8 +72,8 @@ BEGIN
     PERFORM public.pg_llm_set_recording(recording, true);
     PERFORM public.pg_llm_arena_close(model);
     IF query IS NOT NULL AND tokens = 0 THEN
-        RAISE EXCEPTION 'the query gave no text' USING ERRCODE = 'no_data_found',
-            HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text' USING ERRCODE = 'no_data_found',
+            HINT = 'The documents are read from its first column.';
     END IF;
     nll := nll / NULLIF(tokens, 0);
     perplexity := exp(nll);
@@ -81,12 +81,13 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_evaluate(text, text, int, text) IS
-'Over all rows of the split that are the model''s or any model''s, or instead over the documents in the first column '
-'of a query, each after the token that begins a text, where there is one: the number of tokens predicted, their mean negative log-likelihood in '
-'nats, summed per token, and its exponential, the perplexity. With a stride, and for documents, what is longer than the '
-'context is read in windows of the context''s length, one every stride tokens (for documents by default half the '
-'context), each token counted once, in the window that gives it the most context. Writes nothing. P0002: no rows; '
-'22023: a row longer than the context without a stride; 22003: a token outside the vocabulary.';
+'Returns the number of tokens predicted, their mean negative log-likelihood in nats, and its exponential, the '
+'perplexity. Evaluates the rows of the split that belong to the model or to any model, or instead the documents in '
+'the query''s first column, each after the begin-of-text token if there is one. With a stride, and for documents, a '
+'text longer than the context is read in windows of the context''s length that start stride tokens apart (for '
+'documents by default half the context); each token counts once, in the window that gives it the most context. Writes '
+'nothing. P0002: no rows; 22023: a row longer than the context without a stride; 22003: a token outside the '
+'vocabulary.';
 
 
 CREATE FUNCTION public.llm_evaluation_batches(
@@ -137,8 +138,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_evaluation_batches(public.llm_model_config, text, int, text) IS
-'What llm_evaluate computes: batches of windows of equal length, targets that another window counts set to -1, and '
-'the number of targets.';
+'The batches that llm_evaluate computes: windows of equal length, with targets that another window counts set to -1, '
+'and the number of targets.';
 
 
 CREATE FUNCTION public.llm_perplexity(model text, text text, stride int DEFAULT NULL) RETURNS double precision
@@ -186,7 +187,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_perplexity(text, text, int) IS
-'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens, the first '
-'one given the token that begins a text where the tokenizer has one. A text longer than the context is read in windows, one '
-'every stride tokens (default: half the context), each token counted once. All calls of a statement see one version '
-'of the weights.';
+'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens. The first '
+'token is predicted from the begin-of-text token if the tokenizer has one. A text longer than the context is read in '
+'windows that start stride tokens apart (default: half the context); each token counts once. All calls in a statement '
+'use one version of the weights.';

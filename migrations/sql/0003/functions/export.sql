@@ -75,8 +75,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_export_npz(text, text, boolean) IS
-'Writes the model''s weights to an .npz file on the server, or as a gzip stream of (name, .npy) records; returns its size '
-'in bytes. A file of that name is replaced at once, or not at all. Takes the role pg_write_server_files.';
+'Writes the model''s weights to an .npz file on the server, or as a gzip stream of (name, .npy) records. Returns its '
+'size in bytes. An existing file is replaced atomically. Requires pg_write_server_files.';
 
 
 CREATE FUNCTION public.pg_llm_export_safetensors(path text, model text) RETURNS bigint
@@ -89,5 +89,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_export_safetensors(text, text) IS
-'Writes the model''s weights to a .safetensors file on the server that transformers loads; all else as '
+'Writes the model''s weights to a .safetensors file on the server that transformers can load; otherwise like '
 'pg_llm_export_npz.';

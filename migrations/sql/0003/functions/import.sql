@@ -51,9 +51,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_file_name(text) IS
-'The name a tensor of a weight file goes by here: without wrappers'' prefixes, blocks as h.N, Megatron-LM''s embeddings '
-'and norms by GPT-2''s names. Linear layers keep names that tell their layout: attn.c_attn is [in, out], '
-'attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and attn.{q,k,v,out}_proj are [out, in].';
+'The name under which llm-sql knows a tensor of a weight file: without prefixes of wrappers, blocks as h.N, '
+'Megatron-LM''s embeddings and norms with GPT-2''s names. Linear layers keep names that show their layout: '
+'attn.c_attn is [in, out]; attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and '
+'attn.{q,k,v,out}_proj are [out, in].';
 
 
 CREATE FUNCTION public.llm_require_tensors(tensors jsonb) RETURNS void
@@ -76,13 +77,13 @@ BEGIN
     PERFORM public.llm_require(
         false,
         format('tensors must be a JSON array of {"name", "dtype", "shape"}, got %s', COALESCE(left(wrong::text, 200), 'NULL')),
-        'They are what the header of a safetensors file says of each tensor: "wte.weight", "F32", [50257, 768].'
+        'The header of a safetensors file has them for each tensor: "wte.weight", "F32", [50257, 768].'
     );
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_tensors(jsonb) IS
-'Raises 22023 unless tensors describes those of a file, as llm_import_begin takes them.';
+'Raises 22023 unless tensors describes the tensors of a file in the form that llm_import_begin takes.';
 
 
 CREATE FUNCTION public.llm_import_plan(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
@@ -113,7 +114,7 @@ BEGIN
     fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
-        'the file''s queries, keys and values are fused as Megatron-LM does, in an order that depends on its version',
+        'the file''s queries, keys and values are fused as in Megatron-LM, in an order that depends on its version',
         'Pass megatron_version: 1.0 (heads x d_head x 3), or 2.0 and later (heads x 3 x d_head).'
     );
     layout := CASE WHEN megatron_version >= 2 THEN 'megatron 2' ELSE 'megatron 1' END;
@@ -214,12 +215,12 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
-'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters: sources by their names '
-'in the file, and how: same, rows (the first ones), transposed, joined (queries, keys, values end to end; joined '
-'transposed: then transposed; joined columns: side by side), megatron 1 or 2 (reordered; then perhaps transposed), zeros '
-'(no source: the biases of a nanoGPT model that has none). Of a tied model''s matrix lm_head.weight may be the only name. '
-'sources is NULL for a parameter the file lacks, name is NULL for a tensor that is not understood (how: unknown) or an '
-'output head beside tied embeddings (how: head). Attention masks are left out.';
+'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters. sources: their names '
+'in the file; NULL if the file lacks the parameter. how: same, rows (the first ones), transposed, joined (queries, '
+'keys, values end to end; joined transposed: then transposed; joined columns: side by side), megatron 1 or 2 '
+'(reordered, then perhaps transposed), zeros (no source: the biases of a nanoGPT model without biases). name is NULL '
+'for an unknown tensor (how: unknown) and for an output head in addition to tied embeddings (how: head). In a tied '
+'model lm_head.weight may be the only name of the matrix. Attention masks are left out.';
 
 
 CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
@@ -238,7 +239,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_source_shape(int[], text, int) IS
-'The shape that each source of a parameter has in a file, by the ways of llm_import_plan.';
+'The shape that each source of a parameter must have in a file, according to llm_import_plan.';
 
 
 CREATE FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision DEFAULT NULL)
@@ -292,25 +293,24 @@ BEGIN
         ) e)
     INTO missing, unknown, wrong, holds;
     IF unknown IS NOT NULL THEN
-        RAISE EXCEPTION 'the file has tensors that model "%" does not: %', llm_import_check.model, unknown
+        RAISE EXCEPTION 'the file has tensors that model "%" does not have: %', llm_import_check.model, unknown
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = COALESCE('It lacks: ' || missing, ''),
-            HINT = 'Parameters are called as Hugging Face''s GPT-2, nanoGPT or Megatron-LM call them; llm_parameters lists them.';
+            HINT = 'Use the names of Hugging Face''s GPT-2, nanoGPT or Megatron-LM; llm_parameters lists them.';
     ELSIF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = format('It holds %s tensors: %s.', jsonb_array_length(tensors), COALESCE(holds, 'none')),
             HINT = 'Compare its sizes with those in llm_model_config.';
     ELSIF wrong IS NOT NULL THEN
-        RAISE EXCEPTION 'the file does not fit the configuration of model "%": %', llm_import_check.model, wrong
+        RAISE EXCEPTION 'the file does not match the configuration of model "%": %', llm_import_check.model, wrong
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct llm_model_config, or import another file.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_check(text, jsonb, double precision) IS
-'Holds a file''s tensors against the model''s parameters: 22023 listing what is missing, unknown, or of another shape '
-'than expected.';
+'Checks a file''s tensors against the model''s parameters. 22023 lists what is missing, unknown, or of another shape.';
 
 
 CREATE FUNCTION public.llm_import_tie(model text, tied boolean) RETURNS void
@@ -329,16 +329,16 @@ BEGIN
     IF tied = EXISTS (SELECT FROM public.llm_parameters(model) p WHERE p.name = 'lm_head.weight') THEN
         UPDATE public.llm_model_config c SET tied = before WHERE c.model = llm_import_tie.model;
     ELSIF tied THEN
-        RAISE NOTICE 'the file has no output head of its own: model "%" is tied to its token embedding from now on', model;
+        RAISE NOTICE 'the file has no separate output head: model "%" now uses its token embedding (tied)', model;
     ELSE
-        RAISE NOTICE 'the file''s output head differs from its token embedding: model "%" is not tied from now on', model;
+        RAISE NOTICE 'the file''s output head differs from its token embedding: model "%" is no longer tied', model;
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
-'Notes in the configuration whether the output head is the token embedding, where the architecture leaves the choice, '
-'with a NOTICE where that changes it; NULL: the file does not tell.';
+'Where the architecture leaves the choice, stores in the configuration whether the output head is the token '
+'embedding, with a NOTICE if that changes it. NULL: the file does not tell.';
 
 
 CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
@@ -365,9 +365,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_begin(text, jsonb, boolean, double precision) IS
-'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the rows '
-'it had. Returns what to send by llm_import_part, in the order of the file; llm_import_end must follow in the same '
-'transaction. tied: the file has no output head of its own, or NULL when it has a head alone. 55P03 while the model is being trained.';
+'Begins an import: locks the model, checks the file''s tensors ([{"name", "dtype", "shape"}, ...]) and removes the '
+'model''s parameter rows. Returns what to send with llm_import_part, in the order of the file; llm_import_end must '
+'follow in the same transaction. tied: the file has no separate output head; NULL: it has only a head. 55P03: the '
+'model is being trained.';
 
 
 CREATE FUNCTION public.llm_parts(shape int[]) RETURNS TABLE (first_row int, n_rows int)
@@ -397,8 +398,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_parts(int[]) IS
-'The parts a parameter of this shape is stored in: itself up to 8 Mi elements, else whole rows of at most 2 Mi (or one '
-'row that has more).';
+'The parts in which a parameter of this shape is stored: one part up to 8 Mi elements, otherwise parts of whole rows '
+'with at most 2 Mi elements (or a single larger row).';
 
 
 CREATE FUNCTION public.llm_import_part(model text, name text, first_row int, data public.tensor) RETURNS void
@@ -419,14 +420,15 @@ BEGIN
     VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'parameter "%" of model "%" has its part from row % already', name, model, first_row
+        RAISE EXCEPTION 'parameter "%" of model "%" already has the part from row %', name, model, first_row
             USING ERRCODE = 'unique_violation', HINT = 'llm_import_begin empties the model for an import.';
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_part(text, text, int, public.tensor) IS
-'Stores rows first_row ... of a parameter (llm_parts tells which) during an import. 22003: not finite; 23505: it is there already.';
+'During an import, stores the rows of a parameter from first_row on; llm_parts lists the parts. 22003: a value is not '
+'finite; 23505: the part already exists.';
 
 
 CREATE FUNCTION public.llm_import_end(model text) RETURNS bigint
@@ -458,4 +460,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_end(text) IS
-'Ends an import: all parameters are there, in their parts. Returns the number of weights; 22023 otherwise.';
+'Ends an import: checks that all parameters are complete and returns the number of weights. 22023: something is '
+'missing.';

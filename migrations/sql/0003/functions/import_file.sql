@@ -25,8 +25,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_file_limit(text) IS
-'Bytes of tensor data that a file may declare to be taken for the model''s weights: far more than it needs, far less '
-'than a malicious file can inflate to.';
+'The limit on the bytes of tensor data that a file of the model''s weights may declare: far more than the weights '
+'need, far less than a malicious file can inflate to.';
 
 
 CREATE FUNCTION public.llm_import_value(path text, sources text[], how text, n_head int) RETURNS public.tensor
@@ -54,7 +54,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_value(text, text[], text, int) IS
-'A parameter made of tensors of a file on the server, in one of the ways of llm_import_plan.';
+'A parameter assembled from tensors of a file on the server, in one of the ways of llm_import_plan.';
 
 
 CREATE FUNCTION public.llm_import_heads_equal(path text, tensors jsonb, vocab int) RETURNS boolean
@@ -84,7 +84,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
-'Whether a file on the server has no output head, or one that equals its token embedding; NULL: it has a head alone.';
+'Whether a file on the server has no output head, or one that equals its token embedding; NULL: it has only a head.';
 
 
 CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
@@ -141,7 +141,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_import_file(text, text, text[], double precision) IS
-'Replaces the model''s weights by those of a file on the server of one of the formats.';
+'Replaces the model''s weights with those of a file on the server in one of the formats.';
 
 
 CREATE FUNCTION public.pg_llm_import_npz(path text, model text, megatron_version double precision DEFAULT NULL)
@@ -155,10 +155,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_import_npz(text, text, double precision) IS
-'Replaces the model''s weights by those of a file on the server: .npz, or a gzip stream of (name, .npy) records; the '
-'content tells which. Names are Hugging Face''s, nanoGPT''s or Megatron-LM''s (whose queries, keys and values need megatron_version, '
-'1.0 or 2.0 and later). The model must stand in llm_model_config; its step is 0 afterwards, its log rows are superseded. '
-'Returns the number of weights. Takes the role pg_read_server_files. 22000: damaged file; 22023: another model''s.';
+'Replaces the model''s weights with those of a file on the server: .npz, or a gzip stream of (name, .npy) records, '
+'recognised by its contents. Tensor names are those of Hugging Face, nanoGPT or Megatron-LM (whose queries, keys and '
+'values need megatron_version: 1.0, or 2.0 and later). The model must be in llm_model_config; its step becomes 0 and '
+'its log rows are marked as superseded. Returns the number of weights. Requires pg_read_server_files. 22000: damaged '
+'file; 22023: another model''s file.';
 
 
 CREATE FUNCTION public.pg_llm_import_safetensors(path text, model text, megatron_version double precision DEFAULT NULL)
@@ -172,4 +173,4 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_import_safetensors(text, text, double precision) IS
-'Replaces the model''s weights by those of a .safetensors file on the server; all else as pg_llm_import_npz.';
+'Replaces the model''s weights with those of a .safetensors file on the server; otherwise like pg_llm_import_npz.';

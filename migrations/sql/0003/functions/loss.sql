@@ -11,7 +11,7 @@ AS $function$
 $function$;
 
 COMMENT ON FUNCTION public.llm_shape_text(anyarray) IS
-'An array''s shape for messages: [2,3].';
+'An array''s shape, for messages: [2,3].';
 
 
 CREATE FUNCTION public.llm_check_tokens(config public.llm_model_config, tokens int[], targets int[] DEFAULT NULL)
@@ -46,7 +46,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokens(public.llm_model_config, int[], int[]) IS
-'Raises 22023 unless tokens is [T] or [B, T], fits the context, and targets has the same shape.';
+'Raises 22023 unless tokens is [T] or [B, T] and fits in the context, and targets has the same shape.';
 
 
 CREATE FUNCTION public.llm_recorded_loss(
@@ -84,8 +84,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_recorded_loss(
     public.llm_model_config, int[], int[], double precision, boolean
 ) IS
-'What both forms of llm_loss compute. While llm_autograd_mode is on, the pass replaces the session''s tape and is '
-'written to llm_tape.';
+'Computes the loss for both forms of llm_loss. While llm_autograd_mode is on, the pass replaces the session''s tape '
+'and is written to llm_tape.';
 
 
 CREATE FUNCTION public.llm_loss(model text, tokens int[], targets int[]) RETURNS double precision
@@ -134,8 +134,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_loss(
     text, int[], int[], int, int, int, int, double precision, boolean
 ) IS
-'The loss with the model''s sizes spelt out and held against its configuration (22023). training: with dropout of '
-'probability dropout_p, keyed as in the model''s next training step with seed 0.';
+'The loss with the model''s sizes as arguments, which are checked against its configuration (22023). training: with '
+'dropout of probability dropout_p, with the random keys of the model''s next training step with seed 0.';
 
 
 CREATE FUNCTION public.llm_logits(
@@ -167,5 +167,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_logits(int[], text, int, int, int, int) IS
-'Logits [T, vocab] after each of the tokens, [B, T, vocab] for a batch. Without a model the default one. Sizes are '
-'held against the configuration (22023).';
+'Logits [T, vocab] after each of the tokens, or [B, T, vocab] for a batch. Without a model, the default model. Sizes '
+'are checked against the configuration (22023).';

@@ -51,7 +51,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT pk_llm_model_config DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model "%" already exists', model
-            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
     END IF;
     RETURN public.llm_init_model(model, seed);
@@ -59,10 +59,11 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint) IS
-'Registers a model and initialises its weights; returns the number of weights. Sizes left out are those of GPT-2''s '
-'(gpt3: GPT-3''s, microgpt: microgpt''s) smallest model, vocab that of the tokenizer the model already has. '
-'42710: the model exists; 42704: unknown architecture; 22023: sizes that do not fit together; 53100: weights that do '
-'not fit the disk, 54000: or any. What a failed or dropped model occupied comes back by VACUUM (TRUNCATE) llm_param.';
+'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are those of '
+'the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model''s tokenizer if it already has one. '
+'42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes; 53100: the weights do not fit on '
+'the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed '
+'or dropped model.';
 
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
@@ -115,10 +116,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_init_model(text, bigint) IS
-'Gives the model new weights as its architecture begins (GPT-2: normal 0.02, residual projections scaled by '
-'1/sqrt(2 n_layer), zero biases, unit gains), step 0, no optimizer state; its log rows are superseded. The same seed '
-'gives the same bits. Returns the number of weights. 55P03 while another session changes the model; 53100 when the '
-'weights do not fit the disk.';
+'Gives the model new weights, initialised as its architecture defines (GPT-2: normal 0.02, residual projections '
+'scaled by 1/sqrt(2 n_layer), zero biases, unit gains), at step 0 and without optimizer state. Its log rows are '
+'marked as superseded. The same seed gives the same bits. Returns the number of weights. 55P03: another session is '
+'changing the model; 53100: the weights do not fit on the disk.';
 
 
 CREATE FUNCTION public.llm_check_size(config public.llm_model_config) RETURNS void
@@ -163,7 +164,7 @@ BEGIN
     PERFORM public.llm_require(
         init IN ('normal', 'residual') AND std >= 0,
         format('parameter "%s" has initialisation %s with standard deviation %s', name, init, std),
-        'An architecture''s parameters begin as normal, residual, zeros or ones.'
+        'The initialisation of a parameter must be normal, residual, zeros or ones.'
     );
     -- A stream of its own for every part, the same on every server.
     stream := ('x' || left(encode(sha256(convert_to(format('%s/%s', name, first_row), 'UTF8')), 'hex'), 16))
@@ -173,7 +174,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_initial_tensor(int[], text, double precision, bigint, text, int) IS
-'The initial values of one part of a parameter: keyed by seed, the parameter''s name and the part''s first row.';
+'The initial values of one part of a parameter. They depend on seed, the parameter''s name and the part''s first row.';
 
 
 CREATE FUNCTION public.llm_drop_model(model text) RETURNS void
@@ -203,9 +204,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_drop_model(text) IS
-'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Checkpoint files and '
-'their rows in llm_checkpoint stay. 55P03 while another session changes the model. Space of its weights is used again '
-'after a vacuum, and given back to the system by VACUUM (TRUNCATE) llm_param.';
+'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its checkpoints, files '
+'and rows, are kept. 55P03: another session is changing the model. The space of its weights can be reused after a '
+'vacuum; VACUUM (TRUNCATE) llm_param returns it to the system.';
 
 
 CREATE FUNCTION public.llm_rename_model(model text, new_name text) RETURNS void
@@ -222,12 +223,12 @@ BEGIN
     PERFORM public.llm_lock_model(old_name);
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model by llm_drop_model.';
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
         OR EXISTS (SELECT FROM public.llm_dataset d WHERE d.model = new_name)
     THEN
-        RAISE EXCEPTION 'there is a tokenizer or data for a model "%" already', new_name
+        RAISE EXCEPTION 'there is already a tokenizer or data for a model "%"', new_name
             USING ERRCODE = 'duplicate_object',
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_dataset.';
     END IF;
@@ -239,7 +240,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just made it.',
+            USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
     -- Of large values only the references are written anew.
@@ -262,9 +263,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_rename_model(text, text) IS
-'Gives the model another name, in every relation: weights, tokenizer, data, runs, log, tape, checkpoints, whose files '
-'keep the name they were saved under. 42704: unknown model; 42710: the new name is taken; 55P03 while another session '
-'changes one of the two.';
+'Renames the model in every relation: weights, tokenizer, data, runs, log, tape, checkpoints. Checkpoint files keep '
+'the name under which they were saved. 42704: unknown model; 42710: the new name is taken; 55P03: another session is '
+'changing one of the two.';
 
 
 CREATE FUNCTION public.llm_prune_runs(model text DEFAULT NULL, keep int DEFAULT 10, OUT runs bigint, OUT passes bigint)
@@ -295,9 +296,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_prune_runs(text, int) IS
-'Removes all but the newest keep runs of the model (NULL: of each model) that have ended, with their log, clippings and '
-'recorded passes; returns how many runs and passes went. Weights and checkpoints stay. A run that is gone cannot be '
-'resumed.';
+'Removes all but the newest keep ended runs of the model (NULL: of each model), with their log, clippings and '
+'recorded passes. Returns the numbers of runs and passes removed. Weights and checkpoints are kept. A removed run '
+'cannot be resumed.';
 
 
 CREATE FUNCTION public.llm_prune_passes(run_id bigint) RETURNS bigint

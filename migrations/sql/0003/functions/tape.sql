@@ -59,9 +59,9 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_tape_flush(bigint, text, bigint) IS
 'Writes the pass in this session''s memory to llm_tape, llm_tensor_rt and llm_tensor_map and returns the number of '
-'new tape rows; called again after the backward pass it adds the gradients'' norms. With pg_llm.tape_keep = last the '
-'model''s earlier passes go. Writes nothing when pg_llm.record is off, tape_keep none, the transaction read-only, or '
-'the role has no INSERT on llm_tape.';
+'new tape rows. Called again after the backward pass, it adds the norms of the gradients. With pg_llm.tape_keep = '
+'last, the model''s earlier passes are removed. Writes nothing if pg_llm.record is off, tape_keep is none, the '
+'transaction is read-only, or the role has no INSERT privilege on llm_tape.';
 
 
 CREATE FUNCTION public.llm_tape_forget(model text, before bigint) RETURNS void
@@ -85,7 +85,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tape_forget(text, bigint) IS
-'Removes the recorded passes of the model (NULL: of none) whose ids lie before the given one.';
+'Removes the recorded passes of the model (NULL: those without a model) whose ids are below the given one.';
 
 
 CREATE FUNCTION public.llm_forget_tensors(passes bigint[]) RETURNS void
@@ -103,7 +103,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_forget_tensors(bigint[]) IS
-'Removes what llm_tensor_rt and llm_tensor_map hold of the recorded passes with those numbers (ids / 2^24).';
+'Removes the rows of llm_tensor_rt and llm_tensor_map of the recorded passes with these numbers (ids / 2^24).';
 
 
 CREATE FUNCTION public.llm_tape_backward(start_id bigint, scale double precision) RETURNS bigint
@@ -124,8 +124,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tape_backward(bigint, double precision) IS
-'The backward pass over the tape in memory, newest op first, from start_id (NULL: the newest) whose gradient is '
-'scale. Gradients of parameters are added to those that are there. Returns the number of ops.';
+'Runs the backward pass over the tape in memory, newest op first, from start_id (NULL: the newest), whose gradient is '
+'scale. Gradients of parameters are added to existing ones. Returns the number of ops.';
 
 
 CREATE FUNCTION public.llm_backprop(start_id bigint DEFAULT NULL, model text DEFAULT NULL) RETURNS bigint
@@ -148,9 +148,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_backprop(bigint, text) IS
-'Gradients of the recorded pass with respect to everything it used, by reverse-mode differentiation from start_id, '
-'a tape id of a single number (NULL: the newest op). Gradients of parameters stay in this session''s memory, where '
-'llm_accumulate_grads finds them; pg_llm_grad(tensor) gives those of tracked tensors. Returns the number of ops.';
+'Computes the gradients of the recorded pass by reverse-mode differentiation from start_id, the tape id of a single '
+'number (NULL: the newest op). Gradients of parameters stay in this session''s memory for llm_accumulate_grads; '
+'pg_llm_grad(tensor) returns those of tracked tensors. Returns the number of ops.';
 
 
 CREATE FUNCTION public.llm_materialize_params(model text) RETURNS int
@@ -179,10 +179,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_materialize_params(text) IS
-'Reads the model''s weights and optimizer state into this session''s memory and starts from zero gradients and an '
-'empty tape: the first step of training by hand. Returns the number of llm_param rows. Keeps the parameters by name in '
-'llm_tensor, parts joined (those below 1 GB), unless pg_llm.record is off, the transaction is read-only, or the role may '
-'not write there; llm_tensor_map shows their ids once a pass was recorded.';
+'The first step of training by hand: reads the model''s weights and optimizer state into this session''s memory and '
+'starts with zero gradients and an empty tape. Returns the number of llm_param rows. Also stores the parameters by '
+'name in llm_tensor with their parts joined (those below 1 GB), unless pg_llm.record is off, the transaction is '
+'read-only, or the role may not write there. llm_tensor_map shows their ids after a pass was recorded.';
 
 
 CREATE FUNCTION public.llm_accumulate_grads(model text, workers int DEFAULT 1) RETURNS int
@@ -215,10 +215,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_accumulate_grads(text, int) IS
-'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL where none arrived) '
-'and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03 while another session trains the '
-'model; 40001 when another transaction changes its weights meanwhile; 42501 when a policy or a trigger keeps some of '
-'the rows from being written.';
+'Stores the gradients that this session''s backward passes have summed in llm_param.grad (NULL for parameters without '
+'one) and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03: another session trains the '
+'model; 40001: another transaction changed its weights meanwhile; 42501: a policy or a trigger prevents some of the '
+'rows from being written.';
 
 
 CREATE FUNCTION public.llm_prune_autograd_state(workers int DEFAULT 1) RETURNS bigint
@@ -248,6 +248,6 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_prune_autograd_state(int) IS
-'Frees the tape in this session''s memory with its values, removes its rows from llm_tape, llm_tensor_rt and '
-'llm_tensor_map (with pg_llm.tape_keep = all they stay), and returns the number of its ops; the last step of training by '
-'hand. llm_prune_runs removes what runs of training left.';
+'The last step of training by hand: frees the tape in this session''s memory with its tensors, removes its rows from '
+'llm_tape, llm_tensor_rt and llm_tensor_map (unless pg_llm.tape_keep = all), and returns the number of its ops. '
+'llm_prune_runs removes what training runs recorded.';

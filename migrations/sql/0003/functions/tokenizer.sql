@@ -18,7 +18,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
-'char for a character tokenizer, bpe for byte pair encoding, NULL when the model has no tokenizer.';
+'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
@@ -36,7 +36,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
-'Raises 42704 when the model has no tokenizer.';
+'Raises 42704 if the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_end_tokens(model text) RETURNS int[]
@@ -64,8 +64,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_end_tokens(text) IS
-'The ids of the tokens that end a generation: those with the flags eos (first) or stop in llm_bpe_vocab; where no token '
-'has them, <|endoftext|>, else <|bos|>. Empty when there is none.';
+'The ids of the tokens that end a generation: those with the flags eos (first) or stop in llm_bpe_vocab; if no token '
+'has these flags, <|endoftext|>, else <|bos|>. Empty if there is none.';
 
 
 CREATE FUNCTION public.llm_end_token(model text) RETURNS int
@@ -78,8 +78,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_end_token(text) IS
-'The id of the token that ends a document: the one with the flag eos in llm_bpe_vocab, else <|endoftext|>, else BOS; NULL '
-'when there is none.';
+'The id of the token that ends a document: the one with the flag eos in llm_bpe_vocab, else <|endoftext|>, else BOS; '
+'NULL if there is none.';
 
 
 CREATE FUNCTION public.llm_begin_token(model text) RETURNS int
@@ -98,8 +98,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_begin_token(text) IS
-'The id of the token that begins a document: the one with the flag bos in llm_bpe_vocab, else the one that ends one; NULL '
-'when there is none.';
+'The id of the token that begins a document: the one with the flag bos in llm_bpe_vocab, else the one that ends a '
+'document; NULL if there is none.';
 
 
 CREATE FUNCTION public.llm_build_char_tokenizer(model text, query text) RETURNS int
@@ -122,8 +122,8 @@ BEGIN
         CROSS JOIN LATERAL public.pg_llm_characters(q.document) c (c)
     ) s;
     IF characters IS NULL THEN
-        RAISE EXCEPTION 'the query gave no text'
-            USING ERRCODE = 'no_data_found', HINT = 'Its first column is read as the documents.';
+        RAISE EXCEPTION 'the query returned no text'
+            USING ERRCODE = 'no_data_found', HINT = 'The documents are read from its first column.';
     END IF;
     PERFORM public.llm_require(
         COALESCE(expected = cardinality(characters) + 1, true),
@@ -143,9 +143,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_build_char_tokenizer(text, text) IS
-'Replaces the model''s tokenizer by one with a token per character of the query''s first column, ids in the order of '
-'code points, and BOS with the number of characters as its id. Returns the vocabulary''s size, BOS included. 22023 '
-'when an existing model has another vocab; P0002 when there is no text.';
+'Replaces the model''s tokenizer with one token for each character in the query''s first column, with ids in code '
+'point order, and BOS, whose id is the number of characters. Returns the size of the vocabulary, BOS included. 22023: '
+'an existing model has another vocab; P0002: the query returned no text.';
 
 
 CREATE FUNCTION public.llm_subquery(query text) RETURNS text
@@ -159,7 +159,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_subquery(text) IS
-'A query as it can stand in FROM: without the semicolon psql''s users end it with.';
+'The query in a form that can be used in FROM: without a final semicolon.';
 
 
 CREATE FUNCTION public.llm_query_documents(query text) RETURNS SETOF text
@@ -175,8 +175,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_query_documents(text) IS
-'The first column of a user''s query as text, in its order; names in the query are found by the path of whoever called '
-'llm-sql.';
+'The first column of a user''s query as text, in its order. Names in the query are resolved with the search path of '
+'the caller of llm-sql.';
 
 
 CREATE FUNCTION public.llm_encode_characters(documents text[], model text)
@@ -205,7 +205,7 @@ BEGIN
             RAISE EXCEPTION 'the tokenizer of model "%" does not know the character %',
                 llm_encode_characters.model, quote_literal(characters[unknown_at])
                 USING ERRCODE = 'character_not_in_repertoire',
-                DETAIL = format('It stands at position %s of: %s', unknown_at, array_to_string(characters[: 60], '')),
+                DETAIL = format('It is at position %s of: %s', unknown_at, array_to_string(characters[: 60], '')),
                 HINT = 'llm_build_char_tokenizer builds a tokenizer from text that contains it.';
         END IF;
         RETURN NEXT;
@@ -214,7 +214,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
-'Number and token ids of each document under the model''s character tokenizer; 22021, naming it, for an unknown '
+'Number and token ids of each document under the model''s character tokenizer. 22021, naming it: an unknown '
 'character.';
 
 
@@ -238,8 +238,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
-'Number and token ids of each document under the model''s tokenizer. What reads like a special token is text: a '
-'document cannot end itself. Added tokens that are not special are tokens.';
+'Number and token ids of each document under the model''s tokenizer. Text that looks like a special token is encoded '
+'as text, so a document cannot end itself; added tokens that are not special are recognised.';
 
 
 CREATE FUNCTION public.llm_encode(
@@ -270,7 +270,7 @@ BEGIN
         begin_token := public.llm_begin_token(model);
         PERFORM public.llm_require(
             begin_token IS NOT NULL, format('the tokenizer of model "%s" has no token that begins a text', model),
-            'Its row in llm_bpe_vocab would have the flag bos or eos.'
+            'Such a token has the flag bos or eos in llm_bpe_vocab.'
         );
         ids := begin_token || ids;
     END IF;
@@ -279,10 +279,10 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_encode(text, text, boolean, boolean) IS
-'Token ids of the text under the model''s tokenizer, without any token for its beginning or end unless bos puts the one '
-'that begins a text in front (llm_begin_token; 22023 when there is none). Under BPE, added tokens are recognised in the '
-'text as Hugging Face''s tokenizers do; special => false takes the special ones of them, such as <|endoftext|>, for text, '
-'as tiktoken''s encode_ordinary does. 22021 for a character the tokenizer does not know; 42704 when the model has none.';
+'Token ids of the text under the model''s tokenizer, without begin or end tokens; bos puts the begin-of-text token in '
+'front (llm_begin_token; 22023 if there is none). With BPE, added tokens are recognised in the text as in Hugging '
+'Face''s tokenizers; special => false encodes special tokens such as <|endoftext|> as text, like tiktoken''s '
+'encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
@@ -311,7 +311,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_token_bytes(int[], text) IS
-'The bytes that the tokens stand for, one after another; 22003 for an unknown token.';
+'The bytes of the tokens, concatenated. 22003: an unknown token.';
 
 
 CREATE FUNCTION public.llm_known_tokens(ids int[], model text) RETURNS int[]
@@ -331,8 +331,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_known_tokens(int[], text) IS
-'Those of the ids that the tokenizer has. A model''s vocabulary may be larger, padded to a round number: what it generates '
-'beyond the tokenizer stands for no text, as in transformers.';
+'The given ids without those that the tokenizer does not have. A model''s vocabulary may be larger, padded to a round '
+'number: a generated id beyond the tokenizer has no text, as in transformers.';
 
 
 CREATE FUNCTION public.llm_decode(ids int[], model text DEFAULT NULL) RETURNS text
@@ -355,6 +355,6 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_decode(int[], text) IS
-'The text of token ids under the model''s tokenizer; BOS stands for nothing. U+FFFD stands for bytes that are no UTF-8 '
-'and for NUL, which a text cannot hold; llm_token_bytes gives the bytes themselves. 22003 for an unknown token; 42704 '
-'when the model has no tokenizer.';
+'The text of token ids under the model''s tokenizer. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, '
+'and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown token; 42704: '
+'the model has no tokenizer.';

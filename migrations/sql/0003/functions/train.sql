@@ -56,17 +56,18 @@ COMMENT ON FUNCTION public.llm_train(
     bigint, text, bigint, bigint, int, boolean
 ) IS
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
-'returns the run''s id: llm_train_log has a row per step, all or none are kept. Rate: linear warm-up to lr_max, then '
-'schedule (cosine, linear or constant) down to min_lr over total_steps counted from the model''s step start_step '
-'(default: this call): calls that share seed, start_step and total_steps do together what one call would. warmup: by default 2000, or a tenth of a run not longer than that. grad_clip: global norm. '
+'returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Learning rate: linear '
+'warm-up to lr_max, then schedule (cosine, linear or constant) down to min_lr, over total_steps counted from the '
+'model''s step start_step (default: this call). Calls with the same seed, start_step and total_steps together do what '
+'one call would do. warmup: 2000 steps by default, or a tenth of a run that is not longer. grad_clip: global norm. '
 'Loss and gradient of a step are means over all target tokens of its grad_accum micro-batches of batch_size rows, '
-'however they are cut; each micro-batch''s gradient is computed by itself and added in their order. data_order: '
-'shuffled takes the rows in a seeded permutation per epoch, by_id as they stand. The rows are those that are there when '
-'the run begins. '
-'block_size: only the first so many tokens of a row. decay: all or matrices. grad_workers, prune_workers: threads of '
-'the write-back and of clearing, 0 for pg_llm.threads. log_every: a NOTICE every so many steps, 0 none. '
-'55P03: another session trains it; 40001: its weights or its data were changed meanwhile; 22023: arguments; 22003: a '
-'loss that is not finite; P0002: no data, or a step without any target; 53200, 53100: it fits neither memory nor disk.';
+'however the tokens are divided; the gradient of each micro-batch is computed separately and added in their order. '
+'data_order: shuffled (a seeded permutation per epoch) or by_id. A run uses the rows that exist when it begins. '
+'block_size: use only the first block_size tokens of a row. decay: all or matrices. grad_workers, prune_workers: '
+'threads for the write-back and for clearing, 0 for pg_llm.threads. log_every: a NOTICE every log_every steps, 0 for '
+'none. 55P03: another session trains the model; 40001: its weights or data were changed meanwhile; 22023: invalid '
+'arguments; 22003: the loss is not finite; P0002: no data, or a step without any target; 53200, 53100: it does not '
+'fit in memory or on disk.';
 
 
 CREATE FUNCTION public.llm_train_begin(model text, arguments jsonb) RETURNS bigint
@@ -100,7 +101,7 @@ BEGIN
         first_step - start_step + n_steps <= total_steps,
         format('a schedule of %s steps from step %s ends before step %s',
             total_steps, start_step, first_step + n_steps - 1),
-        'Raise total_steps, or leave start_step out to begin a schedule with this call.'
+        'Raise total_steps, or omit start_step to begin the schedule with this call.'
     );
     warmup := COALESCE(
         (arguments ->> 'warmup')::bigint, CASE WHEN total_steps <= 2000 THEN total_steps / 10 ELSE 2000 END
@@ -137,8 +138,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
-'Checks the arguments of a run (those of llm_train by name; row: the id of the only llm_dataset row to use), settles '
-'its schedule and enters it in llm_train_run. Takes the trainer''s lock.';
+'Checks the arguments of a run (those of llm_train by name; row: the id of the only llm_dataset row to use), '
+'determines its schedule and inserts it into llm_train_run. Takes the training lock of the model.';
 
 
 CREATE FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) RETURNS void
@@ -193,7 +194,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_hyperparameters(public.llm_model_config, jsonb) IS
-'Raises 22023, naming argument, rule and value, when a training argument is out of its range.';
+'Raises 22023, naming argument, rule and value, if a training argument is out of range.';
 
 
 CREATE FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) RETURNS bytea
@@ -225,8 +226,8 @@ BEGIN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
             USING ERRCODE = 'serialization_failure',
-            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) goes on from weights that have '
-                'taken as many steps; else start a new run from the weights as they are now.', run.run_id);
+            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) continues from weights that have '
+                'taken the same number of steps; otherwise start a new run from the present weights.', run.run_id);
     END IF;
     PERFORM public.llm_train_steps(run, end_step);
     fingerprint := public.llm_write_back(
@@ -250,7 +251,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_train_chunk(bigint, bigint, bytea) IS
 'The next n_steps of a run and their write-back: all that llm_train does, and what llm_train_loop does between two '
-'commits. expected: the fingerprint that the last chunk returned; 40001 when the weights are another version.';
+'commits. expected: the fingerprint that the previous chunk returned; 40001 if the weights are a different version.';
 
 
 CREATE FUNCTION public.llm_train_clear(model text, workers int) RETURNS void

@@ -19,13 +19,13 @@ END
 $$;
 
 COMMENT ON FUNCTION public.llm_autograd_mode_write() IS
-'INSERT and UPDATE set the flag, DELETE switches recording off';
+'INSERT and UPDATE set the flag, DELETE turns recording off';
 
 CREATE VIEW public.llm_autograd_mode WITH (security_invoker = true) AS
 SELECT public.pg_llm_recording() AS flag;
 
 COMMENT ON VIEW public.llm_autograd_mode IS
-'whether this session records its passes; always one row; INSERT, UPDATE and DELETE all act';
+'whether this session records its passes; always one row, which INSERT, UPDATE and DELETE change';
 
 CREATE TRIGGER llm_autograd_mode_write
 INSTEAD OF INSERT OR UPDATE OR DELETE ON public.llm_autograd_mode
