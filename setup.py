@@ -186,7 +186,7 @@ kernels_core = Extension(
     sources=["kernels/python/core.pyx"],
     include_dirs=["kernels/core"],
     extra_compile_args=["-O1", "-g0"],  # of the glue only: the work is in the core's objects
-    depends=[os.path.relpath(path, ROOT) for path in (*CORE.glob("*.[ch]"), *CORE.glob("*.mk"))]
+    depends=[os.path.relpath(path, ROOT) for path in (*CORE.rglob("*.[ch]"), *CORE.glob("*.mk"))]
     + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels" / "python").glob("*.pxi")],
 )
 kernels_core.cython_c_in_temp = True

@@ -17,8 +17,8 @@
 #include "miscadmin.h"
 
 #include "buffer.h"
-#include "llm_core.h"
-#include "memory.h"
+#include "core/llm_core.h"
+#include "core/engine/memory.h"
 #include "session.h"
 #include "unmap.h"
 

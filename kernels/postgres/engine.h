@@ -6,7 +6,7 @@
 
 #include "postgres.h"
 
-#include "llm_core.h"
+#include "core/llm_core.h"
 
 /* The session's engine with the settings pg_llm.threads, max_threads, isa and attention_chunk applied. */
 extern llm_engine *pg_llm_engine(void);

@@ -1,7 +1,7 @@
 /*
  * files.c -- weight files on the server: privileges, paths, and the file that is open.
  *
- * The parsers (kernels/core/weights.h) get bytes through PostgreSQL's virtual file descriptors. The file that was
+ * The parsers (kernels/core/formats/weights.h) get bytes through PostgreSQL's virtual file descriptors. The file that was
  * used last stays open until the end of the transaction, so that a tensor can be taken part by part. Nothing is mapped:
  * a file that becomes shorter is an error, not a signal.
  */

@@ -19,7 +19,7 @@
 #include "fmgr.h"
 #include "utils/portal.h"
 
-#include "weights.h"
+#include "core/formats/weights.h"
 
 /* ---- paths and the open file (files.c) ---- */
 

@@ -14,7 +14,7 @@
 #include "buffer.h"
 #include "files.h"
 #include "generate.h"
-#include "memory.h"
+#include "core/engine/memory.h"
 #include "progress.h"
 #include "sample.h"
 #include "session.h"

@@ -6,7 +6,7 @@
 
 #include "postgres.h"
 
-#include "bpe.h"
+#include "core/tokenizer/bpe.h"
 
 /* Turns what core reports into an error; does nothing for LLM_BPE_OK. */
 extern void tokenizer_check(llm_bpe_status status);

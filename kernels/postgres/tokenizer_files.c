@@ -20,7 +20,7 @@
 
 #include "engine.h"
 #include "files.h"
-#include "memory.h"
+#include "core/engine/memory.h"
 #include "tokenizer.h"
 
 /* A token and its id, or a merge and its rank: the halves stand one after the other in the pool. */

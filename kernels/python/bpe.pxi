@@ -1,8 +1,8 @@
-# Byte-level BPE (kernels/core/bpe.h) for Python strings. Included by core.pyx.
+# Byte-level BPE (kernels/core/tokenizer/bpe.h) for Python strings. Included by core.pyx.
 
 from libc.stdint cimport uint8_t
 
-cdef extern from "bpe.h" nogil:
+cdef extern from "tokenizer/bpe.h" nogil:
     ctypedef enum llm_bpe_status:
         LLM_BPE_OK
         LLM_BPE_NO_MEMORY

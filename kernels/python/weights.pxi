@@ -1,4 +1,4 @@
-# Weight files (kernels/core/weights.h): .safetensors, .npz, the gzip stream of (name, .npy) records. Included by core.pyx.
+# Weight files (kernels/core/formats/weights.h): .safetensors, .npz, the gzip stream of (name, .npy) records. Included by core.pyx.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
@@ -7,7 +7,7 @@ from posix.unistd cimport pread, write as posix_write
 
 import os
 
-cdef extern from "weights.h" nogil:
+cdef extern from "formats/weights.h" nogil:
     const int LLM_WEIGHTS_MAX_NDIM
     const int LLM_WEIGHTS_ERROR
     ctypedef enum llm_weights_format:
