@@ -10,15 +10,15 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
-#include "arena.h"
-#include "buffer.h"
-#include "files.h"
-#include "generate.h"
+#include "params/arena.h"
+#include "tensor/buffer.h"
+#include "files/files.h"
+#include "generation/generate.h"
 #include "core/engine/memory.h"
-#include "progress.h"
-#include "sample.h"
-#include "session.h"
-#include "tape.h"
+#include "session/progress.h"
+#include "generation/sample.h"
+#include "session/session.h"
+#include "autograd/tape.h"
 #include "utils/memutils.h"
 
 PG_MODULE_MAGIC;
