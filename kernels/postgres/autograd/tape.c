@@ -432,6 +432,20 @@ pg_llm_autograd_track_tensor(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(tracked_copy(t, &value));
 }
 
+/* pg_llm_param(model, name): the whole tensor; a leaf of the tape while recording. */
+PG_FUNCTION_INFO_V1(pg_llm_param);
+Datum
+pg_llm_param(PG_FUNCTION_ARGS)
+{
+    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Tensor *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
+
+    if (session_recording())
+        tape_param_leaf(t, v, p);
+    PG_RETURN_TENSOR(t);
+}
+
 /* pg_llm_autograd_map_param(model, name, token_id, tensor, shape): a leaf known as that parameter. */
 PG_FUNCTION_INFO_V1(pg_llm_autograd_map_param);
 Datum

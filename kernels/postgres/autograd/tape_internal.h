@@ -6,6 +6,7 @@
 
 #include "params/arena.h"
 #include "session/session.h"
+#include "pass.h"
 #include "tape.h"
 
 typedef enum ValueKind

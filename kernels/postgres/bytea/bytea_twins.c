@@ -11,7 +11,7 @@
 
 #include "bytea_floats.h"
 #include "generation/generate.h"
-#include "autograd/op.h"
+#include "ops/ops.h"
 #include "tensor/tensor_view.h"
 
 

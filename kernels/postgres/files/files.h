@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/tupdesc.h"
+#include "access/xact.h"
 #include "fmgr.h"
 #include "utils/portal.h"
 
@@ -97,7 +98,7 @@ extern bool files_remove_abandoned(const char *path);
 
 extern char *pg_llm_checkpoint_dir;     /* setting */
 
-extern void files_dirs_init(void);
+extern void files_dirs_init(void);      /* the setting; called once by _PG_init */
 /* The folder of a database of this cluster: its name. */
 extern char *files_database_folder(Oid database);
 /* FOLDER/FILE names a file in the folder of this database; of another database or cluster. */
@@ -117,7 +118,9 @@ extern llm_weights *files_open_checkpoint(int64 id);
 
 /* ---- what ends with a transaction (files_end.c) ---- */
 
-extern void files_init(void);           /* setting and callbacks; called once by session_init */
+/* event: COMMIT, ABORT or PREPARE; neither throws */
+extern void files_end_xact(XactEvent event);
+extern void files_end_subxact(bool commit);
 /* Removes a file when the running (sub)transaction commits, or when it does not. */
 extern void files_remove_at_end(const char *path, bool at_commit);
 /* Of a file that this transaction wrote: whether a row has named it since. NULL of others. */

@@ -80,28 +80,20 @@ settle(int nest_level, bool commit, bool forget)
     }
 }
 
-static void
-end_xact(XactEvent event, void *arg)
+void
+files_end_xact(XactEvent event)
 {
-    (void) arg;
-    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
-        return;
     files_close();
     /* Of a prepared transaction nobody knows here how it ends: what it leaves, a later save removes. */
     settle(1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE);
 }
 
-static void
-end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+void
+files_end_subxact(bool commit)
 {
-    (void) mine;
-    (void) parent;
-    (void) arg;
-    if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-        return;
-    if (event == SUBXACT_EVENT_ABORT_SUB)
+    if (!commit)
         files_close();
-    settle(GetCurrentTransactionNestLevel(), event == SUBXACT_EVENT_COMMIT_SUB, false);
+    settle(GetCurrentTransactionNestLevel(), commit, false);
 }
 
 bool *
@@ -111,12 +103,4 @@ files_written_here(const char *path)
         if (!p->at_commit && strcmp(p->path, path) == 0)
             return &p->named;
     return NULL;
-}
-
-void
-files_init(void)
-{
-    files_dirs_init();
-    RegisterXactCallback(end_xact, NULL);
-    RegisterSubXactCallback(end_subxact, NULL);
 }

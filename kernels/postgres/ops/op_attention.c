@@ -7,7 +7,7 @@
 #include "postgres.h"
 
 #include "generation/generate.h"
-#include "autograd/op.h"
+#include "ops.h"
 
 /* ---- embedding: out (ids..., d) = w (rows, d) at ids ---- */
 

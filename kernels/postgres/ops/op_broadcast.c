@@ -5,7 +5,7 @@
 
 #include "miscadmin.h"
 
-#include "autograd/op.h"
+#include "ops.h"
 
 /* The broadcast shape of a call's two inputs; returns its number of dimensions. */
 int

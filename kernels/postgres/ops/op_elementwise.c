@@ -5,8 +5,8 @@
 
 #include "utils/builtins.h"
 
-#include "autograd/op.h"
-#include "session/session.h"
+#include "ops.h"
+#include "autograd/pass.h"
 
 typedef void (*BinaryKernel) (llm_engine *, float *, const float *, const float *, size_t);
 

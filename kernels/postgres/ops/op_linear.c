@@ -5,8 +5,8 @@
 
 #include "miscadmin.h"
 
-#include "autograd/op.h"
-#include "session/session.h"
+#include "ops.h"
+#include "autograd/pass.h"
 #include "precision.h"
 
 /* ---- linear: out (..., o) = x (..., i) @ w (i, o) + b (o) ---- */

@@ -3,7 +3,7 @@
  */
 #include "postgres.h"
 
-#include "autograd/op.h"
+#include "ops.h"
 
 static void
 require_eps(const OpCall *call)

@@ -9,7 +9,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "autograd/op.h"
+#include "ops.h"
 
 /* An axis counted from the front, or from the back when negative. */
 static int

@@ -7,7 +7,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "autograd/op.h"
+#include "ops.h"
 
 const OpDef *const op_table[] = {
     &op_embedding, &op_linear, &op_linear_nobias, &op_matmul, &op_add, &op_sub, &op_mul, &op_div, &op_neg,

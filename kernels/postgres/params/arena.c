@@ -33,10 +33,7 @@
 #include "tensor/buffer.h"
 #include "session/engine.h"
 #include "session/portals.h"
-#include "generation/sample.h"
 #include "session/session.h"
-#include "autograd/tape.h"
-#include "tokenizer/tokenizer.h"
 
 #define MAX_PINS     16384      /* of a session: they are looked for one by one */
 #define MAX_VERSIONS 64         /* in the cache that nobody uses */
@@ -593,20 +590,6 @@ arena_part_tensor(ArenaParam *p, const ArenaPart *part, TensorBuffer *buffer)
     return tensor_wrap(p->ndim, dims, buffer, buffer->data + part->token_id * row);
 }
 
-/* pg_llm_param(model, name): the whole tensor; a leaf of the tape while recording. */
-PG_FUNCTION_INFO_V1(pg_llm_param);
-Datum
-pg_llm_param(PG_FUNCTION_ARGS)
-{
-    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    Tensor *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
-
-    if (session_recording())
-        tape_param_leaf(t, v, p);
-    PG_RETURN_TENSOR(t);
-}
-
 PG_FUNCTION_INFO_V1(pg_llm_arena_shape);
 Datum
 pg_llm_arena_shape(PG_FUNCTION_ARGS)
@@ -620,10 +603,8 @@ pg_llm_arena_shape(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(construct_array(dims, p->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* pg_llm_release() -> bytes given back: versions nobody pins, buffers kept for reuse, tokenizers, permutations. */
-PG_FUNCTION_INFO_V1(pg_llm_release);
-Datum
-pg_llm_release(PG_FUNCTION_ARGS)
+size_t
+arena_forget_unused(void)
 {
     size_t  bytes = 0;
     ArenaVersion *v = versions;
@@ -639,9 +620,5 @@ pg_llm_release(PG_FUNCTION_ARGS)
         }
         v = next;
     }
-    bytes += tensor_buffer_cached();
-    tensor_buffer_trim();
-    pg_llm_engine_trim();
-    bytes += tokenizer_release() + sample_release();
-    PG_RETURN_INT64((int64) bytes);
+    return bytes;
 }

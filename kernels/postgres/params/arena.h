@@ -87,6 +87,7 @@ extern float *arena_gradient(ArenaVersion *v, ArenaParam *p, bool *acc);    /* w
 /* The buffer is a parameter of a version pinned by this user, which nobody is changing. */
 extern bool arena_holds(const TensorBuffer *buffer);
 extern void arena_forget(ArenaVersion *v);                  /* out of the cache */
+extern size_t arena_forget_unused(void);                    /* what nobody pins; its bytes. Never throws. */
 extern void arena_trim(const char *model, const ArenaVersion *keep);    /* drops what nobody uses */
 extern uint32 arena_hash_name(const char *name);
 extern void arena_touch(ArenaVersion *v);       /* before gradients or weights change: a rollback undoes it */

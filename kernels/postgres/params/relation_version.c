@@ -35,6 +35,8 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
+#include "relation_version.h"
+
 #define MAX_RELATIONS 8
 
 #if PG_VERSION_NUM < 160000
@@ -127,14 +129,10 @@ require_table(Relation rel)
 /* ---- whole relations ---- */
 
 /* A rollback to a savepoint changes what is visible without changing the snapshot. */
-static void
-subtransaction_ended(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+void
+relation_version_abort_subxact(void)
 {
-    (void) mine;
-    (void) parent;
-    (void) arg;
-    if (event == SUBXACT_EVENT_ABORT_SUB)
-        last.valid = false;
+    last.valid = false;
 }
 
 /* What decides which rows are visible to a snapshot of this transaction */
@@ -197,7 +195,6 @@ PG_FUNCTION_INFO_V1(pg_llm_relation_version);
 Datum
 pg_llm_relation_version(PG_FUNCTION_ARGS)
 {
-    static bool registered = false;
     ArrayType *array = PG_GETARG_ARRAYTYPE_P(0);
     int     n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
     Oid    *relids = (Oid *) ARR_DATA_PTR(array);
@@ -210,11 +207,6 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
     if (n > MAX_RELATIONS || array_contains_nulls(array))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("relations must be at most %d, none of them NULL", MAX_RELATIONS));
-    if (!registered)
-    {
-        RegisterSubXactCallback(subtransaction_ended, NULL);
-        registered = true;
-    }
     add_snapshot(&key, snapshot);
     for (int i = 0; i < n; i++)
     {

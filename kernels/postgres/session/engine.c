@@ -10,6 +10,7 @@
 
 #include <limits.h>
 
+#include "fmgr.h"
 #include "miscadmin.h"
 
 #include "engine.h"
@@ -93,4 +94,11 @@ pg_llm_all_finite(llm_engine *e, const float *x, size_t n)
     /* a kernel that was stopped answers nothing */
     pg_llm_check(e);
     return finite;
+}
+
+PG_FUNCTION_INFO_V1(pg_llm_numerics_version);
+Datum
+pg_llm_numerics_version(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32(llm_numerics_version());
 }

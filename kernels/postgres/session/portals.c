@@ -11,8 +11,6 @@
 #include "tcop/pquery.h"
 #include "utils/memutils.h"
 
-#include "params/arena.h"
-#include "generation/generate.h"
 #include "portals.h"
 
 /* Lies in the portal's own memory. */
@@ -24,6 +22,7 @@ typedef struct Watch
 } Watch;
 
 static Watch *watched = NULL;
+static void (*tell) (Portal portal);
 
 static void
 portal_gone(void *arg)
@@ -34,8 +33,13 @@ portal_gone(void *arg)
     while (*link != w)
         link = &(*link)->next;
     *link = w->next;
-    generate_portal_gone(w->portal);
-    arena_portal_gone(w->portal);
+    tell(w->portal);
+}
+
+void
+portals_init(void (*gone) (Portal portal))
+{
+    tell = gone;
 }
 
 Portal

@@ -8,7 +8,9 @@
 
 #include "utils/portal.h"
 
-/* The portal that runs now, or NULL. generate_portal_gone and arena_portal_gone are told when it goes. */
+/* Called once by _PG_init: `gone` is told of each watched portal that goes; it never throws. */
+extern void portals_init(void (*gone) (Portal portal));
+/* The portal that runs now, or NULL; from now on it is watched. */
 extern Portal portals_watch(void);
 /*
  * While subtransaction `mine` aborts: whether the portal was made before it and waits to be asked for further rows,

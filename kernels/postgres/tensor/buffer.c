@@ -116,12 +116,10 @@ idle_limit(void)
     return Min(cache_limit, trainings > 0 ? Max(IDLE_CACHE, left) : IDLE_CACHE);
 }
 
-static void
-at_transaction_end(XactEvent event, void *arg)
+void
+tensor_buffer_end_xact(void)
 {
-    (void) arg;
-    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-        trim_to(idle_limit());
+    trim_to(idle_limit());
 }
 
 /* Once per session: an eighth of the machine's memory, and no more than MAX_CACHE, may wait in free lists. */
@@ -134,7 +132,6 @@ first_use(void)
     cache_limit = MAX_CACHE;
     if (pages > 0 && page > 0)
         cache_limit = Min(cache_limit, (size_t) pages / 8 * (size_t) page);
-    RegisterXactCallback(at_transaction_end, NULL);
 }
 
 /* A mapping of its own on a huge-page boundary, so that the kernel can back it with huge pages. */
@@ -295,7 +292,7 @@ tensor_buffer_training(int versions)
 {
     trainings += versions;
     if (trainings == 0 && !IsTransactionState())
-        trim_to(IDLE_CACHE);            /* as the transaction ends, and its callback here may have run */
+        trim_to(IDLE_CACHE);            /* as the transaction ends, and tensor_buffer_end_xact may have run */
 }
 
 size_t

@@ -14,6 +14,7 @@ extern bool   tensor_buffer_reserve(size_t bytes);  /* the same, and counts them
 extern void   tensor_buffer_unreserve(size_t bytes);
 extern void   tensor_buffer_unpack(TensorBuffer *b);     /* forget its copies in fewer bits; never throws */
 extern void   tensor_buffer_training(int versions); /* so many more (fewer) versions with optimizer state are in memory */
+extern void   tensor_buffer_end_xact(void); /* give back what should not wait between transactions; never throws */
 extern void   tensor_buffer_trim(void);     /* give the cached bytes back to the system, and wait until it has them */
 
 #endif
