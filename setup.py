@@ -25,9 +25,11 @@ CORE = ROOT / "kernels" / "core"
 ROOMS = {
     "pg_llm_client": "pg_llm_client",
     "llm_sql": "llm_sql",
+    "llm_sql.kernels": "kernels/python",
     "llm_sql.models": "models",
     "llm_sql.migrations": "migrations",
 }
+SCRIPTS = ("llm_sql.kernels.postgres", "llm_sql.kernels.postgres_vector")  # folders without Python
 TOOLS = (
     "Install a C compiler and make (Debian, Ubuntu: apt install build-essential; "
     "Fedora: dnf install gcc make; macOS: xcode-select --install)"
@@ -36,8 +38,8 @@ EMBEDDED_SERVERS = {"18": "pginstall18"}  # major version: its directory in pixe
 
 
 def packages() -> list[str]:
-    """Every package under its installed name; kernels has no subpackages, only C sources."""
-    names = ["llm_sql.kernels"]
+    """Every package under its installed name."""
+    names = [*SCRIPTS]
     for name, directory in ROOMS.items():
         if (ROOT / directory / "__init__.py").exists():
             names += [name, *(f"{name}.{sub}" for sub in find_packages(directory))]
@@ -160,11 +162,10 @@ class LinkForTyping(Command):
             return
         links = ROOT / "build" / "typing" / "llm_sql"
         shutil.rmtree(links, ignore_errors=True)
-        # kernels by file: beside core.pyi mypy would take the folder of C sources for the module.
-        for name in ("models", "migrations", "kernels/__init__.py", "kernels/core.pyi"):
-            link = links / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(os.path.relpath(ROOT / name, link.parent))
+        links.mkdir(parents=True)
+        for name, directory in ROOMS.items():
+            if name.startswith("llm_sql."):
+                (links / name.removeprefix("llm_sql.")).symlink_to(os.path.relpath(ROOT / directory, links))
 
     def get_source_files(self) -> list[str]:
         return []
@@ -182,11 +183,11 @@ class Build(build):
 
 kernels_core = Extension(
     "llm_sql.kernels.core",
-    sources=["kernels/core.pyx"],
+    sources=["kernels/python/core.pyx"],
     include_dirs=["kernels/core"],
     extra_compile_args=["-O1", "-g0"],  # of the glue only: the work is in the core's objects
-    depends=[os.path.relpath(path, ROOT) for path in (*CORE.glob("*.[ch]"), *CORE.glob("*.mk"))]
-    + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels").glob("*.pxi")],
+    depends=[os.path.relpath(path, ROOT) for path in (*CORE.rglob("*.[ch]"), *CORE.glob("*.mk"))]
+    + [os.path.relpath(path, ROOT) for path in (ROOT / "kernels" / "python").glob("*.pxi")],
 )
 kernels_core.cython_c_in_temp = True
 
@@ -198,7 +199,8 @@ setup(
     package_data={
         "pg_llm_client": ["py.typed"],
         "llm_sql": ["py.typed", "**/*.sql", "**/*.ini", "**/*.json"],
-        "llm_sql.kernels": ["*.pyi", "postgres/*.control", "postgres*/*.sql"],
+        "llm_sql.kernels": ["*.pyi"],
+        **{name: ["*.control", "*.sql"] for name in SCRIPTS},
         "llm_sql.models": ["**/*.sql"],
         "llm_sql.migrations": ["**/*.py", "**/*.sql", "**/*.mako"],
     },

@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 from alembic.script.revision import RevisionError
 
-import llm_sql.kernels
-
 from . import VERSION_TABLE
+from .kernels import SCRIPTS
 
 _HERE = Path(__file__).parent
-_KERNELS = Path(llm_sql.kernels.__file__).parent
+_KERNELS = SCRIPTS.parent
 _COMMENT = re.compile(r"llm-sql revision (\w+), build (\w+), kernels (\w+)")
 
 

@@ -15,7 +15,9 @@ from llm_sql.models.objects import parse_script, split_statements
 from . import catalog
 from .operations import EXTENSION
 
-SCRIPTS = Path(llm_sql.kernels.__file__).parent / "postgres"
+_PYTHON = Path(llm_sql.kernels.__file__).parent
+# In the installed package the folders of scripts lie inside llm_sql.kernels, in a checkout beside its Python.
+SCRIPTS = next(place / "postgres" for place in (_PYTHON, _PYTHON.parent) if (place / "postgres").is_dir())
 
 
 class Traits(NamedTuple):

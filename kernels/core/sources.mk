@@ -1,8 +1,18 @@
 # The core's sources and flags.
 # CORE_ISA_SOURCES are compiled with CORE_FLAGS plus FLAGS_<machine>_<stem>, where machine is `uname -m`
 # (x86_64, aarch64; arm64 counts as aarch64) and an absent name means no flags.
-CORE_SOURCES = engine.c memory.c pool.c gemm.c row_product.c linear.c quantized.c attention.c kv_cache.c rows.c elementwise.c embedding.c loss.c optimizer.c random.c sample.c schedule.c scalar_math.c measure.c measure_decode.c weights.c weights_read.c weights_types.c safetensors.c npy.c zip.c gzip.c inflate.c inflate_codes.c crc32.c weights_write.c weights_headers.c zip_write.c gzip_write.c bytes_map.c bpe.c bpe_added.c bpe_merge.c bpe_text.c bpe_files.c bpe_recover.c bpe_train.c
-CORE_ISA_SOURCES = isa_scalar.c isa_avx2.c isa_avx512.c isa_neon.c
+CORE_SOURCES = \
+    engine/engine.c engine/memory.c engine/pool.c engine/random.c engine/scalar_math.c \
+    products/gemm.c products/row_product.c products/linear.c products/quantized.c \
+    ops/attention.c ops/kv_cache.c ops/rows.c ops/elementwise.c ops/embedding.c ops/loss.c ops/optimizer.c \
+    ops/sample.c ops/schedule.c \
+    measure/measure.c measure/measure_decode.c \
+    tokenizer/bytes_map.c tokenizer/bpe.c tokenizer/bpe_added.c tokenizer/bpe_merge.c tokenizer/bpe_text.c \
+    tokenizer/bpe_files.c tokenizer/bpe_recover.c tokenizer/bpe_train.c \
+    formats/weights.c formats/weights_read.c formats/weights_types.c formats/safetensors.c formats/npy.c \
+    formats/zip.c formats/gzip.c formats/inflate.c formats/inflate_codes.c formats/crc32.c formats/weights_write.c \
+    formats/weights_headers.c formats/zip_write.c formats/gzip_write.c
+CORE_ISA_SOURCES = isa/isa_scalar.c isa/isa_avx2.c isa/isa_avx512.c isa/isa_neon.c
 CORE_FLAGS = -std=c11 -O3 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread
 CORE_LIBS = -lm -lpthread
 FLAGS_x86_64_isa_avx2 = -mavx2 -mfma

@@ -3,8 +3,8 @@
 Greedy, one sequence: the prompt's pass up to the first token, and tokens after it, each with its forward pass
 in SQL, its sampling and its place in the key/value cache. Every precision has a connection of its own, every
 other engine a process of its own with the same weights and as many threads (generation_peers.py); all take
-turns, with the same loop written in C over the same kernels (kernels/core/measure_decode.c). The roofline is
-reading all matrices once per token at the measured bandwidth.
+turns, with the same loop written in C over the same kernels (kernels/core/measure/measure_decode.c). The
+roofline is reading all matrices once per token at the measured bandwidth.
 """
 
 from __future__ import annotations

@@ -150,8 +150,6 @@ def torch_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]
 
 
 def generation_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
-    # transformers looks for a package called kernels: not the directory of that name in a checkout
-    sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
     from llm_sql.bench.generation_peers import PeerGenerator, make_peer
 
     generators: list[PeerGenerator] = []

@@ -24,7 +24,7 @@ from .database import login, server_log
 from .stateful import drop, scratch
 from .watch import Log, Reports
 
-SOURCES = {path.name for path in (Path(__file__).parents[2] / "kernels" / "postgres").glob("*.c")}
+SOURCES = {path.name for path in (Path(__file__).parents[2] / "kernels" / "postgres").rglob("*.c")}
 CRASH = re.compile(
     r"was terminated by signal (?!15\b)|TRAP:|PANIC:|reinitializing|AddressSanitizer|write past chunk"
 )

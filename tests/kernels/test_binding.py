@@ -229,10 +229,24 @@ def test_every_op_is_documented() -> None:
     assert not undocumented
 
 
-@pytest.mark.parametrize("room", ["kernels", "models"])
+@pytest.mark.parametrize("room", ["migrations", "models"])
 def test_a_room_has_one_name(room: str) -> None:
     """Python finds the folder at the top of the repository too; a second copy would be a second MetaData."""
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", f"import {room}"], cwd=root, capture_output=True, text=True)
     assert run.returncode == 1
     assert f"import this package as llm_sql.{room}" in run.stderr
+
+
+def test_the_folder_kernels_hides_no_package() -> None:
+    """Hugging Face has a package called kernels, which transformers imports or does without."""
+    root = Path(__file__).parents[2]
+    program = """
+import importlib.util
+found = importlib.util.find_spec("kernels")
+assert found is None or found.origin is None or "site-packages" in found.origin, found
+if importlib.util.find_spec("transformers"):
+    from transformers import GPT2LMHeadModel
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

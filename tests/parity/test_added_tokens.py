@@ -87,7 +87,7 @@ def test_they_find_the_same(seed: int) -> None:
 
 
 def test_word_characters_are_those_of_tokenizers() -> None:
-    """kernels/core/unicode_words.h: every code point beside a token that must be a single word."""
+    """kernels/core/tokenizer/unicode_words.h: every code point beside a token that must be a single word."""
     theirs, ours = make([("@@", {"single_word": True})])
     characters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,7 +5,7 @@
 #ifndef FUZZ_BPE_H
 #define FUZZ_BPE_H
 
-#include "bpe.h"
+#include "tokenizer/bpe.h"
 
 #define FUZZ_MAX_MERGES 200
 

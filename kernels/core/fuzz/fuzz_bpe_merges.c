@@ -1,7 +1,7 @@
 /* fuzz_bpe_merges.c -- merges.txt: both halves of every rule are in the alphabet, ranks count up. */
 #include <stdlib.h>
 
-#include "bpe.h"
+#include "tokenizer/bpe.h"
 
 static bool
 take(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)

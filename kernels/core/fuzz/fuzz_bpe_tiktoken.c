@@ -1,7 +1,7 @@
 /* fuzz_bpe_tiktoken.c -- .tiktoken files, the merges that their ranks imply, and a tokenizer of both. */
 #include <stdlib.h>
 
-#include "bpe.h"
+#include "tokenizer/bpe.h"
 
 typedef struct tokenizers {
     llm_bpe *known;  /* of which the merges are recovered */

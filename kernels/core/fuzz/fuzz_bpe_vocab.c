@@ -1,7 +1,7 @@
 /* fuzz_bpe_vocab.c -- vocab.json: what the parser hands on is what it promises, and a tokenizer takes it. */
 #include <stdlib.h>
 
-#include "bpe.h"
+#include "tokenizer/bpe.h"
 
 static bool
 take(void *arg, const uint8_t *token, size_t n, int32_t id)

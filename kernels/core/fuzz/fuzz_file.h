@@ -4,7 +4,7 @@
 #ifndef FUZZ_FILE_H
 #define FUZZ_FILE_H
 
-#include "weights_file.h"
+#include "formats/weights_file.h"
 
 #define FUZZ_MAX_FILE 131072
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inflate.h"
+#include "formats/inflate.h"
 
 #define LIMIT 40000           /* the window wraps at 32768 */
 

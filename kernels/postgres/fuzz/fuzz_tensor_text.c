@@ -13,7 +13,7 @@
 #include "miscadmin.h"
 #include "nodes/miscnodes.h"
 
-#include "../tensor_text.h"
+#include "tensor/tensor_text.h"
 
 #undef vsnprintf               /* the C library's, not PostgreSQL's */
 

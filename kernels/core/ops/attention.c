@@ -1,0 +1,178 @@
+/*
+ * attention.c -- causal multi-head attention over threads. A unit of work is one head of one sequence, or a
+ * share of its query tiles when heads are few; each unit stores that head's keys and values for itself.
+ */
+#include "attention.h"
+#include "engine/pool.h"
+
+#include <math.h>
+
+float llm_attention_scale(size_t d_head) { return (float)(1.0 / sqrt((double)d_head)); }
+
+size_t llm_attention_grain(const llm_engine *e, double flops)
+{
+    double least = e->kernels->gemm.task_flops / LLM_ATTENTION_LEAST;
+    return flops >= least ? 1 : (size_t)(least / (flops < 1 ? 1 : flops));
+}
+
+typedef struct attention_job {
+    llm_engine *e;
+    const llm_attention_shape *s;
+    size_t d_head;
+    size_t tile, tiles, shares; /* query rows per tile, tiles of a head, units a head is split into */
+    float *out, *row_max, *row_sum;
+    const float *q, *k, *v;
+    const llm_attention_grads *grads; /* of sequence 0, head 0 */
+} attention_job;
+
+static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t head)
+{
+    llm_attention_head h = {
+        .d_head = s->D / s->n_head,
+        .scale = llm_attention_scale(s->D / s->n_head),
+        .index = s->first + (uint64_t)(b * s->n_head + head) * s->T * s->T,
+        .index_row = s->T,
+    };
+    if (s->dropout_p > 0) { /* all is dropped at 1, where 1/(1-p) is no number */
+        bool all = s->dropout_p >= 1;
+        h.dropout = &s->key;
+        h.dropout_scale = all ? 0.0f : (float)(1.0 / (1.0 - (double)s->dropout_p));
+        h.dropout_threshold = all ? UINT32_MAX : (uint32_t)((double)s->dropout_p * 0x1p32);
+        h.kept_row = llm_mask_words(s->T);
+        h.kept = s->kept == NULL ? NULL : s->kept + (b * s->n_head + head) * s->T * h.kept_row;
+    }
+    return h;
+}
+
+static size_t store_floats(size_t T, size_t d_head)
+{
+    return llm_padded(T) * d_head + T * llm_padded(d_head);
+}
+
+/* ---- forward ---- */
+
+static void forward_unit(const attention_job *j, size_t unit)
+{
+    const llm_attention_shape *s = j->s;
+    const llm_attention_kernels *kernels = &j->e->kernels->attention;
+    size_t share = unit % j->shares, head = unit / j->shares % s->n_head, b = unit / j->shares / s->n_head;
+    size_t row = b * s->T, column = head * j->d_head, stat = (b * s->n_head + head) * s->T;
+    size_t last = share + (j->tiles - 1 - share) / j->shares * j->shares; /* tile of this share */
+    size_t keys = (last + 1) * j->tile < s->T ? (last + 1) * j->tile : s->T;
+    llm_attention_head h = head_of(s, b, head);
+    float *panels = llm_thread_scratch(j->e), *values = panels + llm_padded(s->T) * j->d_head;
+    float *scratch = values + s->T * llm_padded(j->d_head);
+
+    kernels->store_keys(panels, j->k + row * s->k_stride + column, s->k_stride, 0, keys, j->d_head);
+    kernels->store_values(values, j->v + row * s->v_stride + column, s->v_stride, 0, keys, j->d_head);
+    for (size_t tile = share; tile < j->tiles; tile += j->shares) {
+        size_t t = tile * j->tile, n = s->T - t < j->tile ? s->T - t : j->tile;
+        if (llm_task_stopped(j->e))
+            return;
+        kernels->forward(
+            j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
+            j->row_sum == NULL ? NULL : j->row_sum + stat + t, j->q + (row + t) * s->q_stride + column,
+            s->q_stride, t, n, panels, values, &h, scratch);
+    }
+}
+
+static void forward_range(void *arg, size_t begin, size_t end)
+{
+    for (size_t unit = begin; unit < end; unit++)
+        forward_unit(arg, unit);
+}
+
+/* Enough shares for every thread to get work and for should_stop to be polled, at most one per tile. */
+static size_t choose_shares(const attention_job *j, double head_flops)
+{
+    size_t heads = j->s->B * j->s->n_head, wanted = 2 * (size_t)j->e->threads;
+    double task = j->e->kernels->gemm.task_flops, shares = 1;
+
+    if (j->e->threads > 1 && heads < wanted && head_flops > task / LLM_ATTENTION_LEAST)
+        shares = (double)((wanted + heads - 1) / heads);
+    if (head_flops / task > shares)
+        shares = head_flops / task;
+    return shares < (double)j->tiles ? (size_t)shares : j->tiles;
+}
+
+void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q,
+                           const float *k, const float *v, const llm_attention_shape *s)
+{
+    if (s->B == 0 || s->T == 0 || s->D == 0)
+        return;
+    attention_job j = { .e = e,
+                        .s = s,
+                        .d_head = s->D / s->n_head,
+                        .tile = e->attention_chunk,
+                        .out = out,
+                        .row_max = row_max,
+                        .row_sum = row_sum,
+                        .q = q,
+                        .k = k,
+                        .v = v };
+    double flops = 2.0 * (double)s->T * (double)s->T * (double)j.d_head;
+
+    j.tiles = (s->T + j.tile - 1) / j.tile;
+    j.shares = choose_shares(&j, flops);
+    if (llm_scratch(e, store_floats(s->T, j.d_head) + e->kernels->attention.forward_scratch(s->T, j.d_head)))
+        llm_parallel_for(e, s->B * s->n_head * j.shares, llm_attention_grain(e, flops / (double)j.shares),
+                         forward_range, &j);
+}
+
+/* ---- backward ---- */
+
+static float *at(float *p, size_t offset) { return p == NULL ? NULL : p + offset; }
+
+static void backward_range(void *arg, size_t begin, size_t end)
+{
+    const attention_job *j = arg;
+    const llm_attention_shape *s = j->s;
+
+    for (size_t unit = begin; unit < end; unit++) {
+        size_t head = unit % s->n_head, b = unit / s->n_head, row = b * s->T, column = head * j->d_head;
+        llm_attention_head h = head_of(s, b, head);
+        llm_attention_grads g = *j->grads;
+        g.dq = at(g.dq, row * s->q_stride + column);
+        g.dk = at(g.dk, row * s->k_stride + column);
+        g.dv = at(g.dv, row * s->v_stride + column);
+        g.q += row * s->q_stride + column;
+        g.k += row * s->k_stride + column;
+        g.v += row * s->v_stride + column;
+        g.out += row * s->D + column;
+        g.dout += row * s->D + column;
+        g.row_max += unit * s->T;
+        g.row_sum += unit * s->T;
+        j->e->kernels->attention.backward(&g, &h, llm_thread_scratch(j->e));
+    }
+}
+
+void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool acc, const float *dout,
+                            const float *out, const float *row_max, const float *row_sum, const float *q,
+                            const float *k, const float *v, const llm_attention_shape *s)
+{
+    if (s->B == 0 || s->T == 0 || s->D == 0)
+        return;
+    llm_attention_grads g = { .dq = dq,
+                              .dk = dk,
+                              .dv = dv,
+                              .q = q,
+                              .k = k,
+                              .v = v,
+                              .out = out,
+                              .dout = dout,
+                              .row_max = row_max,
+                              .row_sum = row_sum,
+                              .q_stride = s->q_stride,
+                              .k_stride = s->k_stride,
+                              .v_stride = s->v_stride,
+                              .out_stride = s->D,
+                              .T = s->T,
+                              .acc = acc,
+                              .stopped = llm_task_stopped,
+                              .e = e };
+    attention_job j = { .e = e, .s = s, .d_head = s->D / s->n_head, .grads = &g };
+    double flops = 5.0 * (double)s->T * (double)s->T * (double)j.d_head;
+
+    if (llm_scratch(e, e->kernels->attention.backward_scratch(s->T, j.d_head)))
+        llm_parallel_for(e, s->B * s->n_head, llm_attention_grain(e, flops), backward_range, &j);
+}

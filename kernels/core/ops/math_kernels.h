@@ -1,0 +1,70 @@
+/*
+ * math_kernels.h -- the kernels of math_kernels_table.h over v16, included once by each ISA's source:
+ *
+ *   exp_kernels.h          e^x
+ *   philox_kernels.h       dropout's random masks
+ *   elementwise_kernels.h  arithmetic, GELU, ReLU, dropout, AdamW
+ *   gelu_exact_kernels.h   GELU by the normal distribution
+ *   row_kernels.h          normalisations, softmax, sums
+ */
+#ifndef LLM_MATH_KERNELS_H
+#define LLM_MATH_KERNELS_H
+
+#include "engine/math_kernels_table.h"
+#include "engine/vec.h"
+
+/* How many of the next 16 elements exist when `left` remain */
+LLM_INLINE size_t lanes_of(size_t left)
+{
+    return left < V16_LANES ? left : V16_LANES;
+}
+
+LLM_INLINE v16 load_lanes(const float *p, size_t lanes)
+{
+    return lanes == V16_LANES ? v16_load(p) : v16_load_n(p, lanes);
+}
+
+/* The same with a value of choice beyond the end, where 0 would change a maximum or a sum */
+LLM_INLINE v16 load_lanes_or(const float *p, size_t lanes, float beyond)
+{
+    return lanes == V16_LANES ? v16_load(p)
+                              : v16_select(m16_first(lanes), v16_load_n(p, lanes), v16_set1(beyond));
+}
+
+LLM_INLINE void store_lanes(float *p, v16 x, size_t lanes)
+{
+    if (lanes == V16_LANES)
+        v16_store(p, x);
+    else
+        v16_store_n(p, x, lanes);
+}
+
+/* out (+)= x */
+LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
+{
+    store_lanes(out, acc ? v16_add(load_lanes(out, lanes), x) : x, lanes);
+}
+
+#include "engine/exp_kernels.h"
+#include "engine/philox_kernels.h"
+#include "elementwise_kernels.h"
+#include "gelu_exact_kernels.h"
+#include "row_kernels.h"
+
+#define MATH_KERNELS                                                                                         \
+    {                                                                                                        \
+        .fill = kernel_fill, .copy = kernel_copy, .add = kernel_add, .sub = kernel_sub, .mul = kernel_mul,   \
+        .div = kernel_div, .scale = kernel_scale, .mul_acc = kernel_mul_acc, .neg = kernel_neg,              \
+        .gelu_forward = kernel_gelu_forward, .gelu_backward = kernel_gelu_backward,                          \
+        .gelu_exact_forward = kernel_gelu_exact_forward, .gelu_exact_backward = kernel_gelu_exact_backward,  \
+        .relu_forward = kernel_relu_forward, .relu_backward = kernel_relu_backward,                          \
+        .dropout = kernel_dropout, .dropout_kept = kernel_dropout_kept, .adamw = kernel_adamw, .all_finite = kernel_all_finite,                   \
+        .sum = kernel_sum, .sum_squares = kernel_sum_squares, .layernorm_forward = kernel_layernorm_forward, \
+        .layernorm_backward = kernel_layernorm_backward, .rmsnorm_forward = kernel_rmsnorm_forward,          \
+        .rmsnorm_backward = kernel_rmsnorm_backward, .softmax_forward = kernel_softmax_forward,              \
+        .softmax_backward = kernel_softmax_backward, .max_and_exp_sum = kernel_max_and_exp_sum,              \
+        .cross_entropy_backward = kernel_cross_entropy_backward, .sum_rows = kernel_sum_rows,                \
+        .layernorm_dgamma = kernel_layernorm_dgamma,                                                         \
+    }
+
+#endif /* LLM_MATH_KERNELS_H */

@@ -1,0 +1,165 @@
+/*
+ * quantized.c -- packing weights as bf16 or int8, and the linear layer over them (quantized.h has the layout,
+ * quantized_kernels.h the arithmetic).
+ */
+#include "engine/quantized.h"
+#include "engine/isa.h"
+#include "engine/pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define TASK_BYTES ((size_t)128 << 10) /* of packed weights: what a task of one row reads, some 5 us */
+#define TASK_ROWS  64                  /* from here on a panel is a task of its own */
+
+struct llm_packed {
+    llm_precision precision;
+    size_t inputs, outputs, panels, blocks;
+    size_t panel_words; /* of one panel */
+    uint32_t *words;
+    float *scales; /* (panels, blocks, LLM_PACKED_COLUMNS); NULL: bf16 */
+    size_t bytes;
+};
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* ---- packing ---- */
+
+typedef struct pack_job {
+    const llm_packed_kernels *kernels;
+    llm_packed *to;
+    const float *w;
+    size_t input_step, output_step; /* weight (input k, output j) is w[k * input_step + j * output_step] */
+} pack_job;
+
+/* One numeric block of a panel's weights, zeros past its last column. */
+typedef struct tile {
+    float w[LLM_GEMM_KB][LLM_PACKED_COLUMNS];
+    size_t n; /* inputs */
+} tile;
+
+static void load_tile(tile *t, const pack_job *j, size_t first, size_t columns, size_t k0)
+{
+    const float *from = j->w + k0 * j->input_step + first * j->output_step;
+
+    t->n = smaller(LLM_GEMM_KB, j->to->inputs - k0);
+    if (columns < LLM_PACKED_COLUMNS)
+        memset(t->w, 0, sizeof t->w);
+    if (j->output_step == 1)
+        for (size_t k = 0; k < t->n; k++)
+            memcpy(t->w[k], from + k * j->input_step, columns * sizeof(float));
+    else
+        for (size_t column = 0; column < columns; column++)
+            for (size_t k = 0; k < t->n; k++)
+                t->w[k][column] = from[column * j->output_step + k];
+}
+
+static void pack_panel_task(void *arg, size_t panel)
+{
+    const pack_job *j = arg;
+    const llm_packed *p = j->to;
+    const size_t first = panel * LLM_PACKED_COLUMNS;
+    uint32_t *words = p->words + panel * p->panel_words;
+    tile t;
+
+    for (size_t k = 0; k < p->inputs; k += LLM_GEMM_KB) {
+        load_tile(&t, j, first, smaller(LLM_PACKED_COLUMNS, p->outputs - first), k);
+        if (p->precision == LLM_BF16)
+            j->kernels->pack_bf16(words + k * 32, t.w[0], t.n);
+        else
+            j->kernels->pack_int8((int8_t *)(words + k * 16),
+                                  p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, t.w[0], t.n);
+    }
+}
+
+size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision)
+{
+    const size_t columns = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS * LLM_PACKED_COLUMNS;
+    const size_t blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
+
+    if (precision == LLM_BF16)
+        return columns * i * 2;
+    return columns * i + blocks * columns * sizeof(float);
+}
+
+llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision)
+{
+    llm_packed *p = llm_failed(e) ? NULL : calloc(1, sizeof *p);
+    pack_job j = { .kernels = &e->kernels->packed,
+                   .to = p,
+                   .w = w,
+                   .input_step = transposed ? 1 : o,
+                   .output_step = transposed ? i : 1 };
+
+    if (p == NULL)
+        return NULL;
+    p->precision = precision;
+    p->inputs = i;
+    p->outputs = o;
+    p->panels = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS;
+    p->blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
+    p->panel_words = i * LLM_PACKED_COLUMNS / (precision == LLM_BF16 ? 2 : 4);
+    p->bytes = llm_pack_bytes(i, o, precision);
+    p->words = (uint32_t *)(void *)llm_aligned_alloc(p->panels * p->panel_words + 16);
+    if (precision == LLM_INT8)
+        p->scales = llm_aligned_alloc(p->panels * p->blocks * LLM_PACKED_COLUMNS + 16);
+    if (p->words == NULL || (precision == LLM_INT8 && p->scales == NULL) ||
+        !llm_parallel(e, p->panels, pack_panel_task, &j)) {
+        llm_packed_destroy(p);
+        return NULL;
+    }
+    return p;
+}
+
+void llm_packed_destroy(llm_packed *p)
+{
+    if (p == NULL)
+        return;
+    free(p->words);
+    free(p->scales);
+    free(p);
+}
+
+size_t llm_packed_bytes(const llm_packed *p) { return p == NULL ? 0 : p->bytes; }
+
+llm_precision llm_packed_precision(const llm_packed *p) { return p->precision; }
+
+size_t llm_packed_inputs(const llm_packed *p) { return p->inputs; }
+
+size_t llm_packed_outputs(const llm_packed *p) { return p->outputs; }
+
+/* ---- the linear layer ---- */
+
+typedef struct packed_job {
+    llm_engine *e;
+    float *out;
+    const float *x, *b;
+    const llm_packed *w;
+    size_t n;
+} packed_job;
+
+static void packed_panels(void *arg, size_t begin, size_t end)
+{
+    const packed_job *j = arg;
+    const llm_packed *w = j->w;
+    const llm_packed_kernels *kernels = &j->e->kernels->packed;
+
+    for (size_t panel = begin; panel < end; panel++) {
+        const size_t first = panel * LLM_PACKED_COLUMNS;
+        const float *scales = w->scales == NULL ? NULL : w->scales + panel * w->blocks * LLM_PACKED_COLUMNS;
+        (w->precision == LLM_BF16 ? kernels->bf16 : kernels->int8)(
+            j->out + first, w->outputs, j->x, w->words + panel * w->panel_words, scales, j->n,
+            smaller(LLM_PACKED_COLUMNS, w->outputs - first), w->inputs, j->b == NULL ? NULL : j->b + first,
+            llm_thread_scratch(j->e));
+    }
+}
+
+void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n)
+{
+    packed_job j = { .e = e, .out = out, .x = x, .b = b, .w = w, .n = n };
+    const size_t panel_bytes = w->panel_words * sizeof *w->words;
+    size_t grain = n >= TASK_ROWS || panel_bytes == 0 ? 1 : TASK_BYTES / panel_bytes / (n > 0 ? n : 1);
+
+    if (n > 0 && llm_scratch(e, LLM_GEMM_KB * LLM_PACKED_COLUMNS))
+        llm_parallel_for(e, w->panels, grain > 0 ? grain : 1, packed_panels, &j);
+}

@@ -1,0 +1,336 @@
+/*
+ * bpe.c -- the tokenizer: its tokens and rules, encoding a text piece by piece, decoding ids.
+ */
+#include "bpe_internal.h"
+#include "engine/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CACHE_SLOTS 32768 /* 2 MB; a corpus has few more words that come again and again */
+#define CACHE_AFTER 16384 /* bytes */
+#define STOP_INTERVAL 16384
+#define KEPT_OUTPUT (1 << 20)
+
+llm_bpe *
+llm_bpe_create(void)
+{
+    llm_bpe *t = calloc(1, sizeof(llm_bpe));
+
+    if (t != NULL)
+        memset(t->byte_symbol, 0xff, sizeof(t->byte_symbol));
+    return t;
+}
+
+void
+llm_bpe_destroy(llm_bpe *t)
+{
+    if (t == NULL)
+        return;
+    bytes_map_free(&t->tokens);
+    bytes_map_free(&t->ranks);
+    free(t->ids);
+    llm_bpe_added_free(&t->added);
+    free(t->merges.slots);
+    free(t->by_id);
+    free(t->cache);
+    free(t->out);
+    free(t);
+}
+
+size_t
+llm_bpe_memory(const llm_bpe *t)
+{
+    return sizeof(*t) + t->tokens.bytes_room +
+           t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) + llm_bpe_added_memory(&t->added) +
+           (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) + t->ranks.n * (4 + sizeof(size_t)) +
+           t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
+           (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
+}
+
+/* ---- tokens and rules ---- */
+
+llm_bpe_status
+llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
+{
+    uint32_t symbol;
+    bool found;
+    void *grown;
+
+    if (id < 0 || n == 0 || n > LLM_BPE_MAX_TOKEN)
+        return LLM_BPE_BAD_TOKEN;
+    free(t->by_id);
+    t->by_id = NULL;
+    if (flags & LLM_BPE_ADDED) {
+        llm_bpe_status status = llm_bpe_added_put(&t->added, id, bytes, n, flags);
+
+        if (status != LLM_BPE_OK || !(flags & LLM_BPE_BASE))
+            return status;
+    }
+    if ((grown = bytes_grow(t->ids, &t->ids_room, (size_t)t->tokens.n + 1, sizeof(int32_t))) == NULL)
+        return LLM_BPE_NO_MEMORY;
+    t->ids = grown;
+    symbol = bytes_map_add(&t->tokens, bytes, n, &found);
+    if (symbol == BYTES_MAP_NONE)
+        return LLM_BPE_NO_MEMORY;
+    if (found)
+        return LLM_BPE_DUPLICATE;
+    t->ids[symbol] = id;
+    if (n == 1)
+        t->byte_symbol[bytes[0]] = symbol;
+    return LLM_BPE_OK;
+}
+
+static bool
+grow_merges(merge_table *m)
+{
+    merge_table larger = {NULL, m->n, m->n_slots == 0 ? 1024 : m->n_slots * 2};
+
+    larger.slots = llm_malloc(larger.n_slots * sizeof(merge_rule));
+    if (larger.slots == NULL)
+        return false;
+    for (size_t i = 0; i < larger.n_slots; i++)
+        larger.slots[i].rank = NO_RANK;
+    for (size_t i = 0; i < m->n_slots; i++)
+        if (m->slots[i].rank != NO_RANK) {
+            size_t slot = merge_slot(&larger, m->slots[i].left, m->slots[i].right);
+
+            while (larger.slots[slot].rank != NO_RANK)
+                slot = (slot + 1) & (larger.n_slots - 1);
+            larger.slots[slot] = m->slots[i];
+        }
+    free(m->slots);
+    *m = larger;
+    return true;
+}
+
+llm_bpe_status
+llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                  size_t n_right)
+{
+    uint8_t joined[LLM_BPE_MAX_TOKEN];
+    merge_rule rule = {NO_SYMBOL, NO_SYMBOL, rank, NO_SYMBOL};
+    size_t slot;
+    bool found;
+
+    if (n_left + n_right > LLM_BPE_MAX_TOKEN || rank == NO_RANK)
+        return LLM_BPE_UNKNOWN_TOKEN;
+    memcpy(joined, left, n_left);
+    memcpy(joined + n_left, right, n_right);
+    rule.left = bytes_map_find(&t->tokens, left, n_left);
+    rule.right = bytes_map_find(&t->tokens, right, n_right);
+    rule.into = bytes_map_find(&t->tokens, joined, n_left + n_right);
+    if (rule.left == NO_SYMBOL || rule.right == NO_SYMBOL || rule.into == NO_SYMBOL)
+        return LLM_BPE_UNKNOWN_TOKEN;
+    if (merge_find(&t->merges, rule.left, rule.right) != NULL)
+        return LLM_BPE_DUPLICATE;
+    if (bytes_map_add(&t->ranks, &rank, sizeof(rank), &found) == BYTES_MAP_NONE)
+        return LLM_BPE_NO_MEMORY;
+    if (found)
+        return LLM_BPE_DUPLICATE;
+    if (t->merges.n * 2 >= t->merges.n_slots && !grow_merges(&t->merges))
+        return LLM_BPE_NO_MEMORY;
+    slot = merge_slot(&t->merges, rule.left, rule.right);
+    while (t->merges.slots[slot].rank != NO_RANK)
+        slot = (slot + 1) & (t->merges.n_slots - 1);
+    t->merges.slots[slot] = rule;
+    t->merges.n++;
+    free(t->cache);
+    t->cache = NULL;
+    return LLM_BPE_OK;
+}
+
+/* ---- decoding ---- */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    int32_t x = ((const id_entry *)a)->id, y = ((const id_entry *)b)->id;
+
+    return (x > y) - (x < y);
+}
+
+/* The place of an id among the sorted ones, NULL when there is none (or no memory to sort them) */
+static const id_entry *
+find_id(llm_bpe *t, int32_t id)
+{
+    id_entry key = {id, 0, false};
+
+    if (t->by_id == NULL) {
+        size_t n = 0;
+
+        t->by_id = llm_malloc(((size_t)t->tokens.n + t->added.tokens.n + 1) * sizeof(id_entry));
+        if (t->by_id == NULL)
+            return NULL;
+        for (uint32_t i = 0; i < t->tokens.n; i++)
+            t->by_id[n++] = (id_entry){t->ids[i], i, false};
+        for (uint32_t i = 0; i < t->added.tokens.n; i++)
+            if (!(t->added.flags[i] & LLM_BPE_BASE))
+                t->by_id[n++] = (id_entry){t->added.ids[i], i, true};
+        t->n_by_id = n;
+        qsort(t->by_id, n, sizeof(id_entry), compare_ids);
+    }
+    if (id >= 0 && (size_t)id < t->n_by_id && t->by_id[id].id == id)
+        return &t->by_id[id];
+    return bsearch(&key, t->by_id, t->n_by_id, sizeof(id_entry), compare_ids);
+}
+
+const uint8_t *
+llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
+{
+    const id_entry *entry = find_id(t, id);
+
+    if (entry == NULL)
+        return NULL;
+    return bytes_map_get(entry->added ? &t->added.tokens : &t->tokens, entry->symbol, n);
+}
+
+/* ---- encoding ---- */
+
+uint8_t
+llm_bpe_missing_byte(const llm_bpe *t)
+{
+    return t->missing_byte;
+}
+
+static bool
+reserve_output(llm_bpe *t, size_t n)
+{
+    int32_t *grown = bytes_grow(t->out, &t->out_room, t->n_out + n, sizeof(int32_t));
+
+    if (grown != NULL)
+        t->out = grown;
+    return grown != NULL;
+}
+
+/* The ids of a piece, from its bytes on, at the end of the output */
+static llm_bpe_status
+encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, void *arg)
+{
+    uint32_t *symbols;
+    llm_bpe_status status;
+
+    if (n > LLM_BPE_MAX_PIECE)
+        return LLM_BPE_TOO_LONG;
+    if (!reserve_output(t, n))
+        return LLM_BPE_NO_MEMORY;
+    /* Symbols become ids where they stand. */
+    symbols = (uint32_t *)(t->out + t->n_out);
+    for (size_t i = 0; i < n; i++) {
+        symbols[i] = t->byte_symbol[piece[i]];
+        if (symbols[i] == NO_SYMBOL) {
+            t->missing_byte = piece[i];
+            return LLM_BPE_NO_BYTE;
+        }
+    }
+    status = llm_bpe_merge_piece(&t->merges, symbols, &n, stop, arg);
+    if (status != LLM_BPE_OK)
+        return status;
+    for (size_t i = 0; i < n; i++)
+        t->out[t->n_out + i] = t->ids[symbols[i]];
+    t->n_out += n;
+    return LLM_BPE_OK;
+}
+
+/* The same for a piece short enough for the cache */
+static llm_bpe_status
+encode_cached(llm_bpe *t, const uint8_t *piece, size_t n)
+{
+    cached_piece *c = &t->cache[bytes_hash(piece, n) & (CACHE_SLOTS - 1)];
+    size_t before = t->n_out, n_ids;
+    llm_bpe_status status;
+
+    if (c->n_bytes == n && memcmp(c->bytes, piece, n) == 0) {
+        if (!reserve_output(t, CACHED_IDS))
+            return LLM_BPE_NO_MEMORY;
+        memcpy(t->out + t->n_out, c->ids, sizeof(c->ids));
+        t->n_out += c->n_ids;
+        return LLM_BPE_OK;
+    }
+    status = encode_piece(t, piece, n, NULL, NULL);
+    n_ids = t->n_out - before;
+    if (status == LLM_BPE_OK && n_ids <= CACHED_IDS) {
+        memcpy(c->bytes, piece, n);
+        c->n_bytes = (uint8_t)n;
+        c->n_ids = (uint8_t)n_ids;
+        memcpy(c->ids, t->out + before, n_ids * sizeof(int32_t));
+    }
+    return status;
+}
+
+/* Text without special tokens */
+static llm_bpe_status
+encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
+{
+    llm_bpe_status status = LLM_BPE_OK;
+    size_t at = 0;
+
+    for (size_t step = 1; at < n && status == LLM_BPE_OK; step++) {
+        /* A piece that would be too long need not be looked at to its end. */
+        size_t visible = n - at > LLM_BPE_MAX_PIECE + 8 ? at + LLM_BPE_MAX_PIECE + 8 : n;
+        size_t end = llm_bpe_split(text, visible, at);
+
+        if (t->cache != NULL && end - at <= CACHED_BYTES)
+            status = encode_cached(t, text + at, end - at);
+        else
+            status = encode_piece(t, text + at, end - at, stop, arg);
+        at = end;
+        if (step % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
+            return LLM_BPE_STOPPED;
+    }
+    return status;
+}
+
+/* Text in which added tokens of this level and the next ones are searched for; level 2 is text without any */
+static llm_bpe_status
+encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg)
+{
+    added_match m = {0};
+    llm_bpe_status status = LLM_BPE_OK;
+
+    while (level < 2 && !llm_bpe_added_any(&t->added, level, special))
+        level++;
+    if (level == 2)
+        return encode_ordinary(t, text, n, stop, arg);
+    while (status == LLM_BPE_OK) {
+        size_t done = m.end, until;
+
+        status = llm_bpe_added_next(&t->added, level, special, text, n, &m, stop, arg);
+        until = m.found ? m.start : n;
+        if (status == LLM_BPE_OK && done < until)
+            status = encode_level(t, level + 1, text + done, until - done, special, stop, arg);
+        if (status != LLM_BPE_OK || !m.found)
+            break;
+        if (!reserve_output(t, 1))
+            status = LLM_BPE_NO_MEMORY;
+        else
+            t->out[t->n_out++] = m.id;
+    }
+    return status;
+}
+
+llm_bpe_status
+llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
+               const int32_t **ids, size_t *n_ids)
+{
+    llm_bpe_status status;
+
+    if (t->out_room > KEPT_OUTPUT) {
+        free(t->out);
+        t->out = NULL;
+        t->out_room = 0;
+    }
+    t->n_out = 0;
+    if (!reserve_output(t, n / 4 + CACHED_IDS))
+        return LLM_BPE_NO_MEMORY;
+    /*
+     * Memory for a cache is worth it once more than a few lines were encoded; without it all is only slower.
+     */
+    t->n_encoded += n;
+    if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
+        t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
+    status = encode_level(t, 0, text, n, special, stop, arg);
+    *ids = t->out;
+    *n_ids = t->n_out;
+    return status;
+}

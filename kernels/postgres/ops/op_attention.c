@@ -1,0 +1,203 @@
+/*
+ * op_attention.c -- embeddings, and causal multi-head attention over separate or interleaved q, k, v.
+ *
+ * While a key/value cache is in use (generate.c), attention stores its keys and values there and attends to
+ * everything stored before: the same function serves training, prefill and decoding.
+ */
+#include "postgres.h"
+
+#include "generation/generate.h"
+#include "ops.h"
+
+/* ---- embedding: out (ids..., d) = w (rows, d) at ids ---- */
+
+static void
+embedding_forward(OpCall *call)
+{
+    const OpValue *w = &call->in[0];
+    int32   dims[TENSOR_MAX_NDIM];
+
+    if (w->ndim != 2 || call->ids.ndim + 1 > TENSOR_MAX_NDIM)
+        op_shape_error(call, "w [rows, d] and ids of at most 7 dimensions");
+    op_require_ids(call, w->dims[0], false);
+    memcpy(dims, call->ids.dims, sizeof(int32) * call->ids.ndim);
+    dims[call->ids.ndim] = w->dims[1];
+    op_output(call, call->ids.ndim + 1, dims);
+    llm_embedding_forward(pg_llm_engine(), call->out.data, w->data, call->ids.values, call->ids.n, w->dims[1]);
+}
+
+static void
+embedding_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    llm_engine *e = pg_llm_engine();
+
+    if (din[0].data == NULL)
+        return;
+    if (!din[0].acc)
+        llm_fill(e, din[0].data, 0.0f, call->in[0].n);
+    llm_embedding_backward(e, din[0].data, dout, call->ids.values, call->ids.n, call->in[0].dims[0],
+                           call->in[0].dims[1]);
+}
+
+/* ---- causal attention; ints: n_head; reals: dropout_p ---- */
+
+enum { SAVED_MAX, SAVED_SUM, SAVED_MASK };
+
+/* Geometry of a call whose tokens are rows of `width` floats holding d of q, k and v each. */
+static llm_attention_shape
+attention_shape(const OpCall *call, size_t d)
+{
+    const OpValue *q = &call->in[0];
+    llm_attention_shape s = {0};
+
+    s.T = q->dims[q->ndim - 2];
+    s.B = 1;
+    for (int i = 0; i < q->ndim - 2; i++)
+        s.B *= q->dims[i];
+    s.D = d;
+    s.n_head = (size_t) call->ints[0];
+    s.q_stride = q->dims[q->ndim - 1];
+    s.k_stride = s.v_stride = call->n_inputs == 1 ? s.q_stride : d;
+    s.dropout_p = (float) call->reals[0];
+    s.key = call->key;
+    s.first = call->first;
+    s.kept = op_saved_mask(call, SAVED_MASK);
+    return s;
+}
+
+/*
+ * A masked weight is 0, and 0 times an infinite value is NaN: what a later token holds would reach rows that must
+ * not see it. Every row attends to itself, so a value that is not finite shows in its own row of the output.
+ */
+static void
+require_finite(const OpCall *call)
+{
+    if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
+        ereport(ERROR,
+                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
+                errhint("Infinity and NaN in q, k or v would reach earlier tokens."));
+}
+
+static void
+attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
+{
+    llm_engine *e = pg_llm_engine();
+    double  p = call->reals[0];
+    llm_attention_shape s;
+    size_t  rows;
+    float  *row_max;
+    float  *row_sum;
+
+    if (call->ints[0] < 1 || d % call->ints[0] != 0)
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: the width %zu is not divisible by " INT64_FORMAT " heads", call->op->name, d,
+                       call->ints[0]));
+    if (!(p >= 0.0 && p < 1.0))
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: the dropout probability must be at least 0 and below 1, not %g", call->op->name, p));
+    if (!call->flag)
+        call->reals[0] = 0.0;
+    if (call->reals[0] > 0.0)
+        op_dropout_key(call);
+    s = attention_shape(call, d);
+    rows = s.B * s.n_head * s.T;
+    row_max = op_save(call, SAVED_MAX, rows);
+    row_sum = op_save(call, SAVED_SUM, rows);
+    if (s.dropout_p > 0)
+        s.kept = op_save_mask(call, SAVED_MASK, llm_attention_mask_words(&s));
+    if (s.T == 0 || s.B == 0 || d == 0)
+        return;
+    if (generate_in_use())
+    {
+        llm_kv_cache **caches = palloc(sizeof(llm_kv_cache *) * s.B);
+        size_t *past = palloc(sizeof(size_t) * s.B);
+
+        generate_next_caches(caches, past, s.B, s.n_head, d / s.n_head, s.T);
+        llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
+    }
+    else
+        llm_attention_forward(e, call->out.data, row_max, row_sum, q, k, v, &s);
+    pg_llm_check(e);
+    if (!call->flag)            /* in training the loss tells, and the step with it */
+        require_finite(call);
+}
+
+static void
+attention_forward(OpCall *call)
+{
+    const OpValue *q = &call->in[0];
+
+    op_require_ndim(call, 0, 2);
+    for (int i = 1; i < 3; i++)
+        if (call->in[i].ndim != q->ndim || memcmp(call->in[i].dims, q->dims, sizeof(int32) * q->ndim) != 0)
+            op_shape_error(call, "q, k and v of one shape [..., t, d]");
+    op_output_like(call, 0);
+    attend(call, q->data, call->in[1].data, call->in[2].data, q->dims[q->ndim - 1]);
+}
+
+static void
+attention_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    const OpValue *q = &call->in[0];
+    llm_attention_shape s = attention_shape(call, q->dims[q->ndim - 1]);
+    llm_engine *e = pg_llm_engine();
+    float  *d[3];
+    bool    direct = true;
+
+    if (q->n == 0)
+        return;
+    for (int i = 0; i < 3; i++)
+        direct = direct && din[i].data != NULL && din[i].acc == din[0].acc;
+    for (int i = 0; i < 3; i++)
+        d[i] = direct ? din[i].data : op_scratch(q->n);
+    llm_attention_backward(e, d[0], d[1], d[2], direct && din[0].acc, dout, call->out.data, call->saved[SAVED_MAX].data,
+                           call->saved[SAVED_SUM].data, q->data, call->in[1].data, call->in[2].data, &s);
+    for (int i = 0; i < 3 && !direct; i++)
+        if (din[i].data != NULL)
+            llm_copy(e, din[i].data, d[i], din[i].acc, q->n);
+}
+
+static void
+attention_qkv_forward(OpCall *call)
+{
+    const OpValue *qkv = &call->in[0];
+    int32   dims[TENSOR_MAX_NDIM];
+    int32   d;
+
+    op_require_ndim(call, 0, 2);
+    if (qkv->dims[qkv->ndim - 1] % 3 != 0)
+        op_shape_error(call, "qkv [..., t, 3 d]");
+    d = qkv->dims[qkv->ndim - 1] / 3;
+    memcpy(dims, qkv->dims, sizeof(int32) * qkv->ndim);
+    dims[qkv->ndim - 1] = d;
+    op_output(call, qkv->ndim, dims);
+    attend(call, qkv->data, qkv->data + d, qkv->data + 2 * (size_t) d, d);
+}
+
+static void
+attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    const OpValue *qkv = &call->in[0];
+    size_t  d = qkv->dims[qkv->ndim - 1] / 3;
+    llm_attention_shape s = attention_shape(call, d);
+    float  *g = din[0].data;
+
+    if (g == NULL || qkv->n == 0)
+        return;
+    llm_attention_backward(pg_llm_engine(), g, g + d, g + 2 * d, din[0].acc, dout, call->out.data,
+                           call->saved[SAVED_MAX].data, call->saved[SAVED_SUM].data, qkv->data, qkv->data + d,
+                           qkv->data + 2 * d, &s);
+}
+
+const OpDef op_embedding = {"embedding", "ti", embedding_forward, embedding_backward, 0};
+const OpDef op_causal_attention = {"causal_attention", "tttnrbs", attention_forward, attention_backward,
+    KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT};
+const OpDef op_causal_attention_qkv = {"causal_attention", "tnrbs", attention_qkv_forward, attention_qkv_backward,
+    KEEPS_IN(0) | KEEPS_OUT};
+
+SQL_OP(embedding, op_embedding);
+SQL_OP(causal_attention, op_causal_attention);
+SQL_OP(causal_attention_qkv, op_causal_attention_qkv);

@@ -1,0 +1,139 @@
+/*
+ * op_norm.c -- ops on the rows of the last axis: layernorm, rmsnorm, softmax, cross-entropy.
+ */
+#include "postgres.h"
+
+#include "ops.h"
+
+static void
+require_eps(const OpCall *call)
+{
+    if (!(call->reals[0] >= 0.0 && call->reals[0] <= 1.0))
+        ereport(ERROR,
+                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: eps must be between 0 and 1, not %g", call->op->name, call->reals[0]));
+}
+
+static void
+layernorm_forward(OpCall *call)
+{
+    const OpValue *x = &call->in[0];
+    size_t  n = op_rows(x);
+    size_t  d = op_last_dim(x);
+    float  *mean;
+    float  *rstd;
+
+    op_require_ndim(call, 0, 1);
+    for (int i = 1; i <= 2; i++)
+        if (call->in[i].ndim != 1 || (size_t) call->in[i].dims[0] != d)
+            op_shape_error(call, "x [..., d], gamma [d] and beta [d]");
+    require_eps(call);
+    op_output_like(call, 0);
+    mean = op_save(call, 0, n);
+    rstd = op_save(call, 1, n);
+    llm_layernorm_forward(pg_llm_engine(), call->out.data, mean, rstd, x->data, call->in[1].data,
+                          call->in[2].data, (float) call->reals[0], n, d);
+}
+
+static void
+layernorm_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    llm_layernorm_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, din[2].data,
+                           din[2].acc, dout, call->in[0].data, call->in[1].data, call->saved[0].data,
+                           call->saved[1].data, op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+}
+
+static void
+rmsnorm_forward(OpCall *call)
+{
+    const OpValue *x = &call->in[0];
+    size_t  n = op_rows(x);
+    float  *rstd;
+
+    op_require_ndim(call, 0, 1);
+    require_eps(call);
+    op_output_like(call, 0);
+    rstd = op_save(call, 0, n);
+    llm_rmsnorm_forward(pg_llm_engine(), call->out.data, rstd, x->data, (float) call->reals[0], n, op_last_dim(x));
+}
+
+static void
+rmsnorm_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    if (din[0].data != NULL)
+        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data,
+                             call->saved[0].data, op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+}
+
+static void
+softmax_forward(OpCall *call)
+{
+    op_require_ndim(call, 0, 1);
+    llm_softmax_forward(pg_llm_engine(), op_output_like(call, 0), call->in[0].data, op_rows(&call->in[0]),
+                        op_last_dim(&call->in[0]));
+}
+
+static void
+softmax_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    if (din[0].data != NULL)
+        llm_softmax_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->out.data,
+                             op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+}
+
+/* Mean over the targets that are not negative of -log softmax(logits)[target]; a 0-d tensor. */
+static void
+cross_entropy_forward(OpCall *call)
+{
+    const OpValue *logits = &call->in[0];
+    size_t  n = op_rows(logits);
+    float  *losses = op_scratch(n);
+    float  *log_sum;
+
+    op_require_ndim(call, 0, 1);
+    if (call->ids.n != n || logits->dims[logits->ndim - 1] == 0)
+        op_shape_error(call, "logits [..., vocab] and one target per row");
+    op_require_ids(call, op_last_dim(logits), true);
+    log_sum = op_save(call, 0, n);
+    llm_cross_entropy_forward(pg_llm_engine(), losses, log_sum, logits->data, call->ids.values, n,
+                              op_last_dim(logits));
+    *op_output(call, 0, NULL) = (float) llm_mean_loss(losses, call->ids.values, n, &call->count);
+}
+
+static void
+cross_entropy_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    if (din[0].data != NULL)
+        llm_cross_entropy_backward(pg_llm_engine(), din[0].data, din[0].acc,
+                                   call->count == 0 ? 0.0f : dout[0] / (float) call->count, call->in[0].data,
+                                   call->saved[0].data, call->ids.values, op_rows(&call->in[0]),
+                                   op_last_dim(&call->in[0]));
+}
+
+const OpDef op_layernorm = {"layernorm", "tttr", layernorm_forward, layernorm_backward, KEEPS_IN(0) | KEEPS_IN(1)};
+const OpDef op_rmsnorm = {"rmsnorm", "tr", rmsnorm_forward, rmsnorm_backward, KEEPS_IN(0)};
+const OpDef op_softmax = {"softmax", "t", softmax_forward, softmax_backward, KEEPS_OUT};
+const OpDef op_cross_entropy = {"cross_entropy", "ti", cross_entropy_forward, cross_entropy_backward, KEEPS_IN(0)};
+
+SQL_OP(layernorm, op_layernorm);
+SQL_OP(rmsnorm, op_rmsnorm);
+SQL_OP(softmax, op_softmax);
+SQL_OP(cross_entropy, op_cross_entropy);
+
+/* pg_llm_cross_entropy(logits [vocab], target): one row. */
+PG_FUNCTION_INFO_V1(pg_llm_cross_entropy_row);
+Datum
+pg_llm_cross_entropy_row(PG_FUNCTION_ARGS)
+{
+    OpCall *call = palloc0(sizeof(OpCall));
+    int32  *target = palloc(sizeof(int32));
+
+    *target = PG_GETARG_INT32(1);
+    call->op = &op_cross_entropy;
+    op_set_input(call, 0, PG_GETARG_TENSOR(0));
+    call->ids.ndim = 1;
+    call->ids.dims[0] = 1;
+    call->ids.n = 1;
+    call->ids.values = target;
+    PG_RETURN_TENSOR(op_run(call));
+}

@@ -1,0 +1,29 @@
+/*
+ * ops.h -- every op's declaration, and what the files of this room share (autograd/op.h says what an op is).
+ */
+#ifndef PG_LLM_OPS_H
+#define PG_LLM_OPS_H
+
+#include "autograd/op.h"
+
+/* The table, in the order of op_table.c; ends with NULL. */
+extern const OpDef *const op_table[];
+
+/* Gradients of pg_llm_attention's x, w_qkv, b_qkv, w_o and b_o, in that order in `in` and `grads`. */
+extern void op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *in, int32 n_head);
+
+/* The activation that a name in Hugging Face's configurations means (op_elementwise.c); 22023 for another. */
+extern const OpDef *op_of_activation(const text *name);
+
+/* Broadcasting (op_broadcast.c) */
+extern int op_broadcast_dims(const OpCall *call, int32 *dims);
+extern const float *op_broadcast_to(const OpValue *v, int ndim, const int32 *dims);
+extern void op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const int32 *dims);
+
+/* Every op's declaration, one file per family. */
+extern const OpDef op_embedding, op_add, op_sub, op_mul, op_div, op_neg, op_matmul, op_linear, op_linear_nobias,
+    op_layernorm, op_rmsnorm, op_gelu, op_gelu_exact, op_relu, op_softmax, op_dropout, op_causal_attention,
+    op_causal_attention_qkv, op_lm_head, op_lm_head_loss, op_cross_entropy, op_transpose, op_reshape, op_slice,
+    op_concat, op_sum, op_mean, op_last;
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * precision.c -- weights in fewer bits: a copy of a parameter as bf16 or int8 for passes that only read.
+ *
+ * A copy is made at the first use and belongs to the parameter's buffer, so it goes with the version of the model
+ * that holds it, and before the optimizer changes the weights. The float32 numbers stay: embeddings, training and
+ * other settings read them, and nothing of this reaches llm_param.
+ */
+#include "postgres.h"
+
+#include "params/arena.h"
+#include "tensor/buffer.h"
+#include "session/session.h"
+#include "precision.h"
+
+static llm_packed *
+make_packed(const OpValue *w, bool transposed, llm_precision precision)
+{
+    llm_engine *e = pg_llm_engine();
+    size_t  i = w->dims[transposed ? 1 : 0];
+    size_t  o = w->dims[transposed ? 0 : 1];
+    llm_packed *packed;
+
+    if (!tensor_buffer_room(llm_pack_bytes(i, o, precision)))
+        packed = NULL;
+    else
+    {
+        packed = llm_pack(e, w->data, i, o, transposed, precision);
+        pg_llm_check(e);
+    }
+    if (packed == NULL)
+        ereport(ERROR,
+                errcode(ERRCODE_OUT_OF_MEMORY),
+                errmsg("out of memory for a copy of %s weights", op_shape(w)),
+                errhint("SET pg_llm.weights = 'float32' uses the weights without a copy."));
+    return packed;
+}
+
+static bool
+fits(const llm_packed *packed, const OpValue *w, bool transposed)
+{
+    return llm_packed_precision(packed) == (llm_precision) pg_llm_weights &&
+        llm_packed_inputs(packed) == (size_t) w->dims[transposed ? 1 : 0] &&
+        llm_packed_outputs(packed) == (size_t) w->dims[transposed ? 0 : 1];
+}
+
+const llm_packed *
+precision_packed(const OpCall *call, const OpValue *w, bool transposed)
+{
+    llm_packed **packed = &w->buffer->packed[transposed ? 1 : 0];
+    llm_precision precision = (llm_precision) pg_llm_weights;
+
+    if (precision == LLM_FLOAT32 || !call->read_only || w->data != w->buffer->data)
+        return NULL;
+    if (*packed == NULL || !fits(*packed, w, transposed))
+    {
+        if (!arena_holds(w->buffer))
+            return NULL;
+        llm_packed_destroy(*packed);
+        *packed = NULL;
+        *packed = make_packed(w, transposed, precision);
+    }
+    return *packed;
+}
