@@ -54,7 +54,7 @@ def until_accepting(
             )
         if waited > 1 and not told:
             told = True
-            notice(f"the server starts up or recovers from a crash: waiting for it, up to {patience:.0f} s")
+            notice(f"the server is starting or recovering from a crash: waiting for it, up to {patience:.0f} s")
         time.sleep(0.05)
 
 

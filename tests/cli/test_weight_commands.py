@@ -148,7 +148,7 @@ def test_refused_files(toy: Call, tmp_path: Path, hub_directory: Path) -> None:
     (tmp_path / "empty").mkdir()
     refuse(toy("import", str(tmp_path / "empty"), "-m", "new"), 2, "config.json")
     (hub_directory / "merges.txt").unlink()
-    refuse(toy("import", str(hub_directory), "-m", "new"), 2, "no merges.txt beside vocab.json")
+    refuse(toy("import", str(hub_directory), "-m", "new"), 2, "has vocab.json, but no merges.txt")
     (hub_directory / "model.safetensors").unlink()
     refuse(toy("import", str(hub_directory), "-m", "new", "--no-tokenizer"), 2, "has no model.safetensors")
     (hub_directory / "config.json").write_text("{")

@@ -259,7 +259,7 @@ def test_whoever_comes_while_the_server_recovers_from_a_crash_waits_for_it(home:
         )
         assert other.stderr is not None
         if held is not None:
-            assert "recovers from a crash: waiting for it" in other.stderr.readline()
+            assert "recovering from a crash: waiting for it" in other.stderr.readline()
             held.resume()
         output, errors = other.communicate(timeout=120)
         assert (output, other.returncode) == ("up\n", 0), errors
@@ -282,7 +282,7 @@ def test_a_server_that_recovers_for_too_long_is_an_error_that_says_so(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(waiting, "ping", lambda _: waiting.Ping.REJECT)
-    with pytest.raises(DatabaseUnreachableError, match="recovers from a crash"):
+    with pytest.raises(DatabaseUnreachableError, match="recovering from a crash"):
         waiting.until_accepting("host=/nowhere", told.append, patience=1.2)
     assert len(told) == 1
 

@@ -104,7 +104,7 @@ def test_a_directory_without_one(model: LanguageModel, tmp_path: Path) -> None:
 
 def test_half_a_pair(tmp_path: Path) -> None:
     shutil.copy(VOCAB, tmp_path / "vocab.json")
-    with pytest.raises(UsageError, match=r"no merges\.txt beside vocab\.json"):
+    with pytest.raises(UsageError, match=r"has vocab\.json, but no merges\.txt"):
         read_directory(tmp_path)
 
 
