@@ -20,15 +20,14 @@ jobs=2 core_check native BUILD="$PWD/build/core" # which make install takes, too
 step "... with the sanitizers for addresses and undefined behaviour, for threads, and for ARM with NEON, emulated"
 # Side by side: a check works on one core for most of its time.
 running=()
-jobs=1
-core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
+jobs=2 core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
     LDFLAGS="-fsanitize=address,undefined" CHECK_ARGS=--scalar-once &
 running+=($!)
-core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
+jobs=1 core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
     CHECK_ARGS="--no-fork --scalar-once" &
 running+=($!)
 if need qemu-aarch64 qemu-user && need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; then
-    core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
+    jobs=1 core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" &
     running+=($!)
 fi
