@@ -214,7 +214,9 @@ def import_weights(
 def _tell_tied(connection: Connection, model: str, before: bool) -> None:
     after = connection.execute(_CONFIG, {"model": model}).one()[2]
     if before and not after:
-        message = f'the file\'s output head differs from its token embedding: model "{model}" is no longer tied'
+        message = (
+            f'the file\'s output head differs from its token embedding: model "{model}" is no longer tied'
+        )
         warnings.warn(message, stacklevel=3)
     elif after and not before:
         message = f'the file has no separate output head: model "{model}" now uses its token embedding (tied)'

@@ -54,7 +54,9 @@ def until_accepting(
             )
         if waited > 1 and not told:
             told = True
-            notice(f"the server is starting or recovering from a crash: waiting for it, up to {patience:.0f} s")
+            notice(
+                f"the server is starting or recovering from a crash: waiting for it, up to {patience:.0f} s"
+            )
         time.sleep(0.05)
 
 
