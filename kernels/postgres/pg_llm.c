@@ -20,7 +20,7 @@
 #include "session/engine.h"
 #include "session/portals.h"
 #include "session/progress.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "tensor/buffer.h"
 #include "tokenizer/tokenizer.h"
 
@@ -73,7 +73,7 @@ push_mark(SubTransactionId subid)
             : repalloc_huge(marks, sizeof(Mark) * larger);
         room_for_marks = larger;
     }
-    marks[n_marks++] = (Mark) {subid, *session_pass(), tape_mark(), generate_mark()};
+    marks[n_marks++] = (Mark) {subid, *pass_current(), tape_mark(), generate_mark()};
 }
 
 /* The mark of a subtransaction that ends; NULL when it began before this library was loaded. */

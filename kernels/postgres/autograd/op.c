@@ -12,7 +12,7 @@
 
 #include "tensor/buffer.h"
 #include "op.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "pass.h"
 #include "tape.h"
 
@@ -168,7 +168,7 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
 void
 op_dropout_key(OpCall *call)
 {
-    const PassState *pass = session_pass();
+    const PassState *pass = pass_current();
 
     if (pass->keyed)
     {
@@ -183,7 +183,7 @@ op_dropout_key(OpCall *call)
         call->first = 0;
     }
     if (call->site[0] == '\0')
-        snprintf(call->site, OP_SITE_LEN, "#%d", session_next_site());
+        snprintf(call->site, OP_SITE_LEN, "#%d", pass_next_site());
     call->key.site = llm_site(call->site);
 }
 
@@ -194,7 +194,7 @@ op_run(OpCall *call)
 {
     llm_engine *e = pg_llm_engine();
 
-    call->read_only = !session_recording();
+    call->read_only = !pass_recording();
     call->op->forward(call);
     pg_llm_check(e);
     if (!call->read_only)

@@ -8,25 +8,25 @@
 
 #include "generation/generate.h"
 #include "pass.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "tape.h"
 
 static PassState pass;
 
 const PassState *
-session_pass(void)
+pass_current(void)
 {
     return &pass;
 }
 
 int
-session_next_site(void)
+pass_next_site(void)
 {
     return ++pass.sites;
 }
 
 bool
-session_recording(void)
+pass_recording(void)
 {
     return pg_llm_autograd && !generate_in_use() && tape_open();
 }

@@ -15,9 +15,9 @@ typedef struct PassState
     int     sites;          /* unnamed dropout sites so far */
 } PassState;
 
-extern const PassState *session_pass(void);
-extern int  session_next_site(void);
-extern bool session_recording(void);    /* autograd is on and no key/value cache is in use */
+extern const PassState *pass_current(void);
+extern int  pass_next_site(void);
+extern bool pass_recording(void);    /* autograd is on and no key/value cache is in use */
 extern void pass_restore(const PassState *mark);    /* a rollback: as it stood; NULL: no pass */
 
 #endif

@@ -112,7 +112,7 @@ void
 tape_clear(void)
 {
     /* in the middle of a pass that has a key, which a training step's has */
-    if (tape.n_nodes > 0 && !tape.began && session_pass()->keyed)
+    if (tape.n_nodes > 0 && !tape.began && pass_current()->keyed)
         abandon(tape.nonce);
     clear();
 }
@@ -299,7 +299,7 @@ tape_input_value(const Tensor *t)
 {
     uint32  value = tape_value_of(t);
 
-    if (value != NO_VALUE && tape.values[value].kind == VALUE_LOST && session_recording())
+    if (value != NO_VALUE && tape.values[value].kind == VALUE_LOST && pass_recording())
         ereport(ERROR,
                 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("a tensor of shape %s is no longer on the tape", tensor_shape_text(t->ndim, t->dims)),
@@ -307,7 +307,7 @@ tape_input_value(const Tensor *t)
                           "through it."),
                 errhint("Compute it again after the error."));
     /* which is a leaf; only where the pass itself went on with it, something must have cleared the tape on the way */
-    if (value == NO_VALUE && is_abandoned(t->nonce) && session_recording())
+    if (value == NO_VALUE && is_abandoned(t->nonce) && pass_recording())
         tape.broken = "The tape was cleared in the middle of the pass, and what had been computed was used after that.";
     return value;
 }
@@ -427,7 +427,7 @@ pg_llm_autograd_track_tensor(PG_FUNCTION_ARGS)
     uint32  value;
 
     /* the argument as it came: a read-write pointer would make the caller's value another's property */
-    if (!session_recording())
+    if (!pass_recording())
         PG_RETURN_DATUM(PG_GETARG_DATUM(0));
     PG_RETURN_TENSOR(tracked_copy(t, &value));
 }
@@ -441,7 +441,7 @@ pg_llm_param(PG_FUNCTION_ARGS)
     ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
     Tensor *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
 
-    if (session_recording())
+    if (pass_recording())
         tape_param_leaf(t, v, p);
     PG_RETURN_TENSOR(t);
 }
@@ -465,7 +465,7 @@ pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
                 errmsg("a tensor of shape %s cannot take shape %s", tensor_shape_text(t->ndim, t->dims),
                        tensor_shape_text((int) Min(shape.n, TENSOR_MAX_NDIM), shape.values)));
     t = tensor_wrap((int) shape.n, shape.values, t->buffer, t->data);
-    if (!session_recording())
+    if (!pass_recording())
         PG_RETURN_TENSOR(t);
     t = tracked_copy(t, &value);
     tape.values[value].model = MemoryContextStrdup(tape.context, model);

@@ -5,7 +5,7 @@
 #define PG_LLM_TAPE_INTERNAL_H
 
 #include "params/arena.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "pass.h"
 #include "tape.h"
 

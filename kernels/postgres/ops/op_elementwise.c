@@ -223,7 +223,7 @@ pg_llm_dropout(PG_FUNCTION_ARGS)
 {
     Datum   x = PG_GETARG_DATUM(0);
 
-    if (!PG_GETARG_BOOL(2) && !session_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
+    if (!PG_GETARG_BOOL(2) && !pass_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
     {
         require_probability(PG_GETARG_FLOAT8(1));
         (void) PG_GETARG_TENSOR(0);     /* a tensor, and no other expanded value */

@@ -274,7 +274,7 @@ lm_head_loss_forward(OpCall *call)
     packed = precision_packed(call, w, true);
     log_sum = op_save(call, SAVED_LOG_SUM, n);
     call->count = count_targets(&call->ids);
-    if (session_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
+    if (pass_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
     {
         call->reals[0] = expected_upstream;
         llm_lm_head_loss_forward_backward(e, losses, log_sum,

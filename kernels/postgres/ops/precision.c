@@ -9,7 +9,7 @@
 
 #include "params/arena.h"
 #include "tensor/buffer.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "precision.h"
 
 static llm_packed *

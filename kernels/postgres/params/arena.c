@@ -33,7 +33,7 @@
 #include "tensor/buffer.h"
 #include "session/engine.h"
 #include "session/portals.h"
-#include "session/session.h"
+#include "session/settings.h"
 
 #define MAX_PINS     16384      /* of a session: they are looked for one by one */
 #define MAX_VERSIONS 64         /* in the cache that nobody uses */

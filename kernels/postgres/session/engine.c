@@ -14,7 +14,7 @@
 #include "miscadmin.h"
 
 #include "engine.h"
-#include "session.h"
+#include "settings.h"
 
 static llm_engine *engine = NULL;
 /* Asking the CPU or the system what there is costs as much as a small op: once per change of a setting. */

@@ -22,7 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "session.h"
+#include "settings.h"
 
 /*
  * What SET search_path = pg_catalog, pg_llm, pg_temp stores. No schema pg_llm can be made (pg_ is reserved): it tells our

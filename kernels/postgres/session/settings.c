@@ -8,7 +8,7 @@
 #include "utils/guc.h"
 
 #include "core/llm_core.h"
-#include "session.h"
+#include "settings.h"
 
 int     pg_llm_threads = 0;
 int     pg_llm_max_threads = 0;

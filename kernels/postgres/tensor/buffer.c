@@ -19,7 +19,7 @@
 #include "buffer.h"
 #include "core/llm_core.h"
 #include "core/engine/memory.h"
-#include "session/session.h"
+#include "session/settings.h"
 #include "unmap.h"
 
 #define ALIGNMENT           64

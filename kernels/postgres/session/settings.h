@@ -1,8 +1,8 @@
 /*
- * session.h -- the settings of a session (settings.c).
+ * settings.h -- the settings of a session (settings.c).
  */
-#ifndef PG_LLM_SESSION_H
-#define PG_LLM_SESSION_H
+#ifndef PG_LLM_SETTINGS_H
+#define PG_LLM_SETTINGS_H
 
 #include "postgres.h"
 
