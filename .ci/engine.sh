@@ -4,30 +4,30 @@
 core_check() { # NAME [make's arguments]...
     local name=$1
     shift
-    make -s -j"$jobs" -C kernels/core BUILD="$work/core-$name" "$@" check >"$work/core-$name.txt" 2>&1 ||
+    make -s -C kernels/core BUILD="$work/core-$name" "$@" check >"$work/core-$name.txt" 2>&1 ||
         { tail -50 "$work/core-$name.txt"; return 1; }
     tail -1 "$work/core-$name.txt"
     [ "$(fingerprint "$name")" = "$(fingerprint native)" ] || { echo "another fingerprint than native's"; return 1; }
 }
 fingerprint() { sed -n 's/.*fingerprint //p' "$work/core-$1.txt"; }
 
-# -O2: with checks, -O3 takes long to compile and -O1 ten times as long to run; no bit may depend on it.
+# -O2: with checks, -O3 takes long to compile and -O1 several times as long to run; no bit may depend on it.
 checked="-std=c11 -O2 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread"
 
 step "the engine's own test"
-jobs=2 core_check native BUILD="$PWD/build/core" # which make install takes, too
+core_check native -j2 BUILD="$PWD/build/core" # which make install takes, too
 
 step "... with the sanitizers for addresses and undefined behaviour, for threads, and for ARM with NEON, emulated"
 # Side by side: a check works on one core for most of its time.
 running=()
-jobs=2 core_check asan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
+core_check asan -j2 CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
     LDFLAGS="-fsanitize=address,undefined" CHECK_ARGS=--scalar-once &
 running+=($!)
-jobs=1 core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
+core_check tsan CORE_FLAGS="$checked" CFLAGS="-g1 -fsanitize=thread" LDFLAGS="-fsanitize=thread" \
     CHECK_ARGS="--no-fork --scalar-once" &
 running+=($!)
 if need qemu-aarch64 qemu-user && need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross; then
-    jobs=1 core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
+    core_check neon MACHINE=aarch64 CC=aarch64-linux-gnu-gcc CHECK_ARGS="--no-fork --scalar-once" \
         RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" &
     running+=($!)
 fi

@@ -7,14 +7,15 @@ scratch_down() { # the scratch server of another PostgreSQL
     LLM_SQL_HOME="$work/pg$1" LLM_SQL_PG_CONFIG="$2" "$bin/llm-sql" down >/dev/null 2>&1 || true
 }
 
-other_server() { # PG_CONFIG [first: of each test the first case]
+other_server() { # PG_CONFIG [first]      first: of each test the first case
     local pg_config=$1 major url
     major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     step "PostgreSQL $major: make install, tests"
     make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
     # Many random calls are for 18 and for the server with the sanitizer.
     LLM_SQL_HOSTILE_CALLS=15 LLM_SQL_HUNT_SECONDS=4 LLM_SQL_FIRST_CASES=${2:+1} LLM_SQL_PG_CONFIG="$pg_config" \
-        "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/sql tests/migrations tests/service --ignore tests/service/test_root_server.py
+        "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/sql tests/migrations tests/service \
+        --ignore tests/service/test_root_server.py
     scratch="$major $pg_config"
     url=$(LLM_SQL_HOME="$work/pg$major" LLM_SQL_PG_CONFIG="$pg_config" "$bin/llm-sql" url)
     DATABASE_URL="$url" "$bin/llm-sql" provision
