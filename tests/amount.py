@@ -35,11 +35,8 @@ def only_extended(*values: object, id: str | None = None) -> Any:
 
 
 def first_cases(items: list[pytest.Item]) -> list[pytest.Item]:
-    """The first case of each test that is not skipped from the start."""
+    """The first case of each test."""
     first: dict[str, pytest.Item] = {}
     for item in items:
-        if item.get_closest_marker("skip") is None and not any(
-            m.args == (True,) for m in item.iter_markers("skipif")
-        ):
-            first.setdefault(item.nodeid.split("[")[0], item)
+        first.setdefault(item.nodeid.split("[")[0], item)
     return list(first.values())
