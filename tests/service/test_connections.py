@@ -54,15 +54,16 @@ def seen_by_others(tiny: LanguageModel) -> list[int]:
     return list(tiny.session.scalars(FIND))
 
 
-# Progress is looked at now and then: a run may be over before, where the other connection is slow to open.
-RUNS = range(50)
+# Progress is looked at now and then: a run may be over before the other connection is open. Each is twice as
+# long as the one before, in the end longer than any connection takes to open.
+LENGTHS = [300 * 2**n for n in range(10)]
 
 
 def test_training_leaves_the_sessions_work_alone(held: Session, tiny: LanguageModel) -> None:
     lm = LanguageModel(held, "tiny")
     reports: list[Progress] = []
-    for _ in RUNS:
-        lm.train(300, batch_size=2, log_every=0, progress=reports.append)
+    for length in LENGTHS:
+        lm.train(length, batch_size=2, log_every=0, progress=reports.append)
         if reports:
             break
     assert reports[-1].model == "tiny"
@@ -148,8 +149,8 @@ def test_an_error_of_the_callback_is_raised_when_the_run_has_ended(tiny: Languag
         raise KeyError("mine")
 
     def train() -> None:
-        for _ in RUNS:
-            tiny.train(300, batch_size=2, log_every=0, progress=fails)
+        for length in LENGTHS:
+            tiny.train(length, batch_size=2, log_every=0, progress=fails)
 
     with pytest.raises(KeyError, match="mine"):
         train()
@@ -186,8 +187,8 @@ def test_asynchronous_sessions(tiny: LanguageModel, db_url: str, name: str, tmp_
         async with AsyncSession(engine) as session:
             lm = AsyncLanguageModel(session, "tiny")
             await session.execute(text("CREATE TEMP TABLE kept (n int)"))
-            for _ in RUNS:
-                await lm.train(300, batch_size=2, log_every=0, progress=reports.append)
+            for length in LENGTHS:
+                await lm.train(length, batch_size=2, log_every=0, progress=reports.append)
                 if reports:
                     break
             assert await session.scalar(text("SELECT count(*) FROM kept")) == 0
