@@ -14,7 +14,6 @@
 #include "core/engine/memory.h"
 #include "files/files.h"
 #include "generation/generate.h"
-#include "generation/sample.h"
 #include "params/arena.h"
 #include "params/relation_version.h"
 #include "session/engine.h"
@@ -23,6 +22,7 @@
 #include "session/settings.h"
 #include "tensor/buffer.h"
 #include "tokenizer/tokenizer.h"
+#include "training/batch.h"
 
 PG_MODULE_MAGIC;
 
@@ -54,7 +54,7 @@ end_xact(XactEvent event, void *arg)
     if (event == XACT_EVENT_ABORT)
         tape_abort(NULL);
     tape_end_xact();
-    sample_end_xact();
+    batch_end_xact();
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
@@ -163,6 +163,6 @@ pg_llm_release(PG_FUNCTION_ARGS)
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();
     pg_llm_engine_trim();
-    bytes += tokenizer_release() + sample_release();
+    bytes += tokenizer_release() + batch_release();
     PG_RETURN_INT64((int64) bytes);
 }

@@ -1,22 +1,13 @@
 -- Generation: one token at a time from the key/value cache, as a stream of rows, as a text, for many prompts.
 
-CREATE FUNCTION public.llm_generation_begin(
+CREATE FUNCTION public.llm_generation_open(
     prompt text,
-    max_tokens int,
-    temperature double precision,
-    top_k int,
-    top_p double precision,
     model text,
-    stop text[],
-    repetition_penalty double precision,
-    presence_penalty double precision,
-    frequency_penalty double precision,
     OUT handle int,
     OUT n_prompt int,
     OUT chosen text,
     OUT context int,
-    OUT end_tokens int[],
-    OUT is_penalized boolean
+    OUT end_tokens int[]
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -25,29 +16,6 @@ DECLARE
     config public.llm_model_config;
     ids int[];
 BEGIN
-    PERFORM public.llm_require(c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(c.value, 'NULL')))
-    FROM (
-        VALUES
-        ('prompt', prompt IS NOT NULL, 'be a text', prompt),
-        ('max_tokens', max_tokens >= 1, 'be at least 1', max_tokens::text),
-        (
-            'temperature', temperature >= 0 AND temperature < 'Infinity', 'be finite and not negative',
-            temperature::text
-        ),
-        ('top_k', top_k >= 0, 'not be negative', top_k::text),
-        ('top_p', top_p > 0 AND top_p <= 1, 'be above 0 and at most 1', top_p::text),
-        ('stop', array_position(stop, '') IS NULL, 'hold no empty text', stop::text),
-        (
-            'repetition_penalty', repetition_penalty > 0 AND repetition_penalty < 'Infinity',
-            'be positive and finite', repetition_penalty::text
-        ),
-        (
-            'presence_penalty', abs(presence_penalty) < 'Infinity', 'be finite', presence_penalty::text
-        ),
-        (
-            'frequency_penalty', abs(frequency_penalty) < 'Infinity', 'be finite', frequency_penalty::text
-        )
-    ) c (name, holds, rule, value);
     chosen := public.llm_default_model(model);
     config := public.llm_config(chosen);
     context := config.n_positions;
@@ -61,19 +29,52 @@ BEGIN
         );
     END IF;
     n_prompt := cardinality(ids);
-    is_penalized := repetition_penalty <> 1 OR presence_penalty <> 0 OR frequency_penalty <> 0;
     PERFORM public.llm_pin(chosen);
     handle := public.pg_llm_gen_open(chosen, ids, context);
     PERFORM public.pg_llm_arena_close(chosen);
 END;
 $function$;
 
+COMMENT ON FUNCTION public.llm_generation_open(text, text) IS
+'Opens a generation on one version of the weights, which it keeps until the transaction ends.';
+
+
+CREATE FUNCTION public.llm_generation_begin(
+    prompt text,
+    model text,
+    {{ settings.columns }},
+    OUT handle int,
+    OUT chosen text,
+    OUT context int
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    opened record;
+BEGIN
+    PERFORM public.llm_require(c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(c.value, 'NULL')))
+    FROM (
+        VALUES
+        ('prompt', prompt IS NOT NULL, 'be a text', prompt),
+        {{ settings.checks }}
+    ) c (name, holds, rule, value);
+    opened := public.llm_generation_open(prompt, model);
+    handle := opened.handle;
+    chosen := opened.chosen;
+    context := opened.context;
+    PERFORM public.pg_llm_gen_sampling(
+        handle, opened.end_tokens,
+        {{ settings.pairs }}
+    );
+END;
+$function$;
+
 COMMENT ON FUNCTION public.llm_generation_begin(
-    text, int, double precision, int, double precision, text, text[], double precision, double precision,
-    double precision
+    text, text,
+    {{ settings.types }}
 ) IS
-'Checks the arguments of a generation (22023) and opens it on one version of the weights, which it keeps until the '
-'transaction ends.';
+'Checks the arguments of a generation (22023) and opens it: its handle keeps them. Returns the model and its context.';
 
 
 CREATE FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) RETURNS public.tensor
@@ -103,19 +104,17 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    tokens int[] := public.pg_llm_gen_tokens(handle);
-    n_tokens int := cardinality(tokens);
     n_cached int := public.pg_llm_gen_length(handle);
     n_new int := 1;
 BEGIN
     IF n_cached = 0 THEN
-        n_new := least(n_tokens, context);
+        n_new := context;
     ELSIF n_cached >= context THEN
         -- The context is full: its second half begins anew at position 0.
         PERFORM public.pg_llm_gen_reset(handle);
         n_new := greatest(context / 2, 1);
     END IF;
-    RETURN public.llm_generation_pass(ARRAY[handle], model, tokens[n_tokens - n_new + 1 :]);
+    RETURN public.llm_generation_pass(ARRAY[handle], model, public.pg_llm_gen_last(handle, n_new));
 END;
 $function$;
 
@@ -138,10 +137,7 @@ DECLARE
 BEGIN
     IF cardinality(together) > 1 THEN
         of_all := public.llm_generation_pass(together, model, ARRAY(
-            SELECT ARRAY[t.tokens[cardinality(t.tokens)]]
-            FROM unnest(together) WITH ORDINALITY h (h, place)
-            CROSS JOIN LATERAL (SELECT public.pg_llm_gen_tokens(h.h) AS tokens OFFSET 0) t
-            ORDER BY h.place
+            SELECT public.pg_llm_gen_last(h.h, 1) FROM unnest(together) WITH ORDINALITY h (h, place) ORDER BY h.place
         ));
     END IF;
     FOREACH handle IN ARRAY handles LOOP
@@ -161,161 +157,77 @@ COMMENT ON FUNCTION public.llm_generations_logits(int[], text, int) IS
 'llm_generation_logits of several generations on one version of the weights, bit-identical to separate calls.';
 
 
-CREATE FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean)
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-DECLARE
-    first_stop int;
-BEGIN
-    visible := public.pg_llm_utf8_text(bytes, is_final);
-    stopped := false;
-    IF stop IS NULL THEN
-        RETURN;
-    END IF;
-    SELECT min(p.position) INTO first_stop
-    FROM (SELECT NULLIF(strpos(visible, s.text), 0) AS position FROM unnest(stop) s (text)) p;
-    stopped := first_stop IS NOT NULL;
-    IF stopped THEN
-        visible := left(visible, first_stop - 1);
-    ELSIF NOT is_final THEN
-        visible := left(visible, length(visible) - COALESCE((
-            SELECT max(k.n)
-            FROM unnest(stop) s (text)
-            CROSS JOIN LATERAL generate_series(1, least(length(s.text) - 1, length(visible))) k (n)
-            WHERE right(visible, k.n) = left(s.text, k.n)
-        ), 0));
-    END IF;
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_visible_text(bytea, text[], boolean) IS
-'The part of the generated bytes that can be shown as text: nothing from a stop text on and, unless it is final, no '
-'incomplete UTF-8 character and no possible beginning of a stop text. U+FFFD replaces bytes that are not valid UTF-8. '
-'stopped: a stop text was found.';
-
-
 CREATE FUNCTION public.llm_generation_next(
     handle int,
     logits public.tensor,
-    n int,
-    n_prompt int,
     model text,
-    end_tokens int[],
-    is_penalized boolean,
-    written bytea,
-    shown text,
-    max_tokens int,
-    temperature double precision,
-    top_k int,
-    top_p double precision,
-    seed bigint,
-    stop text[],
-    repetition_penalty double precision,
-    presence_penalty double precision,
-    frequency_penalty double precision,
     OUT step int,
     OUT token_id int,
     OUT token text,
-    OUT is_complete boolean,
-    OUT bytes bytea,
-    OUT visible text
+    OUT text text,
+    OUT is_complete boolean
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    tokens int[];
-    outcome record;
+    bytes bytea;
 BEGIN
-    IF is_penalized THEN
-        tokens := public.pg_llm_gen_tokens(handle);
-        logits := public.pg_llm_penalize(
-            public.pg_llm_penalize(logits, tokens, repetition_penalty, 0.0, 0.0),
-            tokens[n_prompt + 1 :], 1.0, presence_penalty, frequency_penalty
-        );
-    END IF;
-    step := n;
-    token_id := public.pg_llm_sample(logits, temperature, top_k, top_p, seed, n);
-    is_complete := n = max_tokens OR token_id = ANY (end_tokens);
-    bytes := written;
-    IF token_id <> ALL (end_tokens) THEN
-        bytes := written || public.llm_token_bytes(public.llm_known_tokens(ARRAY[token_id], model), model);
-    END IF;
-    outcome := public.llm_visible_text(bytes, stop, is_complete);
-    visible := outcome.visible;
-    is_complete := is_complete OR outcome.stopped;
-    token := substr(visible, length(shown) + 1);
-    IF is_complete THEN
-        PERFORM public.pg_llm_gen_close(handle);
-    ELSE
-        PERFORM public.pg_llm_gen_push(handle, token_id);
-    END IF;
+    token_id := public.pg_llm_gen_sample(handle, logits);
+    -- A model's vocabulary may be larger than its tokenizer's: such a token has no text.
+    SELECT v.bytes INTO bytes
+    FROM public.llm_bpe_vocab v
+    WHERE v.model = llm_generation_next.model AND v.token_id = llm_generation_next.token_id;
+    SELECT w.step, w.token, w.text, w.is_complete INTO step, token, text, is_complete
+    FROM public.pg_llm_gen_write(handle, COALESCE(bytes, ''::bytea)) w;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_generation_next(
-    int, public.tensor, int, int, text, int[], boolean, bytea, text, int, double precision, int, double precision, bigint,
-    text[], double precision, double precision, double precision
-) IS
-'The n-th token of a generation, from 1, sampled from the logits after all earlier tokens. After the last token the '
-'generation is closed. written and shown are bytes and visible as the previous call returned them: all bytes '
-'generated, and the part of them that can be shown.';
+COMMENT ON FUNCTION public.llm_generation_next(int, public.tensor, text) IS
+'The next token of a generation, sampled from the logits after all earlier tokens; step counts from 1. token is the '
+'piece of text that it adds, text all that can be shown. After the last token the generation is closed.';
 
 
 CREATE FUNCTION public.llm_generate_stream(
     prompt text,
-    max_tokens int DEFAULT 64,
-    temperature double precision DEFAULT 1,
-    top_k int DEFAULT 50,
-    top_p double precision DEFAULT 0.95,
-    model text DEFAULT NULL,
-    seed bigint DEFAULT NULL,
-    stop text[] DEFAULT NULL,
-    echo boolean DEFAULT false,
-    repetition_penalty double precision DEFAULT 1,
-    presence_penalty double precision DEFAULT 0,
-    frequency_penalty double precision DEFAULT 0
+    {{ sampling.parameters }}
 ) RETURNS TABLE (step int, token_id int, token text, text text, is_complete boolean)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     -- A recursive query gives each row as soon as it has it, and ends with the generation.
     -- A body that is parsed once can be inlined and needs no search_path.
     WITH RECURSIVE generation AS (
-        SELECT (b.b).handle, (b.b).n_prompt, (b.b).chosen, (b.b).context, (b.b).end_tokens, (b.b).is_penalized,
-            0 AS step, NULL::int AS token_id, ''::text AS token, false AS is_complete, ''::bytea AS bytes,
-            ''::text AS visible
+        SELECT (b.b).handle, (b.b).chosen, (b.b).context,
+            0 AS step, NULL::int AS token_id, ''::text AS token, ''::text AS text, false AS is_complete
         -- Not in FROM, where a LATERAL call would find the generation of the row before.
         FROM (
             SELECT public.llm_generation_begin(
-                prompt, max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
-                frequency_penalty
+                prompt, model,
+                {{ settings.names }}
             ) AS b
             OFFSET 0
         ) b
         UNION ALL
-        SELECT n.handle, n.n_prompt, n.chosen, n.context, n.end_tokens, n.is_penalized,
-            (n.new).step, (n.new).token_id, (n.new).token, (n.new).is_complete, (n.new).bytes, (n.new).visible
+        SELECT n.handle, n.chosen, n.context,
+            (n.new).step, (n.new).token_id, (n.new).token, (n.new).text, (n.new).is_complete
         FROM (
-            SELECT g.handle, g.n_prompt, g.chosen, g.context, g.end_tokens, g.is_penalized,
+            SELECT g.handle, g.chosen, g.context,
                 public.llm_generation_next(
-                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.step + 1, g.n_prompt,
-                    g.chosen, g.end_tokens, g.is_penalized, g.bytes, g.visible, max_tokens, temperature, top_k, top_p,
-                    seed, stop, repetition_penalty, presence_penalty, frequency_penalty
+                    g.handle, public.llm_generation_logits(g.handle, g.chosen, g.context), g.chosen
                 ) AS new
             FROM generation g
             WHERE NOT g.is_complete
             OFFSET 0
         ) n
     )
-    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END || g.visible, g.is_complete
+    SELECT g.step, g.token_id, g.token, CASE WHEN echo THEN prompt ELSE '' END || g.text, g.is_complete
     FROM generation g
     WHERE g.step > 0;
 END;
 
 COMMENT ON FUNCTION public.llm_generate_stream(
-    text, int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
-    double precision, double precision
+    text,
+    {{ sampling.types }}
 ) IS
 'Like llm_generate, one row per token: the piece of text that it adds, and the text so far. A client that fetches '
 'through a cursor gets each row as soon as it is computed. The pieces concatenated are the text. The last row '
@@ -324,17 +236,7 @@ COMMENT ON FUNCTION public.llm_generate_stream(
 
 CREATE FUNCTION public.llm_generate(
     prompt text,
-    max_tokens int DEFAULT 64,
-    temperature double precision DEFAULT 1,
-    top_k int DEFAULT 50,
-    top_p double precision DEFAULT 0.95,
-    model text DEFAULT NULL,
-    seed bigint DEFAULT NULL,
-    stop text[] DEFAULT NULL,
-    echo boolean DEFAULT false,
-    repetition_penalty double precision DEFAULT 1,
-    presence_penalty double precision DEFAULT 0,
-    frequency_penalty double precision DEFAULT 0
+    {{ sampling.parameters }}
 ) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -349,8 +251,8 @@ BEGIN
     FOR piece IN
         SELECT s.text
         FROM public.llm_generate_stream(
-            prompt, max_tokens, temperature, top_k, top_p, model, seed, stop, echo, repetition_penalty,
-            presence_penalty, frequency_penalty
+            prompt,
+            {{ sampling.names }}
         ) s
     LOOP
         result := piece.text;
@@ -360,8 +262,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate(
-    text, int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
-    double precision, double precision
+    text,
+    {{ sampling.types }}
 ) IS
 'Generates text that continues the prompt; with echo, prompt and text. temperature 0: always the most likely token; '
 'top_k 0 and top_p 1: no limit; seed: the same seed gives the same text; stop: the text ends before any of these '
@@ -374,17 +276,7 @@ COMMENT ON FUNCTION public.llm_generate(
 
 CREATE FUNCTION public.llm_generate_together(
     prompts text[],
-    max_tokens int,
-    temperature double precision,
-    top_k int,
-    top_p double precision,
-    model text,
-    seed bigint,
-    stop text[],
-    echo boolean,
-    repetition_penalty double precision,
-    presence_penalty double precision,
-    frequency_penalty double precision
+    {{ sampling.columns }}
 ) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -394,43 +286,31 @@ DECLARE
     generation record;
     piece record;
     handles int[];
-    lengths int[];
-    written bytea[];
-    shown text[];
     running int[];
+    shown text[];
 BEGIN
     PERFORM public.llm_require_argument('prompts', prompts IS NOT NULL);
     handles := array_fill(NULL::int, ARRAY[n_prompts]);
-    lengths := handles;
-    written := array_fill(''::bytea, ARRAY[n_prompts]);
     shown := array_fill(''::text, ARRAY[n_prompts]);
     FOR i IN 1 .. n_prompts LOOP
         CONTINUE WHEN prompts[i] IS NULL;
         generation := public.llm_generation_begin(
-            prompts[i], max_tokens, temperature, top_k, top_p, model, stop, repetition_penalty, presence_penalty,
-            frequency_penalty
+            prompts[i], model,
+            {{ settings.names }}
         );
         handles[i] := generation.handle;
-        lengths[i] := generation.n_prompt;
     END LOOP;
     running := array_remove(handles, NULL);
-    FOR step IN 1 .. max_tokens LOOP
-        EXIT WHEN cardinality(running) = 0;
+    WHILE cardinality(running) > 0 LOOP
         FOR piece IN
-            SELECT n.handle, n.i, (n.new).bytes, (n.new).visible, (n.new).is_complete
+            SELECT n.handle, (n.new).text, (n.new).is_complete
             FROM (
-                SELECT l.handle, i.i, public.llm_generation_next(
-                    l.handle, l.logits, step, lengths[i.i], generation.chosen, generation.end_tokens,
-                    generation.is_penalized, written[i.i], shown[i.i], max_tokens, temperature, top_k, top_p, seed,
-                    stop, repetition_penalty, presence_penalty, frequency_penalty
-                ) AS new
+                SELECT l.handle, public.llm_generation_next(l.handle, l.logits, generation.chosen) AS new
                 FROM public.llm_generations_logits(running, generation.chosen, generation.context) l
-                CROSS JOIN LATERAL (SELECT array_position(handles, l.handle) AS i) i
                 OFFSET 0
             ) n
         LOOP
-            written[piece.i] := piece.bytes;
-            shown[piece.i] := piece.visible;
+            shown[array_position(handles, piece.handle)] := piece.text;
             IF piece.is_complete THEN
                 running := array_remove(running, piece.handle);
             END IF;
@@ -445,8 +325,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate_together(
-    text[], int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
-    double precision, double precision
+    text[],
+    {{ sampling.types }}
 ) IS
 'llm_generate for a few prompts at once, one token of each at a time, so that the weights are read once for all of '
 'them.';
@@ -454,34 +334,25 @@ COMMENT ON FUNCTION public.llm_generate_together(
 
 CREATE FUNCTION public.llm_generate(
     prompts text[],
-    max_tokens int DEFAULT 64,
-    temperature double precision DEFAULT 1,
-    top_k int DEFAULT 50,
-    top_p double precision DEFAULT 0.95,
-    model text DEFAULT NULL,
-    seed bigint DEFAULT NULL,
-    stop text[] DEFAULT NULL,
-    echo boolean DEFAULT false,
-    repetition_penalty double precision DEFAULT 1,
-    presence_penalty double precision DEFAULT 0,
-    frequency_penalty double precision DEFAULT 0
+    {{ sampling.parameters }}
 ) RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    chosen text := public.llm_default_model(model);
-    config public.llm_model_config := public.llm_config(chosen);
+    config public.llm_model_config;
     -- Numbered from 1, whatever bounds and dimensions the array has.
     flat text[] := ARRAY(SELECT p.p FROM unnest(prompts) p (p));
     n_together int;
     results text[] := '{}';
 BEGIN
+    model := public.llm_default_model(model);
+    config := public.llm_config(model);
     IF prompts IS NULL THEN
         RETURN NULL;
     END IF;
     -- One version of the weights for all of them.
-    PERFORM public.llm_pin(chosen);
+    PERFORM public.llm_pin(model);
     -- So many at a time share the passes over the weights, if their key/value caches fit into pg_llm.cache_size.
     n_together := least(8, greatest(1,
         pg_size_bytes(current_setting('pg_llm.cache_size'))
@@ -489,31 +360,18 @@ BEGIN
     ));
     FOR place IN 1 .. cardinality(flat) BY n_together LOOP
         results := results || public.llm_generate_together(
-            flat[place : place + n_together - 1], max_tokens, temperature, top_k, top_p, chosen, seed, stop, echo,
-            repetition_penalty, presence_penalty, frequency_penalty
+            flat[place : place + n_together - 1],
+            {{ sampling.names }}
         );
     END LOOP;
-    PERFORM public.pg_llm_arena_close(chosen);
+    PERFORM public.pg_llm_arena_close(model);
     RETURN results;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_generate(
-    text[], int, double precision, int, double precision, text, bigint, text[], boolean, double precision,
-    double precision, double precision
+    text[],
+    {{ sampling.types }}
 ) IS
 'Generates a text for each of the prompts, in their order, each identical to what a separate call with these '
 'arguments returns.';
-
-
-CREATE FUNCTION public.llm_release() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-BEGIN
-    RETURN public.pg_llm_release();
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_release() IS
-'Frees the memory in which this session keeps weights that it no longer uses. Returns the number of bytes.';

@@ -275,3 +275,16 @@ COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
 'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
 'fingerprint. 40001: llm_param no longer holds the version that the run began with; 42501: a policy or a trigger '
 'prevents some of the rows from being written.';
+
+
+CREATE FUNCTION public.llm_release() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN public.pg_llm_release();
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_release() IS
+'Frees the memory in which this session keeps weights that it no longer uses. Returns the number of bytes.';

@@ -58,15 +58,19 @@ def generating(p: Plausible) -> Makers:
             f"{p.handle()}, {p.handle()}], {p.text(p.generation().model)}, 8))"
         ),
         lambda: Call(
-            f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, 1, 1, {model()}, NULL, true, '', '',"
-            " 8, 1.0, 0, 1.0, 1, NULL, 1.1, 0.1, 0.1)).step"
+            f"pg_llm_gen_sampling({p.handle()}, '{{1}}', 'max_tokens', {p.number(8)}, 'seed', 1::bigint,"
+            " 'repetition_penalty', 1.1::float8, 'stop', '{a,bc}'::text[])"
         ),
+        lambda: Call(f"(llm_generation_next({p.handle()}, {tensor(p.rng, 1, 13)}, {model()})).step"),
+        lambda: Call(f"pg_llm_gen_sample({p.handle()}, {tensor(p.rng, 1, 13)})"),
+        lambda: Call(f"(pg_llm_gen_write({p.handle()}, 'ab')).text"),
+        lambda: Call(f"pg_llm_gen_last({p.handle()}, {p.number(3)})"),
     ]
     return [
         *[p.needing(maker) for maker in on_handle],
         *[p.in_pass(maker) for maker in (p.gen_done, *[p.cached_attention] * 3, *[p.forward] * 2)],
         p.gen_open,
-        lambda: Call(f"(llm_generation_begin('em', 4, 0, 0, 1, {model()}, NULL, 1, 0, 0)).handle"),
+        lambda: Call(f"(llm_generation_begin('em', {model()}, 4, 0, 0, 1, NULL, NULL, 1, 0, 0)).handle"),
         lambda: Call(
             f"llm_generate('em', {p.number(p.rng.choice((1, 3, 12)))}, 0, model => {model()}, seed => 1)"
         ),

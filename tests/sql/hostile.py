@@ -238,7 +238,8 @@ class Function:
             for i in chosen:
                 arguments[i] = self.hostile(rng, i)
         typed = ", ".join(
-            a if t == "anyarray" else f"({a})::{t}" for a, t in zip(arguments, self.types, strict=True)
+            a if t in ("anyarray", '"any"') else f"({a})::{t}"
+            for a, t in zip(arguments, self.types, strict=True)
         )
         if self.kind == "p":
             return f"CALL {self.name}({typed})"

@@ -332,7 +332,7 @@ def test_visible_text(
     conn: Connection, data: bytes, stop: list[str] | None, final: bool, expected: tuple[str, bool]
 ) -> None:
     row = conn.execute(
-        "SELECT visible, stopped FROM llm_visible_text(%s, %s, %s)", (data, stop, final)
+        "SELECT visible, stopped FROM pg_llm_visible_text(%s, %s, %s)", (data, stop, final)
     ).fetchone()
     assert row == expected
 

@@ -41,7 +41,11 @@ def test_a_generation_belongs_to_the_role_that_began_it(conn: Connection, guest:
         "pg_llm_gen_tokens(%s)",
         "pg_llm_gen_use(ARRAY[%s]::int[])",
         "pg_llm_gen_length(%s)",
+        "pg_llm_gen_last(%s, 1)",
         "pg_llm_gen_push(%s, 1)",
+        "pg_llm_gen_sampling(%s, '{}', 'top_k'::text, 1)",
+        "pg_llm_gen_sample(%s, '[[1,2]]'::tensor)",
+        "pg_llm_gen_write(%s, 'a')",
         "pg_llm_gen_close(%s)",
     ):
         with guest.transaction(force_rollback=True):

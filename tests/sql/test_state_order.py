@@ -244,7 +244,10 @@ ATTENTION = "SELECT pg_llm_causal_attention('[[1,2,3]]'::tensor, 1, 0, false, ''
 USE = f"SELECT pg_llm_gen_use(ARRAY[{H}])"
 
 
-@pytest.mark.parametrize("call", ["reset({})", "push({}, 1)", "fork({})", "use(ARRAY[{}])"])
+@pytest.mark.parametrize(
+    "call",
+    ["reset({})", "push({}, 1)", "fork({})", "use(ARRAY[{}])", "sampling({}, '{{}}', 'top_k'::text, 1)"],
+)
 def test_a_generation_does_not_change_in_the_middle_of_a_pass(generation: Connection, call: str) -> None:
     run(generation, [USE, ATTENTION])
     with (
@@ -254,6 +257,37 @@ def test_a_generation_does_not_change_in_the_middle_of_a_pass(generation: Connec
         generation.execute(f"SELECT pg_llm_gen_{call.format(H)}")
     run(generation, [ATTENTION, "SELECT pg_llm_gen_done()"])
     assert value(generation, f"SELECT pg_llm_gen_length({H})") == 1
+
+
+def test_what_a_generation_is_told_about_sampling(generation: Connection) -> None:
+    logits = "'[[1,9,3]]'::tensor"
+    for call in (f"pg_llm_gen_sample({H}, {logits})", f"pg_llm_gen_write({H}, 'a')"):
+        with (
+            pytest.raises(errors.ObjectNotInPrerequisiteState, match="no sampling settings"),
+            generation.transaction(),
+        ):
+            generation.execute(f"SELECT {call}")
+    for settings, message in (
+        ("'warmth'::text, 1", 'no sampling setting "warmth"'),
+        ("NULL, 1", 'no sampling setting "NULL"'),
+        ("'top_k'::text, 1::bigint", '"top_k" must be of type integer, not bigint'),
+        ("'top_k'::text, NULL::int", '"top_k" must not be NULL'),
+        ("'top_k'::text", "names and values in turn"),
+    ):
+        with pytest.raises(errors.InvalidParameterValue, match=message), generation.transaction():
+            generation.execute(f"SELECT pg_llm_gen_sampling({H}, '{{}}', {settings})")
+    generation.execute(
+        f"SELECT pg_llm_gen_sampling({H}, '{{2}}', 'temperature'::text, 0::float8,"
+        " 'seed'::text, NULL::bigint, 'stop'::text, ARRAY['bc', NULL])"
+    )
+    assert value(generation, f"SELECT pg_llm_gen_sample({H}, {logits})") == 1
+    assert generation.execute(f"SELECT * FROM pg_llm_gen_write({H}, 'ab')").fetchone() == (1, "a", "a", False)
+    generation.execute(f"SELECT pg_llm_gen_sample({H}, '[[1,2,3]]'::tensor)")
+    assert value(generation, f"SELECT pg_llm_gen_last({H}, 2)") == [1, 2]
+    row = generation.execute(f"SELECT * FROM pg_llm_gen_write({H}, 'ignored: the token ends the text')")
+    assert row.fetchone() == (2, "b", "ab", True)
+    with pytest.raises(errors.UndefinedObject), generation.transaction():
+        generation.execute(f"SELECT pg_llm_gen_length({H})")
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])

@@ -14,6 +14,8 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
+DROP FUNCTION IF EXISTS public.llm_release();
+
 DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
 
 DROP FUNCTION IF EXISTS public.llm_recognise(model text, known bytea);
@@ -182,8 +184,6 @@ DROP FUNCTION IF EXISTS public.llm_embed_text(text text, model text, layer int, 
 
 DROP FUNCTION IF EXISTS public.llm_hidden(model text, tokens int[], layer int);
 
-DROP FUNCTION IF EXISTS public.llm_release();
-
 DROP FUNCTION IF EXISTS public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
 DROP FUNCTION IF EXISTS public.llm_generate_together(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
@@ -192,9 +192,7 @@ DROP FUNCTION IF EXISTS public.llm_generate(prompt text, max_tokens int, tempera
 
 DROP FUNCTION IF EXISTS public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
-DROP FUNCTION IF EXISTS public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_tokens int[], is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text);
-
-DROP FUNCTION IF EXISTS public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean);
+DROP FUNCTION IF EXISTS public.llm_generation_next(handle int, logits public.tensor, model text, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean);
 
 DROP FUNCTION IF EXISTS public.llm_generations_logits(handles int[], model text, context int);
 
@@ -202,7 +200,9 @@ DROP FUNCTION IF EXISTS public.llm_generation_logits(handle int, model text, con
 
 DROP FUNCTION IF EXISTS public.llm_generation_pass(handles int[], model text, tokens int[]);
 
-DROP FUNCTION IF EXISTS public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[], OUT is_penalized boolean);
+DROP FUNCTION IF EXISTS public.llm_generation_begin(prompt text, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT chosen text, OUT context int);
+
+DROP FUNCTION IF EXISTS public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]);
 
 DROP FUNCTION IF EXISTS public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
 

@@ -188,7 +188,9 @@ REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt(model text, tokens int[],
 
 REVOKE EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) FROM PUBLIC;
 
-REVOKE EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[], OUT is_penalized boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT chosen text, OUT context int) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) FROM PUBLIC;
 
@@ -196,9 +198,7 @@ REVOKE EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, 
 
 REVOKE EXECUTE ON FUNCTION public.llm_generations_logits(handles int[], model text, context int) FROM PUBLIC;
 
-REVOKE EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) FROM PUBLIC;
-
-REVOKE EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_tokens int[], is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, model text, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) FROM PUBLIC;
 
@@ -207,8 +207,6 @@ REVOKE EXECUTE ON FUNCTION public.llm_generate(prompt text, max_tokens int, temp
 REVOKE EXECUTE ON FUNCTION public.llm_generate_together(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) FROM PUBLIC;
-
-REVOKE EXECUTE ON FUNCTION public.llm_release() FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) FROM PUBLIC;
 
@@ -378,6 +376,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_recognise(model text, known bytea) FROM PU
 
 REVOKE EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_release() FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_autograd_mode_write() FROM PUBLIC;
 
 DO $role$
@@ -471,9 +471,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generate_together(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[], OUT is_penalized boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT chosen text, OUT context int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_tokens int[], is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, model text, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_generations_logits(handles int[], model text, context int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_reader;
@@ -555,7 +556,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_reader;
-    GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_reader;
@@ -710,9 +710,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generate_stream(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generate_together(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, max_tokens int, temperature double precision, top_k int, top_p double precision, model text, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[], OUT is_penalized boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_begin(prompt text, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT handle int, OUT chosen text, OUT context int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_logits(handle int, model text, context int) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, n int, n_prompt int, model text, end_tokens int[], is_penalized boolean, written bytea, shown text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, OUT step int, OUT token_id int, OUT token text, OUT is_complete boolean, OUT bytes bytea, OUT visible text) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_next(handle int, logits public.tensor, model text, OUT step int, OUT token_id int, OUT token text, OUT text text, OUT is_complete boolean) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generation_pass(handles int[], model text, tokens int[]) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_generations_logits(handles int[], model text, context int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_hidden(model text, tokens int[], layer int) TO llm_trainer;
@@ -794,7 +795,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) TO llm_trainer;
-    GRANT EXECUTE ON FUNCTION public.llm_visible_text(bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_weight(model text, name text) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_windows(n int, width int, stride int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int) TO llm_trainer;

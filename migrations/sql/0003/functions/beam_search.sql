@@ -28,9 +28,10 @@ BEGIN
         VALUES
         ('beam_width', beam_width BETWEEN 1 AND 1024, 'be between 1 and 1024', beam_width::text),
         ('length_penalty', abs(length_penalty) < 'Infinity', 'be finite', length_penalty::text),
-        ('early_stopping', early_stopping IS NOT NULL, 'be true or false', NULL)
+        ('early_stopping', early_stopping IS NOT NULL, 'be true or false', NULL),
+        ('max_tokens', max_tokens >= 1, 'be at least 1', max_tokens::text)
     ) c (name, holds, rule, value);
-    generation := public.llm_generation_begin(prompt, max_tokens, 0.0, 0, 1.0, model, NULL, 1.0, 0.0, 0.0);
+    generation := public.llm_generation_open(prompt, model);
     beams := ARRAY[generation.handle];
     FOR step IN 1 .. max_tokens LOOP
         best := public.llm_beam_candidates(
@@ -69,17 +70,15 @@ BEGIN
         FROM unnest(scores, finished) WITH ORDINALITY f (score, ids, place)
         ORDER BY f.place
     LOOP
-        text := (public.llm_visible_text(
-            public.llm_token_bytes(
-                public.llm_known_tokens(
-                    trim_array(token_ids, CASE
-                        WHEN token_ids[cardinality(token_ids)] = ANY (generation.end_tokens) THEN 1 ELSE 0
-                    END),
-                    generation.chosen
-                ),
+        text := public.pg_llm_utf8_text(public.llm_token_bytes(
+            public.llm_known_tokens(
+                trim_array(token_ids, CASE
+                    WHEN token_ids[cardinality(token_ids)] = ANY (generation.end_tokens) THEN 1 ELSE 0
+                END),
                 generation.chosen
-            ), NULL, true
-        )).visible;
+            ),
+            generation.chosen
+        ));
         RETURN NEXT;
     END LOOP;
 END;
