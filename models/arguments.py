@@ -1,23 +1,19 @@
 """Arguments that several functions share, each declared once: how text is sampled, how a model is trained.
 
-In functions/*.sql `{{ sampling.parameters }}` stands for a list in one of the forms below; `expand` writes it
-out. The options of the Python classes and of the command line come from the same lists (llm_sql/codegen.py).
+functions/*.sql name the lists (`{{ sampling.parameters }}`, forms.py); the options of the Python classes and
+of the command line come from them too (llm_sql/codegen.py).
 """
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-
-WIDTH = 120
 
 
 @dataclass(frozen=True)
 class Check:
-    """An SQL condition on the arguments, by their names, and how "NAME must ..." goes on; the rule may be an
-    SQL expression itself: format('...', ...).
+    """An SQL condition on the arguments, by their names, and how "NAME must ..." goes on. A rule that begins
+    with format( is an SQL expression.
     """
 
     holds: str
@@ -26,9 +22,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument: name, type and default as in SQL, and what is said of it in help texts.
+    """One argument: name, type and default as in SQL; what help texts say of it, as a phrase.
 
-    `flags` are the command line's names for it, by default --its-name.
+    `choices` are the values that a text may have; `flags` are the command line's names for the argument, by
+    default --its-name.
     """
 
     name: str
@@ -43,66 +40,178 @@ class Argument:
     def all_checks(self) -> tuple[Check, ...]:
         if not self.choices:
             return self.checks
+        *others, last = self.choices
         quoted = ", ".join(f"'{choice}'" for choice in self.choices)
-        return (Check(f"{self.name} IN ({quoted})", f"be {_either(self.choices)}"), *self.checks)
+        among = Check(f"{self.name} IN ({quoted})", f"be {', '.join(others)} or {last}")
+        return (among, *self.checks)
 
 
-def _either(choices: tuple[str, ...]) -> str:
-    *others, last = choices
-    return f"{', '.join(others)} or {last}"
+def _finite(name: str) -> tuple[Check]:
+    return (Check(f"abs({name}) < 'Infinity'", "be finite"),)
 
 
-_FINITE = Check("abs({0}) < 'Infinity'", "be finite")
-_POSITIVE = Check("{0} > 0 AND {0} < 'Infinity'", "be positive and finite")
+def _positive(name: str) -> tuple[Check]:
+    return (Check(f"{name} > 0 AND {name} < 'Infinity'", "be positive and finite"),)
 
 
-def _on(name: str, check: Check) -> tuple[Check]:
-    return (Check(check.holds.format(name), check.rule),)
+def _at_least_1(name: str) -> Check:
+    return Check(f"{name} >= 1", "be at least 1")
 
+
+def _fraction(name: str) -> tuple[Check]:
+    return (Check(f"{name} >= 0 AND {name} < 1", "be in [0, 1)"),)
+
+
+def _workers(name: str) -> tuple[Check]:
+    return (Check(f"{name} BETWEEN 0 AND 1024", "be between 0 and 1024"),)
+
+
+# Each of these is used in one place more: settings in kernels/postgres/generation/next_token.c,
+# hyperparameters in functions/train_steps.sql. NaN is greater than every number in SQL, so an upper bound
+# refuses it.
 
 SAMPLING = (
     Argument(
-        "max_tokens", "int", "64", "Generate at most N tokens.",
-        (Check("max_tokens >= 1", "be at least 1"),),
+        "max_tokens", "int", "64", "at most so many tokens", (_at_least_1("max_tokens"),),
         flags=("--max-tokens", "-n"),
     ),
     Argument(
-        "temperature", "double precision", "1", "Divides the logits; 0: always the most likely token.",
+        "temperature", "double precision", "1", "divides the logits; 0: always the most likely token",
         (Check("temperature >= 0 AND temperature < 'Infinity'", "be finite and not negative"),),
         flags=("--temperature", "-t"),
     ),
     Argument(
-        "top_k", "int", "50", "Choose among the N most likely tokens; 0: among all.",
+        "top_k", "int", "50", "choose among so many of the most likely tokens; 0: among all",
         (Check("top_k >= 0", "not be negative"),),
     ),
     Argument(
         "top_p", "double precision", "0.95",
-        "Choose among the most likely tokens that together have this probability; 1: among all.",
+        "choose among the most likely tokens that together have this probability; 1: among all",
         (Check("top_p > 0 AND top_p <= 1", "be above 0 and at most 1"),),
     ),
-    Argument("model", "text", "NULL", "Name of the model; default: the database's default model."),
-    Argument("seed", "bigint", "NULL", "The same seed gives the same text."),
+    Argument("model", "text", "NULL", "name of the model; default: the database's default model"),
+    Argument("seed", "bigint", "NULL", "the same seed gives the same text"),
     Argument(
-        "stop", "text[]", "NULL", "Stop before this text.",
+        "stop", "text[]", "NULL", "the text ends before any of these texts",
         (Check("array_position(stop, '') IS NULL", "hold no empty text"),),
     ),
-    Argument("echo", "boolean", "false", "Put the prompt before the text."),
+    Argument("echo", "boolean", "false", "put the prompt before the text"),
     Argument(
         "repetition_penalty", "double precision", "1",
-        "Divides (above 1) the likelihood of tokens of prompt and text (Keskar et al. 2019).",
-        _on("repetition_penalty", _POSITIVE),
+        "above 1: makes tokens of prompt and text less likely (Keskar et al. 2019)",
+        _positive("repetition_penalty"),
     ),
     Argument(
-        "presence_penalty", "double precision", "0", "Subtracted from the logits of tokens of the text.",
-        _on("presence_penalty", _FINITE),
+        "presence_penalty", "double precision", "0", "subtracted from the logits of the text's tokens",
+        _finite("presence_penalty"),
     ),
     Argument(
         "frequency_penalty", "double precision", "0",
-        "Subtracted from the logits of tokens of the text for each time they occur in it.",
-        _on("frequency_penalty", _FINITE),
+        "subtracted from the logits of the text's tokens once for each time they occur",
+        _finite("frequency_penalty"),
     ),
 )  # fmt: skip
 """Of llm_generate and what is like it, after the prompt."""
+
+HYPERPARAMETERS = (
+    Argument(
+        "dropout_p", "double precision", "0.1",
+        "probability of dropout at embeddings, attention weights and residuals", _fraction("dropout_p"),
+        flags=("--dropout",),
+    ),
+    Argument(
+        "beta1", "double precision", "0.9", "AdamW's decay rate of the first moment", _fraction("beta1")
+    ),
+    Argument(
+        "beta2", "double precision", "0.999", "AdamW's decay rate of the second moment", _fraction("beta2")
+    ),
+    Argument(
+        "eps", "double precision", "1e-8", "added to the denominator of AdamW's update", _positive("eps")
+    ),
+    Argument(
+        "wd", "double precision", "0.01", "AdamW's decoupled weight decay",
+        (Check("wd >= 0 AND wd < 'Infinity'", "be finite and not negative"),),
+        flags=("--weight-decay",),
+    ),
+    Argument(
+        "lr_max", "double precision", "2.5e-4", "highest learning rate", _positive("lr_max"), flags=("--lr",)
+    ),
+    Argument(
+        "warmup", "int", "NULL",
+        "steps of linear warm-up to the highest rate; default: 2000, or a tenth of a run that is not longer",
+    ),
+    Argument(
+        "grad_clip", "double precision", "NULL", "clip gradients to this global norm; default: never",
+        (Check("COALESCE(grad_clip > 0 AND grad_clip < 'Infinity', true)", "be positive and finite"),),
+    ),
+    Argument(
+        "grad_workers", "int", "1", "threads for the write-back; 0: as pg_llm.threads says",
+        _workers("grad_workers"),
+    ),
+    Argument(
+        "prune_workers", "int", "1", "threads for clearing; 0: as pg_llm.threads says",
+        _workers("prune_workers"),
+    ),
+    Argument(
+        "batch_size", "int", "1", "rows per batch", (_at_least_1("batch_size"),),
+        flags=("--batch-size", "-b"),
+    ),
+    Argument(
+        "grad_accum", "int", "1", "batches per step, whose gradients are added",
+        (
+            _at_least_1("grad_accum"),
+            Check(
+                "batch_size::bigint * grad_accum <= 2147483647",
+                "format('be at most %s for batches of %s rows', 2147483647 / greatest(batch_size, 1),"
+                " batch_size)",
+            ),
+        ),
+    ),
+    Argument(
+        "block_size", "int", "NULL", "use only so many tokens of a row; default: all",
+        (
+            Check(
+                "COALESCE(block_size BETWEEN 1 AND config.n_positions, true)",
+                "format('be between 1 and the context of %s', config.n_positions)",
+            ),
+        ),
+    ),
+    Argument(
+        "schedule", "text", "'cosine'", "learning rate after the warm-up: cosine, linear or constant",
+        choices=("cosine", "linear", "constant"),
+    ),
+    Argument(
+        "min_lr", "double precision", "0", "learning rate at the schedule's end",
+        (Check("min_lr >= 0 AND min_lr <= lr_max", "format('be between 0 and lr_max %s', lr_max)"),),
+    ),
+    Argument(
+        "decay", "text", "'all'", "what weight decay applies to: all, or matrices",
+        choices=("all", "matrices"),
+    ),
+    Argument(
+        "seed", "bigint", "0", "seed of batches and dropout", (Check("seed IS NOT NULL", "be a number"),)
+    ),
+    Argument(
+        "data_order", "text", "'shuffled'",
+        "shuffled (a seeded permutation per epoch), or by_id: rows in the order of their ids",
+        choices=("shuffled", "by_id"),
+    ),
+    Argument(
+        "start_step", "bigint", "NULL", "the model's step at which the schedule begins; default: this call's"
+    ),
+    Argument(
+        "total_steps", "bigint", "NULL", "length of the schedule, in steps; default: this call's"
+    ),
+    Argument(
+        "log_every", "int", "1", "a NOTICE every so many steps; 0: none",
+        (Check("log_every >= 0", "not be negative"),),
+    ),
+    Argument(
+        "keep_grad", "boolean", "false", "store the gradients of the last step in llm_param.grad",
+        (Check("keep_grad IS NOT NULL", "be true or false"),),
+    ),
+)  # fmt: skip
+"""Of llm_train and llm_train_loop."""
 
 
 def pick(arguments: Iterable[Argument], *names: str, **defaults: str) -> tuple[Argument, ...]:
@@ -115,76 +224,21 @@ def without(arguments: Iterable[Argument], *names: str) -> tuple[Argument, ...]:
     return tuple(argument for argument in arguments if argument.name not in names)
 
 
+_OF_A_STEP = (
+    *("dropout_p", "beta1", "beta2", "eps", "wd", "lr_max", "warmup", "total_steps", "grad_clip"),
+    *("grad_workers", "prune_workers"),
+)
+_OF_FINETUNING = (
+    *("batch_size", "grad_accum", "lr_max", "warmup", "schedule", "min_lr", "dropout_p", "wd", "grad_clip"),
+    *("decay", "seed", "log_every"),
+)
+
 LISTS: dict[str, tuple[Argument, ...]] = {
     "sampling": SAMPLING,
-    # What a generation's handle keeps (kernels/postgres/generation/next_token.c).
+    # What a generation's handle keeps.
     "settings": without(SAMPLING, "model", "echo"),
+    "hyperparameters": HYPERPARAMETERS,
+    "step": pick(HYPERPARAMETERS, *_OF_A_STEP),
+    "finetuning": pick(HYPERPARAMETERS, *_OF_FINETUNING, lr_max="5e-5", grad_clip="1"),
 }
-
-
-# ---- forms ----
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _wrapped(parts: Iterable[str], indent: int) -> str:
-    """Parts separated by commas, as many to a line as fit."""
-    joined = ", ".join(part.replace(" ", "\x00") for part in parts)
-    lines = textwrap.wrap(joined, WIDTH - indent - 2, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines).replace("\x00", " ")
-
-
-def _parameters(arguments: tuple[Argument, ...], indent: int) -> str:
-    return ",\n".join(f"{a.name} {a.type} DEFAULT {a.default}" for a in arguments)
-
-
-def _columns(arguments: tuple[Argument, ...], indent: int) -> str:
-    return _wrapped((f"{a.name} {a.type}" for a in arguments), indent)
-
-
-def _types(arguments: tuple[Argument, ...], indent: int) -> str:
-    return _wrapped((a.type for a in arguments), indent)
-
-
-def _names(arguments: tuple[Argument, ...], indent: int) -> str:
-    return _wrapped((a.name for a in arguments), indent)
-
-
-def _pairs(arguments: tuple[Argument, ...], indent: int) -> str:
-    return _wrapped((f"'{a.name}', {a.name}" for a in arguments), indent)
-
-
-def _checks(arguments: tuple[Argument, ...], indent: int) -> str:
-    rows = []
-    for argument in arguments:
-        for check in argument.all_checks:
-            rule = check.rule if check.rule.startswith("format(") else _text(check.rule)
-            parts = (f"'{argument.name}'", check.holds, rule, f"{argument.name}::text")
-            row = f"({', '.join(parts)})"
-            rows.append(row if len(row) < WIDTH - indent else "(\n    " + ",\n    ".join(parts) + "\n)")
-    return ",\n".join(rows)
-
-
-FORMS: dict[str, Callable[[tuple[Argument, ...], int], str]] = {
-    "parameters": _parameters,  # of a CREATE FUNCTION, with defaults
-    "columns": _columns,  # names and types
-    "types": _types,  # as COMMENT ON FUNCTION wants them
-    "names": _names,  # to pass the arguments on
-    "pairs": _pairs,  # name and value in turn, as for jsonb_build_object
-    "checks": _checks,  # rows of VALUES: name, whether it holds, the rule, the value
-}
-
-_MARK = re.compile(r"^(?P<indent> *)(?P<before>[^\n{]*)\{\{ (?P<list>\w+)\.(?P<form>\w+) \}\}", re.MULTILINE)
-
-
-def expand(script: str) -> str:
-    """The script with its marks written out, continuation lines indented as the mark's line is."""
-
-    def written(mark: re.Match[str]) -> str:
-        indent = mark["indent"]
-        text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
-        return indent + mark["before"] + text.replace("\n", "\n" + indent)
-
-    return _MARK.sub(written, script)
+"""By the names that the marks in functions/*.sql use."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from ..arguments import expand
+from ..forms import expand
 
 
 def sources() -> list[tuple[str, str]]:

@@ -80,18 +80,7 @@ CREATE FUNCTION public.llm_finetune(
     block_size int DEFAULT NULL,
     stride int DEFAULT NULL,
     validation double precision DEFAULT 0.1,
-    batch_size int DEFAULT 1,
-    grad_accum int DEFAULT 1,
-    lr_max double precision DEFAULT 5e-5,
-    warmup int DEFAULT NULL,
-    schedule text DEFAULT 'cosine',
-    min_lr double precision DEFAULT 0,
-    dropout_p double precision DEFAULT 0.1,
-    wd double precision DEFAULT 0.01,
-    grad_clip double precision DEFAULT 1,
-    decay text DEFAULT 'all',
-    seed bigint DEFAULT 0,
-    log_every int DEFAULT 1,
+    {{ finetuning.parameters }},
     OUT name text,
     OUT perplexity_before double precision,
     OUT perplexity_after double precision
@@ -112,17 +101,15 @@ BEGIN
     perplexity_before := (public.llm_evaluate(name, 'validation')).perplexity;
     PERFORM public.llm_train(
         name, steps,
-        batch_size => batch_size, grad_accum => grad_accum, lr_max => lr_max, warmup => warmup, schedule => schedule,
-        min_lr => min_lr, dropout_p => dropout_p, wd => wd, grad_clip => grad_clip, decay => decay, seed => seed,
-        log_every => log_every
+        {{ finetuning.named }}
     );
     perplexity_after := (public.llm_evaluate(name, 'validation')).perplexity;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_finetune(
-    text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
-    double precision, double precision, double precision, text, bigint, int
+    text, text, int, text, int, int, double precision,
+    {{ finetuning.types }}
 ) IS
 'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
 'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '

@@ -7,28 +7,7 @@ CREATE FUNCTION public.llm_train(
     n_head int DEFAULT NULL,
     d int DEFAULT NULL,
     vocab int DEFAULT NULL,
-    dropout_p double precision DEFAULT 0.1,
-    beta1 double precision DEFAULT 0.9,
-    beta2 double precision DEFAULT 0.999,
-    eps double precision DEFAULT 1e-8,
-    wd double precision DEFAULT 0.01,
-    lr_max double precision DEFAULT 2.5e-4,
-    warmup int DEFAULT NULL,
-    grad_clip double precision DEFAULT NULL,
-    grad_workers int DEFAULT 1,
-    prune_workers int DEFAULT 1,
-    batch_size int DEFAULT 1,
-    grad_accum int DEFAULT 1,
-    block_size int DEFAULT NULL,
-    schedule text DEFAULT 'cosine',
-    min_lr double precision DEFAULT 0,
-    decay text DEFAULT 'all',
-    seed bigint DEFAULT 0,
-    data_order text DEFAULT 'shuffled',
-    start_step bigint DEFAULT NULL,
-    total_steps bigint DEFAULT NULL,
-    log_every int DEFAULT 1,
-    keep_grad boolean DEFAULT false
+    {{ hyperparameters.parameters }}
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -39,11 +18,8 @@ DECLARE
 BEGIN
     PERFORM public.llm_check_config(model, n_layer, n_head, d, vocab);
     run := public.llm_train_begin(model, jsonb_build_object(
-        'n_steps', n_steps, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
-        'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
-        'prune_workers', prune_workers, 'batch_size', batch_size, 'grad_accum', grad_accum,
-        'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr, 'decay', decay, 'seed', seed,
-        'data_order', data_order, 'start_step', start_step, 'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+        'n_steps', n_steps,
+        {{ hyperparameters.pairs }}
     ));
     PERFORM public.llm_train_chunk(run, n_steps, NULL);
     RETURN run;
@@ -51,21 +27,16 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train(
-    text, int, int, int, int, int, double precision, double precision, double precision, double precision,
-    double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
-    bigint, text, bigint, bigint, int, boolean
+    text, int, int, int, int, int,
+    {{ hyperparameters.types }}
 ) IS
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
-'returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Learning rate: linear '
-'warm-up to lr_max, then schedule (cosine, linear or constant) down to min_lr, over total_steps counted from the '
-'model''s step start_step (default: this call). Calls with the same seed, start_step and total_steps together do what '
-'one call would do. warmup: 2000 steps by default, or a tenth of a run that is not longer. grad_clip: global norm. '
-'Loss and gradient of a step are means over all target tokens of its grad_accum micro-batches of batch_size rows, '
-'however the tokens are divided; the gradient of each micro-batch is computed separately and added in their order. '
-'data_order: shuffled (a seeded permutation per epoch) or by_id. A run uses the rows that exist when it begins. '
-'block_size: use only the first block_size tokens of a row. decay: all or matrices. grad_workers, prune_workers: '
-'threads for the write-back and for clearing, 0 for pg_llm.threads. log_every: a NOTICE every log_every steps, 0 for '
-'none. 55P03: another session trains the model; 40001: its weights or data were changed meanwhile; 22023: invalid '
+'returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Calls with the same '
+'seed, start_step and total_steps together do what one call would do. Loss and gradient of a step are means over all '
+'target tokens of its batches, however the tokens are divided; the gradient of each batch is computed separately and '
+'added in their order. A run uses the rows that exist when it begins. '
+{{ hyperparameters.docs }}
+'55P03: another session trains the model; 40001: its weights or data were changed meanwhile; 22023: invalid '
 'arguments; 22003: the loss is not finite; P0002: no data, or a step without any target; 53200, 53100: it does not '
 'fit in memory or on disk.';
 
@@ -76,7 +47,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
-    n_steps bigint;
+    h record;
     first_step bigint;
     start_step bigint;
     total_steps bigint;
@@ -89,33 +60,30 @@ BEGIN
     );
     PERFORM public.llm_lock_model(model, 'trained');
     PERFORM public.llm_check_hyperparameters(config, arguments);
-    n_steps := (arguments ->> 'n_steps')::bigint;
+    h := public.llm_hyperparameters(arguments);
     first_step := public.llm_model_step(model) + 1;
-    start_step := COALESCE((arguments ->> 'start_step')::bigint, first_step);
-    total_steps := COALESCE((arguments ->> 'total_steps')::bigint, n_steps);
+    start_step := COALESCE(h.start_step, first_step);
+    total_steps := COALESCE(h.total_steps, h.n_steps);
     PERFORM public.llm_require(
         start_step BETWEEN 1 AND first_step,
         format('start_step must be between 1 and the next step %s, got %s', first_step, start_step)
     );
     PERFORM public.llm_require(
-        first_step - start_step + n_steps <= total_steps,
+        first_step - start_step + h.n_steps <= total_steps,
         format('a schedule of %s steps from step %s ends before step %s',
-            total_steps, start_step, first_step + n_steps - 1),
+            total_steps, start_step, first_step + h.n_steps - 1),
         'Raise total_steps, or omit start_step to begin the schedule with this call.'
     );
-    warmup := COALESCE(
-        (arguments ->> 'warmup')::bigint, CASE WHEN total_steps <= 2000 THEN total_steps / 10 ELSE 2000 END
-    );
+    warmup := COALESCE(h.warmup, CASE WHEN total_steps <= 2000 THEN total_steps / 10 ELSE 2000 END);
     PERFORM public.llm_require(
         warmup >= 0 AND warmup < total_steps,
         format('warmup must be shorter than the run: %s of %s steps', warmup, total_steps)
     );
     PERFORM public.llm_require_room_for(
-        model, 'training', CASE WHEN (arguments ->> 'keep_grad')::boolean THEN 4 ELSE 3 END,
-        CASE WHEN (arguments ->> 'grad_accum')::int > 1 THEN 5 ELSE 4 END
+        model, 'training', CASE WHEN h.keep_grad THEN 4 ELSE 3 END, CASE WHEN h.grad_accum > 1 THEN 5 ELSE 4 END
     );
     IF arguments ->> 'row' IS NULL THEN
-        PERFORM public.llm_check_dataset(config, 'train', (arguments ->> 'block_size')::int);
+        PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
     -- Later steps of an earlier history, and runs that ended without saying so, give way to this one.
     UPDATE public.llm_train_log l SET superseded = true
@@ -129,7 +97,7 @@ BEGIN
         llm_train_begin.model,
         arguments || jsonb_build_object('warmup', warmup, 'start_step', start_step, 'total_steps', total_steps),
         public.llm_train_data(model, (arguments ->> 'row')::bigint),
-        (arguments ->> 'seed')::bigint, first_step, first_step - 1, 'running', clock_timestamp(),
+        h.seed, first_step, first_step - 1, 'running', clock_timestamp(),
         public.pg_llm_numerics_version()
     )
     RETURNING run_id INTO run;
@@ -142,54 +110,39 @@ COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
 'determines its schedule and inserts it into llm_train_run. Takes the training lock of the model.';
 
 
+CREATE FUNCTION public.llm_hyperparameters(
+    arguments jsonb,
+    OUT n_steps bigint,
+    {{ hyperparameters.results }}
+)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+    SELECT a.*
+    FROM jsonb_to_record(arguments) a (
+        n_steps bigint,
+        {{ hyperparameters.columns }}
+    );
+$function$;
+
+COMMENT ON FUNCTION public.llm_hyperparameters(jsonb) IS
+'The arguments of a run (llm_train_run.hyperparameters) as a typed row.';
+
+
 CREATE FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
-DECLARE
-    h record;
 BEGIN
-    SELECT a.* INTO h
-    FROM jsonb_to_record(arguments) a (
-        n_steps bigint, dropout_p double precision, beta1 double precision, beta2 double precision,
-        eps double precision, wd double precision, lr_max double precision, min_lr double precision,
-        grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int,
-        block_size int, schedule text, decay text, seed bigint, data_order text, log_every int, keep_grad boolean
-    );
-    -- NaN is greater than every number here, so an upper bound refuses it.
     PERFORM public.llm_require(
         c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(arguments ->> c.name, 'NULL'))
     )
-    FROM (
+    FROM public.llm_hyperparameters(arguments) h
+    CROSS JOIN LATERAL (
         VALUES
-        ('n_steps', h.n_steps >= 1, 'be at least 1'),
-        ('dropout_p', h.dropout_p >= 0 AND h.dropout_p < 1, 'be in [0, 1)'),
-        ('beta1', h.beta1 >= 0 AND h.beta1 < 1, 'be in [0, 1)'),
-        ('beta2', h.beta2 >= 0 AND h.beta2 < 1, 'be in [0, 1)'),
-        ('eps', h.eps > 0 AND h.eps < 'Infinity', 'be positive and finite'),
-        ('wd', h.wd >= 0 AND h.wd < 'Infinity', 'be finite and not negative'),
-        ('lr_max', h.lr_max > 0 AND h.lr_max < 'Infinity', 'be positive and finite'),
-        ('min_lr', h.min_lr >= 0 AND h.min_lr <= h.lr_max, format('be between 0 and lr_max %s', h.lr_max)),
-        ('grad_clip', COALESCE(h.grad_clip > 0 AND h.grad_clip < 'Infinity', true), 'be positive and finite'),
-        ('grad_workers', h.grad_workers BETWEEN 0 AND 1024, 'be between 0 and 1024'),
-        ('prune_workers', h.prune_workers BETWEEN 0 AND 1024, 'be between 0 and 1024'),
-        ('batch_size', h.batch_size >= 1, 'be at least 1'),
-        ('grad_accum', h.grad_accum >= 1, 'be at least 1'),
-        (
-            'grad_accum', h.batch_size::bigint * h.grad_accum <= 2147483647,
-            format('be at most %s for batches of %s rows', 2147483647 / greatest(h.batch_size, 1), h.batch_size)
-        ),
-        (
-            'block_size', COALESCE(h.block_size BETWEEN 1 AND config.n_positions, true),
-            format('be between 1 and the context of %s', config.n_positions)
-        ),
-        ('schedule', h.schedule IN ('cosine', 'linear', 'constant'), 'be cosine, linear or constant'),
-        ('decay', h.decay IN ('all', 'matrices'), 'be all or matrices'),
-        ('seed', h.seed IS NOT NULL, 'be a number'),
-        ('data_order', h.data_order IN ('shuffled', 'by_id'), 'be shuffled or by_id'),
-        ('log_every', h.log_every >= 0, 'not be negative'),
-        ('keep_grad', h.keep_grad IS NOT NULL, 'be true or false')
-    ) c (name, holds, rule);
+        ('n_steps', n_steps >= 1, 'be at least 1', n_steps::text),
+        {{ hyperparameters.checks }}
+    ) c (name, holds, rule, value);
 END;
 $function$;
 
@@ -203,6 +156,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     run public.llm_train_run;
+    h record;
     fingerprint bytea;
     end_step bigint;
     is_last boolean;
@@ -215,13 +169,14 @@ BEGIN
         RAISE EXCEPTION 'training run % does not exist', llm_train_chunk.run_id
             USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
     END IF;
+    h := public.llm_hyperparameters(run.hyperparameters);
     PERFORM public.llm_lock_model(run.model, 'trained');
     IF expected IS NOT NULL AND public.llm_recognise(run.model, expected) THEN
         expected := public.llm_fingerprint(run.model);
     END IF;
     fingerprint := public.llm_pin(run.model, true);
     end_step := run.last_step + n_steps;
-    is_last := end_step - run.first_step + 1 >= (run.hyperparameters ->> 'n_steps')::bigint;
+    is_last := end_step - run.first_step + 1 >= h.n_steps;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.last_step THEN
         RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
             run.model, run.run_id, run.last_step
@@ -230,11 +185,8 @@ BEGIN
                 'taken the same number of steps; otherwise start a new run from the present weights.', run.run_id);
     END IF;
     PERFORM public.llm_train_steps(run, end_step);
-    fingerprint := public.llm_write_back(
-        run.model, fingerprint, end_step,
-        (run.hyperparameters ->> 'keep_grad')::boolean, (run.hyperparameters ->> 'grad_workers')::int
-    );
-    PERFORM public.llm_train_clear(run.model, (run.hyperparameters ->> 'prune_workers')::int);
+    fingerprint := public.llm_write_back(run.model, fingerprint, end_step, h.keep_grad, h.grad_workers);
+    PERFORM public.llm_train_clear(run.model, h.prune_workers);
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);
     UPDATE public.llm_train_run r

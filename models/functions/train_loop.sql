@@ -8,28 +8,7 @@ CREATE PROCEDURE public.llm_train_loop(
     n_head int DEFAULT NULL,
     d int DEFAULT NULL,
     vocab int DEFAULT NULL,
-    dropout_p double precision DEFAULT 0.1,
-    beta1 double precision DEFAULT 0.9,
-    beta2 double precision DEFAULT 0.999,
-    eps double precision DEFAULT 1e-8,
-    wd double precision DEFAULT 0.01,
-    lr_max double precision DEFAULT 2.5e-4,
-    warmup int DEFAULT NULL,
-    grad_clip double precision DEFAULT NULL,
-    grad_workers int DEFAULT 1,
-    prune_workers int DEFAULT 1,
-    batch_size int DEFAULT 1,
-    grad_accum int DEFAULT 1,
-    block_size int DEFAULT NULL,
-    schedule text DEFAULT 'cosine',
-    min_lr double precision DEFAULT 0,
-    decay text DEFAULT 'all',
-    seed bigint DEFAULT 0,
-    data_order text DEFAULT 'shuffled',
-    start_step bigint DEFAULT NULL,
-    total_steps bigint DEFAULT NULL,
-    log_every int DEFAULT 1,
-    keep_grad boolean DEFAULT false
+    {{ hyperparameters.parameters }}
 )
 LANGUAGE plpgsql
 AS $procedure$
@@ -47,12 +26,8 @@ BEGIN
     -- Until the next commit: numbers go into jsonb as their shortest exact text.
     PERFORM pg_catalog.set_config('extra_float_digits', '1', true);
     run := public.llm_train_begin(model, pg_catalog.jsonb_build_object(
-        'n_steps', n_steps, 'commit_every', commit_every, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2,
-        'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,
-        'grad_workers', grad_workers, 'prune_workers', prune_workers, 'batch_size', batch_size,
-        'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr,
-        'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step, 'total_steps', total_steps,
-        'log_every', log_every, 'keep_grad', keep_grad
+        'n_steps', n_steps, 'commit_every', commit_every,
+        {{ hyperparameters.pairs }}
     ));
     COMMIT;
     CALL public.llm_train_resume(run);
@@ -60,9 +35,8 @@ END;
 $procedure$;
 
 COMMENT ON PROCEDURE public.llm_train_loop(
-    text, int, int, int, int, int, int, double precision, double precision, double precision, double precision,
-    double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
-    bigint, text, bigint, bigint, int, boolean
+    text, int, int, int, int, int, int,
+    {{ hyperparameters.types }}
 ) IS
 'Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps: others see '
 'the weights and the log, and a crash or an error costs at most the steps since the last commit, which '

@@ -7,17 +7,7 @@ CREATE FUNCTION public.llm_train_step(
     n_head int DEFAULT NULL,
     d int DEFAULT NULL,
     vocab int DEFAULT NULL,
-    dropout_p double precision DEFAULT 0.1,
-    beta1 double precision DEFAULT 0.9,
-    beta2 double precision DEFAULT 0.999,
-    eps double precision DEFAULT 1e-8,
-    wd double precision DEFAULT 0.01,
-    lr_max double precision DEFAULT 2.5e-4,
-    warmup int DEFAULT NULL,
-    total_steps bigint DEFAULT NULL,
-    grad_clip double precision DEFAULT NULL,
-    grad_workers int DEFAULT 1,
-    prune_workers int DEFAULT 1
+    {{ step.parameters }}
 ) RETURNS double precision
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -30,10 +20,11 @@ DECLARE
 BEGIN
     PERFORM public.llm_check_row(config, batch_id);
     run := public.llm_train_begin(model, jsonb_build_object(
-        'row', batch_id, 'n_steps', 1, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
-        'lr_max', lr_max, 'min_lr', 0, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
-        'prune_workers', prune_workers, 'batch_size', 1, 'grad_accum', 1, 'decay', 'all', 'seed', 0, 'data_order', 'by_id',
-        'log_every', 0, 'keep_grad', false, 'start_step', 1,
+        {{ hyperparameters.defaults }}
+    ) || jsonb_build_object(
+        {{ step.pairs }}
+    ) || jsonb_build_object(
+        'row', batch_id, 'n_steps', 1, 'data_order', 'by_id', 'log_every', 0, 'start_step', 1,
         'schedule', CASE WHEN total_steps IS NULL THEN 'constant' ELSE 'cosine' END,
         -- Without a planned end the rate stays at lr_max after the warm-up, which may still be under way.
         'total_steps', COALESCE(total_steps, greatest(next_step, warmup + 1)),
@@ -45,8 +36,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_step(
-    text, bigint, int, int, int, int, double precision, double precision, double precision, double precision,
-    double precision, double precision, int, bigint, double precision, int, int
+    text, bigint, int, int, int, int,
+    {{ step.types }}
 ) IS
 E'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The rate is '
 'that of the model''s next step in a cosine schedule of warmup and total_steps steps counted from the model''s first; '

@@ -62,6 +62,8 @@ DROP FUNCTION IF EXISTS public.llm_train_chunk(run_id bigint, n_steps bigint, ex
 
 DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb);
 
+DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean);
+
 DROP FUNCTION IF EXISTS public.llm_train_begin(model text, arguments jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);

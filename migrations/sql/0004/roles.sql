@@ -330,6 +330,8 @@ REVOKE EXECUTE ON FUNCTION public.llm_train(model text, n_steps int, n_layer int
 
 REVOKE EXECUTE ON FUNCTION public.llm_train_begin(model text, arguments jsonb) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) FROM PUBLIC;
@@ -481,6 +483,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_reader;
+    GRANT EXECUTE ON FUNCTION public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_reader;
     GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_reader;
@@ -720,6 +723,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) TO llm_trainer;
+    GRANT EXECUTE ON FUNCTION public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_check(model text, tensors jsonb, megatron_version double precision) TO llm_trainer;
     GRANT EXECUTE ON FUNCTION public.llm_import_end(model text) TO llm_trainer;

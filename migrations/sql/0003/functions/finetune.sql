@@ -121,8 +121,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_finetune(
-    text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision,
-    double precision, double precision, double precision, text, bigint, int
+    text, text, int, text, int, int, double precision,
+    int, int, double precision, int, text, double precision, double precision, double precision, double precision,
+    text, bigint, int
 ) IS
 'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
 'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '

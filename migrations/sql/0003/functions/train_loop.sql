@@ -47,12 +47,12 @@ BEGIN
     -- Until the next commit: numbers go into jsonb as their shortest exact text.
     PERFORM pg_catalog.set_config('extra_float_digits', '1', true);
     run := public.llm_train_begin(model, pg_catalog.jsonb_build_object(
-        'n_steps', n_steps, 'commit_every', commit_every, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2,
-        'eps', eps, 'wd', wd, 'lr_max', lr_max, 'warmup', warmup, 'grad_clip', grad_clip,
-        'grad_workers', grad_workers, 'prune_workers', prune_workers, 'batch_size', batch_size,
-        'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule, 'min_lr', min_lr,
-        'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step, 'total_steps', total_steps,
-        'log_every', log_every, 'keep_grad', keep_grad
+        'n_steps', n_steps, 'commit_every', commit_every,
+        'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd, 'lr_max', lr_max,
+        'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers, 'prune_workers', prune_workers,
+        'batch_size', batch_size, 'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule,
+        'min_lr', min_lr, 'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step,
+        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
     ));
     COMMIT;
     CALL public.llm_train_resume(run);
@@ -60,9 +60,9 @@ END;
 $procedure$;
 
 COMMENT ON PROCEDURE public.llm_train_loop(
-    text, int, int, int, int, int, int, double precision, double precision, double precision, double precision,
-    double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text,
-    bigint, text, bigint, bigint, int, boolean
+    text, int, int, int, int, int, int,
+    double precision, double precision, double precision, double precision, double precision, double precision, int,
+    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean
 ) IS
 'Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps: others see '
 'the weights and the log, and a crash or an error costs at most the steps since the last commit, which '

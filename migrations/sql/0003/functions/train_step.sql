@@ -30,10 +30,16 @@ DECLARE
 BEGIN
     PERFORM public.llm_check_row(config, batch_id);
     run := public.llm_train_begin(model, jsonb_build_object(
-        'row', batch_id, 'n_steps', 1, 'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd,
-        'lr_max', lr_max, 'min_lr', 0, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
-        'prune_workers', prune_workers, 'batch_size', 1, 'grad_accum', 1, 'decay', 'all', 'seed', 0, 'data_order', 'by_id',
-        'log_every', 0, 'keep_grad', false, 'start_step', 1,
+        'dropout_p', 0.1, 'beta1', 0.9, 'beta2', 0.999, 'eps', 1e-8, 'wd', 0.01, 'lr_max', 2.5e-4, 'warmup', NULL,
+        'grad_clip', NULL, 'grad_workers', 1, 'prune_workers', 1, 'batch_size', 1, 'grad_accum', 1, 'block_size', NULL,
+        'schedule', 'cosine', 'min_lr', 0, 'decay', 'all', 'seed', 0, 'data_order', 'shuffled', 'start_step', NULL,
+        'total_steps', NULL, 'log_every', 1, 'keep_grad', false
+    ) || jsonb_build_object(
+        'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd, 'lr_max', lr_max,
+        'warmup', warmup, 'total_steps', total_steps, 'grad_clip', grad_clip, 'grad_workers', grad_workers,
+        'prune_workers', prune_workers
+    ) || jsonb_build_object(
+        'row', batch_id, 'n_steps', 1, 'data_order', 'by_id', 'log_every', 0, 'start_step', 1,
         'schedule', CASE WHEN total_steps IS NULL THEN 'constant' ELSE 'cosine' END,
         -- Without a planned end the rate stays at lr_max after the warm-up, which may still be under way.
         'total_steps', COALESCE(total_steps, greatest(next_step, warmup + 1)),
@@ -45,8 +51,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_step(
-    text, bigint, int, int, int, int, double precision, double precision, double precision, double precision,
-    double precision, double precision, int, bigint, double precision, int, int
+    text, bigint, int, int, int, int,
+    double precision, double precision, double precision, double precision, double precision, double precision, int,
+    bigint, double precision, int, int
 ) IS
 E'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The rate is '
 'that of the model''s next step in a cosine schedule of warmup and total_steps steps counted from the model''s first; '

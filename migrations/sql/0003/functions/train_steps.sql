@@ -5,28 +5,10 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    h jsonb := run.hyperparameters;
-    grad_accum int := (h ->> 'grad_accum')::int;
-    batch_rows int := (h ->> 'batch_size')::int;
-    block_size int := (h ->> 'block_size')::int;
-    dropout_p double precision := (h ->> 'dropout_p')::double precision;
-    beta1 double precision := (h ->> 'beta1')::double precision;
-    beta2 double precision := (h ->> 'beta2')::double precision;
-    eps double precision := (h ->> 'eps')::double precision;
-    wd double precision := (h ->> 'wd')::double precision;
-    lr_max double precision := (h ->> 'lr_max')::double precision;
-    min_lr double precision := (h ->> 'min_lr')::double precision;
-    grad_clip double precision := (h ->> 'grad_clip')::double precision;
-    schedule text := h ->> 'schedule';
-    matrices_only boolean := h ->> 'decay' = 'matrices';
-    warmup bigint := (h ->> 'warmup')::bigint;
-    start_step bigint := (h ->> 'start_step')::bigint;
-    total_steps bigint := (h ->> 'total_steps')::bigint;
-    log_every int := (h ->> 'log_every')::int;
-    final_step bigint := run.first_step + (h ->> 'n_steps')::bigint - 1;
+    h record := public.llm_hyperparameters(run.hyperparameters);
+    final_step bigint := run.first_step + h.n_steps - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
     kept boolean;
-    data_order text := COALESCE(h ->> 'data_order', 'shuffled');
     data record;
     first_row bigint;
     started timestamptz;
@@ -51,9 +33,11 @@ BEGIN
         loss := 0;
         tokens := 0;
         PERFORM public.pg_llm_arena_zero_grad(run.model);
-        FOR micro IN 0 .. grad_accum - 1 LOOP
-            first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
-            batch := public.llm_train_batch(data.row_ids, run.seed, first_row, batch_rows, block_size, data_order);
+        FOR micro IN 0 .. h.grad_accum - 1 LOOP
+            first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
+            batch := public.llm_train_batch(
+                data.row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order
+            );
             counted[micro] := batch.n_targets;
             tokens := tokens + batch.n_targets;
         END LOOP;
@@ -63,23 +47,25 @@ BEGIN
                 DETAIL = format('Its rows of llm_dataset: %s.', (
                     SELECT string_agg(data.row_ids[p.pick]::text, ', ' ORDER BY p.number)
                     FROM unnest(public.llm_train_picks(
-                        cardinality(data.row_ids), run.seed, (step - start_step) * grad_accum * batch_rows,
-                        least(grad_accum::bigint * batch_rows, 100)::int, data_order
+                        cardinality(data.row_ids), run.seed, (step - h.start_step) * h.grad_accum * h.batch_size,
+                        least(h.grad_accum::bigint * h.batch_size, 100)::int, h.data_order
                     )) WITH ORDINALITY p (pick, number)
                 )),
                 HINT = 'Nothing was changed. Targets below 0 are not learnt: delete such rows, or raise batch_size.';
         END IF;
-        FOR micro IN 0 .. grad_accum - 1 LOOP
+        FOR micro IN 0 .. h.grad_accum - 1 LOOP
             CONTINUE WHEN counted[micro] = 0;
-            IF grad_accum > 1 THEN
-                first_row := ((step - start_step) * grad_accum + micro) * batch_rows;
-                batch := public.llm_train_batch(data.row_ids, run.seed, first_row, batch_rows, block_size, data_order);
+            IF h.grad_accum > 1 THEN
+                first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
+                batch := public.llm_train_batch(
+                    data.row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order
+                );
             END IF;
             share := counted[micro]::double precision / tokens;
             PERFORM public.pg_llm_tape_clear();
             PERFORM public.pg_llm_pass_begin(run.seed, step, micro);
             PERFORM public.pg_llm_set_recording(true, true);
-            passed := public.llm_forward(run.model, batch.tokens, true, batch.targets, dropout_p);
+            passed := public.llm_forward(run.model, batch.tokens, true, batch.targets, h.dropout_p);
             micro_loss := public.pg_llm_item(passed);
             PERFORM public.pg_llm_set_recording(false, true);
             IF NOT micro_loss < 'Infinity' THEN
@@ -95,19 +81,21 @@ BEGIN
             END IF;
             PERFORM public.llm_tape_backward(public.pg_llm_tensor_id(passed), share);
             loss := loss + micro_loss * share;
-            IF grad_accum > 1 THEN
+            IF h.grad_accum > 1 THEN
                 PERFORM public.pg_llm_arena_sum_grad(run.model);
             END IF;
         END LOOP;
-        IF grad_accum > 1 THEN
+        IF h.grad_accum > 1 THEN
             PERFORM public.pg_llm_arena_take_sum(run.model);
         END IF;
         IF kept THEN
             PERFORM public.llm_tape_flush(run.run_id, run.model, step);
         END IF;
-        lr := public.pg_llm_lr_schedule(step - start_step + 1, warmup, total_steps, lr_max, schedule, min_lr);
+        lr := public.pg_llm_lr_schedule(
+            step - h.start_step + 1, h.warmup, h.total_steps, h.lr_max, h.schedule, h.min_lr
+        );
         grad_norm := public.pg_llm_arena_adamw(
-            run.model, lr, beta1, beta2, eps, wd, step, grad_clip, matrices_only
+            run.model, lr, h.beta1, h.beta2, h.eps, h.wd, step, h.grad_clip, h.decay = 'matrices'
         );
         INSERT INTO public.llm_train_log (run_id, step, model, lr, loss, grad_norm, tokens, seconds)
         VALUES (
@@ -115,12 +103,12 @@ BEGIN
             EXTRACT(epoch FROM clock_timestamp() - started)
         )
         RETURNING tape_id INTO logged;
-        IF grad_norm > grad_clip THEN
+        IF grad_norm > h.grad_clip THEN
             INSERT INTO public.llm_clip (tape_id, clip_threshold, applied_norm, gradient_slice)
-            VALUES (logged, grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
+            VALUES (logged, h.grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
         END IF;
         PERFORM public.pg_llm_progress(run.model, run.run_id, step, final_step, loss, lr, tokens);
-        IF log_every > 0 AND ((step - run.first_step + 1) % log_every = 0 OR step = final_step) THEN
+        IF h.log_every > 0 AND ((step - run.first_step + 1) % h.log_every = 0 OR step = final_step) THEN
             RAISE NOTICE 'step % of %: loss %, rate %',
                 step, final_step, round(loss::numeric, 4), ltrim(to_char(lr, '9.999EEEE'));
         END IF;

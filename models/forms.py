@@ -1,0 +1,110 @@
+"""The forms of a list of arguments in functions/*.sql, where `{{ sampling.parameters }}` stands for one.
+
+migrations/sql holds the text written out.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+
+from .arguments import LISTS, Argument
+
+WIDTH = 120
+Arguments = tuple[Argument, ...]
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _wrapped(parts: Iterable[str], indent: int) -> str:
+    """Parts separated by commas, as many to a line as fit."""
+    joined = ", ".join(part.replace(" ", "\x00") for part in parts)
+    lines = textwrap.wrap(joined, WIDTH - indent - 1, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\x00", " ")
+
+
+def _parameters(arguments: Arguments, indent: int) -> str:
+    """As CREATE FUNCTION declares them, with their defaults."""
+    return ",\n".join(f"{a.name} {a.type} DEFAULT {a.default}" for a in arguments)
+
+
+def _columns(arguments: Arguments, indent: int) -> str:
+    return _wrapped((f"{a.name} {a.type}" for a in arguments), indent)
+
+
+def _results(arguments: Arguments, indent: int) -> str:
+    """As OUT parameters."""
+    return _wrapped((f"OUT {a.name} {a.type}" for a in arguments), indent)
+
+
+def _types(arguments: Arguments, indent: int) -> str:
+    """As COMMENT ON FUNCTION wants them."""
+    return _wrapped((a.type for a in arguments), indent)
+
+
+def _names(arguments: Arguments, indent: int) -> str:
+    """To pass them on by position."""
+    return _wrapped((a.name for a in arguments), indent)
+
+
+def _named(arguments: Arguments, indent: int) -> str:
+    """To pass them on by name."""
+    return _wrapped((f"{a.name} => {a.name}" for a in arguments), indent)
+
+
+def _pairs(arguments: Arguments, indent: int) -> str:
+    """Name and value in turn, as jsonb_build_object takes them."""
+    return _wrapped((f"'{a.name}', {a.name}" for a in arguments), indent)
+
+
+def _defaults(arguments: Arguments, indent: int) -> str:
+    """Name and default in turn."""
+    return _wrapped((f"'{a.name}', {a.default}" for a in arguments), indent)
+
+
+def _checks(arguments: Arguments, indent: int) -> str:
+    """Rows of VALUES: name, whether it is as it must be, the rule, the value."""
+    rows = []
+    for argument in arguments:
+        for check in argument.all_checks:
+            rule = check.rule if check.rule.startswith("format(") else _text(check.rule)
+            parts = (_text(argument.name), check.holds, rule, f"{argument.name}::text")
+            row = f"({', '.join(parts)})"
+            rows.append(row if len(row) < WIDTH - indent else "(\n    " + ",\n    ".join(parts) + "\n)")
+    return ",\n".join(rows)
+
+
+def _docs(arguments: Arguments, indent: int) -> str:
+    """As lines of a COMMENT's text: what each of them is."""
+    lines = textwrap.wrap(" ".join(f"{a.name}: {a.doc}." for a in arguments), WIDTH - indent - 8)
+    return "\n".join(_text(f"{line} ") for line in lines)
+
+
+FORMS: dict[str, Callable[[Arguments, int], str]] = {
+    "parameters": _parameters,
+    "columns": _columns,
+    "results": _results,
+    "types": _types,
+    "names": _names,
+    "named": _named,
+    "pairs": _pairs,
+    "defaults": _defaults,
+    "checks": _checks,
+    "docs": _docs,
+}
+
+_MARK = re.compile(r"^(?P<indent> *)(?P<before>[^\n{]*)\{\{ (?P<list>\w+)\.(?P<form>\w+) \}\}", re.MULTILINE)
+
+
+def expand(script: str) -> str:
+    """The script with its lists written out, further lines indented as the mark's line is."""
+
+    def written(mark: re.Match[str]) -> str:
+        indent = mark["indent"]
+        text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
+        return indent + mark["before"] + text.replace("\n", "\n" + indent)
+
+    return _MARK.sub(written, script)
