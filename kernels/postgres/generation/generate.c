@@ -32,42 +32,42 @@
 #include "generate.h"
 #include "session/portals.h"
 
-#define MAX_TOKENS      (1 << 24)   /* of one generation; a context holds far fewer */
-#define MAX_GENERATIONS 16384       /* of a session: their handles are looked for one by one */
-#define POLL_EVERY      65536       /* elements between two looks at pending interrupts */
+#define MAX_TOKENS      (1 << 24) /* of one generation; a context holds far fewer */
+#define MAX_GENERATIONS 16384     /* of a session: their handles are looked for one by one */
+#define POLL_EVERY      65536     /* elements between two looks at pending interrupts */
 
 typedef struct Generation
 {
     struct Generation *next;
-    int32       handle;
-    SubTransactionId subid;
-    Portal      portal;         /* whose query began it, as long as that lives */
-    Oid         user;           /* nobody else may use the handle */
-    ArenaVersion *version;
-    int32      *tokens;
-    int         n_tokens, room;
-    size_t      capacity;       /* positions a cache holds */
-    size_t      length;         /* positions in the caches */
-    llm_kv_cache **caches;      /* one per layer */
-    size_t      n_head, d_head; /* of all of them */
-    int         n_caches;
+    int32              handle;
+    SubTransactionId   subid;
+    Portal             portal; /* whose query began it, as long as that lives */
+    Oid                user;   /* nobody else may use the handle */
+    ArenaVersion      *version;
+    int32             *tokens;
+    int                n_tokens, room;
+    size_t             capacity;       /* positions a cache holds */
+    size_t             length;         /* positions in the caches */
+    llm_kv_cache     **caches;         /* one per layer */
+    size_t             n_head, d_head; /* of all of them */
+    int                n_caches;
 } Generation;
 
 /* The running forward pass; n 0: none. */
 typedef struct Pass
 {
-    Generation **members;       /* all of one role and one version of the weights */
-    size_t      n;
-    size_t      pending;        /* new positions of each; 0: not known yet */
-    int         layer;          /* the next one */
-    uint64      id;             /* of all passes of the session */
+    Generation **members; /* all of one role and one version of the weights */
+    size_t       n;
+    size_t       pending; /* new positions of each; 0: not known yet */
+    int          layer;   /* the next one */
+    uint64       id;      /* of all passes of the session */
 } Pass;
 
 static Generation *generations = NULL;
-static int  n_generations = 0;
-static Pass pass = {NULL, 0, 0, 0, 0};
-static uint64 passes = 0;
-static int32 last_handle = 0;
+static int         n_generations = 0;
+static Pass        pass = {NULL, 0, 0, 0, 0};
+static uint64      passes = 0;
+static int32       last_handle = 0;
 
 bool
 generate_in_use(void)
@@ -79,7 +79,7 @@ generate_in_use(void)
 static size_t
 cache_bytes(size_t n_head, size_t d_head, size_t capacity)
 {
-    double  bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
+    double bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
 
     return bytes < (double) SIZE_MAX / 2 ? (size_t) bytes : SIZE_MAX;
 }
@@ -88,12 +88,11 @@ cache_bytes(size_t n_head, size_t d_head, size_t capacity)
 static void
 add_cache(Generation *g, size_t n_head, size_t d_head)
 {
-    size_t  bytes = cache_bytes(n_head, d_head, g->capacity);
+    size_t        bytes = cache_bytes(n_head, d_head, g->capacity);
     llm_kv_cache *cache;
 
-    g->caches = g->caches == NULL
-        ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
-        : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
+    g->caches = g->caches == NULL ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
+                                  : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
     if (!tensor_buffer_reserve(bytes))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
     cache = llm_kv_cache_create(n_head, d_head, g->capacity);
@@ -122,8 +121,7 @@ static void
 require_room(const Generation *g, size_t n_new)
 {
     if (g->length + n_new > g->capacity)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("%zu positions do not fit into a context of %zu", g->length + n_new, g->capacity));
 }
 
@@ -132,8 +130,7 @@ static void
 require_own_pass(void)
 {
     if (pass.members[0]->user != GetUserId())
-        ereport(ERROR,
-                errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+        ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                 errmsg("generation %d belongs to another role", pass.members[0]->handle),
                 errhint("Functions that a forward pass calls must not be SECURITY DEFINER."));
 }
@@ -143,8 +140,7 @@ static void
 require_positions(size_t n_new)
 {
     if (pass.pending != 0 && pass.pending != n_new)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the current forward pass expects %zu new positions, not %zu", pass.pending, n_new),
                 errhint("Every layer of a pass must process the same tokens."));
 }
@@ -153,13 +149,11 @@ static void
 require_layer(const Generation *g, size_t n_head, size_t d_head)
 {
     if (g->n_caches > 0 && (n_head != g->n_head || d_head != g->d_head))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", g->handle, g->n_head, g->d_head,
                        n_head, d_head));
     if (pass.layer > g->n_caches || (pass.layer == g->n_caches && g->length > 0))
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("layer %d of the running forward pass has no cache in generation %d, which has %d layers",
                        pass.layer + 1, g->handle, g->n_caches),
                 errhint("All passes of a generation must have the same layers; pg_llm_gen_reset starts over."));
@@ -171,8 +165,7 @@ generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, si
 {
     require_own_pass();
     if (n_sequences != pass.n)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, n_sequences));
     require_positions(n_new);
     for (size_t i = 0; i < pass.n; i++)
@@ -307,15 +300,12 @@ find_generation(int32 handle)
         if (g->handle != handle)
             continue;
         if (g->user != GetUserId())
-            ereport(ERROR,
-                    errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+            ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                     errmsg("generation %d belongs to another role", handle),
                     errhint("Fetch from a cursor over a generation only as the role that first fetched from it."));
         return g;
     }
-    ereport(ERROR,
-            errcode(ERRCODE_UNDEFINED_OBJECT),
-            errmsg("generation %d does not exist", handle),
+    ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("generation %d does not exist", handle),
             errhint("A generation ends with the transaction that began it."));
 }
 
@@ -326,8 +316,7 @@ find_idle(int32 handle)
     Generation *g = find_generation(handle);
 
     if (in_pass(g))
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("generation %d is in the middle of a forward pass", handle),
                 errhint("Call pg_llm_gen_done() first."));
     return g;
@@ -337,21 +326,18 @@ find_idle(int32 handle)
 static void
 reserve_tokens(Generation *g, size_t n)
 {
-    size_t  room = Max((size_t) g->room, 64);
+    size_t room = Max((size_t) g->room, 64);
 
     if (n <= (size_t) g->room)
         return;
     if (n > MAX_TOKENS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("a generation of %zu tokens is too long", n),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a generation of %zu tokens is too long", n),
                 errdetail("The limit is %d tokens.", MAX_TOKENS),
                 errhint("Only the last n_positions tokens of a prompt are read."));
     while (room < n)
         room *= 2;
-    g->tokens = g->tokens == NULL
-        ? MemoryContextAlloc(TopMemoryContext, sizeof(int32) * room)
-        : repalloc(g->tokens, sizeof(int32) * room);
+    g->tokens = g->tokens == NULL ? MemoryContextAlloc(TopMemoryContext, sizeof(int32) * room)
+                                  : repalloc(g->tokens, sizeof(int32) * room);
     g->room = (int) room;
 }
 
@@ -368,12 +354,11 @@ append_tokens(Generation *g, const int32 *tokens, size_t n)
 static Generation *
 new_generation(ArenaVersion *v, size_t capacity)
 {
-    Portal  portal;
+    Portal      portal;
     Generation *g;
 
     if (n_generations >= MAX_GENERATIONS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("this session has %d generations open", n_generations),
                 errhint("They end with pg_llm_gen_close or with the transaction."));
     portal = portals_watch();
@@ -400,8 +385,7 @@ require_unchanging(const char *model)
     ArenaVersion *v = arena_require(model);
 
     if (v->trainers > 0)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("the weights of model \"%s\" in memory are being trained", model),
                 errhint("Call llm_pin(model) for a version that does not change."));
     return v;
@@ -413,9 +397,9 @@ Datum
 pg_llm_gen_open(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    IntArray prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
-    int32   capacity = PG_GETARG_INT32(2);
-    Generation *g;
+    IntArray      prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
+    int32         capacity = PG_GETARG_INT32(2);
+    Generation   *g;
 
     if (capacity < 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -438,7 +422,7 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
 static void
 copy_caches(Generation *g, const Generation *from)
 {
-    size_t  bytes = cache_bytes(from->n_head, from->d_head, from->capacity);
+    size_t bytes = cache_bytes(from->n_head, from->d_head, from->capacity);
 
     if (from->n_caches == 0)
         return;
@@ -505,7 +489,7 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
 {
-    int32   token = PG_GETARG_INT32(1);
+    int32 token = PG_GETARG_INT32(1);
 
     append_tokens(find_idle(PG_GETARG_INT32(0)), &token, 1);
     PG_RETURN_VOID();
@@ -534,13 +518,12 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_use);
 Datum
 pg_llm_gen_use(PG_FUNCTION_ARGS)
 {
-    IntArray handles = tensor_int_array(PG_GETARG_DATUM(0), "handles");
+    IntArray     handles = tensor_int_array(PG_GETARG_DATUM(0), "handles");
     Generation **members;
     Generation **own;
 
     if (pass.n > 0)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("generation %d is in the middle of a forward pass", pass.members[0]->handle),
                 errhint("Call pg_llm_gen_done() first."));
     if (handles.n == 0)
@@ -576,7 +559,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
         PG_RE_THROW();
     }
     PG_END_TRY();
-    pass = (Pass) {own, handles.n, 0, 0, ++passes};
+    pass = (Pass){own, handles.n, 0, 0, ++passes};
     PG_RETURN_VOID();
 }
 
@@ -594,8 +577,7 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
 
         require_room(g, pass.pending);
         if (g->length > 0 && pass.pending > 0 && pass.layer != g->n_caches)
-            ereport(ERROR,
-                    errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+            ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                     errmsg("the forward pass of generation %d had %d attention layers, earlier ones had %d", g->handle,
                            pass.layer, g->n_caches),
                     errhint("All passes of a generation must have the same attention layers."));
@@ -605,7 +587,7 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
         Generation *g = pass.members[i];
 
         if (g->length == 0)
-            drop_caches(g, pass.layer);     /* of a pass that failed */
+            drop_caches(g, pass.layer); /* of a pass that failed */
         g->length += pass.pending;
     }
     leave_pass();
@@ -618,20 +600,19 @@ Datum
 pg_llm_positions(PG_FUNCTION_ARGS)
 {
     ArrayType *ids = PG_GETARG_ARRAYTYPE_P_COPY(0);
-    IntArray checked = tensor_int_array(PointerGetDatum(ids), "ids");
-    int32  *values = (int32 *) ARR_DATA_PTR(ids);
-    size_t  width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
+    IntArray   checked = tensor_int_array(PointerGetDatum(ids), "ids");
+    int32     *values = (int32 *) ARR_DATA_PTR(ids);
+    size_t     width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
 
     if (pass.n > 0)
         require_own_pass();
     if (pass.n > 0 && width > 0)
     {
         if (checked.n / width != pass.n)
-            ereport(ERROR,
-                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, checked.n / width));
         require_positions(width);
-        pass.pending = width;      /* whether they fit, attention and gen_done will say */
+        pass.pending = width; /* whether they fit, attention and gen_done will say */
     }
     for (size_t i = 0; i < checked.n; i++)
     {

@@ -19,7 +19,7 @@
 #include "sample.h"
 #include "tensor/tensor.h"
 
-#define POLL_EVERY 65536        /* elements between two looks at pending interrupts */
+#define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
 /* ---- sampling ---- */
 
@@ -28,8 +28,7 @@ static const float *
 last_row(const Tensor *t, size_t *vocab)
 {
     if (t->ndim < 1 || t->n == 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("logits of shape %s hold nothing to sample from", tensor_shape_text(t->ndim, t->dims)));
     *vocab = t->dims[t->ndim - 1];
     return t->data + t->n - *vocab;
@@ -51,12 +50,12 @@ PG_FUNCTION_INFO_V1(pg_llm_sample);
 Datum
 pg_llm_sample(PG_FUNCTION_ARGS)
 {
-    Tensor *logits;
+    Tensor      *logits;
     const float *row;
-    size_t  vocab;
-    llm_sampler s;
-    uint64  seed;
-    int64   id;
+    size_t       vocab;
+    llm_sampler  s;
+    uint64       seed;
+    int64        id;
 
     for (int i = 0; i < 4; i++)
         if (PG_ARGISNULL(i))
@@ -66,11 +65,11 @@ pg_llm_sample(PG_FUNCTION_ARGS)
     s.top_k = PG_GETARG_INT32(2);
     s.top_p = PG_GETARG_FLOAT8(3);
     if (!(s.temperature >= 0.0) || s.top_k < 0 || !(s.top_p > 0.0 && s.top_p <= 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("cannot sample with temperature %g, top_k " INT64_FORMAT ", top_p %g", s.temperature, s.top_k,
                        s.top_p),
-                errhint("temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
+                errhint(
+                    "temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
     seed = PG_ARGISNULL(4) ? pg_prng_uint64(&pg_global_prng_state) : (uint64) PG_GETARG_INT64(4);
     s.stop = pg_llm_should_stop;
     s.arg = NULL;
@@ -79,9 +78,7 @@ pg_llm_sample(PG_FUNCTION_ARGS)
     id = llm_sample(row, vocab, &s);
     check_sampling(id);
     if (id < 0)
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("no logit is finite"),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("no logit is finite"),
                 errhint("The model's weights may be damaged."));
     PG_RETURN_INT32((int32) id);
 }
@@ -91,12 +88,12 @@ PG_FUNCTION_INFO_V1(pg_llm_penalize);
 Datum
 pg_llm_penalize(PG_FUNCTION_ARGS)
 {
-    Tensor *logits = PG_GETARG_TENSOR(0);
-    IntArray seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
-    double  repetition = PG_GETARG_FLOAT8(2);
+    Tensor     *logits = PG_GETARG_TENSOR(0);
+    IntArray    seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
+    double      repetition = PG_GETARG_FLOAT8(2);
     llm_engine *e = pg_llm_engine();
-    Tensor *out;
-    size_t  vocab;
+    Tensor     *out;
+    size_t      vocab;
 
     (void) last_row(logits, &vocab);
     if (!(repetition > 0.0))
@@ -133,17 +130,17 @@ PG_FUNCTION_INFO_V1(pg_llm_top_tokens);
 Datum
 pg_llm_top_tokens(PG_FUNCTION_ARGS)
 {
-    TupleDesc desc;
-    Datum   values[2];
-    bool    nulls[2] = {false, false};
-    Tensor *logits = PG_GETARG_TENSOR(0);
-    int32   k = PG_GETARG_INT32(1);
-    size_t  vocab;
+    TupleDesc    desc;
+    Datum        values[2];
+    bool         nulls[2] = {false, false};
+    Tensor      *logits = PG_GETARG_TENSOR(0);
+    int32        k = PG_GETARG_INT32(1);
+    size_t       vocab;
     const float *row = last_row(logits, &vocab);
-    int32  *ids;
-    double *log_probs;
-    Datum  *elements;
-    int64   n;
+    int32       *ids;
+    double      *log_probs;
+    Datum       *elements;
+    int64        n;
 
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
@@ -158,9 +155,7 @@ pg_llm_top_tokens(PG_FUNCTION_ARGS)
     n = llm_top_tokens(row, vocab, k, ids, log_probs, pg_llm_should_stop, NULL);
     check_sampling(n);
     if (n == 0)
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("no logit is finite"),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("no logit is finite"),
                 errhint("The model's weights may be damaged."));
     elements = palloc(sizeof(Datum) * n);
     for (int64 i = 0; i < n; i++)
@@ -168,7 +163,8 @@ pg_llm_top_tokens(PG_FUNCTION_ARGS)
     values[0] = PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
     for (int64 i = 0; i < n; i++)
         elements[i] = Float8GetDatum(log_probs[i]);
-    values[1] = PointerGetDatum(construct_array(elements, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+    values[1] = PointerGetDatum(
+        construct_array(elements, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -183,12 +179,11 @@ copy_or_zeros(FunctionCallInfo fcinfo, int arg, const Tensor *like)
         llm_fill(pg_llm_engine(), t->data, 0.0f, t->n);
     else
     {
-        Tensor *from = PG_GETARG_TENSOR(arg);
+        Tensor     *from = PG_GETARG_TENSOR(arg);
         llm_engine *e = pg_llm_engine();
 
         if (from->n != like->n)
-            ereport(ERROR,
-                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("adamw_step: the weight has shape %s, but argument %d %s",
                            tensor_shape_text(like->ndim, like->dims), arg + 1,
                            tensor_shape_text(from->ndim, from->dims)));
@@ -203,9 +198,9 @@ PG_FUNCTION_INFO_V1(pg_llm_adamw_step);
 Datum
 pg_llm_adamw_step(PG_FUNCTION_ARGS)
 {
-    TupleDesc desc;
-    Datum   values[3] = {0};
-    bool    nulls[3] = {true, true, true};
+    TupleDesc   desc;
+    Datum       values[3] = {0};
+    bool        nulls[3] = {true, true, true};
     llm_engine *e = pg_llm_engine();
 
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -217,7 +212,7 @@ pg_llm_adamw_step(PG_FUNCTION_ARGS)
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
     {
         /* without a gradient nothing moves: a weight is never replaced by NULL */
-        int     from[3] = {0, 2, 3};
+        int from[3] = {0, 2, 3};
 
         for (int i = 0; i < 3; i++)
         {
@@ -227,13 +222,17 @@ pg_llm_adamw_step(PG_FUNCTION_ARGS)
     }
     else
     {
-        Tensor *weight = PG_GETARG_TENSOR(0);
-        Tensor *grad = copy_or_zeros(fcinfo, 1, weight);
-        Tensor *w = copy_or_zeros(fcinfo, 0, weight);
-        Tensor *m = copy_or_zeros(fcinfo, 2, weight);
-        Tensor *v = copy_or_zeros(fcinfo, 3, weight);
-        llm_adamw o = {.lr = PG_GETARG_FLOAT8(4), .beta1 = PG_GETARG_FLOAT8(5), .beta2 = PG_GETARG_FLOAT8(6),
-            .eps = PG_GETARG_FLOAT8(7), .weight_decay = PG_GETARG_FLOAT8(8), .grad_scale = 1.0f};
+        Tensor   *weight = PG_GETARG_TENSOR(0);
+        Tensor   *grad = copy_or_zeros(fcinfo, 1, weight);
+        Tensor   *w = copy_or_zeros(fcinfo, 0, weight);
+        Tensor   *m = copy_or_zeros(fcinfo, 2, weight);
+        Tensor   *v = copy_or_zeros(fcinfo, 3, weight);
+        llm_adamw o = {.lr = PG_GETARG_FLOAT8(4),
+                       .beta1 = PG_GETARG_FLOAT8(5),
+                       .beta2 = PG_GETARG_FLOAT8(6),
+                       .eps = PG_GETARG_FLOAT8(7),
+                       .weight_decay = PG_GETARG_FLOAT8(8),
+                       .grad_scale = 1.0f};
 
         if (PG_GETARG_INT64(9) < 1)
             ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -257,11 +256,11 @@ PG_FUNCTION_INFO_V1(pg_llm_grad_clip);
 Datum
 pg_llm_grad_clip(PG_FUNCTION_ARGS)
 {
-    Tensor *grad = PG_GETARG_TENSOR(0);
-    double  clip = PG_GETARG_FLOAT8(1);
+    Tensor     *grad = PG_GETARG_TENSOR(0);
+    double      clip = PG_GETARG_FLOAT8(1);
     llm_engine *e = pg_llm_engine();
-    Tensor *out;
-    double  scale;
+    Tensor     *out;
+    double      scale;
 
     if (!(clip > 0.0))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -280,7 +279,7 @@ PG_FUNCTION_INFO_V1(pg_llm_lr_schedule);
 Datum
 pg_llm_lr_schedule(PG_FUNCTION_ARGS)
 {
-    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
+    char        *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
     llm_schedule kind;
 
     if (strcmp(name, "cosine") == 0)
@@ -309,21 +308,21 @@ pg_llm_lr_schedule(PG_FUNCTION_ARGS)
  */
 typedef struct Epoch
 {
-    int64  *order;              /* NULL: none */
-    int64   n;
-    uint64  seed, epoch;
+    int64 *order; /* NULL: none */
+    int64  n;
+    uint64 seed, epoch;
 } Epoch;
 
 static Epoch epochs[2];
 
-#define PERMUTE_PIECE ((int64) 1 << 18)     /* elements between two looks at interrupts */
-#define MAX_ROWS      ((int64) 1 << 28)     /* of a permutation: 2 GB of them */
-#define KEPT_ROWS     ((int64) 1 << 20)     /* when the transaction is over */
+#define PERMUTE_PIECE ((int64) 1 << 18) /* elements between two looks at interrupts */
+#define MAX_ROWS      ((int64) 1 << 28) /* of a permutation: 2 GB of them */
+#define KEPT_ROWS     ((int64) 1 << 20) /* when the transaction is over */
 
 static size_t
 forget_epoch(Epoch *slot)
 {
-    size_t  bytes = slot->n * sizeof(int64);
+    size_t bytes = slot->n * sizeof(int64);
 
     if (slot->order == NULL)
         return 0;
@@ -351,18 +350,16 @@ sample_end_xact(void)
 static const int64 *
 epoch_order(int64 n, uint64 seed, uint64 epoch)
 {
-    Epoch  *slot = &epochs[epoch % 2];
-    int64  *order;
+    Epoch *slot = &epochs[epoch % 2];
+    int64 *order;
 
     if (slot->order != NULL && slot->n == n && slot->seed == seed && slot->epoch == epoch)
         return slot->order;
     forget_epoch(slot);
     if (!tensor_buffer_room(n * sizeof(int64)))
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a permutation of " INT64_FORMAT, n));
     if (!tensor_buffer_reserve(n * sizeof(int64)))
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a permutation of " INT64_FORMAT, n));
     PG_TRY();
     {
         order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
@@ -374,7 +371,7 @@ epoch_order(int64 n, uint64 seed, uint64 epoch)
     }
     PG_END_TRY();
     /* the slot's, but of an epoch that is never looked for in it: an interrupt may end this */
-    *slot = (Epoch) {order, n, 0, epoch + 1};
+    *slot = (Epoch){order, n, 0, epoch + 1};
     for (int64 i = 0; i < n; i++)
     {
         order[i] = i;
@@ -410,13 +407,14 @@ PG_FUNCTION_INFO_V1(pg_llm_permutation);
 Datum
 pg_llm_permutation(PG_FUNCTION_ARGS)
 {
-    int64   n = PG_GETARG_INT64(0);
-    Datum  *ids;
+    int64        n = PG_GETARG_INT64(0);
+    Datum       *ids;
     const int64 *order;
 
     require_count(n, "n");
     if (n > (int64) (MaxAllocSize / sizeof(Datum) / 2))
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a permutation of " INT64_FORMAT " does not fit into an array", n));
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("a permutation of " INT64_FORMAT " does not fit into an array", n));
     order = epoch_order(n, (uint64) PG_GETARG_INT64(1), (uint64) PG_GETARG_INT64(2));
     ids = palloc(sizeof(Datum) * n);
     for (int64 i = 0; i < n; i++)
@@ -430,11 +428,11 @@ PG_FUNCTION_INFO_V1(pg_llm_batch);
 Datum
 pg_llm_batch(PG_FUNCTION_ARGS)
 {
-    int64   n = PG_GETARG_INT64(0);
-    uint64  seed = (uint64) PG_GETARG_INT64(1);
-    int64   first = PG_GETARG_INT64(2);
-    int32   size = PG_GETARG_INT32(3);
-    Datum  *ids;
+    int64  n = PG_GETARG_INT64(0);
+    uint64 seed = (uint64) PG_GETARG_INT64(1);
+    int64  first = PG_GETARG_INT64(2);
+    int32  size = PG_GETARG_INT32(3);
+    Datum *ids;
 
     require_count(n, "n");
     require_count(size, "the batch size");
@@ -444,7 +442,7 @@ pg_llm_batch(PG_FUNCTION_ARGS)
     ids = palloc(sizeof(Datum) * size);
     for (int32 i = 0; i < size; i++)
     {
-        int64   position = first + i;
+        int64 position = first + i;
 
         if (i % 1024 == 0)
             CHECK_FOR_INTERRUPTS();
