@@ -17,6 +17,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]' -o -name '*.py' -o -name '*.py[xi]' \
           -o -name '*.pxi' -o -name '*.sql' -o -name '*.control' -o -name '*.mk' -o -name Makefile \) \
           -not -path '*/build/*' -not -path '*/fuzz/*' 2>/dev/null)
+# The style of each folder is its .clang-format.
+C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
 .PHONY: demo test install uninstall env dev lint format check notebooks bench clean distclean
 .DEFAULT_GOAL := help
@@ -74,11 +76,13 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 lint: dev
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 format: dev
+	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

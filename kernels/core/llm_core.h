@@ -35,36 +35,36 @@ typedef enum llm_status { LLM_OK, LLM_STOPPED, LLM_NO_MEMORY } llm_status;
 typedef struct llm_engine llm_engine;
 typedef bool (*llm_should_stop)(void *arg);
 
-llm_engine *llm_engine_create(void);                      /* best ISA, one thread; NULL: no memory */
-void        llm_engine_destroy(llm_engine *e);
-void        llm_engine_trim(llm_engine *e);               /* give back the scratch kept between ops */
-bool        llm_engine_set_isa(llm_engine *e, llm_isa isa); /* false: this machine cannot run it */
-llm_isa     llm_engine_isa(const llm_engine *e);
-void        llm_engine_set_threads(llm_engine *e, int threads); /* 0: all cores; workers start on first use */
-int         llm_engine_threads(const llm_engine *e);
+llm_engine *llm_engine_create(void); /* best ISA, one thread; NULL: no memory */
+void llm_engine_destroy(llm_engine *e);
+void llm_engine_trim(llm_engine *e);                 /* give back the scratch kept between ops */
+bool llm_engine_set_isa(llm_engine *e, llm_isa isa); /* false: this machine cannot run it */
+llm_isa llm_engine_isa(const llm_engine *e);
+void llm_engine_set_threads(llm_engine *e, int threads); /* 0: all cores; workers start on first use */
+int llm_engine_threads(const llm_engine *e);
 /* Workers of the process beyond so many end when their job does; all that have had nothing to do for seconds do, too. */
-void        llm_limit_workers(int workers);
+void llm_limit_workers(int workers);
 /* Polled by the calling thread only, between tiles. */
-void        llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg);
-void        llm_engine_set_attention_chunk(llm_engine *e, int query_rows); /* default 64 */
-llm_status  llm_engine_status(const llm_engine *e);
-void        llm_engine_clear_status(llm_engine *e);
+void llm_engine_set_should_stop(llm_engine *e, llm_should_stop f, void *arg);
+void llm_engine_set_attention_chunk(llm_engine *e, int query_rows); /* default 64 */
+llm_status llm_engine_status(const llm_engine *e);
+void llm_engine_clear_status(llm_engine *e);
 
-bool        llm_isa_available(llm_isa isa);
-llm_isa     llm_isa_best(void);
-const char *llm_isa_name(llm_isa isa);                    /* "scalar", "neon", "avx2", "avx512" */
-int         llm_cpu_count(void);
-int         llm_numerics_version(void);
+bool llm_isa_available(llm_isa isa);
+llm_isa llm_isa_best(void);
+const char *llm_isa_name(llm_isa isa); /* "scalar", "neon", "avx2", "avx512" */
+int llm_cpu_count(void);
+int llm_numerics_version(void);
 
 /* ---- linear algebra ----------------------------------------------------------------- */
 
 /* C (M,N) = op(A) op(B), or C += with acc. A is (M,K), or (K,M) when ta; B is (K,N), or (N,K) when tb. */
-void llm_gemm(llm_engine *e, float *C, const float *A, const float *B, size_t M, size_t N, size_t K,
-              size_t ldc, size_t lda, size_t ldb, bool ta, bool tb, bool acc);
+void llm_gemm(llm_engine *e, float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc,
+              size_t lda, size_t ldb, bool ta, bool tb, bool acc);
 
 /* out (n,o) = x (n,i) @ w (i,o) + b (o). b may be NULL. */
-void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b,
-                        size_t n, size_t i, size_t o);
+void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b, size_t n, size_t i,
+                        size_t o);
 void llm_linear_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float *db, bool acc_b,
                          const float *dout, const float *x, const float *w, size_t n, size_t i, size_t o);
 
@@ -81,13 +81,13 @@ void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, siz
 typedef enum llm_precision { LLM_FLOAT32, LLM_BF16, LLM_INT8 } llm_precision;
 typedef struct llm_packed llm_packed;
 /* w (i,o), or (o,i) when transposed, all finite; LLM_BF16 or LLM_INT8. NULL: no memory, or the engine was stopped. */
-llm_packed   *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision);
-void          llm_packed_destroy(llm_packed *w);                   /* NULL is fine */
-size_t        llm_packed_bytes(const llm_packed *w);               /* 0 for NULL */
-size_t        llm_pack_bytes(size_t i, size_t o, llm_precision precision); /* what one will take */
+llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision);
+void llm_packed_destroy(llm_packed *w);                             /* NULL is fine */
+size_t llm_packed_bytes(const llm_packed *w);                       /* 0 for NULL */
+size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision); /* what one will take */
 llm_precision llm_packed_precision(const llm_packed *w);
-size_t        llm_packed_inputs(const llm_packed *w);              /* i */
-size_t        llm_packed_outputs(const llm_packed *w);             /* o */
+size_t llm_packed_inputs(const llm_packed *w);  /* i */
+size_t llm_packed_outputs(const llm_packed *w); /* o */
 /* out (n,o) = x (n,i) @ w (i,o) + b (o). b may be NULL. */
 void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n);
 
@@ -96,18 +96,18 @@ void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_pac
 /* out (n,d): row i is w (rows,d) at ids[i] */
 void llm_embedding_forward(llm_engine *e, float *out, const float *w, const int32_t *ids, size_t n, size_t d);
 /* dw (rows,d) += dout rows, in index order; always adds (the caller zeroes a fresh gradient) */
-void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids,
-                            size_t n, size_t rows, size_t d);
+void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids, size_t n, size_t rows,
+                            size_t d);
 
 /* ---- elementwise -------------------------------------------------------------------- */
 
 void llm_fill(llm_engine *e, float *out, float value, size_t n);
-void llm_copy(llm_engine *e, float *out, const float *x, bool acc, size_t n);            /* out (+)= x */
-void llm_add(llm_engine *e, float *out, const float *a, const float *b, size_t n);       /* out may be a or b */
+void llm_copy(llm_engine *e, float *out, const float *x, bool acc, size_t n);      /* out (+)= x */
+void llm_add(llm_engine *e, float *out, const float *a, const float *b, size_t n); /* out may be a or b */
 void llm_sub(llm_engine *e, float *out, const float *a, const float *b, size_t n);
 void llm_mul(llm_engine *e, float *out, const float *a, const float *b, size_t n);
 void llm_div(llm_engine *e, float *out, const float *a, const float *b, size_t n);
-void llm_scale(llm_engine *e, float *out, const float *x, float s, bool acc, size_t n);  /* out (+)= s * x */
+void llm_scale(llm_engine *e, float *out, const float *x, float s, bool acc, size_t n);          /* out (+)= s * x */
 void llm_mul_acc(llm_engine *e, float *out, const float *a, const float *b, bool acc, size_t n); /* out (+)= a*b */
 void llm_neg(llm_engine *e, float *out, const float *x, size_t n);
 
@@ -128,26 +128,30 @@ void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, co
  */
 enum { LLM_MASK_BITS = 16 };
 static inline size_t llm_mask_words(size_t n) { return (n + LLM_MASK_BITS - 1) / LLM_MASK_BITS; }
-typedef struct llm_dropout_key { uint64_t seed; uint64_t step; uint64_t site; } llm_dropout_key;
-uint64_t llm_site(const char *name);                       /* a stable 64-bit hash of a dropout site's name */
+typedef struct llm_dropout_key {
+    uint64_t seed;
+    uint64_t step;
+    uint64_t site;
+} llm_dropout_key;
+uint64_t llm_site(const char *name); /* a stable 64-bit hash of a dropout site's name */
 /* kept: llm_mask_words(n) words for the mask, or NULL */
-void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
-                 uint64_t first, size_t n, uint16_t *kept);
+void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key, uint64_t first,
+                 size_t n, uint16_t *kept);
 void llm_dropout_backward(llm_engine *e, float *dx, bool acc, const float *dout, float p, const uint16_t *kept,
                           size_t n);
 
 /* ---- rows: each of n rows of d ------------------------------------------------------ */
 
 /* out, x (n,d); gamma, beta (d), either may be NULL; mean, rstd (n) are kept for the backward */
-void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x,
-                           const float *gamma, const float *beta, float eps, size_t n, size_t d);
-void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma, bool acc_gamma,
-                            float *dbeta, bool acc_beta, const float *dout, const float *x, const float *gamma,
-                            const float *mean, const float *rstd, size_t n, size_t d);
+void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x, const float *gamma,
+                           const float *beta, float eps, size_t n, size_t d);
+void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma, bool acc_gamma, float *dbeta,
+                            bool acc_beta, const float *dout, const float *x, const float *gamma, const float *mean,
+                            const float *rstd, size_t n, size_t d);
 /* out = x / sqrt(mean(x^2) + eps); no gain */
 void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d);
-void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x,
-                          const float *rstd, size_t n, size_t d);
+void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, const float *rstd,
+                          size_t n, size_t d);
 void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d);
 /* from the forward's output */
 void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
@@ -168,11 +172,11 @@ bool llm_all_finite(llm_engine *e, const float *x, size_t n);
  */
 typedef struct llm_attention_shape {
     size_t B, T, D, n_head;
-    size_t q_stride, k_stride, v_stride;   /* floats from one token to the next; batches are T * stride apart */
+    size_t q_stride, k_stride, v_stride; /* floats from one token to the next; batches are T * stride apart */
     float dropout_p;
     llm_dropout_key key;
-    uint64_t first;                        /* logical index of the first weight */
-    uint16_t *kept;                        /* dropout's mask, which the forward leaves to the backward; or NULL */
+    uint64_t first; /* logical index of the first weight */
+    uint16_t *kept; /* dropout's mask, which the forward leaves to the backward; or NULL */
 } llm_attention_shape;
 
 /* Words of `kept`: a row of llm_mask_words(T) for each query of each head. */
@@ -181,12 +185,12 @@ static inline size_t llm_attention_mask_words(const llm_attention_shape *s)
     return s->B * s->n_head * s->T * llm_mask_words(s->T);
 }
 
-void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum,
-                           const float *q, const float *k, const float *v, const llm_attention_shape *s);
+void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q, const float *k,
+                           const float *v, const llm_attention_shape *s);
 /* dq, dk, dv have the strides of q, k, v and are written (acc: added to). out is the forward's output. */
 void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool acc, const float *dout,
-                            const float *out, const float *row_max, const float *row_sum,
-                            const float *q, const float *k, const float *v, const llm_attention_shape *s);
+                            const float *out, const float *row_max, const float *row_sum, const float *q,
+                            const float *k, const float *v, const llm_attention_shape *s);
 
 /*
  * Key/value cache of one layer: keys transposed in panels, values row-major per head, tails zeroed.
@@ -197,8 +201,8 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
 typedef struct llm_kv_cache llm_kv_cache;
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity); /* NULL: no memory */
 llm_kv_cache *llm_kv_cache_copy(const llm_kv_cache *c, size_t length); /* its first positions; NULL: no memory */
-void          llm_kv_cache_destroy(llm_kv_cache *c);
-size_t        llm_kv_cache_bytes(const llm_kv_cache *c);
+void llm_kv_cache_destroy(llm_kv_cache *c);
+size_t llm_kv_cache_bytes(const llm_kv_cache *c);
 void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches, const size_t *past, size_t B,
                           const float *q, const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
                           size_t v_stride);
@@ -221,9 +225,9 @@ double llm_mean_loss(const float *losses, const int32_t *targets, size_t n, size
  */
 void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const float *w,
                               const int32_t *targets, size_t n, size_t d, size_t vocab);
-void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
-                               const float *x, const float *w, const float *log_sum, const int32_t *targets,
-                               size_t n, size_t d, size_t vocab);
+void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale, const float *x,
+                               const float *w, const float *log_sum, const int32_t *targets, size_t n, size_t d,
+                               size_t vocab);
 
 /* The forward with a packed head. */
 void llm_packed_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const llm_packed *w,
@@ -233,9 +237,9 @@ void llm_packed_head_loss_forward(llm_engine *e, float *losses, float *log_sum, 
  * Forward and backward at once, the logits computed one time only, for a caller that knows `scale` before it
  * has the loss. dx and dw are written, and are those of the two above bit for bit.
  */
-void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw,
-                                       float scale, const float *x, const float *w, const int32_t *targets,
-                                       size_t n, size_t d, size_t vocab);
+void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw, float scale,
+                                       const float *x, const float *w, const int32_t *targets, size_t n, size_t d,
+                                       size_t vocab);
 
 /* ---- optimizer ---------------------------------------------------------------------- */
 
@@ -243,7 +247,11 @@ void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_
  * AdamW, Loshchilov & Hutter 2019, algorithm 2, as PyTorch has it: decoupled decay lr * weight_decay * w,
  * bias correction by step (1 for the first). grad is multiplied by grad_scale first (clipping; 1: none).
  */
-typedef struct llm_adamw { double lr, beta1, beta2, eps, weight_decay; uint64_t step; float grad_scale; } llm_adamw;
+typedef struct llm_adamw {
+    double lr, beta1, beta2, eps, weight_decay;
+    uint64_t step;
+    float grad_scale;
+} llm_adamw;
 void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *grad, const llm_adamw *o, size_t n);
 
 /*
@@ -257,7 +265,7 @@ double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t tot
 
 /* Philox4x32-10, Salmon et al. 2011 */
 void llm_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
-double llm_uniform(uint64_t seed, uint64_t stream, uint64_t index);                    /* [0,1) */
+double llm_uniform(uint64_t seed, uint64_t stream, uint64_t index); /* [0,1) */
 /* out[i] = mean + std * N(0,1), element i keyed by (seed, stream, i) */
 void llm_normal(llm_engine *e, float *out, float mean, float std, uint64_t seed, uint64_t stream, size_t n);
 /* out (n) = a permutation of 0 .. n-1, keyed by (seed, epoch) */
@@ -307,9 +315,9 @@ double llm_fma_burst(llm_engine *e, size_t tasks);
 typedef struct llm_decode llm_decode;
 llm_decode *llm_decode_create(llm_engine *e, size_t n_layer, size_t n_head, size_t d, size_t n_positions, size_t vocab,
                               llm_precision precision);
-void        llm_decode_destroy(llm_decode *g);
-bool        llm_decode_prompt(llm_decode *g, size_t past);
-int64_t     llm_decode_tokens(llm_decode *g, size_t past, size_t n);       /* the last one */
+void llm_decode_destroy(llm_decode *g);
+bool llm_decode_prompt(llm_decode *g, size_t past);
+int64_t llm_decode_tokens(llm_decode *g, size_t past, size_t n); /* the last one */
 
 #ifdef __cplusplus
 }

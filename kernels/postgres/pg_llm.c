@@ -30,14 +30,14 @@ PG_MODULE_MAGIC;
 typedef struct Mark
 {
     SubTransactionId subid;
-    PassState   pass;
-    TapeMark    tape;
-    GenerateMark generation;
+    PassState        pass;
+    TapeMark         tape;
+    GenerateMark     generation;
 } Mark;
 
 static Mark *marks = NULL;
-static int  n_marks = 0;
-static int  room_for_marks = 0;
+static int   n_marks = 0;
+static int   room_for_marks = 0;
 
 /* ---- what ends with a transaction ---- */
 
@@ -48,8 +48,8 @@ end_xact(XactEvent event, void *arg)
     (void) arg;
     if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
         return;
-    tensor_buffer_end_xact();           /* blocks that are released from here on are bounded as they come */
-    generate_end_xact();                /* before the versions that generations hold */
+    tensor_buffer_end_xact(); /* blocks that are released from here on are bounded as they come */
+    generate_end_xact();      /* before the versions that generations hold */
     arena_end_xact(event != XACT_EVENT_ABORT);
     if (event == XACT_EVENT_ABORT)
         tape_abort(NULL);
@@ -58,7 +58,7 @@ end_xact(XactEvent event, void *arg)
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
-    files_end_xact(event);              /* what is removed with a commit, last: the rest needs no file */
+    files_end_xact(event); /* what is removed with a commit, last: the rest needs no file */
 }
 
 static void
@@ -66,14 +66,13 @@ push_mark(SubTransactionId subid)
 {
     if (n_marks == room_for_marks)
     {
-        int     larger = Max(16, room_for_marks * 2);
+        int larger = Max(16, room_for_marks * 2);
 
-        marks = marks == NULL
-            ? MemoryContextAllocHuge(TopMemoryContext, sizeof(Mark) * larger)
-            : repalloc_huge(marks, sizeof(Mark) * larger);
+        marks = marks == NULL ? MemoryContextAllocHuge(TopMemoryContext, sizeof(Mark) * larger)
+                              : repalloc_huge(marks, sizeof(Mark) * larger);
         room_for_marks = larger;
     }
-    marks[n_marks++] = (Mark) {subid, *pass_current(), tape_mark(), generate_mark()};
+    marks[n_marks++] = (Mark){subid, *pass_current(), tape_mark(), generate_mark()};
 }
 
 /* The mark of a subtransaction that ends; NULL when it began before this library was loaded. */
@@ -90,7 +89,7 @@ pop_mark(SubTransactionId subid)
 static void
 end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-    bool    commit = event == SUBXACT_EVENT_COMMIT_SUB;
+    bool        commit = event == SUBXACT_EVENT_COMMIT_SUB;
     const Mark *mark;
 
     (void) arg;
@@ -145,8 +144,7 @@ Datum
 pg_llm_require_autocommit(PG_FUNCTION_ARGS)
 {
     if (IsTransactionBlock())
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+        ereport(ERROR, errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                 errmsg("%s commits as it goes and cannot run inside a transaction block",
                        text_to_cstring(PG_GETARG_TEXT_PP(0))),
                 errhint("Call it in autocommit mode, outside BEGIN ... COMMIT; llm_train trains in one transaction."));
@@ -158,7 +156,7 @@ PG_FUNCTION_INFO_V1(pg_llm_release);
 Datum
 pg_llm_release(PG_FUNCTION_ARGS)
 {
-    size_t  bytes = arena_forget_unused();
+    size_t bytes = arena_forget_unused();
 
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();

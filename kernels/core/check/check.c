@@ -151,8 +151,7 @@ void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, si
             for (size_t k0 = 0; k0 < K; k0 += LLM_GEMM_KB) {
                 float sum = 0.0f;
                 for (size_t k = k0; k < K && k < k0 + LLM_GEMM_KB; k++)
-                    sum =
-                        fmaf(ta ? A[k * lda + i] : A[i * lda + k], tb ? B[j * ldb + k] : B[k * ldb + j], sum);
+                    sum = fmaf(ta ? A[k * lda + i] : A[i * lda + k], tb ? B[j * ldb + k] : B[k * ldb + j], sum);
                 c += sum;
             }
             C[i * ldc + j] = c;
@@ -184,11 +183,10 @@ static void check_gemm_shape(size_t M, size_t N, size_t K, unsigned form)
 static void check_gemm(void)
 {
     static const size_t shapes[][3] = {
-        { 1, 1, 1 },       { 1, 5, 3 },     { 7, 1, 130 },   { 8, 16, 16 },    { 1, 300, 257 },
-        { 2, 33, 128 },    { 14, 32, 129 }, { 15, 31, 40 },  { 28, 64, 100 },  { 29, 65, 385 },
-        { 61, 17, 400 },   { 100, 130, 0 }, { 230, 75, 70 }, { 37, 1100, 20 }, { 113, 40, 1500 },
-        { 130, 129, 260 }, { 300, 1, 50 },  { 30, 20, 7000 },  { 460, 70, 400 },
-        { 1, 1300, 400 },  { 1, 70, 9000 },
+        { 1, 1, 1 },      { 1, 5, 3 },      { 7, 1, 130 },     { 8, 16, 16 },     { 1, 300, 257 }, { 2, 33, 128 },
+        { 14, 32, 129 },  { 15, 31, 40 },   { 28, 64, 100 },   { 29, 65, 385 },   { 61, 17, 400 }, { 100, 130, 0 },
+        { 230, 75, 70 },  { 37, 1100, 20 }, { 113, 40, 1500 }, { 130, 129, 260 }, { 300, 1, 50 },  { 30, 20, 7000 },
+        { 460, 70, 400 }, { 1, 1300, 400 }, { 1, 70, 9000 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (unsigned form = 0; form < 8; form++)

@@ -48,16 +48,15 @@ typedef struct attention_result {
     float *out, *max, *sum, *dqkv;
 } attention_result;
 
-static attention_result run_attention(llm_engine *e, const llm_attention_shape *s, const float *qkv,
-                                      const float *dout, const float *before)
+static attention_result run_attention(llm_engine *e, const llm_attention_shape *s, const float *qkv, const float *dout,
+                                      const float *before)
 {
     const size_t n = s->B * s->T * s->D, rows = s->B * s->n_head * s->T;
-    attention_result r = { room(n), room(rows), room(rows),
-                           before == NULL ? room(3 * n) : same(before, 3 * n) };
+    attention_result r = { room(n), room(rows), room(rows), before == NULL ? room(3 * n) : same(before, 3 * n) };
 
     llm_attention_forward(e, r.out, r.max, r.sum, qkv, qkv + s->D, qkv + 2 * s->D, s);
-    llm_attention_backward(e, r.dqkv, r.dqkv + s->D, r.dqkv + 2 * s->D, before != NULL, dout, r.out, r.max,
-                           r.sum, qkv, qkv + s->D, qkv + 2 * s->D, s);
+    llm_attention_backward(e, r.dqkv, r.dqkv + s->D, r.dqkv + 2 * s->D, before != NULL, dout, r.out, r.max, r.sum, qkv,
+                           qkv + s->D, qkv + 2 * s->D, s);
     return r;
 }
 
@@ -72,8 +71,8 @@ static void check_attention_truth(const llm_attention_shape *s, const attention_
     for (size_t b = 0; b < s->B; b++)
         for (size_t h = 0; h < s->n_head; h++) {
             size_t at = b * s->T * 3 * s->D + h * dh, o = b * s->T * s->D + h * dh;
-            plain_attention(out + o, grads + at, grads + at + s->D, grads + at + 2 * s->D, qkv + at,
-                            qkv + at + s->D, qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, s->D);
+            plain_attention(out + o, grads + at, grads + at + s->D, grads + at + 2 * s->D, qkv + at, qkv + at + s->D,
+                            qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, s->D);
         }
     expect_near("attention forward", r->out, out, n, 1e-6);
     expect_near("attention backward", r->dqkv, grads, 3 * n, 2e-6);
@@ -84,9 +83,7 @@ static void check_attention_truth(const llm_attention_shape *s, const attention_
 static void check_cached(llm_engine *e, const char *where, const llm_attention_shape *s, const float *qkv,
                          const float *wanted)
 {
-    static const size_t plans[][3] = {
-        { 1, 1, 1 }, { 7, 1, 1 }, { 16, 5, 1 }, { 40, 33, 2 }, { 1000, 1, 1 }
-    };
+    static const size_t plans[][3] = { { 1, 1, 1 }, { 7, 1, 1 }, { 16, 5, 1 }, { 40, 33, 2 }, { 1000, 1, 1 } };
     const size_t stride = 3 * s->D;
 
     for (size_t plan = 0; plan < sizeof plans / sizeof *plans; plan++) {
@@ -152,8 +149,7 @@ static void check_attention_shape(size_t B, size_t T, size_t n_head, size_t dh, 
         const char *where = name_of(settings[i]);
         llm_engine *e = engine_of(settings[i]);
         s.kept = i % 2 == 1 && p > 0 ? mask : NULL; /* left to the backward or drawn again */
-        attention_result r = run_attention(e, &s, qkv, dout, NULL),
-                         a = run_attention(e, &s, qkv, dout, before);
+        attention_result r = run_attention(e, &s, qkv, dout, NULL), a = run_attention(e, &s, qkv, dout, before);
         if (i == 0) {
             wanted = r;
             added = a;
@@ -184,9 +180,8 @@ static void check_attention_shape(size_t B, size_t T, size_t n_head, size_t dh, 
 
 void check_attention(void)
 {
-    static const size_t shapes[][4] = { { 1, 1, 1, 1 },    { 1, 1, 2, 16 },  { 2, 8, 4, 4 },
-                                        { 1, 9, 1, 3 },    { 1, 50, 1, 40 }, { 3, 64, 2, 32 },
-                                        { 1, 129, 2, 33 }, { 1, 300, 1, 64 } };
+    static const size_t shapes[][4] = { { 1, 1, 1, 1 },   { 1, 1, 2, 16 },  { 2, 8, 4, 4 },    { 1, 9, 1, 3 },
+                                        { 1, 50, 1, 40 }, { 3, 64, 2, 32 }, { 1, 129, 2, 33 }, { 1, 300, 1, 64 } };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int drop = 0; drop < 3; drop++)
             check_attention_shape(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3],

@@ -52,8 +52,9 @@ static void check_stop(void)
 /* Products and attention that are stopped at their n-th poll, for each n until one runs to its end. */
 static void check_stop_moments(void)
 {
-    const llm_attention_shape shape = { .B = 2, .T = 70, .D = 32, .n_head = 4,
-                                        .q_stride = 96, .k_stride = 96, .v_stride = 96 };
+    const llm_attention_shape shape = {
+        .B = 2, .T = 70, .D = 32, .n_head = 4, .q_stride = 96, .k_stride = 96, .v_stride = 96
+    };
     const size_t n = 230, tokens = shape.B * shape.T;
     float *a = noise(n * n, 1), *c = room(n * n), *wanted = room(n * n), *qkv = noise(tokens * 96, 2);
 

@@ -13,8 +13,15 @@
 enum { L = 2, H = 3, D = 39, T = 21, B = 3, N = B * T, V = 101, STEPS = 20 };
 
 /* Parameters of a layer in one array, in this order; then embeddings, positions, the last norm. */
-enum { LN_1 = 0, QKV = LN_1 + 2 * D, PROJECT = QKV + 3 * D * (D + 1), LN_2 = PROJECT + D * (D + 1),
-       EXPAND = LN_2 + 2 * D, CONTRACT = EXPAND + 4 * D * (D + 1), LAYER = CONTRACT + D * (4 * D + 1) };
+enum {
+    LN_1 = 0,
+    QKV = LN_1 + 2 * D,
+    PROJECT = QKV + 3 * D * (D + 1),
+    LN_2 = PROJECT + D * (D + 1),
+    EXPAND = LN_2 + 2 * D,
+    CONTRACT = EXPAND + 4 * D * (D + 1),
+    LAYER = CONTRACT + D * (4 * D + 1)
+};
 enum { WTE = L * LAYER, WPE = WTE + V * D, LN_F = WPE + T * D, PARAMETERS = LN_F + 2 * D };
 
 typedef struct activations {
@@ -45,8 +52,15 @@ static void drop_backward(training *t, float *dx, const float *dout, uint64_t si
 
 static llm_attention_shape attention_shape(const training *t, uint64_t layer)
 {
-    return (llm_attention_shape){ .B = B, .T = T, .D = D, .n_head = H, .q_stride = 3 * D, .k_stride = 3 * D,
-                                  .v_stride = 3 * D, .dropout_p = 0.15f, .key = { 3, t->step, 100 + layer } };
+    return (llm_attention_shape){ .B = B,
+                                  .T = T,
+                                  .D = D,
+                                  .n_head = H,
+                                  .q_stride = 3 * D,
+                                  .k_stride = 3 * D,
+                                  .v_stride = 3 * D,
+                                  .dropout_p = 0.15f,
+                                  .key = { 3, t->step, 100 + layer } };
 }
 
 static void layer_forward(training *t, uint64_t i)
@@ -81,8 +95,8 @@ static void layer_backward(training *t, uint64_t i)
     llm_linear_backward(t->e, t->wide, false, g + CONTRACT, false, g + CONTRACT + 4 * D * D, false, t->branch,
                         a->active, w + CONTRACT, N, 4 * D, D);
     llm_gelu_backward(t->e, t->dwide, false, t->wide, a->hidden, 4 * N * D);
-    llm_linear_backward(t->e, t->branch, false, g + EXPAND, false, g + EXPAND + 4 * D * D, false, t->dwide,
-                        a->ln_2, w + EXPAND, N, D, 4 * D);
+    llm_linear_backward(t->e, t->branch, false, g + EXPAND, false, g + EXPAND + 4 * D * D, false, t->dwide, a->ln_2,
+                        w + EXPAND, N, D, 4 * D);
     llm_layernorm_backward(t->e, t->dx, true, g + LN_2, false, g + LN_2 + D, false, t->branch, a->h, w + LN_2,
                            a->mean_2, a->rstd_2, N, D);
     drop_backward(t, t->branch, t->dx, 10 + i);
@@ -90,8 +104,8 @@ static void layer_backward(training *t, uint64_t i)
                         w + PROJECT, N, D, D);
     llm_attention_backward(t->e, qkv, qkv + D, qkv + 2 * D, false, t->dh, a->attended, a->max, a->sum, a->qkv,
                            a->qkv + D, a->qkv + 2 * D, &s);
-    llm_linear_backward(t->e, t->branch, false, g + QKV, false, g + QKV + 3 * D * D, false, qkv, a->ln_1, w + QKV, N,
-                        D, 3 * D);
+    llm_linear_backward(t->e, t->branch, false, g + QKV, false, g + QKV + 3 * D * D, false, qkv, a->ln_1, w + QKV, N, D,
+                        3 * D);
     llm_layernorm_backward(t->e, t->dx, true, g + LN_1, false, g + LN_1 + D, false, t->branch, a->x, w + LN_1,
                            a->mean_1, a->rstd_1, N, D);
 }

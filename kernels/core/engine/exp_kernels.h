@@ -14,10 +14,7 @@
 #define EXP_MAX    89.0f
 
 /* 2^n for -126 <= n <= 127 */
-LLM_INLINE v16 v16_power_of_two(v16i n)
-{
-    return v16i_as_f(v16i_sll(v16i_add(n, v16i_set1(127)), 23));
-}
+LLM_INLINE v16 v16_power_of_two(v16i n) { return v16i_as_f(v16i_sll(v16i_add(n, v16i_set1(127)), 23)); }
 
 static inline v16 v16_exp(v16 x)
 {

@@ -68,9 +68,9 @@ typedef struct llm_attention_head {
     float dropout_scale;
     uint32_t dropout_threshold;
     uint64_t index;
-    size_t index_row;    /* T_max: from one query's weights to the next one's */
-    uint16_t *kept;      /* the mask of query 0, or NULL */
-    size_t kept_row;     /* words from one query's mask to the next one's */
+    size_t index_row; /* T_max: from one query's weights to the next one's */
+    uint16_t *kept;   /* the mask of query 0, or NULL */
+    size_t kept_row;  /* words from one query's mask to the next one's */
 } llm_attention_head;
 
 /* One head's tensors in the backward; strides are from token to token. */
@@ -92,9 +92,9 @@ typedef struct llm_attention_kernels {
      * out rows of the queries at positions from .. from + n, each over the keys up to its own position.
      * q and out point at the first of them; row_max and row_sum (n) may be NULL.
      */
-    void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q,
-                    size_t q_stride, size_t from, size_t n, const float *panels, const float *rows,
-                    const llm_attention_head *h, float *scratch);
+    void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
+                    size_t from, size_t n, const float *panels, const float *rows, const llm_attention_head *h,
+                    float *scratch);
     size_t (*forward_scratch)(size_t keys, size_t d_head); /* floats */
     void (*backward)(const llm_attention_grads *g, const llm_attention_head *h, float *scratch);
     size_t (*backward_scratch)(size_t T, size_t d_head);

@@ -38,8 +38,8 @@ typedef struct llm_math_kernels {
     void (*gelu_exact_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
     void (*relu_forward)(float *out, const float *x, size_t n);
     void (*relu_backward)(float *dx, bool acc, const float *dout, const float *x, size_t n);
-    void (*dropout)(float *out, bool acc, const float *x, float scale, uint32_t threshold,
-                    const llm_dropout_key *key, uint64_t first, size_t n, uint16_t *kept);
+    void (*dropout)(float *out, bool acc, const float *x, float scale, uint32_t threshold, const llm_dropout_key *key,
+                    uint64_t first, size_t n, uint16_t *kept);
     void (*dropout_kept)(float *out, bool acc, const float *x, float scale, const uint16_t *kept, size_t n);
     void (*adamw)(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n);
     bool (*all_finite)(const float *x, size_t n);
@@ -52,8 +52,8 @@ typedef struct llm_math_kernels {
     void (*layernorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *gamma,
                                const float *mean, const float *rstd, size_t n, size_t d);
     void (*rmsnorm_forward)(float *out, float *rstd, const float *x, float eps, size_t n, size_t d);
-    void (*rmsnorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *rstd,
-                             size_t n, size_t d);
+    void (*rmsnorm_backward)(float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n,
+                             size_t d);
     void (*softmax_forward)(float *out, const float *x, size_t n, size_t d);
     void (*softmax_backward)(float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
     /* one row of d: its maximum and sum exp(x - maximum) */

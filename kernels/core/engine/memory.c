@@ -130,7 +130,4 @@ size_t llm_memory_available_below(const char *proc, const char *cgroup)
     return least(system, left_in_groups(proc, cgroup));
 }
 
-size_t llm_memory_available(void)
-{
-    return llm_memory_available_below("/proc", "/sys/fs/cgroup");
-}
+size_t llm_memory_available(void) { return llm_memory_available_below("/proc", "/sys/fs/cgroup"); }

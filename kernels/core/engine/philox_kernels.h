@@ -46,19 +46,17 @@ LLM_INLINE uint64_t spread_by_4(uint64_t bits)
 
 LLM_INLINE m16 m16_of_bits(uint32_t bits)
 {
-    static const uint32_t lane_bit[16] = { 1u << 0,  1u << 1,  1u << 2,  1u << 3, 1u << 4,  1u << 5,
-                                           1u << 6,  1u << 7,  1u << 8,  1u << 9, 1u << 10, 1u << 11,
-                                           1u << 12, 1u << 13, 1u << 14, 1u << 15 };
+    static const uint32_t lane_bit[16] = {
+        1u << 0, 1u << 1, 1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+        1u << 8, 1u << 9, 1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15
+    };
     v16i lanes = v16i_load(lane_bit);
 
     return v16i_eq(v16i_and(v16i_set1(bits), lanes), lanes);
 }
 
 /* How many of dropout_keep_bits's bits are valid: a multiple of 16 */
-LLM_INLINE size_t dropout_run(uint64_t first_index)
-{
-    return first_index % 4 == 0 ? 64 : 48;
-}
+LLM_INLINE size_t dropout_run(uint64_t first_index) { return first_index % 4 == 0 ? 64 : 48; }
 
 /* Bit i: whether element first_index + i is kept, for i < dropout_run(first_index) */
 static inline uint64_t dropout_keep_bits(const llm_dropout_key *key, uint64_t first_index, uint32_t threshold)

@@ -44,13 +44,13 @@ static struct pool {
     pthread_mutex_t busy; /* held by the engine whose job runs */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t work, idle;
-    int workers;         /* started, and not ended */
-    int limit;           /* of workers: those beyond it end */
-    job *current;        /* NULL: nothing to join */
-    uint64_t generation; /* of current: a worker joins a job once */
-    int seats, taken;    /* workers that may join, and did */
-    int active;          /* workers inside current */
-    int asleep;          /* workers that only a signal wakes */
+    int workers;              /* started, and not ended */
+    int limit;                /* of workers: those beyond it end */
+    job *current;             /* NULL: nothing to join */
+    uint64_t generation;      /* of current: a worker joins a job once */
+    int seats, taken;         /* workers that may join, and did */
+    int active;               /* workers inside current */
+    int asleep;               /* workers that only a signal wakes */
     atomic_bool finished;     /* active is 0 and stays so: known to the caller who closes a job */
     atomic_uint_fast64_t due; /* generation, to be seen without the lock */
 } pool = { .busy = PTHREAD_MUTEX_INITIALIZER,

@@ -57,10 +57,7 @@ static void draw_block(uint64_t words[2], uint64_t seed, uint64_t stream, uint64
     words[1] = out[2] | (uint64_t)out[3] << 32;
 }
 
-static double unit_interval(uint64_t word)
-{
-    return (double)(word >> 11) * 0x1p-53;
-}
+static double unit_interval(uint64_t word) { return (double)(word >> 11) * 0x1p-53; }
 
 double llm_uniform(uint64_t seed, uint64_t stream, uint64_t index)
 {

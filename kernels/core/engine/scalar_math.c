@@ -54,16 +54,10 @@ static uint64_t bits_of_double(double x)
 }
 
 /* 2^n for a normal result, -1022 <= n <= 1023 */
-static double power_of_two(int n)
-{
-    return double_of_bits((uint64_t)(n + 1023) << 52);
-}
+static double power_of_two(int n) { return double_of_bits((uint64_t)(n + 1023) << 52); }
 
 /* The integer nearest to |x| < 2^31, halves away from zero */
-static int nearest(double x)
-{
-    return (int)(x < 0 ? x - 0.5 : x + 0.5);
-}
+static int nearest(double x) { return (int)(x < 0 ? x - 0.5 : x + 0.5); }
 
 double llm_exp(double x)
 {

@@ -14,9 +14,9 @@ typedef struct m16 {
     __m256 a, b;
 } m16; /* 0 or all ones per lane */
 
-#define BOTH1(name, T, R, f)                                                                                 \
+#define BOTH1(name, T, R, f)                                                                                           \
     LLM_INLINE R name(T x) { return (R){ f(x.a), f(x.b) }; }
-#define BOTH2(name, T, R, f)                                                                                 \
+#define BOTH2(name, T, R, f)                                                                                           \
     LLM_INLINE R name(T x, T y) { return (R){ f(x.a, y.a), f(x.b, y.b) }; }
 
 LLM_INLINE __m256i avx2_first(size_t n, int from)
@@ -117,14 +117,10 @@ LLM_INLINE void v16i_store(void *p, v16i x)
     _mm256_storeu_si256((__m256i *)p, x.a);
     _mm256_storeu_si256((__m256i *)p + 1, x.b);
 }
-LLM_INLINE v16i v16i_set1(uint32_t x)
-{
-    return (v16i){ _mm256_set1_epi32((int)x), _mm256_set1_epi32((int)x) };
-}
+LLM_INLINE v16i v16i_set1(uint32_t x) { return (v16i){ _mm256_set1_epi32((int)x), _mm256_set1_epi32((int)x) }; }
 LLM_INLINE v16i v16i_iota(void)
 {
-    return (v16i){ _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                   _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15) };
+    return (v16i){ _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15) };
 }
 
 /* Both halves from the same two products: vpmulld would take as long again. Shuffles, for shifts have but one unit. */
@@ -157,22 +153,10 @@ BOTH2(v16i_xor, v16i, v16i, _mm256_xor_si256)
 BOTH2(v16i_eq, v16i, m16, AVX2_EQ_I)
 BOTH2(v16i_gt, v16i, m16, AVX2_GT_I)
 BOTH2(v16i_lt_u32, v16i, m16, avx2_lt_u32)
-LLM_INLINE v16i v16i_sll(v16i x, int n)
-{
-    return (v16i){ _mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n) };
-}
-LLM_INLINE v16i v16i_srl(v16i x, int n)
-{
-    return (v16i){ _mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n) };
-}
-LLM_INLINE v16i v16i_sra(v16i x, int n)
-{
-    return (v16i){ _mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n) };
-}
-LLM_INLINE v16i v16i_select(m16 m, v16i x, v16i y)
-{
-    return v16_as_i(v16_select(m, v16i_as_f(x), v16i_as_f(y)));
-}
+LLM_INLINE v16i v16i_sll(v16i x, int n) { return (v16i){ _mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n) }; }
+LLM_INLINE v16i v16i_srl(v16i x, int n) { return (v16i){ _mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n) }; }
+LLM_INLINE v16i v16i_sra(v16i x, int n) { return (v16i){ _mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n) }; }
+LLM_INLINE v16i v16i_select(m16 m, v16i x, v16i y) { return v16_as_i(v16_select(m, v16i_as_f(x), v16i_as_f(y))); }
 
 BOTH2(m16_and, m16, m16, _mm256_and_ps)
 BOTH2(m16_or, m16, m16, _mm256_or_ps)

@@ -71,10 +71,7 @@ LLM_INLINE v16 v16i_as_f(v16i a) { return _mm512_castsi512_ps(a); }
 LLM_INLINE v16i v16i_load(const void *p) { return _mm512_loadu_si512(p); }
 LLM_INLINE void v16i_store(void *p, v16i a) { _mm512_storeu_si512(p, a); }
 LLM_INLINE v16i v16i_set1(uint32_t x) { return _mm512_set1_epi32((int)x); }
-LLM_INLINE v16i v16i_iota(void)
-{
-    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-}
+LLM_INLINE v16i v16i_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 LLM_INLINE v16i v16i_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
 LLM_INLINE v16i v16i_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
 LLM_INLINE v16i v16i_and(v16i a, v16i b) { return _mm512_and_si512(a, b); }
@@ -111,8 +108,7 @@ LLM_INLINE void v16_transpose(v16 r[16])
         u[q + 3] = _mm512_shuffle_ps(t[q + 1], t[q + 3], 0xee);
     }
     for (int c = 0; c < 4; c++) {
-        v16 lo01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0x88),
-            hi01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0xdd);
+        v16 lo01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0x88), hi01 = _mm512_shuffle_f32x4(u[c], u[4 + c], 0xdd);
         v16 lo23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0x88),
             hi23 = _mm512_shuffle_f32x4(u[8 + c], u[12 + c], 0xdd);
         r[c] = _mm512_shuffle_f32x4(lo01, lo23, 0x88);

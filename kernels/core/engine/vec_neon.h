@@ -15,12 +15,12 @@ typedef struct m16 {
     uint32x4_t q[4];
 } m16; /* 0 or all ones per lane */
 
-#define FOUR1(name, T, R, f)                                                                                 \
+#define FOUR1(name, T, R, f)                                                                                           \
     LLM_INLINE R name(T x) { return (R){ { f(x.q[0]), f(x.q[1]), f(x.q[2]), f(x.q[3]) } }; }
-#define FOUR2(name, T, R, f)                                                                                 \
-    LLM_INLINE R name(T x, T y)                                                                              \
-    {                                                                                                        \
-        return (R){ { f(x.q[0], y.q[0]), f(x.q[1], y.q[1]), f(x.q[2], y.q[2]), f(x.q[3], y.q[3]) } };        \
+#define FOUR2(name, T, R, f)                                                                                           \
+    LLM_INLINE R name(T x, T y)                                                                                        \
+    {                                                                                                                  \
+        return (R){ { f(x.q[0], y.q[0]), f(x.q[1], y.q[1]), f(x.q[2], y.q[2]), f(x.q[3], y.q[3]) } };                  \
     }
 
 LLM_INLINE v16 v16_load(const float *p)
@@ -92,8 +92,7 @@ LLM_INLINE float v16_hsum(v16 x)
 LLM_INLINE float v16_hmax(v16 x)
 {
     float32x4_t lo = NEON_MAX(x.q[0], x.q[2]), hi = NEON_MAX(x.q[1], x.q[3]), c = NEON_MAX(lo, hi);
-    float a = vgetq_lane_f32(c, 0), b = vgetq_lane_f32(c, 1), e = vgetq_lane_f32(c, 2),
-          f = vgetq_lane_f32(c, 3);
+    float a = vgetq_lane_f32(c, 0), b = vgetq_lane_f32(c, 1), e = vgetq_lane_f32(c, 2), f = vgetq_lane_f32(c, 3);
     float even = a > e ? a : e, odd = b > f ? b : f;
     return even > odd ? even : odd;
 }

@@ -19,56 +19,56 @@ typedef struct m16 {
 } m16; /* 0 or all ones */
 
 #define LANES for (int i = 0; i < 16; i++)
-#define V16_UNARY(name, expr)                                                                                \
-    LLM_INLINE v16 name(v16 a)                                                                               \
-    {                                                                                                        \
-        v16 r;                                                                                               \
-        LANES                                                                                                \
-        {                                                                                                    \
-            float x = a.f[i];                                                                                \
-            r.f[i] = (expr);                                                                                 \
-        }                                                                                                    \
-        return r;                                                                                            \
+#define V16_UNARY(name, expr)                                                                                          \
+    LLM_INLINE v16 name(v16 a)                                                                                         \
+    {                                                                                                                  \
+        v16 r;                                                                                                         \
+        LANES                                                                                                          \
+        {                                                                                                              \
+            float x = a.f[i];                                                                                          \
+            r.f[i] = (expr);                                                                                           \
+        }                                                                                                              \
+        return r;                                                                                                      \
     }
-#define V16_BINARY(name, expr)                                                                               \
-    LLM_INLINE v16 name(v16 a, v16 b)                                                                        \
-    {                                                                                                        \
-        v16 r;                                                                                               \
-        LANES                                                                                                \
-        {                                                                                                    \
-            float x = a.f[i], y = b.f[i];                                                                    \
-            r.f[i] = (expr);                                                                                 \
-        }                                                                                                    \
-        return r;                                                                                            \
+#define V16_BINARY(name, expr)                                                                                         \
+    LLM_INLINE v16 name(v16 a, v16 b)                                                                                  \
+    {                                                                                                                  \
+        v16 r;                                                                                                         \
+        LANES                                                                                                          \
+        {                                                                                                              \
+            float x = a.f[i], y = b.f[i];                                                                              \
+            r.f[i] = (expr);                                                                                           \
+        }                                                                                                              \
+        return r;                                                                                                      \
     }
-#define V16_COMPARE(name, op)                                                                                \
-    LLM_INLINE m16 name(v16 a, v16 b)                                                                        \
-    {                                                                                                        \
-        m16 r;                                                                                               \
-        LANES r.u[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;                                                    \
-        return r;                                                                                            \
+#define V16_COMPARE(name, op)                                                                                          \
+    LLM_INLINE m16 name(v16 a, v16 b)                                                                                  \
+    {                                                                                                                  \
+        m16 r;                                                                                                         \
+        LANES r.u[i] = a.f[i] op b.f[i] ? UINT32_MAX : 0;                                                              \
+        return r;                                                                                                      \
     }
-#define V16I_BINARY(name, expr)                                                                              \
-    LLM_INLINE v16i name(v16i a, v16i b)                                                                     \
-    {                                                                                                        \
-        v16i r;                                                                                              \
-        LANES                                                                                                \
-        {                                                                                                    \
-            uint32_t x = a.u[i], y = b.u[i];                                                                 \
-            r.u[i] = (expr);                                                                                 \
-        }                                                                                                    \
-        return r;                                                                                            \
+#define V16I_BINARY(name, expr)                                                                                        \
+    LLM_INLINE v16i name(v16i a, v16i b)                                                                               \
+    {                                                                                                                  \
+        v16i r;                                                                                                        \
+        LANES                                                                                                          \
+        {                                                                                                              \
+            uint32_t x = a.u[i], y = b.u[i];                                                                           \
+            r.u[i] = (expr);                                                                                           \
+        }                                                                                                              \
+        return r;                                                                                                      \
     }
-#define V16I_COMPARE(name, expr)                                                                             \
-    LLM_INLINE m16 name(v16i a, v16i b)                                                                      \
-    {                                                                                                        \
-        m16 r;                                                                                               \
-        LANES                                                                                                \
-        {                                                                                                    \
-            uint32_t x = a.u[i], y = b.u[i];                                                                 \
-            r.u[i] = (expr) ? UINT32_MAX : 0;                                                                \
-        }                                                                                                    \
-        return r;                                                                                            \
+#define V16I_COMPARE(name, expr)                                                                                       \
+    LLM_INLINE m16 name(v16i a, v16i b)                                                                                \
+    {                                                                                                                  \
+        m16 r;                                                                                                         \
+        LANES                                                                                                          \
+        {                                                                                                              \
+            uint32_t x = a.u[i], y = b.u[i];                                                                           \
+            r.u[i] = (expr) ? UINT32_MAX : 0;                                                                          \
+        }                                                                                                              \
+        return r;                                                                                                      \
     }
 
 LLM_INLINE v16 v16_load(const float *p)

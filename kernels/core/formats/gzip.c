@@ -9,13 +9,11 @@
 #include "weights_file.h"
 
 /* Skips a zero-terminated field of a header. */
-static bool
-skip_string(llm_weights *w, uint64_t *offset)
+static bool skip_string(llm_weights *w, uint64_t *offset)
 {
     uint8_t byte = 1;
 
-    for (int n = 0; byte != 0; n++)
-    {
+    for (int n = 0; byte != 0; n++) {
         if (n > 65536)
             return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip header is too long");
         if (!weights_source_read(w, (*offset)++, &byte, 1))
@@ -25,8 +23,7 @@ skip_string(llm_weights *w, uint64_t *offset)
 }
 
 /* A member's header at `offset`; its compressed data begin the stream. */
-static bool
-begin_member(llm_weights *w, uint64_t offset)
+static bool begin_member(llm_weights *w, uint64_t offset)
 {
     uint8_t header[10], length[2];
 
@@ -37,8 +34,7 @@ begin_member(llm_weights *w, uint64_t offset)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "there is data after the end of the gzip stream");
     if (header[2] != 8 || (header[3] & 0xe0) != 0)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip header is not understood");
-    if (header[3] & 4)
-    {
+    if (header[3] & 4) {
         if (!weights_source_read(w, offset, length, 2))
             return false;
         offset += 2 + le16(length);
@@ -56,8 +52,7 @@ begin_member(llm_weights *w, uint64_t offset)
 }
 
 /* A member's checksum and length; begins the next member, or notes the end of the file. */
-static bool
-end_member(llm_weights *w)
+static bool end_member(llm_weights *w)
 {
     byte_stream *s = &w->stream;
     uint64_t offset = inflate_end_offset(&s->z);
@@ -65,38 +60,34 @@ end_member(llm_weights *w)
 
     if (!weights_source_read(w, offset, trailer, 8))
         return false;
-    if (le32(trailer) != s->crc || le32(trailer + 4) != (uint32_t) (s->position - s->member_start))
-        return weights_fail(w, LLM_WEIGHTS_INVALID,
-                            "the gzip stream is damaged: its checksum does not match");
+    if (le32(trailer) != s->crc || le32(trailer + 4) != (uint32_t)(s->position - s->member_start))
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip stream is damaged: its checksum does not match");
     offset += 8;
     s->at_end = offset == w->source.size;
     return s->at_end || begin_member(w, offset);
 }
 
-void
-gzip_stream_begin(llm_weights *w)
+void gzip_stream_begin(llm_weights *w)
 {
     memset(&w->stream, 0, offsetof(byte_stream, z));
     w->stream.open = begin_member(w, 0);
 }
 
 /* Up to n bytes; fewer only at the end of the file. False: an error. */
-static bool
-read_some(llm_weights *w, uint8_t *out, size_t n, size_t *done)
+static bool read_some(llm_weights *w, uint8_t *out, size_t n, size_t *done)
 {
     byte_stream *s = &w->stream;
 
     *done = 0;
     if (!s->open)
         return weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip stream cannot be read");
-    while (*done < n && !s->at_end)
-    {
+    while (*done < n && !s->at_end) {
         size_t want = n - *done < (1u << 20) ? n - *done : 1u << 20;
         size_t k = inflate_read(&s->z, out + *done, want);
 
         if (k == SIZE_MAX)
-            return weights_fail(w, s->z.unreadable ? LLM_WEIGHTS_UNREADABLE : LLM_WEIGHTS_INVALID,
-                                "the gzip stream %s", s->z.error);
+            return weights_fail(w, s->z.unreadable ? LLM_WEIGHTS_UNREADABLE : LLM_WEIGHTS_INVALID, "the gzip stream %s",
+                                s->z.error);
         s->crc = llm_crc32(s->crc, out + *done, k);
         s->position += k;
         *done += k;
@@ -106,8 +97,7 @@ read_some(llm_weights *w, uint8_t *out, size_t n, size_t *done)
     return true;
 }
 
-bool
-gzip_stream_read(llm_weights *w, void *out, size_t n)
+bool gzip_stream_read(llm_weights *w, void *out, size_t n)
 {
     size_t done;
 
@@ -116,14 +106,12 @@ gzip_stream_read(llm_weights *w, void *out, size_t n)
     return done == n || weights_fail(w, LLM_WEIGHTS_INVALID, "the gzip stream ends inside a record");
 }
 
-static bool
-skip_data(llm_weights *w, uint64_t n)
+static bool skip_data(llm_weights *w, uint64_t n)
 {
     uint8_t scratch[16384];
 
-    for (; n > 0;)
-    {
-        size_t k = n < sizeof(scratch) ? (size_t) n : sizeof(scratch);
+    for (; n > 0;) {
+        size_t k = n < sizeof(scratch) ? (size_t)n : sizeof(scratch);
 
         if (!gzip_stream_read(w, scratch, k))
             return false;
@@ -132,29 +120,24 @@ skip_data(llm_weights *w, uint64_t n)
     return true;
 }
 
-static bool
-read_record(llm_weights *w, size_t name_length)
+static bool read_record(llm_weights *w, size_t name_length)
 {
-    weights_item item = {0};
+    weights_item item = { 0 };
     uint64_t length, count, bytes;
-    char    *name = malloc(name_length + 1);
+    char *name = malloc(name_length + 1);
 
     if (name == NULL)
         return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
-    if (!gzip_stream_read(w, name, name_length))
-    {
+    if (!gzip_stream_read(w, name, name_length)) {
         free(name);
         return false;
     }
     name[name_length] = '\0';
-    if (strlen(name) != name_length || !weights_valid_utf8((uint8_t *) name, name_length))
-    {
+    if (strlen(name) != name_length || !weights_valid_utf8((uint8_t *)name, name_length)) {
         free(name);
-        return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has a name that is not UTF-8",
-                            w->n_items + 1);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "record %zu has a name that is not UTF-8", w->n_items + 1);
     }
-    if (!npy_header(w, gzip_stream_read, name, &item, &length))
-    {
+    if (!npy_header(w, gzip_stream_read, name, &item, &length)) {
         free(name);
         return false;
     }
@@ -166,14 +149,12 @@ read_record(llm_weights *w, size_t name_length)
     return skip_data(w, bytes);
 }
 
-bool
-gzip_open(llm_weights *w)
+bool gzip_open(llm_weights *w)
 {
     gzip_stream_begin(w);
-    while (w->status == LLM_WEIGHTS_OK)
-    {
+    while (w->status == LLM_WEIGHTS_OK) {
         uint8_t length[2];
-        size_t  got;
+        size_t got;
 
         if (!read_some(w, length, 2, &got))
             return false;

@@ -10,41 +10,38 @@
 
 #include "weights_file.h"
 
-typedef struct json { const uint8_t *at, *end; } json;
+typedef struct json {
+    const uint8_t *at, *end;
+} json;
 
-static bool
-bad(llm_weights *w, const char *what)
+static bool bad(llm_weights *w, const char *what)
 {
     return weights_fail(w, LLM_WEIGHTS_INVALID, "the safetensors header is damaged: %s", what);
 }
 
-static void
-skip_blanks(json *j)
+static void skip_blanks(json *j)
 {
     while (j->at < j->end && (*j->at == ' ' || *j->at == '\n' || *j->at == '\t' || *j->at == '\r'))
         j->at++;
 }
 
-static bool
-accept(json *j, char c)
+static bool accept(json *j, char c)
 {
     skip_blanks(j);
-    if (j->at == j->end || *j->at != (uint8_t) c)
+    if (j->at == j->end || *j->at != (uint8_t)c)
         return false;
     j->at++;
     return true;
 }
 
 /* Four hexadecimal digits, or -1. */
-static int
-hex4(json *j)
+static int hex4(json *j)
 {
     int value = 0;
 
     if (j->end - j->at < 4)
         return -1;
-    for (int i = 0; i < 4; i++)
-    {
+    for (int i = 0; i < 4; i++) {
         int c = *j->at++, letter = c | 32, digit = -1;
 
         if (c >= '0' && c <= '9')
@@ -59,13 +56,11 @@ hex4(json *j)
 }
 
 /* A \u escape, perhaps of a surrogate pair, as UTF-8; the number of bytes, 0 when it is none. */
-static size_t
-unicode_escape(json *j, char *out)
+static size_t unicode_escape(json *j, char *out)
 {
     int32_t c = hex4(j), low;
 
-    if (c >= 0xd800 && c < 0xdc00)
-    {
+    if (c >= 0xd800 && c < 0xdc00) {
         if (j->end - j->at < 6 || j->at[0] != '\\' || j->at[1] != 'u')
             return 0;
         j->at += 2;
@@ -73,43 +68,38 @@ unicode_escape(json *j, char *out)
         if (low < 0xdc00 || low > 0xdfff)
             return 0;
         c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-    }
-    else if (c <= 0 || (c >= 0xdc00 && c <= 0xdfff))
+    } else if (c <= 0 || (c >= 0xdc00 && c <= 0xdfff))
         return 0;
-    if (c < 0x80)
-    {
-        out[0] = (char) c;
+    if (c < 0x80) {
+        out[0] = (char)c;
         return 1;
     }
-    if (c < 0x800)
-    {
-        out[0] = (char) (0xc0 | c >> 6);
-        out[1] = (char) (0x80 | (c & 63));
+    if (c < 0x800) {
+        out[0] = (char)(0xc0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 63));
         return 2;
     }
-    if (c < 0x10000)
-    {
-        out[0] = (char) (0xe0 | c >> 12);
-        out[1] = (char) (0x80 | (c >> 6 & 63));
-        out[2] = (char) (0x80 | (c & 63));
+    if (c < 0x10000) {
+        out[0] = (char)(0xe0 | c >> 12);
+        out[1] = (char)(0x80 | (c >> 6 & 63));
+        out[2] = (char)(0x80 | (c & 63));
         return 3;
     }
-    out[0] = (char) (0xf0 | c >> 18);
-    out[1] = (char) (0x80 | (c >> 12 & 63));
-    out[2] = (char) (0x80 | (c >> 6 & 63));
-    out[3] = (char) (0x80 | (c & 63));
+    out[0] = (char)(0xf0 | c >> 18);
+    out[1] = (char)(0x80 | (c >> 12 & 63));
+    out[2] = (char)(0x80 | (c >> 6 & 63));
+    out[3] = (char)(0x80 | (c & 63));
     return 4;
 }
 
 /* A string as UTF-8 in new memory; NULL after weights_fail. */
-static char *
-string(llm_weights *w, json *j)
+static char *string(llm_weights *w, json *j)
 {
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     const uint8_t *end;
-    char   *out;
-    size_t  n = 0;
-    bool    proper = true;
+    char *out;
+    size_t n = 0;
+    bool proper = true;
 
     if (!accept(j, '"'))
         return bad(w, "a string is missing") ? NULL : NULL;
@@ -119,29 +109,23 @@ string(llm_weights *w, json *j)
     if (end >= j->end)
         return bad(w, "a string is not terminated") ? NULL : NULL;
     /* no escape is shorter than what it stands for */
-    out = malloc((size_t) (end - j->at) + 1);
+    out = malloc((size_t)(end - j->at) + 1);
     if (out == NULL)
         return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory") ? NULL : NULL;
-    while (j->at < end && proper)
-    {
+    while (j->at < end && proper) {
         uint8_t c = *j->at++;
         const char *escape;
-        size_t  k;
+        size_t k;
 
-        if (c != '\\')
-        {
-            out[n++] = (char) c;
+        if (c != '\\') {
+            out[n++] = (char)c;
             proper = c >= 32;
-        }
-        else if (*j->at == 'u')
-        {
+        } else if (*j->at == 'u') {
             j->at++;
             k = unicode_escape(j, out + n);
             n += k;
             proper = k > 0;
-        }
-        else
-        {
+        } else {
             escape = *j->at == '\0' ? NULL : strchr(escapes, *j->at);
             proper = escape != NULL;
             if (proper)
@@ -150,8 +134,7 @@ string(llm_weights *w, json *j)
         }
     }
     out[n] = '\0';
-    if (!proper || j->at != end || !weights_valid_utf8((uint8_t *) out, n))
-    {
+    if (!proper || j->at != end || !weights_valid_utf8((uint8_t *)out, n)) {
         free(out);
         return bad(w, "a string is invalid") ? NULL : NULL;
     }
@@ -159,26 +142,23 @@ string(llm_weights *w, json *j)
     return out;
 }
 
-static bool
-number(json *j, uint64_t *value)
+static bool number(json *j, uint64_t *value)
 {
     const uint8_t *start;
 
     skip_blanks(j);
     start = j->at;
     *value = 0;
-    for (; j->at < j->end && *j->at >= '0' && *j->at <= '9'; j->at++)
-    {
-        if (*value > (uint64_t) INT64_MAX / 10 - 1)
+    for (; j->at < j->end && *j->at >= '0' && *j->at <= '9'; j->at++) {
+        if (*value > (uint64_t)INT64_MAX / 10 - 1)
             return false;
-        *value = *value * 10 + (uint64_t) (*j->at - '0');
+        *value = *value * 10 + (uint64_t)(*j->at - '0');
     }
     return j->at > start && (*start != '0' || j->at == start + 1);
 }
 
 /* [n, n, ...] with at most `limit` numbers; their number, or -1. */
-static int
-numbers(json *j, uint64_t *values, int limit)
+static int numbers(json *j, uint64_t *values, int limit)
 {
     int n = 0;
 
@@ -186,21 +166,18 @@ numbers(json *j, uint64_t *values, int limit)
         return -1;
     if (accept(j, ']'))
         return 0;
-    do
-    {
+    do {
         if (n == limit || !number(j, &values[n++]))
             return -1;
     } while (accept(j, ','));
     return accept(j, ']') ? n : -1;
 }
 
-static bool
-element_type(const char *name, llm_dtype *dtype)
+static bool element_type(const char *name, llm_dtype *dtype)
 {
     for (int i = 0; i < LLM_DTYPE_F8; i++)
-        if (strcmp(name, llm_dtype_name((llm_dtype) i)) == 0)
-        {
-            *dtype = (llm_dtype) i;
+        if (strcmp(name, llm_dtype_name((llm_dtype)i)) == 0) {
+            *dtype = (llm_dtype)i;
             return true;
         }
     *dtype = LLM_DTYPE_F8;
@@ -208,34 +185,26 @@ element_type(const char *name, llm_dtype *dtype)
 }
 
 /* {"dtype": ..., "shape": [...], "data_offsets": [begin, end]} */
-static bool
-tensor(llm_weights *w, json *j, weights_item *item)
+static bool tensor(llm_weights *w, json *j, weights_item *item)
 {
-    bool        has_dtype = false, has_shape = false, has_offsets = false;
-    uint64_t    offsets[2];
+    bool has_dtype = false, has_shape = false, has_offsets = false;
+    uint64_t offsets[2];
 
     if (!accept(j, '{'))
         return bad(w, "a tensor is not described by an object");
-    do
-    {
-        char   *key = string(w, j), *dtype = NULL;
-        bool    ok = key != NULL && accept(j, ':');
+    do {
+        char *key = string(w, j), *dtype = NULL;
+        bool ok = key != NULL && accept(j, ':');
 
-        if (ok && strcmp(key, "dtype") == 0 && !has_dtype)
-        {
+        if (ok && strcmp(key, "dtype") == 0 && !has_dtype) {
             dtype = string(w, j);
             ok = has_dtype = dtype != NULL && element_type(dtype, &item->entry.dtype);
-        }
-        else if (ok && strcmp(key, "shape") == 0 && !has_shape)
-        {
+        } else if (ok && strcmp(key, "shape") == 0 && !has_shape) {
             item->entry.ndim = numbers(j, item->entry.dims, LLM_WEIGHTS_MAX_NDIM);
             ok = has_shape = item->entry.ndim >= 0;
-        }
-        else if (ok && strcmp(key, "data_offsets") == 0 && !has_offsets)
-        {
+        } else if (ok && strcmp(key, "data_offsets") == 0 && !has_offsets) {
             ok = has_offsets = numbers(j, offsets, 2) == 2;
-        }
-        else
+        } else
             ok = false;
         free(key);
         free(dtype);
@@ -249,24 +218,22 @@ tensor(llm_weights *w, json *j, weights_item *item)
     return true;
 }
 
-static bool
-metadata(llm_weights *w, json *j)
+static bool metadata(llm_weights *w, json *j)
 {
     if (!accept(j, '{'))
         return bad(w, "__metadata__ is not an object");
     if (accept(j, '}'))
         return true;
-    do
-    {
+    do {
         llm_weights_pair pair, *pairs;
-        char   *key = string(w, j), *value = key != NULL && accept(j, ':') ? string(w, j) : NULL;
+        char *key = string(w, j), *value = key != NULL && accept(j, ':') ? string(w, j) : NULL;
 
-        pairs = value == NULL ? NULL
-            : weights_grow(w, w->metadata, w->n_metadata, &w->metadata_capacity, sizeof(llm_weights_pair));
+        pairs = value == NULL
+                    ? NULL
+                    : weights_grow(w, w->metadata, w->n_metadata, &w->metadata_capacity, sizeof(llm_weights_pair));
         if (pairs != NULL)
             w->metadata = pairs;
-        if (pairs == NULL || strlen(key) > LLM_WEIGHTS_MAX_NAME || llm_weights_metadata(w, key) != NULL)
-        {
+        if (pairs == NULL || strlen(key) > LLM_WEIGHTS_MAX_NAME || llm_weights_metadata(w, key) != NULL) {
             free(key);
             free(value);
             return bad(w, "__metadata__ does not hold strings under different keys");
@@ -281,35 +248,29 @@ metadata(llm_weights *w, json *j)
     return accept(j, '}') || bad(w, "__metadata__ is not terminated");
 }
 
-static bool
-header(llm_weights *w, json *j)
+static bool header(llm_weights *w, json *j)
 {
-    bool    has_metadata = false;
+    bool has_metadata = false;
 
     if (!accept(j, '{'))
         return bad(w, "it is not an object");
-    if (!accept(j, '}'))
-    {
-        do
-        {
-            weights_item item = {0};
-            char   *name = string(w, j);
+    if (!accept(j, '}')) {
+        do {
+            weights_item item = { 0 };
+            char *name = string(w, j);
 
-            if (name == NULL || !accept(j, ':'))
-            {
+            if (name == NULL || !accept(j, ':')) {
                 free(name);
                 return bad(w, "a tensor has no name");
             }
-            if (strcmp(name, "__metadata__") == 0)
-            {
+            if (strcmp(name, "__metadata__") == 0) {
                 free(name);
                 if (has_metadata || !metadata(w, j))
                     return bad(w, "__metadata__ occurs twice");
                 has_metadata = true;
                 continue;
             }
-            if (!tensor(w, j, &item))
-            {
+            if (!tensor(w, j, &item)) {
                 free(name);
                 return false;
             }
@@ -324,8 +285,7 @@ header(llm_weights *w, json *j)
     return j->at == j->end || bad(w, "there is data after it");
 }
 
-static int
-compare_offsets(const void *a, const void *b)
+static int compare_offsets(const void *a, const void *b)
 {
     const weights_item *x = a, *y = b;
 
@@ -335,45 +295,40 @@ compare_offsets(const void *a, const void *b)
 }
 
 /* Ensure that the data are contiguous, and turn offsets into those of the file. */
-static bool
-place(llm_weights *w, uint64_t start)
+static bool place(llm_weights *w, uint64_t start)
 {
     uint64_t next = 0;
 
     if (w->n_items > 1)
         qsort(w->items, w->n_items, sizeof(weights_item), compare_offsets);
-    for (size_t i = 0; i < w->n_items; i++)
-    {
+    for (size_t i = 0; i < w->n_items; i++) {
         weights_item *item = &w->items[i];
         uint64_t count, bytes;
 
         weights_size(&item->entry, &count, &bytes);
         if (item->offset != next)
-            return weights_fail(w, LLM_WEIGHTS_INVALID,
-                                "the data of tensor \"%.100s\" begins at %llu, not at %llu", item->entry.name,
-                                (unsigned long long) item->offset, (unsigned long long) next);
+            return weights_fail(w, LLM_WEIGHTS_INVALID, "the data of tensor \"%.100s\" begins at %llu, not at %llu",
+                                item->entry.name, (unsigned long long)item->offset, (unsigned long long)next);
         if (item->end < item->offset || item->end - item->offset != bytes)
             return weights_fail(w, LLM_WEIGHTS_INVALID,
-                                "tensor \"%.100s\" has a shape of %llu bytes and data up to %llu",
-                                item->entry.name, (unsigned long long) bytes, (unsigned long long) item->end);
+                                "tensor \"%.100s\" has a shape of %llu bytes and data up to %llu", item->entry.name,
+                                (unsigned long long)bytes, (unsigned long long)item->end);
         next = item->end;
         item->offset += start;
         item->end += start;
     }
     if (next != w->source.size - start)
-        return weights_fail(w, LLM_WEIGHTS_INVALID,
-                            "the file has %llu bytes of data, its header describes %llu",
-                            (unsigned long long) (w->source.size - start), (unsigned long long) next);
+        return weights_fail(w, LLM_WEIGHTS_INVALID, "the file has %llu bytes of data, its header describes %llu",
+                            (unsigned long long)(w->source.size - start), (unsigned long long)next);
     return true;
 }
 
-bool
-safetensors_open(llm_weights *w)
+bool safetensors_open(llm_weights *w)
 {
-    uint8_t     prefix[8], *text;
-    uint64_t    length;
-    json        j;
-    bool        ok;
+    uint8_t prefix[8], *text;
+    uint64_t length;
+    json j;
+    bool ok;
 
     if (!weights_source_read(w, 0, prefix, 8))
         return false;
@@ -382,9 +337,9 @@ safetensors_open(llm_weights *w)
         return weights_fail(w, LLM_WEIGHTS_INVALID,
                             "not a safetensors, .npz or gzip file: a header of %llu bytes in a "
                             "file of %llu",
-                            (unsigned long long) length, (unsigned long long) w->source.size);
+                            (unsigned long long)length, (unsigned long long)w->source.size);
     /* a byte behind the end, so that an escape may look one ahead */
-    text = malloc((size_t) length + 1);
+    text = malloc((size_t)length + 1);
     if (text == NULL)
         return weights_fail(w, LLM_WEIGHTS_NO_MEMORY, "out of memory");
     text[length] = '\0';

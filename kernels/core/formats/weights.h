@@ -20,44 +20,50 @@
 typedef enum llm_weights_format { LLM_SAFETENSORS, LLM_NPZ, LLM_NPY_GZIP } llm_weights_format;
 
 /* Types of elements. Those before LLM_DTYPE_U8 can be read as float32. */
-typedef enum llm_dtype
-{
-    LLM_DTYPE_F32, LLM_DTYPE_F16, LLM_DTYPE_BF16, LLM_DTYPE_F64,
-    LLM_DTYPE_U8, LLM_DTYPE_BOOL, LLM_DTYPE_I8, LLM_DTYPE_I16, LLM_DTYPE_U16, LLM_DTYPE_I32, LLM_DTYPE_U32,
-    LLM_DTYPE_I64, LLM_DTYPE_U64, LLM_DTYPE_F8,
+typedef enum llm_dtype {
+    LLM_DTYPE_F32,
+    LLM_DTYPE_F16,
+    LLM_DTYPE_BF16,
+    LLM_DTYPE_F64,
+    LLM_DTYPE_U8,
+    LLM_DTYPE_BOOL,
+    LLM_DTYPE_I8,
+    LLM_DTYPE_I16,
+    LLM_DTYPE_U16,
+    LLM_DTYPE_I32,
+    LLM_DTYPE_U32,
+    LLM_DTYPE_I64,
+    LLM_DTYPE_U64,
+    LLM_DTYPE_F8,
     LLM_DTYPE_COUNT
 } llm_dtype;
 
-typedef enum llm_weights_status
-{
+typedef enum llm_weights_status {
     LLM_WEIGHTS_OK,
-    LLM_WEIGHTS_INVALID,        /* the file is not what it should be */
-    LLM_WEIGHTS_UNREADABLE,     /* llm_source.read or llm_sink.write said no */
+    LLM_WEIGHTS_INVALID,    /* the file is not what it should be */
+    LLM_WEIGHTS_UNREADABLE, /* llm_source.read or llm_sink.write said no */
     LLM_WEIGHTS_NO_MEMORY
 } llm_weights_status;
 
 /* Where bytes come from: read() fills `out` with the n bytes at `offset`, or returns false. */
-typedef struct llm_source
-{
-    void   *arg;
+typedef struct llm_source {
+    void *arg;
     uint64_t size;
-    bool  (*read)(void *arg, uint64_t offset, void *out, size_t n);
+    bool (*read)(void *arg, uint64_t offset, void *out, size_t n);
 } llm_source;
 
 /* Where bytes go, in order. */
-typedef struct llm_sink
-{
-    void   *arg;
-    bool  (*write)(void *arg, const void *bytes, size_t n);
+typedef struct llm_sink {
+    void *arg;
+    bool (*write)(void *arg, const void *bytes, size_t n);
 } llm_sink;
 
-typedef struct llm_weights_entry
-{
-    const char *name;           /* UTF-8, no NUL */
-    llm_dtype   dtype;
-    int         ndim;
-    uint64_t    dims[LLM_WEIGHTS_MAX_NDIM];
-    uint64_t    count;          /* elements: the product of dims */
+typedef struct llm_weights_entry {
+    const char *name; /* UTF-8, no NUL */
+    llm_dtype dtype;
+    int ndim;
+    uint64_t dims[LLM_WEIGHTS_MAX_NDIM];
+    uint64_t count; /* elements: the product of dims */
 } llm_weights_entry;
 
 typedef struct llm_weights llm_weights;
@@ -68,13 +74,13 @@ typedef struct llm_weights llm_weights;
  */
 llm_weights *llm_weights_open(const llm_source *source, uint64_t max_bytes, llm_weights_status *status,
                               char error[LLM_WEIGHTS_ERROR]);
-void        llm_weights_close(llm_weights *w);              /* NULL is fine */
+void llm_weights_close(llm_weights *w); /* NULL is fine */
 llm_weights_format llm_weights_format_of(const llm_weights *w);
-size_t      llm_weights_count(const llm_weights *w);
+size_t llm_weights_count(const llm_weights *w);
 /* The i-th tensor, in the order of the file's data. */
 const llm_weights_entry *llm_weights_get(const llm_weights *w, size_t i);
 /* Its index, or SIZE_MAX. */
-size_t      llm_weights_find(const llm_weights *w, const char *name);
+size_t llm_weights_find(const llm_weights *w, const char *name);
 /* safetensors' __metadata__: value of a key, NULL when there is none. */
 const char *llm_weights_metadata(const llm_weights *w, const char *key);
 
@@ -88,14 +94,16 @@ llm_weights_status llm_weights_read(llm_weights *w, size_t i, uint64_t first, ui
 llm_weights_status llm_weights_read_bytes(llm_weights *w, size_t i, uint64_t first, uint64_t n, void *out);
 const char *llm_weights_error(const llm_weights *w);
 
-const char *llm_dtype_name(llm_dtype dtype);                /* as safetensors calls it: "F32" */
-size_t      llm_dtype_size(llm_dtype dtype);
+const char *llm_dtype_name(llm_dtype dtype); /* as safetensors calls it: "F32" */
+size_t llm_dtype_size(llm_dtype dtype);
 
 /* ---- writing: uncompressed, float32 and uint8 ---- */
 
 typedef struct llm_weights_writer llm_weights_writer;
 
-typedef struct llm_weights_pair { const char *key, *value; } llm_weights_pair;
+typedef struct llm_weights_pair {
+    const char *key, *value;
+} llm_weights_pair;
 
 /*
  * Begins a file with these tensors, whose data follow in this order. `metadata` is for safetensors only.
@@ -109,13 +117,13 @@ llm_weights_writer *llm_weights_write_begin(const llm_sink *sink, llm_weights_fo
 llm_weights_status llm_weights_write(llm_weights_writer *w, const void *bytes, size_t n);
 /* Ends the file; INVALID when data are missing. */
 llm_weights_status llm_weights_write_end(llm_weights_writer *w);
-void        llm_weights_write_free(llm_weights_writer *w);
+void llm_weights_write_free(llm_weights_writer *w);
 const char *llm_weights_write_error(const llm_weights_writer *w);
 
 /*
  * Row of Megatron-LM's fused query_key_value that holds row `row` of [q; k; v] with heads in order inside
  * each: checkpoint version 1.0 (`interleaved` false): heads x d_head x 3; from 2.0: heads x 3 x d_head.
  */
-uint64_t    llm_megatron_row(uint64_t row, uint64_t n_head, uint64_t d_head, bool version_2);
+uint64_t llm_megatron_row(uint64_t row, uint64_t n_head, uint64_t d_head, bool version_2);
 
 #endif

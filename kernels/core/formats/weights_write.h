@@ -6,26 +6,25 @@
 
 #include "weights_file.h"
 
-#define STORED_BLOCK 65535u     /* bytes, the most that deflate allows */
+#define STORED_BLOCK 65535u /* bytes, the most that deflate allows */
 
-struct llm_weights_writer
-{
-    llm_sink    sink;
+struct llm_weights_writer {
+    llm_sink sink;
     llm_weights_format format;
     const llm_weights_entry *entries;
-    size_t      n, current;         /* tensors; the one whose data are expected */
-    uint64_t    left;               /* bytes of it still to come */
-    uint64_t    position;           /* bytes written */
-    uint32_t    crc;                /* zip: of the member; gzip: of everything */
-    uint64_t    plain;              /* gzip: bytes before compression */
-    uint64_t   *offsets;            /* zip: of local headers */
-    uint32_t   *crcs;
-    uint8_t    *block;              /* gzip: a stored block being filled */
-    size_t      in_block;
-    char       *text;               /* a header being built */
-    size_t      text_length, text_capacity;
+    size_t n, current; /* tensors; the one whose data are expected */
+    uint64_t left;     /* bytes of it still to come */
+    uint64_t position; /* bytes written */
+    uint32_t crc;      /* zip: of the member; gzip: of everything */
+    uint64_t plain;    /* gzip: bytes before compression */
+    uint64_t *offsets; /* zip: of local headers */
+    uint32_t *crcs;
+    uint8_t *block; /* gzip: a stored block being filled */
+    size_t in_block;
+    char *text; /* a header being built */
+    size_t text_length, text_capacity;
     llm_weights_status status;
-    char        error[LLM_WEIGHTS_ERROR];
+    char error[LLM_WEIGHTS_ERROR];
 };
 
 /* Sets status and error once; always false. */
@@ -36,8 +35,7 @@ extern bool writer_emit(llm_weights_writer *w, const void *bytes, size_t n);
 extern uint64_t writer_data_bytes(const llm_weights_entry *e);
 
 /* Writes the header of a .safetensors file. */
-extern bool writer_safetensors_header(llm_weights_writer *w, const llm_weights_pair *metadata,
-                                      size_t n_metadata);
+extern bool writer_safetensors_header(llm_weights_writer *w, const llm_weights_pair *metadata, size_t n_metadata);
 /* Puts the header of a .npy file into w->text, padded so that data begin at a multiple of 64. */
 extern bool writer_npy_header(llm_weights_writer *w, const llm_weights_entry *e);
 

@@ -11,32 +11,27 @@ static size_t lengths[256 + FUZZ_MAX_MERGES];
 static int32_t merges[2 * FUZZ_MAX_MERGES];
 static size_t n_merges;
 
-static void
-put_token(llm_bpe *t, int32_t id)
+static void put_token(llm_bpe *t, int32_t id)
 {
     if (llm_bpe_put_token(t, id, tokens[id], lengths[id], 0) != LLM_BPE_OK)
         abort();
 }
 
-static void
-put_merge(llm_bpe *t, size_t i)
+static void put_merge(llm_bpe *t, size_t i)
 {
     int32_t left = merges[2 * i], right = merges[2 * i + 1], id = 256 + (int32_t)i;
 
-    if (left < 0 || left >= id || right < 0 || right >= id ||
-        lengths[left] + lengths[right] > LLM_BPE_MAX_TOKEN)
+    if (left < 0 || left >= id || right < 0 || right >= id || lengths[left] + lengths[right] > LLM_BPE_MAX_TOKEN)
         abort();
     memcpy(tokens[id], tokens[left], lengths[left]);
     memcpy(tokens[id] + lengths[left], tokens[right], lengths[right]);
     lengths[id] = lengths[left] + lengths[right];
     put_token(t, id);
-    if (llm_bpe_put_merge(t, (uint32_t)i, tokens[left], lengths[left], tokens[right], lengths[right]) !=
-        LLM_BPE_OK)
+    if (llm_bpe_put_merge(t, (uint32_t)i, tokens[left], lengths[left], tokens[right], lengths[right]) != LLM_BPE_OK)
         abort();
 }
 
-llm_bpe *
-fuzz_learn(const uint8_t *text, size_t size, size_t most)
+llm_bpe *fuzz_learn(const uint8_t *text, size_t size, size_t most)
 {
     llm_bpe_trainer *trainer = llm_bpe_trainer_create();
     llm_bpe *t = llm_bpe_create();
@@ -58,15 +53,13 @@ fuzz_learn(const uint8_t *text, size_t size, size_t most)
     return t;
 }
 
-const int32_t *
-fuzz_merges(size_t *n)
+const int32_t *fuzz_merges(size_t *n)
 {
     *n = n_merges;
     return merges;
 }
 
-const int32_t *
-fuzz_round_trip(llm_bpe *t, const uint8_t *text, size_t size, bool special)
+const int32_t *fuzz_round_trip(llm_bpe *t, const uint8_t *text, size_t size, bool special)
 {
     const int32_t *ids;
     size_t n_ids, at = 0, n;

@@ -7,16 +7,17 @@
 
 #include "fuzz_bpe.h"
 
-#define COMPARED 256            /* bytes: plain merging is quadratic */
+#define COMPARED      256 /* bytes: plain merging is quadratic */
 #define FIRST_SPECIAL 100000
 
 /* Added tokens that overlap; those that strip take white space that decoding does not give back. */
-static const struct { const char *text; unsigned flags; } specials[] = {
-    {"<|x|>", LLM_BPE_ADDED | LLM_BPE_SPECIAL},
-    {"<|xx|>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_NORMALIZED},
-    {"<a>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_SINGLE_WORD},
-    {"<<a>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_SINGLE_WORD | LLM_BPE_NORMALIZED}
-};
+static const struct {
+    const char *text;
+    unsigned flags;
+} specials[] = { { "<|x|>", LLM_BPE_ADDED | LLM_BPE_SPECIAL },
+                 { "<|xx|>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_NORMALIZED },
+                 { "<a>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_SINGLE_WORD },
+                 { "<<a>", LLM_BPE_ADDED | LLM_BPE_SPECIAL | LLM_BPE_SINGLE_WORD | LLM_BPE_NORMALIZED } };
 
 /* Words that share parts, runs of one letter, and characters of several bytes. */
 static const char taught[] =
@@ -29,10 +30,9 @@ static const char taught[] =
     "it's it's we're we're <| <| |> |> ...... ...";
 
 static llm_bpe *tokenizer;
-static uint16_t rank[256 + FUZZ_MAX_MERGES][256 + FUZZ_MAX_MERGES];     /* from 1; 0: no merge */
+static uint16_t rank[256 + FUZZ_MAX_MERGES][256 + FUZZ_MAX_MERGES]; /* from 1; 0: no merge */
 
-static void
-prepare(void)
+static void prepare(void)
 {
     size_t n;
     const int32_t *pairs;
@@ -51,8 +51,7 @@ prepare(void)
  * The tokens of one piece by the definition: merge the leftmost of the pairs of lowest rank until there is
  * none.
  */
-static size_t
-merge_plainly(int32_t *ids, const uint8_t *piece, size_t n)
+static size_t merge_plainly(int32_t *ids, const uint8_t *piece, size_t n)
 {
     static int32_t id_of[256];
 
@@ -81,8 +80,7 @@ merge_plainly(int32_t *ids, const uint8_t *piece, size_t n)
     }
 }
 
-static void
-compare(const int32_t *found, const uint8_t *text, size_t size)
+static void compare(const int32_t *found, const uint8_t *text, size_t size)
 {
     int32_t ids[COMPARED];
 
@@ -99,8 +97,7 @@ compare(const int32_t *found, const uint8_t *text, size_t size)
     }
 }
 
-static void
-decode(const uint8_t *data, size_t size)
+static void decode(const uint8_t *data, size_t size)
 {
     for (size_t i = 0; i + 4 <= size && i < 64; i += 4) {
         int32_t id;
@@ -115,26 +112,22 @@ decode(const uint8_t *data, size_t size)
 }
 
 /* What became UTF-8 is, and stays as it is; the bytes' stand-ins stand for them. */
-static void
-to_text(const uint8_t *data, size_t size)
+static void to_text(const uint8_t *data, size_t size)
 {
     uint8_t *text = malloc(3 * size + 1), *back = malloc(size + 1);
     size_t n = llm_utf8_replace(NULL, data, size, true, true);
 
     if (n > 3 * size || llm_utf8_replace(text, data, size, true, true) != n ||
-        llm_utf8_replace(NULL, text, n, true, true) != n ||
-        llm_utf8_replace(NULL, data, size, false, true) > n)
+        llm_utf8_replace(NULL, text, n, true, true) != n || llm_utf8_replace(NULL, data, size, false, true) > n)
         abort();
     n = llm_bpe_alphabet(text, data, size);
-    if (n > 2 * size || llm_bpe_alphabet_bytes(back, text, n) != size ||
-        (size > 0 && memcmp(back, data, size) != 0))
+    if (n > 2 * size || llm_bpe_alphabet_bytes(back, text, n) != size || (size > 0 && memcmp(back, data, size) != 0))
         abort();
     free(text);
     free(back);
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const int32_t *ids;
 

@@ -3,8 +3,7 @@
 
 #include "tokenizer/bpe.h"
 
-static bool
-take(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)
+static bool take(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)
 {
     uint8_t bytes[4 * LLM_BPE_MAX_TOKEN];
     uint32_t *expected = arg;
@@ -18,8 +17,7 @@ take(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     llm_bpe_error error;
     uint32_t rank = 0;

@@ -4,23 +4,21 @@
 #include "tokenizer/bpe.h"
 
 typedef struct tokenizers {
-    llm_bpe *known;  /* of which the merges are recovered */
-    llm_bpe *whole;  /* which gets them */
+    llm_bpe *known; /* of which the merges are recovered */
+    llm_bpe *whole; /* which gets them */
 } tokenizers;
 
-static bool
-take_token(void *arg, const uint8_t *token, size_t n, int32_t id)
+static bool take_token(void *arg, const uint8_t *token, size_t n, int32_t id)
 {
     tokenizers *t = arg;
 
-    if (n == 0 || n > LLM_BPE_MAX_TOKEN || id < 0 ||
-        llm_bpe_put_token(t->known, id, token, n, 0) != LLM_BPE_OK)
+    if (n == 0 || n > LLM_BPE_MAX_TOKEN || id < 0 || llm_bpe_put_token(t->known, id, token, n, 0) != LLM_BPE_OK)
         abort();
     return llm_bpe_put_token(t->whole, id, token, n, 0) == LLM_BPE_OK;
 }
 
-static bool
-take_merge(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)
+static bool take_merge(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                       size_t n_right)
 {
     tokenizers *t = arg;
 
@@ -31,10 +29,9 @@ take_merge(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    tokenizers t = {llm_bpe_create(), llm_bpe_create()};
+    tokenizers t = { llm_bpe_create(), llm_bpe_create() };
     llm_bpe_error error;
 
     if (!llm_bpe_parse_tiktoken(data, size, take_token, &t, &error)) {

@@ -7,8 +7,7 @@
 
 #define N_MERGES 40
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     llm_bpe *t = fuzz_learn(data, size, N_MERGES);
 

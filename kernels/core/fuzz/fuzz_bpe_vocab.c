@@ -3,8 +3,7 @@
 
 #include "tokenizer/bpe.h"
 
-static bool
-take(void *arg, const uint8_t *token, size_t n, int32_t id)
+static bool take(void *arg, const uint8_t *token, size_t n, int32_t id)
 {
     uint8_t bytes[2 * LLM_BPE_MAX_TOKEN];
     size_t n_bytes;
@@ -21,8 +20,7 @@ take(void *arg, const uint8_t *token, size_t n, int32_t id)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     llm_bpe *t = llm_bpe_create();
     llm_bpe_error error;

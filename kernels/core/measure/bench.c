@@ -125,8 +125,8 @@ static void tn(const size_t *s)
 
 static void product_lines(void)
 {
-    static const size_t rows[] = { 64, 256, 1024, 4096 }, layers[][2] = { { 768, 2304 }, { 768, 768 }, { 768, 3072 },
-                                                                        { 3072, 768 } };
+    static const size_t rows[] = { 64, 256, 1024, 4096 },
+                        layers[][2] = { { 768, 2304 }, { 768, 768 }, { 768, 3072 }, { 3072, 768 } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t l = 0; l < sizeof layers / sizeof *layers; l++) {
             size_t m = rows[i], in = layers[l][0], out = layers[l][1];
@@ -159,9 +159,10 @@ static void packed(const size_t *s) { llm_packed_forward(e, data(2), data(0), we
 
 static void packed_lines(void)
 {
-    static const struct { llm_precision precision; const char *name; } kinds[] = {
-        { LLM_BF16, "bf16 %zu x %zu x %zu" }, { LLM_INT8, "int8 %zu x %zu x %zu" }
-    };
+    static const struct {
+        llm_precision precision;
+        const char *name;
+    } kinds[] = { { LLM_BF16, "bf16 %zu x %zu x %zu" }, { LLM_INT8, "int8 %zu x %zu x %zu" } };
     static const size_t sizes[][3] = { { 1, 3072, 768 }, { 1, 50257, 768 }, { 8, 50257, 768 }, { 512, 3072, 768 } };
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -188,8 +189,7 @@ static const int32_t *targets_of(size_t n, size_t vocab)
 
 static void head_loss(const size_t *s)
 {
-    llm_lm_head_loss_forward(e, data(3), data(3) + s[0], data(0), data(1), targets_of(s[0], s[2]), s[0], s[1],
-                             s[2]);
+    llm_lm_head_loss_forward(e, data(3), data(3) + s[0], data(0), data(1), targets_of(s[0], s[2]), s[0], s[1], s[2]);
 }
 
 static void head_loss_training(const size_t *s)
@@ -238,15 +238,15 @@ static void attention_backward(const size_t *s)
 {
     llm_attention_shape shape = attention_shape(s);
     size_t d = shape.D;
-    llm_attention_backward(e, data(5), data(5) + d, data(5) + 2 * d, false, data(4), data(1), data(2), data(3),
-                           data(0), data(0) + d, data(0) + 2 * d, &shape);
+    llm_attention_backward(e, data(5), data(5) + d, data(5) + 2 * d, false, data(4), data(1), data(2), data(3), data(0),
+                           data(0) + d, data(0) + 2 * d, &shape);
 }
 
 static void attention_lines(void)
 {
     static const size_t shapes[][4] = {
-        { 1, 1024, 12, 0 }, { 1, 1024, 12, 10 }, { 1, 1024, 1, 0 }, { 4, 64, 12, 0 }, { 4, 64, 12, 10 },
-        { 12, 64, 4, 10 },
+        { 1, 1024, 12, 0 }, { 1, 1024, 12, 10 }, { 1, 1024, 1, 0 },
+        { 4, 64, 12, 0 },   { 4, 64, 12, 10 },   { 12, 64, 4, 10 },
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const size_t *s = shapes[i];

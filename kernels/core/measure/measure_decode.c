@@ -137,7 +137,8 @@ static void block(const llm_decode *g, layer *l, size_t past)
 
     normalise(g);
     apply(g, &l->linear[QKV], g->wide, g->normed);
-    llm_attention_cached(g->e, g->normed, &l->cache, &past, 1, g->wide, g->wide + d, g->wide + 2 * d, 1, 3 * d, 3 * d, 3 * d);
+    llm_attention_cached(g->e, g->normed, &l->cache, &past, 1, g->wide, g->wide + d, g->wide + 2 * d, 1, 3 * d, 3 * d,
+                         3 * d);
     apply(g, &l->linear[PROJECTION], g->wide, g->normed);
     llm_add(g->e, g->x, g->x, g->wide, d);
     normalise(g);
@@ -177,7 +178,8 @@ int64_t llm_decode_tokens(llm_decode *g, size_t past, size_t n)
         if (g->head != NULL)
             llm_packed_forward(g->e, g->logits, g->normed, g->head, NULL, 1);
         else
-            llm_gemm(g->e, g->logits, g->normed, g->embedding, 1, g->vocab, g->d, g->vocab, g->d, g->d, false, true, false);
+            llm_gemm(g->e, g->logits, g->normed, g->embedding, 1, g->vocab, g->d, g->vocab, g->d, g->d, false, true,
+                     false);
         token = llm_sample(g->logits, g->vocab, &greedy);
     }
     return token;

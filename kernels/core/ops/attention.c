@@ -44,10 +44,7 @@ static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t
     return h;
 }
 
-static size_t store_floats(size_t T, size_t d_head)
-{
-    return llm_padded(T) * d_head + T * llm_padded(d_head);
-}
+static size_t store_floats(size_t T, size_t d_head) { return llm_padded(T) * d_head + T * llm_padded(d_head); }
 
 /* ---- forward ---- */
 
@@ -69,10 +66,9 @@ static void forward_unit(const attention_job *j, size_t unit)
         size_t t = tile * j->tile, n = s->T - t < j->tile ? s->T - t : j->tile;
         if (llm_task_stopped(j->e))
             return;
-        kernels->forward(
-            j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
-            j->row_sum == NULL ? NULL : j->row_sum + stat + t, j->q + (row + t) * s->q_stride + column,
-            s->q_stride, t, n, panels, values, &h, scratch);
+        kernels->forward(j->out + (row + t) * s->D + column, s->D, j->row_max == NULL ? NULL : j->row_max + stat + t,
+                         j->row_sum == NULL ? NULL : j->row_sum + stat + t, j->q + (row + t) * s->q_stride + column,
+                         s->q_stride, t, n, panels, values, &h, scratch);
     }
 }
 
@@ -95,8 +91,8 @@ static size_t choose_shares(const attention_job *j, double head_flops)
     return shares < (double)j->tiles ? (size_t)shares : j->tiles;
 }
 
-void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q,
-                           const float *k, const float *v, const llm_attention_shape *s)
+void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q, const float *k,
+                           const float *v, const llm_attention_shape *s)
 {
     if (s->B == 0 || s->T == 0 || s->D == 0)
         return;

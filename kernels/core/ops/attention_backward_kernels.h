@@ -38,8 +38,8 @@ typedef struct backward_buffers {
 static size_t attention_backward_scratch(size_t T, size_t d_head)
 {
     size_t width = llm_padded(d_head);
-    return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) +
-           2 * QB + 2 * QB * QB + QB * QB + PANEL_SLACK + QB;
+    return 2 * llm_padded(T) * d_head + 3 * T * width + 3 * QB * width + 2 * (QB * d_head + PANEL_SLACK) + 2 * QB +
+           2 * QB * QB + QB * QB + PANEL_SLACK + QB;
 }
 
 static float *take(float **from, size_t floats)
@@ -83,8 +83,7 @@ static float dot_row(const float *a, const float *b, size_t n)
 }
 
 /* Load the block of `n` queries from position `from` on. */
-static void begin_queries(const backward_buffers *w, const llm_attention_grads *g, size_t d_head, size_t from,
-                          size_t n)
+static void begin_queries(const backward_buffers *w, const llm_attention_grads *g, size_t d_head, size_t from, size_t n)
 {
     const float *q = g->q + from * g->q_stride;
     const float *dout = g->dout + from * g->out_stride, *out = g->out + from * g->out_stride;
@@ -155,14 +154,14 @@ static void add_to_keys(const backward_buffers *w, float *to, const float *x, co
     pack_block(w->packed, (llm_view){ x, 1, QB }, keys, queries);
     for (size_t i = 0; i < keys; i += MR) {
         size_t rows = smaller(MR, keys - i), unseen = diagonal ? i : 0; /* queries before key i */
-        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows,
-                         b + unseen * w->width, queries - unseen, w->width, diagonal);
+        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
+                         queries - unseen, w->width, diagonal);
     }
 }
 
 /* One block of queries against one block of keys, the diagonal one when they are the same positions. */
-static void backward_pair(const backward_buffers *w, const llm_attention_grads *g,
-                          const llm_attention_head *h, size_t from, size_t queries, size_t key0)
+static void backward_pair(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
+                          size_t from, size_t queries, size_t key0)
 {
     const size_t d = h->d_head, keys = from == key0 ? queries : QB;
     const bool diagonal = from == key0;
@@ -179,8 +178,8 @@ static void backward_pair(const backward_buffers *w, const llm_attention_grads *
     pack_block(w->packed, (llm_view){ w->ds, QB, 1 }, queries, keys);
     for (size_t i = 0; i < queries; i += MR) {
         size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
-        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width,
-                         seen, w->width, key0 == 0);
+        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width, seen,
+                         w->width, key0 == 0);
     }
 }
 

@@ -95,17 +95,17 @@ LLM_INLINE void weights_of(float *row, float factor, size_t t, size_t n, const l
 /* ---- products with stored panels ---- */
 
 /* c (rows, keys rounded up to NR) = a panel of queries (rows,d) times stored keys from a panel's start on */
-LLM_INLINE void panel_scores(float *c, size_t ldc, const float *ap, size_t rows, const float *panels,
-                             size_t keys, size_t d)
+LLM_INLINE void panel_scores(float *c, size_t ldc, const float *ap, size_t rows, const float *panels, size_t keys,
+                             size_t d)
 {
     for (size_t j = 0; j < keys; j += NR)
-        tiles[rows](d, ap, panels + j / LLM_KEY_PANEL * LLM_KEY_PANEL * d + j % LLM_KEY_PANEL, LLM_KEY_PANEL,
-                    c + j, ldc, true);
+        tiles[rows](d, ap, panels + j / LLM_KEY_PANEL * LLM_KEY_PANEL * d + j % LLM_KEY_PANEL, LLM_KEY_PANEL, c + j,
+                    ldc, true);
 }
 
 /* c (rows,width) (+)= a panel (rows,k) times rows of b, `width` (whole micro-tiles) apart and wide */
-LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const float *b, size_t k,
-                                 size_t width, bool first)
+LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const float *b, size_t k, size_t width,
+                                 bool first)
 {
     for (size_t j = 0; j < width; j += NR)
         tiles[rows](k, ap, b + j, width, c + j, width, first);
@@ -132,14 +132,13 @@ LLM_INLINE void put_row(float *out, bool acc, const float *x, size_t n)
 static size_t attention_forward_scratch(size_t keys, size_t d_head)
 {
     size_t wide = llm_padded(keys);
-    return MR * (wide + llm_padded(d_head)) + MR * (wide > d_head ? wide : d_head) + PANEL_SLACK +
-           llm_mask_words(keys);
+    return MR * (wide + llm_padded(d_head)) + MR * (wide > d_head ? wide : d_head) + PANEL_SLACK + llm_mask_words(keys);
 }
 
 /* At most MR queries from position `from` on. */
-static void attend(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q,
-                   size_t q_stride, size_t from, size_t n, const float *panels, const float *values,
-                   const llm_attention_head *h, float *scratch)
+static void attend(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
+                   size_t from, size_t n, const float *panels, const float *values, const llm_attention_head *h,
+                   float *scratch)
 {
     const size_t keys = from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
@@ -174,15 +173,16 @@ static void attention_forward(float *out, size_t out_stride, float *row_max, flo
 {
     for (size_t i = 0; i < n; i += MR)
         attend(out + i * out_stride, out_stride, row_max == NULL ? NULL : row_max + i,
-               row_sum == NULL ? NULL : row_sum + i, q + i * q_stride, q_stride, from + i, smaller(MR, n - i),
-               panels, rows, h, scratch);
+               row_sum == NULL ? NULL : row_sum + i, q + i * q_stride, q_stride, from + i, smaller(MR, n - i), panels,
+               rows, h, scratch);
 }
 
-#define ATTENTION_KERNELS                                                                                    \
-    {                                                                                                        \
-        .store_keys = store_keys, .store_values = store_values, .forward = attention_forward,                \
-        .forward_scratch = attention_forward_scratch, .backward = attention_backward,                        \
-        .backward_scratch = attention_backward_scratch                                                       \
-    }
+#define ATTENTION_KERNELS                                                                                              \
+    { .store_keys = store_keys,                                                                                        \
+      .store_values = store_values,                                                                                    \
+      .forward = attention_forward,                                                                                    \
+      .forward_scratch = attention_forward_scratch,                                                                    \
+      .backward = attention_backward,                                                                                  \
+      .backward_scratch = attention_backward_scratch }
 
 #endif /* LLM_ATTENTION_KERNELS_H */

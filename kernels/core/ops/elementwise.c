@@ -14,12 +14,12 @@ typedef struct elementwise_job {
     bool acc;
 } elementwise_job;
 
-#define RANGE_TASK(op, ...)                                                                                  \
-    static void op##_range(void *arg, size_t begin, size_t end)                                              \
-    {                                                                                                        \
-        const elementwise_job *j = arg;                                                                      \
-                                                                                                             \
-        j->math->op(j->out + begin, __VA_ARGS__, end - begin);                                               \
+#define RANGE_TASK(op, ...)                                                                                            \
+    static void op##_range(void *arg, size_t begin, size_t end)                                                        \
+    {                                                                                                                  \
+        const elementwise_job *j = arg;                                                                                \
+                                                                                                                       \
+        j->math->op(j->out + begin, __VA_ARGS__, end - begin);                                                         \
     }
 
 RANGE_TASK(fill, j->scalar)
@@ -150,8 +150,7 @@ static void dropout_kept_range(void *arg, size_t begin, size_t end)
 {
     const dropout_job *j = arg;
 
-    j->math->dropout_kept(j->out + begin, j->acc, j->x + begin, j->scale, j->kept + begin / LLM_MASK_BITS,
-                          end - begin);
+    j->math->dropout_kept(j->out + begin, j->acc, j->x + begin, j->scale, j->kept + begin / LLM_MASK_BITS, end - begin);
 }
 
 /* At p = 1 nothing is kept, and 1/(1-p) is no number. */
@@ -164,14 +163,20 @@ static bool drops_all(llm_engine *e, float *out, bool acc, float p, size_t n)
 
 static float kept_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
 
-void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key,
-                 uint64_t first, size_t n, uint16_t *kept)
+void llm_dropout(llm_engine *e, float *out, bool acc, const float *x, float p, llm_dropout_key key, uint64_t first,
+                 size_t n, uint16_t *kept)
 {
     if (drops_all(e, out, acc, p, n))
         return;
     const llm_fpenv saved = llm_fp_enter();
-    dropout_job job = { .math = &e->kernels->math, .out = out, .x = x, .scale = kept_scale(p),
-                        .threshold = (uint32_t)((double)p * 0x1p32), .key = &key, .first = first, .acc = acc,
+    dropout_job job = { .math = &e->kernels->math,
+                        .out = out,
+                        .x = x,
+                        .scale = kept_scale(p),
+                        .threshold = (uint32_t)((double)p * 0x1p32),
+                        .key = &key,
+                        .first = first,
+                        .acc = acc,
                         .drawn = kept };
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_range, &job);
     llm_fp_leave(saved);
@@ -183,8 +188,9 @@ void llm_dropout_backward(llm_engine *e, float *dx, bool acc, const float *dout,
     if (drops_all(e, dx, acc, p, n))
         return;
     const llm_fpenv saved = llm_fp_enter();
-    dropout_job job = { .math = &e->kernels->math, .out = dx, .x = dout, .scale = kept_scale(p), .acc = acc,
-                        .kept = kept };
+    dropout_job job = {
+        .math = &e->kernels->math, .out = dx, .x = dout, .scale = kept_scale(p), .acc = acc, .kept = kept
+    };
     llm_parallel_for(e, n, FUNCTION_GRAIN, dropout_kept_range, &job);
     llm_fp_leave(saved);
 }

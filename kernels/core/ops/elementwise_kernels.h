@@ -6,14 +6,14 @@
 
 /* ---- arithmetic ------------------------------------------------------------------------ */
 
-#define BINARY_KERNEL(name, op)                                                                              \
-    static void name(float *out, const float *a, const float *b, size_t n)                                   \
-    {                                                                                                        \
-        for (size_t i = 0; i < n; i += V16_LANES) {                                                          \
-            size_t lanes = lanes_of(n - i);                                                                  \
-                                                                                                             \
-            store_lanes(out + i, op(load_lanes(a + i, lanes), load_lanes(b + i, lanes)), lanes);             \
-        }                                                                                                    \
+#define BINARY_KERNEL(name, op)                                                                                        \
+    static void name(float *out, const float *a, const float *b, size_t n)                                             \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i += V16_LANES) {                                                                    \
+            size_t lanes = lanes_of(n - i);                                                                            \
+                                                                                                                       \
+            store_lanes(out + i, op(load_lanes(a + i, lanes), load_lanes(b + i, lanes)), lanes);                       \
+        }                                                                                                              \
     }
 
 BINARY_KERNEL(kernel_add, v16_add)
@@ -53,8 +53,7 @@ static void kernel_scale(float *out, const float *x, float s, bool acc, size_t n
         size_t lanes = lanes_of(n - i);
         v16 a = load_lanes(x + i, lanes);
 
-        store_lanes(out + i,
-                    acc ? v16_fma(v16_set1(s), a, load_lanes(out + i, lanes)) : v16_mul(v16_set1(s), a),
+        store_lanes(out + i, acc ? v16_fma(v16_set1(s), a, load_lanes(out + i, lanes)) : v16_mul(v16_set1(s), a),
                     lanes);
     }
 }
@@ -194,8 +193,7 @@ static void kernel_dropout(float *out, bool acc, const float *x, float scale, ui
 
 /* ---- AdamW ----------------------------------------------------------------------------- */
 
-static void kernel_adamw(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o,
-                         size_t n)
+static void kernel_adamw(float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n)
 {
     const v16 beta1_rest = v16_set1(o->beta1_rest), beta2 = v16_set1(o->beta2);
     const v16 beta2_rest = v16_set1(o->beta2_rest), step_size = v16_set1(o->step_size);

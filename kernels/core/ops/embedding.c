@@ -44,8 +44,8 @@ static void scatter_range(void *arg, size_t begin, size_t end)
     }
 }
 
-void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids, size_t n,
-                            size_t rows, size_t d)
+void llm_embedding_backward(llm_engine *e, float *dw, const float *dout, const int32_t *ids, size_t n, size_t rows,
+                            size_t d)
 {
     embedding_job job = { &e->kernels->math, dw, dout, ids, n, d };
     size_t vectors = d / LLM_LANES + (d % LLM_LANES != 0);

@@ -9,8 +9,8 @@
 #ifndef LLM_GELU_EXACT_KERNELS_H
 #define LLM_GELU_EXACT_KERNELS_H
 
-#define NORMAL_FLAT    16.0f             /* exp(-a^2/2) is 0 from a = 14.5 on */
-#define NORMAL_DENSITY 0x1.988454p-2f    /* 1/sqrt(2 pi) */
+#define NORMAL_FLAT    16.0f          /* exp(-a^2/2) is 0 from a = 14.5 on */
+#define NORMAL_DENSITY 0x1.988454p-2f /* 1/sqrt(2 pi) */
 
 /* exp(-a^2/2) for 0 <= a <= NORMAL_FLAT: what rounding takes off the square is put back as a factor 1 - rest/2 */
 LLM_INLINE v16 normal_exp(v16 a)

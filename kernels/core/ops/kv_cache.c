@@ -34,8 +34,8 @@ llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
         __builtin_mul_overflow(llm_padded(capacity), d_head, &keys) ||
         __builtin_mul_overflow(capacity, llm_padded(d_head), &values) ||
         __builtin_add_overflow(keys, values, &c->head_floats) ||
-        __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) ||
-        n_head > SIZE_MAX / sizeof(float) || bytes > SIZE_MAX - 63) {
+        __builtin_mul_overflow(c->head_floats, n_head * sizeof(float), &bytes) || n_head > SIZE_MAX / sizeof(float) ||
+        bytes > SIZE_MAX - 63) {
         free(c);
         return NULL;
     }
@@ -60,10 +60,7 @@ void llm_kv_cache_destroy(llm_kv_cache *c)
     free(c);
 }
 
-size_t llm_kv_cache_bytes(const llm_kv_cache *c)
-{
-    return sizeof *c + c->n_head * c->head_floats * sizeof(float);
-}
+size_t llm_kv_cache_bytes(const llm_kv_cache *c) { return sizeof *c + c->n_head * c->head_floats * sizeof(float); }
 
 static float *panels_of(const llm_kv_cache *c, size_t head) { return c->store + head * c->head_floats; }
 

@@ -19,10 +19,7 @@ typedef struct loss_job {
     size_t vocab;
 } loss_job;
 
-static size_t rows_per_task(size_t vocab)
-{
-    return vocab < ROW_GRAIN ? ROW_GRAIN / (vocab + 1) + 1 : 1;
-}
+static size_t rows_per_task(size_t vocab) { return vocab < ROW_GRAIN ? ROW_GRAIN / (vocab + 1) + 1 : 1; }
 
 static void forward_range(void *arg, size_t begin, size_t end)
 {
@@ -237,14 +234,15 @@ void llm_lm_head_loss_forward(llm_engine *e, float *losses, float *log_sum, cons
 void llm_packed_head_loss_forward(llm_engine *e, float *losses, float *log_sum, const float *x, const llm_packed *w,
                                   const int32_t *targets, size_t n)
 {
-    const head_job j = { .x = x, .packed = w, .targets = targets, .n = n, .d = llm_packed_inputs(w),
-                         .vocab = llm_packed_outputs(w) };
+    const head_job j = {
+        .x = x, .packed = w, .targets = targets, .n = n, .d = llm_packed_inputs(w), .vocab = llm_packed_outputs(w)
+    };
     head_loss(e, losses, log_sum, &j);
 }
 
-void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale,
-                               const float *x, const float *w, const float *log_sum, const int32_t *targets,
-                               size_t n, size_t d, size_t vocab)
+void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, bool acc_w, float scale, const float *x,
+                               const float *w, const float *log_sum, const int32_t *targets, size_t n, size_t d,
+                               size_t vocab)
 {
     const head_job j = { x, w, targets, dx, dw, acc_x, acc_w, scale, n, d, vocab, NULL };
     size_t step = chunk_rows(n, vocab);
@@ -260,9 +258,9 @@ void llm_lm_head_loss_backward(llm_engine *e, float *dx, bool acc_x, float *dw, 
     }
 }
 
-void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw,
-                                       float scale, const float *x, const float *w, const int32_t *targets,
-                                       size_t n, size_t d, size_t vocab)
+void llm_lm_head_loss_forward_backward(llm_engine *e, float *losses, float *log_sum, float *dx, float *dw, float scale,
+                                       const float *x, const float *w, const int32_t *targets, size_t n, size_t d,
+                                       size_t vocab)
 {
     const head_job j = { x, w, targets, dx, dw, false, false, scale, n, d, vocab, NULL };
     size_t step = chunk_rows(n, vocab);

@@ -14,10 +14,7 @@
 #include "engine/vec.h"
 
 /* How many of the next 16 elements exist when `left` remain */
-LLM_INLINE size_t lanes_of(size_t left)
-{
-    return left < V16_LANES ? left : V16_LANES;
-}
+LLM_INLINE size_t lanes_of(size_t left) { return left < V16_LANES ? left : V16_LANES; }
 
 LLM_INLINE v16 load_lanes(const float *p, size_t lanes)
 {
@@ -27,8 +24,7 @@ LLM_INLINE v16 load_lanes(const float *p, size_t lanes)
 /* The same with a value of choice beyond the end, where 0 would change a maximum or a sum */
 LLM_INLINE v16 load_lanes_or(const float *p, size_t lanes, float beyond)
 {
-    return lanes == V16_LANES ? v16_load(p)
-                              : v16_select(m16_first(lanes), v16_load_n(p, lanes), v16_set1(beyond));
+    return lanes == V16_LANES ? v16_load(p) : v16_select(m16_first(lanes), v16_load_n(p, lanes), v16_set1(beyond));
 }
 
 LLM_INLINE void store_lanes(float *p, v16 x, size_t lanes)
@@ -51,20 +47,39 @@ LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
 #include "gelu_exact_kernels.h"
 #include "row_kernels.h"
 
-#define MATH_KERNELS                                                                                         \
-    {                                                                                                        \
-        .fill = kernel_fill, .copy = kernel_copy, .add = kernel_add, .sub = kernel_sub, .mul = kernel_mul,   \
-        .div = kernel_div, .scale = kernel_scale, .mul_acc = kernel_mul_acc, .neg = kernel_neg,              \
-        .gelu_forward = kernel_gelu_forward, .gelu_backward = kernel_gelu_backward,                          \
-        .gelu_exact_forward = kernel_gelu_exact_forward, .gelu_exact_backward = kernel_gelu_exact_backward,  \
-        .relu_forward = kernel_relu_forward, .relu_backward = kernel_relu_backward,                          \
-        .dropout = kernel_dropout, .dropout_kept = kernel_dropout_kept, .adamw = kernel_adamw, .all_finite = kernel_all_finite,                   \
-        .sum = kernel_sum, .sum_squares = kernel_sum_squares, .layernorm_forward = kernel_layernorm_forward, \
-        .layernorm_backward = kernel_layernorm_backward, .rmsnorm_forward = kernel_rmsnorm_forward,          \
-        .rmsnorm_backward = kernel_rmsnorm_backward, .softmax_forward = kernel_softmax_forward,              \
-        .softmax_backward = kernel_softmax_backward, .max_and_exp_sum = kernel_max_and_exp_sum,              \
-        .cross_entropy_backward = kernel_cross_entropy_backward, .sum_rows = kernel_sum_rows,                \
-        .layernorm_dgamma = kernel_layernorm_dgamma,                                                         \
+#define MATH_KERNELS                                                                                                   \
+    {                                                                                                                  \
+        .fill = kernel_fill,                                                                                           \
+        .copy = kernel_copy,                                                                                           \
+        .add = kernel_add,                                                                                             \
+        .sub = kernel_sub,                                                                                             \
+        .mul = kernel_mul,                                                                                             \
+        .div = kernel_div,                                                                                             \
+        .scale = kernel_scale,                                                                                         \
+        .mul_acc = kernel_mul_acc,                                                                                     \
+        .neg = kernel_neg,                                                                                             \
+        .gelu_forward = kernel_gelu_forward,                                                                           \
+        .gelu_backward = kernel_gelu_backward,                                                                         \
+        .gelu_exact_forward = kernel_gelu_exact_forward,                                                               \
+        .gelu_exact_backward = kernel_gelu_exact_backward,                                                             \
+        .relu_forward = kernel_relu_forward,                                                                           \
+        .relu_backward = kernel_relu_backward,                                                                         \
+        .dropout = kernel_dropout,                                                                                     \
+        .dropout_kept = kernel_dropout_kept,                                                                           \
+        .adamw = kernel_adamw,                                                                                         \
+        .all_finite = kernel_all_finite,                                                                               \
+        .sum = kernel_sum,                                                                                             \
+        .sum_squares = kernel_sum_squares,                                                                             \
+        .layernorm_forward = kernel_layernorm_forward,                                                                 \
+        .layernorm_backward = kernel_layernorm_backward,                                                               \
+        .rmsnorm_forward = kernel_rmsnorm_forward,                                                                     \
+        .rmsnorm_backward = kernel_rmsnorm_backward,                                                                   \
+        .softmax_forward = kernel_softmax_forward,                                                                     \
+        .softmax_backward = kernel_softmax_backward,                                                                   \
+        .max_and_exp_sum = kernel_max_and_exp_sum,                                                                     \
+        .cross_entropy_backward = kernel_cross_entropy_backward,                                                       \
+        .sum_rows = kernel_sum_rows,                                                                                   \
+        .layernorm_dgamma = kernel_layernorm_dgamma,                                                                   \
     }
 
 #endif /* LLM_MATH_KERNELS_H */

@@ -24,8 +24,7 @@ static void adamw_range(void *arg, size_t begin, size_t end)
  * g = grad_scale grad;  w -= lr weight_decay w;  m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;
  * w -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
  */
-void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *grad, const llm_adamw *o,
-                    size_t n)
+void llm_adamw_step(llm_engine *e, float *w, float *m, float *v, const float *grad, const llm_adamw *o, size_t n)
 {
     const llm_fpenv saved = llm_fp_enter(); /* the constants are rounded as the kernels round */
     adamw_job job = {

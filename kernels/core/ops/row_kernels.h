@@ -37,10 +37,7 @@ LLM_INLINE float centered_sum_squares(const float *x, float center, size_t n)
     return v16_hsum(sum);
 }
 
-static float kernel_sum_squares(const float *x, size_t n)
-{
-    return centered_sum_squares(x, 0.0f, n);
-}
+static float kernel_sum_squares(const float *x, size_t n) { return centered_sum_squares(x, 0.0f, n); }
 
 LLM_INLINE float dot_of_rows(const float *a, const float *b, size_t n)
 {
@@ -96,9 +93,8 @@ LLM_INLINE v16 dnorm_at(const float *dout, const float *gamma, size_t i, size_t 
 }
 
 /* dx = rstd (dnorm - mean(dnorm) - norm mean(dnorm norm)) with norm = (x - mean) rstd, row by row */
-static void kernel_layernorm_backward(float *dx, bool acc, const float *dout, const float *x,
-                                      const float *gamma, const float *mean, const float *rstd, size_t n,
-                                      size_t d)
+static void kernel_layernorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *gamma,
+                                      const float *mean, const float *rstd, size_t n, size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, x += d) {
         const v16 m = v16_set1(mean[row]), r = v16_set1(rstd[row]);
@@ -137,8 +133,8 @@ static void kernel_rmsnorm_forward(float *out, float *rstd, const float *x, floa
 }
 
 /* dx = rstd (dout - norm mean(dout norm)) with norm = x rstd, row by row */
-static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *rstd,
-                                    size_t n, size_t d)
+static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n,
+                                    size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, x += d) {
         const v16 r = v16_set1(rstd[row]);
@@ -185,8 +181,7 @@ static void kernel_softmax_forward(float *out, const float *x, size_t n, size_t 
 }
 
 /* dx = out (dout - sum(dout out)), row by row */
-static void kernel_softmax_backward(float *dx, bool acc, const float *dout, const float *out, size_t n,
-                                    size_t d)
+static void kernel_softmax_backward(float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, out += d) {
         const v16 sum = v16_set1(dot_of_rows(dout, out, d));
@@ -206,14 +201,13 @@ static void kernel_max_and_exp_sum(float *max, float *sum, const float *x, size_
     v16 total = v16_zero();
 
     for (size_t i = 0; i < d; i += V16_LANES)
-        total =
-            v16_add(total, v16_exp(v16_sub(load_lanes_or(x + i, lanes_of(d - i), -INFINITY), v16_set1(m))));
+        total = v16_add(total, v16_exp(v16_sub(load_lanes_or(x + i, lanes_of(d - i), -INFINITY), v16_set1(m))));
     *max = m;
     *sum = v16_hsum(total);
 }
 
-static void kernel_cross_entropy_backward(float *dlogits, bool acc, float scale, const float *logits,
-                                          float log_sum, size_t target, size_t d)
+static void kernel_cross_entropy_backward(float *dlogits, bool acc, float scale, const float *logits, float log_sum,
+                                          size_t target, size_t d)
 {
     for (size_t i = 0; i < d; i += V16_LANES) {
         size_t lanes = lanes_of(d - i);
@@ -274,8 +268,7 @@ LLM_INLINE void sum_columns(float *out, bool acc, const float *dout, const float
     size_t blocks = 0, level;
 
     for (size_t row = 0; row < n; row += LLM_ROW_BLOCK, blocks++) {
-        sum_block(sum, dout, x, mean, rstd, row, n - row < LLM_ROW_BLOCK ? n : row + LLM_ROW_BLOCK, d, begin,
-                  end);
+        sum_block(sum, dout, x, mean, rstd, row, n - row < LLM_ROW_BLOCK ? n : row + LLM_ROW_BLOCK, d, begin, end);
         for (level = 0; blocks >> level & 1; level++)
             add_to_sum(sum, waiting[level]);
         memcpy(waiting[level], sum, sizeof sum);
@@ -289,8 +282,7 @@ LLM_INLINE void sum_columns(float *out, bool acc, const float *dout, const float
         put_lanes(out + i, acc, sum[c], lanes_of(end - i));
 }
 
-static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size_t d, size_t begin,
-                            size_t end)
+static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size_t d, size_t begin, size_t end)
 {
     const size_t step = COLUMN_VECTORS * V16_LANES;
 
@@ -298,9 +290,8 @@ static void kernel_sum_rows(float *out, bool acc, const float *x, size_t n, size
         sum_columns(out, acc, x, NULL, NULL, NULL, n, d, i, end - i < step ? end : i + step);
 }
 
-static void kernel_layernorm_dgamma(float *dgamma, bool acc, const float *dout, const float *x,
-                                    const float *mean, const float *rstd, size_t n, size_t d, size_t begin,
-                                    size_t end)
+static void kernel_layernorm_dgamma(float *dgamma, bool acc, const float *dout, const float *x, const float *mean,
+                                    const float *rstd, size_t n, size_t d, size_t begin, size_t end)
 {
     const size_t step = COLUMN_VECTORS * V16_LANES;
 

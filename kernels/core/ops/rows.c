@@ -36,10 +36,7 @@ static void by_columns(llm_engine *e, row_job *job, llm_range_task task)
     llm_parallel_for(e, vectors, grain > MIN_COLUMN_VECTORS ? grain : MIN_COLUMN_VECTORS, task, job);
 }
 
-static size_t column_end(const row_job *j, size_t end)
-{
-    return end * LLM_LANES < j->d ? end * LLM_LANES : j->d;
-}
+static size_t column_end(const row_job *j, size_t end) { return end * LLM_LANES < j->d ? end * LLM_LANES : j->d; }
 
 /* ---- layernorm ------------------------------------------------------------------------- */
 
@@ -47,22 +44,16 @@ static void layernorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->layernorm_forward(j->out + begin * j->d, j->mean_out + begin, j->rstd_out + begin,
-                               j->x + begin * j->d, j->gamma, j->beta, j->eps, end - begin, j->d);
+    j->math->layernorm_forward(j->out + begin * j->d, j->mean_out + begin, j->rstd_out + begin, j->x + begin * j->d,
+                               j->gamma, j->beta, j->eps, end - begin, j->d);
 }
 
-void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x,
-                           const float *gamma, const float *beta, float eps, size_t n, size_t d)
+void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, const float *x, const float *gamma,
+                           const float *beta, float eps, size_t n, size_t d)
 {
-    row_job job = { .out = out,
-                    .mean_out = mean,
-                    .rstd_out = rstd,
-                    .x = x,
-                    .gamma = gamma,
-                    .beta = beta,
-                    .eps = eps,
-                    .n = n,
-                    .d = d };
+    row_job job = {
+        .out = out, .mean_out = mean, .rstd_out = rstd, .x = x, .gamma = gamma, .beta = beta, .eps = eps, .n = n, .d = d
+    };
 
     by_rows(e, &job, layernorm_forward_range);
 }
@@ -71,8 +62,8 @@ static void layernorm_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->layernorm_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d,
-                                j->gamma, j->mean + begin, j->rstd + begin, end - begin, j->d);
+    j->math->layernorm_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d, j->gamma,
+                                j->mean + begin, j->rstd + begin, end - begin, j->d);
 }
 
 static void layernorm_dgamma_range(void *arg, size_t begin, size_t end)
@@ -84,8 +75,8 @@ static void layernorm_dgamma_range(void *arg, size_t begin, size_t end)
 }
 
 void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma, bool acc_gamma, float *dbeta,
-                            bool acc_beta, const float *dout, const float *x, const float *gamma,
-                            const float *mean, const float *rstd, size_t n, size_t d)
+                            bool acc_beta, const float *dout, const float *x, const float *gamma, const float *mean,
+                            const float *rstd, size_t n, size_t d)
 {
     row_job job = { .dout = dout, .x = x, .gamma = gamma, .mean = mean, .rstd = rstd, .n = n, .d = d };
 
@@ -109,12 +100,11 @@ static void rmsnorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->eps,
-                             end - begin, j->d);
+    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->eps, end - begin,
+                             j->d);
 }
 
-void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n,
-                         size_t d)
+void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
 {
     row_job job = { .out = out, .rstd_out = rstd, .x = x, .eps = eps, .n = n, .d = d };
 
@@ -129,8 +119,8 @@ static void rmsnorm_backward_range(void *arg, size_t begin, size_t end)
                               j->rstd + begin, end - begin, j->d);
 }
 
-void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x,
-                          const float *rstd, size_t n, size_t d)
+void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, const float *rstd,
+                          size_t n, size_t d)
 {
     row_job job = { .out = dx, .acc = acc, .dout = dout, .x = x, .rstd = rstd, .n = n, .d = d };
 
@@ -157,12 +147,11 @@ static void softmax_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->softmax_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d,
-                              end - begin, j->d);
+    j->math->softmax_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d, end - begin,
+                              j->d);
 }
 
-void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n,
-                          size_t d)
+void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d)
 {
     row_job job = { .out = dx, .acc = acc, .dout = dout, .x = out, .n = n, .d = d };
 
@@ -199,13 +188,11 @@ static void sum_range(void *arg, size_t begin, size_t end)
     for (size_t block = begin; block < end; block++) {
         size_t start = block * LLM_SUM_BLOCK;
 
-        j->sums[block] =
-            j->block_sum(j->x + start, j->n - start < LLM_SUM_BLOCK ? j->n - start : LLM_SUM_BLOCK);
+        j->sums[block] = j->block_sum(j->x + start, j->n - start < LLM_SUM_BLOCK ? j->n - start : LLM_SUM_BLOCK);
     }
 }
 
-static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, size_t), const float *x,
-                            size_t n)
+static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, size_t), const float *x, size_t n)
 {
     const size_t stretch = (size_t)LLM_SUM_BLOCK * SUM_BLOCKS_AT_ONCE;
     double total = 0;
@@ -224,10 +211,7 @@ static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, siz
     return total;
 }
 
-double llm_sum(llm_engine *e, const float *x, size_t n)
-{
-    return sum_in_blocks(e, e->kernels->math.sum, x, n);
-}
+double llm_sum(llm_engine *e, const float *x, size_t n) { return sum_in_blocks(e, e->kernels->math.sum, x, n); }
 
 double llm_sum_squares(llm_engine *e, const float *x, size_t n)
 {
@@ -244,8 +228,7 @@ static void finite_range(void *arg, size_t begin, size_t end)
 {
     finite_job *j = arg;
 
-    if (atomic_load_explicit(&j->all, memory_order_relaxed) &&
-        !j->math->all_finite(j->x + begin, end - begin))
+    if (atomic_load_explicit(&j->all, memory_order_relaxed) && !j->math->all_finite(j->x + begin, end - begin))
         atomic_store_explicit(&j->all, false, memory_order_relaxed);
 }
 

@@ -32,10 +32,7 @@ static bool next_block(poll *p, size_t begin, size_t n, size_t *end)
     return true;
 }
 
-static bool is_finite(float x)
-{
-    return x - x == 0;
-}
+static bool is_finite(float x) { return x - x == 0; }
 
 /* ---- penalties ------------------------------------------------------------------------- */
 
@@ -84,10 +81,7 @@ typedef struct candidate {
 #define DIGITS       3 /* 33 bits cover a rank */
 #define DIGIT_VALUES (1u << DIGIT_BITS)
 
-static uint32_t digit_of(uint32_t rank, int digit)
-{
-    return rank >> (digit * DIGIT_BITS) & (DIGIT_VALUES - 1);
-}
+static uint32_t digit_of(uint32_t rank, int digit) { return rank >> (digit * DIGIT_BITS) & (DIGIT_VALUES - 1); }
 
 /* Order-preserving map from finite floats to integers, reversed; -0 ranks as +0 */
 static uint32_t rank_of(float logit)
@@ -223,10 +217,7 @@ static int64_t draw(const candidate *c, size_t n, double *weight, const float *l
 }
 
 /* `n` elements of `size` bytes, asked for before they are taken */
-static void *room_for(size_t n, size_t size)
-{
-    return n < SIZE_MAX / size ? llm_malloc((n + 1) * size) : NULL;
-}
+static void *room_for(size_t n, size_t size) { return n < SIZE_MAX / size ? llm_malloc((n + 1) * size) : NULL; }
 
 int64_t llm_sample(const float *logits, size_t vocab, const llm_sampler *s)
 {

@@ -2,8 +2,7 @@
 #include "llm_core.h"
 #include "engine/scalar_math.h"
 
-double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t total, double lr_max,
-                       double min_lr)
+double llm_lr_schedule(llm_schedule kind, int64_t i, int64_t warmup, int64_t total, double lr_max, double min_lr)
 {
     double progress, cosine, sine;
 

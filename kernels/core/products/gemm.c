@@ -8,9 +8,9 @@
 
 #include "engine/numerics.h"
 
-#define WORTHWHILE 20                  /* times the least: what a task may shrink to for the sake of balance */
-#define K_UNIT     (3 * LLM_GEMM_KB)   /* a stretch of K is a multiple of this, */
-#define K_LEAST    (8 * K_UNIT)        /* and at least this: shorter ones would walk C too often */
+#define WORTHWHILE 20                /* times the least: what a task may shrink to for the sake of balance */
+#define K_UNIT     (3 * LLM_GEMM_KB) /* a stretch of K is a multiple of this, */
+#define K_LEAST    (8 * K_UNIT)      /* and at least this: shorter ones would walk C too often */
 
 typedef struct product_job {
     llm_engine *e;
@@ -90,8 +90,8 @@ static size_t choose_stretch(const llm_engine *e, size_t M, size_t N, size_t K)
     return step > K_LEAST ? step : K_LEAST;
 }
 
-void llm_product(llm_engine *e, float *C, size_t ldc, llm_view A, llm_view B, size_t M, size_t N, size_t K,
-                 bool acc, const float *row)
+void llm_product(llm_engine *e, float *C, size_t ldc, llm_view A, llm_view B, size_t M, size_t N, size_t K, bool acc,
+                 const float *row)
 {
     product_job whole = { .e = e, .c = C, .ldc = ldc, .a = A, .b = B, .m = M, .n = N };
     const size_t step = choose_stretch(e, M, N, K);
@@ -119,8 +119,8 @@ void llm_product(llm_engine *e, float *C, size_t ldc, llm_view A, llm_view B, si
     }
 }
 
-void llm_gemm(llm_engine *e, float *C, const float *A, const float *B, size_t M, size_t N, size_t K,
-              size_t ldc, size_t lda, size_t ldb, bool ta, bool tb, bool acc)
+void llm_gemm(llm_engine *e, float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc,
+              size_t lda, size_t ldb, bool ta, bool tb, bool acc)
 {
     llm_view a = { A, ta ? 1 : lda, ta ? lda : 1 };
     llm_view b = { B, tb ? 1 : ldb, tb ? ldb : 1 };

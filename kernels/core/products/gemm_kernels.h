@@ -87,8 +87,8 @@ static ahead part_of_panel(llm_view b, size_t k, size_t x, size_t blocks)
  * C (mc,NR) += packed A block times a packed panel of B, of which the first `cols` columns exist; `next` is the
  * panel to come.
  */
-static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t cols,
-                         size_t kc, bool first, llm_view next)
+static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t cols, size_t kc,
+                         bool first, llm_view next)
 {
     const size_t blocks = (kc + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
 
@@ -140,8 +140,8 @@ static void block_product(float *c, size_t ldc, const blocking *w, size_t j, siz
         float *packed = w->packed + (w->m_step < w->m ? q * kc : 0);
         if (i == 0)
             pack_columns(packed, panel_of(w, p, j + q), kc, smaller(NR, nc - q));
-        macro_kernel(c + i * ldc + j + q, ldc, ap, packed, smaller(w->m_step, w->m - i), smaller(NR, nc - q), kc,
-                     first, next_panel(w, j, p, i, q, kc));
+        macro_kernel(c + i * ldc + j + q, ldc, ap, packed, smaller(w->m_step, w->m - i), smaller(NR, nc - q), kc, first,
+                     next_panel(w, j, p, i, q, kc));
     }
 }
 
@@ -160,7 +160,11 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
         product_few_rows(c, ldc, a, b, m, n, k, acc, scratch);
         return;
     }
-    const blocking w = { .a = a, .b = b, .m = m, .n = n, .k = k,
+    const blocking w = { .a = a,
+                         .b = b,
+                         .m = m,
+                         .n = n,
+                         .k = k,
                          .m_step = equal_parts(m, MC, MR),
                          .n_step = equal_parts(n, NC, NR),
                          .k_step = equal_parts(k, KC, LLM_GEMM_KB),
@@ -214,10 +218,15 @@ static void transpose(float *dst, size_t ldd, const float *src, size_t lds, size
         }
 }
 
-#define GEMM_KERNELS                                                                                         \
-    {                                                                                                        \
-        .mr = MR, .nr = NR, .task_flops = TASK_FLOPS, .scratch = product_scratch, .product = product,        \
-        .add_row = add_row, .transpose = transpose, .fma_rounds = fma_rounds, .fma_chains = FMA_CHAINS         \
-    }
+#define GEMM_KERNELS                                                                                                   \
+    { .mr = MR,                                                                                                        \
+      .nr = NR,                                                                                                        \
+      .task_flops = TASK_FLOPS,                                                                                        \
+      .scratch = product_scratch,                                                                                      \
+      .product = product,                                                                                              \
+      .add_row = add_row,                                                                                              \
+      .transpose = transpose,                                                                                          \
+      .fma_rounds = fma_rounds,                                                                                        \
+      .fma_chains = FMA_CHAINS }
 
 #endif /* LLM_GEMM_KERNELS_H */

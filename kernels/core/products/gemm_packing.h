@@ -22,14 +22,12 @@ LLM_INLINE void transpose_whole(float *dst, size_t ldd, const float *src, size_t
 }
 
 /* The same of a block that may end early: `rows` source rows, zeros after them, and `cols` columns. */
-LLM_INLINE void transpose_block(float *dst, size_t ldd, const float *src, size_t lds, size_t rows,
-                                size_t cols)
+LLM_INLINE void transpose_block(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols)
 {
     v16 r[16];
 #pragma GCC unroll 16
     for (size_t i = 0; i < 16; i++)
-        r[i] =
-            i < rows ? (cols == 16 ? v16_load(src + i * lds) : v16_load_n(src + i * lds, cols)) : v16_zero();
+        r[i] = i < rows ? (cols == 16 ? v16_load(src + i * lds) : v16_load_n(src + i * lds, cols)) : v16_zero();
     v16_transpose(r);
 #pragma GCC unroll 16
     for (size_t j = 0; j < 16; j++)

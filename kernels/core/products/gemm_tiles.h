@@ -16,7 +16,7 @@ typedef struct ahead {
 
 enum { SLOT = LLM_GEMM_KB / NR }; /* values of k from one of these lines to the next */
 
-_Static_assert(MR * NV <= NR, "a block has a slot for each line of the tile of C");
+_Static_assert(NR >= MR * NV, "a block has a slot for each line of the tile of C");
 
 /* Some values of k, those between two lines that are asked for: acc (rows, 16 nv) += a b */
 LLM_INLINE void micro_steps(const size_t rows, const size_t nv, v16 acc[MR][NV], size_t steps, const float **a,
@@ -45,8 +45,8 @@ LLM_INLINE void micro_steps(const size_t rows, const size_t nv, v16 acc[MR][NV],
  * b begins at b[k * b_row]. rows and nv are constants wherever this is inlined, so acc lives in registers.
  * next: what to ask for, and c with it (NULL: nothing).
  */
-LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const float *a, const float *b,
-                             size_t b_row, float *c, size_t ldc, bool first, const ahead *next)
+LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const float *a, const float *b, size_t b_row,
+                             float *c, size_t ldc, bool first, const ahead *next)
 {
     const float *block = next == NULL ? NULL : next->p, *row = next == NULL ? NULL : c;
 
@@ -111,27 +111,25 @@ LLM_INLINE void resume_kernel(const size_t rows, const size_t nv, size_t k, cons
             v16_store(sums + i * lds + 16 * v, acc[i][v]);
 }
 
-typedef void (*tile_function)(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,
-                              bool first);
+typedef void (*tile_function)(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc, bool first);
 typedef void (*panel_tile_function)(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,
                                     const ahead *next);
 
 /* tile_R for any b; resume_tile_R for part of a block; panel_tile_R for a packed panel, looking ahead */
-#define DEFINE_TILE(R)                                                                                       \
-    static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc,       \
-                         bool first)                                                                         \
-    {                                                                                                        \
-        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL);                                            \
-    }                                                                                                        \
-    static void resume_tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *sums,         \
-                                size_t lds, bool first)                                                      \
-    {                                                                                                        \
-        resume_kernel(R, NV, k, a, b, b_row, sums, lds, first);                                              \
-    }                                                                                                        \
-    static void panel_tile_##R(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,   \
-                               const ahead *next)                                                            \
-    {                                                                                                        \
-        micro_kernel(R, NV, k, a, b, NR, c, ldc, first, next);                                               \
+#define DEFINE_TILE(R)                                                                                                 \
+    static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc, bool first)     \
+    {                                                                                                                  \
+        micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL);                                                      \
+    }                                                                                                                  \
+    static void resume_tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *sums, size_t lds,       \
+                                bool first)                                                                            \
+    {                                                                                                                  \
+        resume_kernel(R, NV, k, a, b, b_row, sums, lds, first);                                                        \
+    }                                                                                                                  \
+    static void panel_tile_##R(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,             \
+                               const ahead *next)                                                                      \
+    {                                                                                                                  \
+        micro_kernel(R, NV, k, a, b, NR, c, ldc, first, next);                                                         \
     }
 FOR_EACH_TILE(DEFINE_TILE)
 
@@ -145,8 +143,8 @@ static const tile_function resume_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_RES
 static const panel_tile_function panel_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_PANEL_TILE) };
 
 /* A tile at the right edge is computed in a buffer of full width: b must be padded to NR columns. */
-static void edge_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row,
-                      float *c, size_t ldc, bool first)
+static void edge_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row, float *c,
+                      size_t ldc, bool first)
 {
     float t[MR * NR];
     for (size_t i = 0; i < rows; i++)
@@ -158,8 +156,8 @@ static void edge_tile(size_t rows, size_t cols, size_t k, const float *a, const 
             v16_store_n(c + i * ldc + j, v16_load(t + i * NR + j), cols - j);
 }
 
-LLM_INLINE void run_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row,
-                         float *c, size_t ldc, bool first)
+LLM_INLINE void run_tile(size_t rows, size_t cols, size_t k, const float *a, const float *b, size_t b_row, float *c,
+                         size_t ldc, bool first)
 {
     if (cols >= NR)
         tiles[rows](k, a, b, b_row, c, ldc, first);

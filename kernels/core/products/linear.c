@@ -3,8 +3,8 @@
 #include "engine/pool.h"
 
 /* out (n,o) = x (n,i) w (i,o) + b */
-void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b, size_t n,
-                        size_t i, size_t o)
+void llm_linear_forward(llm_engine *e, float *out, const float *x, const float *w, const float *b, size_t n, size_t i,
+                        size_t o)
 {
     llm_product(e, out, o, (llm_view){ x, i, 1 }, (llm_view){ w, o, 1 }, n, o, i, false, b);
 }
@@ -33,8 +33,7 @@ typedef struct transpose_job {
 static void transpose_rows(void *arg, size_t begin, size_t end)
 {
     const transpose_job *j = arg;
-    j->kernels->gemm.transpose(j->dst + begin, j->rows, j->src + begin * j->cols, j->cols, end - begin,
-                               j->cols);
+    j->kernels->gemm.transpose(j->dst + begin, j->rows, j->src + begin * j->cols, j->cols, end - begin, j->cols);
 }
 
 void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, size_t cols)

@@ -147,10 +147,11 @@ static void packed_panels(void *arg, size_t begin, size_t end)
     for (size_t panel = begin; panel < end; panel++) {
         const size_t first = panel * LLM_PACKED_COLUMNS;
         const float *scales = w->scales == NULL ? NULL : w->scales + panel * w->blocks * LLM_PACKED_COLUMNS;
-        (w->precision == LLM_BF16 ? kernels->bf16 : kernels->int8)(
-            j->out + first, w->outputs, j->x, w->words + panel * w->panel_words, scales, j->n,
-            smaller(LLM_PACKED_COLUMNS, w->outputs - first), w->inputs, j->b == NULL ? NULL : j->b + first,
-            llm_thread_scratch(j->e));
+        (w->precision == LLM_BF16 ? kernels->bf16 : kernels->int8)(j->out + first, w->outputs, j->x,
+                                                                   w->words + panel * w->panel_words, scales, j->n,
+                                                                   smaller(LLM_PACKED_COLUMNS, w->outputs - first),
+                                                                   w->inputs, j->b == NULL ? NULL : j->b + first,
+                                                                   llm_thread_scratch(j->e));
     }
 }
 

@@ -24,7 +24,7 @@ enum { PACKED_ROWS = 6, PACKED_NV = 1 };
 enum {
     PANEL_NV = LLM_PACKED_COLUMNS / 16,
     STRIPE = 16 * PACKED_NV, /* columns of a panel that several rows meet at a time */
-    PREFETCH_BYTES = 4096, /* ahead of one row's reading: hardware stops at the end of a page */
+    PREFETCH_BYTES = 4096,   /* ahead of one row's reading: hardware stops at the end of a page */
 };
 
 typedef enum packed_kind { PACKED_BF16, PACKED_INT8 } packed_kind;
@@ -98,8 +98,8 @@ LLM_INLINE v16 add_block(v16 total, v16 block, const float *scales, size_t at, p
 LLM_INLINE size_t lanes_left(size_t n, size_t v) { return n <= 16 * v ? 0 : n - 16 * v < 16 ? n - 16 * v : 16; }
 
 /* One row, straight from the packed words through the registers: memory's speed is the limit. */
-LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, const float *scales, size_t n,
-                               size_t k, const float *row, packed_kind kind)
+LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, const float *scales, size_t n, size_t k,
+                               const float *row, packed_kind kind)
 {
     v16 total[PANEL_NV];
 
@@ -237,7 +237,6 @@ static void packed_int8(float *c, size_t ldc, const float *a, const uint32_t *pa
     packed_product(c, ldc, a, panel, scales, m, n, k, row, scratch, PACKED_INT8);
 }
 
-#define PACKED_KERNELS \
-    { .bf16 = packed_bf16, .int8 = packed_int8, .pack_bf16 = pack_bf16, .pack_int8 = pack_int8 }
+#define PACKED_KERNELS { .bf16 = packed_bf16, .int8 = packed_int8, .pack_bf16 = pack_bf16, .pack_int8 = pack_int8 }
 
 #endif /* LLM_QUANTIZED_KERNELS_H */

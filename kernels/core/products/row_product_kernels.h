@@ -201,8 +201,8 @@ static void few_rows_in_place(float *c, size_t ldc, const float *packed, llm_vie
 }
 
 /* Few rows: A is packed whole, B is read once, in place where its rows are contiguous. */
-static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k,
-                             bool acc, float *scratch)
+static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
+                             float *scratch)
 {
     /* Panels of about the same height: one of a row or two keeps no unit busy. */
     const size_t height = equal_parts(m, MR, 1);
@@ -232,8 +232,7 @@ static void product_few_rows(float *c, size_t ldc, llm_view a, llm_view b, size_
             pack_columns(bp, block, kc, cols);
             for (size_t i = 0; i < m; i += height) {
                 size_t rows = smaller(height, m - i);
-                run_tile(rows, cols, kc, packed + i * k + p * rows, bp, NR, c + i * ldc + j, ldc,
-                         !acc && p == 0);
+                run_tile(rows, cols, kc, packed + i * k + p * rows, bp, NR, c + i * ldc + j, ldc, !acc && p == 0);
             }
         }
     }

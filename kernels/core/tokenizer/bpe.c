@@ -7,13 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CACHE_SLOTS 32768 /* 2 MB; a corpus has few more words that come again and again */
-#define CACHE_AFTER 16384 /* bytes */
+#define CACHE_SLOTS   32768 /* 2 MB; a corpus has few more words that come again and again */
+#define CACHE_AFTER   16384 /* bytes */
 #define STOP_INTERVAL 16384
-#define KEPT_OUTPUT (1 << 20)
+#define KEPT_OUTPUT   (1 << 20)
 
-llm_bpe *
-llm_bpe_create(void)
+llm_bpe *llm_bpe_create(void)
 {
     llm_bpe *t = calloc(1, sizeof(llm_bpe));
 
@@ -22,8 +21,7 @@ llm_bpe_create(void)
     return t;
 }
 
-void
-llm_bpe_destroy(llm_bpe *t)
+void llm_bpe_destroy(llm_bpe *t)
 {
     if (t == NULL)
         return;
@@ -38,20 +36,18 @@ llm_bpe_destroy(llm_bpe *t)
     free(t);
 }
 
-size_t
-llm_bpe_memory(const llm_bpe *t)
+size_t llm_bpe_memory(const llm_bpe *t)
 {
-    return sizeof(*t) + t->tokens.bytes_room +
-           t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) + llm_bpe_added_memory(&t->added) +
-           (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) + t->ranks.n * (4 + sizeof(size_t)) +
-           t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
+    return sizeof(*t) + t->tokens.bytes_room + t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) +
+           llm_bpe_added_memory(&t->added) + (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) +
+           t->ranks.n * (4 + sizeof(size_t)) + t->merges.n_slots * sizeof(merge_rule) +
+           (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
 }
 
 /* ---- tokens and rules ---- */
 
-llm_bpe_status
-llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
+llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
 {
     uint32_t symbol;
     bool found;
@@ -81,10 +77,9 @@ llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsign
     return LLM_BPE_OK;
 }
 
-static bool
-grow_merges(merge_table *m)
+static bool grow_merges(merge_table *m)
 {
-    merge_table larger = {NULL, m->n, m->n_slots == 0 ? 1024 : m->n_slots * 2};
+    merge_table larger = { NULL, m->n, m->n_slots == 0 ? 1024 : m->n_slots * 2 };
 
     larger.slots = llm_malloc(larger.n_slots * sizeof(merge_rule));
     if (larger.slots == NULL)
@@ -104,12 +99,11 @@ grow_merges(merge_table *m)
     return true;
 }
 
-llm_bpe_status
-llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
-                  size_t n_right)
+llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                                 size_t n_right)
 {
     uint8_t joined[LLM_BPE_MAX_TOKEN];
-    merge_rule rule = {NO_SYMBOL, NO_SYMBOL, rank, NO_SYMBOL};
+    merge_rule rule = { NO_SYMBOL, NO_SYMBOL, rank, NO_SYMBOL };
     size_t slot;
     bool found;
 
@@ -142,8 +136,7 @@ llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
 
 /* ---- decoding ---- */
 
-static int
-compare_ids(const void *a, const void *b)
+static int compare_ids(const void *a, const void *b)
 {
     int32_t x = ((const id_entry *)a)->id, y = ((const id_entry *)b)->id;
 
@@ -151,10 +144,9 @@ compare_ids(const void *a, const void *b)
 }
 
 /* The place of an id among the sorted ones, NULL when there is none (or no memory to sort them) */
-static const id_entry *
-find_id(llm_bpe *t, int32_t id)
+static const id_entry *find_id(llm_bpe *t, int32_t id)
 {
-    id_entry key = {id, 0, false};
+    id_entry key = { id, 0, false };
 
     if (t->by_id == NULL) {
         size_t n = 0;
@@ -163,10 +155,10 @@ find_id(llm_bpe *t, int32_t id)
         if (t->by_id == NULL)
             return NULL;
         for (uint32_t i = 0; i < t->tokens.n; i++)
-            t->by_id[n++] = (id_entry){t->ids[i], i, false};
+            t->by_id[n++] = (id_entry){ t->ids[i], i, false };
         for (uint32_t i = 0; i < t->added.tokens.n; i++)
             if (!(t->added.flags[i] & LLM_BPE_BASE))
-                t->by_id[n++] = (id_entry){t->added.ids[i], i, true};
+                t->by_id[n++] = (id_entry){ t->added.ids[i], i, true };
         t->n_by_id = n;
         qsort(t->by_id, n, sizeof(id_entry), compare_ids);
     }
@@ -175,8 +167,7 @@ find_id(llm_bpe *t, int32_t id)
     return bsearch(&key, t->by_id, t->n_by_id, sizeof(id_entry), compare_ids);
 }
 
-const uint8_t *
-llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
+const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
 {
     const id_entry *entry = find_id(t, id);
 
@@ -187,14 +178,9 @@ llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
 
 /* ---- encoding ---- */
 
-uint8_t
-llm_bpe_missing_byte(const llm_bpe *t)
-{
-    return t->missing_byte;
-}
+uint8_t llm_bpe_missing_byte(const llm_bpe *t) { return t->missing_byte; }
 
-static bool
-reserve_output(llm_bpe *t, size_t n)
+static bool reserve_output(llm_bpe *t, size_t n)
 {
     int32_t *grown = bytes_grow(t->out, &t->out_room, t->n_out + n, sizeof(int32_t));
 
@@ -204,8 +190,7 @@ reserve_output(llm_bpe *t, size_t n)
 }
 
 /* The ids of a piece, from its bytes on, at the end of the output */
-static llm_bpe_status
-encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, void *arg)
+static llm_bpe_status encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, void *arg)
 {
     uint32_t *symbols;
     llm_bpe_status status;
@@ -233,8 +218,7 @@ encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, v
 }
 
 /* The same for a piece short enough for the cache */
-static llm_bpe_status
-encode_cached(llm_bpe *t, const uint8_t *piece, size_t n)
+static llm_bpe_status encode_cached(llm_bpe *t, const uint8_t *piece, size_t n)
 {
     cached_piece *c = &t->cache[bytes_hash(piece, n) & (CACHE_SLOTS - 1)];
     size_t before = t->n_out, n_ids;
@@ -259,8 +243,7 @@ encode_cached(llm_bpe *t, const uint8_t *piece, size_t n)
 }
 
 /* Text without special tokens */
-static llm_bpe_status
-encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
+static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
 {
     llm_bpe_status status = LLM_BPE_OK;
     size_t at = 0;
@@ -282,10 +265,10 @@ encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop,
 }
 
 /* Text in which added tokens of this level and the next ones are searched for; level 2 is text without any */
-static llm_bpe_status
-encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg)
+static llm_bpe_status encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special,
+                                   llm_should_stop stop, void *arg)
 {
-    added_match m = {0};
+    added_match m = { 0 };
     llm_bpe_status status = LLM_BPE_OK;
 
     while (level < 2 && !llm_bpe_added_any(&t->added, level, special))
@@ -309,9 +292,8 @@ encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special,
     return status;
 }
 
-llm_bpe_status
-llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
-               const int32_t **ids, size_t *n_ids)
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
+                              const int32_t **ids, size_t *n_ids)
 {
     llm_bpe_status status;
 

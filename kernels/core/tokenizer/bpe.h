@@ -33,8 +33,8 @@ typedef enum llm_bpe_status {
 /* Tokens and merge rules; it also holds a cache, so that only one thread at a time may use it. */
 typedef struct llm_bpe llm_bpe;
 
-llm_bpe *llm_bpe_create(void);     /* NULL: no memory */
-void     llm_bpe_destroy(llm_bpe *t);
+llm_bpe *llm_bpe_create(void); /* NULL: no memory */
+void llm_bpe_destroy(llm_bpe *t);
 /*
  * What a token is beside one that merging makes (0): an added token is searched for in the text as a whole. BASE: it
  * is both. SPECIAL ones are only searched for when asked; LSTRIP and RSTRIP take the white space before and behind
@@ -51,15 +51,15 @@ enum {
 };
 /* All tokens first, in any order, then the merges; that ids are different is the caller's business. */
 llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags);
-llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
-                                 const uint8_t *right, size_t n_right);
+llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                                 size_t n_right);
 /*
  * ids (n_ids) = the tokens of text (n), valid until the next call. What reads like an added token is that token (the
  * leftmost, of those the longest), as Hugging Face's tokenizers have it; special ones only with `special`, else they
  * are text.
  */
-llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop,
-                              void *arg, const int32_t **ids, size_t *n_ids);
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
+                              const int32_t **ids, size_t *n_ids);
 uint8_t llm_bpe_missing_byte(const llm_bpe *t);
 /* The bytes a token stands for; NULL: no such id */
 const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n);
@@ -93,30 +93,30 @@ size_t llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final
 /* ---- files -------------------------------------------------------------------------- */
 
 /* What is wrong with a file, and on which line, from 1. message is NULL when nothing is. */
-typedef struct llm_bpe_error { const char *message; size_t line; } llm_bpe_error;
+typedef struct llm_bpe_error {
+    const char *message;
+    size_t line;
+} llm_bpe_error;
 /* Gets what a parser found; returns false to stop it (the parser then returns false without a message). */
 typedef bool (*llm_bpe_token_sink)(void *arg, const uint8_t *token, size_t n, int32_t id);
-typedef bool (*llm_bpe_merge_sink)(void *arg, uint32_t rank, const uint8_t *left, size_t n_left,
-                                   const uint8_t *right, size_t n_right);
+typedef bool (*llm_bpe_merge_sink)(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
+                                   size_t n_right);
 
 /* vocab.json, encoder.json: an object of token (in the byte-level alphabet, UTF-8) to id */
-bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
-                         llm_bpe_error *error);
+bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error);
 /*
  * merges.txt, vocab.bpe: left, blank, right in the alphabet; a first line that begins with #version is none
  */
-bool llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg,
-                          llm_bpe_error *error);
+bool llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg, llm_bpe_error *error);
 /* .tiktoken: base64 of the token's bytes, blank, id; the sink gets bytes */
-bool llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
-                            llm_bpe_error *error);
+bool llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error);
 /*
  * The merges that a .tiktoken file leaves unsaid, where the id is the rank: of each token the two parts that
  * merging all pairs of lower id leaves of it. The sink gets bytes. Tokens of one byte, or that merging never
  * makes, have none.
  */
-llm_bpe_status llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg,
-                                      llm_bpe_merge_sink sink, void *arg);
+llm_bpe_status llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink,
+                                      void *arg);
 
 /* ---- training ----------------------------------------------------------------------- */
 
@@ -125,16 +125,15 @@ typedef struct llm_bpe_trainer llm_bpe_trainer;
 llm_bpe_trainer *llm_bpe_trainer_create(void); /* NULL: no memory */
 void llm_bpe_trainer_destroy(llm_bpe_trainer *t);
 /* Counts the pieces of a document; a piece longer than LLM_BPE_MAX_PIECE counts as several. */
-llm_bpe_status llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop,
-                                   void *arg);
+llm_bpe_status llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg);
 /*
  * Once, after all documents: merges the most frequent pair of adjacent tokens, of equally frequent ones that
  * with the lowest ids, until there are n_merges or no pair occurs min_count times; no token grows beyond
  * LLM_BPE_MAX_TOKEN. pairs (*n_pairs, 2) lists left and right id,
  * where ids below 256 are bytes (llm_bpe_byte) and 256 + i is pair i; it lives as long as the trainer.
  */
-llm_bpe_status llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count,
-                                   llm_should_stop stop, void *arg, const int32_t **pairs, size_t *n_pairs);
+llm_bpe_status llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count, llm_should_stop stop,
+                                   void *arg, const int32_t **pairs, size_t *n_pairs);
 
 #ifdef __cplusplus
 }

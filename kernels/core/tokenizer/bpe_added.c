@@ -15,8 +15,7 @@
 
 #define STOP_INTERVAL 16384 /* bytes looked at */
 
-void
-llm_bpe_added_free(added_tokens *a)
+void llm_bpe_added_free(added_tokens *a)
 {
     bytes_map_free(&a->tokens);
     free(a->ids);
@@ -27,8 +26,7 @@ llm_bpe_added_free(added_tokens *a)
     }
 }
 
-size_t
-llm_bpe_added_memory(const added_tokens *a)
+size_t llm_bpe_added_memory(const added_tokens *a)
 {
     size_t bytes = a->tokens.bytes_room + a->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(uint8_t)) +
                    a->tokens.n_slots * 2 * sizeof(uint32_t);
@@ -40,8 +38,7 @@ llm_bpe_added_memory(const added_tokens *a)
 
 /* ---- the trie: nodes from 1 on, reached by edges in an open-addressing table; node 0 is the root ---- */
 
-static inline size_t
-edge_slot(const added_trie *t, uint32_t from, uint8_t byte)
+static inline size_t edge_slot(const added_trie *t, uint32_t from, uint8_t byte)
 {
     uint64_t h = ((uint64_t)from << 8 | byte) * 0x9e3779b97f4a7c15u;
 
@@ -49,8 +46,7 @@ edge_slot(const added_trie *t, uint32_t from, uint8_t byte)
 }
 
 /* The node behind an edge, 0 when there is none */
-static inline uint32_t
-follow(const added_trie *t, uint32_t from, uint8_t byte)
+static inline uint32_t follow(const added_trie *t, uint32_t from, uint8_t byte)
 {
     if (t->n_slots == 0)
         return 0;
@@ -60,8 +56,7 @@ follow(const added_trie *t, uint32_t from, uint8_t byte)
     return 0;
 }
 
-static void
-put_edge(added_trie *t, added_edge edge)
+static void put_edge(added_trie *t, added_edge edge)
 {
     size_t i = edge_slot(t, edge.from, edge.byte);
 
@@ -70,13 +65,13 @@ put_edge(added_trie *t, added_edge edge)
     t->edges[i] = edge;
 }
 
-static bool
-grow_edges(added_trie *t)
+static bool grow_edges(added_trie *t)
 {
     added_trie larger = *t;
 
     larger.n_slots = t->n_slots == 0 ? 64 : t->n_slots * 2;
-    larger.edges = llm_memory_room(larger.n_slots * sizeof(added_edge)) ? calloc(larger.n_slots, sizeof(added_edge)) : NULL;
+    larger.edges = llm_memory_room(larger.n_slots * sizeof(added_edge)) ? calloc(larger.n_slots, sizeof(added_edge))
+                                                                        : NULL;
     if (larger.edges == NULL)
         return false;
     for (size_t i = 0; i < t->n_slots; i++)
@@ -88,8 +83,7 @@ grow_edges(added_trie *t)
 }
 
 /* Ensures that the trie leads to a token by its bytes; false: no memory, then nothing leads to it. */
-static bool
-trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
+static bool trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
 {
     uint32_t node = 0;
 
@@ -106,7 +100,7 @@ trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
                 return false;
             next = ++t->n_nodes;
             t->token[next] = NO_SYMBOL;
-            put_edge(t, (added_edge){node, next, bytes[i]});
+            put_edge(t, (added_edge){ node, next, bytes[i] });
             if (node == 0)
                 t->first[bytes[i]] = next;
         }
@@ -116,8 +110,7 @@ trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
     return true;
 }
 
-llm_bpe_status
-llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
+llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
 {
     added_trie *trie = &a->tries[flags & LLM_BPE_NORMALIZED ? 1 : 0];
     uint32_t token;
@@ -147,8 +140,7 @@ llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, u
 
 /* ---- what stands beside a match ---- */
 
-static bool
-is_word(uint32_t code)
+static bool is_word(uint32_t code)
 {
     size_t low = 0, high = sizeof(unicode_words) / sizeof(unicode_words[0]);
 
@@ -164,8 +156,7 @@ is_word(uint32_t code)
 }
 
 /* Where the last character before p begins */
-static const uint8_t *
-previous(const uint8_t *start, const uint8_t *p)
+static const uint8_t *previous(const uint8_t *start, const uint8_t *p)
 {
     const uint8_t *q = p - 1;
 
@@ -174,21 +165,15 @@ previous(const uint8_t *start, const uint8_t *p)
     return q;
 }
 
-static bool
-word_before(const uint8_t *start, const uint8_t *p)
+static bool word_before(const uint8_t *start, const uint8_t *p)
 {
     return p > start && is_word(llm_bpe_code_point(previous(start, p), p));
 }
 
-static bool
-word_after(const uint8_t *p, const uint8_t *end)
-{
-    return p < end && is_word(llm_bpe_code_point(p, end));
-}
+static bool word_after(const uint8_t *p, const uint8_t *end) { return p < end && is_word(llm_bpe_code_point(p, end)); }
 
 /* Where the white space that ends at p begins, not before `from` */
-static const uint8_t *
-spaces_before(const uint8_t *from, const uint8_t *p)
+static const uint8_t *spaces_before(const uint8_t *from, const uint8_t *p)
 {
     while (p > from) {
         const uint8_t *q = previous(from, p);
@@ -200,8 +185,7 @@ spaces_before(const uint8_t *from, const uint8_t *p)
     return p;
 }
 
-static const uint8_t *
-spaces_after(const uint8_t *p, const uint8_t *end)
+static const uint8_t *spaces_after(const uint8_t *p, const uint8_t *end)
 {
     size_t length;
 
@@ -212,15 +196,13 @@ spaces_after(const uint8_t *p, const uint8_t *end)
 
 /* ---- the search ---- */
 
-bool
-llm_bpe_added_any(const added_tokens *a, int level, bool special)
+bool llm_bpe_added_any(const added_tokens *a, int level, bool special)
 {
     return special ? a->tries[level].n_tokens > 0 : a->tries[level].n_plain > 0;
 }
 
 /* The longest token that begins at p; *length: how many of its bytes, *looked: how many were looked at */
-static uint32_t
-token_at(const added_trie *t, const uint8_t *p, const uint8_t *end, size_t *length, size_t *looked)
+static uint32_t token_at(const added_trie *t, const uint8_t *p, const uint8_t *end, size_t *length, size_t *looked)
 {
     uint32_t node = t->first[*p], found = NO_SYMBOL;
     const uint8_t *q = p + 1;
@@ -238,9 +220,8 @@ token_at(const added_trie *t, const uint8_t *p, const uint8_t *end, size_t *leng
     return found;
 }
 
-llm_bpe_status
-llm_bpe_added_next(const added_tokens *a, int level, bool special, const uint8_t *text, size_t n, added_match *m,
-                   llm_should_stop stop, void *arg)
+llm_bpe_status llm_bpe_added_next(const added_tokens *a, int level, bool special, const uint8_t *text, size_t n,
+                                  added_match *m, llm_should_stop stop, void *arg)
 {
     const uint8_t *end = text + n;
     size_t looked = 0;
@@ -260,8 +241,7 @@ llm_bpe_added_next(const added_tokens *a, int level, bool special, const uint8_t
         }
         m->search = (size_t)(p - text) + length;
         if ((special || !(a->flags[token] & LLM_BPE_SPECIAL)) &&
-            !((a->flags[token] & LLM_BPE_SINGLE_WORD) &&
-              (word_before(text, p) || word_after(p + length, end)))) {
+            !((a->flags[token] & LLM_BPE_SINGLE_WORD) && (word_before(text, p) || word_after(p + length, end)))) {
             size_t taken = m->end;
 
             m->id = a->ids[token];

@@ -12,15 +12,14 @@
 typedef struct reader {
     const uint8_t *p, *end;
     size_t line;
-    bytes_map keys;    /* tokens, or merges as left, blank, right */
-    bytes_map ids;     /* as 4 bytes */
+    bytes_map keys;                       /* tokens, or merges as left, blank, right */
+    bytes_map ids;                        /* as 4 bytes */
     uint8_t token[LLM_BPE_MAX_TOKEN * 2]; /* in the alphabet a byte takes up to two */
     size_t n_token;
     llm_bpe_error *error;
 } reader;
 
-static bool
-refuse(reader *r, const char *message)
+static bool refuse(reader *r, const char *message)
 {
     if (r->error->message == NULL) {
         r->error->message = message;
@@ -29,8 +28,7 @@ refuse(reader *r, const char *message)
     return false;
 }
 
-static bool
-add_new(reader *r, bytes_map *map, const void *key, size_t n, const char *message)
+static bool add_new(reader *r, bytes_map *map, const void *key, size_t n, const char *message)
 {
     bool found;
 
@@ -39,8 +37,7 @@ add_new(reader *r, bytes_map *map, const void *key, size_t n, const char *messag
     return found ? refuse(r, message) : true;
 }
 
-static void
-open_reader(reader *r, const uint8_t *text, size_t n, llm_bpe_error *error)
+static void open_reader(reader *r, const uint8_t *text, size_t n, llm_bpe_error *error)
 {
     memset(r, 0, sizeof(*r));
     r->p = text;
@@ -51,8 +48,7 @@ open_reader(reader *r, const uint8_t *text, size_t n, llm_bpe_error *error)
     error->line = 0;
 }
 
-static bool
-close_reader(reader *r, bool done)
+static bool close_reader(reader *r, bool done)
 {
     bytes_map_free(&r->keys);
     bytes_map_free(&r->ids);
@@ -61,16 +57,14 @@ close_reader(reader *r, bool done)
 
 /* ---- vocab.json ---- */
 
-static void
-skip_blanks(reader *r)
+static void skip_blanks(reader *r)
 {
     for (; r->p < r->end && (*r->p == ' ' || *r->p == '\t' || *r->p == '\n' || *r->p == '\r'); r->p++)
         if (*r->p == '\n')
             r->line++;
 }
 
-static bool
-expect(reader *r, char c, const char *message)
+static bool expect(reader *r, char c, const char *message)
 {
     skip_blanks(r);
     if (r->p == r->end || *r->p != (uint8_t)c)
@@ -80,8 +74,7 @@ expect(reader *r, char c, const char *message)
 }
 
 /* The 4 hexadecimal digits of \uXXXX */
-static bool
-read_hex(reader *r, uint32_t *code)
+static bool read_hex(reader *r, uint32_t *code)
 {
     *code = 0;
     if (r->end - r->p < 4)
@@ -99,8 +92,7 @@ read_hex(reader *r, uint32_t *code)
     return true;
 }
 
-static bool
-append(reader *r, uint8_t byte)
+static bool append(reader *r, uint8_t byte)
 {
     if (r->n_token == sizeof(r->token))
         return refuse(r, "a token is longer than 1024 bytes");
@@ -108,8 +100,7 @@ append(reader *r, uint8_t byte)
     return true;
 }
 
-static bool
-append_code(reader *r, uint32_t code)
+static bool append_code(reader *r, uint32_t code)
 {
     if (code < 0x80)
         return append(r, (uint8_t)code);
@@ -123,8 +114,7 @@ append_code(reader *r, uint32_t code)
 }
 
 /* What follows a backslash */
-static bool
-read_escape(reader *r)
+static bool read_escape(reader *r)
 {
     static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
     const char *which;
@@ -153,8 +143,7 @@ read_escape(reader *r)
     return code == 0 ? refuse(r, "a token contains U+0000") : append_code(r, code);
 }
 
-static bool
-read_string(reader *r)
+static bool read_string(reader *r)
 {
     r->n_token = 0;
     if (!expect(r, '"', "expected a token in double quotes"))
@@ -185,8 +174,7 @@ read_string(reader *r)
 }
 
 /* An id that was not there before: digits without a leading zero, below 2^31 */
-static bool
-read_id(reader *r, int32_t *id)
+static bool read_id(reader *r, int32_t *id)
 {
     const uint8_t *first = r->p;
     int64_t value = 0;
@@ -202,8 +190,7 @@ read_id(reader *r, int32_t *id)
     return add_new(r, &r->ids, id, sizeof(*id), "a duplicate id");
 }
 
-static bool
-read_vocab(reader *r, llm_bpe_token_sink sink, void *arg)
+static bool read_vocab(reader *r, llm_bpe_token_sink sink, void *arg)
 {
     int32_t id;
 
@@ -223,8 +210,7 @@ read_vocab(reader *r, llm_bpe_token_sink sink, void *arg)
     return r->p == r->end ? true : refuse(r, "unexpected text after the last }");
 }
 
-bool
-llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error)
+bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error)
 {
     reader r;
 
@@ -235,8 +221,7 @@ llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void
 /* ---- files of lines ---- */
 
 /* The next line without its end; false after the last */
-static bool
-next_line(reader *r, const uint8_t **line, size_t *n)
+static bool next_line(reader *r, const uint8_t **line, size_t *n)
 {
     const uint8_t *newline;
 
@@ -252,14 +237,12 @@ next_line(reader *r, const uint8_t **line, size_t *n)
 }
 
 /* merges.txt: checks one line and hands on its halves */
-static bool
-read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merge_sink sink, void *arg)
+static bool read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merge_sink sink, void *arg)
 {
     const uint8_t *blank = memchr(line, ' ', n), *right = blank == NULL ? NULL : blank + 1;
     size_t n_left, n_right;
 
-    if (blank == NULL || blank == line || right == line + n ||
-        memchr(right, ' ', (size_t)(line + n - right)) != NULL)
+    if (blank == NULL || blank == line || right == line + n || memchr(right, ' ', (size_t)(line + n - right)) != NULL)
         return refuse(r, "expected two tokens separated by a space");
     n_left = (size_t)(blank - line);
     n_right = n - n_left - 1;
@@ -268,12 +251,10 @@ read_merge(reader *r, uint32_t rank, const uint8_t *line, size_t n, llm_bpe_merg
     if (llm_bpe_alphabet_bytes(r->token, line, n_left) == SIZE_MAX ||
         llm_bpe_alphabet_bytes(r->token, right, n_right) == SIZE_MAX)
         return refuse(r, "a character that is not in the byte-level alphabet");
-    return add_new(r, &r->keys, line, n, "a duplicate merge") &&
-           sink(arg, rank, line, n_left, right, n_right);
+    return add_new(r, &r->keys, line, n, "a duplicate merge") && sink(arg, rank, line, n_left, right, n_right);
 }
 
-bool
-llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg, llm_bpe_error *error)
+bool llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, void *arg, llm_bpe_error *error)
 {
     reader r;
     const uint8_t *line;
@@ -292,8 +273,7 @@ llm_bpe_parse_merges(const uint8_t *text, size_t n, llm_bpe_merge_sink sink, voi
 
 /* ---- .tiktoken ---- */
 
-static int
-base64_value(uint8_t c)
+static int base64_value(uint8_t c)
 {
     if (c >= 'A' && c <= 'Z')
         return c - 'A';
@@ -305,8 +285,7 @@ base64_value(uint8_t c)
 }
 
 /* The bytes of a base64 text (RFC 4648, with padding) as the token */
-static bool
-read_base64(reader *r, const uint8_t *text, size_t n)
+static bool read_base64(reader *r, const uint8_t *text, size_t n)
 {
     r->n_token = 0;
     if (n == 0 || n % 4 != 0)
@@ -333,8 +312,7 @@ read_base64(reader *r, const uint8_t *text, size_t n)
     return add_new(r, &r->keys, r->token, r->n_token, "a duplicate token");
 }
 
-static bool
-read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink, void *arg)
+static bool read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink, void *arg)
 {
     const uint8_t *blank = memchr(line, ' ', n), *rest = r->p, *end = r->end;
     int32_t id;
@@ -354,9 +332,7 @@ read_tiktoken(reader *r, const uint8_t *line, size_t n, llm_bpe_token_sink sink,
     return all ? sink(arg, r->token, r->n_token, id) : refuse(r, "unexpected text after a rank");
 }
 
-bool
-llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
-                       llm_bpe_error *error)
+bool llm_bpe_parse_tiktoken(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg, llm_bpe_error *error)
 {
     reader r;
     const uint8_t *line;

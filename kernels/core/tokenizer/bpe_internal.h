@@ -11,7 +11,7 @@
 #include "bytes_map.h"
 
 #define NO_SYMBOL UINT32_MAX
-#define NO_RANK UINT32_MAX
+#define NO_RANK   UINT32_MAX
 
 /* A merge rule in an open-addressing table; free slots have rank NO_RANK. */
 typedef struct merge_rule {
@@ -27,7 +27,7 @@ typedef struct merge_table {
 
 /* What a short piece was encoded as, found again at its hash */
 #define CACHED_BYTES 28
-#define CACHED_IDS 8
+#define CACHED_IDS   8
 typedef struct cached_piece {
     uint8_t bytes[CACHED_BYTES];
     uint8_t n_bytes; /* 0: empty */
@@ -49,11 +49,11 @@ typedef struct added_edge {
 
 typedef struct added_trie {
     added_edge *edges;
-    size_t n_slots;   /* a power of two, or 0 */
-    uint32_t *token;  /* of each node, NO_SYMBOL for none */
+    size_t n_slots;  /* a power of two, or 0 */
+    uint32_t *token; /* of each node, NO_SYMBOL for none */
     size_t token_room;
-    uint32_t n_nodes; /* but for the root */
-    uint32_t first[256]; /* the root's edges once more */
+    uint32_t n_nodes;         /* but for the root */
+    uint32_t first[256];      /* the root's edges once more */
     size_t n_tokens, n_plain; /* n_plain: those that are not special */
 } added_trie;
 
@@ -74,24 +74,23 @@ typedef struct added_match {
 } added_match;
 
 struct llm_bpe {
-    bytes_map tokens;      /* those that merging makes; symbol: its number in here */
-    int32_t *ids;          /* of each symbol */
+    bytes_map tokens; /* those that merging makes; symbol: its number in here */
+    int32_t *ids;     /* of each symbol */
     size_t ids_room;
     added_tokens added;
-    bytes_map ranks;       /* of merges, as 4 bytes, to refuse the second of a rank */
+    bytes_map ranks; /* of merges, as 4 bytes, to refuse the second of a rank */
     merge_table merges;
     uint32_t byte_symbol[256];
-    id_entry *by_id;       /* of all tokens, sorted, made when first needed */
+    id_entry *by_id; /* of all tokens, sorted, made when first needed */
     size_t n_by_id;
-    cached_piece *cache;   /* NULL until n_encoded is worth it */
-    size_t n_encoded;      /* bytes, all texts together */
+    cached_piece *cache; /* NULL until n_encoded is worth it */
+    size_t n_encoded;    /* bytes, all texts together */
     int32_t *out;
     size_t n_out, out_room;
     uint8_t missing_byte;
 };
 
-static inline size_t
-merge_slot(const merge_table *t, uint32_t left, uint32_t right)
+static inline size_t merge_slot(const merge_table *t, uint32_t left, uint32_t right)
 {
     uint64_t h = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
 
@@ -99,8 +98,7 @@ merge_slot(const merge_table *t, uint32_t left, uint32_t right)
 }
 
 /* The rule for two symbols, NULL when there is none */
-static inline const merge_rule *
-merge_find(const merge_table *t, uint32_t left, uint32_t right)
+static inline const merge_rule *merge_find(const merge_table *t, uint32_t left, uint32_t right)
 {
     if (t->n_slots == 0)
         return NULL;
@@ -124,7 +122,6 @@ uint32_t llm_bpe_code_point(const uint8_t *p, const uint8_t *end);
 size_t llm_bpe_space(const uint8_t *p, const uint8_t *end);
 
 /* Merges symbols (n) by lowest rank, leftmost first; *n becomes how many remain. */
-llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop,
-                                   void *arg);
+llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg);
 
 #endif

@@ -11,11 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHORT_PIECE 64
+#define SHORT_PIECE   64
 #define STOP_INTERVAL 8192
 
-static size_t
-merge_short(const merge_table *t, uint32_t *symbols, size_t n)
+static size_t merge_short(const merge_table *t, uint32_t *symbols, size_t n)
 {
     uint32_t rank[SHORT_PIECE], into[SHORT_PIECE];
 
@@ -67,8 +66,7 @@ typedef struct heap {
     size_t n;
 } heap;
 
-static void
-sift_down(heap *h, size_t i)
+static void sift_down(heap *h, size_t i)
 {
     uint64_t entry = h->entries[i];
 
@@ -87,8 +85,7 @@ sift_down(heap *h, size_t i)
     h->entries[i] = entry;
 }
 
-static void
-heap_push(heap *h, uint64_t entry)
+static void heap_push(heap *h, uint64_t entry)
 {
     size_t i = h->n++;
 
@@ -97,8 +94,7 @@ heap_push(heap *h, uint64_t entry)
     h->entries[i] = entry;
 }
 
-static uint64_t
-heap_pop(heap *h)
+static uint64_t heap_pop(heap *h)
 {
     uint64_t least = h->entries[0];
 
@@ -109,11 +105,10 @@ heap_pop(heap *h)
 }
 
 /* The rule of the pair that begins at a node; true when there is one */
-static bool
-find_pair(const merge_table *t, node *nodes, uint32_t at)
+static bool find_pair(const merge_table *t, node *nodes, uint32_t at)
 {
-    const merge_rule *rule =
-        nodes[at].next == END ? NULL : merge_find(t, nodes[at].symbol, nodes[nodes[at].next].symbol);
+    const merge_rule *rule = nodes[at].next == END ? NULL
+                                                   : merge_find(t, nodes[at].symbol, nodes[nodes[at].next].symbol);
 
     nodes[at].rank = rule == NULL ? NO_RANK : rule->rank;
     nodes[at].into = rule == NULL ? NO_SYMBOL : rule->into;
@@ -121,8 +116,7 @@ find_pair(const merge_table *t, node *nodes, uint32_t at)
 }
 
 /* The node takes in the one after it. */
-static void
-merge_node(const merge_table *t, node *nodes, uint32_t at, heap *h)
+static void merge_node(const merge_table *t, node *nodes, uint32_t at, heap *h)
 {
     uint32_t gone = nodes[at].next, previous = nodes[at].previous;
 
@@ -138,13 +132,12 @@ merge_node(const merge_table *t, node *nodes, uint32_t at, heap *h)
         heap_push(h, (uint64_t)nodes[previous].rank << 32 | previous);
 }
 
-static llm_bpe_status
-merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg)
+static llm_bpe_status merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg)
 {
     const bool room = llm_memory_room(*n * (sizeof(node) + 2 * sizeof(uint64_t)));
     node *nodes = room ? malloc(*n * sizeof(node)) : NULL;
     /* Every pair once, and up to two new ones for every merge, which takes one away. */
-    heap h = {room ? malloc(2 * *n * sizeof(uint64_t)) : NULL, 0};
+    heap h = { room ? malloc(2 * *n * sizeof(uint64_t)) : NULL, 0 };
     llm_bpe_status status = LLM_BPE_OK;
     size_t kept = 0;
 
@@ -154,7 +147,7 @@ merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop s
         return LLM_BPE_NO_MEMORY;
     }
     for (uint32_t i = 0; i < *n; i++)
-        nodes[i] = (node){i == 0 ? END : i - 1, i + 1 == *n ? END : i + 1, symbols[i], NO_RANK, NO_SYMBOL};
+        nodes[i] = (node){ i == 0 ? END : i - 1, i + 1 == *n ? END : i + 1, symbols[i], NO_RANK, NO_SYMBOL };
     for (uint32_t i = 0; i < *n && status == LLM_BPE_OK; i++) {
         if (find_pair(t, nodes, i))
             h.entries[h.n++] = (uint64_t)nodes[i].rank << 32 | i;
@@ -182,8 +175,7 @@ merge_long(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop s
     return status;
 }
 
-llm_bpe_status
-llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg)
+llm_bpe_status llm_bpe_merge_piece(const merge_table *t, uint32_t *symbols, size_t *n, llm_should_stop stop, void *arg)
 {
     if (*n > SHORT_PIECE)
         return merge_long(t, symbols, n, stop, arg);

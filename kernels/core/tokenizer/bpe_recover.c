@@ -8,8 +8,7 @@
 #include <string.h>
 
 /* The id of the token made of bytes, NO_RANK when there is none */
-static uint32_t
-rank_of(const llm_bpe *t, const uint8_t *bytes, size_t n)
+static uint32_t rank_of(const llm_bpe *t, const uint8_t *bytes, size_t n)
 {
     uint32_t symbol = bytes_map_find(&t->tokens, bytes, n);
 
@@ -20,8 +19,8 @@ rank_of(const llm_bpe *t, const uint8_t *bytes, size_t n)
  * Merges the bytes of a token (n), lowest id first, by pairs whose id is below `limit`; cuts (*n_parts + 1)
  * become where the parts begin and end.
  */
-static void
-split_token(const llm_bpe *t, const uint8_t *bytes, size_t n, uint32_t limit, uint16_t *cuts, size_t *n_parts)
+static void split_token(const llm_bpe *t, const uint8_t *bytes, size_t n, uint32_t limit, uint16_t *cuts,
+                        size_t *n_parts)
 {
     size_t parts = n;
     uint32_t rank[LLM_BPE_MAX_TOKEN];
@@ -47,17 +46,15 @@ split_token(const llm_bpe *t, const uint8_t *bytes, size_t n, uint32_t limit, ui
     *n_parts = parts;
 }
 
-static int
-by_id(const void *a, const void *b)
+static int by_id(const void *a, const void *b)
 {
     int32_t x = ((const id_entry *)a)->id, y = ((const id_entry *)b)->id;
 
     return (x > y) - (x < y);
 }
 
-llm_bpe_status
-llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink,
-                       void *arg)
+llm_bpe_status llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, llm_bpe_merge_sink sink,
+                                      void *arg)
 {
     id_entry *order = llm_malloc((t->tokens.n + (size_t)1) * sizeof(id_entry));
     llm_bpe_status status = LLM_BPE_OK;
@@ -66,7 +63,7 @@ llm_bpe_recover_merges(const llm_bpe *t, llm_should_stop stop, void *stop_arg, l
     if (order == NULL)
         return LLM_BPE_NO_MEMORY;
     for (uint32_t i = 0; i < t->tokens.n; i++)
-        order[i] = (id_entry){t->ids[i], i, false};
+        order[i] = (id_entry){ t->ids[i], i, false };
     qsort(order, t->tokens.n, sizeof(id_entry), by_id);
     for (uint32_t i = 0; i < t->tokens.n && status == LLM_BPE_OK; i++) {
         uint16_t cuts[LLM_BPE_MAX_TOKEN + 1];

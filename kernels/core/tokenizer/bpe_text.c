@@ -16,8 +16,7 @@ enum { OTHER, LETTER, NUMBER, SPACE };
  * length of its maximal part (Unicode, table 3-7); then *truncated tells that only the end of the text is
  * what it lacks.
  */
-static inline size_t
-next_character(const uint8_t *p, const uint8_t *end, uint32_t *code, bool *truncated)
+static inline size_t next_character(const uint8_t *p, const uint8_t *end, uint32_t *code, bool *truncated)
 {
     uint8_t low = 0x80, high = 0xbf;
     size_t length;
@@ -56,8 +55,7 @@ next_character(const uint8_t *p, const uint8_t *end, uint32_t *code, bool *trunc
     return length;
 }
 
-size_t
-llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final, bool replace_nul)
+size_t llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final, bool replace_nul)
 {
     const uint8_t *p = bytes, *end = bytes + n;
     size_t written = 0, length;
@@ -83,8 +81,7 @@ llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final, bool 
 
 /* ---- the pre-tokenizer ---- */
 
-static inline int
-class_of(uint32_t code)
+static inline int class_of(uint32_t code)
 {
     if (code >= UNICODE_END)
         return OTHER;
@@ -92,8 +89,7 @@ class_of(uint32_t code)
 }
 
 /* The class of the character at p, and its length */
-static inline int
-class_at(const uint8_t *p, const uint8_t *end, size_t *length)
+static inline int class_at(const uint8_t *p, const uint8_t *end, size_t *length)
 {
     uint32_t code;
     bool truncated;
@@ -102,8 +98,7 @@ class_at(const uint8_t *p, const uint8_t *end, size_t *length)
     return class_of(code);
 }
 
-uint32_t
-llm_bpe_code_point(const uint8_t *p, const uint8_t *end)
+uint32_t llm_bpe_code_point(const uint8_t *p, const uint8_t *end)
 {
     uint32_t code;
     bool truncated;
@@ -112,8 +107,7 @@ llm_bpe_code_point(const uint8_t *p, const uint8_t *end)
     return code;
 }
 
-size_t
-llm_bpe_space(const uint8_t *p, const uint8_t *end)
+size_t llm_bpe_space(const uint8_t *p, const uint8_t *end)
 {
     size_t length;
 
@@ -121,8 +115,7 @@ llm_bpe_space(const uint8_t *p, const uint8_t *end)
 }
 
 /* Where the run of characters of one class ends; *last: where its last character begins */
-static const uint8_t *
-run_end(const uint8_t *p, const uint8_t *end, int class, const uint8_t **last)
+static const uint8_t *run_end(const uint8_t *p, const uint8_t *end, int class, const uint8_t **last)
 {
     size_t length;
 
@@ -134,21 +127,18 @@ run_end(const uint8_t *p, const uint8_t *end, int class, const uint8_t **last)
 }
 
 /* The length of 's 't 're 've 'm 'll 'd after the apostrophe at p, 0 when it is none of them */
-static size_t
-contraction(const uint8_t *p, const uint8_t *end)
+static size_t contraction(const uint8_t *p, const uint8_t *end)
 {
     size_t n = (size_t)(end - p);
 
     if (n >= 2 && (p[1] == 's' || p[1] == 't' || p[1] == 'm' || p[1] == 'd'))
         return 2;
-    if (n >= 3 &&
-        ((p[1] == 'r' && p[2] == 'e') || (p[1] == 'v' && p[2] == 'e') || (p[1] == 'l' && p[2] == 'l')))
+    if (n >= 3 && ((p[1] == 'r' && p[2] == 'e') || (p[1] == 'v' && p[2] == 'e') || (p[1] == 'l' && p[2] == 'l')))
         return 3;
     return 0;
 }
 
-size_t
-llm_bpe_split(const uint8_t *text, size_t n, size_t at)
+size_t llm_bpe_split(const uint8_t *text, size_t n, size_t at)
 {
     const uint8_t *start = text + at, *end = text + n, *p = start, *last = start;
     size_t length;
@@ -171,23 +161,20 @@ llm_bpe_split(const uint8_t *text, size_t n, size_t at)
 /* ---- the alphabet ---- */
 
 /* Bytes that stand for themselves: printable and not blank in Latin-1 */
-static inline bool
-is_printable(uint32_t byte)
+static inline bool is_printable(uint32_t byte)
 {
     return (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
 }
 
 /* The others stand at U+0100 and on, in their order: 0 .. 32, 127 .. 160, 173 */
-static inline uint32_t
-stand_in(uint8_t byte)
+static inline uint32_t stand_in(uint8_t byte)
 {
     if (is_printable(byte))
         return byte;
     return 0x100 + (byte <= 32 ? byte : byte == 173 ? 67u : byte - 127 + 33u);
 }
 
-static inline int
-stood_for(uint32_t code)
+static inline int stood_for(uint32_t code)
 {
     if (code < 0x100)
         return is_printable(code) ? (int)code : -1;
@@ -195,8 +182,7 @@ stood_for(uint32_t code)
     return code <= 32 ? (int)code : code < 67 ? (int)(code - 33 + 127) : code == 67 ? 173 : -1;
 }
 
-uint8_t
-llm_bpe_byte(int i)
+uint8_t llm_bpe_byte(int i)
 {
     if (i < 94)
         return (uint8_t)(i + '!');
@@ -207,8 +193,7 @@ llm_bpe_byte(int i)
     return (uint8_t)stood_for((uint32_t)(i - 188 + 0x100));
 }
 
-size_t
-llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n)
+size_t llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n)
 {
     size_t length = 0;
 
@@ -225,8 +210,7 @@ llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n)
     return length;
 }
 
-size_t
-llm_bpe_alphabet_bytes(uint8_t *bytes, const uint8_t *token, size_t n)
+size_t llm_bpe_alphabet_bytes(uint8_t *bytes, const uint8_t *token, size_t n)
 {
     const uint8_t *p = token, *end = token + n;
     size_t n_bytes = 0;

@@ -14,11 +14,11 @@
 #include "engine/memory.h"
 
 #define STOP_INTERVAL 4096
-#define END UINT32_MAX
-#define GONE (-1)
+#define END           UINT32_MAX
+#define GONE          (-1)
 
 typedef struct symbol {
-    int32_t id;             /* GONE when merged into the one before */
+    int32_t id;              /* GONE when merged into the one before */
     uint32_t previous, next; /* positions, END at the ends of a word */
     uint32_t word;
 } symbol;
@@ -57,14 +57,9 @@ struct llm_bpe_trainer {
     size_t work; /* since should_stop was asked */
 };
 
-llm_bpe_trainer *
-llm_bpe_trainer_create(void)
-{
-    return calloc(1, sizeof(llm_bpe_trainer));
-}
+llm_bpe_trainer *llm_bpe_trainer_create(void) { return calloc(1, sizeof(llm_bpe_trainer)); }
 
-static void
-forget_pairs(llm_bpe_trainer *t)
+static void forget_pairs(llm_bpe_trainer *t)
 {
     for (size_t i = 0; i < t->n_pairs; i++)
         free(t->pairs[i].positions);
@@ -78,8 +73,7 @@ forget_pairs(llm_bpe_trainer *t)
     t->n_pairs = t->pairs_room = t->n_symbols = t->n_heap = t->heap_room = 0;
 }
 
-void
-llm_bpe_trainer_destroy(llm_bpe_trainer *t)
+void llm_bpe_trainer_destroy(llm_bpe_trainer *t)
 {
     if (t == NULL)
         return;
@@ -91,8 +85,7 @@ llm_bpe_trainer_destroy(llm_bpe_trainer *t)
     free(t);
 }
 
-llm_bpe_status
-llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
+llm_bpe_status llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
 {
     for (size_t at = 0, step = 1; at < n; step++) {
         size_t visible = n - at > LLM_BPE_MAX_PIECE ? at + LLM_BPE_MAX_PIECE : n;
@@ -118,18 +111,16 @@ llm_bpe_trainer_add(llm_bpe_trainer *t, const uint8_t *text, size_t n, llm_shoul
 
 /* ---- the heap of candidates ---- */
 
-static bool
-comes_before(const candidate *a, const candidate *b)
+static bool comes_before(const candidate *a, const candidate *b)
 {
     if (a->count != b->count)
         return a->count > b->count;
     return a->left != b->left ? a->left < b->left : a->right < b->right;
 }
 
-static bool
-heap_push(llm_bpe_trainer *t, uint32_t number)
+static bool heap_push(llm_bpe_trainer *t, uint32_t number)
 {
-    candidate c = {t->pairs[number].count, t->pairs[number].left, t->pairs[number].right, number};
+    candidate c = { t->pairs[number].count, t->pairs[number].left, t->pairs[number].right, number };
     candidate *grown = bytes_grow(t->heap, &t->heap_room, t->n_heap + 1, sizeof(candidate));
     size_t i;
 
@@ -143,8 +134,7 @@ heap_push(llm_bpe_trainer *t, uint32_t number)
     return true;
 }
 
-static candidate
-heap_pop(llm_bpe_trainer *t)
+static candidate heap_pop(llm_bpe_trainer *t)
 {
     candidate first = t->heap[0], last = t->heap[--t->n_heap];
     size_t i = 0;
@@ -170,10 +160,9 @@ heap_pop(llm_bpe_trainer *t)
 /*
  * The number of the pair of symbols at `at` and after it, which is made if it must; BYTES_MAP_NONE: no memory
  */
-static uint32_t
-pair_number(llm_bpe_trainer *t, int32_t left, int32_t right)
+static uint32_t pair_number(llm_bpe_trainer *t, int32_t left, int32_t right)
 {
-    int32_t key[2] = {left, right};
+    int32_t key[2] = { left, right };
     bool found;
     uint32_t number = bytes_map_add(&t->pair_numbers, key, sizeof(key), &found);
     pair *grown;
@@ -184,13 +173,12 @@ pair_number(llm_bpe_trainer *t, int32_t left, int32_t right)
     if (grown == NULL)
         return BYTES_MAP_NONE;
     t->pairs = grown;
-    t->pairs[t->n_pairs++] = (pair){left, right, 0, NULL, 0, 0};
+    t->pairs[t->n_pairs++] = (pair){ left, right, 0, NULL, 0, 0 };
     return number;
 }
 
 /* One more place where two adjacent symbols stand */
-static bool
-count_pair(llm_bpe_trainer *t, uint32_t at)
+static bool count_pair(llm_bpe_trainer *t, uint32_t at)
 {
     const symbol *s = &t->symbols[at];
     uint32_t number = pair_number(t, s->id, t->symbols[s->next].id), *grown;
@@ -209,23 +197,20 @@ count_pair(llm_bpe_trainer *t, uint32_t at)
 }
 
 /* One place fewer; the position is passed over later. */
-static void
-discount_pair(llm_bpe_trainer *t, int32_t left, int32_t right, int64_t count)
+static void discount_pair(llm_bpe_trainer *t, int32_t left, int32_t right, int64_t count)
 {
-    int32_t key[2] = {left, right};
+    int32_t key[2] = { left, right };
 
     t->pairs[bytes_map_find(&t->pair_numbers, key, sizeof(key))].count -= count;
 }
 
-static bool
-ask_to_stop(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
+static bool ask_to_stop(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
 {
     return ++t->work % STOP_INTERVAL == 0 && stop != NULL && stop(arg);
 }
 
 /* Words become symbols, symbols pairs, pairs candidates. */
-static llm_bpe_status
-count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
+static llm_bpe_status count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
 {
     int32_t id_of_byte[256];
     size_t at = 0;
@@ -248,8 +233,8 @@ count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
         const uint8_t *bytes = bytes_map_get(&t->words, word, &n);
 
         for (size_t i = 0; i < n; i++, at++)
-            t->symbols[at] = (symbol){id_of_byte[bytes[i]], i == 0 ? END : (uint32_t)at - 1,
-                                      i + 1 == n ? END : (uint32_t)at + 1, word};
+            t->symbols[at] = (symbol){ id_of_byte[bytes[i]], i == 0 ? END : (uint32_t)at - 1,
+                                       i + 1 == n ? END : (uint32_t)at + 1, word };
         if (ask_to_stop(t, stop, arg))
             return LLM_BPE_STOPPED;
     }
@@ -272,8 +257,7 @@ count_all(llm_bpe_trainer *t, llm_should_stop stop, void *arg)
 /* ---- merging ---- */
 
 /* Makes one symbol of the two at a position and counts the pairs it then stands in. */
-static bool
-merge_at(llm_bpe_trainer *t, uint32_t at, int32_t id)
+static bool merge_at(llm_bpe_trainer *t, uint32_t at, int32_t id)
 {
     symbol *s = &t->symbols[at], *gone = &t->symbols[s->next];
     int64_t count = t->counts[s->word];
@@ -292,8 +276,7 @@ merge_at(llm_bpe_trainer *t, uint32_t at, int32_t id)
 }
 
 /* Merges a pair everywhere into the symbol id; the new pairs are candidates then. */
-static llm_bpe_status
-merge_pair(llm_bpe_trainer *t, uint32_t number, int32_t id, llm_should_stop stop, void *arg)
+static llm_bpe_status merge_pair(llm_bpe_trainer *t, uint32_t number, int32_t id, llm_should_stop stop, void *arg)
 {
     pair merged = t->pairs[number];
     size_t first_new = t->n_pairs;
@@ -320,15 +303,10 @@ merge_pair(llm_bpe_trainer *t, uint32_t number, int32_t id, llm_should_stop stop
     return status;
 }
 
-static size_t
-token_length(const llm_bpe_trainer *t, int32_t id)
-{
-    return id < 256 ? 1 : t->lengths[id - 256];
-}
+static size_t token_length(const llm_bpe_trainer *t, int32_t id) { return id < 256 ? 1 : t->lengths[id - 256]; }
 
 /* Writes down a merge; false: no memory */
-static bool
-note_merge(llm_bpe_trainer *t, int32_t left, int32_t right)
+static bool note_merge(llm_bpe_trainer *t, int32_t left, int32_t right)
 {
     size_t n = t->n_merges;
     int32_t *merges = bytes_grow(t->merges, &t->merges_room, 2 * n + 2, sizeof(int32_t));
@@ -348,9 +326,8 @@ note_merge(llm_bpe_trainer *t, int32_t left, int32_t right)
     return true;
 }
 
-llm_bpe_status
-llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count, llm_should_stop stop, void *arg,
-                    const int32_t **pairs, size_t *n_pairs)
+llm_bpe_status llm_bpe_trainer_run(llm_bpe_trainer *t, size_t n_merges, int64_t min_count, llm_should_stop stop,
+                                   void *arg, const int32_t **pairs, size_t *n_pairs)
 {
     llm_bpe_status status = count_all(t, stop, arg);
 

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static inline uint64_t
-mix(uint64_t h)
+static inline uint64_t mix(uint64_t h)
 {
     h ^= h >> 32;
     h *= 0xd6e8feb86659fd93u;
@@ -16,8 +15,7 @@ mix(uint64_t h)
     return h * 0xd6e8feb86659fd93u;
 }
 
-uint64_t
-bytes_hash(const void *s, size_t n)
+uint64_t bytes_hash(const void *s, size_t n)
 {
     const uint8_t *p = s;
     uint64_t h = n * 0x9e3779b97f4a7c15u, word;
@@ -33,8 +31,7 @@ bytes_hash(const void *s, size_t n)
     return h ^ h >> 29;
 }
 
-void *
-bytes_grow(void *array, size_t *room, size_t wanted, size_t element)
+void *bytes_grow(void *array, size_t *room, size_t wanted, size_t element)
 {
     size_t larger = *room == 0 ? 8 : *room;
     void *grown;
@@ -54,8 +51,7 @@ bytes_grow(void *array, size_t *room, size_t wanted, size_t element)
     return grown;
 }
 
-void
-bytes_map_free(bytes_map *m)
+void bytes_map_free(bytes_map *m)
 {
     free(m->bytes);
     free(m->start);
@@ -65,8 +61,7 @@ bytes_map_free(bytes_map *m)
 }
 
 /* The slot that holds the string, or the free one where it would go */
-static size_t
-slot_of(const bytes_map *m, const void *s, size_t n, uint64_t hash)
+static size_t slot_of(const bytes_map *m, const void *s, size_t n, uint64_t hash)
 {
     size_t i = hash & (m->n_slots - 1);
     uint32_t tag = (uint32_t)(hash >> 32);
@@ -81,8 +76,7 @@ slot_of(const bytes_map *m, const void *s, size_t n, uint64_t hash)
     return i;
 }
 
-uint32_t
-bytes_map_find(const bytes_map *m, const void *s, size_t n)
+uint32_t bytes_map_find(const bytes_map *m, const void *s, size_t n)
 {
     if (m->n_slots == 0)
         return BYTES_MAP_NONE;
@@ -90,8 +84,7 @@ bytes_map_find(const bytes_map *m, const void *s, size_t n)
 }
 
 /* A table of twice as many slots */
-static bool
-rehash(bytes_map *m)
+static bool rehash(bytes_map *m)
 {
     size_t n_slots = m->n_slots == 0 ? 64 : m->n_slots * 2;
     uint32_t *slots = NULL, *tags = NULL;
@@ -123,8 +116,7 @@ rehash(bytes_map *m)
 }
 
 /* Room for one more string of n bytes */
-static bool
-make_room(bytes_map *m, size_t n)
+static bool make_room(bytes_map *m, size_t n)
 {
     size_t room = m->room;
     void *grown;
@@ -143,8 +135,7 @@ make_room(bytes_map *m, size_t n)
     return (size_t)m->n * 2 < m->n_slots || rehash(m);
 }
 
-uint32_t
-bytes_map_add(bytes_map *m, const void *s, size_t n, bool *found)
+uint32_t bytes_map_add(bytes_map *m, const void *s, size_t n, bool *found)
 {
     uint64_t hash = bytes_hash(s, n);
     size_t slot;

@@ -29,8 +29,7 @@ uint32_t bytes_map_find(const bytes_map *m, const void *s, size_t n);
 /* Adds the string, or finds it (then *found). BYTES_MAP_NONE: no memory */
 uint32_t bytes_map_add(bytes_map *m, const void *s, size_t n, bool *found);
 
-static inline const uint8_t *
-bytes_map_get(const bytes_map *m, uint32_t i, size_t *n)
+static inline const uint8_t *bytes_map_get(const bytes_map *m, uint32_t i, size_t *n)
 {
     *n = m->start[i + 1] - m->start[i];
     return m->bytes + m->start[i];

@@ -57,7 +57,7 @@ op_output_like(OpCall *call, int input)
 static Tensor *
 flat_tensor(size_t n)
 {
-    int32   dims[2] = {1, 0};
+    int32 dims[2] = {1, 0};
 
     /* two axes hold what one int32 may not */
     while (n / dims[0] > INT_MAX)
@@ -69,7 +69,7 @@ flat_tensor(size_t n)
 float *
 op_save(OpCall *call, int i, size_t n)
 {
-    if (call->read_only)        /* the forward alone reads it */
+    if (call->read_only) /* the forward alone reads it */
     {
         if (!tensor_buffer_room(Max(n, 1) * sizeof(float)))
             ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %zu elements", n));
@@ -107,7 +107,7 @@ op_last_dim(const OpValue *v)
 size_t
 op_rows(const OpValue *v)
 {
-    size_t  rows = 1;
+    size_t rows = 1;
 
     for (int i = 0; i < v->ndim - 1; i++)
         rows *= (size_t) v->dims[i];
@@ -127,22 +127,22 @@ op_shape_error(const OpCall *call, const char *expects)
 
     initStringInfo(&shapes);
     for (int i = 0; i < call->n_inputs; i++)
-        appendStringInfo(&shapes, "%s%s", i == 0 ? "" : i == call->n_inputs - 1 ? " and " : ", ",
+        appendStringInfo(&shapes, "%s%s",
+                         i == 0                    ? ""
+                         : i == call->n_inputs - 1 ? " and "
+                                                   : ", ",
                          op_shape(&call->in[i]));
     if (call->ids.values != NULL)
         appendStringInfo(&shapes, ", ids %s", tensor_shape_text(call->ids.ndim, call->ids.dims));
-    ereport(ERROR,
-            errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-            errmsg("%s cannot take shapes %s", call->op->name, shapes.data),
-            errhint("It expects %s.", expects));
+    ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            errmsg("%s cannot take shapes %s", call->op->name, shapes.data), errhint("It expects %s.", expects));
 }
 
 void
 op_require_ndim(const OpCall *call, int input, int least)
 {
     if (call->in[input].ndim < least)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: argument %d has shape %s", call->op->name, input + 1, op_shape(&call->in[input])),
                 errhint("It needs at least %d dimension%s.", least, least == 1 ? "" : "s"));
 }
@@ -153,13 +153,12 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
 {
     for (size_t i = 0; i < call->ids.n; i++)
     {
-        int32   id = call->ids.values[i];
+        int32 id = call->ids.values[i];
 
         if ((i & 0xffff) == 0)
             CHECK_FOR_INTERRUPTS();
         if (id >= limit || (id < 0 && !negative_ok))
-            ereport(ERROR,
-                    errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("%s: id %d at position %zu is out of range", call->op->name, id, i + 1),
                     errhint("Ids must be between 0 and " INT64_FORMAT ".", limit - 1));
     }
@@ -216,8 +215,8 @@ op_run1(const OpDef *op, Tensor *x)
 static void
 read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 {
-    int     n_int = 0;
-    int     n_real = 0;
+    int n_int = 0;
+    int n_real = 0;
 
     for (const char *kind = call->op->args; *kind != '\0'; kind++, arg++)
     {
@@ -250,7 +249,7 @@ read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 Datum
 op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
 {
-    OpCall  call = {.op = op};
+    OpCall call = {.op = op};
 
     read_arguments(&call, fcinfo, 0);
     PG_RETURN_TENSOR(op_run(&call));
@@ -273,8 +272,7 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
     op->forward(call);
     pg_llm_check(pg_llm_engine());
     if (dout->n != call->out.n)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s_backward: the output's gradient has shape %s, the output %s", op->name,
                        tensor_shape_text(dout->ndim, dout->dims), op_shape(&call->out)));
     for (int i = 0; i < call->n_inputs; i++)
@@ -291,12 +289,12 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
         PG_RETURN_TENSOR(grads[0]);
     else
     {
-        TupleDesc   desc;
-        Datum       values[OP_MAX_INPUTS];
-        bool        nulls[OP_MAX_INPUTS] = {false};
+        TupleDesc desc;
+        Datum     values[OP_MAX_INPUTS];
+        bool      nulls[OP_MAX_INPUTS] = {false};
 
         if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-            PG_RETURN_TENSOR(grads[0]);         /* declared with its first gradient only */
+            PG_RETURN_TENSOR(grads[0]); /* declared with its first gradient only */
         for (int i = 0; i < call->n_inputs; i++)
             values[i] = tensor_datum(grads[i]);
         PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));

@@ -68,7 +68,7 @@ PG_FUNCTION_INFO_V1(pg_llm_set_recording);
 Datum
 pg_llm_set_recording(PG_FUNCTION_ARGS)
 {
-    bool    is_local = PG_GETARG_BOOL(1);
+    bool is_local = PG_GETARG_BOOL(1);
 
     if (is_local && PG_GETARG_BOOL(0) == pg_llm_autograd)
         PG_RETURN_VOID();

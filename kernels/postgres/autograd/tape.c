@@ -183,10 +183,8 @@ void
 tape_require_whole(void)
 {
     if (tape.broken != NULL)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("the recorded pass cannot be differentiated"),
-                errdetail_internal("%s", tape.broken),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("the recorded pass cannot be differentiated"), errdetail_internal("%s", tape.broken),
                 errhint("Compute the loss again."));
 }
 
@@ -214,7 +212,7 @@ tape_open(void)
 static void
 begin_if_empty(void)
 {
-    uint64  nonce = 0;
+    uint64 nonce = 0;
 
     if (tape.nonce != 0)
         return;
@@ -231,17 +229,15 @@ begin_if_empty(void)
 static void *
 grow(void *array, uint32 used, uint32 *room, size_t size)
 {
-    uint32  larger = *room == 0 ? 256 : *room * 2;
-    void   *grown;
+    uint32 larger = *room == 0 ? 256 : *room * 2;
+    void  *grown;
 
     if (used < *room)
         return array;
     if (!tensor_buffer_room(larger * size))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the tape"),
                 errhint("Call llm_prune_autograd_state between passes."));
-    grown = array == NULL
-        ? MemoryContextAllocHuge(tape.context, larger * size)
-        : repalloc_huge(array, larger * size);
+    grown = array == NULL ? MemoryContextAllocHuge(tape.context, larger * size) : repalloc_huge(array, larger * size);
     *room = larger;
     return grown;
 }
@@ -297,11 +293,10 @@ tape_value_of(const Tensor *t)
 uint32
 tape_input_value(const Tensor *t)
 {
-    uint32  value = tape_value_of(t);
+    uint32 value = tape_value_of(t);
 
     if (value != NO_VALUE && tape.values[value].kind == VALUE_LOST && pass_recording())
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("a tensor of shape %s is no longer on the tape", tensor_shape_text(t->ndim, t->dims)),
                 errdetail("It was computed where an error was caught, or a savepoint rolled back; no gradient can flow "
                           "through it."),
@@ -322,7 +317,7 @@ stamp(Tensor *t, uint32 value)
 void
 tape_param_leaf(Tensor *t, ArenaVersion *version, ArenaParam *param)
 {
-    uint32  i;
+    uint32 i;
 
     /* parameters come first in a pass and again in later layers: a short search from the start */
     for (i = 0; i < tape.n_values; i++)
@@ -356,7 +351,7 @@ keep(OpValue *v, bool wanted)
 static bool
 number_inputs(OpCall *c)
 {
-    bool    needs_grad = false;
+    bool needs_grad = false;
 
     for (int i = 0; i < c->n_inputs; i++)
     {
@@ -374,9 +369,9 @@ void
 tape_record(OpCall *call)
 {
     TapeNode *node;
-    OpCall *c;
-    bool    needs_grad;
-    int32  *ids = NULL;
+    OpCall   *c;
+    bool      needs_grad;
+    int32    *ids = NULL;
 
     begin_if_empty();
     needs_grad = number_inputs(call);
@@ -438,8 +433,8 @@ Datum
 pg_llm_param(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    Tensor *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
+    ArenaParam   *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Tensor       *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
 
     if (pass_recording())
         tape_param_leaf(t, v, p);
@@ -451,11 +446,11 @@ PG_FUNCTION_INFO_V1(pg_llm_autograd_map_param);
 Datum
 pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
 {
-    Tensor *t = PG_GETARG_TENSOR(3);
+    Tensor  *t = PG_GETARG_TENSOR(3);
     IntArray shape = tensor_int_array(PG_GETARG_DATUM(4), "shape");
-    uint32  value;
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    uint32   value;
+    char    *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    char    *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
     if (strlen(model) > ARENA_MAX_NAME || strlen(name) > ARENA_MAX_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

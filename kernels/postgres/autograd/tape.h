@@ -12,22 +12,23 @@ struct ArenaVersion;
 /* Where the tape stood as a subtransaction began. */
 typedef struct TapeMark
 {
-    uint64  nonce;          /* 0: there was none */
-    uint32  n_values, n_nodes;
-    uint64  backwards;
-    bool    quiet;
+    uint64 nonce; /* 0: there was none */
+    uint32 n_values, n_nodes;
+    uint64 backwards;
+    bool   quiet;
 } TapeMark;
 
-extern void   tape_record(OpCall *call);            /* stamps call->result with its number */
-extern uint32 tape_value_of(const Tensor *t);       /* NO_VALUE when t belongs to no pass or another one */
-extern uint32 tape_input_value(const Tensor *t);    /* the same for an op's input: 55000 for a value that a rollback took */
+extern void   tape_record(OpCall *call);      /* stamps call->result with its number */
+extern uint32 tape_value_of(const Tensor *t); /* NO_VALUE when t belongs to no pass or another one */
+extern uint32
+tape_input_value(const Tensor *t); /* the same for an op's input: 55000 for a value that a rollback took */
 /* The leaf of a parameter in this pass; stamps t. */
-extern void   tape_param_leaf(Tensor *t, struct ArenaVersion *version, struct ArenaParam *param);
-extern void   tape_clear(void);
+extern void     tape_param_leaf(Tensor *t, struct ArenaVersion *version, struct ArenaParam *param);
+extern void     tape_clear(void);
 extern TapeMark tape_mark(void);
 /* A rollback: back to the mark; NULL: nothing stays. */
-extern void   tape_end_xact(void);
-extern void   tape_abort(const TapeMark *mark);
-extern bool   tape_open(void);                      /* whether the present role may record */
+extern void tape_end_xact(void);
+extern void tape_abort(const TapeMark *mark);
+extern bool tape_open(void); /* whether the present role may record */
 
 #endif

@@ -11,16 +11,13 @@ static uint32
 index_of(int64 id)
 {
     /* A base is at least TAPE_MAX_VALUES: a smaller id was given out before the pass had one. */
-    int64   index = id >= 0 && id < TAPE_MAX_VALUES ? id : id - tape.base;
+    int64 index = id >= 0 && id < TAPE_MAX_VALUES ? id : id - tape.base;
 
     if (!tape_is_mine() || tape.n_nodes == 0)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("nothing is recorded in this session"),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("nothing is recorded in this session"),
                 errhint("Switch recording on (UPDATE llm_autograd_mode SET flag = true) and compute a loss first."));
     if (index < 0 || index >= tape.n_values)
-        ereport(ERROR,
-                errcode(ERRCODE_UNDEFINED_OBJECT),
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("tensor " INT64_FORMAT " is not on this session's tape", id));
     return (uint32) index;
 }
@@ -29,10 +26,8 @@ static void
 refuse_spent(const TapeValue *v)
 {
     if (v->spent)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("this part of the tape has been differentiated already"),
-                errhint("Compute the loss again."));
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("this part of the tape has been differentiated already"), errhint("Compute the loss again."));
 }
 
 /* pg_llm_backward_begin(start_id or NULL, scale): d(start) = scale. */
@@ -40,7 +35,7 @@ PG_FUNCTION_INFO_V1(pg_llm_backward_begin);
 Datum
 pg_llm_backward_begin(PG_FUNCTION_ARGS)
 {
-    uint32  index;
+    uint32     index;
     TapeValue *v;
 
     tape_require_whole();
@@ -53,15 +48,12 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
         index = index_of(PG_GETARG_INT64(0));
     v = &tape.values[index];
     if (v->n != 1)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the gradient of a tensor of shape %s cannot be taken", tensor_shape_text(v->ndim, v->dims)),
                 errhint("Reduce it to one number first: a loss, pg_llm_sum or pg_llm_mean."));
     if (!v->needs_grad || v->kind != VALUE_OUTPUT)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("tensor " INT64_FORMAT " does not depend on any parameter or tracked tensor",
-                       tape.base + index),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("tensor " INT64_FORMAT " does not depend on any parameter or tracked tensor", tape.base + index),
                 errhint("Compute it from llm_weight(model, name) or pg_llm_autograd_track_tensor(x) while recording."));
     refuse_spent(v);
     if (v->grad == NULL)
@@ -77,7 +69,7 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
 static OpGrad
 gradient_of(TapeValue *v)
 {
-    OpGrad  g;
+    OpGrad g;
 
     if (v->kind == VALUE_PARAM)
     {
@@ -109,8 +101,8 @@ seen_before(const OpCall *c, int input)
 static void
 differentiate(TapeNode *node, const float *dout)
 {
-    OpCall *c = &node->call;
-    OpGrad  din[OP_MAX_INPUTS];
+    OpCall     *c = &node->call;
+    OpGrad      din[OP_MAX_INPUTS];
     llm_engine *e = pg_llm_engine();
 
     for (int i = 0; i < c->n_inputs; i++)
@@ -131,7 +123,7 @@ differentiate(TapeNode *node, const float *dout)
     for (int i = 0; i < c->n_inputs; i++)
         if (din[i].data != NULL && seen_before(c, i))
         {
-            OpGrad  sum = gradient_of(&tape.values[c->in[i].value]);
+            OpGrad sum = gradient_of(&tape.values[c->in[i].value]);
 
             llm_copy(e, sum.data, din[i].data, true, tape.values[c->in[i].value].n);
         }
@@ -143,16 +135,16 @@ PG_FUNCTION_INFO_V1(pg_llm_backward);
 Datum
 pg_llm_backward(PG_FUNCTION_ARGS)
 {
-    uint32  value = index_of(PG_GETARG_INT64(0));
-    uint32  low = 0;
-    uint32  high = tape.n_nodes;
-    TapeNode *node;
+    uint32     value = index_of(PG_GETARG_INT64(0));
+    uint32     low = 0;
+    uint32     high = tape.n_nodes;
+    TapeNode  *node;
     TapeValue *out;
 
     /* outputs are numbered in the order of ops */
     while (low < high)
     {
-        uint32  middle = low + (high - low) / 2;
+        uint32 middle = low + (high - low) / 2;
 
         if (tape.nodes[middle].call.out.value < value)
             low = middle + 1;
@@ -189,7 +181,7 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_id);
 Datum
 pg_llm_tensor_id(PG_FUNCTION_ARGS)
 {
-    uint32  value = tape_value_of(PG_GETARG_TENSOR(0));
+    uint32 value = tape_value_of(PG_GETARG_TENSOR(0));
 
     if (value == NO_VALUE)
         PG_RETURN_NULL();
@@ -199,9 +191,9 @@ pg_llm_tensor_id(PG_FUNCTION_ARGS)
 static Datum
 gradient_datum(FunctionCallInfo fcinfo, uint32 value)
 {
-    TapeValue *v = &tape.values[value];
+    TapeValue    *v = &tape.values[value];
     TensorBuffer *grad = v->kind == VALUE_PARAM ? v->param->grad : v->grad;
-    Tensor *t;
+    Tensor       *t;
 
     if (!v->has_grad || grad == NULL)
         PG_RETURN_NULL();
@@ -215,7 +207,7 @@ PG_FUNCTION_INFO_V1(pg_llm_grad);
 Datum
 pg_llm_grad(PG_FUNCTION_ARGS)
 {
-    uint32  value = tape_value_of(PG_GETARG_TENSOR(0));
+    uint32 value = tape_value_of(PG_GETARG_TENSOR(0));
 
     if (value == NO_VALUE)
         PG_RETURN_NULL();

@@ -15,58 +15,58 @@ typedef enum ValueKind
     VALUE_CONSTANT,
     VALUE_TRACKED,
     VALUE_PARAM,
-    VALUE_LOST                  /* an output that a rollback took back: using it is an error */
+    VALUE_LOST /* an output that a rollback took back: using it is an error */
 } ValueKind;
 
 typedef struct TapeValue
 {
-    ValueKind   kind;
-    bool        needs_grad;
-    bool        has_grad;
-    bool        spent;          /* its op has been differentiated */
-    int         ndim;
-    int32       dims[TENSOR_MAX_NDIM];
-    size_t      n;
-    double      norm;           /* NaN: not taken */
-    double      grad_norm;
-    TensorBuffer *grad;         /* parameters keep theirs in the arena */
-    TensorBuffer *payload;      /* with pg_llm.record = full */
-    float      *data;
-    ArenaVersion *version;      /* of a parameter */
-    ArenaParam *param;
-    char       *model;          /* of a leaf mapped by hand */
-    char       *name;
+    ValueKind     kind;
+    bool          needs_grad;
+    bool          has_grad;
+    bool          spent; /* its op has been differentiated */
+    int           ndim;
+    int32         dims[TENSOR_MAX_NDIM];
+    size_t        n;
+    double        norm; /* NaN: not taken */
+    double        grad_norm;
+    TensorBuffer *grad;    /* parameters keep theirs in the arena */
+    TensorBuffer *payload; /* with pg_llm.record = full */
+    float        *data;
+    ArenaVersion *version; /* of a parameter */
+    ArenaParam   *param;
+    char         *model; /* of a leaf mapped by hand */
+    char         *name;
 } TapeValue;
 
 typedef struct TapeNode
 {
-    OpCall      call;
-    bool        done;
+    OpCall call;
+    bool   done;
 } TapeNode;
 
 typedef struct Tape
 {
     MemoryContext context;
-    uint64      nonce;          /* 0: empty */
-    Oid         user;           /* who recorded it: nobody else sees it */
-    TapeValue  *values;
-    uint32      n_values, room_values;
-    TapeNode   *nodes;
-    uint32      n_nodes, room_nodes;
-    int64       base;           /* ids outside are base + index */
-    bool        quiet;          /* take no norms: this pass leaves no rows */
-    uint64      backwards;      /* ops differentiated, and backward passes begun, in the session so far */
-    bool        began;          /* a backward pass did */
-    const char *broken;         /* why this tape cannot be differentiated; NULL: it can */
+    uint64        nonce; /* 0: empty */
+    Oid           user;  /* who recorded it: nobody else sees it */
+    TapeValue    *values;
+    uint32        n_values, room_values;
+    TapeNode     *nodes;
+    uint32        n_nodes, room_nodes;
+    int64         base;      /* ids outside are base + index */
+    bool          quiet;     /* take no norms: this pass leaves no rows */
+    uint64        backwards; /* ops differentiated, and backward passes begun, in the session so far */
+    bool          began;     /* a backward pass did */
+    const char   *broken;    /* why this tape cannot be differentiated; NULL: it can */
 } Tape;
 
-#define TAPE_MAX_VALUES (1u << 24)      /* ids of one pass: see llm_pass_seq */
+#define TAPE_MAX_VALUES (1u << 24) /* ids of one pass: see llm_pass_seq */
 
 extern Tape tape;
 
-extern bool tape_is_mine(void);         /* there is one, and the present role recorded it */
-extern bool tape_wants_rows(void);      /* somebody will read this pass's rows: take norms */
-extern void tape_require_whole(void);   /* 55000 when the tape is broken */
+extern bool tape_is_mine(void);       /* there is one, and the present role recorded it */
+extern bool tape_wants_rows(void);    /* somebody will read this pass's rows: take norms */
+extern void tape_require_whole(void); /* 55000 when the tape is broken */
 extern void tape_release_node(TapeNode *node);
 
 #endif

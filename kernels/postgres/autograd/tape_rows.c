@@ -19,7 +19,7 @@
 static Datum
 int8_array(const OpCall *c)
 {
-    Datum   ids[OP_MAX_INPUTS];
+    Datum ids[OP_MAX_INPUTS];
 
     for (int i = 0; i < c->n_inputs; i++)
         ids[i] = Int64GetDatum(tape.base + c->in[i].value);
@@ -29,7 +29,7 @@ int8_array(const OpCall *c)
 static Datum
 shape_array(int ndim, const int32 *dims)
 {
-    Datum   sizes[TENSOR_MAX_NDIM];
+    Datum sizes[TENSOR_MAX_NDIM];
 
     for (int i = 0; i < ndim; i++)
         sizes[i] = Int32GetDatum(dims[i]);
@@ -41,7 +41,7 @@ static Datum
 extra_json(const OpCall *c)
 {
     StringInfoData s;
-    int     n_int = 0;
+    int            n_int = 0;
 
     initStringInfo(&s);
     appendStringInfo(&s, "{\"shape\": %s", op_shape(&c->out));
@@ -71,14 +71,14 @@ Datum
 pg_llm_tape(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    bool    detail = PG_GETARG_BOOL(0);
+    bool           detail = PG_GETARG_BOOL(0);
 
     InitMaterializedSRF(fcinfo, 0);
     for (uint32 i = tape_is_mine() ? tape.n_nodes : 0; i-- > 0;)
     {
         const OpCall *c = &tape.nodes[i].call;
-        Datum   values[6];
-        bool    nulls[6] = {false};
+        Datum         values[6];
+        bool          nulls[6] = {false};
 
         values[0] = values[4] = Int64GetDatum(tape.base + c->out.value);
         values[1] = Int32GetDatum(i + 1);
@@ -98,17 +98,17 @@ Datum
 pg_llm_tape_tensors(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    bool    payload = PG_GETARG_BOOL(0);
+    bool           payload = PG_GETARG_BOOL(0);
 
     InitMaterializedSRF(fcinfo, 0);
     for (uint32 i = 0; i < tape.n_values && tape_is_mine(); i++)
     {
-        TapeValue *v = &tape.values[i];
-        bool    param = v->kind == VALUE_PARAM;
+        TapeValue    *v = &tape.values[i];
+        bool          param = v->kind == VALUE_PARAM;
         TensorBuffer *grad = !v->has_grad ? NULL : param ? v->param->grad : v->grad;
-        double  grad_norm = v->grad_norm;
-        Datum   values[7];
-        bool    nulls[7] = {false};
+        double        grad_norm = v->grad_norm;
+        Datum         values[7];
+        bool          nulls[7] = {false};
 
         if (v->kind == VALUE_LOST)
             continue;
@@ -142,8 +142,8 @@ pg_llm_tape_params(PG_FUNCTION_ARGS)
     for (uint32 i = 0; i < tape.n_values && tape_is_mine(); i++)
     {
         TapeValue *v = &tape.values[i];
-        Datum   values[3];
-        bool    nulls[3] = {false};
+        Datum      values[3];
+        bool       nulls[3] = {false};
 
         CHECK_FOR_INTERRUPTS();
         if (v->kind != VALUE_PARAM && v->name == NULL)
@@ -170,7 +170,7 @@ PG_FUNCTION_INFO_V1(pg_llm_tape_set_base);
 Datum
 pg_llm_tape_set_base(PG_FUNCTION_ARGS)
 {
-    int64   base = PG_GETARG_INT64(0);
+    int64 base = PG_GETARG_INT64(0);
 
     if (base != 0 && base < TAPE_MAX_VALUES)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),

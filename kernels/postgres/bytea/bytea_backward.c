@@ -17,7 +17,7 @@
 static Datum
 record_of(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
-    TupleDesc   desc;
+    TupleDesc desc;
 
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
@@ -30,16 +30,16 @@ Datum
 pg_llm_bytea_matmul_backward(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  dout = floats_arg(fcinfo, 0, "dout");
-    Floats  a = floats_arg(fcinfo, 1, "a");
-    Floats  b = floats_arg(fcinfo, 2, "b");
-    size_t  m = floats_dim(fcinfo, 3, "m");
-    size_t  k = floats_dim(fcinfo, 4, "k");
-    size_t  n = floats_dim(fcinfo, 5, "n");
-    float  *da, *db;
-    bytea  *results[2];
-    Datum   values[2];
-    bool    nulls[2] = {false, false};
+    Floats      dout = floats_arg(fcinfo, 0, "dout");
+    Floats      a = floats_arg(fcinfo, 1, "a");
+    Floats      b = floats_arg(fcinfo, 2, "b");
+    size_t      m = floats_dim(fcinfo, 3, "m");
+    size_t      k = floats_dim(fcinfo, 4, "k");
+    size_t      n = floats_dim(fcinfo, 5, "n");
+    float      *da, *db;
+    bytea      *results[2];
+    Datum       values[2];
+    bool        nulls[2] = {false, false};
 
     floats_expect(&dout, m, n);
     floats_expect(&a, m, k);
@@ -60,10 +60,10 @@ elementwise_backward(FunctionCallInfo fcinfo,
                      void (*f)(llm_engine *, float *, bool, const float *, const float *, size_t))
 {
     llm_engine *e = pg_llm_engine();
-    Floats  dout = floats_arg(fcinfo, 0, "dout");
-    Floats  x = floats_arg(fcinfo, 1, "x");
-    float  *dx;
-    bytea  *result;
+    Floats      dout = floats_arg(fcinfo, 0, "dout");
+    Floats      x = floats_arg(fcinfo, 1, "x");
+    float      *dx;
+    bytea      *result;
 
     floats_expect_like(&dout, &x);
     result = floats_new(x.n, &dx);
@@ -92,12 +92,12 @@ Datum
 pg_llm_bytea_softmax_backward(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  dout = floats_arg(fcinfo, 0, "dout");
-    Floats  x = floats_arg(fcinfo, 1, "x");
-    size_t  rows = floats_dim(fcinfo, 2, "rows");
-    size_t  cols = floats_dim(fcinfo, 3, "cols");
-    float  *dx, *out;
-    bytea  *result;
+    Floats      dout = floats_arg(fcinfo, 0, "dout");
+    Floats      x = floats_arg(fcinfo, 1, "x");
+    size_t      rows = floats_dim(fcinfo, 2, "rows");
+    size_t      cols = floats_dim(fcinfo, 3, "cols");
+    float      *dx, *out;
+    bytea      *result;
 
     floats_expect(&dout, rows, cols);
     floats_expect(&x, rows, cols);
@@ -115,22 +115,21 @@ Datum
 pg_llm_bytea_layernorm_backward(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  dout = floats_arg(fcinfo, 0, "dout");
-    Floats  x = floats_arg(fcinfo, 1, "x");
-    Floats  gamma = floats_arg(fcinfo, 2, "gamma");
-    Floats  beta = floats_arg(fcinfo, 3, "beta");
-    size_t  d = gamma.n;
-    size_t  rows;
-    float  *dx, *dgamma, *dbeta, *statistics;
-    bytea  *results[3];
-    Datum   values[3];
-    bool    nulls[3] = {false, false, false};
+    Floats      dout = floats_arg(fcinfo, 0, "dout");
+    Floats      x = floats_arg(fcinfo, 1, "x");
+    Floats      gamma = floats_arg(fcinfo, 2, "gamma");
+    Floats      beta = floats_arg(fcinfo, 3, "beta");
+    size_t      d = gamma.n;
+    size_t      rows;
+    float      *dx, *dgamma, *dbeta, *statistics;
+    bytea      *results[3];
+    Datum       values[3];
+    bool        nulls[3] = {false, false, false};
 
     floats_expect_like(&beta, &gamma);
     floats_expect_like(&dout, &x);
     if (d == 0 || x.n % d != 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("x has %zu elements, not a multiple of the row length %zu", x.n, d),
                 errhint("A row is as long as gamma and beta."));
     rows = x.n / d;
@@ -156,22 +155,18 @@ Datum
 pg_llm_bytea_grad_clip(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  grad = floats_arg(fcinfo, 0, "grad");
-    double  clip = PG_GETARG_FLOAT8(1);
-    double  norm;
-    float  *out;
-    bytea  *result;
+    Floats      grad = floats_arg(fcinfo, 0, "grad");
+    double      clip = PG_GETARG_FLOAT8(1);
+    double      norm;
+    float      *out;
+    bytea      *result;
 
     if (!(clip > 0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("clip must be positive, not %g", clip));
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("clip must be positive, not %g", clip));
     norm = sqrt(llm_sum_squares(e, grad.data, grad.n));
     pg_llm_check(e);
     if (!isfinite(norm))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("the gradient is not finite"));
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("the gradient is not finite"));
     result = floats_new(grad.n, &out);
     llm_scale(e, out, grad.data, (float) Min(1.0, clip / (norm + 1e-6)), false, grad.n);
     pg_llm_check(e);
@@ -182,13 +177,13 @@ pg_llm_bytea_grad_clip(PG_FUNCTION_ARGS)
 static bytea *
 moment(FunctionCallInfo fcinfo, int i, const char *name, const Floats *weight, float **data)
 {
-    bytea  *result = floats_new(weight->n, data);
+    bytea *result = floats_new(weight->n, data);
 
     if (PG_ARGISNULL(i))
         memset(*data, 0, weight->n * sizeof(float));
     else
     {
-        Floats  given = floats_arg(fcinfo, i, name);
+        Floats given = floats_arg(fcinfo, i, name);
 
         floats_expect_like(&given, weight);
         memcpy(*data, given.data, weight->n * sizeof(float));
@@ -203,9 +198,7 @@ adamw_options(FunctionCallInfo fcinfo)
 
     for (int i = 4; i < 10; i++)
         if (PG_ARGISNULL(i))
-            ereport(ERROR,
-                    errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                    errmsg("only weight, grad, m and v may be NULL"));
+            ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("only weight, grad, m and v may be NULL"));
     o.lr = PG_GETARG_FLOAT8(4);
     o.beta1 = PG_GETARG_FLOAT8(5);
     o.beta2 = PG_GETARG_FLOAT8(6);
@@ -213,8 +206,7 @@ adamw_options(FunctionCallInfo fcinfo)
     o.weight_decay = PG_GETARG_FLOAT8(8);
     o.grad_scale = 1.0f;
     if (PG_GETARG_INT64(9) < 1)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("step must be at least 1, not " INT64_FORMAT, PG_GETARG_INT64(9)));
     o.step = (uint64) PG_GETARG_INT64(9);
     return o;
@@ -231,13 +223,13 @@ Datum
 pg_llm_bytea_adamw_step(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Datum   values[3] = {0};
-    bool    nulls[3] = {true, true, true};
-    const int arguments[3] = {0, 2, 3};
-    llm_adamw o;
-    Floats  weight, grad;
-    float  *data[3];
-    bytea  *results[3];
+    Datum       values[3] = {0};
+    bool        nulls[3] = {true, true, true};
+    const int   arguments[3] = {0, 2, 3};
+    llm_adamw   o;
+    Floats      weight, grad;
+    float      *data[3];
+    bytea      *results[3];
 
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
     {

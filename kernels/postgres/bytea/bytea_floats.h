@@ -11,9 +11,9 @@
 /* An argument's elements; `name` is what messages call it. */
 typedef struct Floats
 {
-    const char *name;
+    const char  *name;
     const float *data;
-    size_t      n;
+    size_t       n;
 } Floats;
 
 /* Argument i, contiguous little-endian float32; error 22023 unless whole elements. */
@@ -27,7 +27,7 @@ extern void floats_expect_like(const Floats *f, const Floats *other);
 
 /* A new bytea of n elements, and where they lie. floats_result makes a Datum of it when they are filled in. */
 extern bytea *floats_new(size_t n, float **data);
-extern Datum floats_result(bytea *result);
+extern Datum  floats_result(bytea *result);
 /* Working memory until the memory context is reset. */
 extern float *floats_scratch(size_t n);
 

@@ -17,13 +17,13 @@ Datum
 pg_llm_bytea_matmul(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  a = floats_arg(fcinfo, 0, "a");
-    Floats  b = floats_arg(fcinfo, 1, "b");
-    size_t  m = floats_dim(fcinfo, 2, "m");
-    size_t  k = floats_dim(fcinfo, 3, "k");
-    size_t  n = floats_dim(fcinfo, 4, "n");
-    float  *out;
-    bytea  *result;
+    Floats      a = floats_arg(fcinfo, 0, "a");
+    Floats      b = floats_arg(fcinfo, 1, "b");
+    size_t      m = floats_dim(fcinfo, 2, "m");
+    size_t      k = floats_dim(fcinfo, 3, "k");
+    size_t      n = floats_dim(fcinfo, 4, "n");
+    float      *out;
+    bytea      *result;
 
     floats_expect(&a, m, k);
     floats_expect(&b, k, n);
@@ -39,14 +39,14 @@ Datum
 pg_llm_bytea_linear(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    Floats  w = floats_arg(fcinfo, 1, "w");
-    Floats  b = floats_arg(fcinfo, 2, "b");
-    size_t  n = floats_dim(fcinfo, 3, "n");
-    size_t  i = floats_dim(fcinfo, 4, "i");
-    size_t  o = floats_dim(fcinfo, 5, "o");
-    float  *out;
-    bytea  *result;
+    Floats      x = floats_arg(fcinfo, 0, "x");
+    Floats      w = floats_arg(fcinfo, 1, "w");
+    Floats      b = floats_arg(fcinfo, 2, "b");
+    size_t      n = floats_dim(fcinfo, 3, "n");
+    size_t      i = floats_dim(fcinfo, 4, "i");
+    size_t      o = floats_dim(fcinfo, 5, "o");
+    float      *out;
+    bytea      *result;
 
     floats_expect(&x, n, i);
     floats_expect(&w, i, o);
@@ -63,11 +63,11 @@ Datum
 pg_llm_bytea_transpose(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  src = floats_arg(fcinfo, 0, "src");
-    size_t  rows = floats_dim(fcinfo, 1, "rows");
-    size_t  cols = floats_dim(fcinfo, 2, "cols");
-    float  *out;
-    bytea  *result;
+    Floats      src = floats_arg(fcinfo, 0, "src");
+    size_t      rows = floats_dim(fcinfo, 1, "rows");
+    size_t      cols = floats_dim(fcinfo, 2, "cols");
+    float      *out;
+    bytea      *result;
 
     floats_expect(&src, rows, cols);
     result = floats_new(src.n, &out);
@@ -83,10 +83,10 @@ Datum
 pg_llm_bytea_add(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  a = floats_arg(fcinfo, 0, "a");
-    Floats  b = floats_arg(fcinfo, 1, "b");
-    float  *out;
-    bytea  *result;
+    Floats      a = floats_arg(fcinfo, 0, "a");
+    Floats      b = floats_arg(fcinfo, 1, "b");
+    float      *out;
+    bytea      *result;
 
     floats_expect_like(&b, &a);
     result = floats_new(a.n, &out);
@@ -99,9 +99,9 @@ static Datum
 elementwise(FunctionCallInfo fcinfo, void (*f)(llm_engine *, float *, const float *, size_t))
 {
     llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    float  *out;
-    bytea  *result = floats_new(x.n, &out);
+    Floats      x = floats_arg(fcinfo, 0, "x");
+    float      *out;
+    bytea      *result = floats_new(x.n, &out);
 
     f(e, out, x.data, x.n);
     pg_llm_check(e);
@@ -171,10 +171,10 @@ Datum
 pg_llm_bytea_softmax(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    size_t  rows, cols;
-    float  *out;
-    bytea  *result;
+    Floats      x = floats_arg(fcinfo, 0, "x");
+    size_t      rows, cols;
+    float      *out;
+    bytea      *result;
 
     rows_of(fcinfo, 1, &x, &rows, &cols);
     result = floats_new(x.n, &out);
@@ -190,17 +190,16 @@ Datum
 pg_llm_bytea_layernorm(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    Floats  gamma = floats_arg(fcinfo, 1, "gamma");
-    Floats  beta = floats_arg(fcinfo, 2, "beta");
-    size_t  rows;
-    float  *out, *statistics;
-    bytea  *result;
+    Floats      x = floats_arg(fcinfo, 0, "x");
+    Floats      gamma = floats_arg(fcinfo, 1, "gamma");
+    Floats      beta = floats_arg(fcinfo, 2, "beta");
+    size_t      rows;
+    float      *out, *statistics;
+    bytea      *result;
 
     floats_expect_like(&beta, &gamma);
     if (gamma.n == 0 || x.n % gamma.n != 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("x has %zu elements, not a multiple of the row length %zu", x.n, gamma.n),
                 errhint("A row is as long as gamma and beta."));
     rows = x.n / gamma.n;
@@ -218,10 +217,10 @@ Datum
 pg_llm_bytea_rmsnorm(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    size_t  rows, cols;
-    float  *out;
-    bytea  *result;
+    Floats      x = floats_arg(fcinfo, 0, "x");
+    size_t      rows, cols;
+    float      *out;
+    bytea      *result;
 
     rows_of(fcinfo, 2, &x, &rows, &cols);
     result = floats_new(x.n, &out);
@@ -241,8 +240,7 @@ check_ids(const int32 *ids, size_t n, int32 least, size_t limit, const char *nam
         if ((i & 0xffff) == 0)
             CHECK_FOR_INTERRUPTS();
         if (ids[i] < least || (ids[i] >= 0 && (size_t) ids[i] >= limit))
-            ereport(ERROR,
-                    errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("%s %d at position %zu is out of range", name, ids[i], i + 1),
                     errdetail("Valid values are 0 to %zu.", limit - 1));
     }
@@ -254,12 +252,12 @@ Datum
 pg_llm_bytea_embedding(PG_FUNCTION_ARGS)
 {
     llm_engine *e = pg_llm_engine();
-    Floats  w = floats_arg(fcinfo, 0, "w");
-    IntArray ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
-    size_t  rows = floats_dim(fcinfo, 2, "rows");
-    size_t  d = floats_dim(fcinfo, 3, "d");
-    float  *out;
-    bytea  *result;
+    Floats      w = floats_arg(fcinfo, 0, "w");
+    IntArray    ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
+    size_t      rows = floats_dim(fcinfo, 2, "rows");
+    size_t      d = floats_dim(fcinfo, 3, "d");
+    float      *out;
+    bytea      *result;
 
     floats_expect(&w, rows, d);
     check_ids(ids.values, ids.n, 0, rows, "id");
@@ -277,18 +275,18 @@ PG_FUNCTION_INFO_V1(pg_llm_bytea_attention);
 Datum
 pg_llm_bytea_attention(PG_FUNCTION_ARGS)
 {
-    llm_engine *e = pg_llm_engine();
-    Floats  x = floats_arg(fcinfo, 0, "x");
-    Floats  w_qkv = floats_arg(fcinfo, 1, "w_qkv");
-    Floats  b_qkv = floats_arg(fcinfo, 2, "b_qkv");
-    Floats  w_o = floats_arg(fcinfo, 3, "w_o");
-    Floats  b_o = floats_arg(fcinfo, 4, "b_o");
-    size_t  n_head = floats_dim(fcinfo, 5, "n_head");
-    size_t  t = floats_dim(fcinfo, 6, "t");
-    size_t  d = floats_dim(fcinfo, 7, "d");
+    llm_engine         *e = pg_llm_engine();
+    Floats              x = floats_arg(fcinfo, 0, "x");
+    Floats              w_qkv = floats_arg(fcinfo, 1, "w_qkv");
+    Floats              b_qkv = floats_arg(fcinfo, 2, "b_qkv");
+    Floats              w_o = floats_arg(fcinfo, 3, "w_o");
+    Floats              b_o = floats_arg(fcinfo, 4, "b_o");
+    size_t              n_head = floats_dim(fcinfo, 5, "n_head");
+    size_t              t = floats_dim(fcinfo, 6, "t");
+    size_t              d = floats_dim(fcinfo, 7, "d");
     llm_attention_shape s = {0};
-    float  *out, *qkv, *heads, *statistics;
-    bytea  *result;
+    float              *out, *qkv, *heads, *statistics;
+    bytea              *result;
 
     floats_expect(&x, t, d);
     floats_expect(&w_qkv, d, 3 * d);
@@ -296,8 +294,7 @@ pg_llm_bytea_attention(PG_FUNCTION_ARGS)
     floats_expect(&w_o, d, d);
     floats_expect(&b_o, 1, d);
     if (d % n_head != 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the width %zu is not divisible by %zu heads", d, n_head));
     result = floats_new(t * d, &out);
     qkv = floats_scratch(t * 3 * d);
@@ -311,8 +308,7 @@ pg_llm_bytea_attention(PG_FUNCTION_ARGS)
     llm_linear_forward(e, qkv, x.data, w_qkv.data, b_qkv.data, t, d, 3 * d);
     llm_attention_forward(e, heads, statistics, statistics + n_head * t, qkv, qkv + d, qkv + 2 * d, &s);
     if (!llm_all_finite(e, heads, t * d))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("attention: the input is not finite, or its scores overflow"),
                 errhint("Infinity and NaN would reach earlier tokens."));
     llm_linear_forward(e, out, heads, w_o.data, b_o.data, t, d, d);
@@ -325,8 +321,8 @@ static double
 mean_cross_entropy(const Floats *logits, const int32 *targets, size_t rows, size_t vocab)
 {
     llm_engine *e = pg_llm_engine();
-    float  *losses = floats_scratch(2 * rows);
-    size_t  count;
+    float      *losses = floats_scratch(2 * rows);
+    size_t      count;
 
     check_ids(targets, rows, PG_INT32_MIN, vocab, "target");
     llm_cross_entropy_forward(e, losses, losses + rows, logits->data, targets, rows, vocab);
@@ -339,8 +335,8 @@ PG_FUNCTION_INFO_V1(pg_llm_bytea_cross_entropy);
 Datum
 pg_llm_bytea_cross_entropy(PG_FUNCTION_ARGS)
 {
-    Floats  logits = floats_arg(fcinfo, 0, "logits");
-    int32   target = PG_GETARG_INT32(1);
+    Floats logits = floats_arg(fcinfo, 0, "logits");
+    int32  target = PG_GETARG_INT32(1);
 
     if (logits.n == 0)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("logits are empty"));
@@ -352,15 +348,14 @@ PG_FUNCTION_INFO_V1(pg_llm_bytea_cross_entropy_rows);
 Datum
 pg_llm_bytea_cross_entropy_rows(PG_FUNCTION_ARGS)
 {
-    Floats  logits = floats_arg(fcinfo, 0, "logits");
+    Floats   logits = floats_arg(fcinfo, 0, "logits");
     IntArray targets = tensor_int_array(PG_GETARG_DATUM(1), "targets");
-    size_t  rows = floats_dim(fcinfo, 2, "rows");
-    size_t  vocab = floats_dim(fcinfo, 3, "vocab");
+    size_t   rows = floats_dim(fcinfo, 2, "rows");
+    size_t   vocab = floats_dim(fcinfo, 3, "vocab");
 
     floats_expect(&logits, rows, vocab);
     if (targets.n != rows)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%zu targets do not match %zu rows of logits", targets.n, rows));
     PG_RETURN_FLOAT8(mean_cross_entropy(&logits, targets.values, rows, vocab));
 }

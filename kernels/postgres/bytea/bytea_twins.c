@@ -14,10 +14,9 @@
 #include "ops/ops.h"
 #include "tensor/tensor_view.h"
 
-
 #define TWIN_MAX_DIMS 3
-#define ONE   (-1)              /* a vector: no axis of rows */
-#define WHOLE (-2)              /* as many columns as the bytea holds; all such inputs are of one size */
+#define ONE           (-1) /* a vector: no axis of rows */
+#define WHOLE         (-2) /* as many columns as the bytea holds; all such inputs are of one size */
 
 /* A bytea argument is (dims[rows], times * dims[cols]). */
 typedef struct TwinInput
@@ -31,10 +30,10 @@ typedef struct TwinInput
 typedef struct Twin
 {
     const OpDef *op;
-    const char *args;
-    const char *dims[TWIN_MAX_DIMS];
-    TwinInput   in[OP_MAX_INPUTS];
-    bool        number;         /* the result is a number: double precision, and so is dout */
+    const char  *args;
+    const char  *dims[TWIN_MAX_DIMS];
+    TwinInput    in[OP_MAX_INPUTS];
+    bool         number; /* the result is a number: double precision, and so is dout */
 } Twin;
 
 static Tensor *
@@ -51,9 +50,9 @@ tensor_of(const Floats *f, size_t rows, size_t cols, bool vector)
 static Tensor *
 twin_input(FunctionCallInfo fcinfo, int arg, const TwinInput *in, const size_t *dims, Floats *whole)
 {
-    Floats  f = floats_arg(fcinfo, arg, in->name);
-    size_t  rows = in->rows < 0 ? 1 : dims[in->rows];
-    size_t  cols;
+    Floats f = floats_arg(fcinfo, arg, in->name);
+    size_t rows = in->rows < 0 ? 1 : dims[in->rows];
+    size_t cols;
 
     if (in->cols == WHOLE)
     {
@@ -91,8 +90,7 @@ twin_call(FunctionCallInfo fcinfo, const Twin *twin, int arg)
         switch (*kind)
         {
             case 't':
-                op_set_input(call, call->n_inputs,
-                             twin_input(fcinfo, arg, &twin->in[call->n_inputs], dims, &whole));
+                op_set_input(call, call->n_inputs, twin_input(fcinfo, arg, &twin->in[call->n_inputs], dims, &whole));
                 break;
             case 'i':
                 call->ids = tensor_int_array(PG_GETARG_DATUM(arg), twin->op->name);
@@ -118,8 +116,8 @@ twin_call(FunctionCallInfo fcinfo, const Twin *twin, int arg)
 static Datum
 bytes_of(const Tensor *t)
 {
-    float  *data;
-    bytea  *result = floats_new(t->n, &data);
+    float *data;
+    bytea *result = floats_new(t->n, &data);
 
     memcpy(data, t->data, t->n * sizeof(float));
     return floats_result(result);
@@ -130,8 +128,8 @@ static Datum
 gradients(FunctionCallInfo fcinfo, Tensor *const *grads, int n)
 {
     TupleDesc desc;
-    Datum   values[OP_MAX_INPUTS];
-    bool    nulls[OP_MAX_INPUTS] = {false};
+    Datum     values[OP_MAX_INPUTS];
+    bool      nulls[OP_MAX_INPUTS] = {false};
 
     for (int i = 0; i < n; i++)
         values[i] = bytes_of(grads[i]);
@@ -156,10 +154,10 @@ static Datum
 twin_backward(FunctionCallInfo fcinfo, const Twin *twin)
 {
     const OpCall *call = twin_call(fcinfo, twin, 1);
-    Floats  dout = {"dout", NULL, 1};
-    float   number;
-    Tensor *grads[OP_MAX_INPUTS];
-    OpGrad  din[OP_MAX_INPUTS] = {{0}};
+    Floats        dout = {"dout", NULL, 1};
+    float         number;
+    Tensor       *grads[OP_MAX_INPUTS];
+    OpGrad        din[OP_MAX_INPUTS] = {{0}};
 
     if (twin->number)
     {
@@ -182,22 +180,28 @@ twin_backward(FunctionCallInfo fcinfo, const Twin *twin)
 }
 
 /* Its forward stands in bytea_ops.c. */
-#define TWIN(name, ...) \
-    static const Twin twin_##name = __VA_ARGS__; \
-    PG_FUNCTION_INFO_V1(pg_llm_bytea_##name##_backward); \
-    Datum pg_llm_bytea_##name##_backward(PG_FUNCTION_ARGS) { return twin_backward(fcinfo, &twin_##name); } \
+#define TWIN(name, ...)                                                                                                \
+    static const Twin twin_##name = __VA_ARGS__;                                                                       \
+    PG_FUNCTION_INFO_V1(pg_llm_bytea_##name##_backward);                                                               \
+    Datum pg_llm_bytea_##name##_backward(PG_FUNCTION_ARGS)                                                             \
+    {                                                                                                                  \
+        return twin_backward(fcinfo, &twin_##name);                                                                    \
+    }                                                                                                                  \
     extern int pg_llm_require_semicolon_bytea_##name
 
 /* Forward and backward. */
-#define TWIN_PAIR(name, ...) \
-    TWIN(name, __VA_ARGS__); \
-    PG_FUNCTION_INFO_V1(pg_llm_bytea_##name); \
-    Datum pg_llm_bytea_##name(PG_FUNCTION_ARGS) { return twin_forward(fcinfo, &twin_##name); } \
+#define TWIN_PAIR(name, ...)                                                                                           \
+    TWIN(name, __VA_ARGS__);                                                                                           \
+    PG_FUNCTION_INFO_V1(pg_llm_bytea_##name);                                                                          \
+    Datum pg_llm_bytea_##name(PG_FUNCTION_ARGS)                                                                        \
+    {                                                                                                                  \
+        return twin_forward(fcinfo, &twin_##name);                                                                     \
+    }                                                                                                                  \
     extern int pg_llm_require_semicolon_bytea_pair_##name
 
-#define ANY(name)           {name, WHOLE, WHOLE, 1}
-#define MATRIX(name, r, c)  {name, r, c, 1}
-#define VECTOR(name, c)     {name, ONE, c, 1}
+#define ANY(name)          {name, WHOLE, WHOLE, 1}
+#define MATRIX(name, r, c) {name, r, c, 1}
+#define VECTOR(name, c)    {name, ONE, c, 1}
 
 TWIN(add, {&op_add, "tt", {NULL}, {ANY("a"), ANY("b")}, false});
 TWIN_PAIR(sub, {&op_sub, "tt", {NULL}, {ANY("a"), ANY("b")}, false});
@@ -214,12 +218,11 @@ TWIN_PAIR(linear_nobias, {&op_linear_nobias, "tt", {"n", "i", "o"}, {MATRIX("x",
 TWIN(rmsnorm, {&op_rmsnorm, "tr", {"rows", "cols"}, {MATRIX("x", 0, 1)}, false});
 TWIN(embedding, {&op_embedding, "ti", {"rows", "d"}, {MATRIX("w", 0, 1)}, false});
 TWIN(cross_entropy, {&op_cross_entropy, "ti", {"rows", "vocab"}, {MATRIX("logits", 0, 1)}, true});
-TWIN_PAIR(causal_attention, {&op_causal_attention, "tttn", {"t", "d"},
-          {MATRIX("q", 0, 1), MATRIX("k", 0, 1), MATRIX("v", 0, 1)}, false});
+TWIN_PAIR(causal_attention,
+          {&op_causal_attention, "tttn", {"t", "d"}, {MATRIX("q", 0, 1), MATRIX("k", 0, 1), MATRIX("v", 0, 1)}, false});
 TWIN_PAIR(causal_attention_qkv, {&op_causal_attention_qkv, "tn", {"t", "d"}, {{"qkv", 0, 1, 3}}, false});
 TWIN_PAIR(lm_head, {&op_lm_head, "tt", {"n", "d", "vocab"}, {MATRIX("x", 0, 1), MATRIX("w", 2, 1)}, false});
-TWIN_PAIR(lm_head_loss, {&op_lm_head_loss, "tti", {"n", "d", "vocab"},
-          {MATRIX("x", 0, 1), MATRIX("w", 2, 1)}, true});
+TWIN_PAIR(lm_head_loss, {&op_lm_head_loss, "tti", {"n", "d", "vocab"}, {MATRIX("x", 0, 1), MATRIX("w", 2, 1)}, true});
 
 /* ---- what is made of ops ---- */
 
@@ -229,8 +232,8 @@ Datum
 pg_llm_bytea_attention_backward(PG_FUNCTION_ARGS)
 {
     static const TwinInput in[] = {
-        MATRIX("dout", 0, 1), MATRIX("x", 0, 1), {"w_qkv", 1, 1, 3}, {"b_qkv", ONE, 1, 3},
-        MATRIX("w_o", 1, 1), VECTOR("b_o", 1),
+        MATRIX("dout", 0, 1), MATRIX("x", 0, 1),   {"w_qkv", 1, 1, 3},
+        {"b_qkv", ONE, 1, 3}, MATRIX("w_o", 1, 1), VECTOR("b_o", 1),
     };
     size_t  dims[] = {floats_dim(fcinfo, 7, "t"), floats_dim(fcinfo, 8, "d")};
     Tensor *t[lengthof(in)];
@@ -248,7 +251,7 @@ twin_of_activation(const text *name)
     static const Twin gelu = {&op_gelu, "ts", {NULL}, {ANY("x")}, false};
     static const Twin gelu_exact = {&op_gelu_exact, "ts", {NULL}, {ANY("x")}, false};
     static const Twin relu = {&op_relu, "ts", {NULL}, {ANY("x")}, false};
-    const OpDef *op = op_of_activation(name);
+    const OpDef      *op = op_of_activation(name);
 
     return op == &op_gelu ? &gelu : op == &op_gelu_exact ? &gelu_exact : &relu;
 }
@@ -267,7 +270,7 @@ pg_llm_bytea_activation_backward(PG_FUNCTION_ARGS)
     return twin_backward(fcinfo, twin_of_activation(PG_GETARG_TEXT_PP(2)));
 }
 
-extern PGDLLEXPORT Datum pg_llm_sample(PG_FUNCTION_ARGS);       /* sample.c */
+extern PGDLLEXPORT Datum pg_llm_sample(PG_FUNCTION_ARGS); /* sample.c */
 
 /* pg_llm_sample over one row of logits */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_sample);
@@ -276,12 +279,12 @@ pg_llm_bytea_sample(PG_FUNCTION_ARGS)
 {
     /* a copy: constant arguments are evaluated once for all calls */
     LOCAL_FCINFO(call, 6);
-    Datum   result;
+    Datum result;
 
     memcpy(call, fcinfo, SizeForFunctionCallInfo(6));
     if (!PG_ARGISNULL(0))
     {
-        Floats  logits = floats_arg(fcinfo, 0, "logits");
+        Floats logits = floats_arg(fcinfo, 0, "logits");
 
         call->args[0].value = tensor_datum(tensor_of(&logits, 1, logits.n, true));
     }

@@ -28,7 +28,7 @@
 char *
 files_path(const char *name, bool checkpoint, bool write)
 {
-    char   *path;
+    char *path;
 
     if (checkpoint && !files_checkpoint_name_ok(name))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -37,9 +37,10 @@ files_path(const char *name, bool checkpoint, bool write)
     if (!has_privs_of_role(GetUserId(), write ? ROLE_PG_WRITE_SERVER_FILES : ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                 errmsg("permission denied to %s a file on the server", write ? "write" : "read"),
-                checkpoint ? errhint("Use llm_checkpoint_save and llm_checkpoint_load instead.")
-                : errhint("This requires the role %s; \"llm-sql %s\" works through the connection instead.",
-                          write ? "pg_write_server_files" : "pg_read_server_files", write ? "export" : "import"));
+                checkpoint
+                    ? errhint("Use llm_checkpoint_save and llm_checkpoint_load instead.")
+                    : errhint("This requires the role %s; \"llm-sql %s\" works through the connection instead.",
+                              write ? "pg_write_server_files" : "pg_read_server_files", write ? "export" : "import"));
     if (checkpoint)
         return psprintf("%s/%s", pg_llm_checkpoint_dir, name);
     path = pstrdup(name);
@@ -61,7 +62,7 @@ bool
 files_should_stop(void)
 {
     return InterruptPending && InterruptHoldoffCount == 0 && CritSectionCount == 0 &&
-        (ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
+           (ProcDiePending || (QueryCancelPending && QueryCancelHoldoffCount == 0));
 }
 
 void
@@ -98,14 +99,14 @@ files_from_utf8(const char *s)
 
 typedef struct OpenFile
 {
-    bool    open;
-    llm_weights *weights;       /* NULL: not parsed yet */
-    File    file;
-    char    path[MAXPGPATH];
-    char    sha256[2 * PG_SHA256_DIGEST_LENGTH + 1];    /* found to be this, or "" */
-    int64   max_bytes;
-    struct stat about;
-    int     read_errno;
+    bool         open;
+    llm_weights *weights; /* NULL: not parsed yet */
+    File         file;
+    char         path[MAXPGPATH];
+    char         sha256[2 * PG_SHA256_DIGEST_LENGTH + 1]; /* found to be this, or "" */
+    int64        max_bytes;
+    struct stat  about;
+    int          read_errno;
 } OpenFile;
 
 static OpenFile current;
@@ -181,11 +182,11 @@ open_file(OpenFile *f, const char *path)
 static void
 hash_file(OpenFile *f, char *hex)
 {
-    const size_t piece = 1024 * 1024;
-    char       *bytes = palloc(piece);
-    uint8       digest[PG_SHA256_DIGEST_LENGTH];
+    const size_t       piece = 1024 * 1024;
+    char              *bytes = palloc(piece);
+    uint8              digest[PG_SHA256_DIGEST_LENGTH];
     pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-    bool        failed;
+    bool               failed;
 
     PG_TRY();
     {
@@ -228,18 +229,18 @@ is_current(const char *path)
     struct stat about;
 
     return current.weights != NULL && strcmp(current.path, path) == 0 && stat(path, &about) == 0 &&
-        about.st_dev == current.about.st_dev && about.st_ino == current.about.st_ino &&
-        about.st_size == current.about.st_size && about.st_mtime == current.about.st_mtime &&
-        about.st_ctime == current.about.st_ctime;
+           about.st_dev == current.about.st_dev && about.st_ino == current.about.st_ino &&
+           about.st_size == current.about.st_size && about.st_mtime == current.about.st_mtime &&
+           about.st_ctime == current.about.st_ctime;
 }
 
 /* The table of contents of the open file, of which at most max_bytes of data may be declared */
 static llm_weights *
 parse(int64 max_bytes)
 {
-    llm_source  source = {&current, (uint64_t) current.about.st_size, read_file};
+    llm_source         source = {&current, (uint64_t) current.about.st_size, read_file};
     llm_weights_status status;
-    char        error[LLM_WEIGHTS_ERROR];
+    char               error[LLM_WEIGHTS_ERROR];
 
     current.max_bytes = max_bytes;
     current.weights = llm_weights_open(&source, max_bytes < 0 ? PG_INT64_MAX : (uint64_t) max_bytes, &status, error);

@@ -36,7 +36,7 @@ extern llm_weights *files_open(const char *path, int64 max_bytes);
 extern llm_weights *files_open_verified(const char *path, const char *what, int64 bytes, const char *sha256);
 /* The path, and what read() failed with, of the file that is open. */
 extern const char *files_current_path(void);
-extern int  files_current_errno(void);
+extern int         files_current_errno(void);
 /* Size and SHA-256 in hexadecimal of a whole file. */
 extern int64 files_sha256(const char *path, char *hex);
 /* Forgets the file that was read last. */
@@ -60,7 +60,11 @@ extern void files_fail(const char *path, llm_weights_status status, const char *
 
 /* ---- queries (files_query.c) ---- */
 
-typedef struct FilesColumn { const char *name; Oid type; } FilesColumn;
+typedef struct FilesColumn
+{
+    const char *name;
+    Oid         type;
+} FilesColumn;
 
 /* The type tensor of the schema that the running function lies in. */
 extern Oid files_tensor_type(FunctionCallInfo fcinfo);
@@ -78,15 +82,15 @@ extern llm_weights_pair *files_metadata(Datum text_array, size_t *n);
 /* A file to be written: two queries over $1 = argument give its tensors and what is in them. */
 typedef struct FilesToWrite
 {
-    const char *path;
-    llm_weights_format format;
-    const char *tensors_query;
-    const char *data_query;
-    Datum       argument;       /* text */
+    const char             *path;
+    llm_weights_format      format;
+    const char             *tensors_query;
+    const char             *data_query;
+    Datum                   argument; /* text */
     const llm_weights_pair *metadata;
-    size_t      n_metadata;
-    bool        checkpoint;     /* never replaces a file, belongs to the server, goes unless the transaction commits */
-    Oid         tensor_type;
+    size_t                  n_metadata;
+    bool checkpoint; /* never replaces a file, belongs to the server, goes unless the transaction commits */
+    Oid  tensor_type;
 } FilesToWrite;
 
 /* Writes it; its size, and its SHA-256 in hexadecimal. */
@@ -96,9 +100,9 @@ extern bool files_remove_abandoned(const char *path);
 
 /* ---- where checkpoints lie (files_dirs.c) ---- */
 
-extern char *pg_llm_checkpoint_dir;     /* setting */
+extern char *pg_llm_checkpoint_dir; /* setting */
 
-extern void files_dirs_init(void);      /* the setting; called once by _PG_init */
+extern void files_dirs_init(void); /* the setting; called once by _PG_init */
 /* The folder of a database of this cluster: its name. */
 extern char *files_database_folder(Oid database);
 /* FOLDER/FILE names a file in the folder of this database; of another database or cluster. */

@@ -26,27 +26,31 @@
 
 typedef struct CheckpointRow
 {
-    int64   id;
-    char   *model;              /* as the file has it: a model may have been renamed since */
-    char   *name;
-    int64   bytes;
-    char   *sha256;
+    int64 id;
+    char *model; /* as the file has it: a model may have been renamed since */
+    char *name;
+    int64 bytes;
+    char *sha256;
 } CheckpointRow;
 
 static CheckpointRow
 find_row(int64 id)
 {
-    static const FilesColumn columns[] = {{"model", TEXTOID}, {"file_path", TEXTOID}, {"bytes", INT8OID},
+    static const FilesColumn columns[] = {{"model", TEXTOID},
+                                          {"file_path", TEXTOID},
+                                          {"bytes", INT8OID},
                                           {"sha256", TEXTOID}};
-    Oid     type = INT8OID;
-    Datum   argument = Int64GetDatum(id);
-    CheckpointRow row = {id};
-    MemoryContext cx = CurrentMemoryContext;
-    bool    null;
+    Oid                      type = INT8OID;
+    Datum                    argument = Int64GetDatum(id);
+    CheckpointRow            row = {id};
+    MemoryContext            cx = CurrentMemoryContext;
+    bool                     null;
 
     SPI_connect();
-    if (SPI_execute_with_args("SELECT COALESCE(c.saved_as, c.model), c.file_path, c.bytes, c.sha256 FROM public.llm_checkpoint c"
-                              " WHERE c.id OPERATOR(pg_catalog.=) $1", 1, &type, &argument, NULL, true, 1) != SPI_OK_SELECT)
+    if (SPI_execute_with_args(
+            "SELECT COALESCE(c.saved_as, c.model), c.file_path, c.bytes, c.sha256 FROM public.llm_checkpoint c"
+            " WHERE c.id OPERATOR(pg_catalog.=) $1",
+            1, &type, &argument, NULL, true, 1) != SPI_OK_SELECT)
         elog(ERROR, "could not read llm_checkpoint");
     if (SPI_processed == 0)
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("checkpoint " INT64_FORMAT " does not exist", id),
@@ -69,19 +73,21 @@ find_row(int64 id)
 static void __attribute__((noreturn))
 file_is_not_here(const CheckpointRow *row)
 {
-    ereport(ERROR, errcode(ERRCODE_UNDEFINED_FILE),
-            errmsg("the file of checkpoint " INT64_FORMAT " is not on this server: \"%s\"", row->id, row->name),
-            errhint("Replication, pg_dump, pg_upgrade and cloning a database do not copy checkpoint files. "
-                    "Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and correct file_path, or save "
-                    "again; see docs/formats.md.", files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
+    ereport(
+        ERROR, errcode(ERRCODE_UNDEFINED_FILE),
+        errmsg("the file of checkpoint " INT64_FORMAT " is not on this server: \"%s\"", row->id, row->name),
+        errhint("Replication, pg_dump, pg_upgrade and cloning a database do not copy checkpoint files. "
+                "Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and correct file_path, or save "
+                "again; see docs/formats.md.",
+                files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
 }
 
 /* The file, in whichever directory it was written to */
 static char *
 find_file(const CheckpointRow *row)
 {
-    int     n;
-    char  **dirs;
+    int    n;
+    char **dirs;
 
     if (files_checkpoint_name_foreign(row->name))
         file_is_not_here(row);
@@ -92,7 +98,7 @@ find_file(const CheckpointRow *row)
     dirs = files_checkpoint_dirs(&n);
     for (int i = 0; i < n; i++)
     {
-        char   *path = psprintf("%s/%s", dirs[i], row->name);
+        char       *path = psprintf("%s/%s", dirs[i], row->name);
         struct stat about;
 
         if (lstat(path, &about) == 0)
@@ -112,8 +118,9 @@ llm_weights *
 files_open_checkpoint(int64 id)
 {
     CheckpointRow row = find_row(id);
-    llm_weights *w = files_open_verified(find_file(&row), psprintf("checkpoint " INT64_FORMAT, id), row.bytes, row.sha256);
-    const char *model = llm_weights_metadata(w, "model"), *format = llm_weights_metadata(w, "llm_sql");
+    llm_weights  *w = files_open_verified(find_file(&row), psprintf("checkpoint " INT64_FORMAT, id), row.bytes,
+                                          row.sha256);
+    const char   *model = llm_weights_metadata(w, "model"), *format = llm_weights_metadata(w, "llm_sql");
 
     if (model == NULL || format == NULL || strcmp(format, "checkpoint 1") != 0 ||
         strcmp(model, files_to_utf8(row.model)) != 0)
@@ -131,9 +138,9 @@ files_open_checkpoint(int64 id)
 static char *
 new_name(const char *model, const llm_weights_pair *metadata, size_t n)
 {
-    uint64  number;
-    char    plain[81], step[24] = "";
-    size_t  length = Min(strlen(model), sizeof(plain) - 1);
+    uint64 number;
+    char   plain[81], step[24] = "";
+    size_t length = Min(strlen(model), sizeof(plain) - 1);
 
     if (!pg_strong_random(&number, sizeof(number)))
         ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random number"));
@@ -152,14 +159,15 @@ static llm_weights_pair *
 read_metadata(Datum model, size_t *n)
 {
     static const FilesColumn columns[] = {{"metadata", TEXTARRAYOID}};
-    MemoryContext cx = CurrentMemoryContext, spi;
-    llm_weights_pair *pairs;
-    Portal  portal;
-    Datum   metadata;
-    bool    null;
+    MemoryContext            cx = CurrentMemoryContext, spi;
+    llm_weights_pair        *pairs;
+    Portal                   portal;
+    Datum                    metadata;
+    bool                     null;
 
     SPI_connect();
-    portal = files_open_query("SELECT public.llm_checkpoint_metadata($1)", model, "metadata", lengthof(columns), columns);
+    portal = files_open_query("SELECT public.llm_checkpoint_metadata($1)", model, "metadata", lengthof(columns),
+                              columns);
     SPI_cursor_fetch(portal, true, 1);
     if (SPI_processed != 1)
         elog(ERROR, "llm_checkpoint_metadata returned no row");
@@ -180,10 +188,10 @@ Datum
 pg_llm_checkpoint_write(PG_FUNCTION_ARGS)
 {
     FilesToWrite what = {0};
-    char        hex[2 * PG_SHA256_DIGEST_LENGTH + 1], *name;
-    TupleDesc   description;
-    Datum       values[3];
-    bool        nulls[3] = {0};
+    char         hex[2 * PG_SHA256_DIGEST_LENGTH + 1], *name;
+    TupleDesc    description;
+    Datum        values[3];
+    bool         nulls[3] = {0};
 
     files_require_argument(fcinfo, 0, "model");
     PreventCommandIfReadOnly("pg_llm_checkpoint_write()");
@@ -211,6 +219,6 @@ Datum
 pg_llm_checkpoint_name(PG_FUNCTION_ARGS)
 {
     files_require_argument(fcinfo, 0, "file");
-    PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s/%s", files_database_folder(MyDatabaseId),
-                                              text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+    PG_RETURN_TEXT_P(
+        cstring_to_text(psprintf("%s/%s", files_database_folder(MyDatabaseId), text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }

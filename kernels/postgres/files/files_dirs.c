@@ -17,9 +17,9 @@
 
 /* In the data directory: the directories checkpoints were written to, one a line */
 #define DIRS_FILE "pg_llm_checkpoint_dirs"
-#define MAX_DIRS 1000
+#define MAX_DIRS  1000
 
-char   *pg_llm_checkpoint_dir = NULL;
+char *pg_llm_checkpoint_dir = NULL;
 
 /* ---- names ---- */
 
@@ -40,8 +40,8 @@ files_plain_character(char c)
 bool
 files_checkpoint_name_ok(const char *name)
 {
-    char   *folder = psprintf("%s/", files_database_folder(MyDatabaseId));
-    size_t  n = strlen(folder);
+    char  *folder = psprintf("%s/", files_database_folder(MyDatabaseId));
+    size_t n = strlen(folder);
 
     if (strncmp(name, folder, n) != 0 || name[n] == '\0' || name[n] == '.' || strlen(name) > 250)
         return false;
@@ -54,13 +54,13 @@ files_checkpoint_name_ok(const char *name)
 bool
 files_checkpoint_name_foreign(const char *name)
 {
-    size_t  system = strspn(name, "0123456789"), database;
+    size_t system = strspn(name, "0123456789"), database;
 
     if (system == 0 || name[system] != '-')
         return false;
     database = strspn(name + system + 1, "0123456789");
     return database > 0 && name[system + 1 + database] == '/' && strchr(name + system + database + 2, '/') == NULL &&
-        !files_checkpoint_name_ok(name);
+           !files_checkpoint_name_ok(name);
 }
 
 /* ---- directories ---- */
@@ -78,9 +78,9 @@ listed(char **dirs, int n, const char *dir)
 static char **
 read_dirs(char *first, int *n)
 {
-    char  **dirs = palloc(MAX_DIRS * sizeof(char *));
-    char    line[MAXPGPATH + 2];
-    FILE   *file = AllocateFile(DIRS_FILE, "r");
+    char **dirs = palloc(MAX_DIRS * sizeof(char *));
+    char   line[MAXPGPATH + 2];
+    FILE  *file = AllocateFile(DIRS_FILE, "r");
 
     *n = 0;
     if (first != NULL)
@@ -114,8 +114,8 @@ files_checkpoint_dirs(int *n)
 static void
 note_dir(const char *dir)
 {
-    int     n, fd;
-    char  **dirs = read_dirs(NULL, &n), *line = psprintf("\n%s\n", dir);
+    int    n, fd;
+    char **dirs = read_dirs(NULL, &n), *line = psprintf("\n%s\n", dir);
 
     if (listed(dirs, n, dir))
         return;
@@ -136,7 +136,7 @@ note_dir(const char *dir)
 static void
 make_folder(const char *path)
 {
-    char   *parent = pstrdup(path);
+    char *parent = pstrdup(path);
 
     if (MakePGDirectory(path) != 0 && errno != EEXIST)
         ereport(ERROR, errcode_for_file_access(), errmsg("could not create directory \"%s\": %m", path),
@@ -149,7 +149,7 @@ make_folder(const char *path)
 char *
 files_make_checkpoint_folder(void)
 {
-    char   *folder = psprintf("%s/%s", pg_llm_checkpoint_dir, files_database_folder(MyDatabaseId));
+    char *folder = psprintf("%s/%s", pg_llm_checkpoint_dir, files_database_folder(MyDatabaseId));
 
     make_folder(pg_llm_checkpoint_dir);
     make_folder(folder);
@@ -165,7 +165,7 @@ in_a_databases_folder(const char *path)
 {
     for (const char *part = path; part != NULL && *part != '\0'; part = strchr(part, '/'))
     {
-        size_t  system, database;
+        size_t system, database;
 
         part += strspn(part, "/");
         system = strspn(part, "0123456789");
@@ -181,7 +181,7 @@ static bool
 in_the_servers_files(const char *path)
 {
     const char *inside = path;
-    size_t  n = DataDir == NULL ? 0 : strlen(DataDir);
+    size_t      n = DataDir == NULL ? 0 : strlen(DataDir);
 
     if (is_absolute_path(path))
     {
@@ -191,8 +191,8 @@ in_the_servers_files(const char *path)
     }
     n = strcspn(inside, "/");
     return n == 0 || (n == 1 && inside[0] == '.') || (n == 4 && strncmp(inside, "base", n) == 0) ||
-        (n == 6 && strncmp(inside, "global", n) == 0) ||
-        (strncmp(inside, "pg_", 3) == 0 && strncmp(inside, "pg_llm", 6) != 0);
+           (n == 6 && strncmp(inside, "global", n) == 0) ||
+           (strncmp(inside, "pg_", 3) == 0 && strncmp(inside, "pg_llm", 6) != 0);
 }
 
 static bool
@@ -217,9 +217,9 @@ check_dir(char **value, void **extra, GucSource source)
 void
 files_dirs_init(void)
 {
-    DefineCustomStringVariable("pg_llm.checkpoint_dir", "Directory of the checkpoints that llm_trainer may write and read.",
-                               "Relative to the data directory; each database has a folder in it. Directories that were "
-                               "used before are remembered.",
-                               &pg_llm_checkpoint_dir, "pg_llm_checkpoints", PGC_SUSET, GUC_SUPERUSER_ONLY, check_dir, NULL,
-                               NULL);
+    DefineCustomStringVariable(
+        "pg_llm.checkpoint_dir", "Directory of the checkpoints that llm_trainer may write and read.",
+        "Relative to the data directory; each database has a folder in it. Directories that were "
+        "used before are remembered.",
+        &pg_llm_checkpoint_dir, "pg_llm_checkpoints", PGC_SUSET, GUC_SUPERUSER_ONLY, check_dir, NULL, NULL);
 }

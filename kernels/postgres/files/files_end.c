@@ -14,10 +14,10 @@
 typedef struct PendingRemoval
 {
     struct PendingRemoval *next;
-    bool    at_commit;
-    bool    named;              /* a row has named it since it was written */
-    int     nest_level;
-    char    path[FLEXIBLE_ARRAY_MEMBER];
+    bool                   at_commit;
+    bool                   named; /* a row has named it since it was written */
+    int                    nest_level;
+    char                   path[FLEXIBLE_ARRAY_MEMBER];
 } PendingRemoval;
 
 static PendingRemoval *pending = NULL;
@@ -42,7 +42,8 @@ files_remove_at_end(const char *path, bool at_commit)
     if (at_commit)
         make_commit_durable();
     for (p = pending; p != NULL; p = p->next)
-        if (p->at_commit == at_commit && p->nest_level == GetCurrentTransactionNestLevel() && strcmp(p->path, path) == 0)
+        if (p->at_commit == at_commit && p->nest_level == GetCurrentTransactionNestLevel() &&
+            strcmp(p->path, path) == 0)
             return;
     p = MemoryContextAllocZero(TopMemoryContext, offsetof(PendingRemoval, path) + strlen(path) + 1);
     p->at_commit = at_commit;

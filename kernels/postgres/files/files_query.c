@@ -20,8 +20,8 @@
 Oid
 files_tensor_type(FunctionCallInfo fcinfo)
 {
-    Oid     schema = get_func_namespace(fcinfo->flinfo->fn_oid);
-    Oid     type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("tensor"), ObjectIdGetDatum(schema));
+    Oid schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+    Oid type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("tensor"), ObjectIdGetDatum(schema));
 
     if (!OidIsValid(type))
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -37,7 +37,7 @@ files_check_columns(TupleDesc description, const char *query, int n, const Files
                 errmsg("the query of %s gives %d columns, not %d", query, description->natts, n));
     for (int i = 0; i < n; i++)
     {
-        Oid     found = TupleDescAttr(description, i)->atttypid, base = getBaseType(found);
+        Oid found = TupleDescAttr(description, i)->atttypid, base = getBaseType(found);
 
         /* Domains over the type are stored as it is, and varchar as text. */
         if (base != columns[i].type && !(base == VARCHAROID && columns[i].type == TEXTOID))
@@ -50,9 +50,9 @@ files_check_columns(TupleDesc description, const char *query, int n, const Files
 Portal
 files_open_query(const char *query, Datum argument, const char *what, int n, const FilesColumn *columns)
 {
-    Oid     type = TEXTOID;
+    Oid type = TEXTOID;
     /* read_only: queries see the snapshot of the statement that called, all the same, and write nothing. */
-    Portal  portal = SPI_cursor_open_with_args(NULL, query, 1, &type, &argument, NULL, true, 0);
+    Portal portal = SPI_cursor_open_with_args(NULL, query, 1, &type, &argument, NULL, true, 0);
 
     files_check_columns(portal->tupDesc, what, n, columns);
     return portal;
@@ -74,20 +74,22 @@ static llm_weights_entry
 entry_of(HeapTuple row, TupleDesc description, MemoryContext cx)
 {
     llm_weights_entry e = {0};
-    MemoryContext old = MemoryContextSwitchTo(cx);
-    char       *name = SPI_getvalue(row, description, 1), *dtype = SPI_getvalue(row, description, 2);
-    bool        null;
-    Datum       shape = SPI_getbinval(row, description, 3, &null);
-    IntArray    dims;
+    MemoryContext     old = MemoryContextSwitchTo(cx);
+    char             *name = SPI_getvalue(row, description, 1), *dtype = SPI_getvalue(row, description, 2);
+    bool              null;
+    Datum             shape = SPI_getbinval(row, description, 3, &null);
+    IntArray          dims;
 
     if (name == NULL || dtype == NULL || null)
-        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a tensor's name, type and shape cannot be NULL"));
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                errmsg("a tensor's name, type and shape cannot be NULL"));
     dims = tensor_int_array(shape, "shape");
     if (dims.ndim != 1)
         ereport(ERROR, errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
                 errmsg("the shape of tensor \"%s\" has %d dimensions, not one", name, dims.ndim));
     if (dims.n > LLM_WEIGHTS_MAX_NDIM)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("tensor \"%s\" has %zu dimensions", name, dims.n));
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("tensor \"%s\" has %zu dimensions", name, dims.n));
     e.name = files_to_utf8(name);
     e.dtype = dtype_named(dtype, name);
     e.ndim = (int) dims.n;
@@ -128,9 +130,9 @@ llm_weights_entry *
 files_read_entries(const char *query, Datum argument, size_t *n)
 {
     static const FilesColumn columns[] = {{"name", TEXTOID}, {"dtype", TEXTOID}, {"shape", INT4ARRAYOID}};
-    MemoryContext cx = CurrentMemoryContext;
-    Portal      portal = files_open_query(query, argument, "tensors", lengthof(columns), columns);
-    llm_weights_entry *entries = palloc(sizeof(llm_weights_entry));
+    MemoryContext            cx = CurrentMemoryContext;
+    Portal                   portal = files_open_query(query, argument, "tensors", lengthof(columns), columns);
+    llm_weights_entry       *entries = palloc(sizeof(llm_weights_entry));
 
     *n = 0;
     for (;;)
@@ -151,9 +153,9 @@ files_read_entries(const char *query, Datum argument, size_t *n)
 llm_weights_pair *
 files_metadata(Datum text_array, size_t *n)
 {
-    Datum  *elements;
-    bool   *nulls;
-    int     count;
+    Datum            *elements;
+    bool             *nulls;
+    int               count;
     llm_weights_pair *pairs;
 
     deconstruct_array(DatumGetArrayTypeP(text_array), TEXTOID, -1, false, 'i', &elements, &nulls, &count);

@@ -16,11 +16,12 @@
 #include "tensor/tensor.h"
 
 /* The arguments by their order, before any is used */
-#define REQUIRE(fcinfo, ...) \
-    do { \
-        static const char *const names[] = {__VA_ARGS__}; \
-        for (int i = 0; i < (int) lengthof(names); i++) \
-            files_require_argument(fcinfo, i, names[i]); \
+#define REQUIRE(fcinfo, ...)                                                                                           \
+    do                                                                                                                 \
+    {                                                                                                                  \
+        static const char *const names[] = {__VA_ARGS__};                                                              \
+        for (int i = 0; i < (int) lengthof(names); i++)                                                                \
+            files_require_argument(fcinfo, i, names[i]);                                                               \
     } while (0)
 
 /* The file that arguments `path` and `checkpoint` name */
@@ -47,8 +48,8 @@ read_failed(llm_weights *w, llm_weights_status status)
 static size_t
 find_tensor(llm_weights *w, FunctionCallInfo fcinfo, int i)
 {
-    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(i));
-    size_t  found = llm_weights_find(w, files_to_utf8(name));
+    char  *name = text_to_cstring(PG_GETARG_TEXT_PP(i));
+    size_t found = llm_weights_find(w, files_to_utf8(name));
 
     if (found == SIZE_MAX)
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -61,14 +62,14 @@ static Datum
 put_tensors(llm_weights *w, FunctionCallInfo fcinfo)
 {
     static const char *const formats[] = {"safetensors", "npz", "gzip"};
-    ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+    ReturnSetInfo           *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
     InitMaterializedSRF(fcinfo, 0);
     for (size_t i = 0; i < llm_weights_count(w); i++)
     {
         const llm_weights_entry *e = llm_weights_get(w, i);
-        Datum   values[5], dims[LLM_WEIGHTS_MAX_NDIM];
-        bool    nulls[5] = {0};
+        Datum                    values[5], dims[LLM_WEIGHTS_MAX_NDIM];
+        bool                     nulls[5] = {0};
 
         for (int k = 0; k < e->ndim; k++)
             dims[k] = Int64GetDatum((int64) e->dims[k]);
@@ -86,12 +87,12 @@ put_tensors(llm_weights *w, FunctionCallInfo fcinfo)
 static Datum
 get_tensor(llm_weights *w, FunctionCallInfo fcinfo)
 {
-    size_t      i = find_tensor(w, fcinfo, 1);
+    size_t                   i = find_tensor(w, fcinfo, 1);
     const llm_weights_entry *e = llm_weights_get(w, i);
-    int64       first = PG_GETARG_INT64(2), rows = PG_GETARG_INT64(3), all = e->ndim > 0 ? (int64) e->dims[0] : 1;
-    int32       dims[LLM_WEIGHTS_MAX_NDIM];
-    uint64      width = 1;
-    Tensor     *t;
+    int64   first = PG_GETARG_INT64(2), rows = PG_GETARG_INT64(3), all = e->ndim > 0 ? (int64) e->dims[0] : 1;
+    int32   dims[LLM_WEIGHTS_MAX_NDIM];
+    uint64  width = 1;
+    Tensor *t;
     llm_weights_status status;
 
     if (rows < 0)
@@ -121,10 +122,10 @@ get_tensor(llm_weights *w, FunctionCallInfo fcinfo)
 static Datum
 get_bytes(llm_weights *w, FunctionCallInfo fcinfo)
 {
-    size_t      i = find_tensor(w, fcinfo, 1);
+    size_t                   i = find_tensor(w, fcinfo, 1);
     const llm_weights_entry *e = llm_weights_get(w, i);
-    llm_weights_status status;
-    bytea      *result;
+    llm_weights_status       status;
+    bytea                   *result;
 
     if (e->count > MaxAllocSize - VARHDRSZ)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -191,16 +192,16 @@ PG_FUNCTION_INFO_V1(pg_llm_file_sha256);
 Datum
 pg_llm_file_sha256(PG_FUNCTION_ARGS)
 {
-    char        hex[2 * PG_SHA256_DIGEST_LENGTH + 1];
-    TupleDesc   description;
-    Datum       values[2];
-    bool        nulls[2] = {0};
+    char      hex[2 * PG_SHA256_DIGEST_LENGTH + 1];
+    TupleDesc description;
+    Datum     values[2];
+    bool      nulls[2] = {0};
 
     REQUIRE(fcinfo, "path", "checkpoint");
     if (get_call_result_type(fcinfo, NULL, &description) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
-    values[0] = Int64GetDatum(files_sha256(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_BOOL(1), false),
-                                           hex));
+    values[0] = Int64GetDatum(
+        files_sha256(files_path(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_BOOL(1), false), hex));
     values[1] = CStringGetTextDatum(hex);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(description), values, nulls)));
 }

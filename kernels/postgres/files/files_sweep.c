@@ -32,16 +32,16 @@
 
 typedef struct Candidate
 {
-    char   *name;               /* FOLDER/FILE */
-    char   *path;
-    bool   *own;                /* of a file that this transaction wrote: a row has named it */
-    bool    named;              /* by a row */
+    char *name; /* FOLDER/FILE */
+    char *path;
+    bool *own;   /* of a file that this transaction wrote: a row has named it */
+    bool  named; /* by a row */
 } Candidate;
 
 typedef struct Candidates
 {
     Candidate *item;
-    int     n, room;
+    int        n, room;
 } Candidates;
 
 static void
@@ -49,7 +49,7 @@ add(Candidates *c, const char *name, const char *path, bool *own)
 {
     if (c->n == c->room)
     {
-        int     room = Max(64, 2 * c->room);
+        int        room = Max(64, 2 * c->room);
         Candidate *larger = palloc_extended(room * sizeof(Candidate), MCXT_ALLOC_HUGE);
 
         if (c->n > 0)
@@ -57,7 +57,7 @@ add(Candidates *c, const char *name, const char *path, bool *own)
         c->item = larger;
         c->room = room;
     }
-    c->item[c->n++] = (Candidate) {pstrdup(name), pstrdup(path), own, false};
+    c->item[c->n++] = (Candidate){pstrdup(name), pstrdup(path), own, false};
 }
 
 /*
@@ -67,8 +67,8 @@ add(Candidates *c, const char *name, const char *path, bool *own)
 static bool
 writer_ended(const char *file)
 {
-    char   *end;
-    uint64  writer = strtou64(file, &end, 10), next = U64FromFullTransactionId(ReadNextFullTransactionId());
+    char  *end;
+    uint64 writer = strtou64(file, &end, 10), next = U64FromFullTransactionId(ReadNextFullTransactionId());
 
     if (end == file || *end != '-' || writer < FirstNormalTransactionId || writer >= next)
         return false;
@@ -78,7 +78,7 @@ writer_ended(const char *file)
 static bool
 ends_with(const char *s, const char *end)
 {
-    size_t  n = strlen(s), k = strlen(end);
+    size_t n = strlen(s), k = strlen(end);
 
     return n >= k && strcmp(s + n - k, end) == 0;
 }
@@ -99,8 +99,8 @@ is_own_directory(const char *path)
 static void
 collect(Candidates *c, const char *directory)
 {
-    char   *database = files_database_folder(MyDatabaseId), *folder = psprintf("%s/%s", directory, database);
-    DIR    *open;
+    char          *database = files_database_folder(MyDatabaseId), *folder = psprintf("%s/%s", directory, database);
+    DIR           *open;
     struct dirent *entry;
 
     if (!is_own_directory(folder))
@@ -108,8 +108,8 @@ collect(Candidates *c, const char *directory)
     open = AllocateDir(folder);
     while ((entry = ReadDirExtended(open, folder, LOG)) != NULL)
     {
-        char   *name = psprintf("%s/%s", database, entry->d_name), *path = psprintf("%s/%s", directory, name);
-        bool   *own;
+        char *name = psprintf("%s/%s", database, entry->d_name), *path = psprintf("%s/%s", directory, name);
+        bool *own;
 
         CHECK_FOR_INTERRUPTS();
         if (!files_checkpoint_name_ok(name))
@@ -148,7 +148,7 @@ mark(Candidates *c, const char *name)
 static Relation
 open_rows(AttrNumber *column)
 {
-    Oid     schema = get_namespace_oid("public", false), id = get_relname_relid("llm_checkpoint", schema);
+    Oid      schema = get_namespace_oid("public", false), id = get_relname_relid("llm_checkpoint", schema);
     Relation rel;
 
     if (!OidIsValid(id))
@@ -167,12 +167,12 @@ static void
 mark_shown(Candidates *c, Relation rel, AttrNumber column, Snapshot snapshot)
 {
     TupleTableSlot *slot = table_slot_create(rel, NULL);
-    TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+    TableScanDesc   scan = table_beginscan(rel, snapshot, 0, NULL);
 
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
     {
-        bool    null;
-        Datum   path = slot_getattr(slot, column, &null);
+        bool  null;
+        Datum path = slot_getattr(slot, column, &null);
 
         CHECK_FOR_INTERRUPTS();
         if (!null)
@@ -195,10 +195,10 @@ mark_shown(Candidates *c, Relation rel, AttrNumber column, Snapshot snapshot)
 static void
 mark_named(Candidates *c)
 {
-    AttrNumber column;
-    Relation rel = open_rows(&column);
+    AttrNumber   column;
+    Relation     rel = open_rows(&column);
     SnapshotData dirty;
-    Snapshot latest;
+    Snapshot     latest;
 
     InitDirtySnapshot(dirty);
     mark_shown(c, rel, column, &dirty);
@@ -214,8 +214,8 @@ Datum
 pg_llm_checkpoint_sweep(PG_FUNCTION_ARGS)
 {
     Candidates c = {0};
-    int     n;
-    char  **dirs = files_checkpoint_dirs(&n);
+    int        n;
+    char     **dirs = files_checkpoint_dirs(&n);
 
     PreventCommandIfReadOnly("pg_llm_checkpoint_sweep()");
     for (int i = 0; i < n; i++)
@@ -245,25 +245,25 @@ Datum
 pg_llm_checkpoint_files(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-    char   *database = files_database_folder(MyDatabaseId);
-    int     n;
-    char  **dirs = files_checkpoint_dirs(&n);
+    char          *database = files_database_folder(MyDatabaseId);
+    int            n;
+    char         **dirs = files_checkpoint_dirs(&n);
 
     (void) files_path(psprintf("%s/any", database), true, false);
     InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     for (int i = 0; i < n; i++)
     {
-        char   *folder = psprintf("%s/%s", dirs[i], database);
-        DIR    *open = AllocateDir(folder);
+        char          *folder = psprintf("%s/%s", dirs[i], database);
+        DIR           *open = AllocateDir(folder);
         struct dirent *entry;
 
         if (open == NULL)
             continue;
         while ((entry = ReadDir(open, folder)) != NULL)
         {
-            char   *name = psprintf("%s/%s", database, entry->d_name);
-            Datum   value = CStringGetTextDatum(name);
-            bool    null = false;
+            char *name = psprintf("%s/%s", database, entry->d_name);
+            Datum value = CStringGetTextDatum(name);
+            bool  null = false;
 
             if (files_checkpoint_name_ok(name))
                 tuplestore_putvalues(result->setResult, result->setDesc, &value, &null);
@@ -277,8 +277,8 @@ pg_llm_checkpoint_files(PG_FUNCTION_ARGS)
 static Oid
 database_of(const char *folder)
 {
-    char   *system = psprintf(UINT64_FORMAT "-", GetSystemIdentifier()), *end;
-    size_t  n = strlen(system);
+    char         *system = psprintf(UINT64_FORMAT "-", GetSystemIdentifier()), *end;
+    size_t        n = strlen(system);
     unsigned long oid;
 
     if (strncmp(folder, system, n) != 0 || folder[n] < '1' || folder[n] > '9')
@@ -291,7 +291,7 @@ database_of(const char *folder)
 static void
 measure(const char *folder, int64 *files, int64 *bytes)
 {
-    DIR    *open = AllocateDir(folder);
+    DIR           *open = AllocateDir(folder);
     struct dirent *entry;
 
     *files = *bytes = 0;
@@ -317,8 +317,8 @@ Datum
 pg_llm_checkpoint_orphans(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-    int     n;
-    char  **dirs = files_checkpoint_dirs(&n);
+    int            n;
+    char         **dirs = files_checkpoint_dirs(&n);
 
     files_require_argument(fcinfo, 0, "remove");
     if (!superuser())
@@ -330,18 +330,18 @@ pg_llm_checkpoint_orphans(PG_FUNCTION_ARGS)
     InitMaterializedSRF(fcinfo, 0);
     for (int i = 0; i < n; i++)
     {
-        DIR    *open = AllocateDir(dirs[i]);
+        DIR           *open = AllocateDir(dirs[i]);
         struct dirent *entry;
 
         if (open == NULL)
             continue;
         while ((entry = ReadDir(open, dirs[i])) != NULL)
         {
-            char   *folder = psprintf("%s/%s", dirs[i], entry->d_name);
-            Oid     database = database_of(entry->d_name);
-            int64   files, bytes;
-            Datum   values[3];
-            bool    nulls[3] = {0};
+            char *folder = psprintf("%s/%s", dirs[i], entry->d_name);
+            Oid   database = database_of(entry->d_name);
+            int64 files, bytes;
+            Datum values[3];
+            bool  nulls[3] = {0};
 
             if (!OidIsValid(database) || SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database)) ||
                 !is_own_directory(folder))

@@ -32,22 +32,22 @@
 
 typedef struct Output
 {
-    const char *path;
-    char       *temporary;
-    int         fd;
-    int64       bytes;
-    int         write_errno;
-    bool        hash_failed;
-    bool        created;        /* the temporary file is ours */
-    bool        linked;         /* the file has its name, and nobody else knows yet to remove it */
-    pg_cryptohash_ctx *hash;
+    const char         *path;
+    char               *temporary;
+    int                 fd;
+    int64               bytes;
+    int                 write_errno;
+    bool                hash_failed;
+    bool                created; /* the temporary file is ours */
+    bool                linked;  /* the file has its name, and nobody else knows yet to remove it */
+    pg_cryptohash_ctx  *hash;
     llm_weights_writer *writer;
 } Output;
 
 static bool
 write_bytes(void *arg, const void *bytes, size_t n)
 {
-    Output *o = arg;
+    Output     *o = arg;
     const char *p = bytes;
 
     if (pg_cryptohash_update(o->hash, bytes, n) < 0)
@@ -83,8 +83,8 @@ write_failed(Output *o, llm_weights_status status, const char *error)
         ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not hash file \"%s\"", o->path));
     CHECK_FOR_INTERRUPTS();
     if (status == LLM_WEIGHTS_INVALID)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("file \"%s\" cannot be written: %s", o->path,
-                                                                        error));
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("file \"%s\" cannot be written: %s", o->path, error));
     files_fail(o->path, status, error, o->write_errno);
 }
 
@@ -105,13 +105,13 @@ format_named(const char *name)
 static void
 write_row(Output *o, HeapTuple row, TupleDesc description)
 {
-    bool    no_tensor, no_bytes;
-    Datum   data = SPI_getbinval(row, description, 1, &no_tensor),
-            bytes = SPI_getbinval(row, description, 2, &no_bytes);
+    bool  no_tensor, no_bytes;
+    Datum data = SPI_getbinval(row, description, 1, &no_tensor), bytes = SPI_getbinval(row, description, 2, &no_bytes);
     llm_weights_status status = LLM_WEIGHTS_OK;
 
     if (no_tensor && no_bytes)
-        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a row of data holds neither a tensor nor bytes"));
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                errmsg("a row of data holds neither a tensor nor bytes"));
     if (!no_tensor && !no_bytes)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a row of data holds both a tensor and bytes"));
     if (!no_tensor)
@@ -137,7 +137,7 @@ static void
 write_data(Output *o, const char *query, Datum argument, Oid tensor_type)
 {
     const FilesColumn columns[] = {{"data", tensor_type}, {"bytes", BYTEAOID}};
-    Portal  portal = files_open_query(query, argument, "data", lengthof(columns), columns);
+    Portal            portal = files_open_query(query, argument, "data", lengthof(columns), columns);
 
     for (;;)
     {
@@ -156,15 +156,16 @@ write_data(Output *o, const char *query, Datum argument, Oid tensor_type)
 static void
 write_contents(Output *o, const FilesToWrite *what)
 {
-    llm_sink    sink = {o, write_bytes};
+    llm_sink           sink = {o, write_bytes};
     llm_weights_status status;
-    char        error[LLM_WEIGHTS_ERROR];
-    size_t      n;
+    char               error[LLM_WEIGHTS_ERROR];
+    size_t             n;
     llm_weights_entry *entries;
 
     SPI_connect();
     entries = files_read_entries(what->tensors_query, what->argument, &n);
-    o->writer = llm_weights_write_begin(&sink, what->format, entries, n, what->metadata, what->n_metadata, &status, error);
+    o->writer = llm_weights_write_begin(&sink, what->format, entries, n, what->metadata, what->n_metadata, &status,
+                                        error);
     if (o->writer == NULL)
         write_failed(o, status, error);
     write_data(o, what->data_query, what->argument, what->tensor_type);
@@ -182,7 +183,8 @@ leads_to(const char *path, int fd)
 {
     struct stat named, open;
 
-    return lstat(path, &named) == 0 && fstat(fd, &open) == 0 && named.st_dev == open.st_dev && named.st_ino == open.st_ino;
+    return lstat(path, &named) == 0 && fstat(fd, &open) == 0 && named.st_dev == open.st_dev &&
+           named.st_ino == open.st_ino;
 }
 
 /*
@@ -192,8 +194,8 @@ leads_to(const char *path, int fd)
 bool
 files_remove_abandoned(const char *path)
 {
-    int     fd = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
-    bool    removed = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && leads_to(path, fd) && unlink(path) == 0;
+    int  fd = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | PG_BINARY);
+    bool removed = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && leads_to(path, fd) && unlink(path) == 0;
 
     if (fd >= 0)
         (void) CloseTransientFile(fd);
@@ -205,7 +207,7 @@ static void
 create_file(Output *o, bool checkpoint)
 {
     const int flags = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | PG_BINARY;
-    int     failed;
+    int       failed;
 
     o->fd = OpenTransientFilePerm(o->temporary, flags, S_IRUSR | S_IWUSR);
     failed = errno;
@@ -232,8 +234,8 @@ create_file(Output *o, bool checkpoint)
 static void
 link_file(Output *o)
 {
-    char   *folder = pstrdup(o->path);
-    int     failed;
+    char *folder = pstrdup(o->path);
+    int   failed;
 
     o->linked = link(o->temporary, o->path) == 0;
     failed = o->linked ? 0 : errno;
@@ -255,7 +257,7 @@ link_file(Output *o)
 static void
 write_file(Output *o, const FilesToWrite *what, char *hex)
 {
-    uint8   digest[PG_SHA256_DIGEST_LENGTH];
+    uint8 digest[PG_SHA256_DIGEST_LENGTH];
 
     o->hash = pg_cryptohash_create(PG_SHA256);
     if (o->hash == NULL || pg_cryptohash_init(o->hash) < 0)
@@ -294,7 +296,7 @@ free_output(Output *o)
 int64
 files_write(const FilesToWrite *what, char *hex)
 {
-    Output     *o = palloc0(sizeof(Output));
+    Output *o = palloc0(sizeof(Output));
 
     o->path = what->path;
     o->temporary = psprintf("%s.tmp", what->path);
@@ -331,11 +333,11 @@ Datum
 pg_llm_file_write(PG_FUNCTION_ARGS)
 {
     static const char *const arguments[] = {"path", "format", "tensors", "data", "argument", "metadata", "checkpoint"};
-    FilesToWrite what = {0};
-    char        hex[2 * PG_SHA256_DIGEST_LENGTH + 1];
-    TupleDesc   description;
-    Datum       values[2];
-    bool        nulls[2] = {0};
+    FilesToWrite             what = {0};
+    char                     hex[2 * PG_SHA256_DIGEST_LENGTH + 1];
+    TupleDesc                description;
+    Datum                    values[2];
+    bool                     nulls[2] = {0};
 
     for (int i = 0; i < (int) lengthof(arguments); i++)
         files_require_argument(fcinfo, i, arguments[i]);

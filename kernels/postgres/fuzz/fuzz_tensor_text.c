@@ -15,15 +15,15 @@
 
 #include "tensor/tensor_text.h"
 
-#undef vsnprintf               /* the C library's, not PostgreSQL's */
+#undef vsnprintf /* the C library's, not PostgreSQL's */
 
-extern int  LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+extern int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 volatile sig_atomic_t InterruptPending = false;
 
-static Tensor tensor;
+static Tensor       tensor;
 static TensorBuffer buffer;
-static bool refused, told;
+static bool         refused, told;
 
 void
 ProcessInterrupts(void)
@@ -93,7 +93,7 @@ errcode(int code)
 static int
 format(const char *text, va_list arguments)
 {
-    char    message[1024];
+    char message[1024];
 
     told = vsnprintf(message, sizeof(message), text, arguments) > 0;
     return 0;
@@ -146,8 +146,8 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     ErrorSaveContext context = {.type = T_ErrorSaveContext};
-    char   *text = malloc(size + 1);
-    Tensor *parsed;
+    char            *text = malloc(size + 1);
+    Tensor          *parsed;
 
     for (size_t i = 0; i < size; i++)
         text[i] = (char) (bytes[i] & 0x7f);

@@ -43,7 +43,7 @@ static int32 last_handle = 0;
 static size_t
 cache_bytes(size_t n_head, size_t d_head, size_t capacity)
 {
-    double  bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
+    double bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
 
     return bytes < (double) SIZE_MAX / 2 ? (size_t) bytes : SIZE_MAX;
 }
@@ -51,12 +51,11 @@ cache_bytes(size_t n_head, size_t d_head, size_t capacity)
 void
 generation_add_cache(Generation *g, size_t n_head, size_t d_head)
 {
-    size_t  bytes = cache_bytes(n_head, d_head, g->capacity);
+    size_t        bytes = cache_bytes(n_head, d_head, g->capacity);
     llm_kv_cache *cache;
 
-    g->caches = g->caches == NULL
-        ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
-        : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
+    g->caches = g->caches == NULL ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
+                                  : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
     if (!tensor_buffer_reserve(bytes))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
     cache = llm_kv_cache_create(n_head, d_head, g->capacity);
@@ -166,15 +165,12 @@ generation_find(int32 handle)
         if (g->handle != handle)
             continue;
         if (g->user != GetUserId())
-            ereport(ERROR,
-                    errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+            ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                     errmsg("generation %d belongs to another role", handle),
                     errhint("Fetch from a cursor over a generation only as the role that first fetched from it."));
         return g;
     }
-    ereport(ERROR,
-            errcode(ERRCODE_UNDEFINED_OBJECT),
-            errmsg("generation %d does not exist", handle),
+    ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("generation %d does not exist", handle),
             errhint("A generation ends with the transaction that began it."));
 }
 
@@ -195,21 +191,18 @@ generation_find_idle(int32 handle)
 static void
 reserve_tokens(Generation *g, size_t n)
 {
-    size_t  room = Max((size_t) g->room, 64);
+    size_t room = Max((size_t) g->room, 64);
 
     if (n <= (size_t) g->room)
         return;
     if (n > MAX_TOKENS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("a generation of %zu tokens is too long", n),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a generation of %zu tokens is too long", n),
                 errdetail("The limit is %d tokens.", MAX_TOKENS),
                 errhint("Only the last n_positions tokens of a prompt are read."));
     while (room < n)
         room *= 2;
-    g->tokens = g->tokens == NULL
-        ? MemoryContextAlloc(TopMemoryContext, sizeof(int32) * room)
-        : repalloc(g->tokens, sizeof(int32) * room);
+    g->tokens = g->tokens == NULL ? MemoryContextAlloc(TopMemoryContext, sizeof(int32) * room)
+                                  : repalloc(g->tokens, sizeof(int32) * room);
     g->room = (int) room;
 }
 
@@ -226,12 +219,11 @@ generation_append(Generation *g, const int32 *tokens, size_t n)
 static Generation *
 new_generation(ArenaVersion *v, size_t capacity)
 {
-    Portal  portal;
+    Portal      portal;
     Generation *g;
 
     if (n_generations >= MAX_GENERATIONS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("this session has %d generations open", n_generations),
                 errhint("They end with pg_llm_gen_close or with the transaction."));
     portal = portals_watch();
@@ -258,8 +250,7 @@ require_unchanging(const char *model)
     ArenaVersion *v = arena_require(model);
 
     if (v->trainers > 0)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("the weights of model \"%s\" in memory are being trained", model),
                 errhint("Call llm_pin(model) for a version that does not change."));
     return v;
@@ -271,9 +262,9 @@ Datum
 pg_llm_gen_open(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    IntArray prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
-    int32   capacity = PG_GETARG_INT32(2);
-    Generation *g;
+    IntArray      prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
+    int32         capacity = PG_GETARG_INT32(2);
+    Generation   *g;
 
     if (capacity < 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -297,7 +288,7 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
 static void
 copy_caches(Generation *g, const Generation *from)
 {
-    size_t  bytes = cache_bytes(from->n_head, from->d_head, from->capacity);
+    size_t bytes = cache_bytes(from->n_head, from->d_head, from->capacity);
 
     if (from->n_caches == 0)
         return;
@@ -365,7 +356,7 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
 {
-    int32   token = PG_GETARG_INT32(1);
+    int32 token = PG_GETARG_INT32(1);
 
     generation_append(generation_find_idle(PG_GETARG_INT32(0)), &token, 1);
     PG_RETURN_VOID();

@@ -10,12 +10,12 @@
 /* Where a forward pass stood as a subtransaction began. */
 typedef struct GenerateMark
 {
-    uint64  pass;           /* 0: none was running */
-    int     layer;
-    size_t  pending;
+    uint64 pass; /* 0: none was running */
+    int    layer;
+    size_t pending;
 } GenerateMark;
 
-extern bool   generate_in_use(void);        /* between pg_llm_gen_use and pg_llm_gen_done */
+extern bool generate_in_use(void); /* between pg_llm_gen_use and pg_llm_gen_done */
 /*
  * The next layer's caches, one per sequence of the running pass, and how many positions each holds; made on their
  * first use. Errors when the pass has not `n_sequences`, `n_new` positions do not fit, or its layers are not those of
@@ -25,8 +25,8 @@ extern void generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_s
                                  size_t n_new);
 
 extern GenerateMark generate_mark(void);
-extern void generate_end_xact(void);
+extern void         generate_end_xact(void);
 extern void generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit, const GenerateMark *mark);
-extern void generate_portal_gone(Portal portal);    /* never throws */
+extern void generate_portal_gone(Portal portal); /* never throws */
 
 #endif

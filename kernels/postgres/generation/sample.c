@@ -13,14 +13,13 @@
 #include "sample.h"
 #include "session/engine.h"
 
-#define POLL_EVERY 65536        /* elements between two looks at pending interrupts */
+#define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
 const float *
 sample_last_row(const Tensor *t, size_t *vocab)
 {
     if (t->ndim < 1 || t->n == 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("logits of shape %s hold nothing to sample from", tensor_shape_text(t->ndim, t->dims)));
     *vocab = t->dims[t->ndim - 1];
     return t->data + t->n - *vocab;
@@ -71,7 +70,7 @@ PG_FUNCTION_INFO_V1(pg_llm_sample);
 Datum
 pg_llm_sample(PG_FUNCTION_ARGS)
 {
-    Tensor *logits;
+    Tensor      *logits;
     const float *row;
     size_t  vocab;
     llm_sampler s;
@@ -128,12 +127,12 @@ PG_FUNCTION_INFO_V1(pg_llm_penalize);
 Datum
 pg_llm_penalize(PG_FUNCTION_ARGS)
 {
-    Tensor *logits = PG_GETARG_TENSOR(0);
-    IntArray seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
-    double  repetition = PG_GETARG_FLOAT8(2);
+    Tensor     *logits = PG_GETARG_TENSOR(0);
+    IntArray    seen = tensor_int_array(PG_GETARG_DATUM(1), "seen");
+    double      repetition = PG_GETARG_FLOAT8(2);
     llm_engine *e = pg_llm_engine();
-    Tensor *out;
-    size_t  vocab;
+    Tensor     *out;
+    size_t      vocab;
 
     (void) sample_last_row(logits, &vocab);
     sample_check_seen(seen.values, seen.n, vocab, repetition);
@@ -175,9 +174,7 @@ pg_llm_top_tokens(PG_FUNCTION_ARGS)
     n = llm_top_tokens(row, vocab, k, ids, log_probs, pg_llm_should_stop, NULL);
     check_sampling(n);
     if (n == 0)
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("no logit is finite"),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("no logit is finite"),
                 errhint("The model's weights may be damaged."));
     elements = palloc(sizeof(Datum) * n);
     for (int64 i = 0; i < n; i++)
@@ -185,6 +182,7 @@ pg_llm_top_tokens(PG_FUNCTION_ARGS)
     values[0] = PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
     for (int64 i = 0; i < n; i++)
         elements[i] = Float8GetDatum(log_probs[i]);
-    values[1] = PointerGetDatum(construct_array(elements, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+    values[1] = PointerGetDatum(
+        construct_array(elements, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

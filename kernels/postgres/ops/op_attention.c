@@ -15,7 +15,7 @@ static void
 embedding_forward(OpCall *call)
 {
     const OpValue *w = &call->in[0];
-    int32   dims[TENSOR_MAX_NDIM];
+    int32          dims[TENSOR_MAX_NDIM];
 
     if (w->ndim != 2 || call->ids.ndim + 1 > TENSOR_MAX_NDIM)
         op_shape_error(call, "w [rows, d] and ids of at most 7 dimensions");
@@ -41,13 +41,18 @@ embedding_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 /* ---- causal attention; ints: n_head; reals: dropout_p ---- */
 
-enum { SAVED_MAX, SAVED_SUM, SAVED_MASK };
+enum
+{
+    SAVED_MAX,
+    SAVED_SUM,
+    SAVED_MASK
+};
 
 /* Geometry of a call whose tokens are rows of `width` floats holding d of q, k and v each. */
 static llm_attention_shape
 attention_shape(const OpCall *call, size_t d)
 {
-    const OpValue *q = &call->in[0];
+    const OpValue      *q = &call->in[0];
     llm_attention_shape s = {0};
 
     s.T = q->dims[q->ndim - 2];
@@ -73,8 +78,7 @@ static void
 require_finite(const OpCall *call)
 {
     if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
                 errhint("Infinity and NaN in q, k or v would reach earlier tokens."));
 }
@@ -82,21 +86,19 @@ require_finite(const OpCall *call)
 static void
 attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
 {
-    llm_engine *e = pg_llm_engine();
-    double  p = call->reals[0];
+    llm_engine         *e = pg_llm_engine();
+    double              p = call->reals[0];
     llm_attention_shape s;
-    size_t  rows;
-    float  *row_max;
-    float  *row_sum;
+    size_t              rows;
+    float              *row_max;
+    float              *row_sum;
 
     if (call->ints[0] < 1 || d % call->ints[0] != 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: the width %zu is not divisible by " INT64_FORMAT " heads", call->op->name, d,
                        call->ints[0]));
     if (!(p >= 0.0 && p < 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: the dropout probability must be at least 0 and below 1, not %g", call->op->name, p));
     if (!call->flag)
         call->reals[0] = 0.0;
@@ -113,7 +115,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     if (generate_in_use())
     {
         llm_kv_cache **caches = palloc(sizeof(llm_kv_cache *) * s.B);
-        size_t *past = palloc(sizeof(size_t) * s.B);
+        size_t        *past = palloc(sizeof(size_t) * s.B);
 
         generate_next_caches(caches, past, s.B, s.n_head, d / s.n_head, s.T);
         llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
@@ -121,7 +123,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     else
         llm_attention_forward(e, call->out.data, row_max, row_sum, q, k, v, &s);
     pg_llm_check(e);
-    if (!call->flag)            /* in training the loss tells, and the step with it */
+    if (!call->flag) /* in training the loss tells, and the step with it */
         require_finite(call);
 }
 
@@ -141,11 +143,11 @@ attention_forward(OpCall *call)
 static void
 attention_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    const OpValue *q = &call->in[0];
+    const OpValue      *q = &call->in[0];
     llm_attention_shape s = attention_shape(call, q->dims[q->ndim - 1]);
-    llm_engine *e = pg_llm_engine();
-    float  *d[3];
-    bool    direct = true;
+    llm_engine         *e = pg_llm_engine();
+    float              *d[3];
+    bool                direct = true;
 
     if (q->n == 0)
         return;
@@ -164,8 +166,8 @@ static void
 attention_qkv_forward(OpCall *call)
 {
     const OpValue *qkv = &call->in[0];
-    int32   dims[TENSOR_MAX_NDIM];
-    int32   d;
+    int32          dims[TENSOR_MAX_NDIM];
+    int32          d;
 
     op_require_ndim(call, 0, 2);
     if (qkv->dims[qkv->ndim - 1] % 3 != 0)
@@ -180,10 +182,10 @@ attention_qkv_forward(OpCall *call)
 static void
 attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    const OpValue *qkv = &call->in[0];
-    size_t  d = qkv->dims[qkv->ndim - 1] / 3;
+    const OpValue      *qkv = &call->in[0];
+    size_t              d = qkv->dims[qkv->ndim - 1] / 3;
     llm_attention_shape s = attention_shape(call, d);
-    float  *g = din[0].data;
+    float              *g = din[0].data;
 
     if (g == NULL || qkv->n == 0)
         return;
@@ -194,9 +196,9 @@ attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 const OpDef op_embedding = {"embedding", "ti", embedding_forward, embedding_backward, 0};
 const OpDef op_causal_attention = {"causal_attention", "tttnrbs", attention_forward, attention_backward,
-    KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT};
+                                   KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT};
 const OpDef op_causal_attention_qkv = {"causal_attention", "tnrbs", attention_qkv_forward, attention_qkv_backward,
-    KEEPS_IN(0) | KEEPS_OUT};
+                                       KEEPS_IN(0) | KEEPS_OUT};
 
 SQL_OP(embedding, op_embedding);
 SQL_OP(causal_attention, op_causal_attention);

@@ -13,14 +13,14 @@ op_broadcast_dims(const OpCall *call, int32 *dims)
 {
     const OpValue *a = &call->in[0];
     const OpValue *b = &call->in[1];
-    int     ndim = Max(a->ndim, b->ndim);
+    int            ndim = Max(a->ndim, b->ndim);
 
     for (int i = 0; i < ndim; i++)
     {
-        int     ia = i - (ndim - a->ndim);
-        int     ib = i - (ndim - b->ndim);
-        int32   da = ia < 0 ? 1 : a->dims[ia];
-        int32   db = ib < 0 ? 1 : b->dims[ib];
+        int   ia = i - (ndim - a->ndim);
+        int   ib = i - (ndim - b->ndim);
+        int32 da = ia < 0 ? 1 : a->dims[ia];
+        int32 db = ib < 0 ? 1 : b->dims[ib];
 
         if (da != db && da != 1 && db != 1)
             op_shape_error(call, "shapes that are equal, or 1, from the last axis on (broadcasting)");
@@ -40,8 +40,8 @@ static void
 spread(float **out, const float *in, const OpValue *v, int ndim, const int32 *dims, int axis, size_t in_count,
        size_t out_count)
 {
-    int     vi = axis - (ndim - v->ndim);
-    int32   dv;
+    int   vi = axis - (ndim - v->ndim);
+    int32 dv;
 
     if (in_count == out_count)
     {
@@ -68,9 +68,9 @@ spread(float **out, const float *in, const OpValue *v, int ndim, const int32 *di
 const float *
 op_broadcast_to(const OpValue *v, int ndim, const int32 *dims)
 {
-    size_t  n;
-    float  *out;
-    float  *at;
+    size_t n;
+    float *out;
+    float *at;
 
     if (same_dims(v, ndim, dims))
         return v->data;
@@ -85,9 +85,9 @@ op_broadcast_to(const OpValue *v, int ndim, const int32 *dims)
 void
 op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const int32 *dims)
 {
-    llm_engine *e = pg_llm_engine();
-    int32   shape[TENSOR_MAX_NDIM];
-    size_t  n = tensor_count(ndim, dims);
+    llm_engine  *e = pg_llm_engine();
+    int32        shape[TENSOR_MAX_NDIM];
+    size_t       n = tensor_count(ndim, dims);
     const float *from = dout;
 
     if (grad.data == NULL)
@@ -95,11 +95,11 @@ op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const i
     memcpy(shape, dims, sizeof(int32) * ndim);
     for (int axis = 0; axis < ndim && n != v->n; axis++)
     {
-        int     vi = axis - (ndim - v->ndim);
-        int32   dv = vi < 0 ? 1 : v->dims[vi];
-        size_t  outer = 1;
-        size_t  inner = 1;
-        float  *to;
+        int    vi = axis - (ndim - v->ndim);
+        int32  dv = vi < 0 ? 1 : v->dims[vi];
+        size_t outer = 1;
+        size_t inner = 1;
+        float *to;
 
         if (dv == shape[axis])
             continue;

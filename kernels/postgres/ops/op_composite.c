@@ -21,8 +21,7 @@ pg_llm_attention(PG_FUNCTION_ARGS)
     OpCall *out = palloc0(sizeof(OpCall));
 
     if (x->ndim < 2 || x->dims[x->ndim - 1] != d || x->dims[x->ndim - 2] != t)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("attention: x has shape %s, not [%d,%d]", tensor_shape_text(x->ndim, x->dims), t, d));
     qkv->op = &op_linear;
     op_set_input(qkv, 0, x);
@@ -42,7 +41,7 @@ pg_llm_attention(PG_FUNCTION_ARGS)
 static void
 chain(OpCall *call, const float *dout, Tensor **grads)
 {
-    OpGrad  din[OP_MAX_INPUTS];
+    OpGrad din[OP_MAX_INPUTS];
 
     for (int i = 0; i < call->n_inputs; i++)
     {
@@ -85,8 +84,7 @@ op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *in, int32 n_
     result = forward_only(attention, &op_causal_attention_qkv, result, NULL, NULL);
     result = forward_only(out, &op_linear, result, in[3], in[4]);
     if (dout->n != result->n)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("attention_backward: the output's gradient has shape %s, the output %s",
                        tensor_shape_text(dout->ndim, dout->dims), op_shape(&out->out)));
     chain(out, dout->data, d_out);
@@ -101,11 +99,11 @@ PG_FUNCTION_INFO_V1(pg_llm_attention_backward);
 Datum
 pg_llm_attention_backward(PG_FUNCTION_ARGS)
 {
-    Tensor *in[5];
-    Tensor *grads[5];
+    Tensor   *in[5];
+    Tensor   *grads[5];
     TupleDesc desc;
-    Datum   values[5];
-    bool    nulls[5] = {false};
+    Datum     values[5];
+    bool      nulls[5] = {false};
 
     for (int i = 0; i < 5; i++)
         in[i] = PG_GETARG_TENSOR(i + 1);

@@ -8,14 +8,14 @@
 #include "ops.h"
 #include "autograd/pass.h"
 
-typedef void (*BinaryKernel) (llm_engine *, float *, const float *, const float *, size_t);
+typedef void (*BinaryKernel)(llm_engine *, float *, const float *, const float *, size_t);
 
 static void
 binary_forward(OpCall *call, BinaryKernel kernel)
 {
-    int32   dims[TENSOR_MAX_NDIM];
-    int     ndim = op_broadcast_dims(call, dims);
-    float  *out = op_output(call, ndim, dims);
+    int32        dims[TENSOR_MAX_NDIM];
+    int          ndim = op_broadcast_dims(call, dims);
+    float       *out = op_output(call, ndim, dims);
     const float *a = op_broadcast_to(&call->in[0], ndim, dims);
     const float *b = op_broadcast_to(&call->in[1], ndim, dims);
 
@@ -53,7 +53,7 @@ sub_backward(const OpCall *call, const float *dout, OpGrad *din)
     reduce(call, 0, din[0], dout);
     if (din[1].data != NULL)
     {
-        float  *d = op_scratch(call->out.n);
+        float *d = op_scratch(call->out.n);
 
         llm_neg(pg_llm_engine(), d, dout, call->out.n);
         reduce(call, 1, din[1], d);
@@ -69,7 +69,7 @@ mul_forward(OpCall *call)
 static void
 mul_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    float  *d = op_scratch(call->out.n);
+    float *d = op_scratch(call->out.n);
 
     for (int i = 0; i < 2; i++)
     {
@@ -92,8 +92,8 @@ static void
 div_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     llm_engine *e = pg_llm_engine();
-    size_t  n = call->out.n;
-    float  *d = op_scratch(n);
+    size_t      n = call->out.n;
+    float      *d = op_scratch(n);
 
     llm_div(e, d, dout, op_broadcast_to(&call->in[1], call->out.ndim, call->out.dims), n);
     reduce(call, 0, din[0], d);
@@ -141,8 +141,7 @@ static void
 gelu_exact_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     if (din[0].data != NULL)
-        llm_gelu_exact_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data,
-                                call->in[0].n);
+        llm_gelu_exact_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data, call->in[0].n);
 }
 
 static void
@@ -162,16 +161,15 @@ static void
 require_probability(double p)
 {
     if (!(p >= 0.0 && p < 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("dropout: the probability must be at least 0 and below 1, not %g", p));
 }
 
 static void
 dropout_forward(OpCall *call)
 {
-    double  p = call->reals[0];
-    float  *out = op_output_like(call, 0);
+    double p = call->reals[0];
+    float *out = op_output_like(call, 0);
 
     require_probability(p);
     if (!call->flag || p == 0.0)
@@ -221,12 +219,12 @@ PG_FUNCTION_INFO_V1(pg_llm_dropout);
 Datum
 pg_llm_dropout(PG_FUNCTION_ARGS)
 {
-    Datum   x = PG_GETARG_DATUM(0);
+    Datum x = PG_GETARG_DATUM(0);
 
     if (!PG_GETARG_BOOL(2) && !pass_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
     {
         require_probability(PG_GETARG_FLOAT8(1));
-        (void) PG_GETARG_TENSOR(0);     /* a tensor, and no other expanded value */
+        (void) PG_GETARG_TENSOR(0); /* a tensor, and no other expanded value */
         PG_RETURN_DATUM(x);
     }
     return op_sql_call(fcinfo, &op_dropout);
@@ -246,19 +244,18 @@ op_of_activation(const text *name)
 {
     static const struct
     {
-        const char *name;
+        const char  *name;
         const OpDef *op;
-    }       known[] = {
-        {"gelu_new", &op_gelu}, {"gelu_pytorch_tanh", &op_gelu}, {"gelu_fast", &op_gelu},
+    } known[] = {
+        {"gelu_new", &op_gelu},   {"gelu_pytorch_tanh", &op_gelu}, {"gelu_fast", &op_gelu},
         {"gelu", &op_gelu_exact}, {"gelu_python", &op_gelu_exact}, {"relu", &op_relu},
     };
-    size_t  length = VARSIZE_ANY_EXHDR(name);
+    size_t length = VARSIZE_ANY_EXHDR(name);
 
     for (size_t i = 0; i < lengthof(known); i++)
         if (strlen(known[i].name) == length && memcmp(known[i].name, VARDATA_ANY(name), length) == 0)
             return known[i].op;
-    ereport(ERROR,
-            errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+    ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
             errmsg("activation function \"%s\" is not known", text_to_cstring(name)),
             errhint("Known are gelu_new, gelu_pytorch_tanh and gelu_fast (the tanh form), gelu and gelu_python "
                     "(exact), relu."));
@@ -290,13 +287,17 @@ with_number(const OpDef *op, Tensor *a, Tensor *b)
     PG_RETURN_TENSOR(op_run(call));
 }
 
-#define NUMBER_OPS(name) \
-    PG_FUNCTION_INFO_V1(pg_llm_##name##_number); \
-    Datum pg_llm_##name##_number(PG_FUNCTION_ARGS) \
-    { return with_number(&op_##name, PG_GETARG_TENSOR(0), tensor_scalar(PG_GETARG_FLOAT8(1))); } \
-    PG_FUNCTION_INFO_V1(pg_llm_number_##name); \
-    Datum pg_llm_number_##name(PG_FUNCTION_ARGS) \
-    { return with_number(&op_##name, tensor_scalar(PG_GETARG_FLOAT8(0)), PG_GETARG_TENSOR(1)); } \
+#define NUMBER_OPS(name)                                                                                               \
+    PG_FUNCTION_INFO_V1(pg_llm_##name##_number);                                                                       \
+    Datum pg_llm_##name##_number(PG_FUNCTION_ARGS)                                                                     \
+    {                                                                                                                  \
+        return with_number(&op_##name, PG_GETARG_TENSOR(0), tensor_scalar(PG_GETARG_FLOAT8(1)));                       \
+    }                                                                                                                  \
+    PG_FUNCTION_INFO_V1(pg_llm_number_##name);                                                                         \
+    Datum pg_llm_number_##name(PG_FUNCTION_ARGS)                                                                       \
+    {                                                                                                                  \
+        return with_number(&op_##name, tensor_scalar(PG_GETARG_FLOAT8(0)), PG_GETARG_TENSOR(1));                       \
+    }                                                                                                                  \
     extern int pg_llm_require_semicolon_number_##name
 
 NUMBER_OPS(add);

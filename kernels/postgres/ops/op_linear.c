@@ -27,10 +27,10 @@ linear_shapes(OpCall *call, int32 *dims)
 static void
 linear_forward(OpCall *call)
 {
-    int32   dims[TENSOR_MAX_NDIM];
+    int32             dims[TENSOR_MAX_NDIM];
     const llm_packed *packed;
-    const float *b = call->n_inputs == 3 ? call->in[2].data : NULL;
-    float  *out;
+    const float      *b = call->n_inputs == 3 ? call->in[2].data : NULL;
+    float            *out;
 
     linear_shapes(call, dims);
     packed = precision_packed(call, &call->in[1], false);
@@ -45,8 +45,8 @@ linear_forward(OpCall *call)
 static void
 linear_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    OpGrad  none = {NULL, false, NULL};
-    OpGrad  db = call->n_inputs == 3 ? din[2] : none;
+    OpGrad none = {NULL, false, NULL};
+    OpGrad db = call->n_inputs == 3 ? din[2] : none;
 
     llm_linear_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, db.data, db.acc, dout,
                         call->in[0].data, call->in[1].data, op_rows(&call->in[0]), call->in[1].dims[0],
@@ -58,12 +58,12 @@ linear_backward(const OpCall *call, const float *dout, OpGrad *din)
 /* A product's geometry: batch shape, and how far each operand moves from one batch entry to the next. */
 typedef struct Product
 {
-    int     ndim;
-    int32   batch[TENSOR_MAX_NDIM];
-    int32   out[TENSOR_MAX_NDIM];
-    int     out_ndim;
-    size_t  m, k, n;
-    size_t  count;
+    int    ndim;
+    int32  batch[TENSOR_MAX_NDIM];
+    int32  out[TENSOR_MAX_NDIM];
+    int    out_ndim;
+    size_t m, k, n;
+    size_t count;
 } Product;
 
 /* Axes of v that are batch axes; a vector has none. */
@@ -78,9 +78,9 @@ product_shapes(const OpCall *call, Product *p)
 {
     const OpValue *a = &call->in[0];
     const OpValue *b = &call->in[1];
-    const char *expects = "a [..., m, k] and b [..., k, n] with broadcastable leading axes";
-    int     na = batch_ndim(a);
-    int     nb = batch_ndim(b);
+    const char    *expects = "a [..., m, k] and b [..., k, n] with broadcastable leading axes";
+    int            na = batch_ndim(a);
+    int            nb = batch_ndim(b);
 
     if (a->ndim < 1 || b->ndim < 1)
         op_shape_error(call, expects);
@@ -93,8 +93,8 @@ product_shapes(const OpCall *call, Product *p)
     p->count = 1;
     for (int i = 0; i < p->ndim; i++)
     {
-        int32   da = i < p->ndim - na ? 1 : a->dims[i - (p->ndim - na)];
-        int32   db = i < p->ndim - nb ? 1 : b->dims[i - (p->ndim - nb)];
+        int32 da = i < p->ndim - na ? 1 : a->dims[i - (p->ndim - na)];
+        int32 db = i < p->ndim - nb ? 1 : b->dims[i - (p->ndim - nb)];
 
         if (da != db && da != 1 && db != 1)
             op_shape_error(call, expects);
@@ -113,14 +113,14 @@ product_shapes(const OpCall *call, Product *p)
 static size_t
 matrix_of(const Product *p, const OpValue *v, size_t entry)
 {
-    int     nv = batch_ndim(v);
-    size_t  matrix = 0;
-    size_t  stride = 1;
+    int    nv = batch_ndim(v);
+    size_t matrix = 0;
+    size_t stride = 1;
 
     for (int i = p->ndim - 1; i >= 0; i--)
     {
-        size_t  at = entry % p->batch[i];
-        int     vi = i - (p->ndim - nv);
+        size_t at = entry % p->batch[i];
+        int    vi = i - (p->ndim - nv);
 
         entry /= p->batch[i];
         if (vi < 0)
@@ -135,25 +135,25 @@ matrix_of(const Product *p, const OpValue *v, size_t entry)
 static void
 matmul_forward(OpCall *call)
 {
-    Product p;
-    float  *out;
+    Product     p;
+    float      *out;
     llm_engine *e = pg_llm_engine();
 
     product_shapes(call, &p);
     out = op_output(call, p.out_ndim, p.out);
     if (call->in[1].ndim <= 2 && call->in[0].ndim > 1)
     {
-        p.m *= p.count;             /* one matrix for all: one product */
+        p.m *= p.count; /* one matrix for all: one product */
         p.count = 1;
     }
     for (size_t i = 0; i < p.count && llm_engine_status(e) == LLM_OK; i++)
     {
-        size_t  ia = p.count == 1 ? 0 : matrix_of(&p, &call->in[0], i);
-        size_t  ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
+        size_t ia = p.count == 1 ? 0 : matrix_of(&p, &call->in[0], i);
+        size_t ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
 
         CHECK_FOR_INTERRUPTS();
-        llm_gemm(e, out + i * p.m * p.n, call->in[0].data + ia * p.m * p.k, call->in[1].data + ib * p.k * p.n,
-                 p.m, p.n, p.k, p.n, p.k, p.n, false, false, false);
+        llm_gemm(e, out + i * p.m * p.n, call->in[0].data + ia * p.m * p.k, call->in[1].data + ib * p.k * p.n, p.m, p.n,
+                 p.k, p.n, p.k, p.n, false, false, false);
     }
 }
 
@@ -161,7 +161,7 @@ matmul_forward(OpCall *call)
 static void
 matmul_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    Product p;
+    Product     p;
     llm_engine *e = pg_llm_engine();
 
     product_shapes(call, &p);
@@ -175,17 +175,17 @@ matmul_backward(const OpCall *call, const float *dout, OpGrad *din)
             llm_fill(e, din[side].data, 0.0f, call->in[side].n);
     for (size_t i = 0; i < p.count && llm_engine_status(e) == LLM_OK; i++)
     {
-        size_t  ia = p.count == 1 ? 0 : matrix_of(&p, &call->in[0], i);
-        size_t  ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
+        size_t       ia = p.count == 1 ? 0 : matrix_of(&p, &call->in[0], i);
+        size_t       ib = p.count == 1 ? 0 : matrix_of(&p, &call->in[1], i);
         const float *d = dout + i * p.m * p.n;
 
         CHECK_FOR_INTERRUPTS();
         if (din[0].data != NULL)
-            llm_gemm(e, din[0].data + ia * p.m * p.k, d, call->in[1].data + ib * p.k * p.n, p.m, p.k, p.n,
-                     p.k, p.n, p.n, false, true, true);
+            llm_gemm(e, din[0].data + ia * p.m * p.k, d, call->in[1].data + ib * p.k * p.n, p.m, p.k, p.n, p.k, p.n,
+                     p.n, false, true, true);
         if (din[1].data != NULL)
-            llm_gemm(e, din[1].data + ib * p.k * p.n, call->in[0].data + ia * p.m * p.k, d, p.k, p.n, p.m,
-                     p.n, p.k, p.n, true, false, true);
+            llm_gemm(e, din[1].data + ib * p.k * p.n, call->in[0].data + ia * p.m * p.k, d, p.k, p.n, p.m, p.n, p.k,
+                     p.n, true, false, true);
     }
 }
 
@@ -204,11 +204,11 @@ head_shapes(OpCall *call)
 static void
 lm_head_forward(OpCall *call)
 {
-    const OpValue *x = &call->in[0];
-    const OpValue *w = &call->in[1];
+    const OpValue    *x = &call->in[0];
+    const OpValue    *w = &call->in[1];
     const llm_packed *packed;
-    int32   dims[TENSOR_MAX_NDIM];
-    float  *out;
+    int32             dims[TENSOR_MAX_NDIM];
+    float            *out;
 
     head_shapes(call);
     packed = precision_packed(call, w, true);
@@ -226,9 +226,9 @@ static void
 lm_head_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     llm_engine *e = pg_llm_engine();
-    size_t  n = op_rows(&call->in[0]);
-    size_t  vocab = call->in[1].dims[0];
-    size_t  d = call->in[1].dims[1];
+    size_t      n = op_rows(&call->in[0]);
+    size_t      vocab = call->in[1].dims[0];
+    size_t      d = call->in[1].dims[1];
 
     if (din[0].data != NULL)
         llm_gemm(e, din[0].data, dout, call->in[1].data, n, d, vocab, d, vocab, d, false, false, din[0].acc);
@@ -244,12 +244,17 @@ lm_head_backward(const OpCall *call, const float *dout, OpGrad *din)
  */
 static float expected_upstream = 1.0f;
 
-enum { SAVED_LOG_SUM, SAVED_DX, SAVED_DW };
+enum
+{
+    SAVED_LOG_SUM,
+    SAVED_DX,
+    SAVED_DW
+};
 
 static size_t
 count_targets(const IntArray *targets)
 {
-    size_t  count = 0;
+    size_t count = 0;
 
     for (size_t i = 0; i < targets->n; i++)
         count += targets->values[i] >= 0;
@@ -259,13 +264,13 @@ count_targets(const IntArray *targets)
 static void
 lm_head_loss_forward(OpCall *call)
 {
-    const OpValue *x = &call->in[0];
-    const OpValue *w = &call->in[1];
-    llm_engine *e = pg_llm_engine();
-    size_t  n = op_rows(x);
-    float  *losses = op_scratch(n);
+    const OpValue    *x = &call->in[0];
+    const OpValue    *w = &call->in[1];
+    llm_engine       *e = pg_llm_engine();
+    size_t            n = op_rows(x);
+    float            *losses = op_scratch(n);
     const llm_packed *packed;
-    float  *log_sum;
+    float            *log_sum;
 
     head_shapes(call);
     if (call->ids.n != n || w->dims[0] == 0)
@@ -280,14 +285,13 @@ lm_head_loss_forward(OpCall *call)
         llm_lm_head_loss_forward_backward(e, losses, log_sum,
                                           x->value == NO_VALUE ? NULL : op_save(call, SAVED_DX, x->n),
                                           w->value == NO_VALUE ? NULL : op_save(call, SAVED_DW, w->n),
-                                          expected_upstream / (float) call->count, x->data, w->data,
-                                          call->ids.values, n, w->dims[1], w->dims[0]);
+                                          expected_upstream / (float) call->count, x->data, w->data, call->ids.values,
+                                          n, w->dims[1], w->dims[0]);
     }
     else if (packed != NULL)
         llm_packed_head_loss_forward(e, losses, log_sum, x->data, packed, call->ids.values, n);
     else
-        llm_lm_head_loss_forward(e, losses, log_sum, x->data, w->data, call->ids.values, n, w->dims[1],
-                                 w->dims[0]);
+        llm_lm_head_loss_forward(e, losses, log_sum, x->data, w->data, call->ids.values, n, w->dims[1], w->dims[0]);
     *op_output(call, 0, NULL) = (float) llm_mean_loss(losses, call->ids.values, n, NULL);
 }
 
@@ -314,10 +318,10 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
     const OpValue *w = &call->in[1];
     const OpValue *dx = &call->saved[SAVED_DX];
     const OpValue *dw = &call->saved[SAVED_DW];
-    llm_engine *e = pg_llm_engine();
-    float   scale = call->count == 0 ? 0.0f : dout[0] / (float) call->count;
-    float  *own_dx;
-    float  *own_dw;
+    llm_engine    *e = pg_llm_engine();
+    float          scale = call->count == 0 ? 0.0f : dout[0] / (float) call->count;
+    float         *own_dx;
+    float         *own_dw;
 
     if (call->reals[0] == dout[0] && (din[0].data == NULL || dx->buffer != NULL) &&
         (din[1].data == NULL || dw->buffer != NULL))
@@ -330,8 +334,8 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
     /* what is added to something is finished first: the sum is then that of a gradient handed over */
     own_dx = din[0].acc ? op_scratch(x->n) : din[0].data;
     own_dw = din[1].acc ? op_scratch(w->n) : din[1].data;
-    llm_lm_head_loss_backward(e, own_dx, false, own_dw, false, scale, x->data, w->data,
-                              call->saved[SAVED_LOG_SUM].data, call->ids.values, op_rows(x), w->dims[1], w->dims[0]);
+    llm_lm_head_loss_backward(e, own_dx, false, own_dw, false, scale, x->data, w->data, call->saved[SAVED_LOG_SUM].data,
+                              call->ids.values, op_rows(x), w->dims[1], w->dims[0]);
     if (din[0].acc)
         llm_copy(e, din[0].data, own_dx, true, x->n);
     if (din[1].acc)
@@ -343,7 +347,7 @@ const OpDef op_linear_nobias = {"linear", "tt", linear_forward, linear_backward,
 const OpDef op_matmul = {"matmul", "tt", matmul_forward, matmul_backward, KEEPS_IN(0) | KEEPS_IN(1)};
 const OpDef op_lm_head = {"lm_head", "tt", lm_head_forward, lm_head_backward, KEEPS_IN(0) | KEEPS_IN(1)};
 const OpDef op_lm_head_loss = {"lm_head_loss", "tti", lm_head_loss_forward, lm_head_loss_backward,
-    KEEPS_IN(0) | KEEPS_IN(1)};
+                               KEEPS_IN(0) | KEEPS_IN(1)};
 
 SQL_OP(linear, op_linear);
 SQL_OP(linear_nobias, op_linear_nobias);

@@ -9,8 +9,7 @@ static void
 require_eps(const OpCall *call)
 {
     if (!(call->reals[0] >= 0.0 && call->reals[0] <= 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: eps must be between 0 and 1, not %g", call->op->name, call->reals[0]));
 }
 
@@ -18,10 +17,10 @@ static void
 layernorm_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
-    size_t  n = op_rows(x);
-    size_t  d = op_last_dim(x);
-    float  *mean;
-    float  *rstd;
+    size_t         n = op_rows(x);
+    size_t         d = op_last_dim(x);
+    float         *mean;
+    float         *rstd;
 
     op_require_ndim(call, 0, 1);
     for (int i = 1; i <= 2; i++)
@@ -31,24 +30,24 @@ layernorm_forward(OpCall *call)
     op_output_like(call, 0);
     mean = op_save(call, 0, n);
     rstd = op_save(call, 1, n);
-    llm_layernorm_forward(pg_llm_engine(), call->out.data, mean, rstd, x->data, call->in[1].data,
-                          call->in[2].data, (float) call->reals[0], n, d);
+    llm_layernorm_forward(pg_llm_engine(), call->out.data, mean, rstd, x->data, call->in[1].data, call->in[2].data,
+                          (float) call->reals[0], n, d);
 }
 
 static void
 layernorm_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
-    llm_layernorm_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, din[2].data,
-                           din[2].acc, dout, call->in[0].data, call->in[1].data, call->saved[0].data,
-                           call->saved[1].data, op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+    llm_layernorm_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, din[2].data, din[2].acc,
+                           dout, call->in[0].data, call->in[1].data, call->saved[0].data, call->saved[1].data,
+                           op_rows(&call->in[0]), op_last_dim(&call->in[0]));
 }
 
 static void
 rmsnorm_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
-    size_t  n = op_rows(x);
-    float  *rstd;
+    size_t         n = op_rows(x);
+    float         *rstd;
 
     op_require_ndim(call, 0, 1);
     require_eps(call);
@@ -61,8 +60,8 @@ static void
 rmsnorm_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     if (din[0].data != NULL)
-        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data,
-                             call->saved[0].data, op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data, call->saved[0].data,
+                             op_rows(&call->in[0]), op_last_dim(&call->in[0]));
 }
 
 static void
@@ -77,8 +76,8 @@ static void
 softmax_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     if (din[0].data != NULL)
-        llm_softmax_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->out.data,
-                             op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+        llm_softmax_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->out.data, op_rows(&call->in[0]),
+                             op_last_dim(&call->in[0]));
 }
 
 /* Mean over the targets that are not negative of -log softmax(logits)[target]; a 0-d tensor. */
@@ -86,17 +85,16 @@ static void
 cross_entropy_forward(OpCall *call)
 {
     const OpValue *logits = &call->in[0];
-    size_t  n = op_rows(logits);
-    float  *losses = op_scratch(n);
-    float  *log_sum;
+    size_t         n = op_rows(logits);
+    float         *losses = op_scratch(n);
+    float         *log_sum;
 
     op_require_ndim(call, 0, 1);
     if (call->ids.n != n || logits->dims[logits->ndim - 1] == 0)
         op_shape_error(call, "logits [..., vocab] and one target per row");
     op_require_ids(call, op_last_dim(logits), true);
     log_sum = op_save(call, 0, n);
-    llm_cross_entropy_forward(pg_llm_engine(), losses, log_sum, logits->data, call->ids.values, n,
-                              op_last_dim(logits));
+    llm_cross_entropy_forward(pg_llm_engine(), losses, log_sum, logits->data, call->ids.values, n, op_last_dim(logits));
     *op_output(call, 0, NULL) = (float) llm_mean_loss(losses, call->ids.values, n, &call->count);
 }
 

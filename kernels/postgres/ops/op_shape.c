@@ -15,11 +15,10 @@
 static int
 require_axis(const OpCall *call, int64 axis)
 {
-    int     ndim = call->in[0].ndim;
+    int ndim = call->in[0].ndim;
 
     if (axis < -ndim || axis >= ndim)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: axis " INT64_FORMAT " does not exist in shape %s", call->op->name, axis,
                        op_shape(&call->in[0])));
     return (int) (axis < 0 ? axis + ndim : axis);
@@ -51,13 +50,12 @@ copy_block(llm_engine *e, float *out, const float *x, size_t n)
 static void
 reshape_forward(OpCall *call)
 {
-    int32   dims[TENSOR_MAX_NDIM];
-    int     infer = -1;
-    size_t  known = 1;
+    int32  dims[TENSOR_MAX_NDIM];
+    int    infer = -1;
+    size_t known = 1;
 
     if (call->ids.ndim > 1 || call->ids.n > TENSOR_MAX_NDIM)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("reshape: a shape is a list of at most %d sizes", TENSOR_MAX_NDIM));
     for (size_t i = 0; i < call->ids.n; i++)
     {
@@ -108,8 +106,8 @@ static void
 transpose_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
-    int32   dims[TENSOR_MAX_NDIM];
-    int     n = x->ndim;
+    int32          dims[TENSOR_MAX_NDIM];
+    int            n = x->ndim;
 
     op_require_ndim(call, 0, 2);
     memcpy(dims, x->dims, sizeof(int32) * n);
@@ -125,9 +123,9 @@ static void
 transpose_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     const OpValue *out = &call->out;
-    size_t  rows;
-    size_t  cols;
-    float  *d;
+    size_t         rows;
+    size_t         cols;
+    float         *d;
 
     if (din[0].data == NULL || out->n == 0)
         return;
@@ -144,12 +142,12 @@ static void
 slice_forward(OpCall *call)
 {
     const OpValue *x = &call->in[0];
-    int     axis = require_axis(call, call->ints[0]);
-    int64   start = call->ints[1];
-    int64   stop = call->ints[2];
-    llm_engine *e = pg_llm_engine();
-    int32   dims[TENSOR_MAX_NDIM];
-    size_t  outer, inner, width;
+    int            axis = require_axis(call, call->ints[0]);
+    int64          start = call->ints[1];
+    int64          stop = call->ints[2];
+    llm_engine    *e = pg_llm_engine();
+    int32          dims[TENSOR_MAX_NDIM];
+    size_t         outer, inner, width;
 
     start = Min(Max(start < 0 ? start + x->dims[axis] : start, 0), x->dims[axis]);
     stop = Min(Max(stop < 0 ? stop + x->dims[axis] : stop, start), x->dims[axis]);
@@ -172,9 +170,9 @@ static void
 slice_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     const OpValue *x = &call->in[0];
-    llm_engine *e = pg_llm_engine();
-    int     axis = (int) call->ints[0];
-    size_t  outer, inner, width;
+    llm_engine    *e = pg_llm_engine();
+    int            axis = (int) call->ints[0];
+    size_t         outer, inner, width;
 
     if (din[0].data == NULL)
         return;
@@ -196,10 +194,10 @@ concat_forward(OpCall *call)
 {
     const OpValue *a = &call->in[0];
     const OpValue *b = &call->in[1];
-    llm_engine *e = pg_llm_engine();
-    int     axis = require_axis(call, call->ints[0]);
-    int32   dims[TENSOR_MAX_NDIM];
-    size_t  outer, inner, wa, wb;
+    llm_engine    *e = pg_llm_engine();
+    int            axis = require_axis(call, call->ints[0]);
+    int32          dims[TENSOR_MAX_NDIM];
+    size_t         outer, inner, wa, wb;
 
     memcpy(dims, a->dims, sizeof(int32) * a->ndim);
     if (a->ndim != b->ndim)
@@ -227,7 +225,7 @@ static void
 concat_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     llm_engine *e = pg_llm_engine();
-    size_t  outer, inner, width[2], offset[2];
+    size_t      outer, inner, width[2], offset[2];
 
     axis_blocks(&call->in[0], (int) call->ints[0], &outer, &inner);
     for (int i = 0; i < 2; i++)
@@ -238,8 +236,7 @@ concat_backward(const OpCall *call, const float *dout, OpGrad *din)
         for (size_t o = 0; o < outer && din[i].data != NULL; o++)
         {
             CHECK_FOR_INTERRUPTS();
-            llm_copy(e, din[i].data + o * width[i], dout + o * (width[0] + width[1]) + offset[i], din[i].acc,
-                     width[i]);
+            llm_copy(e, din[i].data + o * width[i], dout + o * (width[0] + width[1]) + offset[i], din[i].acc, width[i]);
         }
 }
 
@@ -262,7 +259,7 @@ last_forward(OpCall *call)
 static void
 sum_forward(OpCall *call)
 {
-    double  sum = llm_sum(pg_llm_engine(), call->in[0].data, call->in[0].n);
+    double sum = llm_sum(pg_llm_engine(), call->in[0].data, call->in[0].n);
 
     *op_output(call, 0, NULL) = (float) sum;
 }
@@ -270,7 +267,7 @@ sum_forward(OpCall *call)
 static void
 mean_forward(OpCall *call)
 {
-    double  sum = llm_sum(pg_llm_engine(), call->in[0].data, call->in[0].n);
+    double sum = llm_sum(pg_llm_engine(), call->in[0].data, call->in[0].n);
 
     *op_output(call, 0, NULL) = (float) (sum / (double) call->in[0].n);
 }
@@ -278,8 +275,8 @@ mean_forward(OpCall *call)
 static void
 spread_gradient(const OpCall *call, float d, OpGrad din)
 {
-    size_t  n = call->in[0].n;
-    float  *all;
+    size_t n = call->in[0].n;
+    float *all;
 
     if (din.data == NULL)
         return;
@@ -331,9 +328,8 @@ pg_llm_transpose_checked(PG_FUNCTION_ARGS)
     int32   cols = PG_GETARG_INT32(2);
 
     if (x->ndim != 2 || x->dims[0] != rows || x->dims[1] != cols)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("transpose: the tensor has shape %s, not [%d,%d]", tensor_shape_text(x->ndim, x->dims),
-                       rows, cols));
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("transpose: the tensor has shape %s, not [%d,%d]", tensor_shape_text(x->ndim, x->dims), rows,
+                       cols));
     PG_RETURN_TENSOR(op_run1(&op_transpose, x));
 }

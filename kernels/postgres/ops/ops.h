@@ -16,9 +16,9 @@ extern void op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *
 extern const OpDef *op_of_activation(const text *name);
 
 /* Broadcasting (op_broadcast.c) */
-extern int op_broadcast_dims(const OpCall *call, int32 *dims);
+extern int          op_broadcast_dims(const OpCall *call, int32 *dims);
 extern const float *op_broadcast_to(const OpValue *v, int ndim, const int32 *dims);
-extern void op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const int32 *dims);
+extern void         op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const int32 *dims);
 
 /* Every op's declaration, one file per family. */
 extern const OpDef op_embedding, op_add, op_sub, op_mul, op_div, op_neg, op_matmul, op_linear, op_linear_nobias,

@@ -16,8 +16,8 @@ static llm_packed *
 make_packed(const OpValue *w, bool transposed, llm_precision precision)
 {
     llm_engine *e = pg_llm_engine();
-    size_t  i = w->dims[transposed ? 1 : 0];
-    size_t  o = w->dims[transposed ? 0 : 1];
+    size_t      i = w->dims[transposed ? 1 : 0];
+    size_t      o = w->dims[transposed ? 0 : 1];
     llm_packed *packed;
 
     if (!tensor_buffer_room(llm_pack_bytes(i, o, precision)))
@@ -28,9 +28,7 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
         pg_llm_check(e);
     }
     if (packed == NULL)
-        ereport(ERROR,
-                errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a copy of %s weights", op_shape(w)),
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a copy of %s weights", op_shape(w)),
                 errhint("SET pg_llm.weights = 'float32' uses the weights without a copy."));
     return packed;
 }
@@ -39,14 +37,14 @@ static bool
 fits(const llm_packed *packed, const OpValue *w, bool transposed)
 {
     return llm_packed_precision(packed) == (llm_precision) pg_llm_weights &&
-        llm_packed_inputs(packed) == (size_t) w->dims[transposed ? 1 : 0] &&
-        llm_packed_outputs(packed) == (size_t) w->dims[transposed ? 0 : 1];
+           llm_packed_inputs(packed) == (size_t) w->dims[transposed ? 1 : 0] &&
+           llm_packed_outputs(packed) == (size_t) w->dims[transposed ? 0 : 1];
 }
 
 const llm_packed *
 precision_packed(const OpCall *call, const OpValue *w, bool transposed)
 {
-    llm_packed **packed = &w->buffer->packed[transposed ? 1 : 0];
+    llm_packed  **packed = &w->buffer->packed[transposed ? 1 : 0];
     llm_precision precision = (llm_precision) pg_llm_weights;
 
     if (precision == LLM_FLOAT32 || !call->read_only || w->data != w->buffer->data)

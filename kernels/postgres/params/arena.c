@@ -35,30 +35,35 @@
 #include "session/portals.h"
 #include "session/settings.h"
 
-#define MAX_PINS     16384      /* of a session: they are looked for one by one */
-#define MAX_VERSIONS 64         /* in the cache that nobody uses */
+#define MAX_PINS     16384 /* of a session: they are looked for one by one */
+#define MAX_VERSIONS 64    /* in the cache that nobody uses */
 
-typedef enum PinKind { PIN_CALL, PIN_STATEMENT, PIN_GENERATION } PinKind;
+typedef enum PinKind
+{
+    PIN_CALL,
+    PIN_STATEMENT,
+    PIN_GENERATION
+} PinKind;
 
 /* The newest pin of a model decides which version its user sees. */
 typedef struct ArenaPin
 {
     struct ArenaPin *next;
-    ArenaVersion *version;
-    PinKind     kind;
-    bool        training;       /* its holder may change the version */
-    uint64      id;             /* no other pin of the session has it */
+    ArenaVersion    *version;
+    PinKind          kind;
+    bool             training; /* its holder may change the version */
+    uint64           id;       /* no other pin of the session has it */
     SubTransactionId subid;
-    Oid         user;
-    Portal      portal;         /* of a statement pin */
-    CommandId   command;        /* own writes end a statement pin */
+    Oid              user;
+    Portal           portal;  /* of a statement pin */
+    CommandId        command; /* own writes end a statement pin */
 } ArenaPin;
 
 static ArenaVersion *versions = NULL;
-static ArenaPin *pins = NULL;
-static int  n_pins = 0;
-static uint64 clock_ticks = 0;
-static uint64 pin_ids = 0;
+static ArenaPin     *pins = NULL;
+static int           n_pins = 0;
+static uint64        clock_ticks = 0;
+static uint64        pin_ids = 0;
 
 /* ---- life of a version ---- */
 
@@ -138,7 +143,7 @@ new_version(const char *model, const char *fingerprint, int len, bool training)
 static size_t
 version_bytes(const ArenaVersion *v)
 {
-    size_t  bytes = v->bytes;
+    size_t bytes = v->bytes;
 
     for (int i = 0; i < v->n_params; i++)
         if (v->params[i].data != NULL)
@@ -165,9 +170,9 @@ arena_trim(const char *model, const ArenaVersion *keep)
     for (;;)
     {
         ArenaVersion *oldest = NULL;
-        size_t  bytes = 0;
-        int     unused = 0;
-        bool    outdated = false;
+        size_t        bytes = 0;
+        int           unused = 0;
+        bool          outdated = false;
 
         for (ArenaVersion *v = versions; v != NULL; v = v->next)
         {
@@ -184,8 +189,8 @@ arena_trim(const char *model, const ArenaVersion *keep)
             if (oldest == NULL || v->last_used < oldest->last_used)
                 oldest = v;
         }
-        if (oldest == NULL || (!outdated && unused <= MAX_VERSIONS &&
-                               bytes <= (size_t) pg_llm_cache_size_mb * 1024 * 1024))
+        if (oldest == NULL ||
+            (!outdated && unused <= MAX_VERSIONS && bytes <= (size_t) pg_llm_cache_size_mb * 1024 * 1024))
             return;
         arena_forget(oldest);
     }
@@ -197,8 +202,7 @@ static void
 require_pin_room(void)
 {
     if (n_pins >= MAX_PINS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("this session already pins %d model versions", n_pins),
                 errhint("They are released by pg_llm_arena_close or at the end of the transaction."));
 }
@@ -222,7 +226,7 @@ push_pin(ArenaVersion *v, PinKind kind, bool training)
     v->pins++;
     v->trainers += training;
     if (training)
-        forget_packed(v);           /* the weights will move on */
+        forget_packed(v); /* the weights will move on */
     v->last_used = ++clock_ticks;
     return pin;
 }
@@ -248,8 +252,7 @@ drop_pin(ArenaPin *pin)
 static bool
 pin_is_over(const ArenaPin *pin)
 {
-    return pin->kind == PIN_STATEMENT && pin->portal == ActivePortal &&
-        pin->command != GetCurrentCommandId(false);
+    return pin->kind == PIN_STATEMENT && pin->portal == ActivePortal && pin->command != GetCurrentCommandId(false);
 }
 
 /* Another statement's pin waits for that statement to go on: a cursor's, for its next rows. */
@@ -318,11 +321,11 @@ arena_require(const char *model)
     ArenaVersion *v = arena_pinned(model);
 
     if (v == NULL || !v->ready)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("the weights of model \"%s\" are not in memory", model),
                 v != NULL && v->undone ? errdetail("An error was caught, or a savepoint rolled back, after training "
-                                                   "had changed them.") : 0,
+                                                   "had changed them.")
+                                       : 0,
                 errhint("Call llm_pin first, or use llm_weight(model, name) in your query."));
     return v;
 }
@@ -395,7 +398,7 @@ static bool
 outlives(const ArenaPin *pin, SubTransactionId mine)
 {
     return pin->kind == PIN_STATEMENT && portals_waits(pin->portal, mine) &&
-        !TransactionIdIsValid(GetCurrentTransactionIdIfAny());
+           !TransactionIdIsValid(GetCurrentTransactionIdIfAny());
 }
 
 void
@@ -441,14 +444,13 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_open);
 Datum
 pg_llm_arena_open(PG_FUNCTION_ARGS)
 {
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    bytea  *fingerprint = PG_GETARG_BYTEA_PP(1);
-    bool    training = PG_GETARG_BOOL(2);
-    int     len = VARSIZE_ANY_EXHDR(fingerprint);
+    char  *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    bytea *fingerprint = PG_GETARG_BYTEA_PP(1);
+    bool   training = PG_GETARG_BOOL(2);
+    int    len = VARSIZE_ANY_EXHDR(fingerprint);
 
     if (len > ARENA_MAX_NAME || strlen(model) > ARENA_MAX_NAME)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("model name and version can have at most %d bytes, not %zu and %d", ARENA_MAX_NAME,
                        strlen(model), len));
     require_pin_room();
@@ -472,7 +474,7 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_close);
 Datum
 pg_llm_arena_close(PG_FUNCTION_ARGS)
 {
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
     for (ArenaPin *pin = pins; pin != NULL; pin = pin->next)
         if (pin->kind == PIN_CALL && pin->user == GetUserId() && strcmp(pin->version->model, model) == 0)
@@ -510,7 +512,7 @@ Datum
 pg_llm_arena_pin_statement(PG_FUNCTION_ARGS)
 {
     ArenaPin *pin = find_pin(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    Portal  portal = portals_watch();
+    Portal    portal = portals_watch();
 
     if (pin == NULL || pin->kind != PIN_CALL || (portal == NULL && MessageContext == NULL))
         PG_RETURN_VOID();
@@ -540,11 +542,11 @@ arena_hash_name(const char *name)
 ArenaParam *
 arena_find(ArenaVersion *v, const char *name)
 {
-    uint32  hash = arena_hash_name(name);
+    uint32 hash = arena_hash_name(name);
 
     for (uint32 slot = hash;; slot++)
     {
-        int     i = v->slots[slot & (v->n_slots - 1)];
+        int i = v->slots[slot & (v->n_slots - 1)];
 
         if (i < 0)
             return NULL;
@@ -559,8 +561,7 @@ arena_require_param(ArenaVersion *v, const char *name)
     ArenaParam *p = arena_find(v, name);
 
     if (p == NULL)
-        ereport(ERROR,
-                errcode(ERRCODE_UNDEFINED_OBJECT),
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("model \"%s\" has no parameter \"%s\"", v->model, name),
                 errhint("SELECT name FROM llm_param WHERE model = '%s' lists them.", v->model));
     return p;
@@ -572,8 +573,7 @@ arena_require_part(ArenaVersion *v, ArenaParam *p, int32 token_id)
     for (int i = 0; i < p->n_parts; i++)
         if (p->parts[i].token_id == token_id)
             return &p->parts[i];
-    ereport(ERROR,
-            errcode(ERRCODE_UNDEFINED_OBJECT),
+    ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
             errmsg("parameter \"%s\" of model \"%s\" has no part at row %d", p->name, v->model, token_id));
 }
 
@@ -581,8 +581,8 @@ arena_require_part(ArenaVersion *v, ArenaParam *p, int32 token_id)
 Tensor *
 arena_part_tensor(ArenaParam *p, const ArenaPart *part, TensorBuffer *buffer)
 {
-    int32   dims[TENSOR_MAX_NDIM];
-    size_t  row = p->ndim == 0 ? 1 : p->n / Max(p->dims[0], 1);
+    int32  dims[TENSOR_MAX_NDIM];
+    size_t row = p->ndim == 0 ? 1 : p->n / Max(p->dims[0], 1);
 
     memcpy(dims, p->dims, sizeof(int32) * p->ndim);
     if (p->ndim > 0)
@@ -595,8 +595,8 @@ Datum
 pg_llm_arena_shape(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    Datum   dims[TENSOR_MAX_NDIM];
+    ArenaParam   *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Datum         dims[TENSOR_MAX_NDIM];
 
     for (int i = 0; i < p->ndim; i++)
         dims[i] = Int32GetDatum(p->dims[i]);
@@ -606,7 +606,7 @@ pg_llm_arena_shape(PG_FUNCTION_ARGS)
 size_t
 arena_forget_unused(void)
 {
-    size_t  bytes = 0;
+    size_t        bytes = 0;
     ArenaVersion *v = versions;
 
     while (v != NULL)

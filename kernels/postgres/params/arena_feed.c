@@ -16,9 +16,9 @@
 #include "arena.h"
 #include "session/engine.h"
 
-#define MAX_PARAMS     65536        /* of a version; 96 layers of GPT-3 are some 1200 */
-#define MAX_PARTS      (1 << 20)    /* of a parameter */
-#define MAX_PARAM_NAME 8191         /* bytes */
+#define MAX_PARAMS     65536     /* of a version; 96 layers of GPT-3 are some 1200 */
+#define MAX_PARTS      (1 << 20) /* of a parameter */
+#define MAX_PARAM_NAME 8191      /* bytes */
 
 /* The version of the model that is being fed. */
 static ArenaVersion *
@@ -27,8 +27,7 @@ require_feeding(const char *model)
     ArenaVersion *v = arena_pinned(model);
 
     if (v == NULL || v->ready || v->sealing)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("no version of model \"%s\" is being fed", model),
                 v != NULL && v->sealing ? errdetail("Sealing it failed.") : 0,
                 errhint("Call pg_llm_arena_open first."));
@@ -62,14 +61,12 @@ find_fed(ArenaVersion *v, const char *name)
 static void *
 grow(ArenaVersion *v, void *array, int *room, int n, size_t size)
 {
-    int     larger = Max(*room * 2, n);
-    void   *grown;
+    int   larger = Max(*room * 2, n);
+    void *grown;
 
     if (n <= *room)
         return array;
-    grown = array == NULL
-        ? MemoryContextAllocHuge(v->context, size * larger)
-        : repalloc_huge(array, size * larger);
+    grown = array == NULL ? MemoryContextAllocHuge(v->context, size * larger) : repalloc_huge(array, size * larger);
     *room = larger;
     return grown;
 }
@@ -81,8 +78,7 @@ next_param(ArenaVersion *v, const char *name)
     ArenaParam p = {0};
 
     if (v->n_params >= MAX_PARAMS || strlen(name) > MAX_PARAM_NAME)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("model \"%s\" has too many parameters, or their names are too long", v->model),
                 errdetail("The limits are %d parameters and %d bytes.", MAX_PARAMS, MAX_PARAM_NAME));
     v->params = grow(v, v->params, &v->room, v->n_params == 0 ? 64 : v->n_params + 1, sizeof(ArenaParam));
@@ -97,11 +93,11 @@ Datum
 pg_llm_arena_put(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v;
-    ArenaParam *p;
-    ArenaPart part = {0};
-    Tensor *fed[3];
-    char   *name;
-    bool    is_new;
+    ArenaParam   *p;
+    ArenaPart     part = {0};
+    Tensor       *fed[3];
+    char         *name;
+    bool          is_new;
 
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(3))
         ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -152,14 +148,14 @@ compare_params(const void *a, const void *b)
 static void
 index_params(ArenaVersion *v)
 {
-    uint32  n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
-    int    *slots = MemoryContextAlloc(v->context, sizeof(int) * n_slots);
+    uint32 n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
+    int   *slots = MemoryContextAlloc(v->context, sizeof(int) * n_slots);
 
     for (uint32 slot = 0; slot < n_slots; slot++)
         slots[slot] = -1;
     for (int i = 0; i < v->n_params; i++)
     {
-        uint32  slot = v->params[i].hash = arena_hash_name(v->params[i].name);
+        uint32 slot = v->params[i].hash = arena_hash_name(v->params[i].name);
 
         while (slots[slot & (n_slots - 1)] >= 0)
             slot++;
@@ -172,8 +168,8 @@ index_params(ArenaVersion *v)
 static int
 compare_parts(const void *a, const void *b)
 {
-    int32   x = ((const ArenaPart *) a)->token_id;
-    int32   y = ((const ArenaPart *) b)->token_id;
+    int32 x = ((const ArenaPart *) a)->token_id;
+    int32 y = ((const ArenaPart *) b)->token_id;
 
     return x < y ? -1 : x > y;
 }
@@ -186,15 +182,14 @@ static void
 join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer **joined)
 {
     llm_engine *e = pg_llm_engine();
-    size_t  at = 0;
+    size_t      at = 0;
 
     for (int i = 0; i < p->n_parts; i++)
     {
         TensorBuffer *fed = p->parts[i].fed[which];
 
         if (fed != NULL && !pg_llm_all_finite(e, fed->data, p->parts[i].n))
-            ereport(ERROR,
-                    errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("parameter \"%s\" of model \"%s\" holds a value that is not finite", p->name, v->model),
                     errhint("Restore the row, or initialise the model again with llm_init_model."));
     }
@@ -231,7 +226,7 @@ static void
 seal_param(ArenaVersion *v, ArenaParam *p)
 {
     const ArenaPart *first;
-    int64   rows = 0;
+    int64            rows = 0;
 
     qsort(p->parts, p->n_parts, sizeof(ArenaPart), compare_parts);
     first = &p->parts[0];
@@ -241,16 +236,14 @@ seal_param(ArenaVersion *v, ArenaParam *p)
 
         if (part->token_id != rows || part->ndim != first->ndim || (p->n_parts > 1 && part->ndim < 1) ||
             memcmp(part->dims + 1, first->dims + 1, sizeof(int32) * Max(part->ndim - 1, 0)) != 0)
-            ereport(ERROR,
-                    errcode(ERRCODE_DATA_EXCEPTION),
+            ereport(ERROR, errcode(ERRCODE_DATA_EXCEPTION),
                     errmsg("the parts of parameter \"%s\" of model \"%s\" do not fit together", p->name, v->model),
                     errdetail("The part at row %d has shape %s; the next part should begin at row " INT64_FORMAT ".",
                               part->token_id, tensor_shape_text(part->ndim, part->dims), rows));
         rows += part->rows;
     }
     if (rows > INT_MAX)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("parameter \"%s\" has too many rows", p->name));
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("parameter \"%s\" has too many rows", p->name));
     p->ndim = first->ndim;
     memcpy(p->dims, first->dims, sizeof(int32) * first->ndim);
     if (p->ndim > 0)
@@ -264,7 +257,7 @@ seal_param(ArenaVersion *v, ArenaParam *p)
     {
         join_parts(v, p, 1, &p->m);
         join_parts(v, p, 2, &p->v);
-        v->bytes += 3 * p->n * sizeof(float);   /* the gradient will follow */
+        v->bytes += 3 * p->n * sizeof(float); /* the gradient will follow */
     }
     forget_fed(p);
 }
@@ -273,11 +266,11 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_seal);
 Datum
 pg_llm_arena_seal(PG_FUNCTION_ARGS)
 {
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    char         *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
     ArenaVersion *v = require_feeding(model);
 
     arena_trim(model, v);
-    v->sealing = true;          /* and stays so after an error */
+    v->sealing = true; /* and stays so after an error */
     for (int i = 0; i < v->n_params; i++)
     {
         seal_param(v, &v->params[i]);

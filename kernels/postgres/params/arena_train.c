@@ -21,10 +21,8 @@ require_training(text *model)
 
     /* a version that holds moments may be pinned by one who only reads, and shared with others */
     if (!v->training || !arena_pinned_for_training(v->model))
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("model \"%s\" is not loaded for training", v->model),
-                errhint("Call llm_pin(model, true)."));
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("model \"%s\" is not loaded for training", v->model), errhint("Call llm_pin(model, true)."));
     return v;
 }
 
@@ -32,8 +30,7 @@ void
 arena_require_grads(const ArenaVersion *v)
 {
     if (v->grads_lost)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("gradients of model \"%s\" are lost", v->model),
                 errdetail("An error was caught, or a savepoint rolled back, after other gradients had been added."),
                 errhint("Start the step again: llm_materialize_params(model), or pg_llm_arena_zero_grad(model)."));
@@ -70,7 +67,7 @@ static void
 swap_sum(ArenaParam *p)
 {
     TensorBuffer *grad = p->grad;
-    bool    has_grad = p->has_grad;
+    bool          has_grad = p->has_grad;
 
     p->grad = p->sum;
     p->has_grad = p->has_sum;
@@ -87,7 +84,7 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_sum_grad);
 Datum
 pg_llm_arena_sum_grad(PG_FUNCTION_ARGS)
 {
-    llm_engine *e = pg_llm_engine();
+    llm_engine   *e = pg_llm_engine();
     ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
 
     arena_require_grads(v);
@@ -143,7 +140,7 @@ sum_squares(const ArenaParam *p)
 static double
 global_norm(const ArenaVersion *v)
 {
-    double  sum = 0.0;
+    double sum = 0.0;
 
     arena_require_grads(v);
     for (int i = 0; i < v->n_params; i++)
@@ -166,16 +163,16 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norms);
 Datum
 pg_llm_arena_grad_norms(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ArenaVersion  *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     StringInfoData json;
-    const char *comma = "";
+    const char    *comma = "";
 
     arena_require_grads(v);
     initStringInfo(&json);
     appendStringInfoChar(&json, '{');
     for (int i = 0; i < v->n_params; i++)
     {
-        double  norm;
+        double norm;
 
         if (!v->params[i].has_grad)
             continue;
@@ -219,11 +216,11 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_adamw);
 Datum
 pg_llm_arena_adamw(PG_FUNCTION_ARGS)
 {
-    llm_engine *e = pg_llm_engine();
+    llm_engine   *e = pg_llm_engine();
     ArenaVersion *v;
-    llm_adamw o;
-    double  norm;
-    double  scale = 1.0;
+    llm_adamw     o;
+    double        norm;
+    double        scale = 1.0;
 
     for (int i = 0; i < 9; i++)
         if (PG_ARGISNULL(i) && i != 7)
@@ -235,8 +232,7 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
                 errmsg("the optimizer's step must be at least 1, not " INT64_FORMAT, PG_GETARG_INT64(6)));
     norm = global_norm(v);
     if (!isfinite(norm))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("the gradient of model \"%s\" is not finite at step " INT64_FORMAT, v->model,
                        PG_GETARG_INT64(6)),
                 errhint("Lower the learning rate, or clip the gradient (grad_clip => 1.0)."));
@@ -275,9 +271,9 @@ Datum
 pg_llm_arena_saved(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = require_training(PG_GETARG_TEXT_PP(0));
-    bytea  *fingerprint = PG_GETARG_BYTEA_PP(1);
-    int     len = VARSIZE_ANY_EXHDR(fingerprint);
-    char   *saved;
+    bytea        *fingerprint = PG_GETARG_BYTEA_PP(1);
+    int           len = VARSIZE_ANY_EXHDR(fingerprint);
+    char         *saved;
 
     if (len > ARENA_MAX_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -306,7 +302,7 @@ same_bits(const TensorBuffer *held, size_t offset, const Tensor *stored, size_t 
 
     if (stored != NULL)
         return stored->n == n && memcmp(held->data + offset, stored->data, n * sizeof(float)) == 0;
-    for (size_t i = 0; i < n; i++)      /* moments that are not stored are zero */
+    for (size_t i = 0; i < n; i++) /* moments that are not stored are zero */
         if (memcmp(held->data + offset + i, &zero, sizeof(float)) != 0)
             return false;
     return true;
@@ -318,10 +314,10 @@ Datum
 pg_llm_arena_same(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v;
-    ArenaParam *p;
-    Tensor *stored[3];
+    ArenaParam   *p;
+    Tensor       *stored[3];
     TensorBuffer *held[3];
-    int32   token_id;
+    int32         token_id;
 
     for (int i = 0; i < 4; i++)
         if (PG_ARGISNULL(i))
@@ -342,7 +338,7 @@ pg_llm_arena_same(PG_FUNCTION_ARGS)
     for (int i = 0; i < p->n_parts; i++)
     {
         const ArenaPart *part = &p->parts[i];
-        size_t  row = p->ndim == 0 ? 1 : p->n / Max(p->dims[0], 1);
+        size_t           row = p->ndim == 0 ? 1 : p->n / Max(p->dims[0], 1);
 
         if (part->token_id != token_id)
             continue;
@@ -360,7 +356,7 @@ Datum
 pg_llm_arena_rows(PG_FUNCTION_ARGS)
 {
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    int64   rows = 0;
+    int64         rows = 0;
 
     for (int i = 0; i < v->n_params; i++)
         rows += v->params[i].n_parts;
@@ -374,7 +370,7 @@ pg_llm_arena_discard(PG_FUNCTION_ARGS)
     ArenaVersion *v = arena_pinned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
     if (v != NULL)
-        v->dirty = true;        /* goes with its last pin */
+        v->dirty = true; /* goes with its last pin */
     PG_RETURN_VOID();
 }
 
@@ -383,23 +379,28 @@ static void
 refuse_not_finite(const ArenaVersion *v, const ArenaParam *p, const Tensor *t)
 {
     if (!pg_llm_all_finite(pg_llm_engine(), t->data, t->n))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("training left parameter \"%s\" of model \"%s\" with a value that is not finite", p->name,
                        v->model),
                 errhint("Nothing was changed. Lower the learning rate, or clip the gradient (grad_clip => 1.0)."));
 }
 
-typedef enum PartKind { PART_DATA, PART_GRAD, PART_M, PART_V } PartKind;
+typedef enum PartKind
+{
+    PART_DATA,
+    PART_GRAD,
+    PART_M,
+    PART_V
+} PartKind;
 
 static Datum
 part_value(FunctionCallInfo fcinfo, PartKind kind)
 {
     ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    ArenaPart *part = arena_require_part(v, p, PG_GETARG_INT32(2));
+    ArenaParam   *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    ArenaPart    *part = arena_require_part(v, p, PG_GETARG_INT32(2));
     TensorBuffer *buffer = kind == PART_DATA ? p->data : kind == PART_GRAD ? p->grad : kind == PART_M ? p->m : p->v;
-    Tensor *t;
+    Tensor       *t;
 
     if (kind == PART_GRAD)
         arena_require_grads(v);
@@ -420,9 +421,12 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
     PG_RETURN_TENSOR(t);
 }
 
-#define PART_FUNCTION(name, kind) \
-    PG_FUNCTION_INFO_V1(pg_llm_arena_##name); \
-    Datum pg_llm_arena_##name(PG_FUNCTION_ARGS) { return part_value(fcinfo, kind); } \
+#define PART_FUNCTION(name, kind)                                                                                      \
+    PG_FUNCTION_INFO_V1(pg_llm_arena_##name);                                                                          \
+    Datum pg_llm_arena_##name(PG_FUNCTION_ARGS)                                                                        \
+    {                                                                                                                  \
+        return part_value(fcinfo, kind);                                                                               \
+    }                                                                                                                  \
     extern int pg_llm_require_semicolon_part_##name
 
 PART_FUNCTION(data, PART_DATA);

@@ -43,14 +43,17 @@
 #define rd_firstRelfilelocatorSubid rd_firstRelfilenodeSubid
 #endif
 
-typedef struct Hash { uint64 a, b; } Hash;
+typedef struct Hash
+{
+    uint64 a, b;
+} Hash;
 
 /* The last fingerprint of whole relations, and what it depends on */
 static struct
 {
-    bool    valid;
-    Hash    key;
-    Hash    version;
+    bool valid;
+    Hash key;
+    Hash version;
 } last;
 
 static inline void
@@ -98,7 +101,7 @@ static bool
 own_file(Relation rel)
 {
     return rel->rd_createSubid != InvalidSubTransactionId ||
-        rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
+           rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
 }
 
 /* For a relation whose file is this transaction's: the command that inserted the row, 0 when another transaction did */
@@ -173,8 +176,8 @@ add_rows(Hash *h, Relation rel, Snapshot snapshot)
 {
     /* From the first block on: a scan that joins another's halfway would see the rows in another order. */
     TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
-    bool    with_command = own_file(rel);
-    HeapTuple tuple;
+    bool          with_command = own_file(rel);
+    HeapTuple     tuple;
 
     while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
     {
@@ -196,13 +199,13 @@ Datum
 pg_llm_relation_version(PG_FUNCTION_ARGS)
 {
     ArrayType *array = PG_GETARG_ARRAYTYPE_P(0);
-    int     n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-    Oid    *relids = (Oid *) ARR_DATA_PTR(array);
-    Relation rels[MAX_RELATIONS];
-    Snapshot snapshot = GetActiveSnapshot();
-    Hash    key = secret_start(), version = secret_start();
-    bytea  *result = palloc(VARHDRSZ + sizeof(Hash));
-    bool    believe = !IsolationIsSerializable();
+    int        n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+    Oid       *relids = (Oid *) ARR_DATA_PTR(array);
+    Relation   rels[MAX_RELATIONS];
+    Snapshot   snapshot = GetActiveSnapshot();
+    Hash       key = secret_start(), version = secret_start();
+    bytea     *result = palloc(VARHDRSZ + sizeof(Hash));
+    bool       believe = !IsolationIsSerializable();
 
     if (n > MAX_RELATIONS || array_contains_nulls(array))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -213,7 +216,7 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
         rels[i] = open_readable(relids[i]);
         add_relation(&version, rels[i]);
         if (own_file(rels[i]))
-            believe = false;            /* emptied in place, it keeps its file and the snapshot its command */
+            believe = false; /* emptied in place, it keeps its file and the snapshot its command */
     }
     add(&key, version.a);
     add(&key, version.b);
@@ -236,10 +239,10 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
 
 typedef struct Fingerprint
 {
-    uint64  rows, a, b;         /* sums do not depend on the order of rows */
-    Oid     relid;              /* of the row before, and what is known of its relation */
-    Hash    relation;
-    bool    own_file;
+    uint64 rows, a, b; /* sums do not depend on the order of rows */
+    Oid    relid;      /* of the row before, and what is known of its relation */
+    Hash   relation;
+    bool   own_file;
 } Fingerprint;
 
 static Relation
@@ -257,10 +260,10 @@ open_relation_of_row(Oid relid)
 static uint64
 command_at(Oid relid, ItemPointer tid)
 {
-    Relation rel = open_relation_of_row(relid);
+    Relation      rel = open_relation_of_row(relid);
     HeapTupleData tuple;
-    Buffer  buffer;
-    uint64  command = 0;
+    Buffer        buffer;
+    uint64        command = 0;
 
     tuple.t_self = *tid;
     if (ItemPointerGetBlockNumberNoCheck(tid) < RelationGetNumberOfBlocks(rel) &&
@@ -290,11 +293,11 @@ Datum
 pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
 {
     MemoryContext aggregate;
-    Fingerprint *f;
-    text   *name;
-    ItemPointer tid;
+    Fingerprint  *f;
+    text         *name;
+    ItemPointer   tid;
     TransactionId xmin;
-    Hash    row;
+    Hash          row;
 
     if (!AggCheckCallContext(fcinfo, &aggregate))
         ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -327,8 +330,8 @@ Datum
 pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
 {
     Fingerprint *f;
-    uint64  sums[3];
-    bytea  *result;
+    uint64       sums[3];
+    bytea       *result;
 
     if (PG_ARGISNULL(0))
         PG_RETURN_NULL();

@@ -4,6 +4,6 @@
 #ifndef PG_LLM_RELATION_VERSION_H
 #define PG_LLM_RELATION_VERSION_H
 
-extern void relation_version_abort_subxact(void);   /* never throws */
+extern void relation_version_abort_subxact(void); /* never throws */
 
 #endif

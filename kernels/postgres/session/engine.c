@@ -45,7 +45,7 @@ pg_llm_engine(void)
         llm_engine_clear_status(engine);
     if (applied_threads != pg_llm_threads || applied_max_threads != pg_llm_max_threads)
     {
-        int     most = pg_llm_max_threads > 0 ? pg_llm_max_threads : llm_cpu_count();
+        int most = pg_llm_max_threads > 0 ? pg_llm_max_threads : llm_cpu_count();
 
         llm_engine_set_threads(engine, pg_llm_threads > 0 ? Min(pg_llm_threads, most) : Min(llm_cpu_count(), most));
         llm_limit_workers(llm_engine_threads(engine) - 1);
@@ -89,7 +89,7 @@ pg_llm_check(llm_engine *e)
 bool
 pg_llm_all_finite(llm_engine *e, const float *x, size_t n)
 {
-    bool    finite = llm_all_finite(e, x, n);
+    bool finite = llm_all_finite(e, x, n);
 
     /* a kernel that was stopped answers nothing */
     pg_llm_check(e);

@@ -41,7 +41,7 @@ PG_FUNCTION_INFO_V1(pg_llm_lock_holder);
 Datum
 pg_llm_lock_holder(PG_FUNCTION_ARGS)
 {
-    LOCKTAG tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+    LOCKTAG   tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
     LockData *all = GetLockStatusData();
 
     for (int i = 0; i < all->nelements; i++)

@@ -16,13 +16,13 @@
 /* Lies in the portal's own memory. */
 typedef struct Watch
 {
-    struct Watch *next;
-    Portal      portal;
+    struct Watch         *next;
+    Portal                portal;
     MemoryContextCallback callback;
 } Watch;
 
 static Watch *watched = NULL;
-static void (*tell) (Portal portal);
+static void (*tell)(Portal portal);
 
 static void
 portal_gone(void *arg)
@@ -37,7 +37,7 @@ portal_gone(void *arg)
 }
 
 void
-portals_init(void (*gone) (Portal portal))
+portals_init(void (*gone)(Portal portal))
 {
     tell = gone;
 }
@@ -45,7 +45,7 @@ portals_init(void (*gone) (Portal portal))
 Portal
 portals_watch(void)
 {
-    Watch  *w;
+    Watch *w;
 
     if (ActivePortal == NULL)
         return NULL;
@@ -66,5 +66,5 @@ bool
 portals_waits(Portal portal, SubTransactionId mine)
 {
     return portal != NULL && portal->createSubid != InvalidSubTransactionId && portal->createSubid != mine &&
-        portal->status == PORTAL_READY;
+           portal->status == PORTAL_READY;
 }

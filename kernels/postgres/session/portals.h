@@ -9,7 +9,7 @@
 #include "utils/portal.h"
 
 /* Called once by _PG_init: `gone` is told of each watched portal that goes; it never throws. */
-extern void portals_init(void (*gone) (Portal portal));
+extern void portals_init(void (*gone)(Portal portal));
 /* The portal that runs now, or NULL; from now on it is watched. */
 extern Portal portals_watch(void);
 /*

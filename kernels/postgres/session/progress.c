@@ -30,18 +30,18 @@
 
 typedef struct ProgressSlot
 {
-    pg_atomic_uint32 changes;       /* odd while being written */
-    int32       pid;                /* 0: nothing is running */
-    Oid         database;
-    int64       run_id, step, total, tokens;
-    double      loss, lr;
-    TimestampTz started_at, updated_at;
-    char        model[PROGRESS_MODEL];
+    pg_atomic_uint32 changes; /* odd while being written */
+    int32            pid;     /* 0: nothing is running */
+    Oid              database;
+    int64            run_id, step, total, tokens;
+    double           loss, lr;
+    TimestampTz      started_at, updated_at;
+    char             model[PROGRESS_MODEL];
 } ProgressSlot;
 
-static ProgressSlot *slots = NULL;
-static SubTransactionId begun_in = InvalidSubTransactionId;     /* of this transaction; invalid: an earlier one's */
-static bool exit_registered = false;
+static ProgressSlot    *slots = NULL;
+static SubTransactionId begun_in = InvalidSubTransactionId; /* of this transaction; invalid: an earlier one's */
+static bool             exit_registered = false;
 
 static int
 slot_count(void)
@@ -53,9 +53,9 @@ slot_count(void)
 static bool
 map_slots(void)
 {
-    size_t  bytes = sizeof(ProgressSlot) * slot_count();
-    int     fd;
-    void   *map;
+    size_t bytes = sizeof(ProgressSlot) * slot_count();
+    int    fd;
+    void  *map;
 
     if (slots != NULL)
         return true;
@@ -154,8 +154,8 @@ Datum
 pg_llm_progress(PG_FUNCTION_ARGS)
 {
     ProgressSlot *slot;
-    int64   run_id;
-    char    model[PROGRESS_MODEL];
+    int64         run_id;
+    char          model[PROGRESS_MODEL];
 
     if (PG_ARGISNULL(0) || !map_slots())
         PG_RETURN_VOID();
@@ -202,7 +202,7 @@ read_slot(const ProgressSlot *slot, ProgressSlot *copy)
 {
     for (int tries = 0; tries < 1000; tries++)
     {
-        uint32  before = pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->changes));
+        uint32 before = pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->changes));
 
         pg_read_barrier();
         memcpy(copy, slot, sizeof(ProgressSlot));
@@ -229,8 +229,8 @@ pg_llm_train_progress(PG_FUNCTION_ARGS)
     for (int i = 0; i < slot_count(); i++)
     {
         ProgressSlot s;
-        Datum   values[11];
-        bool    nulls[11] = {false};
+        Datum        values[11];
+        bool         nulls[11] = {false};
 
         if (!read_slot(&slots[i], &s) || s.database != MyDatabaseId)
             continue;

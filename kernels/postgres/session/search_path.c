@@ -63,7 +63,8 @@ callers_path(void)
 {
     const char *path = namespace_search_path;
 
-    for (GucStack *saved = search_path_setting()->stack; saved != NULL && strcmp(path, OUR_PATH) == 0; saved = saved->prev)
+    for (GucStack *saved = search_path_setting()->stack; saved != NULL && strcmp(path, OUR_PATH) == 0;
+         saved = saved->prev)
         if (saved->prior.val.stringval != NULL)
             path = saved->prior.val.stringval;
     return path;
@@ -72,7 +73,8 @@ callers_path(void)
 static void
 use_callers_path(void)
 {
-    (void) set_config_option("search_path", callers_path(), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+    (void) set_config_option("search_path", callers_path(), PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+                             false);
 }
 
 PG_FUNCTION_INFO_V1(pg_llm_callers_search_path);
@@ -98,7 +100,7 @@ pg_llm_use_callers_search_path(PG_FUNCTION_ARGS)
 /* ---- functions of users' that our statements call ---- */
 
 static needs_fmgr_hook_type next_needs_hook = NULL;
-static fmgr_hook_type next_hook = NULL;
+static fmgr_hook_type       next_hook = NULL;
 
 /*
  * Whether a function names what it uses when it runs, and leaves it to the path in effect what the names mean;
@@ -107,23 +109,23 @@ static fmgr_hook_type next_hook = NULL;
 static bool
 depends_on_path(Oid function, bool *has_settings)
 {
-    HeapTuple   tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-    Oid         language;
-    Datum       settings;
-    bool        depends;
-    bool        isnull;
+    HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+    Oid       language;
+    Datum     settings;
+    bool      depends;
+    bool      isnull;
 
     *has_settings = false;
     if (!HeapTupleIsValid(tuple))
         return false;
     language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
     depends = language != INTERNALlanguageId && language != ClanguageId &&
-        heap_attisnull(tuple, Anum_pg_proc_prosqlbody, NULL);
+              heap_attisnull(tuple, Anum_pg_proc_prosqlbody, NULL);
     settings = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
     if (depends && !isnull)
     {
-        Datum  *elements;
-        int     n;
+        Datum *elements;
+        int    n;
 
         *has_settings = true;
         deconstruct_array(DatumGetArrayTypeP(settings), TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
@@ -138,7 +140,7 @@ depends_on_path(Oid function, bool *has_settings)
 static bool
 needs_hook(Oid function)
 {
-    bool    has_settings;
+    bool has_settings;
 
     if (next_needs_hook != NULL && next_needs_hook(function))
         return true;
@@ -148,16 +150,16 @@ needs_hook(Oid function)
 /* What stands in the place that a call of a function keeps for the hooks. */
 typedef struct HookState
 {
-    int     nest_level;     /* of the settings, ours to end; 0: none */
-    Datum   next;           /* the next hook's own */
+    int   nest_level; /* of the settings, ours to end; 0: none */
+    Datum next;       /* the next hook's own */
 } HookState;
 
 /* Around such a function, called by a statement of ours, the caller's path is in effect. */
 static void
 around_function(FmgrHookEventType event, FmgrInfo *function, Datum *private)
 {
-    HookState  *state = (HookState *) DatumGetPointer(*private);
-    bool        has_settings;
+    HookState *state = (HookState *) DatumGetPointer(*private);
+    bool       has_settings;
 
     if (state == NULL)
     {

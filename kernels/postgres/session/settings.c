@@ -10,24 +10,20 @@
 #include "core/llm_core.h"
 #include "settings.h"
 
-int     pg_llm_threads = 0;
-int     pg_llm_max_threads = 0;
-int     pg_llm_isa = -1;
-int     pg_llm_attention_chunk = 64;
-int     pg_llm_record = RECORD_GRAPH;
-int     pg_llm_tape_keep = 1;
-int     pg_llm_cache_size_mb = 4096;
-int     pg_llm_weights = LLM_FLOAT32;
-bool    pg_llm_autograd = false;
-char   *pg_llm_default_model = NULL;
+int   pg_llm_threads = 0;
+int   pg_llm_max_threads = 0;
+int   pg_llm_isa = -1;
+int   pg_llm_attention_chunk = 64;
+int   pg_llm_record = RECORD_GRAPH;
+int   pg_llm_tape_keep = 1;
+int   pg_llm_cache_size_mb = 4096;
+int   pg_llm_weights = LLM_FLOAT32;
+bool  pg_llm_autograd = false;
+char *pg_llm_default_model = NULL;
 
 static const struct config_enum_entry isa_options[] = {
-    {"auto", -1, false},
-    {"scalar", LLM_ISA_SCALAR, false},
-    {"neon", LLM_ISA_NEON, false},
-    {"avx2", LLM_ISA_AVX2, false},
-    {"avx512", LLM_ISA_AVX512, false},
-    {NULL, 0, false},
+    {"auto", -1, false},           {"scalar", LLM_ISA_SCALAR, false}, {"neon", LLM_ISA_NEON, false},
+    {"avx2", LLM_ISA_AVX2, false}, {"avx512", LLM_ISA_AVX512, false}, {NULL, 0, false},
 };
 
 static const struct config_enum_entry record_options[] = {
@@ -67,17 +63,18 @@ void
 settings_init(void)
 {
     DefineCustomIntVariable("pg_llm.threads", "Threads that kernels of this session may use; 0 means all cores.",
-                            "No more than pg_llm.max_threads are taken. Results do not depend on it.",
-                            &pg_llm_threads, 0, 0, 1024, PGC_USERSET, 0, NULL, NULL, NULL);
-    DefineCustomIntVariable("pg_llm.max_threads", "Threads that any session's kernels may use; 0 means as many as cores.",
-                            "A superuser's bound on pg_llm.threads. Results do not depend on it.",
-                            &pg_llm_max_threads, 0, 0, 1024, PGC_SUSET, 0, NULL, NULL, NULL);
+                            "No more than pg_llm.max_threads are taken. Results do not depend on it.", &pg_llm_threads,
+                            0, 0, 1024, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("pg_llm.max_threads",
+                            "Threads that any session's kernels may use; 0 means as many as cores.",
+                            "A superuser's bound on pg_llm.threads. Results do not depend on it.", &pg_llm_max_threads,
+                            0, 0, 1024, PGC_SUSET, 0, NULL, NULL, NULL);
     DefineCustomEnumVariable("pg_llm.isa", "Instruction set of the kernels.",
                              "auto takes the best the machine has. Results do not depend on it.", &pg_llm_isa, -1,
                              isa_options, PGC_USERSET, 0, check_isa, NULL, NULL);
     DefineCustomIntVariable("pg_llm.attention_chunk", "Query rows that attention computes at a time.",
-                            "Results do not depend on it.", &pg_llm_attention_chunk, 64, 1, 65536, PGC_USERSET, 0,
-                            NULL, NULL, NULL);
+                            "Results do not depend on it.", &pg_llm_attention_chunk, 64, 1, 65536, PGC_USERSET, 0, NULL,
+                            NULL, NULL);
     DefineCustomEnumVariable("pg_llm.record", "Rows that a recorded pass leaves in llm_tape and llm_tensor_rt.",
                              "off: none; graph: ops, shapes and norms; full: the numbers too.", &pg_llm_record,
                              RECORD_GRAPH, record_options, PGC_USERSET, 0, NULL, NULL, NULL);

@@ -22,34 +22,34 @@
 #include "session/settings.h"
 #include "unmap.h"
 
-#define ALIGNMENT           64
-#define MIN_BLOCK           256                     /* smallest class, in bytes */
-#define STEPS               4                       /* classes per power of two: at most a quarter is wasted */
-#define N_CLASSES           (STEPS * 40)            /* up to 2^48 bytes */
-#define HUGE_PAGE           ((size_t) 2 << 20)
-#define MAP_THRESHOLD       HUGE_PAGE               /* blocks from here on are mapped on their own */
-#define ASK_SYSTEM          ((size_t) 256 << 20)    /* each time the session grows by this much, ask for room */
-#define ASK_FOR_ONE         ((size_t) 16 << 20)     /* and for each block of this size that is not a tensor's */
-#define IDLE_CACHE          ((size_t) 32 << 20)     /* kept between transactions */
-#define MAX_CACHE           ((size_t) 4 << 30)
+#define ALIGNMENT     64
+#define MIN_BLOCK     256          /* smallest class, in bytes */
+#define STEPS         4            /* classes per power of two: at most a quarter is wasted */
+#define N_CLASSES     (STEPS * 40) /* up to 2^48 bytes */
+#define HUGE_PAGE     ((size_t) 2 << 20)
+#define MAP_THRESHOLD HUGE_PAGE            /* blocks from here on are mapped on their own */
+#define ASK_SYSTEM    ((size_t) 256 << 20) /* each time the session grows by this much, ask for room */
+#define ASK_FOR_ONE   ((size_t) 16 << 20)  /* and for each block of this size that is not a tensor's */
+#define IDLE_CACHE    ((size_t) 32 << 20)  /* kept between transactions */
+#define MAX_CACHE     ((size_t) 4 << 30)
 
 /* A block's header lies in front of its data. */
 typedef struct Block
 {
     TensorBuffer  pub;
-    struct Block *next;         /* in its free list */
-    size_t        bytes;        /* of the whole block */
+    struct Block *next;  /* in its free list */
+    size_t        bytes; /* of the whole block */
     int           class;
 } Block;
 
 StaticAssertDecl(sizeof(Block) <= ALIGNMENT, "a block's header must fit before its aligned data");
 
-static Block  *free_lists[N_CLASSES];
-static size_t  cached_bytes = 0;
-static size_t  used_bytes = 0;
-static size_t  reserved_bytes = 0;      /* of memory that is no tensor's: tensor_buffer_reserve */
-static size_t  cache_limit = 0;
-static int     trainings = 0;           /* versions in memory that hold optimizer state */
+static Block *free_lists[N_CLASSES];
+static size_t cached_bytes = 0;
+static size_t used_bytes = 0;
+static size_t reserved_bytes = 0; /* of memory that is no tensor's: tensor_buffer_reserve */
+static size_t cache_limit = 0;
+static int    trainings = 0; /* versions in memory that hold optimizer state */
 
 /* Bytes of a class: MIN_BLOCK times 1, 1.25, 1.5, 1.75, 2, 2.5, ... */
 static size_t
@@ -62,7 +62,7 @@ class_bytes(int class)
 static int
 class_of(size_t bytes)
 {
-    int     class = 0;
+    int class = 0;
 
     while (class + STEPS < N_CLASSES && class_bytes(class + STEPS) <= bytes)
         class += STEPS;
@@ -75,7 +75,7 @@ class_of(size_t bytes)
 static bool
 room_for(size_t bytes)
 {
-    size_t  held = used_bytes + cached_bytes + reserved_bytes;
+    size_t held = used_bytes + cached_bytes + reserved_bytes;
 
     if (bytes > SIZE_MAX - held)
         return false;
@@ -98,7 +98,7 @@ trim_to(size_t limit)
     for (int class = N_CLASSES - 1; class >= 0 && cached_bytes > limit; class--)
         while (free_lists[class] != NULL && cached_bytes > limit)
         {
-            Block  *b = free_lists[class];
+            Block *b = free_lists[class];
 
             free_lists[class] = b->next;
             cached_bytes -= b->bytes;
@@ -110,8 +110,8 @@ trim_to(size_t limit)
 static size_t
 idle_limit(void)
 {
-    size_t  allowed = (size_t) pg_llm_cache_size_mb * 1024 * 1024;
-    size_t  left = allowed > used_bytes ? allowed - used_bytes : 0;
+    size_t allowed = (size_t) pg_llm_cache_size_mb * 1024 * 1024;
+    size_t left = allowed > used_bytes ? allowed - used_bytes : 0;
 
     return Min(cache_limit, trainings > 0 ? Max(IDLE_CACHE, left) : IDLE_CACHE);
 }
@@ -126,8 +126,8 @@ tensor_buffer_end_xact(void)
 static void
 first_use(void)
 {
-    long    pages = sysconf(_SC_PHYS_PAGES);
-    long    page = sysconf(_SC_PAGESIZE);
+    long pages = sysconf(_SC_PHYS_PAGES);
+    long page = sysconf(_SC_PAGESIZE);
 
     cache_limit = MAX_CACHE;
     if (pages > 0 && page > 0)
@@ -138,9 +138,9 @@ first_use(void)
 static void *
 map_block(size_t bytes)
 {
-    char   *p = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    char   *start;
-    size_t  before;
+    char  *p = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char  *start;
+    size_t before;
 
     if (p == MAP_FAILED)
         return NULL;
@@ -159,8 +159,8 @@ map_block(size_t bytes)
 static Block *
 new_block(int class)
 {
-    size_t  bytes = class_bytes(class);
-    Block  *b = NULL;
+    size_t bytes = class_bytes(class);
+    Block *b = NULL;
 
     if (!room_for(bytes))
         return NULL;
@@ -171,7 +171,7 @@ new_block(int class)
     }
     else
     {
-        void   *p;
+        void *p;
 
         if (posix_memalign(&p, ALIGNMENT, bytes) == 0)
             b = p;
@@ -188,8 +188,8 @@ new_block(int class)
 TensorBuffer *
 tensor_buffer_alloc(size_t n)
 {
-    int     class = n > (SIZE_MAX - ALIGNMENT) / sizeof(float) ? -1 : class_of(n * sizeof(float) + ALIGNMENT);
-    Block  *b = NULL;
+    int    class = n > (SIZE_MAX - ALIGNMENT) / sizeof(float) ? -1 : class_of(n * sizeof(float) + ALIGNMENT);
+    Block *b = NULL;
 
     if (cache_limit == 0)
         first_use();
@@ -209,9 +209,7 @@ tensor_buffer_alloc(size_t n)
         }
     }
     if (b == NULL)
-        ereport(ERROR,
-                errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a tensor of %zu elements", n),
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a tensor of %zu elements", n),
                 errdetail("This session's tensors and caches hold %zu MB.", (used_bytes + reserved_bytes) >> 20),
                 errhint("Use a smaller batch, a shorter block or a smaller model."));
     b->next = NULL;
@@ -231,8 +229,8 @@ tensor_buffer_retain(TensorBuffer *buffer)
 void
 tensor_buffer_release(TensorBuffer *buffer)
 {
-    Block  *b = (Block *) buffer;
-    size_t  limit;
+    Block *b = (Block *) buffer;
+    size_t limit;
 
     if (b == NULL || --b->pub.refcount > 0)
         return;
@@ -292,7 +290,7 @@ tensor_buffer_training(int versions)
 {
     trainings += versions;
     if (trainings == 0 && !IsTransactionState())
-        trim_to(IDLE_CACHE);            /* as the transaction ends, and tensor_buffer_end_xact may have run */
+        trim_to(IDLE_CACHE); /* as the transaction ends, and tensor_buffer_end_xact may have run */
 }
 
 size_t

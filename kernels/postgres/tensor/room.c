@@ -19,8 +19,8 @@ PG_FUNCTION_INFO_V1(pg_llm_disk_free);
 Datum
 pg_llm_disk_free(PG_FUNCTION_ARGS)
 {
-    Relation rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
-    Oid     tablespace;
+    Relation       rel = try_relation_open(PG_GETARG_OID(0), AccessShareLock);
+    Oid            tablespace;
     struct statvfs s;
 
     if (rel == NULL)
@@ -30,8 +30,8 @@ pg_llm_disk_free(PG_FUNCTION_ARGS)
     relation_close(rel, AccessShareLock);
     if (!OidIsValid(tablespace))
         tablespace = MyDatabaseTableSpace;
-    if (tablespace == GLOBALTABLESPACE_OID ||
-        statvfs(GetDatabasePath(MyDatabaseId, tablespace), &s) != 0 || s.f_frsize == 0)
+    if (tablespace == GLOBALTABLESPACE_OID || statvfs(GetDatabasePath(MyDatabaseId, tablespace), &s) != 0 ||
+        s.f_frsize == 0)
         PG_RETURN_NULL();
     if ((uint64) s.f_bavail > (uint64) INT64_MAX / s.f_frsize)
         PG_RETURN_INT64(INT64_MAX);
@@ -43,7 +43,7 @@ PG_FUNCTION_INFO_V1(pg_llm_memory_free);
 Datum
 pg_llm_memory_free(PG_FUNCTION_ARGS)
 {
-    size_t  available = tensor_buffer_available();
+    size_t available = tensor_buffer_available();
 
     if (available == SIZE_MAX)
         PG_RETURN_NULL();

@@ -24,19 +24,16 @@ static const ExpandedObjectMethods tensor_methods = {tensor_get_flat_size, tenso
 size_t
 tensor_count(int ndim, const int32 *dims)
 {
-    size_t  n = 1;
-    bool    empty = false;
+    size_t n = 1;
+    bool   empty = false;
 
     if (ndim < 0 || ndim > TENSOR_MAX_NDIM)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("a tensor cannot have %d dimensions", ndim),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a tensor cannot have %d dimensions", ndim),
                 errdetail("The limit is %d.", TENSOR_MAX_NDIM));
     for (int i = 0; i < ndim; i++)
     {
         if (dims[i] < 0)
-            ereport(ERROR,
-                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("dimension %d of a tensor cannot be %d", i + 1, dims[i]),
                     errhint("Dimensions must be 0 or more."));
         empty |= dims[i] == 0;
@@ -47,8 +44,7 @@ tensor_count(int ndim, const int32 *dims)
         if (dims[i] == 0)
             continue;
         if (n > TENSOR_MAX_ELEMENTS / (size_t) dims[i])
-            ereport(ERROR,
-                    errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+            ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                     errmsg("a tensor of shape %s is too large", tensor_shape_text(ndim, dims)),
                     errdetail("The limit is %zu elements.", TENSOR_MAX_ELEMENTS));
         n *= (size_t) dims[i];
@@ -78,13 +74,11 @@ tensor_same_dims(int ndim_a, const int32 *a, int ndim_b, const int32 *b)
 float
 tensor_float4(double value)
 {
-    float   result = (float) value;
+    float result = (float) value;
 
     if (isinf(result) && !isinf(value))
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("value %g is out of range for a tensor", value),
-                errhint("Elements are float32."));
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+                errmsg("value %g is out of range for a tensor", value), errhint("Elements are float32."));
     return result;
 }
 
@@ -103,9 +97,9 @@ release_buffer(void *arg)
 static Tensor *
 tensor_shell(int ndim, const int32 *dims)
 {
-    size_t  n = tensor_count(ndim, dims);
+    size_t        n = tensor_count(ndim, dims);
     MemoryContext cx = AllocSetContextCreate(CurrentMemoryContext, "tensor", ALLOCSET_SMALL_SIZES);
-    Tensor *t = MemoryContextAllocZero(cx, sizeof(Tensor));
+    Tensor       *t = MemoryContextAllocZero(cx, sizeof(Tensor));
 
     EOH_init_header(&t->hdr, &tensor_methods, cx);
     t->magic = TENSOR_MAGIC;
@@ -169,7 +163,7 @@ Tensor *
 tensor_from_datum(Datum d)
 {
     TensorView v;
-    Tensor *t;
+    Tensor    *t;
 
     if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(d)))
         return expanded_tensor(d);
@@ -191,11 +185,9 @@ tensor_get_flat_size(ExpandedObjectHeader *header)
     Tensor *t = (Tensor *) header;
 
     if (t->n > TENSOR_MAX_FLAT_ELEMENTS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s does not fit a row", tensor_shape_text(t->ndim, t->dims)),
-                errdetail("A stored value can have at most %zu elements.",
-                          (size_t) TENSOR_MAX_FLAT_ELEMENTS),
+                errdetail("A stored value can have at most %zu elements.", (size_t) TENSOR_MAX_FLAT_ELEMENTS),
                 errhint("Store it in parts of whole rows."));
     return FLAT_TENSOR_DATA_OFFSET(t->ndim) + t->n * sizeof(float);
 }
@@ -228,9 +220,7 @@ check_header(const FlatTensor *flat, size_t size)
 {
     if (size < offsetof(FlatTensor, dims) || flat->version != TENSOR_VERSION || flat->dtype != TENSOR_FLOAT32 ||
         flat->ndim > TENSOR_MAX_NDIM || size < offsetof(FlatTensor, dims) + flat->ndim * sizeof(int32))
-        ereport(ERROR,
-                errcode(ERRCODE_DATA_CORRUPTED),
-                errmsg("stored tensor has an unknown format"),
+        ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("stored tensor has an unknown format"),
                 errdetail("It takes %zu bytes.", size));
     return tensor_count(flat->ndim, flat->dims);
 }
@@ -239,35 +229,34 @@ check_header(const FlatTensor *flat, size_t size)
 static size_t
 check_flat(const FlatTensor *flat, size_t size)
 {
-    size_t  n = check_header(flat, size);
+    size_t n = check_header(flat, size);
 
     if (size != FLAT_TENSOR_DATA_OFFSET(flat->ndim) + n * sizeof(float))
-        ereport(ERROR,
-                errcode(ERRCODE_DATA_CORRUPTED),
-                errmsg("stored tensor of shape %s takes %zu bytes",
-                       tensor_shape_text(flat->ndim, flat->dims), size));
+        ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
+                errmsg("stored tensor of shape %s takes %zu bytes", tensor_shape_text(flat->ndim, flat->dims), size));
     return n;
 }
 
 TensorView
 tensor_view_open(Datum d)
 {
-    TensorView  v;
+    TensorView v;
 
     if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(d)))
     {
         Tensor *t = expanded_tensor(d);
 
-        v = (TensorView) {t->ndim, t->dims, t->n, t->data, t->nonce, t->index, NULL};
+        v = (TensorView){t->ndim, t->dims, t->n, t->data, t->nonce, t->index, NULL};
     }
     else
     {
         FlatTensor *flat = (FlatTensor *) PG_DETOAST_DATUM(d);
         size_t      n = check_flat(flat, VARSIZE(flat));
 
-        v = (TensorView) {flat->ndim, flat->dims, n,
-                          (const float *) ((const char *) flat + FLAT_TENSOR_DATA_OFFSET(flat->ndim)),
-                          flat->nonce, flat->index, NULL};
+        v = (TensorView){flat->ndim,  flat->dims,
+                         n,           (const float *) ((const char *) flat + FLAT_TENSOR_DATA_OFFSET(flat->ndim)),
+                         flat->nonce, flat->index,
+                         NULL};
         if ((Pointer) flat != DatumGetPointer(d))
             v.copy = flat;
     }
@@ -283,8 +272,7 @@ tensor_view_open_shape(Datum d)
     if (!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)))
         return tensor_view_open(d);
     flat = (FlatTensor *) PG_DETOAST_DATUM_SLICE(d, 0, FLAT_TENSOR_DATA_OFFSET(TENSOR_MAX_NDIM) - VARHDRSZ);
-    v = (TensorView) {flat->ndim, flat->dims, check_header(flat, VARSIZE(flat)), NULL, flat->nonce, flat->index,
-                      flat};
+    v = (TensorView){flat->ndim, flat->dims, check_header(flat, VARSIZE(flat)), NULL, flat->nonce, flat->index, flat};
     return v;
 }
 
@@ -301,22 +289,18 @@ tensor_view_close(TensorView *v)
 IntArray
 tensor_int_array(Datum array, const char *argument)
 {
-    ArrayType  *a = DatumGetArrayTypeP(array);
-    IntArray    result = {0};
+    ArrayType *a = DatumGetArrayTypeP(array);
+    IntArray   result = {0};
 
     if (ARR_ELEMTYPE(a) != INT4OID)
-        ereport(ERROR,
-                errcode(ERRCODE_DATATYPE_MISMATCH),
-                errmsg("%s must be an array of integer", argument));
+        ereport(ERROR, errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("%s must be an array of integer", argument));
     if (array_contains_nulls(a))
-        ereport(ERROR,
-                errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                errmsg("%s must not contain NULL", argument));
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not contain NULL", argument));
     result.ndim = ARR_NDIM(a);
     if (result.ndim > 0)
         memcpy(result.dims, ARR_DIMS(a), sizeof(int32) * result.ndim);
     else
-        result.ndim = 1;        /* '{}' is a list of no elements */
+        result.ndim = 1; /* '{}' is a list of no elements */
     result.n = (size_t) ArrayGetNItems(ARR_NDIM(a), ARR_DIMS(a));
     result.values = (const int32 *) ARR_DATA_PTR(a);
     return result;
@@ -325,15 +309,13 @@ tensor_int_array(Datum array, const char *argument)
 ArrayType *
 tensor_make_int_array(const int32 *values, size_t n)
 {
-    size_t  bytes = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
+    size_t     bytes = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
     ArrayType *a;
 
     if (n == 0)
         return construct_empty_array(INT4OID);
     if (n > MaxArraySize || !AllocSizeIsValid(bytes))
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("%zu numbers do not fit into an array", n));
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%zu numbers do not fit into an array", n));
     a = palloc(bytes);
     SET_VARSIZE(a, bytes);
     a->ndim = 1;

@@ -28,41 +28,41 @@ struct llm_packed;
 
 typedef struct TensorBuffer
 {
-    int     refcount;
-    size_t  bytes;          /* usable size */
-    float  *data;           /* 64-byte aligned */
-    struct llm_packed *packed[2];   /* copies in fewer bits, as (in,out) and as (out,in); NULL: none (precision.c) */
+    int                refcount;
+    size_t             bytes;     /* usable size */
+    float             *data;      /* 64-byte aligned */
+    struct llm_packed *packed[2]; /* copies in fewer bits, as (in,out) and as (out,in); NULL: none (precision.c) */
 } TensorBuffer;
 
 /* Ensure room for n floats; contents are undefined. ereport(53200) when memory is short. */
 extern TensorBuffer *tensor_buffer_alloc(size_t n);
 extern TensorBuffer *tensor_buffer_retain(TensorBuffer *b);
-extern void tensor_buffer_release(TensorBuffer *b);     /* NULL is fine; never throws */
+extern void          tensor_buffer_release(TensorBuffer *b); /* NULL is fine; never throws */
 
 /* ---- the expanded form ---- */
 
 typedef struct Tensor
 {
-    ExpandedObjectHeader hdr;
-    int32         magic;
-    int32         ndim;                     /* 0: a single number */
-    int32         dims[TENSOR_MAX_NDIM];
-    size_t        n;                        /* number of elements, the product of dims */
-    TensorBuffer *buffer;
-    float        *data;                     /* inside buffer */
-    uint64        nonce;                    /* the recorded pass this value belongs to; 0: none */
-    uint32        index;                    /* its number in that pass */
-    MemoryContextCallback callback;         /* releases the buffer */
+    ExpandedObjectHeader  hdr;
+    int32                 magic;
+    int32                 ndim; /* 0: a single number */
+    int32                 dims[TENSOR_MAX_NDIM];
+    size_t                n; /* number of elements, the product of dims */
+    TensorBuffer         *buffer;
+    float                *data;     /* inside buffer */
+    uint64                nonce;    /* the recorded pass this value belongs to; 0: none */
+    uint32                index;    /* its number in that pass */
+    MemoryContextCallback callback; /* releases the buffer */
 } Tensor;
 
 /* A new tensor with its own, uninitialised buffer, in the current memory context. Checks sizes (54000). */
 extern Tensor *tensor_new(int ndim, const int32 *dims);
 /* A new tensor over an existing buffer, which it retains. */
 extern Tensor *tensor_wrap(int ndim, const int32 *dims, TensorBuffer *buffer, float *data);
-extern Tensor *tensor_scalar(double value);                         /* 0-d */
+extern Tensor *tensor_scalar(double value); /* 0-d */
 /* Expanded values are returned as they are, flat ones expanded in the current memory context. */
 extern Tensor *tensor_from_datum(Datum d);
-extern Datum tensor_datum(Tensor *t);                               /* read-write pointer */
+extern Datum   tensor_datum(Tensor *t); /* read-write pointer */
 /* Product of dims with overflow and range checks; ereport(54000). */
 extern size_t tensor_count(int ndim, const int32 *dims);
 /* "[2,3]" in the current memory context, for messages. */
@@ -72,7 +72,13 @@ extern char *tensor_shape_text(int ndim, const int32 *dims);
 #define PG_RETURN_TENSOR(t) PG_RETURN_DATUM(tensor_datum(t))
 
 /* int[] arguments: checked (no NULLs), any dimensionality (ndim, dims from the array; 0 elements allowed). */
-typedef struct IntArray { int ndim; int32 dims[TENSOR_MAX_NDIM]; size_t n; const int32 *values; } IntArray;
+typedef struct IntArray
+{
+    int          ndim;
+    int32        dims[TENSOR_MAX_NDIM];
+    size_t       n;
+    const int32 *values;
+} IntArray;
 extern IntArray tensor_int_array(Datum array, const char *argument);
 /* An int[] of n numbers in the current memory context; 54000 when an array cannot hold them. */
 extern struct ArrayType *tensor_make_int_array(const int32 *values, size_t n);

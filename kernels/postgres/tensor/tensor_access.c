@@ -17,8 +17,8 @@ PG_FUNCTION_INFO_V1(pg_llm_shape);
 Datum
 pg_llm_shape(PG_FUNCTION_ARGS)
 {
-    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
-    Datum       dims[TENSOR_MAX_NDIM];
+    TensorView v = tensor_view_open_shape(PG_GETARG_DATUM(0));
+    Datum      dims[TENSOR_MAX_NDIM];
 
     if (v.ndim == 0)
         PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT4OID));
@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(pg_llm_ndims);
 Datum
 pg_llm_ndims(PG_FUNCTION_ARGS)
 {
-    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
+    TensorView v = tensor_view_open_shape(PG_GETARG_DATUM(0));
 
     PG_RETURN_INT32(v.ndim);
 }
@@ -55,17 +55,15 @@ pg_llm_norm(PG_FUNCTION_ARGS)
 static Tensor *
 tensor_of_shape(Datum array)
 {
-    IntArray    shape = tensor_int_array(array, "shape");
-    int         ndim;
+    IntArray shape = tensor_int_array(array, "shape");
+    int      ndim;
 
     if (shape.ndim != 1)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("shape must be a list of dimensions, not an array of %d dimensions", shape.ndim));
     ndim = (int) Min(shape.n, (size_t) TENSOR_MAX_NDIM + 1);
     if (tensor_count(ndim, shape.values) > TENSOR_MAX_FLAT_ELEMENTS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s does not fit a row", tensor_shape_text(ndim, shape.values)),
                 errdetail("The limit is %zu elements.", (size_t) TENSOR_MAX_FLAT_ELEMENTS),
                 errhint("Create it in parts of whole rows."));
@@ -86,7 +84,7 @@ PG_FUNCTION_INFO_V1(pg_llm_full);
 Datum
 pg_llm_full(PG_FUNCTION_ARGS)
 {
-    float   value = tensor_float4(PG_GETARG_FLOAT8(1));
+    float value = tensor_float4(PG_GETARG_FLOAT8(1));
 
     return filled(tensor_of_shape(PG_GETARG_DATUM(0)), value);
 }
@@ -94,7 +92,7 @@ pg_llm_full(PG_FUNCTION_ARGS)
 static Tensor *
 tensor_like_argument(FunctionCallInfo fcinfo)
 {
-    TensorView  v = tensor_view_open_shape(PG_GETARG_DATUM(0));
+    TensorView v = tensor_view_open_shape(PG_GETARG_DATUM(0));
 
     return tensor_new(v.ndim, v.dims);
 }
@@ -124,8 +122,7 @@ pg_llm_normal(PG_FUNCTION_ARGS)
     llm_engine *e;
 
     if (!isfinite(mean) || !isfinite(std) || std < 0)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("mean %g and standard deviation %g do not make a normal distribution", mean, std),
                 errhint("Both must be finite, and the standard deviation 0 or more."));
     t = tensor_of_shape(PG_GETARG_DATUM(0));

@@ -12,7 +12,7 @@
 #include "buffer.h"
 #include "tensor_view.h"
 
-#define POLL_EVERY 65536        /* elements between two looks at pending interrupts */
+#define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
 typedef struct SumState
 {
@@ -26,11 +26,10 @@ typedef struct SumState
 static SumState *
 new_state(MemoryContext cx, const TensorView *v)
 {
-    SumState   *state = MemoryContextAllocZero(cx, sizeof(SumState));
+    SumState *state = MemoryContextAllocZero(cx, sizeof(SumState));
 
     if (!tensor_buffer_room(Max(v->n, 1) * sizeof(double)))
-        ereport(ERROR,
-                errcode(ERRCODE_OUT_OF_MEMORY),
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
                 errmsg("out of memory for the sum of tensors of shape %s", tensor_shape_text(v->ndim, v->dims)));
     state->ndim = v->ndim;
     if (v->ndim > 0)
@@ -45,8 +44,8 @@ Datum
 pg_llm_sum_accum(PG_FUNCTION_ARGS)
 {
     MemoryContext cx;
-    SumState   *state = PG_ARGISNULL(0) ? NULL : (SumState *) PG_GETARG_POINTER(0);
-    TensorView  v;
+    SumState     *state = PG_ARGISNULL(0) ? NULL : (SumState *) PG_GETARG_POINTER(0);
+    TensorView    v;
 
     if (!AggCheckCallContext(fcinfo, &cx))
         elog(ERROR, "pg_llm_sum_accum called in non-aggregate context");
@@ -60,10 +59,9 @@ pg_llm_sum_accum(PG_FUNCTION_ARGS)
     if (state == NULL)
         state = new_state(cx, &v);
     else if (!tensor_same_dims(state->ndim, state->dims, v.ndim, v.dims))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("cannot aggregate tensors of shapes %s and %s",
-                       tensor_shape_text(state->ndim, state->dims), tensor_shape_text(v.ndim, v.dims)),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("cannot aggregate tensors of shapes %s and %s", tensor_shape_text(state->ndim, state->dims),
+                       tensor_shape_text(v.ndim, v.dims)),
                 errhint("All rows must have the same shape; otherwise group by shape(x)."));
     for (size_t i = 0; i < v.n; i++)
     {
@@ -104,7 +102,7 @@ PG_FUNCTION_INFO_V1(pg_llm_avg_final);
 Datum
 pg_llm_avg_final(PG_FUNCTION_ARGS)
 {
-    SumState   *state;
+    SumState *state;
 
     if (PG_ARGISNULL(0))
         PG_RETURN_NULL();

@@ -30,12 +30,10 @@ poll(size_t i)
 static Tensor *
 tensor_like_array(ArrayType *a)
 {
-    int32   none = 0;
+    int32 none = 0;
 
     if (array_contains_nulls(a))
-        ereport(ERROR,
-                errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                errmsg("a tensor cannot have NULL elements"),
+        ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("a tensor cannot have NULL elements"),
                 errhint("Use coalesce() or array_remove() first."));
     if (ARR_NDIM(a) == 0)
         return tensor_new(1, &none);
@@ -46,8 +44,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_float4_array);
 Datum
 pg_llm_tensor_from_float4_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor    *t = tensor_like_array(a);
 
     if (t->n > 0)
         memcpy(t->data, ARR_DATA_PTR(a), t->n * sizeof(float));
@@ -58,8 +56,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_float8_array);
 Datum
 pg_llm_tensor_from_float8_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType    *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor       *t = tensor_like_array(a);
     const float8 *values = (const float8 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
@@ -74,8 +72,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int4_array);
 Datum
 pg_llm_tensor_from_int4_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType   *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor      *t = tensor_like_array(a);
     const int32 *values = (const int32 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
@@ -91,8 +89,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int2_array);
 Datum
 pg_llm_tensor_from_int2_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType   *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor      *t = tensor_like_array(a);
     const int16 *values = (const int16 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
@@ -104,8 +102,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int8_array);
 Datum
 pg_llm_tensor_from_int8_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType   *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor      *t = tensor_like_array(a);
     const int64 *values = (const int64 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < t->n; i++)
@@ -124,11 +122,11 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_numeric_array);
 Datum
 pg_llm_tensor_from_numeric_array(PG_FUNCTION_ARGS)
 {
-    ArrayType  *a = PG_GETARG_ARRAYTYPE_P(0);
-    Tensor     *t = tensor_like_array(a);
+    ArrayType    *a = PG_GETARG_ARRAYTYPE_P(0);
+    Tensor       *t = tensor_like_array(a);
     ArrayIterator values = array_create_iterator(a, 0, NULL);
-    Datum       value;
-    bool        isnull;
+    Datum         value;
+    bool          isnull;
 
     for (size_t i = 0; array_iterate(values, &value, &isnull); i++)
     {
@@ -145,19 +143,17 @@ pg_llm_tensor_from_numeric_array(PG_FUNCTION_ARGS)
 static ArrayType *
 array_like_tensor(const TensorView *v, Oid element_type, size_t element_size)
 {
-    int         ndim = v->ndim == 0 ? 1 : v->ndim;
-    size_t      header = ARR_OVERHEAD_NONULLS(ndim);
-    ArrayType  *a;
+    int        ndim = v->ndim == 0 ? 1 : v->ndim;
+    size_t     header = ARR_OVERHEAD_NONULLS(ndim);
+    ArrayType *a;
 
     if (v->n == 0)
         return construct_empty_array(element_type);
     if (ndim > MAXDIM)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("an array has at most %d dimensions, the tensor has %d", MAXDIM, ndim));
     if (v->n > (MaxAllocSize - header) / element_size)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s is too large for an array", tensor_shape_text(v->ndim, v->dims)));
     a = palloc0(header + v->n * element_size);
     SET_VARSIZE(a, header + v->n * element_size);
@@ -176,9 +172,9 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_to_float4_array);
 Datum
 pg_llm_tensor_to_float4_array(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    ArrayType  *a = array_like_tensor(&v, FLOAT4OID, sizeof(float4));
-    float4     *values = (float4 *) ARR_DATA_PTR(a);
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
+    ArrayType *a = array_like_tensor(&v, FLOAT4OID, sizeof(float4));
+    float4    *values = (float4 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < v.n; i++)
     {
@@ -192,9 +188,9 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_to_float8_array);
 Datum
 pg_llm_tensor_to_float8_array(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    ArrayType  *a = array_like_tensor(&v, FLOAT8OID, sizeof(float8));
-    float8     *values = (float8 *) ARR_DATA_PTR(a);
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
+    ArrayType *a = array_like_tensor(&v, FLOAT8OID, sizeof(float8));
+    float8    *values = (float8 *) ARR_DATA_PTR(a);
 
     for (size_t i = 0; i < v.n; i++)
     {
@@ -232,11 +228,10 @@ PG_FUNCTION_INFO_V1(pg_llm_item);
 Datum
 pg_llm_item(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
 
     if (v.n != 1)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a tensor of shape %s is not a single number", tensor_shape_text(v.ndim, v.dims)),
                 errhint("Take one element, or pg_llm_mean() or pg_llm_sum() of it."));
     PG_RETURN_FLOAT8((float8) tensor_canonical(v.data[0]));
@@ -258,21 +253,20 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_to_bytea);
 Datum
 pg_llm_tensor_to_bytea(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    bytea      *result;
-    uint32     *words;
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
+    bytea     *result;
+    uint32    *words;
 
     if (v.n > TENSOR_MAX_FLAT_ELEMENTS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s is too large for bytea", tensor_shape_text(v.ndim, v.dims)));
     result = palloc(VARHDRSZ + v.n * sizeof(float));
     SET_VARSIZE(result, VARHDRSZ + v.n * sizeof(float));
     words = (uint32 *) VARDATA(result);
     for (size_t i = 0; i < v.n; i++)
     {
-        float   x = tensor_canonical(v.data[i]);
-        uint32  bits;
+        float  x = tensor_canonical(v.data[i]);
+        uint32 bits;
 
         poll(i);
         memcpy(&bits, &x, sizeof(bits));
@@ -285,28 +279,25 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_from_bytea);
 Datum
 pg_llm_tensor_from_bytea(PG_FUNCTION_ARGS)
 {
-    bytea      *bytes = PG_GETARG_BYTEA_PP(0);
-    size_t      size = VARSIZE_ANY_EXHDR(bytes);
-    IntArray    shape = tensor_int_array(PG_GETARG_DATUM(1), "shape");
-    size_t      n;
-    Tensor     *t;
+    bytea   *bytes = PG_GETARG_BYTEA_PP(0);
+    size_t   size = VARSIZE_ANY_EXHDR(bytes);
+    IntArray shape = tensor_int_array(PG_GETARG_DATUM(1), "shape");
+    size_t   n;
+    Tensor  *t;
 
     if (shape.ndim != 1)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("shape must be a list of dimensions, not an array of %d dimensions", shape.ndim));
     /* before a shape that cannot match is given memory */
     n = tensor_count((int) Min(shape.n, TENSOR_MAX_NDIM + 1), shape.values);
     if (size != n * sizeof(float))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%zu bytes are not a tensor of shape %s", size,
-                       tensor_shape_text((int) shape.n, shape.values)),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%zu bytes are not a tensor of shape %s", size, tensor_shape_text((int) shape.n, shape.values)),
                 errhint("It takes %zu bytes, 4 per element.", n * sizeof(float)));
     t = tensor_new((int) shape.n, shape.values);
     for (size_t i = 0; i < n; i++)
     {
-        uint32  bits;
+        uint32 bits;
 
         poll(i);
         memcpy(&bits, VARDATA_ANY(bytes) + i * sizeof(bits), sizeof(bits));

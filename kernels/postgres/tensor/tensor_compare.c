@@ -14,8 +14,8 @@
 
 #include "tensor_view.h"
 
-#define CHUNK 1024      /* elements hashed at a time */
-#define POLL_EVERY 65536    /* elements between two looks at pending interrupts */
+#define CHUNK      1024  /* elements hashed at a time */
+#define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
 static int
 compare_elements(float a, float b)
@@ -33,11 +33,11 @@ compare_elements(float a, float b)
 static int
 compare_views(const TensorView *a, const TensorView *b)
 {
-    size_t  n = Min(a->n, b->n);
+    size_t n = Min(a->n, b->n);
 
     for (size_t i = 0; i < n; i++)
     {
-        int     order;
+        int order;
 
         if (i % POLL_EVERY == 0)
             CHECK_FOR_INTERRUPTS();
@@ -60,9 +60,9 @@ compare_views(const TensorView *a, const TensorView *b)
 static int
 compare_arguments(FunctionCallInfo fcinfo)
 {
-    TensorView  a = PG_GETARG_TENSOR_VIEW(0);
-    TensorView  b = PG_GETARG_TENSOR_VIEW(1);
-    int         order = compare_views(&a, &b);
+    TensorView a = PG_GETARG_TENSOR_VIEW(0);
+    TensorView b = PG_GETARG_TENSOR_VIEW(1);
+    int        order = compare_views(&a, &b);
 
     /* index and sort support functions must not leak: they run in a long-lived memory context */
     tensor_view_close(&a);
@@ -73,18 +73,21 @@ compare_arguments(FunctionCallInfo fcinfo)
 static bool
 equal_arguments(FunctionCallInfo fcinfo)
 {
-    TensorView  a = PG_GETARG_TENSOR_VIEW(0);
-    TensorView  b = PG_GETARG_TENSOR_VIEW(1);
-    bool        equal = tensor_same_dims(a.ndim, a.dims, b.ndim, b.dims) && compare_views(&a, &b) == 0;
+    TensorView a = PG_GETARG_TENSOR_VIEW(0);
+    TensorView b = PG_GETARG_TENSOR_VIEW(1);
+    bool       equal = tensor_same_dims(a.ndim, a.dims, b.ndim, b.dims) && compare_views(&a, &b) == 0;
 
     tensor_view_close(&a);
     tensor_view_close(&b);
     return equal;
 }
 
-#define COMPARISON(name, condition) \
-    PG_FUNCTION_INFO_V1(pg_llm_tensor_##name); \
-    Datum pg_llm_tensor_##name(PG_FUNCTION_ARGS) { PG_RETURN_BOOL(condition); } \
+#define COMPARISON(name, condition)                                                                                    \
+    PG_FUNCTION_INFO_V1(pg_llm_tensor_##name);                                                                         \
+    Datum pg_llm_tensor_##name(PG_FUNCTION_ARGS)                                                                       \
+    {                                                                                                                  \
+        PG_RETURN_BOOL(condition);                                                                                     \
+    }                                                                                                                  \
     extern int pg_llm_require_semicolon_##name
 
 COMPARISON(eq, equal_arguments(fcinfo));
@@ -105,15 +108,14 @@ pg_llm_tensor_cmp(PG_FUNCTION_ARGS)
 static uint64
 hash_view(const TensorView *v, uint64 seed)
 {
-    uint64  hash = seed;
-    float   chunk[CHUNK];
+    uint64 hash = seed;
+    float  chunk[CHUNK];
 
     if (v->ndim > 0)
-        hash = DatumGetUInt64(hash_any_extended((const unsigned char *) v->dims,
-                                                v->ndim * (int) sizeof(int32), hash));
+        hash = DatumGetUInt64(hash_any_extended((const unsigned char *) v->dims, v->ndim * (int) sizeof(int32), hash));
     for (size_t i = 0; i < v->n; i += CHUNK)
     {
-        size_t  m = Min(CHUNK, v->n - i);
+        size_t m = Min(CHUNK, v->n - i);
 
         if (i % POLL_EVERY == 0)
             CHECK_FOR_INTERRUPTS();
@@ -128,8 +130,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_hash);
 Datum
 pg_llm_tensor_hash(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    uint32      hash = (uint32) hash_view(&v, 0);
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
+    uint32     hash = (uint32) hash_view(&v, 0);
 
     tensor_view_close(&v);
     PG_RETURN_UINT32(hash);
@@ -139,8 +141,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_hash_extended);
 Datum
 pg_llm_tensor_hash_extended(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    uint64      hash = hash_view(&v, DatumGetUInt64(PG_GETARG_DATUM(1)));
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
+    uint64     hash = hash_view(&v, DatumGetUInt64(PG_GETARG_DATUM(1)));
 
     tensor_view_close(&v);
     PG_RETURN_UINT64(hash);

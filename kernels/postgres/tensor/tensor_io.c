@@ -16,8 +16,8 @@
 #include "tensor_typmod.h"
 #include "tensor_view.h"
 
-#define INTERRUPT_EVERY 65536       /* elements between two looks at pending interrupts */
-#define LISTS_AT_MOST   256         /* empty lists that are written out */
+#define INTERRUPT_EVERY 65536 /* elements between two looks at pending interrupts */
+#define LISTS_AT_MOST   256   /* empty lists that are written out */
 
 /* ---- text ---- */
 
@@ -28,7 +28,7 @@ pg_llm_tensor_in(PG_FUNCTION_ARGS)
     Tensor *t = tensor_parse(PG_GETARG_CSTRING(0), fcinfo->context);
 
     if (t == NULL)
-        PG_RETURN_NULL();           /* a soft error has been saved */
+        PG_RETURN_NULL(); /* a soft error has been saved */
     if (!tensor_fits_typmod(t->ndim, t->dims, PG_GETARG_INT32(2), fcinfo->context))
         PG_RETURN_NULL();
     PG_RETURN_TENSOR(t);
@@ -50,7 +50,7 @@ append_number(StringInfo out, float x)
 static void
 append_axis(StringInfo out, const TensorView *v, int axis, const float **data)
 {
-    bool    innermost = axis == v->ndim - 1;
+    bool innermost = axis == v->ndim - 1;
 
     appendStringInfoCharMacro(out, '[');
     for (int32 i = 0; i < v->dims[axis]; i++)
@@ -74,7 +74,7 @@ append_axis(StringInfo out, const TensorView *v, int axis, const float **data)
 static bool
 lists_show_shape(const TensorView *v)
 {
-    int64   lists = 1;
+    int64 lists = 1;
 
     for (int i = 0; i < v->ndim - 1 && lists <= LISTS_AT_MOST; i++)
     {
@@ -97,8 +97,8 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_out);
 Datum
 pg_llm_tensor_out(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    const float *data = v.data;
+    TensorView     v = PG_GETARG_TENSOR_VIEW(0);
+    const float   *data = v.data;
     StringInfoData out;
 
     initStringInfo(&out);
@@ -124,7 +124,7 @@ copy_little_endian(void *dst, const void *src, size_t n)
 #ifdef WORDS_BIGENDIAN
     for (size_t i = 0; i < n; i++)
     {
-        uint32  bits;
+        uint32 bits;
 
         memcpy(&bits, (const char *) src + i * sizeof(float), sizeof(bits));
         bits = pg_bswap32(bits);
@@ -139,31 +139,28 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_recv);
 Datum
 pg_llm_tensor_recv(PG_FUNCTION_ARGS)
 {
-    StringInfo  buf = (StringInfo) PG_GETARG_POINTER(0);
-    int32       typmod = PG_GETARG_INT32(2);
-    int         version = pq_getmsgbyte(buf);
-    int         dtype = pq_getmsgbyte(buf);
-    int         ndim = pq_getmsgbyte(buf);
-    int         flags = pq_getmsgbyte(buf);
-    int32       dims[TENSOR_MAX_NDIM];
-    size_t      n;
-    size_t      received;
-    Tensor     *t;
+    StringInfo buf = (StringInfo) PG_GETARG_POINTER(0);
+    int32      typmod = PG_GETARG_INT32(2);
+    int        version = pq_getmsgbyte(buf);
+    int        dtype = pq_getmsgbyte(buf);
+    int        ndim = pq_getmsgbyte(buf);
+    int        flags = pq_getmsgbyte(buf);
+    int32      dims[TENSOR_MAX_NDIM];
+    size_t     n;
+    size_t     received;
+    Tensor    *t;
 
     if (version != TENSOR_VERSION || dtype != TENSOR_FLOAT32 || flags != 0 || ndim > TENSOR_MAX_NDIM)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-                errmsg("binary tensor has an unknown format"),
+        ereport(ERROR, errcode(ERRCODE_INVALID_BINARY_REPRESENTATION), errmsg("binary tensor has an unknown format"),
                 errdetail("Version %d, element type %d, flags %d, %d dimensions.", version, dtype, flags, ndim));
     for (int i = 0; i < ndim; i++)
         dims[i] = (int32) pq_getmsgint(buf, 4);
     n = tensor_count(ndim, dims);
     received = (size_t) (buf->len - buf->cursor);
     if (received != n * sizeof(float))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-                errmsg("binary tensor of shape %s has %zu bytes of data, not %zu",
-                       tensor_shape_text(ndim, dims), received, n * sizeof(float)));
+        ereport(ERROR, errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+                errmsg("binary tensor of shape %s has %zu bytes of data, not %zu", tensor_shape_text(ndim, dims),
+                       received, n * sizeof(float)));
     tensor_fits_typmod(ndim, dims, typmod, NULL);
     t = tensor_new(ndim, dims);
     copy_little_endian(t->data, pq_getmsgbytes(buf, (int) received), n);
@@ -174,13 +171,12 @@ PG_FUNCTION_INFO_V1(pg_llm_tensor_send);
 Datum
 pg_llm_tensor_send(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
+    TensorView     v = PG_GETARG_TENSOR_VIEW(0);
     StringInfoData buf;
-    float       chunk[1024];
+    float          chunk[1024];
 
     if (v.n > TENSOR_MAX_FLAT_ELEMENTS)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("a tensor of shape %s is too large to send", tensor_shape_text(v.ndim, v.dims)),
                 errhint("Send it in parts of whole rows."));
     pq_begintypsend(&buf);
@@ -194,7 +190,7 @@ pg_llm_tensor_send(PG_FUNCTION_ARGS)
     enlargeStringInfo(&buf, (int) (v.n * sizeof(float)) + 1);
     for (size_t i = 0; i < v.n; i += lengthof(chunk))
     {
-        size_t  m = Min(lengthof(chunk), v.n - i);
+        size_t m = Min(lengthof(chunk), v.n - i);
 
         if (i % INTERRUPT_EVERY == 0)
             CHECK_FOR_INTERRUPTS();

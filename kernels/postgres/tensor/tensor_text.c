@@ -41,35 +41,31 @@ static bool
 expected(Parser *in, const char *what)
 {
     if (*in->p == '\0')
-        input_error(in->context,
-                    errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+        input_error(in->context, errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                     errmsg("invalid input syntax for type tensor"),
                     errdetail("Expected %s at the end, character %d.", what, position(in)));
     else
-        input_error(in->context,
-                    errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+        input_error(in->context, errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                     errmsg("invalid input syntax for type tensor"),
-                    errdetail("Expected %s at character %d, found \"%.*s\".", what, position(in),
-                              pg_mblen(in->p), in->p));
+                    errdetail("Expected %s at character %d, found \"%.*s\".", what, position(in), pg_mblen(in->p),
+                              in->p));
     return false;
 }
 
 static bool
 ragged_length(Parser *in, int32 length, int32 others)
 {
-    input_error(in->context,
-                errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+    input_error(in->context, errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                 errmsg("lists of a tensor must have equal lengths"),
-                errdetail("A list of %d elements ends at character %d, earlier ones have %d.",
-                          length, position(in), others));
+                errdetail("A list of %d elements ends at character %d, earlier ones have %d.", length, position(in),
+                          others));
     return false;
 }
 
 static bool
 ragged_depth(Parser *in, int depth)
 {
-    input_error(in->context,
-                errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+    input_error(in->context, errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                 errmsg("all numbers of a tensor must be nested to the same depth"),
                 errdetail("Depth %d at character %d, depth %d before.", depth, position(in), in->ndim));
     return false;
@@ -97,12 +93,12 @@ is_digit(char c)
 static bool
 scale_exactly(uint64 mantissa, int exponent, float *result)
 {
-    static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
-                                    1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    const uint64 below_float = ((uint64) 1 << 29) - 1;
-    const uint64 midpoint = (uint64) 1 << 28;
-    double  x;
-    uint64  bits;
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const uint64        below_float = ((uint64) 1 << 29) - 1;
+    const uint64        midpoint = (uint64) 1 << 28;
+    double              x;
+    uint64              bits;
 
     if (mantissa > ((uint64) 1 << 53) || exponent < -22 || exponent > 22)
         return false;
@@ -126,8 +122,7 @@ scale_slowly(Parser *in, const char *start, const char *end, float *result)
     if (errno == ERANGE && (*result == 0 || isinf(*result)))
     {
         in->p = start;
-        input_error(in->context,
-                    errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+        input_error(in->context, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("\"%.*s\" is out of range for a tensor", (int) Min(end - start, 64), start),
                     errdetail("It is at character %d; elements are float32.", position(in)));
         return false;
@@ -139,11 +134,15 @@ scale_slowly(Parser *in, const char *start, const char *end, float *result)
 static bool
 parse_word(Parser *in, bool negative, float *result)
 {
-    static const struct { const char *word; bool nan; } words[] = {{"infinity", false}, {"inf", false}, {"nan", true}};
+    static const struct
+    {
+        const char *word;
+        bool        nan;
+    } words[] = {{"infinity", false}, {"inf", false}, {"nan", true}};
 
     for (int i = 0; i < (int) lengthof(words); i++)
     {
-        size_t  length = strlen(words[i].word);
+        size_t length = strlen(words[i].word);
 
         if (pg_strncasecmp(in->p, words[i].word, length) != 0)
             continue;
@@ -160,7 +159,7 @@ parse_number(Parser *in, float *result)
     const char *start = in->p;
     const char *p = start;
     uint64      mantissa = 0;
-    int         digits = 0;             /* significant ones in mantissa */
+    int         digits = 0; /* significant ones in mantissa */
     int         seen = 0;
     int         exponent = 0;
     bool        negative = *p == '-';
@@ -234,8 +233,7 @@ open_list(Parser *in)
 {
     if (in->depth >= TENSOR_MAX_NDIM)
     {
-        input_error(in->context,
-                    errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        input_error(in->context, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                     errmsg("a tensor has at most %d dimensions", TENSOR_MAX_NDIM),
                     errdetail("Nesting depth %d at character %d.", in->depth + 1, position(in)));
         return false;
@@ -250,7 +248,7 @@ open_list(Parser *in)
 static bool
 close_list(Parser *in)
 {
-    int     level = in->depth - 1;
+    int level = in->depth - 1;
 
     if (in->ndim < 0)
         in->ndim = in->depth;
@@ -287,16 +285,16 @@ take_number(Parser *in)
 static bool
 parse_shape(Parser *in)
 {
-    int64   product = 1;
-    bool    empty = false;
+    int64 product = 1;
+    bool  empty = false;
 
     in->ndim = 0;
     do
     {
         const char *start;
-        int64   dim = 0;
+        int64       dim = 0;
 
-        in->p++;                /* the brace, or a comma */
+        in->p++; /* the brace, or a comma */
         skip_space(in);
         for (start = in->p; is_digit(*in->p) && in->p - start < 10; in->p++)
             dim = Min(dim * 10 + (*in->p - '0'), PG_INT32_MAX);
@@ -305,8 +303,7 @@ parse_shape(Parser *in)
         product *= Max(dim, 1);
         if (in->ndim == TENSOR_MAX_NDIM || product > TENSOR_MAX_ELEMENTS || is_digit(*in->p))
         {
-            input_error(in->context,
-                        errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+            input_error(in->context, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("a tensor has at most %d dimensions, and they hold at most %zu elements",
                                TENSOR_MAX_NDIM, TENSOR_MAX_ELEMENTS),
                         errdetail("The shape is too large at character %d.", position(in)));
@@ -320,8 +317,7 @@ parse_shape(Parser *in)
         return expected(in, "\",\" or \"}\"");
     if (!empty)
     {
-        input_error(in->context,
-                    errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+        input_error(in->context, errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
                     errmsg("only a tensor without elements can be written with its shape in front"),
                     errdetail("One of the dimensions before character %d must be 0.", position(in)));
         return false;

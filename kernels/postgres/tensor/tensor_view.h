@@ -11,18 +11,17 @@
 /* The flat form; float32 data follow the dimensions at the next multiple of 8 bytes. */
 typedef struct FlatTensor
 {
-    int32   vl_len_;
-    uint8   version;
-    uint8   dtype;
-    uint8   ndim;
-    uint8   flags;              /* 0 */
-    uint64  nonce;
-    uint32  index;
-    int32   dims[FLEXIBLE_ARRAY_MEMBER];
+    int32  vl_len_;
+    uint8  version;
+    uint8  dtype;
+    uint8  ndim;
+    uint8  flags; /* 0 */
+    uint64 nonce;
+    uint32 index;
+    int32  dims[FLEXIBLE_ARRAY_MEMBER];
 } FlatTensor;
 
-#define FLAT_TENSOR_DATA_OFFSET(ndim) \
-    TYPEALIGN(8, offsetof(FlatTensor, dims) + (size_t) (ndim) * sizeof(int32))
+#define FLAT_TENSOR_DATA_OFFSET(ndim) TYPEALIGN(8, offsetof(FlatTensor, dims) + (size_t) (ndim) * sizeof(int32))
 
 /* Valid as long as the datum it was made from, and until tensor_view_close. */
 typedef struct TensorView
@@ -33,13 +32,13 @@ typedef struct TensorView
     const float *data;
     uint64       nonce;
     uint32       index;
-    void        *copy;          /* detoasted copy that close frees, or NULL */
+    void        *copy; /* detoasted copy that close frees, or NULL */
 } TensorView;
 
 extern TensorView tensor_view_open(Datum d);
 /* The same without data (NULL): of a value stored out of line, only the first chunk is read. */
 extern TensorView tensor_view_open_shape(Datum d);
-extern void tensor_view_close(TensorView *v);
+extern void       tensor_view_close(TensorView *v);
 
 #define PG_GETARG_TENSOR_VIEW(i) tensor_view_open(PG_GETARG_DATUM(i))
 
@@ -51,7 +50,11 @@ extern float tensor_float4(double value);
 static inline float
 tensor_canonical(float x)
 {
-    union { uint32 bits; float value; } nan = {0x7fc00000u};
+    union
+    {
+        uint32 bits;
+        float  value;
+    } nan = {0x7fc00000u};
 
     return x != x ? nan.value : x;
 }

@@ -20,13 +20,13 @@
 typedef struct Mapping
 {
     struct Mapping *next;
-    size_t  bytes;
+    size_t          bytes;
 } Mapping;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;
-static Mapping *waiting = NULL;
-static bool running = false;
+static pthread_cond_t  idle = PTHREAD_COND_INITIALIZER;
+static Mapping        *waiting = NULL;
+static bool            running = false;
 
 static void *
 unmap_all(void *arg)
@@ -51,11 +51,11 @@ unmap_all(void *arg)
 static bool
 start_thread(void)
 {
-    pthread_t thread;
+    pthread_t      thread;
     pthread_attr_t attributes;
-    sigset_t all;
-    sigset_t before;
-    bool    started;
+    sigset_t       all;
+    sigset_t       before;
+    bool           started;
 
     if (pthread_attr_init(&attributes) != 0)
         return false;
@@ -94,7 +94,7 @@ bool
 unmap_finished(int milliseconds)
 {
     struct timespec until;
-    bool    finished;
+    bool            finished;
 
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += (long) milliseconds * 1000000;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-extern void unmap_later(void *mapping, size_t bytes);       /* of mmap, at least a page; never throws */
-extern bool unmap_finished(int milliseconds);               /* nothing is left to do; waits so long for it */
+extern void unmap_later(void *mapping, size_t bytes); /* of mmap, at least a page; never throws */
+extern bool unmap_finished(int milliseconds);         /* nothing is left to do; waits so long for it */
 
 #endif

@@ -23,22 +23,22 @@
 #include "tokenizer.h"
 
 #define MAX_TOKENIZERS 8
-#define LARGE_OUTPUT (1 << 20)
+#define LARGE_OUTPUT   (1 << 20)
 
 typedef struct Tokenizer
 {
-    struct Tokenizer *next;     /* the most recently used first */
-    int32   handle;
-    Oid     user;
-    bool    sealed;
-    llm_bpe *bpe;
-    char   *model;
-    int     version_len;
-    char   *version;
+    struct Tokenizer *next; /* the most recently used first */
+    int32             handle;
+    Oid               user;
+    bool              sealed;
+    llm_bpe          *bpe;
+    char             *model;
+    int               version_len;
+    char             *version;
 } Tokenizer;
 
 static Tokenizer *tokenizers = NULL;
-static int32 last_handle = 0;
+static int32      last_handle = 0;
 
 /* ---- errors and text ---- */
 
@@ -59,16 +59,17 @@ tokenizer_check(llm_bpe_status status)
             break;
         default:
             CHECK_FOR_INTERRUPTS();
-            ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling statement: the tokenizer was interrupted"));
+            ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED),
+                    errmsg("canceling statement: the tokenizer was interrupted"));
     }
 }
 
 const uint8_t *
 tokenizer_utf8(const text *t, size_t *n)
 {
-    char   *server = VARDATA_ANY(t);
-    int     len = VARSIZE_ANY_EXHDR(t);
-    char   *utf8 = pg_server_to_any(server, len, PG_UTF8);
+    char *server = VARDATA_ANY(t);
+    int   len = VARSIZE_ANY_EXHDR(t);
+    char *utf8 = pg_server_to_any(server, len, PG_UTF8);
 
     *n = utf8 == server ? (size_t) len : strlen(utf8);
     return (const uint8_t *) utf8;
@@ -77,7 +78,7 @@ tokenizer_utf8(const text *t, size_t *n)
 text *
 tokenizer_text(const uint8_t *utf8, size_t n)
 {
-    char   *server = pg_any_to_server((char *) (uintptr_t) utf8, (int) n, PG_UTF8);
+    char *server = pg_any_to_server((char *) (uintptr_t) utf8, (int) n, PG_UTF8);
 
     return cstring_to_text_with_len(server, server == (const char *) utf8 ? (int) n : (int) strlen(server));
 }
@@ -101,7 +102,7 @@ forget(Tokenizer *t)
 size_t
 tokenizer_release(void)
 {
-    size_t  bytes = 0;
+    size_t bytes = 0;
 
     while (tokenizers != NULL)
     {
@@ -129,8 +130,7 @@ require(int32 handle, bool sealed)
     for (Tokenizer *t = tokenizers; t != NULL; t = t->next)
         if (t->handle == handle && t->user == GetUserId() && t->sealed == sealed)
             return t;
-    ereport(ERROR,
-            errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+    ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
             errmsg("tokenizer %d is not %s", handle, sealed ? "in memory" : "being fed"),
             errhint("Call llm_encode or llm_decode, which read the tokenizer when they need it."));
 }
@@ -140,10 +140,10 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_open);
 Datum
 pg_llm_bpe_open(PG_FUNCTION_ARGS)
 {
-    text   *model = PG_GETARG_TEXT_PP(0);
-    bytea  *version = PG_GETARG_BYTEA_PP(1);
-    size_t  model_len = VARSIZE_ANY_EXHDR(model);
-    int     version_len = VARSIZE_ANY_EXHDR(version);
+    text  *model = PG_GETARG_TEXT_PP(0);
+    bytea *version = PG_GETARG_BYTEA_PP(1);
+    size_t model_len = VARSIZE_ANY_EXHDR(model);
+    int    version_len = VARSIZE_ANY_EXHDR(version);
 
     for (Tokenizer *t = tokenizers; t != NULL; t = t->next)
         if (t->sealed && t->user == GetUserId() && t->version_len == version_len &&
@@ -160,7 +160,7 @@ pg_llm_bpe_open(PG_FUNCTION_ARGS)
 static void
 trim(const char *model)
 {
-    int     n = 0;
+    int n = 0;
 
     for (Tokenizer *t = tokenizers, *next; t != NULL; t = next)
     {
@@ -175,17 +175,17 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_create);
 Datum
 pg_llm_bpe_create(PG_FUNCTION_ARGS)
 {
-    char   *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    bytea  *version = PG_GETARG_BYTEA_PP(1);
-    int     version_len = VARSIZE_ANY_EXHDR(version);
-    char   *own_model = MemoryContextStrdup(TopMemoryContext, model);
-    char   *own_version = MemoryContextAlloc(TopMemoryContext, version_len + 1);
+    char      *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    bytea     *version = PG_GETARG_BYTEA_PP(1);
+    int        version_len = VARSIZE_ANY_EXHDR(version);
+    char      *own_model = MemoryContextStrdup(TopMemoryContext, model);
+    char      *own_version = MemoryContextAlloc(TopMemoryContext, version_len + 1);
     Tokenizer *t = MemoryContextAllocZero(TopMemoryContext, sizeof(Tokenizer));
 
     trim(model);
     memcpy(own_version, VARDATA_ANY(version), version_len);
-    *t = (Tokenizer) {tokenizers, ++last_handle, GetUserId(), false, llm_bpe_create(), own_model, version_len,
-                      own_version};
+    *t = (Tokenizer){tokenizers,       ++last_handle, GetUserId(), false,
+                     llm_bpe_create(), own_model,     version_len, own_version};
     tokenizers = t;
     if (t->bpe == NULL)
     {
@@ -200,9 +200,9 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_put_token);
 Datum
 pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
 {
-    Tokenizer *t = require(PG_GETARG_INT32(0), false);
-    bytea  *bytes = PG_GETARG_BYTEA_PP(2);
-    int32   flags = PG_GETARG_INT32(3);
+    Tokenizer     *t = require(PG_GETARG_INT32(0), false);
+    bytea         *bytes = PG_GETARG_BYTEA_PP(2);
+    int32          flags = PG_GETARG_INT32(3);
     llm_bpe_status status;
 
     if (flags < 0 || flags > 2 * LLM_BPE_BASE - 1)
@@ -212,8 +212,7 @@ pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
 
     if (status == LLM_BPE_DUPLICATE)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("token %d of model \"%s\" has the same bytes as another token", PG_GETARG_INT32(1),
-                       t->model));
+                errmsg("token %d of model \"%s\" has the same bytes as another token", PG_GETARG_INT32(1), t->model));
     if (status == LLM_BPE_BAD_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("token %d of model \"%s\" has " UINT64_FORMAT " bytes, not 1 to %d", PG_GETARG_INT32(1),
@@ -226,9 +225,9 @@ pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
 static uint8_t *
 token_bytes(const text *token, size_t *n)
 {
-    size_t  len;
+    size_t         len;
     const uint8_t *utf8 = tokenizer_utf8(token, &len);
-    uint8_t *bytes = palloc(len + 1);
+    uint8_t       *bytes = palloc(len + 1);
 
     *n = llm_bpe_alphabet_bytes(bytes, utf8, len);
     if (*n == SIZE_MAX)
@@ -244,16 +243,17 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_put_merge);
 Datum
 pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
 {
-    Tokenizer *t = require(PG_GETARG_INT32(0), false);
-    size_t  n_left, n_right;
-    uint8_t *left = token_bytes(PG_GETARG_TEXT_PP(2), &n_left);
-    uint8_t *right = token_bytes(PG_GETARG_TEXT_PP(3), &n_right);
+    Tokenizer     *t = require(PG_GETARG_INT32(0), false);
+    size_t         n_left, n_right;
+    uint8_t       *left = token_bytes(PG_GETARG_TEXT_PP(2), &n_left);
+    uint8_t       *right = token_bytes(PG_GETARG_TEXT_PP(3), &n_right);
     llm_bpe_status status = llm_bpe_put_merge(t->bpe, (uint32_t) PG_GETARG_INT32(1), left, n_left, right, n_right);
 
     if (status == LLM_BPE_UNKNOWN_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("merge %d of model \"%s\", \"%s\" and \"%s\", names or makes a token that is not in its "
-                       "vocabulary", PG_GETARG_INT32(1), t->model, text_to_cstring(PG_GETARG_TEXT_PP(2)),
+                       "vocabulary",
+                       PG_GETARG_INT32(1), t->model, text_to_cstring(PG_GETARG_TEXT_PP(2)),
                        text_to_cstring(PG_GETARG_TEXT_PP(3))),
                 errhint("Load the vocabulary and the merges of the same tokenizer."));
     if (status == LLM_BPE_DUPLICATE)
@@ -277,7 +277,7 @@ pg_llm_bpe_seal(PG_FUNCTION_ARGS)
 static ArrayType *
 int_array(const int32_t *values, size_t n)
 {
-    size_t  bytes = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
+    size_t     bytes = ARR_OVERHEAD_NONULLS(1) + n * sizeof(int32);
     ArrayType *a;
 
     if (n == 0)
@@ -301,11 +301,11 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_encode);
 Datum
 pg_llm_bpe_encode(PG_FUNCTION_ARGS)
 {
-    Tokenizer *t = require(PG_GETARG_INT32(0), true);
-    size_t  n, n_ids;
+    Tokenizer     *t = require(PG_GETARG_INT32(0), true);
+    size_t         n, n_ids;
     const uint8_t *utf8 = tokenizer_utf8(PG_GETARG_TEXT_PP(1), &n);
     const int32_t *ids;
-    ArrayType *result;
+    ArrayType     *result;
     llm_bpe_status status;
 
     status = llm_bpe_encode(t->bpe, utf8, n, PG_GETARG_BOOL(2), pg_llm_should_stop, NULL, &ids, &n_ids);
@@ -317,7 +317,7 @@ pg_llm_bpe_encode(PG_FUNCTION_ARGS)
     tokenizer_check(status);
     result = int_array(ids, n_ids);
     if (n_ids > LARGE_OUTPUT)
-        (void) llm_bpe_encode(t->bpe, utf8, 0, false, NULL, NULL, &ids, &n_ids);    /* gives its buffer back */
+        (void) llm_bpe_encode(t->bpe, utf8, 0, false, NULL, NULL, &ids, &n_ids); /* gives its buffer back */
     PG_RETURN_ARRAYTYPE_P(result);
 }
 
@@ -327,10 +327,10 @@ Datum
 pg_llm_bpe_decode(PG_FUNCTION_ARGS)
 {
     Tokenizer *t = require(PG_GETARG_INT32(0), true);
-    IntArray ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
-    size_t  total = VARHDRSZ, n;
-    bytea  *result;
-    char   *p;
+    IntArray   ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
+    size_t     total = VARHDRSZ, n;
+    bytea     *result;
+    char      *p;
 
     for (size_t i = 0; i < ids.n; i++)
     {
@@ -363,10 +363,10 @@ PG_FUNCTION_INFO_V1(pg_llm_utf8_text);
 Datum
 pg_llm_utf8_text(PG_FUNCTION_ARGS)
 {
-    bytea  *bytes = PG_GETARG_BYTEA_PP(0);
+    bytea         *bytes = PG_GETARG_BYTEA_PP(0);
     const uint8_t *p = (const uint8_t *) VARDATA_ANY(bytes);
-    size_t  len = VARSIZE_ANY_EXHDR(bytes), n = llm_utf8_replace(NULL, p, len, PG_GETARG_BOOL(1), true);
-    uint8_t *utf8;
+    size_t         len = VARSIZE_ANY_EXHDR(bytes), n = llm_utf8_replace(NULL, p, len, PG_GETARG_BOOL(1), true);
+    uint8_t       *utf8;
 
     if (!AllocSizeIsValid(n + VARHDRSZ))
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the text would have %zu bytes", n));

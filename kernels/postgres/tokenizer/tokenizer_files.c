@@ -26,19 +26,19 @@
 /* A token and its id, or a merge and its rank: the halves stand one after the other in the pool. */
 typedef struct Entry
 {
-    size_t  start;
-    uint32  n;
-    uint32  n_right;
-    int32   number;
+    size_t start;
+    uint32 n;
+    uint32 n_right;
+    int32  number;
 } Entry;
 
 typedef struct Entries
 {
     uint8_t *pool;
-    size_t  n_pool, pool_room;
-    Entry  *entries;
-    size_t  n, room;
-    bool    no_memory;
+    size_t   n_pool, pool_room;
+    Entry   *entries;
+    size_t   n, room;
+    bool     no_memory;
 } Entries;
 
 static void
@@ -52,8 +52,8 @@ free_entries(Entries *e)
 static void *
 grow(void *array, size_t *room, size_t wanted, size_t element)
 {
-    size_t  larger = Max(Max(*room * 2, wanted), 1024);
-    void   *grown;
+    size_t larger = Max(Max(*room * 2, wanted), 1024);
+    void  *grown;
 
     if (array != NULL && wanted <= *room)
         return array;
@@ -67,8 +67,8 @@ static bool
 collect_merge(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right, size_t n_right)
 {
     Entries *e = arg;
-    void   *pool = grow(e->pool, &e->pool_room, e->n_pool + n_left + n_right, 1);
-    void   *entries;
+    void    *pool = grow(e->pool, &e->pool_room, e->n_pool + n_left + n_right, 1);
+    void    *entries;
 
     if (pool != NULL)
         e->pool = pool;
@@ -78,7 +78,7 @@ collect_merge(void *arg, uint32_t rank, const uint8_t *left, size_t n_left, cons
     e->no_memory = pool == NULL || entries == NULL;
     if (e->no_memory)
         return false;
-    e->entries[e->n++] = (Entry) {e->n_pool, (uint32) n_left, (uint32) n_right, (int32) rank};
+    e->entries[e->n++] = (Entry){e->n_pool, (uint32) n_left, (uint32) n_right, (int32) rank};
     memcpy(e->pool + e->n_pool, left, n_left);
     if (n_right > 0)
         memcpy(e->pool + e->n_pool + n_left, right, n_right);
@@ -131,24 +131,30 @@ static Datum
 alphabet_datum(const uint8_t *bytes, size_t n)
 {
     uint8_t *token = palloc(2 * n + 1);
-    size_t  length = llm_bpe_alphabet(token, bytes, n);
+    size_t   length = llm_bpe_alphabet(token, bytes, n);
 
     require_alphabet();
     token[length] = '\0';
     return text_datum(token, length);
 }
 
-typedef enum RowKind { TOKEN_ROWS, BYTES_ROWS, MERGE_ROWS, BYTES_MERGE_ROWS } RowKind;
+typedef enum RowKind
+{
+    TOKEN_ROWS,
+    BYTES_ROWS,
+    MERGE_ROWS,
+    BYTES_MERGE_ROWS
+} RowKind;
 
 /* One entry as a row: token_id, token, bytes, or rank, left_token, right_token */
 static void
 put_row(ReturnSetInfo *rsinfo, RowKind kind, const Entry *entry, const uint8_t *pool)
 {
     const uint8_t *p = pool + entry->start;
-    uint8_t bytes[4 * LLM_BPE_MAX_TOKEN];
-    size_t  n;
-    Datum   values[3] = {Int32GetDatum(entry->number)};
-    bool    nulls[3] = {false};
+    uint8_t        bytes[4 * LLM_BPE_MAX_TOKEN];
+    size_t         n;
+    Datum          values[3] = {Int32GetDatum(entry->number)};
+    bool           nulls[3] = {false};
 
     switch (kind)
     {
@@ -206,8 +212,8 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_read_vocab);
 Datum
 pg_llm_bpe_read_vocab(PG_FUNCTION_ARGS)
 {
-    bytea  *contents = PG_GETARG_BYTEA_PP(0);
-    Entries found = {0};
+    bytea        *contents = PG_GETARG_BYTEA_PP(0);
+    Entries       found = {0};
     llm_bpe_error error;
 
     if (!llm_bpe_parse_vocab((const uint8_t *) VARDATA_ANY(contents), VARSIZE_ANY_EXHDR(contents), collect_token,
@@ -225,8 +231,8 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_read_merges);
 Datum
 pg_llm_bpe_read_merges(PG_FUNCTION_ARGS)
 {
-    bytea  *contents = PG_GETARG_BYTEA_PP(0);
-    Entries found = {0};
+    bytea        *contents = PG_GETARG_BYTEA_PP(0);
+    Entries       found = {0};
     llm_bpe_error error;
 
     if (!llm_bpe_parse_merges((const uint8_t *) VARDATA_ANY(contents), VARSIZE_ANY_EXHDR(contents), collect_merge,
@@ -242,7 +248,7 @@ pg_llm_bpe_read_merges(PG_FUNCTION_ARGS)
 static Entries
 read_tiktoken(bytea *contents)
 {
-    Entries found = {0};
+    Entries       found = {0};
     llm_bpe_error error;
 
     if (!llm_bpe_parse_tiktoken((const uint8_t *) VARDATA_ANY(contents), VARSIZE_ANY_EXHDR(contents), collect_token,
@@ -269,7 +275,7 @@ pg_llm_bpe_read_tiktoken(PG_FUNCTION_ARGS)
 static llm_bpe_status
 recover(const Entries *tokens, Entries *merges)
 {
-    llm_bpe *bpe = llm_bpe_create();
+    llm_bpe       *bpe = llm_bpe_create();
     llm_bpe_status status = bpe == NULL ? LLM_BPE_NO_MEMORY : LLM_BPE_OK;
 
     for (size_t i = 0; i < tokens->n && status == LLM_BPE_OK; i++)
@@ -286,7 +292,7 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_read_tiktoken_merges);
 Datum
 pg_llm_bpe_read_tiktoken_merges(PG_FUNCTION_ARGS)
 {
-    Entries tokens = read_tiktoken(PG_GETARG_BYTEA_PP(0)), merges = {0};
+    Entries        tokens = read_tiktoken(PG_GETARG_BYTEA_PP(0)), merges = {0};
     llm_bpe_status status = recover(&tokens, &merges);
 
     free_entries(&tokens);
@@ -304,7 +310,7 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_alphabet);
 Datum
 pg_llm_bpe_alphabet(PG_FUNCTION_ARGS)
 {
-    bytea  *bytes = PG_GETARG_BYTEA_PP(0);
+    bytea *bytes = PG_GETARG_BYTEA_PP(0);
 
     if (VARSIZE_ANY_EXHDR(bytes) > MaxAllocSize / 2 - VARHDRSZ)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many bytes for a token"));
@@ -316,9 +322,9 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_bytes);
 Datum
 pg_llm_bpe_bytes(PG_FUNCTION_ARGS)
 {
-    size_t  n;
+    size_t         n;
     const uint8_t *utf8 = tokenizer_utf8(PG_GETARG_TEXT_PP(0), &n);
-    uint8_t *bytes = palloc(n + 1);
+    uint8_t       *bytes = palloc(n + 1);
 
     n = llm_bpe_alphabet_bytes(bytes, utf8, n);
     if (n == SIZE_MAX)
@@ -331,19 +337,19 @@ PG_FUNCTION_INFO_V1(pg_llm_characters);
 Datum
 pg_llm_characters(PG_FUNCTION_ARGS)
 {
-    text   *t = PG_GETARG_TEXT_PP(0);
-    const char *p = VARDATA_ANY(t), *end = p + VARSIZE_ANY_EXHDR(t);
-    int     encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+    text          *t = PG_GETARG_TEXT_PP(0);
+    const char    *p = VARDATA_ANY(t), *end = p + VARSIZE_ANY_EXHDR(t);
+    int            encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    bool    isnull = false;
+    bool           isnull = false;
 
     (void) pg_verify_mbstr(encoding, p, (int) (end - p), false);
     InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     while (p < end)
     {
-        int     n = pg_encoding_mblen(encoding, p);
-        text   *character = cstring_to_text_with_len(p, n);
-        Datum   value = PointerGetDatum(character);
+        int   n = pg_encoding_mblen(encoding, p);
+        text *character = cstring_to_text_with_len(p, n);
+        Datum value = PointerGetDatum(character);
 
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
         pfree(character);
@@ -360,12 +366,12 @@ PG_FUNCTION_INFO_V1(pg_llm_read_file);
 Datum
 pg_llm_read_file(PG_FUNCTION_ARGS)
 {
-    char   *path = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    int64   max_bytes = Min(PG_GETARG_INT64(1), (int64) MaxAllocSize - VARHDRSZ);
+    char       *path = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    int64       max_bytes = Min(PG_GETARG_INT64(1), (int64) MaxAllocSize - VARHDRSZ);
     struct stat st;
-    bytea  *contents;
-    size_t  n;
-    FILE   *file;
+    bytea      *contents;
+    size_t      n;
+    FILE       *file;
 
     if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -17,9 +17,9 @@
 typedef struct Learning
 {
     MemoryContextCallback callback;
-    llm_bpe_trainer *trainer;
-    int32   n_merges;
-    int64   min_count;
+    llm_bpe_trainer      *trainer;
+    int32                 n_merges;
+    int64                 min_count;
 } Learning;
 
 static void
@@ -50,7 +50,7 @@ Datum
 pg_llm_bpe_learn_add(PG_FUNCTION_ARGS)
 {
     MemoryContext aggregate;
-    Learning *l = PG_ARGISNULL(0) ? NULL : (Learning *) PG_GETARG_POINTER(0);
+    Learning     *l = PG_ARGISNULL(0) ? NULL : (Learning *) PG_GETARG_POINTER(0);
 
     if (!AggCheckCallContext(fcinfo, &aggregate))
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -62,7 +62,7 @@ pg_llm_bpe_learn_add(PG_FUNCTION_ARGS)
         l = begin_learning(aggregate, PG_GETARG_INT32(2), PG_GETARG_INT64(3));
     if (!PG_ARGISNULL(1))
     {
-        size_t  n;
+        size_t         n;
         const uint8_t *utf8 = tokenizer_utf8(PG_GETARG_TEXT_PP(1), &n);
 
         tokenizer_check(llm_bpe_trainer_add(l->trainer, utf8, n, pg_llm_should_stop, NULL));
@@ -75,10 +75,10 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_learn_final);
 Datum
 pg_llm_bpe_learn_final(PG_FUNCTION_ARGS)
 {
-    Learning *l;
+    Learning      *l;
     const int32_t *pairs;
-    size_t  n, bytes;
-    ArrayType *a;
+    size_t         n, bytes;
+    ArrayType     *a;
 
     if (!AggCheckCallContext(fcinfo, NULL))
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -86,8 +86,8 @@ pg_llm_bpe_learn_final(PG_FUNCTION_ARGS)
     if (PG_ARGISNULL(0))
         PG_RETURN_NULL();
     l = (Learning *) PG_GETARG_POINTER(0);
-    tokenizer_check(llm_bpe_trainer_run(l->trainer, (size_t) l->n_merges, l->min_count, pg_llm_should_stop, NULL,
-                                        &pairs, &n));
+    tokenizer_check(
+        llm_bpe_trainer_run(l->trainer, (size_t) l->n_merges, l->min_count, pg_llm_should_stop, NULL, &pairs, &n));
     if (n == 0)
         PG_RETURN_ARRAYTYPE_P(construct_empty_array(INT4OID));
     bytes = ARR_OVERHEAD_NONULLS(1) + 2 * n * sizeof(int32);
