@@ -11,19 +11,19 @@
 
 #include "generation.h"
 
-#define POLL_EVERY 65536            /* elements between two looks at pending interrupts */
+#define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
 /* The running forward pass; n 0: none. */
 typedef struct Pass
 {
-    Generation **members;       /* all of one role and one version of the weights */
-    size_t      n;
-    size_t      pending;        /* new positions of each; 0: not known yet */
-    int         layer;          /* the next one */
-    uint64      id;             /* of all passes of the session */
+    Generation **members; /* all of one role and one version of the weights */
+    size_t       n;
+    size_t       pending; /* new positions of each; 0: not known yet */
+    int          layer;   /* the next one */
+    uint64       id;      /* of all passes of the session */
 } Pass;
 
-static Pass pass = {NULL, 0, 0, 0, 0};
+static Pass   pass = {NULL, 0, 0, 0, 0};
 static uint64 passes = 0;
 
 bool
@@ -69,8 +69,7 @@ static void
 require_room(const Generation *g, size_t n_new)
 {
     if (g->length + n_new > g->capacity)
-        ereport(ERROR,
-                errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("%zu positions do not fit into a context of %zu", g->length + n_new, g->capacity));
 }
 
@@ -79,8 +78,7 @@ static void
 require_own_pass(void)
 {
     if (pass.members[0]->user != GetUserId())
-        ereport(ERROR,
-                errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+        ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                 errmsg("generation %d belongs to another role", pass.members[0]->handle),
                 errhint("Functions that a forward pass calls must not be SECURITY DEFINER."));
 }
@@ -90,8 +88,7 @@ static void
 require_positions(size_t n_new)
 {
     if (pass.pending != 0 && pass.pending != n_new)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the current forward pass expects %zu new positions, not %zu", pass.pending, n_new),
                 errhint("Every layer of a pass must process the same tokens."));
 }
@@ -100,13 +97,11 @@ static void
 require_layer(const Generation *g, size_t n_head, size_t d_head)
 {
     if (g->n_caches > 0 && (n_head != g->n_head || d_head != g->d_head))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", g->handle, g->n_head, g->d_head,
                        n_head, d_head));
     if (pass.layer > g->n_caches || (pass.layer == g->n_caches && g->length > 0))
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("layer %d of the running forward pass has no cache in generation %d, which has %d layers",
                        pass.layer + 1, g->handle, g->n_caches),
                 errhint("All passes of a generation must have the same layers; pg_llm_gen_reset starts over."));
@@ -118,8 +113,7 @@ generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, si
 {
     require_own_pass();
     if (n_sequences != pass.n)
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, n_sequences));
     require_positions(n_new);
     for (size_t i = 0; i < pass.n; i++)
@@ -145,13 +139,12 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_use);
 Datum
 pg_llm_gen_use(PG_FUNCTION_ARGS)
 {
-    IntArray handles = tensor_int_array(PG_GETARG_DATUM(0), "handles");
+    IntArray     handles = tensor_int_array(PG_GETARG_DATUM(0), "handles");
     Generation **members;
     Generation **own;
 
     if (pass.n > 0)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("generation %d is in the middle of a forward pass", pass.members[0]->handle),
                 errhint("Call pg_llm_gen_done() first."));
     if (handles.n == 0)
@@ -187,7 +180,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
         PG_RE_THROW();
     }
     PG_END_TRY();
-    pass = (Pass) {own, handles.n, 0, 0, ++passes};
+    pass = (Pass){own, handles.n, 0, 0, ++passes};
     PG_RETURN_VOID();
 }
 
@@ -205,8 +198,7 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
 
         require_room(g, pass.pending);
         if (g->length > 0 && pass.pending > 0 && pass.layer != g->n_caches)
-            ereport(ERROR,
-                    errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+            ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                     errmsg("the forward pass of generation %d had %d attention layers, earlier ones had %d", g->handle,
                            pass.layer, g->n_caches),
                     errhint("All passes of a generation must have the same attention layers."));
@@ -216,7 +208,7 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
         Generation *g = pass.members[i];
 
         if (g->length == 0)
-            generation_drop_caches(g, pass.layer);     /* of a pass that failed */
+            generation_drop_caches(g, pass.layer); /* of a pass that failed */
         g->length += pass.pending;
     }
     forward_pass_leave();
@@ -229,20 +221,19 @@ Datum
 pg_llm_positions(PG_FUNCTION_ARGS)
 {
     ArrayType *ids = PG_GETARG_ARRAYTYPE_P_COPY(0);
-    IntArray checked = tensor_int_array(PointerGetDatum(ids), "ids");
-    int32  *values = (int32 *) ARR_DATA_PTR(ids);
-    size_t  width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
+    IntArray   checked = tensor_int_array(PointerGetDatum(ids), "ids");
+    int32     *values = (int32 *) ARR_DATA_PTR(ids);
+    size_t     width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
 
     if (pass.n > 0)
         require_own_pass();
     if (pass.n > 0 && width > 0)
     {
         if (checked.n / width != pass.n)
-            ereport(ERROR,
-                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("the current forward pass expects %zu sequences, not %zu", pass.n, checked.n / width));
         require_positions(width);
-        pass.pending = width;      /* whether they fit, attention and gen_done will say */
+        pass.pending = width; /* whether they fit, attention and gen_done will say */
     }
     for (size_t i = 0; i < checked.n; i++)
     {

@@ -33,11 +33,11 @@
 #include "tensor/buffer.h"
 #include "session/portals.h"
 
-#define MAX_TOKENS (1 << 24)   /* of one generation; a context holds far fewer */
+#define MAX_TOKENS (1 << 24) /* of one generation; a context holds far fewer */
 
 static Generation *generations = NULL;
-static int  n_generations = 0;
-static int32 last_handle = 0;
+static int         n_generations = 0;
+static int32       last_handle = 0;
 
 /* A layer's keys and values; SIZE_MAX when they are more than can be counted. */
 static size_t
@@ -180,8 +180,7 @@ generation_find_idle(int32 handle)
     Generation *g = generation_find(handle);
 
     if (forward_pass_includes(g))
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("generation %d is in the middle of a forward pass", handle),
                 errhint("Call pg_llm_gen_done() first."));
     return g;
@@ -377,7 +376,7 @@ Datum
 pg_llm_gen_last(PG_FUNCTION_ARGS)
 {
     Generation *g = generation_find(PG_GETARG_INT32(0));
-    int32   n = PG_GETARG_INT32(1);
+    int32       n = PG_GETARG_INT32(1);
 
     if (n < 0)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("n must not be negative, got %d", n));
@@ -391,4 +390,3 @@ pg_llm_gen_length(PG_FUNCTION_ARGS)
 {
     PG_RETURN_INT32((int32) generation_find(PG_GETARG_INT32(0))->length);
 }
-

@@ -7,26 +7,26 @@
 #include "generate.h"
 #include "params/arena.h"
 
-#define MAX_GENERATIONS 16384       /* of a session: their handles are looked for one by one */
+#define MAX_GENERATIONS 16384 /* of a session: their handles are looked for one by one */
 
-typedef struct Sampling Sampling;   /* next_token.c */
+typedef struct Sampling Sampling; /* next_token.c */
 
 typedef struct Generation
 {
     struct Generation *next;
-    int32       handle;
-    SubTransactionId subid;
-    Portal      portal;         /* whose query began it, as long as that lives */
-    Oid         user;           /* nobody else may use the handle */
-    ArenaVersion *version;
-    int32      *tokens;         /* those of the prompt first */
-    int         n_tokens, room, n_prompt;
-    size_t      capacity;       /* positions a cache holds */
-    size_t      length;         /* positions in the caches */
-    llm_kv_cache **caches;      /* one per layer */
-    size_t      n_head, d_head; /* of all of them */
-    int         n_caches;
-    Sampling   *sampling;       /* how its next tokens are chosen, and their text; NULL: not said */
+    int32              handle;
+    SubTransactionId   subid;
+    Portal             portal; /* whose query began it, as long as that lives */
+    Oid                user;   /* nobody else may use the handle */
+    ArenaVersion      *version;
+    int32             *tokens; /* those of the prompt first */
+    int                n_tokens, room, n_prompt;
+    size_t             capacity;       /* positions a cache holds */
+    size_t             length;         /* positions in the caches */
+    llm_kv_cache     **caches;         /* one per layer */
+    size_t             n_head, d_head; /* of all of them */
+    int                n_caches;
+    Sampling          *sampling; /* how its next tokens are chosen, and their text; NULL: not said */
 } Generation;
 
 /* ---- generate.c ---- */
@@ -35,8 +35,8 @@ typedef struct Generation
 extern Generation *generation_find(int32 handle);
 /* The same, and no pass is in the middle of it. */
 extern Generation *generation_find_idle(int32 handle);
-extern void generation_append(Generation *g, const int32 *tokens, size_t n);
-extern void generation_close(Generation *g);
+extern void        generation_append(Generation *g, const int32 *tokens, size_t n);
+extern void        generation_close(Generation *g);
 /* A cache for a layer that has none. */
 extern void generation_add_cache(Generation *g, size_t n_head, size_t d_head);
 /* Frees the caches from number `keep` on. */
@@ -51,6 +51,6 @@ extern void forward_pass_leave(void);
 
 /* ---- next_token.c ---- */
 
-extern void sampling_free(Sampling *s);     /* may be NULL; never throws */
+extern void sampling_free(Sampling *s); /* may be NULL; never throws */
 
 #endif

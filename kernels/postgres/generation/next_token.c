@@ -25,44 +25,44 @@
 /* A seed that may be NULL: then each token is drawn anew. */
 typedef struct Seed
 {
-    bool    given;
-    int64   value;
+    bool  given;
+    int64 value;
 } Seed;
 
 typedef struct StopTexts
 {
-    int     n;
-    text  **texts;              /* as in the database's encoding, none empty */
+    int    n;
+    text **texts; /* as in the database's encoding, none empty */
 } StopTexts;
 
 /* What a generation is told about its sampling: name, C type, SQL type. See models/arguments.py. */
-#define SAMPLING_SETTINGS(SETTING) \
-    SETTING(max_tokens, int32, INT4OID) \
-    SETTING(temperature, double, FLOAT8OID) \
-    SETTING(top_k, int32, INT4OID) \
-    SETTING(top_p, double, FLOAT8OID) \
-    SETTING(seed, Seed, INT8OID) \
-    SETTING(stop, StopTexts, TEXTARRAYOID) \
-    SETTING(repetition_penalty, double, FLOAT8OID) \
-    SETTING(presence_penalty, double, FLOAT8OID) \
+#define SAMPLING_SETTINGS(SETTING)                                                                                     \
+    SETTING(max_tokens, int32, INT4OID)                                                                                \
+    SETTING(temperature, double, FLOAT8OID)                                                                            \
+    SETTING(top_k, int32, INT4OID)                                                                                     \
+    SETTING(top_p, double, FLOAT8OID)                                                                                  \
+    SETTING(seed, Seed, INT8OID)                                                                                       \
+    SETTING(stop, StopTexts, TEXTARRAYOID)                                                                             \
+    SETTING(repetition_penalty, double, FLOAT8OID)                                                                     \
+    SETTING(presence_penalty, double, FLOAT8OID)                                                                       \
     SETTING(frequency_penalty, double, FLOAT8OID)
 
 struct Sampling
 {
-    MemoryContext context;      /* of all of it */
+    MemoryContext context; /* of all of it */
 #define FIELD(name, c_type, sql_type) c_type name;
     SAMPLING_SETTINGS(FIELD)
 #undef FIELD
-    IntArray end_tokens;        /* any of them ends the text, and is not part of it */
-    StringInfoData written;     /* the bytes of the tokens so far */
-    int     shown;              /* characters of the text that earlier calls returned */
+    IntArray       end_tokens; /* any of them ends the text, and is not part of it */
+    StringInfoData written;    /* the bytes of the tokens so far */
+    int            shown;      /* characters of the text that earlier calls returned */
 };
 
 static const struct
 {
     const char *name;
-    Oid     type;
-    size_t  offset;
+    Oid         type;
+    size_t      offset;
 } settings[] = {
 #define ENTRY(name, c_type, sql_type) {#name, sql_type, offsetof(Sampling, name)},
     SAMPLING_SETTINGS(ENTRY)
@@ -82,15 +82,15 @@ static StopTexts
 copy_stop_texts(Datum array, MemoryContext context)
 {
     StopTexts stop = {0, NULL};
-    Datum  *elements;
-    bool   *nulls;
-    int     n;
+    Datum    *elements;
+    bool     *nulls;
+    int       n;
 
     deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
     stop.texts = MemoryContextAllocHuge(context, sizeof(text *) * Max(n, 1));
     for (int i = 0; i < n; i++)
     {
-        text   *from = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
+        text *from = nulls[i] ? NULL : DatumGetTextPP(elements[i]);
 
         CHECK_FOR_INTERRUPTS();
         if (from == NULL || VARSIZE_ANY_EXHDR(from) == 0)
@@ -104,7 +104,7 @@ copy_stop_texts(Datum array, MemoryContext context)
 static void
 store_setting(Sampling *s, int i, Datum value, bool isnull)
 {
-    void   *at = (char *) s + settings[i].offset;
+    void *at = (char *) s + settings[i].offset;
 
     if (isnull && (settings[i].type == INT4OID || settings[i].type == FLOAT8OID))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -120,7 +120,7 @@ store_setting(Sampling *s, int i, Datum value, bool isnull)
             *(double *) at = DatumGetFloat8(value);
             break;
         case INT8OID:
-            *(Seed *) at = (Seed) {true, DatumGetInt64(value)};
+            *(Seed *) at = (Seed){true, DatumGetInt64(value)};
             break;
         case TEXTARRAYOID:
             *(StopTexts *) at = copy_stop_texts(value, s->context);
@@ -132,7 +132,7 @@ store_setting(Sampling *s, int i, Datum value, bool isnull)
 static int
 find_setting(Datum name, Oid name_type, bool isnull, Oid value_type)
 {
-    char   *wanted = isnull || name_type != TEXTOID ? NULL : TextDatumGetCString(name);
+    char *wanted = isnull || name_type != TEXTOID ? NULL : TextDatumGetCString(name);
 
     for (int i = 0; wanted != NULL && i < (int) lengthof(settings); i++)
     {
@@ -165,9 +165,9 @@ static Sampling *
 read_sampling(MemoryContext context, IntArray end_tokens, int n_args, const Datum *args, const Oid *types,
               const bool *nulls)
 {
-    Sampling *s = new_sampling(context);
+    Sampling     *s = new_sampling(context);
     MemoryContext caller;
-    int32  *ids;
+    int32        *ids;
 
     for (int i = 0; i + 1 < n_args; i += 2)
         store_setting(s, find_setting(args[i], types[i], nulls[i], types[i + 1]), args[i + 1], nulls[i + 1]);
@@ -187,14 +187,14 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_sampling);
 Datum
 pg_llm_gen_sampling(PG_FUNCTION_ARGS)
 {
-    Generation *g;
-    IntArray end_tokens;
-    Datum  *args;
-    Oid    *types;
-    bool   *nulls;
-    int     n_args;
+    Generation   *g;
+    IntArray      end_tokens;
+    Datum        *args;
+    Oid          *types;
+    bool         *nulls;
+    int           n_args;
     MemoryContext context;
-    Sampling *s;
+    Sampling     *s;
 
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
@@ -226,10 +226,8 @@ find_sampling(int32 handle)
     Generation *g = generation_find_idle(handle);
 
     if (g->sampling == NULL)
-        ereport(ERROR,
-                errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("generation %d has no sampling settings", handle),
-                errhint("Call pg_llm_gen_sampling first."));
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("generation %d has no sampling settings", handle), errhint("Call pg_llm_gen_sampling first."));
     return g;
 }
 
@@ -240,7 +238,7 @@ static const float *
 penalized(const Generation *g, const float *logits, size_t vocab)
 {
     const Sampling *s = g->sampling;
-    float  *row;
+    float          *row;
 
     if (s->repetition_penalty == 1.0 && s->presence_penalty == 0.0 && s->frequency_penalty == 0.0)
         return logits;
@@ -258,13 +256,13 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_sample);
 Datum
 pg_llm_gen_sample(PG_FUNCTION_ARGS)
 {
-    Generation *g = find_sampling(PG_GETARG_INT32(0));
+    Generation     *g = find_sampling(PG_GETARG_INT32(0));
     const Sampling *s = g->sampling;
-    llm_sampler sampler = {.temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p};
-    uint64  seed = s->seed.given ? (uint64) s->seed.value : pg_prng_uint64(&pg_global_prng_state);
-    size_t  vocab;
-    const float *row = sample_last_row(PG_GETARG_TENSOR(1), &vocab);
-    int32   token;
+    llm_sampler     sampler = {.temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p};
+    uint64          seed = s->seed.given ? (uint64) s->seed.value : pg_prng_uint64(&pg_global_prng_state);
+    size_t          vocab;
+    const float    *row = sample_last_row(PG_GETARG_TENSOR(1), &vocab);
+    int32           token;
 
     sample_check(&sampler);
     token = sample_token(penalized(g, row, vocab), vocab, &sampler, seed, (uint64) (g->n_tokens - g->n_prompt) + 1);
@@ -279,7 +277,7 @@ static int
 held_back(const text *visible, const StopTexts *stop)
 {
     const char *from = VARDATA_ANY(visible);
-    int     n = VARSIZE_ANY_EXHDR(visible), longest = 0;
+    int         n = VARSIZE_ANY_EXHDR(visible), longest = 0;
 
     for (int i = 0; i < stop->n; i++)
         longest = Max(longest, (int) VARSIZE_ANY_EXHDR(stop->texts[i]) - 1);
@@ -301,10 +299,10 @@ held_back(const text *visible, const StopTexts *stop)
 static text *
 visible_text(const uint8 *bytes, size_t n, const StopTexts *stop, bool final, bool *stopped)
 {
-    size_t  size = llm_utf8_replace(NULL, bytes, n, final, true);
-    uint8  *utf8;
-    text   *visible;
-    int     first = 0;
+    size_t size = llm_utf8_replace(NULL, bytes, n, final, true);
+    uint8 *utf8;
+    text  *visible;
+    int    first = 0;
 
     if (!AllocSizeIsValid(size + VARHDRSZ))
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the text would have %zu bytes", size));
@@ -314,8 +312,8 @@ visible_text(const uint8 *bytes, size_t n, const StopTexts *stop, bool final, bo
     visible = tokenizer_text(utf8, size);
     for (int i = 0; i < stop->n; i++)
     {
-        int     at = DatumGetInt32(DirectFunctionCall2Coll(textpos, DEFAULT_COLLATION_OID, PointerGetDatum(visible),
-                                                           PointerGetDatum(stop->texts[i])));
+        int at = DatumGetInt32(DirectFunctionCall2Coll(textpos, DEFAULT_COLLATION_OID, PointerGetDatum(visible),
+                                                       PointerGetDatum(stop->texts[i])));
 
         CHECK_FOR_INTERRUPTS();
         if (at > 0 && (first == 0 || at < first))
@@ -344,11 +342,11 @@ PG_FUNCTION_INFO_V1(pg_llm_visible_text);
 Datum
 pg_llm_visible_text(PG_FUNCTION_ARGS)
 {
-    bytea  *bytes;
+    bytea    *bytes;
     StopTexts stop = {0, NULL};
-    Datum   values[2] = {0};
-    bool    nulls[2] = {true, true};
-    bool    stopped;
+    Datum     values[2] = {0};
+    bool      nulls[2] = {true, true};
+    bool      stopped;
 
     if (!PG_ARGISNULL(0) && !PG_ARGISNULL(2))
     {
@@ -381,16 +379,16 @@ Datum
 pg_llm_gen_write(PG_FUNCTION_ARGS)
 {
     Generation *g = find_sampling(PG_GETARG_INT32(0));
-    bytea  *bytes = PG_GETARG_BYTEA_PP(1);
-    Sampling *s = g->sampling;
-    int     step = g->n_tokens - g->n_prompt;
-    bool    at_end = step > 0 && is_end_token(s, g->tokens[g->n_tokens - 1]);
-    bool    final = at_end || step >= s->max_tokens;
-    bool    nulls[4] = {false};
-    bool    stopped;
-    Datum   values[4];
-    TupleDesc desc = row_type(fcinfo);
-    text   *visible;
+    bytea      *bytes = PG_GETARG_BYTEA_PP(1);
+    Sampling   *s = g->sampling;
+    int         step = g->n_tokens - g->n_prompt;
+    bool        at_end = step > 0 && is_end_token(s, g->tokens[g->n_tokens - 1]);
+    bool        final = at_end || step >= s->max_tokens;
+    bool        nulls[4] = {false};
+    bool        stopped;
+    Datum       values[4];
+    TupleDesc   desc = row_type(fcinfo);
+    text       *visible;
 
     if (!at_end)
         appendBinaryStringInfo(&s->written, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));

@@ -40,17 +40,17 @@ void
 sample_check(const llm_sampler *s)
 {
     if (!(s->temperature >= 0.0) || s->top_k < 0 || !(s->top_p > 0.0 && s->top_p <= 1.0))
-        ereport(ERROR,
-                errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("cannot sample with temperature %g, top_k " INT64_FORMAT ", top_p %g", s->temperature, s->top_k,
                        s->top_p),
-                errhint("temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
+                errhint(
+                    "temperature is at least 0 (0: greedy), top_k at least 0 (0: all), top_p above 0 and at most 1."));
 }
 
 int32
 sample_token(const float *logits, size_t vocab, llm_sampler *s, uint64 seed, uint64 step)
 {
-    int64   id;
+    int64 id;
 
     s->stop = pg_llm_should_stop;
     s->arg = NULL;
@@ -58,9 +58,7 @@ sample_token(const float *logits, size_t vocab, llm_sampler *s, uint64 seed, uin
     id = llm_sample(logits, vocab, s);
     check_sampling(id);
     if (id < 0)
-        ereport(ERROR,
-                errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("no logit is finite"),
+        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("no logit is finite"),
                 errhint("The model's weights may be damaged."));
     return (int32) id;
 }
@@ -72,9 +70,9 @@ pg_llm_sample(PG_FUNCTION_ARGS)
 {
     Tensor      *logits;
     const float *row;
-    size_t  vocab;
-    llm_sampler s;
-    uint64  seed;
+    size_t       vocab;
+    llm_sampler  s;
+    uint64       seed;
 
     for (int i = 0; i < 4; i++)
         if (PG_ARGISNULL(i))
@@ -149,17 +147,17 @@ PG_FUNCTION_INFO_V1(pg_llm_top_tokens);
 Datum
 pg_llm_top_tokens(PG_FUNCTION_ARGS)
 {
-    TupleDesc desc;
-    Datum   values[2];
-    bool    nulls[2] = {false, false};
-    Tensor *logits = PG_GETARG_TENSOR(0);
-    int32   k = PG_GETARG_INT32(1);
-    size_t  vocab;
+    TupleDesc    desc;
+    Datum        values[2];
+    bool         nulls[2] = {false, false};
+    Tensor      *logits = PG_GETARG_TENSOR(0);
+    int32        k = PG_GETARG_INT32(1);
+    size_t       vocab;
     const float *row = sample_last_row(logits, &vocab);
-    int32  *ids;
-    double *log_probs;
-    Datum  *elements;
-    int64   n;
+    int32       *ids;
+    double      *log_probs;
+    Datum       *elements;
+    int64        n;
 
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");

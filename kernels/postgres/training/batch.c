@@ -18,21 +18,21 @@
  */
 typedef struct Epoch
 {
-    int64  *order;              /* NULL: none */
-    int64   n;
-    uint64  seed, epoch;
+    int64 *order; /* NULL: none */
+    int64  n;
+    uint64 seed, epoch;
 } Epoch;
 
 static Epoch epochs[2];
 
-#define PERMUTE_PIECE ((int64) 1 << 18)     /* elements between two looks at interrupts */
-#define MAX_ROWS      ((int64) 1 << 28)     /* of a permutation: 2 GB of them */
-#define KEPT_ROWS     ((int64) 1 << 20)     /* when the transaction is over */
+#define PERMUTE_PIECE ((int64) 1 << 18) /* elements between two looks at interrupts */
+#define MAX_ROWS      ((int64) 1 << 28) /* of a permutation: 2 GB of them */
+#define KEPT_ROWS     ((int64) 1 << 20) /* when the transaction is over */
 
 static size_t
 forget_epoch(Epoch *slot)
 {
-    size_t  bytes = slot->n * sizeof(int64);
+    size_t bytes = slot->n * sizeof(int64);
 
     if (slot->order == NULL)
         return 0;
@@ -60,18 +60,16 @@ batch_end_xact(void)
 static const int64 *
 epoch_order(int64 n, uint64 seed, uint64 epoch)
 {
-    Epoch  *slot = &epochs[epoch % 2];
-    int64  *order;
+    Epoch *slot = &epochs[epoch % 2];
+    int64 *order;
 
     if (slot->order != NULL && slot->n == n && slot->seed == seed && slot->epoch == epoch)
         return slot->order;
     forget_epoch(slot);
     if (!tensor_buffer_room(n * sizeof(int64)))
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a permutation of " INT64_FORMAT, n));
     if (!tensor_buffer_reserve(n * sizeof(int64)))
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY),
-                errmsg("out of memory for a permutation of " INT64_FORMAT, n));
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a permutation of " INT64_FORMAT, n));
     PG_TRY();
     {
         order = MemoryContextAllocHuge(TopMemoryContext, n * sizeof(int64));
@@ -83,7 +81,7 @@ epoch_order(int64 n, uint64 seed, uint64 epoch)
     }
     PG_END_TRY();
     /* the slot's, but of an epoch that is never looked for in it: an interrupt may end this */
-    *slot = (Epoch) {order, n, 0, epoch + 1};
+    *slot = (Epoch){order, n, 0, epoch + 1};
     for (int64 i = 0; i < n; i++)
     {
         order[i] = i;
@@ -119,13 +117,14 @@ PG_FUNCTION_INFO_V1(pg_llm_permutation);
 Datum
 pg_llm_permutation(PG_FUNCTION_ARGS)
 {
-    int64   n = PG_GETARG_INT64(0);
-    Datum  *ids;
+    int64        n = PG_GETARG_INT64(0);
+    Datum       *ids;
     const int64 *order;
 
     require_count(n, "n");
     if (n > (int64) (MaxAllocSize / sizeof(Datum) / 2))
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("a permutation of " INT64_FORMAT " does not fit into an array", n));
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("a permutation of " INT64_FORMAT " does not fit into an array", n));
     order = epoch_order(n, (uint64) PG_GETARG_INT64(1), (uint64) PG_GETARG_INT64(2));
     ids = palloc(sizeof(Datum) * n);
     for (int64 i = 0; i < n; i++)
@@ -139,11 +138,11 @@ PG_FUNCTION_INFO_V1(pg_llm_batch);
 Datum
 pg_llm_batch(PG_FUNCTION_ARGS)
 {
-    int64   n = PG_GETARG_INT64(0);
-    uint64  seed = (uint64) PG_GETARG_INT64(1);
-    int64   first = PG_GETARG_INT64(2);
-    int32   size = PG_GETARG_INT32(3);
-    Datum  *ids;
+    int64  n = PG_GETARG_INT64(0);
+    uint64 seed = (uint64) PG_GETARG_INT64(1);
+    int64  first = PG_GETARG_INT64(2);
+    int32  size = PG_GETARG_INT32(3);
+    Datum *ids;
 
     require_count(n, "n");
     require_count(size, "the batch size");
@@ -153,7 +152,7 @@ pg_llm_batch(PG_FUNCTION_ARGS)
     ids = palloc(sizeof(Datum) * size);
     for (int32 i = 0; i < size; i++)
     {
-        int64   position = first + i;
+        int64 position = first + i;
 
         if (i % 1024 == 0)
             CHECK_FOR_INTERRUPTS();

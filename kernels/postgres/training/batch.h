@@ -6,7 +6,7 @@
 
 #include "postgres.h"
 
-extern size_t batch_release(void);      /* forgets the permutations; the bytes that gives back. Never throws. */
-extern void   batch_end_xact(void);     /* forgets large ones */
+extern size_t batch_release(void);  /* forgets the permutations; the bytes that gives back. Never throws. */
+extern void   batch_end_xact(void); /* forgets large ones */
 
 #endif

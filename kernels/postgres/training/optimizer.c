@@ -21,12 +21,11 @@ copy_or_zeros(FunctionCallInfo fcinfo, int arg, const Tensor *like)
         llm_fill(pg_llm_engine(), t->data, 0.0f, t->n);
     else
     {
-        Tensor *from = PG_GETARG_TENSOR(arg);
+        Tensor     *from = PG_GETARG_TENSOR(arg);
         llm_engine *e = pg_llm_engine();
 
         if (from->n != like->n)
-            ereport(ERROR,
-                    errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("adamw_step: the weight has shape %s, but argument %d %s",
                            tensor_shape_text(like->ndim, like->dims), arg + 1,
                            tensor_shape_text(from->ndim, from->dims)));
@@ -41,9 +40,9 @@ PG_FUNCTION_INFO_V1(pg_llm_adamw_step);
 Datum
 pg_llm_adamw_step(PG_FUNCTION_ARGS)
 {
-    TupleDesc desc;
-    Datum   values[3] = {0};
-    bool    nulls[3] = {true, true, true};
+    TupleDesc   desc;
+    Datum       values[3] = {0};
+    bool        nulls[3] = {true, true, true};
     llm_engine *e = pg_llm_engine();
 
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
@@ -55,7 +54,7 @@ pg_llm_adamw_step(PG_FUNCTION_ARGS)
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
     {
         /* without a gradient nothing moves: a weight is never replaced by NULL */
-        int     from[3] = {0, 2, 3};
+        int from[3] = {0, 2, 3};
 
         for (int i = 0; i < 3; i++)
         {
@@ -65,13 +64,17 @@ pg_llm_adamw_step(PG_FUNCTION_ARGS)
     }
     else
     {
-        Tensor *weight = PG_GETARG_TENSOR(0);
-        Tensor *grad = copy_or_zeros(fcinfo, 1, weight);
-        Tensor *w = copy_or_zeros(fcinfo, 0, weight);
-        Tensor *m = copy_or_zeros(fcinfo, 2, weight);
-        Tensor *v = copy_or_zeros(fcinfo, 3, weight);
-        llm_adamw o = {.lr = PG_GETARG_FLOAT8(4), .beta1 = PG_GETARG_FLOAT8(5), .beta2 = PG_GETARG_FLOAT8(6),
-            .eps = PG_GETARG_FLOAT8(7), .weight_decay = PG_GETARG_FLOAT8(8), .grad_scale = 1.0f};
+        Tensor   *weight = PG_GETARG_TENSOR(0);
+        Tensor   *grad = copy_or_zeros(fcinfo, 1, weight);
+        Tensor   *w = copy_or_zeros(fcinfo, 0, weight);
+        Tensor   *m = copy_or_zeros(fcinfo, 2, weight);
+        Tensor   *v = copy_or_zeros(fcinfo, 3, weight);
+        llm_adamw o = {.lr = PG_GETARG_FLOAT8(4),
+                       .beta1 = PG_GETARG_FLOAT8(5),
+                       .beta2 = PG_GETARG_FLOAT8(6),
+                       .eps = PG_GETARG_FLOAT8(7),
+                       .weight_decay = PG_GETARG_FLOAT8(8),
+                       .grad_scale = 1.0f};
 
         if (PG_GETARG_INT64(9) < 1)
             ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -95,11 +98,11 @@ PG_FUNCTION_INFO_V1(pg_llm_grad_clip);
 Datum
 pg_llm_grad_clip(PG_FUNCTION_ARGS)
 {
-    Tensor *grad = PG_GETARG_TENSOR(0);
-    double  clip = PG_GETARG_FLOAT8(1);
+    Tensor     *grad = PG_GETARG_TENSOR(0);
+    double      clip = PG_GETARG_FLOAT8(1);
     llm_engine *e = pg_llm_engine();
-    Tensor *out;
-    double  scale;
+    Tensor     *out;
+    double      scale;
 
     if (!(clip > 0.0))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -118,7 +121,7 @@ PG_FUNCTION_INFO_V1(pg_llm_lr_schedule);
 Datum
 pg_llm_lr_schedule(PG_FUNCTION_ARGS)
 {
-    char   *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
+    char        *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
     llm_schedule kind;
 
     if (strcmp(name, "cosine") == 0)
