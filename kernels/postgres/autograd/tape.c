@@ -372,6 +372,7 @@ tape_record(OpCall *call)
     OpCall   *c;
     bool      needs_grad;
     int32    *ids = NULL;
+    Jsonb    *settings = NULL;
 
     begin_if_empty();
     needs_grad = number_inputs(call);
@@ -384,6 +385,11 @@ tape_record(OpCall *call)
         ids = MemoryContextAllocHuge(tape.context, call->ids.n * sizeof(int32));
         memcpy(ids, call->ids.values, call->ids.n * sizeof(int32));
     }
+    if (call->settings != NULL)
+    {
+        settings = MemoryContextAlloc(tape.context, VARSIZE(call->settings));
+        memcpy(settings, call->settings, VARSIZE(call->settings));
+    }
     tape.nodes = grow(tape.nodes, tape.n_nodes, &tape.room_nodes, sizeof(TapeNode));
     node = &tape.nodes[tape.n_nodes];
     node->call = *call;
@@ -391,6 +397,7 @@ tape_record(OpCall *call)
     c = &node->call;
     c->result = NULL;
     c->ids.values = ids;
+    c->settings = settings;
     for (int i = 0; i < c->n_inputs; i++)
         keep(&c->in[i], needs_grad && (c->op->keeps & KEEPS_IN(i)));
     keep(&c->out, needs_grad && (c->op->keeps & KEEPS_OUT));

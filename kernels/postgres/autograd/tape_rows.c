@@ -36,30 +36,34 @@ shape_array(int ndim, const int32 *dims)
     return PointerGetDatum(construct_array(sizes, ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* Constants of a call, as jsonb. */
+/* The shape and constants of a call under their names, as jsonb; of an array of numbers, how many there are. */
 static Datum
 extra_json(const OpCall *c)
 {
     StringInfoData s;
-    int            n_int = 0;
+    int            seen[128] = {0};
 
     initStringInfo(&s);
     appendStringInfo(&s, "{\"shape\": %s", op_shape(&c->out));
-    for (const char *kind = c->op->args; *kind != '\0'; kind++)
+    for (const OpArg *arg = c->op->args; arg->kind != '\0'; arg++)
     {
-        if (*kind == 'n')
-            appendStringInfo(&s, ", \"int%d\": " INT64_FORMAT, n_int + 1, c->ints[n_int]), n_int++;
-        else if (*kind == 'r')
-            appendStringInfo(&s, ", \"real\": %.9g", c->reals[0]);
-        else if (*kind == 'b')
-            appendStringInfo(&s, ", \"training\": %s", c->flag ? "true" : "false");
-        else if (*kind == 'i')
-            appendStringInfo(&s, ", \"ids\": %zu", c->ids.n);
-        else if (*kind == 's' && c->site[0] != '\0')
-        {
-            appendStringInfoString(&s, ", \"site\": ");
+        int n = seen[(int) arg->kind]++;
+
+        if (arg->kind == 't' || (arg->kind == 's' && c->site[0] == '\0') || (arg->kind == 'j' && c->settings == NULL))
+            continue;
+        appendStringInfo(&s, ", \"%s\": ", arg->name);
+        if (arg->kind == 'n')
+            appendStringInfo(&s, INT64_FORMAT, c->ints[n]);
+        else if (arg->kind == 'r')
+            appendStringInfo(&s, "%.9g", c->reals[n]);
+        else if (arg->kind == 'b')
+            appendStringInfoString(&s, c->flag ? "true" : "false");
+        else if (arg->kind == 'i')
+            appendStringInfo(&s, "%zu", c->ids.n);
+        else if (arg->kind == 's')
             escape_json(&s, c->site);
-        }
+        else
+            (void) JsonbToCString(&s, &c->settings->root, VARSIZE(c->settings));
     }
     appendStringInfoChar(&s, '}');
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(s.data));

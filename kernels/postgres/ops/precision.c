@@ -44,11 +44,12 @@ fits(const llm_packed *packed, const OpValue *w, bool transposed)
 const llm_packed *
 precision_packed(const OpCall *call, const OpValue *w, bool transposed)
 {
-    llm_packed  **packed = &w->buffer->packed[transposed ? 1 : 0];
+    llm_packed  **packed;
     llm_precision precision = (llm_precision) pg_llm_weights;
 
-    if (precision == LLM_FLOAT32 || !call->read_only || w->data != w->buffer->data)
+    if (precision == LLM_FLOAT32 || !call->read_only || call->pure || w->data != w->buffer->data)
         return NULL;
+    packed = &w->buffer->packed[transposed ? 1 : 0];
     if (*packed == NULL || !fits(*packed, w, transposed))
     {
         if (!arena_holds(w->buffer))
