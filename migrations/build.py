@@ -46,7 +46,7 @@ def of_revision(revision: str) -> Build:
     """What this package's revisions up to that one make."""
     chain = _chain(revision)
     files = [path for r in chain for path in _files_of(r)]
-    return Build(revision, _hash(files, _HERE), _hash(sorted(_KERNELS.glob("postgres*/*.sql")), _KERNELS))
+    return Build(revision, _hash(files, _HERE), _hash(sorted(_KERNELS.glob("postgres*/**/*.sql")), _KERNELS))
 
 
 def mark(build: Build) -> list[str]:

@@ -6,8 +6,7 @@ CREATE FUNCTION public.pg_llm_embedding(w bytea, ids integer[], rows integer, d 
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_embedding';
-COMMENT ON FUNCTION public.pg_llm_embedding(bytea, integer[], integer, integer) IS
-    'rows of w (rows,d) at ids';
+COMMENT ON FUNCTION public.pg_llm_embedding(bytea, integer[], integer, integer) IS 'rows of w (rows,d) at ids';
 
 CREATE FUNCTION public.pg_llm_embedding_backward(dout bytea, w bytea, ids integer[], rows integer, d integer)
     RETURNS bytea
@@ -24,16 +23,8 @@ COMMENT ON FUNCTION public.pg_llm_causal_attention(bytea, bytea, bytea, integer,
     'causal multi-head attention over q, k, v (t,d) each -> (t,d)';
 
 CREATE FUNCTION public.pg_llm_causal_attention_backward(
-    dout bytea,
-    q bytea,
-    k bytea,
-    v bytea,
-    n_head integer,
-    t integer,
-    d integer,
-    OUT dq bytea,
-    OUT dk bytea,
-    OUT dv bytea
+    dout bytea, q bytea, k bytea, v bytea, n_head integer, t integer, d integer, OUT dq bytea, OUT dk bytea, OUT
+    dv bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -59,8 +50,7 @@ CREATE FUNCTION public.pg_llm_add(a bytea, b bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_add';
-COMMENT ON FUNCTION public.pg_llm_add(bytea, bytea) IS
-    'elementwise sum of equal sizes';
+COMMENT ON FUNCTION public.pg_llm_add(bytea, bytea) IS 'elementwise sum of equal sizes';
 
 CREATE FUNCTION public.pg_llm_add_backward(dout bytea, a bytea, b bytea, OUT da bytea, OUT db bytea)
     RETURNS record
@@ -73,8 +63,7 @@ CREATE FUNCTION public.pg_llm_sub(a bytea, b bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_sub';
-COMMENT ON FUNCTION public.pg_llm_sub(bytea, bytea) IS
-    'elementwise difference of equal sizes';
+COMMENT ON FUNCTION public.pg_llm_sub(bytea, bytea) IS 'elementwise difference of equal sizes';
 
 CREATE FUNCTION public.pg_llm_sub_backward(dout bytea, a bytea, b bytea, OUT da bytea, OUT db bytea)
     RETURNS record
@@ -87,8 +76,7 @@ CREATE FUNCTION public.pg_llm_mul(a bytea, b bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_mul';
-COMMENT ON FUNCTION public.pg_llm_mul(bytea, bytea) IS
-    'elementwise product of equal sizes';
+COMMENT ON FUNCTION public.pg_llm_mul(bytea, bytea) IS 'elementwise product of equal sizes';
 
 CREATE FUNCTION public.pg_llm_mul_backward(dout bytea, a bytea, b bytea, OUT da bytea, OUT db bytea)
     RETURNS record
@@ -101,8 +89,7 @@ CREATE FUNCTION public.pg_llm_div(a bytea, b bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_div';
-COMMENT ON FUNCTION public.pg_llm_div(bytea, bytea) IS
-    'elementwise quotient of equal sizes';
+COMMENT ON FUNCTION public.pg_llm_div(bytea, bytea) IS 'elementwise quotient of equal sizes';
 
 CREATE FUNCTION public.pg_llm_div_backward(dout bytea, a bytea, b bytea, OUT da bytea, OUT db bytea)
     RETURNS record
@@ -115,29 +102,25 @@ CREATE FUNCTION public.pg_llm_neg(a bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_neg';
-COMMENT ON FUNCTION public.pg_llm_neg(bytea) IS
-    '-a, elementwise';
+COMMENT ON FUNCTION public.pg_llm_neg(bytea) IS '-a, elementwise';
 
 CREATE FUNCTION public.pg_llm_neg_backward(dout bytea, a bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_neg_backward';
-COMMENT ON FUNCTION public.pg_llm_neg_backward(bytea, bytea) IS
-    'gradient of pg_llm_neg from that of its output';
+COMMENT ON FUNCTION public.pg_llm_neg_backward(bytea, bytea) IS 'gradient of pg_llm_neg from that of its output';
 
 CREATE FUNCTION public.pg_llm_gelu(x bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_gelu';
-COMMENT ON FUNCTION public.pg_llm_gelu(bytea) IS
-    'GELU, tanh form, elementwise';
+COMMENT ON FUNCTION public.pg_llm_gelu(bytea) IS 'GELU, tanh form, elementwise';
 
 CREATE FUNCTION public.pg_llm_gelu_backward(dout bytea, x bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_gelu_backward';
-COMMENT ON FUNCTION public.pg_llm_gelu_backward(bytea, bytea) IS
-    'gradient of pg_llm_gelu from that of its output';
+COMMENT ON FUNCTION public.pg_llm_gelu_backward(bytea, bytea) IS 'gradient of pg_llm_gelu from that of its output';
 
 CREATE FUNCTION public.pg_llm_gelu_exact(x bytea)
     RETURNS bytea
@@ -157,29 +140,24 @@ CREATE FUNCTION public.pg_llm_relu(x bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_relu';
-COMMENT ON FUNCTION public.pg_llm_relu(bytea) IS
-    'max(x, 0), elementwise';
+COMMENT ON FUNCTION public.pg_llm_relu(bytea) IS 'max(x, 0), elementwise';
 
 CREATE FUNCTION public.pg_llm_relu_backward(dout bytea, x bytea)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_relu_backward';
-COMMENT ON FUNCTION public.pg_llm_relu_backward(bytea, bytea) IS
-    'gradient of pg_llm_relu from that of its output';
+COMMENT ON FUNCTION public.pg_llm_relu_backward(bytea, bytea) IS 'gradient of pg_llm_relu from that of its output';
 
 CREATE FUNCTION public.pg_llm_dropout(x bytea, p double precision, training boolean DEFAULT false, site text DEFAULT '')
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_dropout';
 COMMENT ON FUNCTION public.pg_llm_dropout(bytea, double precision, boolean, text) IS
-    'inverted dropout when training, otherwise x; the mask depends on the pass (pg_llm_pass_begin), the site and the element';
+    'inverted dropout when training, otherwise x; the mask depends on the pass (pg_llm_pass_begin), the site and the '
+    'element';
 
 CREATE FUNCTION public.pg_llm_dropout_backward(
-    dout bytea,
-    x bytea,
-    p double precision,
-    training boolean DEFAULT false,
-    site text DEFAULT ''
+    dout bytea, x bytea, p double precision, training boolean DEFAULT false, site text DEFAULT ''
 )
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -195,16 +173,7 @@ COMMENT ON FUNCTION public.pg_llm_linear(bytea, bytea, bytea, integer, integer, 
     'x (n,i) @ w (i,o) + b (o) -> (n,o)';
 
 CREATE FUNCTION public.pg_llm_linear_backward(
-    dout bytea,
-    x bytea,
-    w bytea,
-    b bytea,
-    n integer,
-    i integer,
-    o integer,
-    OUT dx bytea,
-    OUT dw bytea,
-    OUT db bytea
+    dout bytea, x bytea, w bytea, b bytea, n integer, i integer, o integer, OUT dx bytea, OUT dw bytea, OUT db bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -216,18 +185,10 @@ CREATE FUNCTION public.pg_llm_linear(x bytea, w bytea, n integer, i integer, o i
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_linear_nobias';
-COMMENT ON FUNCTION public.pg_llm_linear(bytea, bytea, integer, integer, integer) IS
-    'x (n,i) @ w (i,o) -> (n,o)';
+COMMENT ON FUNCTION public.pg_llm_linear(bytea, bytea, integer, integer, integer) IS 'x (n,i) @ w (i,o) -> (n,o)';
 
 CREATE FUNCTION public.pg_llm_linear_backward(
-    dout bytea,
-    x bytea,
-    w bytea,
-    n integer,
-    i integer,
-    o integer,
-    OUT dx bytea,
-    OUT dw bytea
+    dout bytea, x bytea, w bytea, n integer, i integer, o integer, OUT dx bytea, OUT dw bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -239,18 +200,10 @@ CREATE FUNCTION public.pg_llm_matmul(a bytea, b bytea, m integer, k integer, n i
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_matmul';
-COMMENT ON FUNCTION public.pg_llm_matmul(bytea, bytea, integer, integer, integer) IS
-    'a (m,k) @ b (k,n) -> (m,n)';
+COMMENT ON FUNCTION public.pg_llm_matmul(bytea, bytea, integer, integer, integer) IS 'a (m,k) @ b (k,n) -> (m,n)';
 
 CREATE FUNCTION public.pg_llm_matmul_backward(
-    dout bytea,
-    a bytea,
-    b bytea,
-    m integer,
-    k integer,
-    n integer,
-    OUT da bytea,
-    OUT db bytea
+    dout bytea, a bytea, b bytea, m integer, k integer, n integer, OUT da bytea, OUT db bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -266,14 +219,7 @@ COMMENT ON FUNCTION public.pg_llm_lm_head(bytea, bytea, integer, integer, intege
     'x (n,d) @ transpose of w (vocab,d) -> (n,vocab)';
 
 CREATE FUNCTION public.pg_llm_lm_head_backward(
-    dout bytea,
-    x bytea,
-    w bytea,
-    n integer,
-    d integer,
-    vocab integer,
-    OUT dx bytea,
-    OUT dw bytea
+    dout bytea, x bytea, w bytea, n integer, d integer, vocab integer, OUT dx bytea, OUT dw bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -289,20 +235,15 @@ COMMENT ON FUNCTION public.pg_llm_lm_head_loss(bytea, bytea, integer[], integer,
     'mean cross-entropy of pg_llm_lm_head(x, w, n, d, vocab) against targets (below 0: ignored)';
 
 CREATE FUNCTION public.pg_llm_lm_head_loss_backward(
-    dout double precision,
-    x bytea,
-    w bytea,
-    targets integer[],
-    n integer,
-    d integer,
-    vocab integer,
-    OUT dx bytea,
-    OUT dw bytea
+    dout double precision, x bytea, w bytea, targets integer[], n integer, d integer, vocab integer, OUT dx bytea, OUT
+    dw bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_lm_head_loss_backward';
-COMMENT ON FUNCTION public.pg_llm_lm_head_loss_backward(double precision, bytea, bytea, integer[], integer, integer, integer) IS
+COMMENT ON FUNCTION public.pg_llm_lm_head_loss_backward(
+    double precision, bytea, bytea, integer[], integer, integer, integer
+) IS
     'gradients of pg_llm_lm_head_loss from that of its output';
 
 CREATE FUNCTION public.pg_llm_layernorm(x bytea, gamma bytea, beta bytea, eps double precision DEFAULT 1e-5)
@@ -313,14 +254,8 @@ COMMENT ON FUNCTION public.pg_llm_layernorm(bytea, bytea, bytea, double precisio
     'layer normalisation of each row; a row is as long as gamma';
 
 CREATE FUNCTION public.pg_llm_layernorm_backward(
-    dout bytea,
-    x bytea,
-    gamma bytea,
-    beta bytea,
-    eps double precision DEFAULT 1e-5,
-    OUT dx bytea,
-    OUT dgamma bytea,
-    OUT dbeta bytea
+    dout bytea, x bytea, gamma bytea, beta bytea, eps double precision DEFAULT 1e-5, OUT dx bytea, OUT dgamma bytea, OUT
+    dbeta bytea
 )
     RETURNS record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -346,8 +281,7 @@ CREATE FUNCTION public.pg_llm_softmax(x bytea, rows integer, cols integer)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_softmax';
-COMMENT ON FUNCTION public.pg_llm_softmax(bytea, integer, integer) IS
-    'softmax of each row';
+COMMENT ON FUNCTION public.pg_llm_softmax(bytea, integer, integer) IS 'softmax of each row';
 
 CREATE FUNCTION public.pg_llm_softmax_backward(dout bytea, x bytea, rows integer, cols integer)
     RETURNS bytea
@@ -364,11 +298,7 @@ COMMENT ON FUNCTION public.pg_llm_cross_entropy(bytea, integer[], integer, integ
     'mean of -log softmax(logits)[target] over rows whose target is not below 0';
 
 CREATE FUNCTION public.pg_llm_cross_entropy_backward(
-    dout double precision,
-    logits bytea,
-    targets integer[],
-    rows integer,
-    vocab integer
+    dout double precision, logits bytea, targets integer[], rows integer, vocab integer
 )
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -380,8 +310,7 @@ CREATE FUNCTION public.pg_llm_transpose(src bytea, rows integer, cols integer)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_transpose';
-COMMENT ON FUNCTION public.pg_llm_transpose(bytea, integer, integer) IS
-    '(rows,cols) -> (cols,rows)';
+COMMENT ON FUNCTION public.pg_llm_transpose(bytea, integer, integer) IS '(rows,cols) -> (cols,rows)';
 
 CREATE FUNCTION public.pg_llm_transpose_backward(dout bytea, src bytea, rows integer, cols integer)
     RETURNS bytea
@@ -394,8 +323,7 @@ CREATE FUNCTION public.pg_llm_sum(x bytea)
     RETURNS double precision
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_sum';
-COMMENT ON FUNCTION public.pg_llm_sum(bytea) IS
-    'sum of all elements';
+COMMENT ON FUNCTION public.pg_llm_sum(bytea) IS 'sum of all elements';
 
 CREATE FUNCTION public.pg_llm_sum_backward(dout double precision, x bytea)
     RETURNS bytea
@@ -408,8 +336,7 @@ CREATE FUNCTION public.pg_llm_mean(x bytea)
     RETURNS double precision
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_mean';
-COMMENT ON FUNCTION public.pg_llm_mean(bytea) IS
-    'mean of all elements';
+COMMENT ON FUNCTION public.pg_llm_mean(bytea) IS 'mean of all elements';
 
 CREATE FUNCTION public.pg_llm_mean_backward(dout double precision, x bytea)
     RETURNS bytea

@@ -6,17 +6,20 @@ ops.sql        CREATE FUNCTION and COMMENT of each op and of its backward
 ../bytea/ops.sql   the same of their overloads for bytea
 op_list.h      the lists of ops that C code goes through
 
-The results are committed, so that building the extension needs no Python. autograd/op.h says what a declaration holds.
+The results are committed, so that building the extension needs no Python. autograd/op.h says what a
+declaration holds.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+WIDTH = 120
 HERE = Path(__file__).resolve().parent
 WRITTEN = "Written by ops/make_ops.py from the declarations in ops/op_*.c: change those."
 
@@ -147,28 +150,51 @@ def declarations() -> list[Op]:
 # ---- writing SQL ----
 
 
-def quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def create(name: str, args: list[str], types: list[str], returns: str, symbol: str, doc: str, *, pure: bool) -> str:
+def create(
+    name: str, args: list[str], types: list[str], returns: str, symbol: str, doc: str, *, pure: bool
+) -> str:
     behaviour = "IMMUTABLE STRICT PARALLEL SAFE" if pure else "VOLATILE STRICT PARALLEL RESTRICTED"
-    lines = [f"CREATE FUNCTION public.{name}({', '.join(args)})"]
-    if len(lines[0]) > 120:
-        lines = [f"CREATE FUNCTION public.{name}(", "    " + ",\n    ".join(args), ")"]
+    comment = with_list(f"COMMENT ON FUNCTION public.{name}", types, " IS")
+    literal = literals(doc)
     return "\n".join(
         [
-            *lines,
+            with_list(f"CREATE FUNCTION public.{name}", args, ""),
             f"    RETURNS {returns}",
             f"    LANGUAGE c {behaviour}",
-            f"    AS 'MODULE_PATHNAME', {quoted(symbol)};",
-            f"COMMENT ON FUNCTION public.{name}({', '.join(types)}) IS",
-            f"    {quoted(doc)};",
+            f"    AS 'MODULE_PATHNAME', '{symbol}';",
+            f"{comment} {literal};"
+            if len(comment) + len(literal) < WIDTH - 1
+            else f"{comment}\n    {literal};",
         ]
     )
 
 
-def pair(op: Op, type_: str, symbol: str, doc: str, *, number: str, sizes: list[str], n_args: int, pure: bool) -> str:
+def with_list(head: str, items: list[str], tail: str) -> str:
+    """head(items)tail, on one line if it fits."""
+    line = f"{head}({', '.join(items)}){tail}"
+    return line if len(line) <= WIDTH else f"{head}(\n    " + filled(", ".join(items), items) + f"\n){tail}"
+
+
+def filled(text: str, whole: list[str]) -> str:
+    """The text in lines of WIDTH; none of `whole` is broken."""
+    for item in whole:
+        text = text.replace(item, item.replace(" ", "\0"))
+    lines = textwrap.wrap(text, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join(lines).replace("\0", " ")
+
+
+def literals(text: str) -> str:
+    """A string literal, in several lines if it is long: SQL joins them."""
+    escaped = text.replace("'", "''")
+    if len(escaped) + 7 <= WIDTH:
+        return f"'{escaped}'"
+    lines = textwrap.wrap(escaped, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join(f"'{line} '" for line in lines[:-1]) + f"\n    '{lines[-1]}'"
+
+
+def pair(
+    op: Op, type_: str, symbol: str, doc: str, *, number: str, sizes: list[str], n_args: int, pure: bool
+) -> str:
     """The op's function and its backward, on tensors or on bytea."""
     on_bytea = type_ == "bytea"
 
@@ -184,9 +210,7 @@ def pair(op: Op, type_: str, symbol: str, doc: str, *, number: str, sizes: list[
     args += [f"{size} integer" for size in sizes]
     result = number if op.is_number else type_
     outs = [f"OUT d{name_of(arg)} {type_}" for arg in op.tensors] if len(op.tensors) > 1 else []
-    gradients = f"Gradients of pg_llm_{op.name} from that of its output" if outs else (
-        f"Gradient of pg_llm_{op.name} from that of its output"
-    )
+    gradients = f"Gradient{'s' if outs else ''} of pg_llm_{op.name} from that of its output"
     if on_bytea:
         gradients = gradients[0].lower() + gradients[1:]
     else:
@@ -253,8 +277,8 @@ def header(ops: list[Op]) -> str:
 def results() -> dict[Path, str]:
     ops = declarations()
     volatile = (
-        "-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once. Hence\n"
-        "-- they cannot be used in generated columns or indexes.\n"
+        "-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once."
+        "\n-- Hence they cannot be used in generated columns or indexes.\n"
     )
     nothing = "-- Contiguous little-endian float32 whose sizes are arguments. Nothing here is recorded.\n"
     return {
@@ -271,7 +295,10 @@ def results() -> dict[Path, str]:
 def main() -> None:
     stale = [path for path, text in results().items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv:
-        sys.exit("".join(f"{path.relative_to(HERE.parents[2])} is stale: run {sys.argv[0]}\n" for path in stale) or None)
+        sys.exit(
+            "".join(f"{path.relative_to(HERE.parents[2])} is stale: run {sys.argv[0]}\n" for path in stale)
+            or None
+        )
     for path in stale:
         path.write_text(results()[path])
 

@@ -1,7 +1,7 @@
 -- The ops and their gradients.
 -- Written by ops/make_ops.py from the declarations in ops/op_*.c: change those.
--- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once. Hence
--- they cannot be used in generated columns or indexes.
+-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once.
+-- Hence they cannot be used in generated columns or indexes.
 
 CREATE FUNCTION public.pg_llm_embedding(w public.tensor, ids integer[])
     RETURNS public.tensor
@@ -18,64 +18,51 @@ COMMENT ON FUNCTION public.pg_llm_embedding_backward(public.tensor, public.tenso
     'Gradient of pg_llm_embedding from that of its output.';
 
 CREATE FUNCTION public.pg_llm_causal_attention(
-    q public.tensor,
-    k public.tensor,
-    v public.tensor,
-    n_head integer,
-    dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false,
-    site text DEFAULT ''
+    q public.tensor, k public.tensor, v public.tensor, n_head integer, dropout_p double precision DEFAULT 0,
+    training boolean DEFAULT false, site text DEFAULT ''
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention';
-COMMENT ON FUNCTION public.pg_llm_causal_attention(public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text) IS
+COMMENT ON FUNCTION public.pg_llm_causal_attention(
+    public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text
+) IS
     'Causal multi-head attention over q, k, v [..., t, d].';
 
 CREATE FUNCTION public.pg_llm_causal_attention_backward(
-    dout public.tensor,
-    q public.tensor,
-    k public.tensor,
-    v public.tensor,
-    n_head integer,
-    dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false,
-    site text DEFAULT '',
-    OUT dq public.tensor,
-    OUT dk public.tensor,
-    OUT dv public.tensor
+    dout public.tensor, q public.tensor, k public.tensor, v public.tensor, n_head integer,
+    dropout_p double precision DEFAULT 0, training boolean DEFAULT false, site text DEFAULT '', OUT dq public.tensor,
+    OUT dk public.tensor, OUT dv public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_backward';
-COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(public.tensor, public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text) IS
+COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(
+    public.tensor, public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text
+) IS
     'Gradients of pg_llm_causal_attention from that of its output: dq, dk, dv.';
 
 CREATE FUNCTION public.pg_llm_causal_attention(
-    qkv public.tensor,
-    n_head integer,
-    dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false,
+    qkv public.tensor, n_head integer, dropout_p double precision DEFAULT 0, training boolean DEFAULT false,
     site text DEFAULT ''
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_qkv';
 COMMENT ON FUNCTION public.pg_llm_causal_attention(public.tensor, integer, double precision, boolean, text) IS
-    'Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by 1/sqrt(d / n_head).';
+    'Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by '
+    '1/sqrt(d / n_head).';
 
 CREATE FUNCTION public.pg_llm_causal_attention_backward(
-    dout public.tensor,
-    qkv public.tensor,
-    n_head integer,
-    dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false,
-    site text DEFAULT ''
+    dout public.tensor, qkv public.tensor, n_head integer, dropout_p double precision DEFAULT 0,
+    training boolean DEFAULT false, site text DEFAULT ''
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_qkv_backward';
-COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(public.tensor, public.tensor, integer, double precision, boolean, text) IS
+COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(
+    public.tensor, public.tensor, integer, double precision, boolean, text
+) IS
     'Gradient of pg_llm_causal_attention from that of its output.';
 
 CREATE FUNCTION public.pg_llm_add(a public.tensor, b public.tensor)
@@ -86,11 +73,7 @@ COMMENT ON FUNCTION public.pg_llm_add(public.tensor, public.tensor) IS
     'a + b, element by element, with NumPy''s broadcasting.';
 
 CREATE FUNCTION public.pg_llm_add_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -106,11 +89,7 @@ COMMENT ON FUNCTION public.pg_llm_sub(public.tensor, public.tensor) IS
     'a - b, element by element, with NumPy''s broadcasting.';
 
 CREATE FUNCTION public.pg_llm_sub_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -126,11 +105,7 @@ COMMENT ON FUNCTION public.pg_llm_mul(public.tensor, public.tensor) IS
     'a * b, element by element, with NumPy''s broadcasting.';
 
 CREATE FUNCTION public.pg_llm_mul_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -146,11 +121,7 @@ COMMENT ON FUNCTION public.pg_llm_div(public.tensor, public.tensor) IS
     'a / b, element by element, with NumPy''s broadcasting.';
 
 CREATE FUNCTION public.pg_llm_div_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -162,8 +133,7 @@ CREATE FUNCTION public.pg_llm_neg(a public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_neg';
-COMMENT ON FUNCTION public.pg_llm_neg(public.tensor) IS
-    '-a.';
+COMMENT ON FUNCTION public.pg_llm_neg(public.tensor) IS '-a.';
 
 CREATE FUNCTION public.pg_llm_neg_backward(dout public.tensor, a public.tensor)
     RETURNS public.tensor
@@ -204,8 +174,7 @@ CREATE FUNCTION public.pg_llm_relu(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_relu';
-COMMENT ON FUNCTION public.pg_llm_relu(public.tensor) IS
-    'max(x, 0).';
+COMMENT ON FUNCTION public.pg_llm_relu(public.tensor) IS 'max(x, 0).';
 
 CREATE FUNCTION public.pg_llm_relu_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
@@ -215,23 +184,17 @@ COMMENT ON FUNCTION public.pg_llm_relu_backward(public.tensor, public.tensor) IS
     'Gradient of pg_llm_relu from that of its output.';
 
 CREATE FUNCTION public.pg_llm_dropout(
-    x public.tensor,
-    p double precision,
-    training boolean DEFAULT false,
-    site text DEFAULT ''
+    x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT ''
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_dropout';
 COMMENT ON FUNCTION public.pg_llm_dropout(public.tensor, double precision, boolean, text) IS
-    'Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and the element.';
+    'Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and the '
+    'element.';
 
 CREATE FUNCTION public.pg_llm_dropout_backward(
-    dout public.tensor,
-    x public.tensor,
-    p double precision,
-    training boolean DEFAULT false,
-    site text DEFAULT ''
+    dout public.tensor, x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT ''
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -247,12 +210,7 @@ COMMENT ON FUNCTION public.pg_llm_linear(public.tensor, public.tensor, public.te
     'x [..., i] @ w [i, o] + b [o].';
 
 CREATE FUNCTION public.pg_llm_linear_backward(
-    dout public.tensor,
-    x public.tensor,
-    w public.tensor,
-    b public.tensor,
-    OUT dx public.tensor,
-    OUT dw public.tensor,
+    dout public.tensor, x public.tensor, w public.tensor, b public.tensor, OUT dx public.tensor, OUT dw public.tensor,
     OUT db public.tensor
 )
     RETURNS record
@@ -265,15 +223,10 @@ CREATE FUNCTION public.pg_llm_linear(x public.tensor, w public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_linear_nobias';
-COMMENT ON FUNCTION public.pg_llm_linear(public.tensor, public.tensor) IS
-    'x [..., i] @ w [i, o].';
+COMMENT ON FUNCTION public.pg_llm_linear(public.tensor, public.tensor) IS 'x [..., i] @ w [i, o].';
 
 CREATE FUNCTION public.pg_llm_linear_backward(
-    dout public.tensor,
-    x public.tensor,
-    w public.tensor,
-    OUT dx public.tensor,
-    OUT dw public.tensor
+    dout public.tensor, x public.tensor, w public.tensor, OUT dx public.tensor, OUT dw public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -289,11 +242,7 @@ COMMENT ON FUNCTION public.pg_llm_matmul(public.tensor, public.tensor) IS
     'Matrix product as NumPy''s matmul: batched over leading axes, which broadcast.';
 
 CREATE FUNCTION public.pg_llm_matmul_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -309,11 +258,7 @@ COMMENT ON FUNCTION public.pg_llm_lm_head(public.tensor, public.tensor) IS
     'Logits x [..., d] @ w [vocab, d] transposed: [..., vocab].';
 
 CREATE FUNCTION public.pg_llm_lm_head_backward(
-    dout public.tensor,
-    x public.tensor,
-    w public.tensor,
-    OUT dx public.tensor,
-    OUT dw public.tensor
+    dout public.tensor, x public.tensor, w public.tensor, OUT dx public.tensor, OUT dw public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -326,15 +271,11 @@ CREATE FUNCTION public.pg_llm_lm_head_loss(x public.tensor, w public.tensor, tar
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_lm_head_loss';
 COMMENT ON FUNCTION public.pg_llm_lm_head_loss(public.tensor, public.tensor, integer[]) IS
-    'Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), computed without storing all logits.';
+    'Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), computed without storing all '
+    'logits.';
 
 CREATE FUNCTION public.pg_llm_lm_head_loss_backward(
-    dout public.tensor,
-    x public.tensor,
-    w public.tensor,
-    targets integer[],
-    OUT dx public.tensor,
-    OUT dw public.tensor
+    dout public.tensor, x public.tensor, w public.tensor, targets integer[], OUT dx public.tensor, OUT dw public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -343,10 +284,7 @@ COMMENT ON FUNCTION public.pg_llm_lm_head_loss_backward(public.tensor, public.te
     'Gradients of pg_llm_lm_head_loss from that of its output: dx, dw.';
 
 CREATE FUNCTION public.pg_llm_layernorm(
-    x public.tensor,
-    gamma public.tensor,
-    beta public.tensor,
-    eps double precision DEFAULT 1e-5
+    x public.tensor, gamma public.tensor, beta public.tensor, eps double precision DEFAULT 1e-5
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -355,19 +293,15 @@ COMMENT ON FUNCTION public.pg_llm_layernorm(public.tensor, public.tensor, public
     '(x - mean) / sqrt(variance + eps) * gamma + beta per row of the last axis (Ba et al. 2016).';
 
 CREATE FUNCTION public.pg_llm_layernorm_backward(
-    dout public.tensor,
-    x public.tensor,
-    gamma public.tensor,
-    beta public.tensor,
-    eps double precision DEFAULT 1e-5,
-    OUT dx public.tensor,
-    OUT dgamma public.tensor,
-    OUT dbeta public.tensor
+    dout public.tensor, x public.tensor, gamma public.tensor, beta public.tensor, eps double precision DEFAULT 1e-5, OUT
+    dx public.tensor, OUT dgamma public.tensor, OUT dbeta public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_layernorm_backward';
-COMMENT ON FUNCTION public.pg_llm_layernorm_backward(public.tensor, public.tensor, public.tensor, public.tensor, double precision) IS
+COMMENT ON FUNCTION public.pg_llm_layernorm_backward(
+    public.tensor, public.tensor, public.tensor, public.tensor, double precision
+) IS
     'Gradients of pg_llm_layernorm from that of its output: dx, dgamma, dbeta.';
 
 CREATE FUNCTION public.pg_llm_rmsnorm(x public.tensor, eps double precision DEFAULT 1e-5)
@@ -388,8 +322,7 @@ CREATE FUNCTION public.pg_llm_softmax(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_softmax';
-COMMENT ON FUNCTION public.pg_llm_softmax(public.tensor) IS
-    'Softmax per row of the last axis.';
+COMMENT ON FUNCTION public.pg_llm_softmax(public.tensor) IS 'Softmax per row of the last axis.';
 
 CREATE FUNCTION public.pg_llm_softmax_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
@@ -430,8 +363,7 @@ CREATE FUNCTION public.pg_llm_transpose(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_transpose';
-COMMENT ON FUNCTION public.pg_llm_transpose(public.tensor) IS
-    'x with its last two axes swapped.';
+COMMENT ON FUNCTION public.pg_llm_transpose(public.tensor) IS 'x with its last two axes swapped.';
 
 CREATE FUNCTION public.pg_llm_transpose_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
@@ -448,11 +380,7 @@ COMMENT ON FUNCTION public.pg_llm_slice(public.tensor, integer, integer, integer
     'x[start:stop] along an axis; negative and out-of-range bounds as in Python.';
 
 CREATE FUNCTION public.pg_llm_slice_backward(
-    dout public.tensor,
-    x public.tensor,
-    axis integer,
-    start integer,
-    stop integer
+    dout public.tensor, x public.tensor, axis integer, start integer, stop integer
 )
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -464,16 +392,10 @@ CREATE FUNCTION public.pg_llm_concat(a public.tensor, b public.tensor, axis inte
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_concat';
-COMMENT ON FUNCTION public.pg_llm_concat(public.tensor, public.tensor, integer) IS
-    'a and b joined along an axis.';
+COMMENT ON FUNCTION public.pg_llm_concat(public.tensor, public.tensor, integer) IS 'a and b joined along an axis.';
 
 CREATE FUNCTION public.pg_llm_concat_backward(
-    dout public.tensor,
-    a public.tensor,
-    b public.tensor,
-    axis integer,
-    OUT da public.tensor,
-    OUT db public.tensor
+    dout public.tensor, a public.tensor, b public.tensor, axis integer, OUT da public.tensor, OUT db public.tensor
 )
     RETURNS record
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -485,8 +407,7 @@ CREATE FUNCTION public.pg_llm_last(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_last';
-COMMENT ON FUNCTION public.pg_llm_last(public.tensor) IS
-    'The last position: x [..., t, d] to [..., 1, d].';
+COMMENT ON FUNCTION public.pg_llm_last(public.tensor) IS 'The last position: x [..., t, d] to [..., 1, d].';
 
 CREATE FUNCTION public.pg_llm_last_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
@@ -499,8 +420,7 @@ CREATE FUNCTION public.pg_llm_sum(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_sum';
-COMMENT ON FUNCTION public.pg_llm_sum(public.tensor) IS
-    'Sum of all elements, 0-d.';
+COMMENT ON FUNCTION public.pg_llm_sum(public.tensor) IS 'Sum of all elements, 0-d.';
 
 CREATE FUNCTION public.pg_llm_sum_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
@@ -513,8 +433,7 @@ CREATE FUNCTION public.pg_llm_mean(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_mean';
-COMMENT ON FUNCTION public.pg_llm_mean(public.tensor) IS
-    'Mean of all elements, 0-d.';
+COMMENT ON FUNCTION public.pg_llm_mean(public.tensor) IS 'Mean of all elements, 0-d.';
 
 CREATE FUNCTION public.pg_llm_mean_backward(dout public.tensor, x public.tensor)
     RETURNS public.tensor
