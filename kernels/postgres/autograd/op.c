@@ -165,9 +165,9 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
             CHECK_FOR_INTERRUPTS();
         if (id >= limit || (id < 0 && !negative_ok))
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                    errmsg("%s: %d at position %zu of %s is out of range", call->op->name, id, i + 1,
+                    errmsg("%s: id %d at position %zu of %s is out of range", call->op->name, id, i + 1,
                            op_arg_name(call->op, 'i', 0)),
-                    errhint("The numbers must be between 0 and " INT64_FORMAT ".", limit - 1));
+                    errhint("Ids must be between 0 and " INT64_FORMAT ".", limit - 1));
     }
 }
 

@@ -91,3 +91,10 @@ CREATE FUNCTION public.pg_llm_rmsnorm(x bytea, eps double precision DEFAULT 1e-5
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_rmsnorm';
 COMMENT ON FUNCTION public.pg_llm_rmsnorm(bytea, double precision) IS
     'x / sqrt(mean(x^2) + eps) over all elements as one row';
+
+CREATE FUNCTION public.pg_llm_cross_entropy(logits bytea, target integer)
+    RETURNS double precision
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_cross_entropy_row';
+COMMENT ON FUNCTION public.pg_llm_cross_entropy(bytea, integer) IS
+    '-log softmax(logits)[target]; 0 for a target below 0';

@@ -277,8 +277,8 @@ def header(ops: list[Op]) -> str:
 def results() -> dict[Path, str]:
     ops = declarations()
     volatile = (
-        "-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly once."
-        "\n-- Hence they cannot be used in generated columns or indexes.\n"
+        "-- Ops are VOLATILE: while a pass is recorded, each call is put on the tape, so it must run exactly"
+        " once.\n-- Hence they cannot be used in generated columns or indexes.\n"
     )
     nothing = "-- Contiguous little-endian float32 whose sizes are arguments. Nothing here is recorded.\n"
     return {
