@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, pool, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from llm_sql.migrations import VERSION_TABLE, build, compare, state
+from llm_sql.migrations import VERSION_TABLE, build, compare, revision, state
 from llm_sql.migrations.operations import require_kernels
 from llm_sql.url import normalize_url, own_engine
 
@@ -43,7 +43,11 @@ def database_url() -> URL:
         raise CommandError(str(error)) from None
 
 
-SETTINGS = {**state.SETTINGS, "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__]}
+SETTINGS = {
+    **state.SETTINGS,
+    "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__],
+    "process_revision_directives": revision.into_files,
+}
 
 
 def run_offline() -> None:
@@ -53,11 +57,11 @@ def run_offline() -> None:
     with context.begin_transaction():
         context.execute("SET LOCAL search_path = public")
         context.run_migrations()
-        revision = context.get_revision_argument()
-        if revision is None:
+        target = context.get_revision_argument()
+        if target is None:
             context.execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
         else:
-            for statement in build.mark(build.of_revision(str(revision))):
+            for statement in build.mark(build.of_revision(str(target))):
                 context.execute(statement)
 
 
