@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from llm_sql import doctor, provision
+from llm_sql import provision
+from llm_sql.cli import checks
 from llm_sql.migrations import build
 
 from .conftest import Migrations
@@ -239,7 +240,7 @@ def test_provision_and_doctor_find_nothing_wrong(lived_in: Migrations, release: 
     assert f"revision {NEXT}" in report, report
     release.alembic("downgrade", PRESENT, url=lived_in.url)
     assert lived_in.execute(noted) == [(ours,)], "what a release before notes of its own build is still so"
-    statuses = {check.name: check.status for check in doctor.examine(lived_in.url)}
+    statuses = {check.name: check.status for check in checks.examine(lived_in.url)}
     assert (statuses["objects"], statuses["build"]) == ("ok", "ok"), statuses
     assert provision.provision(lived_in.url).mended == []
 
