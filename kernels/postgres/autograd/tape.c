@@ -62,7 +62,7 @@ release_value(TapeValue *v)
     tensor_buffer_release(v->grad);
     tensor_buffer_release(v->payload);
     if (v->version != NULL)
-        arena_release(v->version);
+        params_release(v->version);
     v->grad = v->payload = NULL;
     v->data = NULL;
     v->version = NULL;
@@ -315,7 +315,7 @@ stamp(Tensor *t, uint32 value)
 }
 
 void
-tape_param_leaf(Tensor *t, ArenaVersion *version, ArenaParam *param)
+tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param)
 {
     uint32 i;
 
@@ -326,7 +326,7 @@ tape_param_leaf(Tensor *t, ArenaVersion *version, ArenaParam *param)
     if (i == tape.n_values)
     {
         i = new_value(VALUE_PARAM, t->ndim, t->dims, t->n, true);
-        tape.values[i].version = arena_retain(version);
+        tape.values[i].version = params_retain(version);
         tape.values[i].param = param;
         describe_value(&tape.values[i], t->buffer, t->data);
     }
@@ -432,8 +432,8 @@ PG_FUNCTION_INFO_V1(pg_llm_param);
 Datum
 pg_llm_param(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam   *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    ModelVersion *v = params_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ModelParam   *p = params_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
     Tensor       *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
 
     if (pass_recording())
@@ -452,9 +452,9 @@ pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
     char    *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
     char    *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
-    if (strlen(model) > ARENA_MAX_NAME || strlen(name) > ARENA_MAX_NAME)
+    if (strlen(model) > PARAMS_MAX_NAME || strlen(name) > PARAMS_MAX_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("names of models and parameters can have at most %d bytes", ARENA_MAX_NAME));
+                errmsg("names of models and parameters can have at most %d bytes", PARAMS_MAX_NAME));
     if (shape.n > TENSOR_MAX_NDIM || tensor_count((int) shape.n, shape.values) != t->n)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a tensor of shape %s cannot take shape %s", tensor_shape_text(t->ndim, t->dims),

@@ -73,7 +73,7 @@ gradient_of(TapeValue *v)
 
     if (v->kind == VALUE_PARAM)
     {
-        g.data = arena_gradient(v->version, v->param, &g.acc);
+        g.data = params_gradient(v->version, v->param, &g.acc);
         g.buffer = &v->param->grad;
         v->has_grad = true;
         return g;

@@ -4,7 +4,7 @@
 #ifndef PG_LLM_TAPE_INTERNAL_H
 #define PG_LLM_TAPE_INTERNAL_H
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "session/settings.h"
 #include "pass.h"
 #include "tape.h"
@@ -29,11 +29,11 @@ typedef struct TapeValue
     size_t        n;
     double        norm; /* NaN: not taken */
     double        grad_norm;
-    TensorBuffer *grad;    /* parameters keep theirs in the arena */
+    TensorBuffer *grad;    /* parameters keep theirs in their version */
     TensorBuffer *payload; /* with pg_llm.record = full */
     float        *data;
-    ArenaVersion *version; /* of a parameter */
-    ArenaParam   *param;
+    ModelVersion *version; /* of a parameter */
+    ModelParam   *param;
     char         *model; /* of a leaf mapped by hand */
     char         *name;
 } TapeValue;

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "tensor/buffer.h"
 #include "session/settings.h"
 #include "precision.h"
@@ -51,7 +51,7 @@ precision_packed(const OpCall *call, const OpValue *w, bool transposed)
         return NULL;
     if (*packed == NULL || !fits(*packed, w, transposed))
     {
-        if (!arena_holds(w->buffer))
+        if (!params_holds(w->buffer))
             return NULL;
         llm_packed_destroy(*packed);
         *packed = NULL;

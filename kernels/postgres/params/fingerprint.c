@@ -1,5 +1,5 @@
 /*
- * relation_version.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
+ * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
  * and of the rows that a query gives (pg_llm_fingerprint).
  *
  * A fingerprint is over what identifies the relation's storage and columns, and over (ctid, xmin) of every row: right
@@ -35,7 +35,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
-#include "relation_version.h"
+#include "fingerprint.h"
 
 #define MAX_RELATIONS 8
 
@@ -133,7 +133,7 @@ require_table(Relation rel)
 
 /* A rollback to a savepoint changes what is visible without changing the snapshot. */
 void
-relation_version_abort_subxact(void)
+fingerprint_abort_subxact(void)
 {
     last.valid = false;
 }
