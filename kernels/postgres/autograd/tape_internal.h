@@ -69,4 +69,9 @@ extern bool tape_wants_rows(void);    /* somebody will read this pass's rows: ta
 extern void tape_require_whole(void); /* 55000 when the tape is broken */
 extern void tape_release_node(TapeNode *node);
 
+/* Makes `t` the leaf of a parameter; a further leaf of the same one has the same gradient. */
+extern void tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param);
+/* The same value as a leaf that wants a gradient; its place among the values. */
+extern Tensor *tape_tracked_leaf(Tensor *t, uint32 *value);
+
 #endif

@@ -262,6 +262,7 @@ seal_param(ModelVersion *v, ModelParam *p)
     forget_fed(p);
 }
 
+/* pg_llm_arena_seal(model): ends feeding; joins the parts of each parameter and checks that all numbers are finite */
 PG_FUNCTION_INFO_V1(pg_llm_arena_seal);
 Datum
 pg_llm_arena_seal(PG_FUNCTION_ARGS)

@@ -288,6 +288,7 @@ learn_relation(Fingerprint *f, Oid relid)
     table_close(rel, AccessShareLock);
 }
 
+/* Transition function: one more row. The sums do not depend on the order of rows; a row with a NULL does not count. */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
 Datum
 pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
@@ -325,6 +326,7 @@ pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
     PG_RETURN_POINTER(f);
 }
 
+/* Final function: the fingerprint in 24 bytes; NULL without rows */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
 Datum
 pg_llm_fingerprint_final(PG_FUNCTION_ARGS)

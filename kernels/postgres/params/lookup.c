@@ -67,6 +67,7 @@ params_part_tensor(ModelParam *p, const ParamPart *part, TensorBuffer *buffer)
     return tensor_wrap(p->ndim, dims, buffer, buffer->data + part->token_id * row);
 }
 
+/* pg_llm_arena_shape(model, name) -> dimensions of a parameter of the pinned version */
 PG_FUNCTION_INFO_V1(pg_llm_arena_shape);
 Datum
 pg_llm_arena_shape(PG_FUNCTION_ARGS)

@@ -265,6 +265,7 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
     PG_RETURN_BOOL(found);
 }
 
+/* pg_llm_arena_close(model): takes back the newest pg_llm_arena_open of the model by this role */
 PG_FUNCTION_INFO_V1(pg_llm_arena_close);
 Datum
 pg_llm_arena_close(PG_FUNCTION_ARGS)
@@ -281,6 +282,7 @@ pg_llm_arena_close(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_arena_pinned(model) -> whether a version is pinned for the caller and ready */
 PG_FUNCTION_INFO_V1(pg_llm_arena_pinned);
 Datum
 pg_llm_arena_pinned(PG_FUNCTION_ARGS)

@@ -47,6 +47,7 @@ params_gradient(ModelVersion *v, ModelParam *p, bool *acc)
     return p->grad->data;
 }
 
+/* pg_llm_arena_zero_grad(model): clears all gradients and their sums, lost ones included */
 PG_FUNCTION_INFO_V1(pg_llm_arena_zero_grad);
 Datum
 pg_llm_arena_zero_grad(PG_FUNCTION_ARGS)
@@ -150,6 +151,7 @@ global_norm(const ModelVersion *v)
     return sqrt(sum);
 }
 
+/* pg_llm_arena_grad_norm(model) -> L2 norm over the gradients of all parameters */
 PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norm);
 Datum
 pg_llm_arena_grad_norm(PG_FUNCTION_ARGS)

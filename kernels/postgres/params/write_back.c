@@ -107,6 +107,7 @@ pg_llm_arena_rows(PG_FUNCTION_ARGS)
     PG_RETURN_INT64(rows);
 }
 
+/* pg_llm_arena_discard(model): nobody finds the pinned version again */
 PG_FUNCTION_INFO_V1(pg_llm_arena_discard);
 Datum
 pg_llm_arena_discard(PG_FUNCTION_ARGS)
@@ -173,6 +174,7 @@ part_value(FunctionCallInfo fcinfo, PartKind kind)
     }                                                                                                                  \
     extern int pg_llm_require_semicolon_part_##name
 
+/* pg_llm_arena_data(model, name, token_id) and so on: one part of a parameter in memory; NULL: it has no gradient */
 PART_FUNCTION(data, PART_DATA);
 PART_FUNCTION(grad, PART_GRAD);
 PART_FUNCTION(m, PART_M);
