@@ -80,6 +80,7 @@ extern void    op_set_input(OpCall *call, int i, Tensor *t);
 extern Datum op_sql_call(FunctionCallInfo fcinfo, const OpDef *op);
 extern Datum op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op);
 
+/* pg_llm_<name> and pg_llm_<name>_backward: an op and its gradients */
 #define SQL_OP(name, def)                                                                                              \
     PG_FUNCTION_INFO_V1(pg_llm_##name);                                                                                \
     Datum pg_llm_##name(PG_FUNCTION_ARGS)                                                                              \

@@ -72,6 +72,7 @@ elementwise_backward(FunctionCallInfo fcinfo,
     return floats_result(result);
 }
 
+/* pg_llm_gelu_backward(dout, x) -> dx */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_gelu_backward);
 Datum
 pg_llm_bytea_gelu_backward(PG_FUNCTION_ARGS)
@@ -79,6 +80,7 @@ pg_llm_bytea_gelu_backward(PG_FUNCTION_ARGS)
     return elementwise_backward(fcinfo, llm_gelu_backward);
 }
 
+/* pg_llm_relu_backward(dout, x) -> dx */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_relu_backward);
 Datum
 pg_llm_bytea_relu_backward(PG_FUNCTION_ARGS)

@@ -78,6 +78,7 @@ pg_llm_bytea_transpose(PG_FUNCTION_ARGS)
 
 /* ---- elementwise ---- */
 
+/* pg_llm_add(a, b): elementwise sum of equal sizes */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_add);
 Datum
 pg_llm_bytea_add(PG_FUNCTION_ARGS)
@@ -108,6 +109,7 @@ elementwise(FunctionCallInfo fcinfo, void (*f)(llm_engine *, float *, const floa
     return floats_result(result);
 }
 
+/* pg_llm_gelu(x), the tanh form */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_gelu);
 Datum
 pg_llm_bytea_gelu(PG_FUNCTION_ARGS)
@@ -115,6 +117,7 @@ pg_llm_bytea_gelu(PG_FUNCTION_ARGS)
     return elementwise(fcinfo, llm_gelu_forward);
 }
 
+/* pg_llm_relu(x) */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_relu);
 Datum
 pg_llm_bytea_relu(PG_FUNCTION_ARGS)
@@ -136,6 +139,7 @@ fill_ones(llm_engine *e, float *out, const float *x, size_t n)
     llm_fill(e, out, 1.0f, n);
 }
 
+/* pg_llm_zeros_like(x): zeros of the size of x */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_zeros_like);
 Datum
 pg_llm_bytea_zeros_like(PG_FUNCTION_ARGS)
@@ -143,6 +147,7 @@ pg_llm_bytea_zeros_like(PG_FUNCTION_ARGS)
     return elementwise(fcinfo, fill_zeros);
 }
 
+/* pg_llm_ones_like(x): ones of the size of x */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_ones_like);
 Datum
 pg_llm_bytea_ones_like(PG_FUNCTION_ARGS)

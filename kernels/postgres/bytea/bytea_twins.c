@@ -256,6 +256,7 @@ twin_of_activation(const text *name)
     return op == &op_gelu ? &gelu : op == &op_gelu_exact ? &gelu_exact : &relu;
 }
 
+/* pg_llm_activation(x, name): the activation with this name in Hugging Face configurations */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_activation);
 Datum
 pg_llm_bytea_activation(PG_FUNCTION_ARGS)
@@ -263,6 +264,7 @@ pg_llm_bytea_activation(PG_FUNCTION_ARGS)
     return twin_forward(fcinfo, twin_of_activation(PG_GETARG_TEXT_PP(1)));
 }
 
+/* pg_llm_activation_backward(dout, x, name) -> dx */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_activation_backward);
 Datum
 pg_llm_bytea_activation_backward(PG_FUNCTION_ARGS)

@@ -469,6 +469,7 @@ pg_llm_gen_fork(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(g->handle);
 }
 
+/* pg_llm_gen_close(handle): ends a generation */
 PG_FUNCTION_INFO_V1(pg_llm_gen_close);
 Datum
 pg_llm_gen_close(PG_FUNCTION_ARGS)
@@ -477,6 +478,7 @@ pg_llm_gen_close(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_reset(handle): empties a generation's key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
 Datum
 pg_llm_gen_reset(PG_FUNCTION_ARGS)
@@ -485,6 +487,7 @@ pg_llm_gen_reset(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_push(handle, token): appends a token */
 PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
@@ -495,6 +498,7 @@ pg_llm_gen_push(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_tokens(handle) -> its tokens, prompt and generated ones */
 PG_FUNCTION_INFO_V1(pg_llm_gen_tokens);
 Datum
 pg_llm_gen_tokens(PG_FUNCTION_ARGS)
@@ -504,6 +508,7 @@ pg_llm_gen_tokens(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(tensor_make_int_array(g->tokens, g->n_tokens));
 }
 
+/* pg_llm_gen_length(handle) -> positions in its key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_length);
 Datum
 pg_llm_gen_length(PG_FUNCTION_ARGS)
@@ -563,6 +568,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_done(): ends the forward pass; its positions now count */
 PG_FUNCTION_INFO_V1(pg_llm_gen_done);
 Datum
 pg_llm_gen_done(PG_FUNCTION_ARGS)
