@@ -160,6 +160,7 @@ pg_llm_tape_params(PG_FUNCTION_ARGS)
     return (Datum) 0;
 }
 
+/* pg_llm_tape_clear(): empties the tape */
 PG_FUNCTION_INFO_V1(pg_llm_tape_clear);
 Datum
 pg_llm_tape_clear(PG_FUNCTION_ARGS)
@@ -170,6 +171,7 @@ pg_llm_tape_clear(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_tape_base(base): the number that the ids of this pass start from */
 PG_FUNCTION_INFO_V1(pg_llm_tape_set_base);
 Datum
 pg_llm_tape_set_base(PG_FUNCTION_ARGS)
@@ -185,6 +187,7 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_tape_base() -> that number */
 PG_FUNCTION_INFO_V1(pg_llm_tape_base);
 Datum
 pg_llm_tape_base(PG_FUNCTION_ARGS)

@@ -264,6 +264,7 @@ bytea_backward(FunctionCallInfo fcinfo, const OpDef *op)
     return gradients(fcinfo, grads, call->n_inputs);
 }
 
+/* pg_llm_<op> and pg_llm_<op>_backward on bytea */
 #define BYTEA_OP(id)                                                                                                   \
     PG_FUNCTION_INFO_V1(pg_llm_bytea_##id);                                                                            \
     Datum pg_llm_bytea_##id(PG_FUNCTION_ARGS)                                                                          \

@@ -27,7 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "tensor/buffer.h"
 #include "generate.h"
 #include "session/portals.h"
@@ -43,7 +43,7 @@ typedef struct Generation
     SubTransactionId   subid;
     Portal             portal; /* whose query began it, as long as that lives */
     Oid                user;   /* nobody else may use the handle */
-    ArenaVersion      *version;
+    ModelVersion      *version;
     int32             *tokens;
     int                n_tokens, room;
     size_t             capacity;       /* positions a cache holds */
@@ -203,7 +203,7 @@ leave_pass(void)
 {
     if (pass.n == 0)
         return;
-    arena_pop_pin(pass.members[0]->version);
+    params_pop_pin(pass.members[0]->version);
     pfree(pass.members);
     memset(&pass, 0, sizeof(pass));
 }
@@ -230,7 +230,7 @@ close_generation(Generation *g)
     n_generations--;
     forget_caches(g);
     g->version->readers--;
-    arena_release(g->version);
+    params_release(g->version);
     if (g->tokens != NULL)
         pfree(g->tokens);
     pfree(g);
@@ -352,7 +352,7 @@ append_tokens(Generation *g, const int32 *tokens, size_t n)
 
 /* A generation of this (sub)transaction and role on version v, without tokens and caches. */
 static Generation *
-new_generation(ArenaVersion *v, size_t capacity)
+new_generation(ModelVersion *v, size_t capacity)
 {
     Portal      portal;
     Generation *g;
@@ -370,7 +370,7 @@ new_generation(ArenaVersion *v, size_t capacity)
     g->subid = GetCurrentSubTransactionId();
     g->portal = portal;
     g->user = GetUserId();
-    g->version = arena_retain(v);
+    g->version = params_retain(v);
     v->readers++;
     g->next = generations;
     generations = g;
@@ -379,10 +379,10 @@ new_generation(ArenaVersion *v, size_t capacity)
 }
 
 /* The pinned weights, which stay as they are as long as the generation lasts. */
-static ArenaVersion *
+static ModelVersion *
 require_unchanging(const char *model)
 {
-    ArenaVersion *v = arena_require(model);
+    ModelVersion *v = params_require(model);
 
     if (v->trainers > 0)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -396,7 +396,7 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_open);
 Datum
 pg_llm_gen_open(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ModelVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     IntArray      prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
     int32         capacity = PG_GETARG_INT32(2);
     Generation   *g;
@@ -469,6 +469,7 @@ pg_llm_gen_fork(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(g->handle);
 }
 
+/* pg_llm_gen_close(handle): ends a generation */
 PG_FUNCTION_INFO_V1(pg_llm_gen_close);
 Datum
 pg_llm_gen_close(PG_FUNCTION_ARGS)
@@ -477,6 +478,7 @@ pg_llm_gen_close(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_reset(handle): empties a generation's key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
 Datum
 pg_llm_gen_reset(PG_FUNCTION_ARGS)
@@ -485,6 +487,7 @@ pg_llm_gen_reset(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_push(handle, token): appends a token */
 PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
@@ -495,6 +498,7 @@ pg_llm_gen_push(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_tokens(handle) -> its tokens, prompt and generated ones */
 PG_FUNCTION_INFO_V1(pg_llm_gen_tokens);
 Datum
 pg_llm_gen_tokens(PG_FUNCTION_ARGS)
@@ -504,6 +508,7 @@ pg_llm_gen_tokens(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(tensor_make_int_array(g->tokens, g->n_tokens));
 }
 
+/* pg_llm_gen_length(handle) -> positions in its key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_length);
 Datum
 pg_llm_gen_length(PG_FUNCTION_ARGS)
@@ -551,7 +556,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
     memcpy(own, members, sizeof(Generation *) * handles.n);
     PG_TRY();
     {
-        arena_push_pin(members[0]->version);
+        params_push_pin(members[0]->version);
     }
     PG_CATCH();
     {
@@ -563,6 +568,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_done(): ends the forward pass; its positions now count */
 PG_FUNCTION_INFO_V1(pg_llm_gen_done);
 Datum
 pg_llm_gen_done(PG_FUNCTION_ARGS)

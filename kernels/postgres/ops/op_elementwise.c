@@ -264,6 +264,7 @@ op_of_activation(const text *name)
                     "(exact), relu."));
 }
 
+/* pg_llm_activation(x, name): the activation with this name in Hugging Face configurations */
 PG_FUNCTION_INFO_V1(pg_llm_activation);
 Datum
 pg_llm_activation(PG_FUNCTION_ARGS)
@@ -271,6 +272,7 @@ pg_llm_activation(PG_FUNCTION_ARGS)
     return op_sql_call(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(1)));
 }
 
+/* pg_llm_activation_backward(dout, x, name) -> dx */
 PG_FUNCTION_INFO_V1(pg_llm_activation_backward);
 Datum
 pg_llm_activation_backward(PG_FUNCTION_ARGS)
@@ -290,6 +292,7 @@ with_number(const OpDef *op, Tensor *a, Tensor *b)
     PG_RETURN_TENSOR(op_run(call));
 }
 
+/* pg_llm_<name>_number(tensor, number) and pg_llm_number_<name>(number, tensor) */
 #define NUMBER_OPS(name)                                                                                               \
     PG_FUNCTION_INFO_V1(pg_llm_##name##_number);                                                                       \
     Datum pg_llm_##name##_number(PG_FUNCTION_ARGS)                                                                     \

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "tensor/buffer.h"
 #include "session/settings.h"
 #include "precision.h"
@@ -52,7 +52,7 @@ precision_packed(const OpCall *call, const OpValue *w, bool transposed)
     packed = &w->buffer->packed[transposed ? 1 : 0];
     if (*packed == NULL || !fits(*packed, w, transposed))
     {
-        if (!arena_holds(w->buffer))
+        if (!params_holds(w->buffer))
             return NULL;
         llm_packed_destroy(*packed);
         *packed = NULL;
