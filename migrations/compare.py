@@ -1,4 +1,4 @@
-"""What `alembic check` compares beyond tables: functions, views, triggers, roles, grants, storage.
+"""What `alembic check` compares beyond tables: functions, views, triggers, roles, grants, storage, kernels.
 
 A declared function, view or trigger is created a second time in pg_temp, inside a savepoint that is rolled
 back, and both are read back from the catalog: PostgreSQL itself decides whether two texts mean the same, and
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation
 from alembic.operations.ops import UpgradeOps
@@ -25,9 +24,13 @@ from llm_sql.models import ARCHITECTURES, Arch, SqlObject, declared_grants, decl
 from llm_sql.models.base import table_names, unqualified
 from llm_sql.models.roles import PUBLIC, ROLES
 
-from . import catalog
+from . import catalog, kernels
+from .operations import EXTENSION
+from .statements import insert_or_update, literal
 
 _QUALIFIED = r"(?:public\.)?"
+# Views use functions, and triggers are on views.
+_ORDER = ("FUNCTION", "PROCEDURE", "VIEW", "TRIGGER")
 
 
 class CatalogChange(MigrateOperation):
@@ -45,16 +48,18 @@ class CatalogChange(MigrateOperation):
         return CatalogChange(self.diff, self.downgrade, self.upgrade)
 
 
-@renderers.dispatch_for(CatalogChange)
-def _render(_: AutogenContext, change: CatalogChange) -> list[str]:
-    """As op.run_sql with the text itself, a literal per line: alembic would indent a function's body."""
-    if not change.upgrade:
-        return [f"raise NotImplementedError({'write the way back: ' + repr(change.diff)!r})"]
-    return [f"op.run_sql(\n{_literal_lines(statement)}\n)" for statement in change.upgrade]
+class KernelsChange(MigrateOperation):
+    """The database has another version of the extension than this package."""
 
+    def __init__(self, old: str, new: str) -> None:
+        self.old = old
+        self.new = new
 
-def _literal_lines(text: str) -> str:
-    return "\n".join(f"    {line!r}" for line in text.splitlines(keepends=True))
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return ("modify_extension", EXTENSION, self.old, self.new)
+
+    def reverse(self) -> KernelsChange:
+        return KernelsChange(self.new, self.old)
 
 
 def _in_temp(statement: str, kind: str, name: str) -> str:
@@ -110,18 +115,85 @@ def _replace(item: SqlObject) -> list[str]:
     return [create, *item.comments, *closed]
 
 
+def _declared_as(key: catalog.Key, items: Sequence[SqlObject]) -> list[str]:
+    """The statements that make it as declared; of overloads only this one."""
+    if not key.is_routine:
+        return [statement for item in items for statement in _replace(item)]
+    arguments = catalog.normalize_arguments(key.detail)
+
+    def about(statement_or_identity: str) -> bool:
+        """Whether these are its arguments, or, in a comment, only their types."""
+        found = catalog.normalize_arguments(statement_or_identity.partition("(")[2].partition(")")[0])
+        pairs = zip(found, arguments, strict=False)
+        return len(found) == len(arguments) and all(a == b or b.endswith(f" {a}") for a, b in pairs)
+
+    return [
+        statement
+        for item in items
+        if about(item.identity)
+        for statement in _replace(item)
+        if not statement.startswith("COMMENT") or about(statement)
+    ]
+
+
+def _put_back(key: catalog.Key, old: catalog.Definition) -> list[str]:
+    """What brings back an object as it was, but for the privileges on it that we declare."""
+    comment = "NULL" if old.comment is None else literal(old.comment)
+    closed = [f"REVOKE EXECUTE ON {key.kind} {key.identity} FROM PUBLIC"] if key.is_routine else []
+    return [old.create, f"COMMENT ON {key.kind} {key.identity} IS {comment}", *closed]
+
+
+def _replaceable(old: catalog.Definition, new: catalog.Definition) -> bool:
+    """PostgreSQL replaces bodies, and gives a view more columns, never fewer."""
+    return new.head[: len(old.head)] == old.head
+
+
 def _modify(
     key: catalog.Key, items: Sequence[SqlObject], old: catalog.Definition, new: catalog.Definition
 ) -> CatalogChange:
-    """Replace in place, or drop and create where the head differs: PostgreSQL replaces bodies only."""
-    statements = [statement for item in items for statement in _replace(item)]
-    back = [old.create]
-    if key.kind in ("FUNCTION", "PROCEDURE") and old.create.splitlines()[:2] != new.create.splitlines()[:2]:
-        drop = f"DROP {key.kind} {key.identity}"
-        targets = {item.identity for item in items}
-        grants = [grant.grant for grant in declared_grants() if grant.target in targets]
-        statements, back = [drop, *statements, *grants], [drop, *back, *grants]
-    return CatalogChange((f"modify_{key.kind.lower()}", key.identity), statements, back)
+    """Replace in place, or drop and create where the head differs."""
+    targets = {key.identity, *(item.identity for item in items)}
+    grants = [grant.grant for grant in declared_grants() if grant.target in targets]
+    drop = [f"DROP {key.kind} {key.identity}"]
+    there = _declared_as(key, items)
+    back = _put_back(key, old)
+    return CatalogChange(
+        (f"modify_{key.kind.lower()}", key.identity),
+        there if _replaceable(old, new) else [*drop, *there, *grants],
+        back if _replaceable(new, old) else [*drop, *back, *grants],
+    )
+
+
+def _invalid(item: SqlObject, actual: dict[catalog.Key, catalog.Definition], message: str) -> CatalogChange:
+    """What the server refuses today: it may use what the rest of a revision brings."""
+    before = [(key, old) for key, old in actual.items() if (key.kind, key.name) == (item.kind, item.name)]
+    back = [statement for key, old in before for statement in _put_back(key, old)] or [item.drop]
+    if item.kind == "VIEW" and before:  # perhaps with more columns
+        back = [
+            item.drop,
+            *back,
+            *(grant.grant for grant in declared_grants() if grant.target == item.identity),
+        ]
+    return CatalogChange((f"invalid_{item.kind.lower()}", item.identity, message), _replace(item), back)
+
+
+def _compare_one(
+    key: catalog.Key,
+    items: Sequence[SqlObject],
+    old: catalog.Definition | None,
+    new: catalog.Definition | None,
+) -> CatalogChange:
+    kind, identity = key.kind.lower(), key.identity
+    if new is None:
+        assert old is not None
+        grants = [f"GRANT EXECUTE ON {key.kind} {identity} TO {role}" for role in ROLES if key.is_routine]
+        back = [*_put_back(key, old), *grants]
+        return CatalogChange((f"remove_{kind}", identity), [f"DROP {key.kind} {identity}"], back)
+    if old is None:
+        return CatalogChange(
+            (f"add_{kind}", identity), _declared_as(key, items), [f"DROP {key.kind} {identity}"]
+        )
+    return _modify(key, items, old, new)
 
 
 def compare_objects(connection: Connection, objects: Sequence[SqlObject]) -> list[CatalogChange]:
@@ -135,30 +207,20 @@ def compare_objects(connection: Connection, objects: Sequence[SqlObject]) -> lis
         actual = catalog.definitions(connection, "public", names)
     finally:
         scratch.rollback()
-    changes = [
-        CatalogChange((f"invalid_{item.kind.lower()}", item.identity, message), _replace(item))
-        for item, message in refused.items()
-    ]
-    for key in sorted(declared.keys() | actual.keys()):
-        old, new = actual.get(key), declared.get(key)
-        if old == new:
-            continue
-        kind, name, _ = key
-        identity = key.identity
-        items = [item for item in objects if item.kind == kind and item.name == name]
-        if any(item in refused for item in items):
-            continue
-        back = [old.create] if old else [f"DROP {kind} {identity}"]
-        if new is None:
-            change = CatalogChange((f"remove_{kind.lower()}", identity), [f"DROP {kind} {identity}"], back)
-        elif old is None:
-            change = CatalogChange(
-                (f"add_{kind.lower()}", identity), [s for i in items for s in _replace(i)], back
-            )
-        else:
-            change = _modify(key, items, old, new)
-        changes.append(change)
-    return changes
+    changes = [(item.kind, _invalid(item, actual, message)) for item, message in refused.items()]
+    not_compared = {(item.kind, item.name) for item in refused}
+    # What goes comes first: a renamed parameter makes another key, but the same function to a CREATE.
+    for key in sorted(declared.keys() | actual.keys(), key=lambda key: (key.name, key in declared, key)):
+        items = [item for item in objects if (item.kind, item.name) == (key.kind, key.name)]
+        if declared.get(key) != actual.get(key) and (key.kind, key.name) not in not_compared:
+            changes.append((key.kind, _compare_one(key, items, actual.get(key), declared.get(key))))
+    return [change for _, change in sorted(changes, key=lambda change: _ORDER.index(change[0]))]
+
+
+def compare_kernels(connection: Connection) -> list[KernelsChange]:
+    """The extension's version beside the one that this package's control file names."""
+    old, new = catalog.extension_version(connection, EXTENSION), kernels.version()
+    return [KernelsChange(old, new)] if old is not None and old != new else []
 
 
 def compare_roles(connection: Connection) -> list[CatalogChange]:
@@ -238,8 +300,6 @@ def compare_architectures(connection: Connection) -> list[CatalogChange]:
 
 
 def _upsert(new: dict[str, Any], old: dict[str, Any] | None) -> tuple[list[str], list[str]]:
-    from .freeze import insert_or_update
-
     way_back = (
         insert_or_update("llm_arch", old)
         if old
@@ -257,6 +317,7 @@ def _compare(
     if set(table_names()) <= tables:
         upgrade_ops.ops.extend(compare_tables(connection))
         upgrade_ops.ops.extend(compare_architectures(connection))
+    upgrade_ops.ops[:0] = compare_kernels(connection)
     upgrade_ops.ops.extend(compare_objects(connection, declared_objects()))
     upgrade_ops.ops.extend(compare_roles(connection))
     return PriorityDispatchResult.CONTINUE

@@ -1,25 +1,26 @@
 """Runs the migrations: where the database is, which version table is ours, what counts as drift.
 
-The address is the first of: `-x url=...`, sqlalchemy.url of the configuration, DATABASE_URL, the embedded
-server's.
+The address is the first of: `-x url=...`, sqlalchemy.url of the configuration, DATABASE_URL. What makes an
+engine of it, or finds a server when there is none, is a function that the configuration names (`engine` in
+alembic.ini) or brings (`engine` in its attributes).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pkgutil
+from collections.abc import Callable
 from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, pool, text
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from llm_sql.migrations import VERSION_TABLE, build, compare, state
+from llm_sql.migrations import VERSION_TABLE, build, compare, revision, state
 from llm_sql.migrations.operations import require_kernels
-from llm_sql.url import normalize_url, own_engine
 
 config = context.config
 log = logging.getLogger("alembic.llm_sql")
@@ -27,23 +28,26 @@ if config.config_file_name is not None:
     fileConfig(config.config_file_name, disable_existing_loggers=False)
 
 
-def database_url() -> URL:
+def find_engine() -> Engine:
     address = (
         context.get_x_argument(as_dictionary=True).get("url")
         or config.get_main_option("sqlalchemy.url")
         or os.environ.get("DATABASE_URL")
     )
-    if not address:
-        from llm_sql.server import ensure
-
-        address = ensure()
+    make: Callable[[str | None], Engine] = config.attributes.get("engine") or pkgutil.resolve_name(
+        config.get_main_option("engine", "sqlalchemy:create_engine")
+    )
     try:
-        return normalize_url(address)
+        return make(address or None)
     except ValueError as error:
         raise CommandError(str(error)) from None
 
 
-SETTINGS = {**state.SETTINGS, "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__]}
+SETTINGS = {
+    **state.SETTINGS,
+    "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__],
+    "process_revision_directives": revision.into_files,
+}
 
 
 def run_offline() -> None:
@@ -53,11 +57,11 @@ def run_offline() -> None:
     with context.begin_transaction():
         context.execute("SET LOCAL search_path = public")
         context.run_migrations()
-        revision = context.get_revision_argument()
-        if revision is None:
+        target = context.get_revision_argument()
+        if target is None:
             context.execute(f"DROP TABLE IF EXISTS {VERSION_TABLE}")
         else:
-            for statement in build.mark(build.of_revision(str(revision))):
+            for statement in build.mark(build.of_revision(str(target))):
                 context.execute(statement)
 
 
@@ -101,7 +105,7 @@ def connect(engine: Engine) -> Connection:
 
 
 def run_online() -> None:
-    engine = own_engine(database_url(), poolclass=pool.NullPool)
+    engine = find_engine()
     with connect(engine) as connection:
         driver: Any = connection.connection.driver_connection
         driver.add_notice_handler(notice)

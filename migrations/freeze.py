@@ -36,28 +36,16 @@ from llm_sql.models import (
 from llm_sql.models.base import SCHEMA, pass_sequence
 from llm_sql.models.roles import ROLES, relation_names
 
-from .catalog import extension_routines
 from .operations import SQL_DIRECTORY
+from .statements import extension_of_role, for_role, literal, script, storage_statements
 
 # paramstyle named: the others double percent signs.
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
-def _script(statements: Iterable[str]) -> str:
-    return "".join(f"{statement.strip().rstrip(';')};\n\n" for statement in statements)[:-1]
-
-
 def _compile(element: DDLElement) -> str:
     text = str(element.compile(dialect=_DIALECT)).replace("\t", "    ")
     return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def storage_statements(table: Table) -> list[str]:
-    """How the columns named in the table's info are stored out of line."""
-    storage: dict[str, str] = table.info.get("storage", {})
-    return [
-        f"ALTER TABLE {table.fullname} ALTER COLUMN {name} SET STORAGE {how}" for name, how in storage.items()
-    ]
 
 
 def _table_statements(table: Table) -> list[str]:
@@ -77,8 +65,8 @@ def relations() -> dict[str, str]:
     create += [statement for table in tables for statement in _table_statements(table)]
     drop = [f"DROP TABLE IF EXISTS {table.fullname}" for table in reversed(tables)]
     return {
-        "upgrade.sql": _script(create),
-        "downgrade.sql": _script([*drop, f"DROP SEQUENCE IF EXISTS {SCHEMA}.{pass_sequence.name}"]),
+        "upgrade.sql": script(create),
+        "downgrade.sql": script([*drop, f"DROP SEQUENCE IF EXISTS {SCHEMA}.{pass_sequence.name}"]),
     }
 
 
@@ -90,7 +78,7 @@ def _drop(item: SqlObject) -> str:
 def routines() -> dict[str, str]:
     files = {f"functions/{name}": text for name, text in functions.sources()}
     files |= {f"views/{name}": text for name, text in views.sources()}
-    return files | {"downgrade.sql": _script(map(_drop, reversed(declared_objects())))}
+    return files | {"downgrade.sql": script(map(_drop, reversed(declared_objects())))}
 
 
 _CREATE_ROLE = """\
@@ -106,16 +94,6 @@ EXCEPTION
         NULL; -- another database's migration was faster
 END
 $role$"""
-
-_FOR_ROLE = """\
-DO $grants$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
-        RETURN;
-    END IF;
-{statements}
-END
-$grants$"""
 
 # What somebody dropped has no privileges left to take back.
 _REVOKE = """\
@@ -136,26 +114,6 @@ BEGIN
                 NULL;
         END;
     END LOOP;
-END
-$grants$"""
-
-# Also what everybody may run: where the database takes new functions from PUBLIC, nobody may without this.
-_EXTENSION_OF_ROLE = """\
-DO $grants$
-DECLARE
-    routine pg_catalog.regprocedure;
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
-        RETURN;
-    END IF;
-    FOR routine IN
-{routines}
-    LOOP
-        EXECUTE pg_catalog.format('{statement}', routine);
-    END LOOP;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE NOTICE 'role {role} is not granted pg_llm''s functions: this takes the database''s owner';
 END
 $grants$"""
 
@@ -186,16 +144,6 @@ def _revoke(role: str, statements: Iterable[str]) -> str:
     )
 
 
-def _extension_of_role(role: str, statement: str) -> str:
-    query = extension_routines(role).splitlines()
-    routines = "\n".join(f"        {line}" for line in query)
-    return _EXTENSION_OF_ROLE.format(role=role, routines=routines, statement=f"{statement} {role}")
-
-
-def _for_role(role: str, statements: Iterable[str]) -> str:
-    return _FOR_ROLE.format(role=role, statements="\n".join(f"    {statement};" for statement in statements))
-
-
 def roles() -> dict[str, str]:
     grants = declared_grants()
     create = [f"REVOKE ALL ON TABLE public.{name} FROM PUBLIC" for name in relation_names()]
@@ -205,31 +153,16 @@ def roles() -> dict[str, str]:
     drop = []
     for role in ROLES:
         own = [grant for grant in grants if grant.role == role]
-        create += [_CREATE_ROLE.format(role=role), _for_role(role, (grant.grant for grant in own))]
-        create.append(_extension_of_role(role, "GRANT EXECUTE ON ROUTINE %s TO"))
+        create += [_CREATE_ROLE.format(role=role), for_role(role, (grant.grant for grant in own))]
+        create.append(extension_of_role(role, "GRANT EXECUTE ON ROUTINE %s TO"))
         drop += [_revoke(role, (grant.revoke for grant in own))]
-        drop += [_extension_of_role(role, "REVOKE EXECUTE ON ROUTINE %s FROM"), _DROP_ROLE.format(role=role)]
-    return {"roles.sql": _script(create), "drop_roles.sql": _script(drop)}
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        drop += [extension_of_role(role, "REVOKE EXECUTE ON ROUTINE %s FROM"), _DROP_ROLE.format(role=role)]
+    return {"roles.sql": script(create), "drop_roles.sql": script(drop)}
 
 
 def _insert(table: str, rows: list[dict[str, Any]]) -> str:
-    values = ",\n".join(f"    ({', '.join(map(_literal, row.values()))})" for row in rows)
+    values = ",\n".join(f"    ({', '.join(map(literal, row.values()))})" for row in rows)
     return f"INSERT INTO public.{table} ({', '.join(rows[0])}) VALUES\n{values}\nON CONFLICT DO NOTHING"
-
-
-def insert_or_update(table: str, row: dict[str, Any]) -> str:
-    """One row, whatever stood under its key (the first column) before."""
-    key, *others = row
-    sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in others)
-    values = ", ".join("NULL" if value is None else _literal(value) for value in row.values())
-    insert = f"INSERT INTO public.{table} ({', '.join(row)}) VALUES ({values})"
-    return f"{insert}\nON CONFLICT ({key}) DO UPDATE SET {sets}"
 
 
 def _where_tables_are(statements: Iterable[str]) -> str:
@@ -247,8 +180,8 @@ $unseed$"""
 
 def seeds() -> dict[str, str]:
     # Models that somebody gave weights, and the architectures they have, are no seeds any more.
-    models = ", ".join(_literal(row["model"]) for row in MODELS)
-    architectures = ", ".join(_literal(row["arch"]) for row in ARCHITECTURES)
+    models = ", ".join(literal(row["model"]) for row in MODELS)
+    architectures = ", ".join(literal(row["arch"]) for row in ARCHITECTURES)
     delete_models = (
         f"DELETE FROM public.llm_model_config AS c\nWHERE c.model IN ({models})\n"
         "    AND NOT EXISTS (SELECT FROM public.llm_param AS p WHERE p.model = c.model)"
@@ -258,8 +191,8 @@ def seeds() -> dict[str, str]:
         "    AND NOT EXISTS (SELECT FROM public.llm_model_config AS c WHERE c.arch = a.arch)"
     )
     return {
-        "seeds.sql": _script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
-        "unseed.sql": _script([_where_tables_are([delete_models, delete_architectures])]),
+        "seeds.sql": script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
+        "unseed.sql": script([_where_tables_are([delete_models, delete_architectures])]),
     }
 
 

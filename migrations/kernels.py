@@ -37,10 +37,15 @@ def version() -> str:
     return match[1]
 
 
+def parts() -> list[Path]:
+    """The files that make joins into the extension's script, by name."""
+    beside = (path for path in SCRIPTS.glob("*.sql") if not path.name.startswith(f"{EXTENSION}--"))
+    return sorted([*beside, *SCRIPTS.glob("*/*.sql")])
+
+
 @cache
 def _statements() -> tuple[str, ...]:
-    script = (SCRIPTS / f"{EXTENSION}--{version()}.sql").read_text(encoding="utf-8")
-    return tuple(split_statements(re.sub(r"^\\echo.*$", "", script, flags=re.M)))
+    return tuple(s for part in parts() for s in split_statements(part.read_text(encoding="utf-8")))
 
 
 def _declared_functions() -> dict[str, Traits | None]:

@@ -3,7 +3,7 @@
 op.run_sql(text)              statements as they stand, no parameter or colon of theirs interpreted
 op.run_scripts(path)          the same from a file or a folder below migrations/sql
 op.install_kernels(version)   CREATE EXTENSION pg_llm, after a check that the server has that version
-op.update_kernels(version)    ALTER EXTENSION pg_llm UPDATE
+op.update_kernels(version)    ALTER EXTENSION pg_llm UPDATE, upwards and downwards
 op.remove_kernels()           DROP EXTENSION pg_llm; refuses while columns of type tensor remain elsewhere
 """
 
@@ -23,7 +23,7 @@ SQL_DIRECTORY = Path(__file__).parent / "sql"
 # somebody else than the owner of the database.
 _UPDATE = """DO $update$
 BEGIN
-    IF '{version}' <> (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = '{extension}') THEN
+    IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = '{extension}' AND {outdated}) THEN
         ALTER EXTENSION {extension} UPDATE TO '{version}';
     END IF;
 END
@@ -84,12 +84,18 @@ class Kernels(MigrateOperation):
     def statements(self) -> list[str]:
         if self.action == "remove":
             return [_REMOVE.format(extension=EXTENSION)]
-        update = _UPDATE.format(extension=EXTENSION, version=self.version)
         if self.action == "update":
+            update = self._update(f"extversion <> '{self.version}'")
             return [require_kernels(self.version), update]
-        # An administrator may have installed it before, in any version there is a way from.
+        # An administrator may have installed it, in any version there is a way from. A newer one stays.
         create = f"CREATE EXTENSION IF NOT EXISTS {EXTENSION} SCHEMA public VERSION '{self.version}'"
+        update = self._update(
+            f"string_to_array(extversion, '.')::int[] < string_to_array('{self.version}', '.')::int[]"
+        )
         return [require_kernels(self.version), create, update]
+
+    def _update(self, outdated: str) -> str:
+        return _UPDATE.format(extension=EXTENSION, version=self.version, outdated=outdated)
 
 
 def require_kernels(version: str | None = None) -> str:

@@ -95,9 +95,7 @@ def prepare(connection: Connection) -> None:
 
 
 def extension_version(connection: Connection) -> str | None:
-    query = text("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = :name")
-    found = connection.scalar(query, {"name": EXTENSION})
-    return None if found is None else str(found)
+    return catalog.extension_version(connection, EXTENSION)
 
 
 def version_table_exists(connection: Connection) -> bool:

@@ -14,8 +14,8 @@
 #include "core/engine/memory.h"
 #include "files/files.h"
 #include "generation/generate.h"
-#include "params/arena.h"
-#include "params/relation_version.h"
+#include "params/fingerprint.h"
+#include "params/params.h"
 #include "session/engine.h"
 #include "session/portals.h"
 #include "session/progress.h"
@@ -50,7 +50,7 @@ end_xact(XactEvent event, void *arg)
         return;
     tensor_buffer_end_xact(); /* blocks that are released from here on are bounded as they come */
     generate_end_xact();      /* before the versions that generations hold */
-    arena_end_xact(event != XACT_EVENT_ABORT);
+    params_end_xact(event != XACT_EVENT_ABORT);
     if (event == XACT_EVENT_ABORT)
         tape_abort(NULL);
     tape_end_xact();
@@ -98,10 +98,10 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
     if (!commit && event != SUBXACT_EVENT_ABORT_SUB)
         return;
     if (!commit)
-        relation_version_abort_subxact();
+        fingerprint_abort_subxact();
     mark = pop_mark(mine);
     generate_end_subxact(mine, parent, commit, mark == NULL ? NULL : &mark->generation);
-    arena_end_subxact(mine, parent, commit);
+    params_end_subxact(mine, parent, commit);
     if (!commit)
     {
         tape_abort(mark == NULL ? NULL : &mark->tape);
@@ -116,7 +116,7 @@ static void
 portal_gone(Portal portal)
 {
     generate_portal_gone(portal);
-    arena_portal_gone(portal);
+    params_portal_gone(portal);
 }
 
 /* ---- loading ---- */
@@ -156,7 +156,7 @@ PG_FUNCTION_INFO_V1(pg_llm_release);
 Datum
 pg_llm_release(PG_FUNCTION_ARGS)
 {
-    size_t bytes = arena_forget_unused();
+    size_t bytes = params_forget_unused();
 
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();

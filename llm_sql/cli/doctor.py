@@ -7,8 +7,8 @@ from dataclasses import asdict
 import typer
 from rich.markup import escape
 
+from llm_sql.cli.checks import examine
 from llm_sql.cli.common import JsonOption, UrlOption, out, print_json
-from llm_sql.doctor import examine
 from llm_sql.errors import EXIT_FAILURE
 
 MARKS = {

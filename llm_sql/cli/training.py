@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from llm_sql import training
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
@@ -26,6 +22,7 @@ from llm_sql.cli.common import (
     out,
     print_json,
 )
+from llm_sql.cli.progress import progress_bar
 from llm_sql.corpus import FileSource, find_files
 from llm_sql.errors import UsageError
 from llm_sql.model import LanguageModel
@@ -38,33 +35,6 @@ def register(app: typer.Typer) -> None:
     app.command()(finetune)
     app.command()(demo)
     app.command()(bench)
-
-
-@contextlib.contextmanager
-def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training.Progress], None]]:
-    """A bar with the live loss and rate; yields the callback that moves it."""
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=quiet) as bar:
-        task = bar.add_task("train", total=total, state="")
-        first: list[int] = []
-
-        def advance(progress: training.Progress) -> None:
-            if not first:
-                # Steps count over the model's life; the bar counts this run's.
-                first.append(progress.step - 1 if progress.step > progress.total else 0)
-            state = "" if progress.loss is None else f"loss {progress.loss:.3f}"
-            if progress.lr is not None:
-                state += f"  lr {progress.lr:.1e}"
-            bar.update(task, completed=progress.step - first[0], state=state)
-
-        yield advance
-        bar.update(task, completed=total)
 
 
 def train(
@@ -220,7 +190,7 @@ def demo(
     json_: JsonOption = False,
 ) -> None:
     """Train a small GPT on the database's own catalog and generate text."""
-    from llm_sql.demo import run_demo
+    from llm_sql.cli.demo import run_demo
 
     result = run_demo(open_engine(url), model, seconds=seconds, steps=steps, seed=seed, quiet=json_)
     if json_:

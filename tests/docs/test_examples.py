@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 
 import llm_sql.server
 from llm_sql.cli import app
-from llm_sql.demo import run_demo
+from llm_sql.cli.demo import run_demo
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

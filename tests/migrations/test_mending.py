@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from llm_sql import doctor, provision
-from llm_sql.cli import common
+from llm_sql import provision
+from llm_sql.cli import checks, common
 from llm_sql.errors import LLMSQLError, NotProvisionedError
 from llm_sql.migrations import build
 from llm_sql.migrations.operations import SQL_DIRECTORY
@@ -79,8 +79,8 @@ def at_head(at_head):
 
 def looked_at(database):
     """doctor's lines on this database, and the statuses."""
-    checks = list(doctor.examine(database.url))
-    return [f"{check.status} {check.name}: {check.found} ({check.hint})" for check in checks]
+    found = checks.examine(database.url)
+    return [f"{check.status} {check.name}: {check.found} ({check.hint})" for check in found]
 
 
 def assert_sound(database):
@@ -95,7 +95,7 @@ def assert_sound(database):
     *(only_extended([name], id=name) for name in DAMAGE if name not in ALONE),
 ])  # fmt: skip
 def test_damage_is_named_and_mended(at_head, damages, monkeypatch):
-    monkeypatch.setattr(doctor, "SHOWN", 100)
+    monkeypatch.setattr(checks, "SHOWN", 100)
     tables = "llm_arch, llm_model_config, llm_param, llm_tape, llm_dataset, llm_train_log, llm_train_run"
     for damage in damages:
         at_head.execute(DAMAGE[damage][0].format(database=at_head.name, tables=tables))
@@ -258,7 +258,7 @@ def login(at_head):
 @pytest.mark.parametrize("role", ["llm_reader", "llm_trainer"])
 def test_doctor_and_provision_work_for_each_role(at_head, login, role):
     url = login(f"as_{role}", role)
-    statuses = {check.name: check for check in doctor.examine(url)}
+    statuses = {check.name: check for check in checks.examine(url)}
     assert {name for name, check in statuses.items() if check.status == "failed"} == set(), statuses
     assert statuses["objects"].status == "ok"
     assert statuses["build"].status == "ok"
@@ -268,7 +268,7 @@ def test_doctor_and_provision_work_for_each_role(at_head, login, role):
 
 def test_doctor_tells_a_role_without_grants_what_it_lacks(at_head, login):
     url = login("as_nobody")
-    line = next(check for check in doctor.examine(url) if check.name == "schema")
+    line = next(check for check in checks.examine(url) if check.name == "schema")
     assert line.status == "warning"
     assert "GRANT llm_reader TO as_nobody" in line.hint
     common.open_engine(url).dispose()

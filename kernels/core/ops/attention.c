@@ -15,6 +15,11 @@ size_t llm_attention_grain(const llm_engine *e, double flops)
     return flops >= least ? 1 : (size_t)(least / (flops < 1 ? 1 : flops));
 }
 
+/*
+ * out (B,T,D), row_max and row_sum (B,n_head,T) = softmax(scale q k^T) v per head, from q, k, v (B,T,D) whose rows lie
+ * q_stride, k_stride, v_stride apart: three tensors, or one of rows [q | k | v]. Head h is columns h d_head to
+ * (h + 1) d_head of a row, d_head = D / n_head.
+ */
 typedef struct attention_job {
     llm_engine *e;
     const llm_attention_shape *s;
@@ -25,6 +30,7 @@ typedef struct attention_job {
     const llm_attention_grads *grads; /* of sequence 0, head 0 */
 } attention_job;
 
+/* What the kernels need to know of one head of one sequence: its scale, and where its dropout mask (T,T) begins */
 static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t head)
 {
     llm_attention_head h = {
@@ -44,10 +50,12 @@ static llm_attention_head head_of(const llm_attention_shape *s, size_t b, size_t
     return h;
 }
 
+/* Keys in panels, (d_head,T) padded along T, and values (T,d_head) padded along d_head: of one head */
 static size_t store_floats(size_t T, size_t d_head) { return llm_padded(T) * d_head + T * llm_padded(d_head); }
 
 /* ---- forward ---- */
 
+/* Rows of out (T,d_head) of one head: those of the query tiles share, share + shares, ... Later keys are masked. */
 static void forward_unit(const attention_job *j, size_t unit)
 {
     const llm_attention_shape *s = j->s;
@@ -119,6 +127,7 @@ void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row
 
 static float *at(float *p, size_t offset) { return p == NULL ? NULL : p + offset; }
 
+/* dq, dk, dv (T,d_head) (+)= of heads begin to end, from dout and out (T,d_head), row_max and row_sum (T) */
 static void backward_range(void *arg, size_t begin, size_t end)
 {
     const attention_job *j = arg;

@@ -31,12 +31,6 @@ RANGE_TASK(div, j->a + begin, j->b + begin)
 RANGE_TASK(mul_acc, j->a + begin, j->b + begin)
 RANGE_TASK(scale, j->a + begin, j->scalar, j->acc)
 RANGE_TASK(neg, j->a + begin)
-RANGE_TASK(gelu_forward, j->a + begin)
-RANGE_TASK(gelu_backward, j->acc, j->a + begin, j->b + begin)
-RANGE_TASK(gelu_exact_forward, j->a + begin)
-RANGE_TASK(gelu_exact_backward, j->acc, j->a + begin, j->b + begin)
-RANGE_TASK(relu_forward, j->a + begin)
-RANGE_TASK(relu_backward, j->acc, j->a + begin, j->b + begin)
 
 static void run(llm_engine *e, llm_range_task task, size_t grain, float *out, const float *a, const float *b,
                 float scalar, bool acc, size_t n)
@@ -91,35 +85,21 @@ void llm_neg(llm_engine *e, float *out, const float *x, size_t n)
     run(e, neg_range, ARITHMETIC_GRAIN, out, x, NULL, 0, false, n);
 }
 
-void llm_gelu_forward(llm_engine *e, float *out, const float *x, size_t n)
-{
-    run(e, gelu_forward_range, FUNCTION_GRAIN, out, x, NULL, 0, false, n);
-}
+#define ACTIVATION(name)                                                                                               \
+    RANGE_TASK(name##_forward, j->a + begin)                                                                           \
+    RANGE_TASK(name##_backward, j->acc, j->a + begin, j->b + begin)                                                    \
+                                                                                                                       \
+    void llm_##name##_forward(llm_engine *e, float *out, const float *x, size_t n)                                     \
+    {                                                                                                                  \
+        run(e, name##_forward_range, FUNCTION_GRAIN, out, x, NULL, 0, false, n);                                       \
+    }                                                                                                                  \
+                                                                                                                       \
+    void llm_##name##_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)        \
+    {                                                                                                                  \
+        run(e, name##_backward_range, FUNCTION_GRAIN, dx, dout, x, 0, acc, n);                                         \
+    }
 
-void llm_gelu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)
-{
-    run(e, gelu_backward_range, FUNCTION_GRAIN, dx, dout, x, 0, acc, n);
-}
-
-void llm_gelu_exact_forward(llm_engine *e, float *out, const float *x, size_t n)
-{
-    run(e, gelu_exact_forward_range, FUNCTION_GRAIN, out, x, NULL, 0, false, n);
-}
-
-void llm_gelu_exact_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)
-{
-    run(e, gelu_exact_backward_range, FUNCTION_GRAIN, dx, dout, x, 0, acc, n);
-}
-
-void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n)
-{
-    run(e, relu_forward_range, ARITHMETIC_GRAIN, out, x, NULL, 0, false, n);
-}
-
-void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n)
-{
-    run(e, relu_backward_range, ARITHMETIC_GRAIN, dx, dout, x, 0, acc, n);
-}
+ACTIVATIONS(ACTIVATION)
 
 /* ---- dropout --------------------------------------------------------------------------- */
 

@@ -19,8 +19,10 @@ typedef struct loss_job {
     size_t vocab;
 } loss_job;
 
+/* Rows of logits (n,vocab) that make one hand-off */
 static size_t rows_per_task(size_t vocab) { return vocab < ROW_GRAIN ? ROW_GRAIN / (vocab + 1) + 1 : 1; }
 
+/* losses (n) = log_sum - logits[target], log_sum (n) = log(sum(exp(logits))); logits (n,vocab), rows begin to end */
 static void forward_range(void *arg, size_t begin, size_t end)
 {
     const loss_job *j = arg;
@@ -50,6 +52,7 @@ void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, con
     llm_parallel_for(e, n, rows_per_task(vocab), forward_range, &job);
 }
 
+/* dlogits (n,vocab) (+)= scale * (softmax(logits) - one_hot(target)); rows whose target is below 0 get no gradient */
 static void backward_range(void *arg, size_t begin, size_t end)
 {
     const loss_job *j = arg;
@@ -127,6 +130,7 @@ static float *logits_scratch(llm_engine *e, size_t n, size_t vocab)
     return e->logits;
 }
 
+/* x (n,d), w (vocab,d), targets (n); dx (n,d), dw (vocab,d) or NULL. The logits (n,vocab) = x w^T exist in chunks. */
 typedef struct head_job {
     const float *x, *w;
     const int32_t *targets;
@@ -154,6 +158,7 @@ typedef struct target_job {
     size_t d, vocab;
 } target_job;
 
+/* taken (rows) = the gradients dlogits (rows,vocab) holds at the targets, which become zero there */
 static void take_targets(const target_job *j, size_t rows)
 {
     for (size_t r = 0; r < rows; r++)
@@ -163,7 +168,7 @@ static void take_targets(const target_job *j, size_t rows)
         }
 }
 
-/* Puts the gradients that were taken back and adds their share of dx. */
+/* Puts the gradients that were taken back, and dx (rows,d) += taken * w[target]. */
 static void return_targets(void *arg, size_t begin, size_t end)
 {
     const target_job *j = arg;
@@ -199,7 +204,10 @@ static void chunk_dx(llm_engine *e, float *dlogits, const head_job *j, size_t i,
     llm_parallel_for(e, rows, ROW_GRAIN / (d + 1) + 1, return_targets, &job);
 }
 
-/* The chunk's share of the gradients. Each logit is read before it is written: its gradient takes its place. */
+/*
+ * Of the rows from `i` on: dx (rows,d) (+)= dlogits w and dw (vocab,d) (+)= dlogits^T x, where dlogits (rows,vocab)
+ * takes the place of the logits: each is read before it is written.
+ */
 static void chunk_backward(llm_engine *e, float *logits, const head_job *j, const float *log_sum, size_t i, size_t rows)
 {
     const size_t d = j->d, vocab = j->vocab;
@@ -211,6 +219,7 @@ static void chunk_backward(llm_engine *e, float *logits, const head_job *j, cons
         llm_gemm(e, j->dw, logits, j->x + i * d, vocab, d, rows, d, vocab, d, true, false, j->acc_w || i > 0);
 }
 
+/* losses, log_sum (n) of x (n,d) and w (vocab,d), a chunk of rows at a time */
 static void head_loss(llm_engine *e, float *losses, float *log_sum, const head_job *j)
 {
     size_t step = chunk_rows(j->n, j->vocab);

@@ -47,39 +47,7 @@ LLM_INLINE void put_lanes(float *out, bool acc, v16 x, size_t lanes)
 #include "gelu_exact_kernels.h"
 #include "row_kernels.h"
 
-#define MATH_KERNELS                                                                                                   \
-    {                                                                                                                  \
-        .fill = kernel_fill,                                                                                           \
-        .copy = kernel_copy,                                                                                           \
-        .add = kernel_add,                                                                                             \
-        .sub = kernel_sub,                                                                                             \
-        .mul = kernel_mul,                                                                                             \
-        .div = kernel_div,                                                                                             \
-        .scale = kernel_scale,                                                                                         \
-        .mul_acc = kernel_mul_acc,                                                                                     \
-        .neg = kernel_neg,                                                                                             \
-        .gelu_forward = kernel_gelu_forward,                                                                           \
-        .gelu_backward = kernel_gelu_backward,                                                                         \
-        .gelu_exact_forward = kernel_gelu_exact_forward,                                                               \
-        .gelu_exact_backward = kernel_gelu_exact_backward,                                                             \
-        .relu_forward = kernel_relu_forward,                                                                           \
-        .relu_backward = kernel_relu_backward,                                                                         \
-        .dropout = kernel_dropout,                                                                                     \
-        .dropout_kept = kernel_dropout_kept,                                                                           \
-        .adamw = kernel_adamw,                                                                                         \
-        .all_finite = kernel_all_finite,                                                                               \
-        .sum = kernel_sum,                                                                                             \
-        .sum_squares = kernel_sum_squares,                                                                             \
-        .layernorm_forward = kernel_layernorm_forward,                                                                 \
-        .layernorm_backward = kernel_layernorm_backward,                                                               \
-        .rmsnorm_forward = kernel_rmsnorm_forward,                                                                     \
-        .rmsnorm_backward = kernel_rmsnorm_backward,                                                                   \
-        .softmax_forward = kernel_softmax_forward,                                                                     \
-        .softmax_backward = kernel_softmax_backward,                                                                   \
-        .max_and_exp_sum = kernel_max_and_exp_sum,                                                                     \
-        .cross_entropy_backward = kernel_cross_entropy_backward,                                                       \
-        .sum_rows = kernel_sum_rows,                                                                                   \
-        .layernorm_dgamma = kernel_layernorm_dgamma,                                                                   \
-    }
+#define KERNEL(type, name, arguments) .name = kernel_##name,
+#define MATH_KERNELS                  { ELEMENTWISE_MATH(KERNEL) ACTIVATIONS(ACTIVATION_MATH) ROW_MATH(KERNEL) }
 
 #endif /* LLM_MATH_KERNELS_H */

@@ -10,6 +10,7 @@
 #define FINITE_GRAIN       65536  /* elements */
 #define SUM_BLOCKS_AT_ONCE 512    /* their sums lie on the stack */
 
+/* x, out, dout (n,d); gamma, beta (d); mean, rstd (n). What begin and end count is the task's: rows, or 16 columns. */
 typedef struct row_job {
     const llm_math_kernels *math;
     float *out, *mean_out, *rstd_out;
@@ -40,6 +41,7 @@ static size_t column_end(const row_job *j, size_t end) { return end * LLM_LANES 
 
 /* ---- layernorm ------------------------------------------------------------------------- */
 
+/* out (n,d) = (x - mean) rstd gamma + beta, mean and rstd (n), of rows begin to end */
 static void layernorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -58,6 +60,7 @@ void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, 
     by_rows(e, &job, layernorm_forward_range);
 }
 
+/* dx (n,d) (+)= of rows begin to end */
 static void layernorm_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -66,6 +69,7 @@ static void layernorm_backward_range(void *arg, size_t begin, size_t end)
                                 j->mean + begin, j->rstd + begin, end - begin, j->d);
 }
 
+/* dgamma (d) (+)= sum over the n rows of dout (x - mean) rstd, of some columns */
 static void layernorm_dgamma_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -96,6 +100,7 @@ void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma,
 
 /* ---- rmsnorm --------------------------------------------------------------------------- */
 
+/* out (n,d) = x rstd, rstd (n) = 1 / sqrt(mean(x^2) + eps), of rows begin to end */
 static void rmsnorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -111,6 +116,7 @@ void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x,
     by_rows(e, &job, rmsnorm_forward_range);
 }
 
+/* dx (n,d) (+)= of rows begin to end */
 static void rmsnorm_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -129,6 +135,7 @@ void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout,
 
 /* ---- softmax --------------------------------------------------------------------------- */
 
+/* out (n,d) = softmax of each row of x, of rows begin to end */
 static void softmax_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -143,6 +150,7 @@ void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, si
     by_rows(e, &job, softmax_forward_range);
 }
 
+/* dx (n,d) (+)= out (dout - sum(dout out)) per row, of rows begin to end; x is the forward's out here */
 static void softmax_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -160,6 +168,7 @@ void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout,
 
 /* ---- sums ------------------------------------------------------------------------------ */
 
+/* out (d) (+)= sum over the n rows of x (n,d), of some columns */
 static void sum_rows_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
@@ -181,6 +190,7 @@ typedef struct sum_job {
     float *sums;
 } sum_job;
 
+/* sums (blocks): those of LLM_SUM_BLOCK elements each of x (n) */
 static void sum_range(void *arg, size_t begin, size_t end)
 {
     const sum_job *j = arg;
@@ -192,6 +202,7 @@ static void sum_range(void *arg, size_t begin, size_t end)
     }
 }
 
+/* The blocks' sums added in double in their order, so that the result does not depend on threads */
 static double sum_in_blocks(llm_engine *e, float (*block_sum)(const float *, size_t), const float *x, size_t n)
 {
     const size_t stretch = (size_t)LLM_SUM_BLOCK * SUM_BLOCKS_AT_ONCE;

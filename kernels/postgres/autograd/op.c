@@ -42,6 +42,14 @@ op_set_input(OpCall *call, int i, Tensor *t)
 float *
 op_output(OpCall *call, int ndim, const int32 *dims)
 {
+    if (call->allocate != NULL)
+    {
+        call->out.ndim = ndim;
+        memcpy(call->out.dims, dims, sizeof(int32) * ndim);
+        call->out.n = tensor_count(ndim, dims);
+        call->out.data = call->allocate(call, call->out.n);
+        return call->out.data;
+    }
     call->result = tensor_new(ndim, dims);
     value_from_tensor(&call->out, call->result);
     return call->out.data;
@@ -127,15 +135,12 @@ op_shape_error(const OpCall *call, const char *expects)
 
     initStringInfo(&shapes);
     for (int i = 0; i < call->n_inputs; i++)
-        appendStringInfo(&shapes, "%s%s",
-                         i == 0                    ? ""
-                         : i == call->n_inputs - 1 ? " and "
-                                                   : ", ",
-                         op_shape(&call->in[i]));
+        appendStringInfo(&shapes, "%s%s %s", i == 0 ? "" : ", ", op_arg_name(call->op, 't', i), op_shape(&call->in[i]));
     if (call->ids.values != NULL)
-        appendStringInfo(&shapes, ", ids %s", tensor_shape_text(call->ids.ndim, call->ids.dims));
+        appendStringInfo(&shapes, ", %s %s", op_arg_name(call->op, 'i', 0),
+                         tensor_shape_text(call->ids.ndim, call->ids.dims));
     ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-            errmsg("%s cannot take shapes %s", call->op->name, shapes.data), errhint("It expects %s.", expects));
+            errmsg("%s cannot take the shapes %s", call->op->name, shapes.data), errhint("It expects %s.", expects));
 }
 
 void
@@ -143,7 +148,8 @@ op_require_ndim(const OpCall *call, int input, int least)
 {
     if (call->in[input].ndim < least)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: argument %d has shape %s", call->op->name, input + 1, op_shape(&call->in[input])),
+                errmsg("%s: %s has shape %s", call->op->name, op_arg_name(call->op, 't', input),
+                       op_shape(&call->in[input])),
                 errhint("It needs at least %d dimension%s.", least, least == 1 ? "" : "s"));
 }
 
@@ -159,7 +165,8 @@ op_require_ids(const OpCall *call, int64 limit, bool negative_ok)
             CHECK_FOR_INTERRUPTS();
         if (id >= limit || (id < 0 && !negative_ok))
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                    errmsg("%s: id %d at position %zu is out of range", call->op->name, id, i + 1),
+                    errmsg("%s: id %d at position %zu of %s is out of range", call->op->name, id, i + 1,
+                           op_arg_name(call->op, 'i', 0)),
                     errhint("Ids must be between 0 and " INT64_FORMAT ".", limit - 1));
     }
 }
@@ -211,38 +218,91 @@ op_run1(const OpDef *op, Tensor *x)
     return op_run(call);
 }
 
-/* Reads SQL arguments from number `arg` on, as the op's signature says. */
+/* ---- arguments ---- */
+
+int
+op_n_args(const OpDef *op)
+{
+    int n = 0;
+
+    while (op->args[n].kind != '\0')
+        n++;
+    return n;
+}
+
+const char *
+op_arg_type(char kind)
+{
+    switch (kind)
+    {
+        case 't':
+            return "tensor";
+        case 'i':
+            return "integer[]";
+        case 'n':
+            return "integer";
+        case 'r':
+            return "double precision";
+        case 'b':
+            return "boolean";
+        case 's':
+            return "text";
+        default:
+            return "jsonb";
+    }
+}
+
+const char *
+op_arg_name(const OpDef *op, char kind, int n)
+{
+    for (const OpArg *arg = op->args; arg->kind != '\0'; arg++)
+        if (arg->kind == kind && n-- == 0)
+            return arg->name;
+    return "an argument";
+}
+
+void
+op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int n)
+{
+    switch (kind)
+    {
+        case 'i':
+            call->ids = tensor_int_array(PG_GETARG_DATUM(arg), op_arg_name(call->op, kind, n));
+            break;
+        case 'n':
+            call->ints[n] = PG_GETARG_INT32(arg);
+            break;
+        case 'r':
+            call->reals[n] = PG_GETARG_FLOAT8(arg);
+            break;
+        case 'b':
+            call->flag = PG_GETARG_BOOL(arg);
+            break;
+        case 's':
+            text_to_cstring_buffer(PG_GETARG_TEXT_PP(arg), call->site, OP_SITE_LEN);
+            break;
+        case 'j':
+            call->settings = PG_GETARG_JSONB_P(arg);
+            break;
+        default:
+            elog(ERROR, "op %s has an unknown argument kind '%c'", call->op->name, kind);
+    }
+}
+
+/* Reads SQL arguments from number `arg` on, as the op declares them. */
 static void
 read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 {
-    int n_int = 0;
-    int n_real = 0;
+    int seen[128] = {0};
 
-    for (const char *kind = call->op->args; *kind != '\0'; kind++, arg++)
+    for (const OpArg *declared = call->op->args; declared->kind != '\0'; declared++, arg++)
     {
-        switch (*kind)
-        {
-            case 't':
-                op_set_input(call, call->n_inputs, PG_GETARG_TENSOR(arg));
-                break;
-            case 'i':
-                call->ids = tensor_int_array(PG_GETARG_DATUM(arg), call->op->name);
-                break;
-            case 'n':
-                call->ints[n_int++] = PG_GETARG_INT32(arg);
-                break;
-            case 'r':
-                call->reals[n_real++] = PG_GETARG_FLOAT8(arg);
-                break;
-            case 'b':
-                call->flag = PG_GETARG_BOOL(arg);
-                break;
-            case 's':
-                text_to_cstring_buffer(PG_GETARG_TEXT_PP(arg), call->site, OP_SITE_LEN);
-                break;
-            default:
-                elog(ERROR, "op %s has an unknown argument kind '%c'", call->op->name, *kind);
-        }
+        int n = seen[(int) declared->kind]++;
+
+        if (declared->kind == 't')
+            op_set_input(call, n, PG_GETARG_TENSOR(arg));
+        else
+            op_read_constant(call, fcinfo, arg, declared->kind, n);
     }
 }
 
@@ -251,6 +311,8 @@ op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
 {
     OpCall call = {.op = op};
 
+    if (op->is_identity != NULL && op->is_identity(fcinfo))
+        PG_RETURN_DATUM(PG_GETARG_DATUM(0));
     read_arguments(&call, fcinfo, 0);
     PG_RETURN_TENSOR(op_run(&call));
 }

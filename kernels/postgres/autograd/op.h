@@ -8,17 +8,22 @@
 #ifndef PG_LLM_OP_H
 #define PG_LLM_OP_H
 
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
 #include "session/engine.h"
 #include "tensor/tensor.h"
 
 #define OP_MAX_INPUTS 5
+#define OP_MAX_ARGS   8
 #define OP_MAX_SAVED  3
 #define OP_MAX_CONSTS 3
 #define OP_SITE_LEN   64
 
 #define NO_VALUE UINT32_MAX /* a tensor that is not on the tape */
 
-typedef struct OpDef OpDef;
+typedef struct OpDef  OpDef;
+typedef struct OpCall OpCall;
 
 /* One tensor as an op sees it. The buffer belongs to whoever holds the OpCall. */
 typedef struct OpValue
@@ -32,7 +37,7 @@ typedef struct OpValue
 } OpValue;
 
 /* One call: inputs, constants, output, and what the forward keeps for the backward. */
-typedef struct OpCall
+struct OpCall
 {
     const OpDef    *op;
     int             n_inputs;
@@ -44,12 +49,16 @@ typedef struct OpCall
     double          reals[OP_MAX_CONSTS];
     bool            flag;      /* training */
     bool            read_only; /* no gradient will be asked for: weights may be rounded */
+    bool            pure;      /* depends on nothing but its arguments: no key/value cache, no rounded weights */
     char            site[OP_SITE_LEN];
     llm_dropout_key key;
     uint64          first; /* logical index of the first dropout element */
     size_t          count; /* what a mean was taken over */
+    Jsonb          *settings;
     Tensor         *result;
-} OpCall;
+    float *(*allocate)(OpCall *call, size_t n); /* where the output lies, if not in a tensor: see `bytes` */
+    bytea *bytes;
+};
 
 /* Where the gradient of one input goes; data NULL: not wanted. */
 typedef struct OpGrad
@@ -62,14 +71,57 @@ typedef struct OpGrad
 #define KEEPS_IN(i) (1u << (i))
 #define KEEPS_OUT   (1u << 8)
 
+/* One argument of an op: its kind, its name in SQL, and a tensor's shape on bytea or the default of another. */
+typedef struct OpArg
+{
+    char        kind;
+    const char *name;
+    const char *text;
+} OpArg;
+
+/*
+ * How arguments are declared, at most OP_MAX_ARGS of them. The default, if there is one, is SQL text.
+ *
+ * A shape says what a bytea holds for the tensor: its axes, "n, 3 d", whose names the op's overload for bytea takes
+ * as further arguments, in the order in which they are first named. "= n": a vector, as long as the bytea is.
+ * "*, d": as many rows of d as there are. NULL: the op is about shapes, which bytes do not have. Before a colon
+ * stands the argument's name on bytea, where it is another one.
+ */
+#define TENSOR(name, shape) {'t', name, shape}
+#define INTEGERS(name, ...) {'i', name, __VA_ARGS__} /* token ids, targets, a shape: at most one argument */
+#define INTEGER(name, ...)  {'n', name, __VA_ARGS__}
+#define REAL(name, ...)     {'r', name, __VA_ARGS__}
+#define BOOLEAN(name, ...)  {'b', name, __VA_ARGS__}
+#define SITE(name, ...)     {'s', name, __VA_ARGS__} /* the place in the model that keys random numbers */
+#define SETTINGS(name, ...) {'j', name, __VA_ARGS__} /* jsonb */
+
+/*
+ * An op, declared by OP(id, .name = ..., ...) in ops/op_*.c. ops/make_ops.py reads these declarations and writes
+ * all that follows from them: the SQL of both functions and of their overloads for bytea, and the list of ops.
+ */
 struct OpDef
 {
     const char *name; /* pg_llm_<name> in SQL, <name> on the tape */
-    const char *args; /* t tensor, i int[], n integer, r double precision, b boolean, s text */
+    OpArg       args[OP_MAX_ARGS + 1];
+    const char *doc;       /* the SQL function's comment */
+    const char *bytea_doc; /* that of its overload for bytea, where it says more than doc */
     void (*forward)(OpCall *call);
     void (*backward)(const OpCall *call, const float *dout, OpGrad *din);
-    uint32 keeps; /* values the backward reads */
+    uint32 keeps;      /* values the backward reads */
+    bool   is_number;  /* the output is 0-d: double precision where tensors are bytea */
+    int    bytea_args; /* so many of the arguments belong to the overload for bytea; 0: all */
+    /* For an op that may have nothing to do: whether the call's first argument is its result, after checks. */
+    bool (*is_identity)(FunctionCallInfo fcinfo);
 };
+
+/* The number of arguments. */
+extern int op_n_args(const OpDef *op);
+/* The SQL type of a kind of argument. */
+extern const char *op_arg_type(char kind);
+/* The name of the n-th argument of a kind, n from 0. */
+extern const char *op_arg_name(const OpDef *op, char kind, int n);
+/* Reads the argument number `arg` of a function call, of a kind other than a tensor; `n` counts those of its kind. */
+extern void op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int n);
 
 /* Runs one call whose inputs and constants are set: forward, interrupts, tape. */
 extern Tensor *op_run(OpCall *call);
@@ -80,18 +132,20 @@ extern void    op_set_input(OpCall *call, int i, Tensor *t);
 extern Datum op_sql_call(FunctionCallInfo fcinfo, const OpDef *op);
 extern Datum op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op);
 
-#define SQL_OP(name, def)                                                                                              \
-    PG_FUNCTION_INFO_V1(pg_llm_##name);                                                                                \
-    Datum pg_llm_##name(PG_FUNCTION_ARGS)                                                                              \
+/* Declares an op and defines its two SQL functions. */
+#define OP(id, ...)                                                                                                    \
+    const OpDef op_##id = {__VA_ARGS__};                                                                               \
+    PG_FUNCTION_INFO_V1(pg_llm_##id);                                                                                  \
+    Datum pg_llm_##id(PG_FUNCTION_ARGS)                                                                                \
     {                                                                                                                  \
-        return op_sql_call(fcinfo, &(def));                                                                            \
+        return op_sql_call(fcinfo, &op_##id);                                                                          \
     }                                                                                                                  \
-    PG_FUNCTION_INFO_V1(pg_llm_##name##_backward);                                                                     \
-    Datum pg_llm_##name##_backward(PG_FUNCTION_ARGS)                                                                   \
+    PG_FUNCTION_INFO_V1(pg_llm_##id##_backward);                                                                       \
+    Datum pg_llm_##id##_backward(PG_FUNCTION_ARGS)                                                                     \
     {                                                                                                                  \
-        return op_sql_backward(fcinfo, &(def));                                                                        \
+        return op_sql_backward(fcinfo, &op_##id);                                                                      \
     }                                                                                                                  \
-    extern int pg_llm_require_semicolon_##name
+    extern int pg_llm_require_semicolon_##id
 
 /* Used by forwards. */
 extern float    *op_output(OpCall *call, int ndim, const int32 *dims); /* allocates call->out */

@@ -53,6 +53,7 @@ pg_llm_pass_begin(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_recording() -> whether this session records its ops */
 PG_FUNCTION_INFO_V1(pg_llm_recording);
 Datum
 pg_llm_recording(PG_FUNCTION_ARGS)

@@ -25,7 +25,6 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "tensor/buffer.h"
@@ -62,7 +61,7 @@ release_value(TapeValue *v)
     tensor_buffer_release(v->grad);
     tensor_buffer_release(v->payload);
     if (v->version != NULL)
-        arena_release(v->version);
+        params_release(v->version);
     v->grad = v->payload = NULL;
     v->data = NULL;
     v->version = NULL;
@@ -315,7 +314,7 @@ stamp(Tensor *t, uint32 value)
 }
 
 void
-tape_param_leaf(Tensor *t, ArenaVersion *version, ArenaParam *param)
+tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param)
 {
     uint32 i;
 
@@ -326,11 +325,22 @@ tape_param_leaf(Tensor *t, ArenaVersion *version, ArenaParam *param)
     if (i == tape.n_values)
     {
         i = new_value(VALUE_PARAM, t->ndim, t->dims, t->n, true);
-        tape.values[i].version = arena_retain(version);
+        tape.values[i].version = params_retain(version);
         tape.values[i].param = param;
         describe_value(&tape.values[i], t->buffer, t->data);
     }
     stamp(t, i);
+}
+
+Tensor *
+tape_tracked_leaf(Tensor *t, uint32 *value)
+{
+    Tensor *leaf = tensor_wrap(t->ndim, t->dims, t->buffer, t->data);
+
+    *value = new_value(VALUE_TRACKED, t->ndim, t->dims, t->n, true);
+    describe_value(&tape.values[*value], t->buffer, t->data);
+    stamp(leaf, *value);
+    return leaf;
 }
 
 /* ---- recording ---- */
@@ -372,6 +382,7 @@ tape_record(OpCall *call)
     OpCall   *c;
     bool      needs_grad;
     int32    *ids = NULL;
+    Jsonb    *settings = NULL;
 
     begin_if_empty();
     needs_grad = number_inputs(call);
@@ -384,6 +395,11 @@ tape_record(OpCall *call)
         ids = MemoryContextAllocHuge(tape.context, call->ids.n * sizeof(int32));
         memcpy(ids, call->ids.values, call->ids.n * sizeof(int32));
     }
+    if (call->settings != NULL)
+    {
+        settings = MemoryContextAlloc(tape.context, VARSIZE(call->settings));
+        memcpy(settings, call->settings, VARSIZE(call->settings));
+    }
     tape.nodes = grow(tape.nodes, tape.n_nodes, &tape.room_nodes, sizeof(TapeNode));
     node = &tape.nodes[tape.n_nodes];
     node->call = *call;
@@ -391,6 +407,7 @@ tape_record(OpCall *call)
     c = &node->call;
     c->result = NULL;
     c->ids.values = ids;
+    c->settings = settings;
     for (int i = 0; i < c->n_inputs; i++)
         keep(&c->in[i], needs_grad && (c->op->keeps & KEEPS_IN(i)));
     keep(&c->out, needs_grad && (c->op->keeps & KEEPS_OUT));
@@ -398,72 +415,4 @@ tape_record(OpCall *call)
         keep(&c->saved[i], needs_grad);
     tape.n_nodes++;
     stamp(call->result, c->out.value);
-}
-
-/* ---- leaves made by hand ---- */
-
-static Tensor *
-tracked_copy(Tensor *t, uint32 *value)
-{
-    Tensor *leaf = tensor_wrap(t->ndim, t->dims, t->buffer, t->data);
-
-    *value = new_value(VALUE_TRACKED, t->ndim, t->dims, t->n, true);
-    describe_value(&tape.values[*value], t->buffer, t->data);
-    stamp(leaf, *value);
-    return leaf;
-}
-
-/* pg_llm_autograd_track_tensor(tensor): the same value, as a leaf that wants a gradient. */
-PG_FUNCTION_INFO_V1(pg_llm_autograd_track_tensor);
-Datum
-pg_llm_autograd_track_tensor(PG_FUNCTION_ARGS)
-{
-    Tensor *t = PG_GETARG_TENSOR(0);
-    uint32  value;
-
-    /* the argument as it came: a read-write pointer would make the caller's value another's property */
-    if (!pass_recording())
-        PG_RETURN_DATUM(PG_GETARG_DATUM(0));
-    PG_RETURN_TENSOR(tracked_copy(t, &value));
-}
-
-/* pg_llm_param(model, name): the whole tensor; a leaf of the tape while recording. */
-PG_FUNCTION_INFO_V1(pg_llm_param);
-Datum
-pg_llm_param(PG_FUNCTION_ARGS)
-{
-    ArenaVersion *v = arena_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ArenaParam   *p = arena_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    Tensor       *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
-
-    if (pass_recording())
-        tape_param_leaf(t, v, p);
-    PG_RETURN_TENSOR(t);
-}
-
-/* pg_llm_autograd_map_param(model, name, token_id, tensor, shape): a leaf known as that parameter. */
-PG_FUNCTION_INFO_V1(pg_llm_autograd_map_param);
-Datum
-pg_llm_autograd_map_param(PG_FUNCTION_ARGS)
-{
-    Tensor  *t = PG_GETARG_TENSOR(3);
-    IntArray shape = tensor_int_array(PG_GETARG_DATUM(4), "shape");
-    uint32   value;
-    char    *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    char    *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
-
-    if (strlen(model) > ARENA_MAX_NAME || strlen(name) > ARENA_MAX_NAME)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("names of models and parameters can have at most %d bytes", ARENA_MAX_NAME));
-    if (shape.n > TENSOR_MAX_NDIM || tensor_count((int) shape.n, shape.values) != t->n)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("a tensor of shape %s cannot take shape %s", tensor_shape_text(t->ndim, t->dims),
-                       tensor_shape_text((int) Min(shape.n, TENSOR_MAX_NDIM), shape.values)));
-    t = tensor_wrap((int) shape.n, shape.values, t->buffer, t->data);
-    if (!pass_recording())
-        PG_RETURN_TENSOR(t);
-    t = tracked_copy(t, &value);
-    tape.values[value].model = MemoryContextStrdup(tape.context, model);
-    tape.values[value].name = MemoryContextStrdup(tape.context, name);
-    PG_RETURN_TENSOR(t);
 }

@@ -6,9 +6,6 @@
 
 #include "op.h"
 
-struct ArenaParam;
-struct ArenaVersion;
-
 /* Where the tape stood as a subtransaction began. */
 typedef struct TapeMark
 {
@@ -22,8 +19,6 @@ extern void   tape_record(OpCall *call);      /* stamps call->result with its nu
 extern uint32 tape_value_of(const Tensor *t); /* NO_VALUE when t belongs to no pass or another one */
 extern uint32
 tape_input_value(const Tensor *t); /* the same for an op's input: 55000 for a value that a rollback took */
-/* The leaf of a parameter in this pass; stamps t. */
-extern void     tape_param_leaf(Tensor *t, struct ArenaVersion *version, struct ArenaParam *param);
 extern void     tape_clear(void);
 extern TapeMark tape_mark(void);
 /* A rollback: back to the mark; NULL: nothing stays. */

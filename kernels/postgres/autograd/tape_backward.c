@@ -73,7 +73,7 @@ gradient_of(TapeValue *v)
 
     if (v->kind == VALUE_PARAM)
     {
-        g.data = arena_gradient(v->version, v->param, &g.acc);
+        g.data = params_gradient(v->version, v->param, &g.acc);
         g.buffer = &v->param->grad;
         v->has_grad = true;
         return g;
@@ -177,6 +177,7 @@ pg_llm_backward(PG_FUNCTION_ARGS)
 
 /* ---- gradients ---- */
 
+/* pg_llm_tensor_id(tensor) -> its id in the recorded pass; NULL: it belongs to none, or to another */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_id);
 Datum
 pg_llm_tensor_id(PG_FUNCTION_ARGS)
@@ -203,6 +204,7 @@ gradient_datum(FunctionCallInfo fcinfo, uint32 value)
     PG_RETURN_TENSOR(t);
 }
 
+/* pg_llm_grad(tensor) -> its gradient in the recorded pass, or NULL */
 PG_FUNCTION_INFO_V1(pg_llm_grad);
 Datum
 pg_llm_grad(PG_FUNCTION_ARGS)
@@ -214,6 +216,7 @@ pg_llm_grad(PG_FUNCTION_ARGS)
     return gradient_datum(fcinfo, value);
 }
 
+/* pg_llm_grad_by_id(id) -> the gradient of the tensor with this id, or NULL */
 PG_FUNCTION_INFO_V1(pg_llm_grad_by_id);
 Datum
 pg_llm_grad_by_id(PG_FUNCTION_ARGS)

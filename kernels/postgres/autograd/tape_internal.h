@@ -4,7 +4,7 @@
 #ifndef PG_LLM_TAPE_INTERNAL_H
 #define PG_LLM_TAPE_INTERNAL_H
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "session/settings.h"
 #include "pass.h"
 #include "tape.h"
@@ -29,11 +29,11 @@ typedef struct TapeValue
     size_t        n;
     double        norm; /* NaN: not taken */
     double        grad_norm;
-    TensorBuffer *grad;    /* parameters keep theirs in the arena */
+    TensorBuffer *grad;    /* parameters keep theirs in their version */
     TensorBuffer *payload; /* with pg_llm.record = full */
     float        *data;
-    ArenaVersion *version; /* of a parameter */
-    ArenaParam   *param;
+    ModelVersion *version; /* of a parameter */
+    ModelParam   *param;
     char         *model; /* of a leaf mapped by hand */
     char         *name;
 } TapeValue;
@@ -68,5 +68,10 @@ extern bool tape_is_mine(void);       /* there is one, and the present role reco
 extern bool tape_wants_rows(void);    /* somebody will read this pass's rows: take norms */
 extern void tape_require_whole(void); /* 55000 when the tape is broken */
 extern void tape_release_node(TapeNode *node);
+
+/* Makes `t` the leaf of a parameter; a further leaf of the same one has the same gradient. */
+extern void tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param);
+/* The same value as a leaf that wants a gradient; its place among the values. */
+extern Tensor *tape_tracked_leaf(Tensor *t, uint32 *value);
 
 #endif

@@ -36,30 +36,34 @@ shape_array(int ndim, const int32 *dims)
     return PointerGetDatum(construct_array(sizes, ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* Constants of a call, as jsonb. */
+/* The shape and constants of a call under their names, as jsonb; of an array of numbers, how many there are. */
 static Datum
 extra_json(const OpCall *c)
 {
     StringInfoData s;
-    int            n_int = 0;
+    int            seen[128] = {0};
 
     initStringInfo(&s);
     appendStringInfo(&s, "{\"shape\": %s", op_shape(&c->out));
-    for (const char *kind = c->op->args; *kind != '\0'; kind++)
+    for (const OpArg *arg = c->op->args; arg->kind != '\0'; arg++)
     {
-        if (*kind == 'n')
-            appendStringInfo(&s, ", \"int%d\": " INT64_FORMAT, n_int + 1, c->ints[n_int]), n_int++;
-        else if (*kind == 'r')
-            appendStringInfo(&s, ", \"real\": %.9g", c->reals[0]);
-        else if (*kind == 'b')
-            appendStringInfo(&s, ", \"training\": %s", c->flag ? "true" : "false");
-        else if (*kind == 'i')
-            appendStringInfo(&s, ", \"ids\": %zu", c->ids.n);
-        else if (*kind == 's' && c->site[0] != '\0')
-        {
-            appendStringInfoString(&s, ", \"site\": ");
+        int n = seen[(int) arg->kind]++;
+
+        if (arg->kind == 't' || (arg->kind == 's' && c->site[0] == '\0') || (arg->kind == 'j' && c->settings == NULL))
+            continue;
+        appendStringInfo(&s, ", \"%s\": ", arg->name);
+        if (arg->kind == 'n')
+            appendStringInfo(&s, INT64_FORMAT, c->ints[n]);
+        else if (arg->kind == 'r')
+            appendStringInfo(&s, "%.9g", c->reals[n]);
+        else if (arg->kind == 'b')
+            appendStringInfoString(&s, c->flag ? "true" : "false");
+        else if (arg->kind == 'i')
+            appendStringInfo(&s, "%zu", c->ids.n);
+        else if (arg->kind == 's')
             escape_json(&s, c->site);
-        }
+        else
+            (void) JsonbToCString(&s, &c->settings->root, VARSIZE(c->settings));
     }
     appendStringInfoChar(&s, '}');
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(s.data));
@@ -156,6 +160,7 @@ pg_llm_tape_params(PG_FUNCTION_ARGS)
     return (Datum) 0;
 }
 
+/* pg_llm_tape_clear(): empties the tape */
 PG_FUNCTION_INFO_V1(pg_llm_tape_clear);
 Datum
 pg_llm_tape_clear(PG_FUNCTION_ARGS)
@@ -166,6 +171,7 @@ pg_llm_tape_clear(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_tape_base(base): the number that the ids of this pass start from */
 PG_FUNCTION_INFO_V1(pg_llm_tape_set_base);
 Datum
 pg_llm_tape_set_base(PG_FUNCTION_ARGS)
@@ -181,6 +187,7 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_tape_base() -> that number */
 PG_FUNCTION_INFO_V1(pg_llm_tape_base);
 Datum
 pg_llm_tape_base(PG_FUNCTION_ARGS)

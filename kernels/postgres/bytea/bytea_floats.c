@@ -6,7 +6,6 @@
 #include "port/pg_bswap.h"
 #include "utils/memutils.h"
 
-#include "tensor/buffer.h"
 #include "bytea_floats.h"
 #include "tensor/tensor.h"
 
@@ -91,12 +90,4 @@ floats_result(bytea *result)
 {
     swap_if_needed((float *) VARDATA(result), (VARSIZE(result) - VARHDRSZ) / sizeof(float));
     PG_RETURN_BYTEA_P(result);
-}
-
-float *
-floats_scratch(size_t n)
-{
-    if (!tensor_buffer_room(Max(n, 1) * sizeof(float)))
-        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %zu elements", n));
-    return MemoryContextAllocExtended(CurrentMemoryContext, Max(n, 1) * sizeof(float), MCXT_ALLOC_HUGE);
 }

@@ -28,7 +28,5 @@ extern void floats_expect_like(const Floats *f, const Floats *other);
 /* A new bytea of n elements, and where they lie. floats_result makes a Datum of it when they are filled in. */
 extern bytea *floats_new(size_t n, float **data);
 extern Datum  floats_result(bytea *result);
-/* Working memory until the memory context is reset. */
-extern float *floats_scratch(size_t n);
 
 #endif

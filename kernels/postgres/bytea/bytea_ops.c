@@ -1,361 +1,414 @@
 /*
- * bytea_ops.c -- the ops on bytea: contiguous float32 with explicit dimensions instead of a shape.
- *
- * For clients that keep weights as plain bytes. The kernels are those of the tensor ops; nothing is recorded.
+ * bytea_ops.c -- the ops on bytea: contiguous float32 whose sizes are arguments, read and written where they lie.
+ * One mechanism serves every op, forward and backward, by the shapes that its declaration names. Nothing is recorded.
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
 
 #include "bytea_floats.h"
-#include "session/engine.h"
-#include "tensor/tensor.h"
+#include "ops/ops.h"
+#include "tensor/tensor_view.h"
 
-/* out (m,n) = a (m,k) @ b (k,n) */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_matmul);
-Datum
-pg_llm_bytea_matmul(PG_FUNCTION_ARGS)
+#define MAX_SIZES 4
+
+/* The sizes that an op's shapes name, in the order in which they do. */
+typedef struct NamedSize
 {
-    llm_engine *e = pg_llm_engine();
-    Floats      a = floats_arg(fcinfo, 0, "a");
-    Floats      b = floats_arg(fcinfo, 1, "b");
-    size_t      m = floats_dim(fcinfo, 2, "m");
-    size_t      k = floats_dim(fcinfo, 3, "k");
-    size_t      n = floats_dim(fcinfo, 4, "n");
-    float      *out;
-    bytea      *result;
+    const char   *name;
+    int           length; /* of the name */
+    size_t        size;
+    const Floats *from; /* the vector that it is the length of; NULL: an SQL argument says it */
+} NamedSize;
 
-    floats_expect(&a, m, k);
-    floats_expect(&b, k, n);
-    result = floats_new(m * n, &out);
-    llm_gemm(e, out, a.data, b.data, m, n, k, n, k, n, false, false, false);
-    pg_llm_check(e);
-    return floats_result(result);
+typedef struct Sizes
+{
+    int       n;
+    NamedSize sizes[MAX_SIZES];
+} Sizes;
+
+/* ---- shapes: "src: rows, 3 cols" ---- */
+
+/* The argument's name on bytea, and the shape after it. */
+static const char *
+bytea_name(const OpArg *arg, const char **shape)
+{
+    const char *colon = arg->text == NULL ? NULL : strchr(arg->text, ':');
+
+    *shape = colon == NULL ? arg->text : colon + 1;
+    return colon == NULL ? arg->name : pnstrdup(arg->text, colon - arg->text);
 }
 
-/* out (n,o) = x (n,i) @ w (i,o) + b (o) */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_linear);
-Datum
-pg_llm_bytea_linear(PG_FUNCTION_ARGS)
+/* The next axis: its mark (= or *, or 0), how many times the size of that name it is, and the name. */
+static bool
+next_axis(const char **shape, char *mark, int *times, const char **name, int *length)
 {
-    llm_engine *e = pg_llm_engine();
-    Floats      x = floats_arg(fcinfo, 0, "x");
-    Floats      w = floats_arg(fcinfo, 1, "w");
-    Floats      b = floats_arg(fcinfo, 2, "b");
-    size_t      n = floats_dim(fcinfo, 3, "n");
-    size_t      i = floats_dim(fcinfo, 4, "i");
-    size_t      o = floats_dim(fcinfo, 5, "o");
-    float      *out;
-    bytea      *result;
+    const char *at = *shape + strspn(*shape, ", ");
 
-    floats_expect(&x, n, i);
-    floats_expect(&w, i, o);
-    floats_expect(&b, 1, o);
-    result = floats_new(n * o, &out);
-    llm_linear_forward(e, out, x.data, w.data, b.data, n, i, o);
-    pg_llm_check(e);
-    return floats_result(result);
+    if (*at == '\0')
+        return false;
+    *mark = *at == '=' || *at == '*' ? *at : '\0';
+    at += *mark == '\0' ? 0 : 1;
+    *times = 1;
+    if (*at >= '0' && *at <= '9')
+        *times = (int) strtol(at, (char **) &at, 10);
+    at += strspn(at, " ");
+    *name = at;
+    *length = (int) strcspn(at, ", ");
+    *shape = at + *length;
+    return true;
 }
 
-/* dst (cols,rows) = transpose of src (rows,cols) */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_transpose);
-Datum
-pg_llm_bytea_transpose(PG_FUNCTION_ARGS)
+static NamedSize *
+size_named(Sizes *sizes, const char *name, int length)
 {
-    llm_engine *e = pg_llm_engine();
-    Floats      src = floats_arg(fcinfo, 0, "src");
-    size_t      rows = floats_dim(fcinfo, 1, "rows");
-    size_t      cols = floats_dim(fcinfo, 2, "cols");
-    float      *out;
-    bytea      *result;
-
-    floats_expect(&src, rows, cols);
-    result = floats_new(src.n, &out);
-    llm_transpose(e, out, src.data, rows, cols);
-    pg_llm_check(e);
-    return floats_result(result);
+    for (int i = 0; i < sizes->n; i++)
+        if (sizes->sizes[i].length == length && strncmp(sizes->sizes[i].name, name, length) == 0)
+            return &sizes->sizes[i];
+    if (sizes->n == MAX_SIZES)
+        elog(ERROR, "an op's shapes name more than %d sizes", MAX_SIZES);
+    sizes->sizes[sizes->n] = (NamedSize){name, length, 0, NULL};
+    return &sizes->sizes[sizes->n++];
 }
 
-/* ---- elementwise ---- */
-
-PG_FUNCTION_INFO_V1(pg_llm_bytea_add);
-Datum
-pg_llm_bytea_add(PG_FUNCTION_ARGS)
-{
-    llm_engine *e = pg_llm_engine();
-    Floats      a = floats_arg(fcinfo, 0, "a");
-    Floats      b = floats_arg(fcinfo, 1, "b");
-    float      *out;
-    bytea      *result;
-
-    floats_expect_like(&b, &a);
-    result = floats_new(a.n, &out);
-    llm_add(e, out, a.data, b.data, a.n);
-    pg_llm_check(e);
-    return floats_result(result);
-}
-
-static Datum
-elementwise(FunctionCallInfo fcinfo, void (*f)(llm_engine *, float *, const float *, size_t))
-{
-    llm_engine *e = pg_llm_engine();
-    Floats      x = floats_arg(fcinfo, 0, "x");
-    float      *out;
-    bytea      *result = floats_new(x.n, &out);
-
-    f(e, out, x.data, x.n);
-    pg_llm_check(e);
-    return floats_result(result);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_bytea_gelu);
-Datum
-pg_llm_bytea_gelu(PG_FUNCTION_ARGS)
-{
-    return elementwise(fcinfo, llm_gelu_forward);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_bytea_relu);
-Datum
-pg_llm_bytea_relu(PG_FUNCTION_ARGS)
-{
-    return elementwise(fcinfo, llm_relu_forward);
-}
-
+/* The sizes of a shape: those that the bytea itself tells are known at once. */
 static void
-fill_zeros(llm_engine *e, float *out, const float *x, size_t n)
+collect_sizes(Sizes *sizes, const char *shape, const Floats *f)
 {
-    (void) x;
-    llm_fill(e, out, 0.0f, n);
-}
+    char        mark;
+    int         times, length;
+    const char *name;
 
-static void
-fill_ones(llm_engine *e, float *out, const float *x, size_t n)
-{
-    (void) x;
-    llm_fill(e, out, 1.0f, n);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_bytea_zeros_like);
-Datum
-pg_llm_bytea_zeros_like(PG_FUNCTION_ARGS)
-{
-    return elementwise(fcinfo, fill_zeros);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_bytea_ones_like);
-Datum
-pg_llm_bytea_ones_like(PG_FUNCTION_ARGS)
-{
-    return elementwise(fcinfo, fill_ones);
-}
-
-/* ---- rows ---- */
-
-/* Rows and columns of x: arguments `first` and `first` + 1 when they were given, else x is one row. */
-static void
-rows_of(FunctionCallInfo fcinfo, int first, const Floats *x, size_t *rows, size_t *cols)
-{
-    *rows = 1;
-    *cols = x->n;
-    if (PG_NARGS() <= first)
-        return;
-    *rows = floats_dim(fcinfo, first, "rows");
-    *cols = floats_dim(fcinfo, first + 1, "cols");
-    floats_expect(x, *rows, *cols);
-}
-
-/* pg_llm_softmax(x) of one row, pg_llm_softmax(x, rows, cols) of each row */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_softmax);
-Datum
-pg_llm_bytea_softmax(PG_FUNCTION_ARGS)
-{
-    llm_engine *e = pg_llm_engine();
-    Floats      x = floats_arg(fcinfo, 0, "x");
-    size_t      rows, cols;
-    float      *out;
-    bytea      *result;
-
-    rows_of(fcinfo, 1, &x, &rows, &cols);
-    result = floats_new(x.n, &out);
-    if (x.n > 0)
-        llm_softmax_forward(e, out, x.data, rows, cols);
-    pg_llm_check(e);
-    return floats_result(result);
-}
-
-/* pg_llm_layernorm(x, gamma, beta, eps): the length of gamma is that of a row */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_layernorm);
-Datum
-pg_llm_bytea_layernorm(PG_FUNCTION_ARGS)
-{
-    llm_engine *e = pg_llm_engine();
-    Floats      x = floats_arg(fcinfo, 0, "x");
-    Floats      gamma = floats_arg(fcinfo, 1, "gamma");
-    Floats      beta = floats_arg(fcinfo, 2, "beta");
-    size_t      rows;
-    float      *out, *statistics;
-    bytea      *result;
-
-    floats_expect_like(&beta, &gamma);
-    if (gamma.n == 0 || x.n % gamma.n != 0)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("x has %zu elements, not a multiple of the row length %zu", x.n, gamma.n),
-                errhint("A row is as long as gamma and beta."));
-    rows = x.n / gamma.n;
-    result = floats_new(x.n, &out);
-    statistics = floats_scratch(2 * rows);
-    llm_layernorm_forward(e, out, statistics, statistics + rows, x.data, gamma.data, beta.data,
-                          (float) PG_GETARG_FLOAT8(3), rows, gamma.n);
-    pg_llm_check(e);
-    return floats_result(result);
-}
-
-/* pg_llm_rmsnorm(x, eps) of one row, pg_llm_rmsnorm(x, eps, rows, cols) of each row */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_rmsnorm);
-Datum
-pg_llm_bytea_rmsnorm(PG_FUNCTION_ARGS)
-{
-    llm_engine *e = pg_llm_engine();
-    Floats      x = floats_arg(fcinfo, 0, "x");
-    size_t      rows, cols;
-    float      *out;
-    bytea      *result;
-
-    rows_of(fcinfo, 2, &x, &rows, &cols);
-    result = floats_new(x.n, &out);
-    if (x.n > 0)
-        llm_rmsnorm_forward(e, out, floats_scratch(rows), x.data, (float) PG_GETARG_FLOAT8(1), rows, cols);
-    pg_llm_check(e);
-    return floats_result(result);
-}
-
-/* ---- embedding, attention, loss ---- */
-
-static void
-check_ids(const int32 *ids, size_t n, int32 least, size_t limit, const char *name)
-{
-    for (size_t i = 0; i < n; i++)
+    while (next_axis(&shape, &mark, &times, &name, &length))
     {
-        if ((i & 0xffff) == 0)
-            CHECK_FOR_INTERRUPTS();
-        if (ids[i] < least || (ids[i] >= 0 && (size_t) ids[i] >= limit))
-            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                    errmsg("%s %d at position %zu is out of range", name, ids[i], i + 1),
-                    errdetail("Valid values are 0 to %zu.", limit - 1));
+        NamedSize *size;
+
+        if (mark == '*')
+            continue;
+        size = size_named(sizes, name, length);
+        if (mark == '=')
+        {
+            size->size = f->n;
+            size->from = f;
+        }
     }
 }
 
-/* out (n,d): row i is w (rows,d) at ids[i] */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_embedding);
-Datum
-pg_llm_bytea_embedding(PG_FUNCTION_ARGS)
+/* The other sizes from the SQL arguments; without any, the one input is a single row. */
+static void
+read_sizes(Sizes *sizes, FunctionCallInfo fcinfo, int arg, size_t n)
 {
-    llm_engine *e = pg_llm_engine();
-    Floats      w = floats_arg(fcinfo, 0, "w");
-    IntArray    ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
-    size_t      rows = floats_dim(fcinfo, 2, "rows");
-    size_t      d = floats_dim(fcinfo, 3, "d");
-    float      *out;
-    bytea      *result;
+    bool one_row = PG_NARGS() <= arg;
 
-    floats_expect(&w, rows, d);
-    check_ids(ids.values, ids.n, 0, rows, "id");
-    result = floats_new(ids.n * d, &out);
-    llm_embedding_forward(e, out, w.data, ids.values, ids.n, d);
-    pg_llm_check(e);
-    return floats_result(result);
+    for (int i = 0; i < sizes->n; i++)
+    {
+        NamedSize *size = &sizes->sizes[i];
+
+        if (size->from != NULL)
+            continue;
+        if (one_row)
+            size->size = i == 0 ? 1 : n;
+        else
+            size->size = floats_dim(fcinfo, arg++, pnstrdup(size->name, size->length));
+    }
 }
 
-/*
- * Causal self-attention with its projections: x (T,D), w_qkv (D,3D), b_qkv (3D), w_o (D,D), b_o (D);
- * pg_llm_attention(x, w_qkv, b_qkv, w_o, b_o, n_head, t, d) -> (T,D)
- */
+static void
+set_input(OpCall *call, const char *shape, const Floats *f, Sizes *sizes)
+{
+    OpValue         *v = &call->in[call->n_inputs++];
+    size_t           dims[2] = {1, 1};
+    const NamedSize *vector = NULL;
+    char             mark;
+    int              times, length;
+    const char      *name;
+
+    v->value = NO_VALUE;
+    v->data = (float *) f->data; /* ops do not write to their inputs */
+    v->n = f->n;
+    while (next_axis(&shape, &mark, &times, &name, &length))
+    {
+        const NamedSize *size = mark == '*' ? NULL : size_named(sizes, name, length);
+
+        if (v->ndim == 2)
+            elog(ERROR, "op %s has an input of more than two axes", call->op->name);
+        vector = size;
+        dims[v->ndim++] = size == NULL ? 0 : times * size->size;
+    }
+    if (dims[0] == 0 && v->ndim == 2 && dims[1] > 0 && f->n % dims[1] == 0)
+        dims[0] = f->n / dims[1];
+    else if (dims[0] == 0 && v->ndim == 2)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s has %zu elements, not a multiple of the row length %zu", f->name, f->n, dims[1]),
+                errhint("A row is as long as %s.", vector->from->name));
+    if (v->ndim == 1 && vector->from != NULL)
+        floats_expect_like(f, vector->from);
+    else if (v->ndim == 1)
+        floats_expect(f, 1, dims[0]);
+    else
+        floats_expect(f, dims[0], dims[1]);
+    for (int i = 0; i < v->ndim; i++)
+        v->dims[i] = (int32) dims[i];
+}
+
+/* ---- calls ---- */
+
+static float *
+allocate_bytes(OpCall *call, size_t n)
+{
+    float *data;
+
+    call->bytes = floats_new(n, &data);
+    return data;
+}
+
+/* A call of the op with the arguments from number `arg` on, computed; for a backward with what it saves. */
+static OpCall *
+bytea_call(FunctionCallInfo fcinfo, const OpDef *op, int arg, bool read_only)
+{
+    OpCall *call = palloc0(sizeof(OpCall));
+    int     n_args = op->bytea_args > 0 ? op->bytea_args : op_n_args(op);
+    Floats *floats = palloc0(sizeof(Floats) * n_args);
+    int     seen[128] = {0};
+    Sizes   sizes = {0};
+
+    call->op = op;
+    call->read_only = read_only;
+    call->pure = true;
+    call->allocate = allocate_bytes;
+    for (int i = 0; i < n_args; i++)
+    {
+        const OpArg *declared = &op->args[i];
+        int          n = seen[(int) declared->kind]++;
+        const char  *shape;
+        const char  *name = bytea_name(declared, &shape);
+
+        if (declared->kind != 't')
+        {
+            op_read_constant(call, fcinfo, arg + i, declared->kind, n);
+            continue;
+        }
+        floats[i] = floats_arg(fcinfo, arg + i, name);
+        collect_sizes(&sizes, shape, &floats[i]);
+    }
+    read_sizes(&sizes, fcinfo, arg + n_args, floats[0].n);
+    for (int i = 0; i < n_args; i++)
+    {
+        const char *shape;
+
+        (void) bytea_name(&op->args[i], &shape);
+        if (op->args[i].kind == 't')
+            set_input(call, shape, &floats[i], &sizes);
+    }
+    op->forward(call);
+    pg_llm_check(pg_llm_engine());
+    return call;
+}
+
+static Datum
+output_of(FunctionCallInfo fcinfo, const OpCall *call)
+{
+    if (call->op->is_number)
+        PG_RETURN_FLOAT8(call->out.data[0]);
+    return floats_result(call->bytes);
+}
+
+static Datum
+bytea_forward(FunctionCallInfo fcinfo, const OpDef *op)
+{
+    return output_of(fcinfo, bytea_call(fcinfo, op, 0, true));
+}
+
+/* One gradient as it is, several as a record. */
+static Datum
+gradients(FunctionCallInfo fcinfo, bytea *const *grads, int n)
+{
+    TupleDesc desc;
+    Datum     values[OP_MAX_INPUTS];
+    bool      nulls[OP_MAX_INPUTS] = {false};
+
+    for (int i = 0; i < n; i++)
+        values[i] = floats_result(grads[i]);
+    if (n == 1)
+        return values[0];
+    if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != n)
+        elog(ERROR, "return type must be a row type of %d gradients", n);
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+static Datum
+bytea_backward(FunctionCallInfo fcinfo, const OpDef *op)
+{
+    const OpCall *call = bytea_call(fcinfo, op, 1, false);
+    Floats        dout = {"dout", NULL, 1};
+    float         number;
+    bytea        *grads[OP_MAX_INPUTS];
+    OpGrad        din[OP_MAX_INPUTS] = {{0}};
+
+    if (op->is_number)
+    {
+        number = tensor_float4(PG_GETARG_FLOAT8(0));
+        dout.data = &number;
+    }
+    else
+    {
+        dout = floats_arg(fcinfo, 0, "dout");
+        floats_expect(&dout, 1, call->out.n);
+    }
+    for (int i = 0; i < call->n_inputs; i++)
+        grads[i] = floats_new(call->in[i].n, &din[i].data);
+    op->backward(call, dout.data, din);
+    pg_llm_check(pg_llm_engine());
+    return gradients(fcinfo, grads, call->n_inputs);
+}
+
+/* pg_llm_<op> and pg_llm_<op>_backward on bytea */
+#define BYTEA_OP(id)                                                                                                   \
+    PG_FUNCTION_INFO_V1(pg_llm_bytea_##id);                                                                            \
+    Datum pg_llm_bytea_##id(PG_FUNCTION_ARGS)                                                                          \
+    {                                                                                                                  \
+        return bytea_forward(fcinfo, &op_##id);                                                                        \
+    }                                                                                                                  \
+    PG_FUNCTION_INFO_V1(pg_llm_bytea_##id##_backward);                                                                 \
+    Datum pg_llm_bytea_##id##_backward(PG_FUNCTION_ARGS)                                                               \
+    {                                                                                                                  \
+        return bytea_backward(fcinfo, &op_##id);                                                                       \
+    }
+
+BYTEA_OP_LIST(BYTEA_OP)
+
+/* ---- what is made of ops, or takes other arguments ---- */
+
+/* pg_llm_cross_entropy(logits, target): one row. */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_cross_entropy_row);
+Datum
+pg_llm_bytea_cross_entropy_row(PG_FUNCTION_ARGS)
+{
+    OpCall *call = palloc0(sizeof(OpCall));
+    Floats  logits = floats_arg(fcinfo, 0, "logits");
+    int32   target = PG_GETARG_INT32(1);
+    Sizes   sizes = {0};
+
+    if (logits.n == 0)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("logits are empty"));
+    call->op = &op_cross_entropy;
+    call->read_only = call->pure = true;
+    call->allocate = allocate_bytes;
+    call->ids = (IntArray){.ndim = 1, .dims = {1}, .n = 1, .values = &target};
+    collect_sizes(&sizes, "= vocab", &logits);
+    set_input(call, "= vocab", &logits, &sizes);
+    call->op->forward(call);
+    pg_llm_check(pg_llm_engine());
+    return output_of(fcinfo, call);
+}
+
+/* pg_llm_activation(x, name) */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_activation);
+Datum
+pg_llm_bytea_activation(PG_FUNCTION_ARGS)
+{
+    return bytea_forward(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(1)));
+}
+
+/* pg_llm_activation_backward(dout, x, name) */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_activation_backward);
+Datum
+pg_llm_bytea_activation_backward(PG_FUNCTION_ARGS)
+{
+    return bytea_backward(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(2)));
+}
+
+/* A copy of a bytea argument as a tensor (rows, cols), or (cols) for rows = 0. */
+static Tensor *
+tensor_arg(FunctionCallInfo fcinfo, int arg, const char *name, size_t rows, size_t cols)
+{
+    Floats  f = floats_arg(fcinfo, arg, name);
+    int32   dims[2] = {(int32) rows, (int32) cols};
+    Tensor *t;
+
+    floats_expect(&f, Max(rows, 1), cols);
+    t = rows == 0 ? tensor_new(1, dims + 1) : tensor_new(2, dims);
+    memcpy(t->data, f.data, f.n * sizeof(float));
+    return t;
+}
+
+static bytea *
+bytes_of(const Tensor *t)
+{
+    float *data;
+    bytea *result = floats_new(t->n, &data);
+
+    memcpy(data, t->data, t->n * sizeof(float));
+    return result;
+}
+
+/* x (t,d), w_qkv (d,3d), b_qkv (3d), w_o (d,d), b_o (d) from argument number `arg` on; n_head is the one after them. */
+static void
+attention_inputs(FunctionCallInfo fcinfo, int arg, Tensor **in)
+{
+    size_t t = floats_dim(fcinfo, arg + 6, "t");
+    size_t d = floats_dim(fcinfo, arg + 7, "d");
+
+    in[0] = tensor_arg(fcinfo, arg, "x", t, d);
+    in[1] = tensor_arg(fcinfo, arg + 1, "w_qkv", d, 3 * d);
+    in[2] = tensor_arg(fcinfo, arg + 2, "b_qkv", 0, 3 * d);
+    in[3] = tensor_arg(fcinfo, arg + 3, "w_o", d, d);
+    in[4] = tensor_arg(fcinfo, arg + 4, "b_o", 0, d);
+}
+
+/* pg_llm_attention(x (t,d), w_qkv, b_qkv, w_o, b_o, n_head, t, d) */
 PG_FUNCTION_INFO_V1(pg_llm_bytea_attention);
 Datum
 pg_llm_bytea_attention(PG_FUNCTION_ARGS)
 {
-    llm_engine         *e = pg_llm_engine();
-    Floats              x = floats_arg(fcinfo, 0, "x");
-    Floats              w_qkv = floats_arg(fcinfo, 1, "w_qkv");
-    Floats              b_qkv = floats_arg(fcinfo, 2, "b_qkv");
-    Floats              w_o = floats_arg(fcinfo, 3, "w_o");
-    Floats              b_o = floats_arg(fcinfo, 4, "b_o");
-    size_t              n_head = floats_dim(fcinfo, 5, "n_head");
-    size_t              t = floats_dim(fcinfo, 6, "t");
-    size_t              d = floats_dim(fcinfo, 7, "d");
-    llm_attention_shape s = {0};
-    float              *out, *qkv, *heads, *statistics;
-    bytea              *result;
+    Tensor *in[5];
 
-    floats_expect(&x, t, d);
-    floats_expect(&w_qkv, d, 3 * d);
-    floats_expect(&b_qkv, 1, 3 * d);
-    floats_expect(&w_o, d, d);
-    floats_expect(&b_o, 1, d);
-    if (d % n_head != 0)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("the width %zu is not divisible by %zu heads", d, n_head));
-    result = floats_new(t * d, &out);
-    qkv = floats_scratch(t * 3 * d);
-    heads = floats_scratch(t * d);
-    statistics = floats_scratch(2 * n_head * t);
-    s.B = 1;
-    s.T = t;
-    s.D = d;
-    s.n_head = n_head;
-    s.q_stride = s.k_stride = s.v_stride = 3 * d;
-    llm_linear_forward(e, qkv, x.data, w_qkv.data, b_qkv.data, t, d, 3 * d);
-    llm_attention_forward(e, heads, statistics, statistics + n_head * t, qkv, qkv + d, qkv + 2 * d, &s);
-    if (!llm_all_finite(e, heads, t * d))
-        ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                errmsg("attention: the input is not finite, or its scores overflow"),
-                errhint("Infinity and NaN would reach earlier tokens."));
-    llm_linear_forward(e, out, heads, w_o.data, b_o.data, t, d, d);
-    pg_llm_check(e);
-    return floats_result(result);
+    attention_inputs(fcinfo, 0, in);
+    return floats_result(bytes_of(op_attention_output(in, (int32) floats_dim(fcinfo, 5, "n_head"))));
 }
 
-/* Mean over the rows of logits (rows,vocab) whose target is not negative. */
-static double
-mean_cross_entropy(const Floats *logits, const int32 *targets, size_t rows, size_t vocab)
-{
-    llm_engine *e = pg_llm_engine();
-    float      *losses = floats_scratch(2 * rows);
-    size_t      count;
-
-    check_ids(targets, rows, PG_INT32_MIN, vocab, "target");
-    llm_cross_entropy_forward(e, losses, losses + rows, logits->data, targets, rows, vocab);
-    pg_llm_check(e);
-    return llm_mean_loss(losses, targets, rows, &count);
-}
-
-/* pg_llm_cross_entropy(logits, target): one row */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_cross_entropy);
+/* pg_llm_attention_backward(dout (t,d), <the same>) -> dx, dw_qkv, db_qkv, dw_o, db_o */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_attention_backward);
 Datum
-pg_llm_bytea_cross_entropy(PG_FUNCTION_ARGS)
+pg_llm_bytea_attention_backward(PG_FUNCTION_ARGS)
 {
-    Floats logits = floats_arg(fcinfo, 0, "logits");
-    int32  target = PG_GETARG_INT32(1);
+    Tensor *dout;
+    Tensor *in[5];
+    Tensor *grads[5];
+    bytea  *bytes[5];
 
-    if (logits.n == 0)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("logits are empty"));
-    PG_RETURN_FLOAT8(mean_cross_entropy(&logits, &target, 1, logits.n));
+    attention_inputs(fcinfo, 1, in);
+    dout = tensor_arg(fcinfo, 0, "dout", in[0]->dims[0], in[0]->dims[1]);
+    op_attention_gradients(grads, dout, in, (int32) floats_dim(fcinfo, 6, "n_head"));
+    for (int i = 0; i < 5; i++)
+        bytes[i] = bytes_of(grads[i]);
+    return gradients(fcinfo, bytes, 5);
 }
 
-/* pg_llm_cross_entropy(logits, targets, rows, vocab) */
-PG_FUNCTION_INFO_V1(pg_llm_bytea_cross_entropy_rows);
-Datum
-pg_llm_bytea_cross_entropy_rows(PG_FUNCTION_ARGS)
-{
-    Floats   logits = floats_arg(fcinfo, 0, "logits");
-    IntArray targets = tensor_int_array(PG_GETARG_DATUM(1), "targets");
-    size_t   rows = floats_dim(fcinfo, 2, "rows");
-    size_t   vocab = floats_dim(fcinfo, 3, "vocab");
+extern PGDLLEXPORT Datum pg_llm_sample(PG_FUNCTION_ARGS); /* generation/sample.c */
 
-    floats_expect(&logits, rows, vocab);
-    if (targets.n != rows)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%zu targets do not match %zu rows of logits", targets.n, rows));
-    PG_RETURN_FLOAT8(mean_cross_entropy(&logits, targets.values, rows, vocab));
+/* pg_llm_sample over one row of logits */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_sample);
+Datum
+pg_llm_bytea_sample(PG_FUNCTION_ARGS)
+{
+    /* a copy: constant arguments are evaluated once for all calls */
+    LOCAL_FCINFO(call, 6);
+    Datum result;
+
+    memcpy(call, fcinfo, SizeForFunctionCallInfo(6));
+    if (!PG_ARGISNULL(0))
+    {
+        Floats  logits = floats_arg(fcinfo, 0, "logits");
+        int32   n = (int32) logits.n;
+        Tensor *t = tensor_new(1, &n);
+
+        memcpy(t->data, logits.data, logits.n * sizeof(float));
+        call->args[0].value = tensor_datum(t);
+    }
+    result = pg_llm_sample(call);
+    fcinfo->isnull = call->isnull;
+    return result;
 }

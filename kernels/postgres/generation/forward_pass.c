@@ -37,7 +37,7 @@ forward_pass_leave(void)
 {
     if (pass.n == 0)
         return;
-    arena_pop_pin(pass.members[0]->version);
+    params_pop_pin(pass.members[0]->version);
     pfree(pass.members);
     memset(&pass, 0, sizeof(pass));
 }
@@ -172,7 +172,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
     memcpy(own, members, sizeof(Generation *) * handles.n);
     PG_TRY();
     {
-        arena_push_pin(members[0]->version);
+        params_push_pin(members[0]->version);
     }
     PG_CATCH();
     {

@@ -104,7 +104,7 @@ generation_close(Generation *g)
     n_generations--;
     forget_caches(g);
     g->version->readers--;
-    arena_release(g->version);
+    params_release(g->version);
     sampling_free(g->sampling);
     if (g->tokens != NULL)
         pfree(g->tokens);
@@ -216,7 +216,7 @@ generation_append(Generation *g, const int32 *tokens, size_t n)
 
 /* A generation of this (sub)transaction and role on version v, without tokens and caches. */
 static Generation *
-new_generation(ArenaVersion *v, size_t capacity)
+new_generation(ModelVersion *v, size_t capacity)
 {
     Portal      portal;
     Generation *g;
@@ -234,7 +234,7 @@ new_generation(ArenaVersion *v, size_t capacity)
     g->subid = GetCurrentSubTransactionId();
     g->portal = portal;
     g->user = GetUserId();
-    g->version = arena_retain(v);
+    g->version = params_retain(v);
     v->readers++;
     g->next = generations;
     generations = g;
@@ -243,10 +243,10 @@ new_generation(ArenaVersion *v, size_t capacity)
 }
 
 /* The pinned weights, which stay as they are as long as the generation lasts. */
-static ArenaVersion *
+static ModelVersion *
 require_unchanging(const char *model)
 {
-    ArenaVersion *v = arena_require(model);
+    ModelVersion *v = params_require(model);
 
     if (v->trainers > 0)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -260,7 +260,7 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_open);
 Datum
 pg_llm_gen_open(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    ModelVersion *v = require_unchanging(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     IntArray      prompt = tensor_int_array(PG_GETARG_DATUM(1), "prompt");
     int32         capacity = PG_GETARG_INT32(2);
     Generation   *g;

@@ -5,7 +5,7 @@
 #define PG_LLM_GENERATION_H
 
 #include "generate.h"
-#include "params/arena.h"
+#include "params/params.h"
 
 #define MAX_GENERATIONS 16384 /* of a session: their handles are looked for one by one */
 
@@ -18,7 +18,7 @@ typedef struct Generation
     SubTransactionId   subid;
     Portal             portal; /* whose query began it, as long as that lives */
     Oid                user;   /* nobody else may use the handle */
-    ArenaVersion      *version;
+    ModelVersion      *version;
     int32             *tokens; /* those of the prompt first */
     int                n_tokens, room, n_prompt;
     size_t             capacity;       /* positions a cache holds */

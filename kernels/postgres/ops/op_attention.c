@@ -112,7 +112,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
         s.kept = op_save_mask(call, SAVED_MASK, llm_attention_mask_words(&s));
     if (s.T == 0 || s.B == 0 || d == 0)
         return;
-    if (generate_in_use())
+    if (generate_in_use() && !call->pure)
     {
         llm_kv_cache **caches = palloc(sizeof(llm_kv_cache *) * s.B);
         size_t        *past = palloc(sizeof(size_t) * s.B);
@@ -194,12 +194,20 @@ attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
                            qkv->data + 2 * d, &s);
 }
 
-const OpDef op_embedding = {"embedding", "ti", embedding_forward, embedding_backward, 0};
-const OpDef op_causal_attention = {"causal_attention", "tttnrbs", attention_forward, attention_backward,
-                                   KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT};
-const OpDef op_causal_attention_qkv = {"causal_attention", "tnrbs", attention_qkv_forward, attention_qkv_backward,
-                                       KEEPS_IN(0) | KEEPS_OUT};
-
-SQL_OP(embedding, op_embedding);
-SQL_OP(causal_attention, op_causal_attention);
-SQL_OP(causal_attention_qkv, op_causal_attention_qkv);
+OP(embedding, .name = "embedding", .args = {TENSOR("w", "rows, d"), INTEGERS("ids")},
+   .doc = "Rows of w [rows, d] at ids: [ids..., d]. 22003: an id is out of range.",
+   .bytea_doc = "rows of w (rows,d) at ids", .forward = embedding_forward, .backward = embedding_backward);
+OP(causal_attention, .name = "causal_attention",
+   .args = {TENSOR("q", "t, d"), TENSOR("k", "t, d"), TENSOR("v", "t, d"), INTEGER("n_head"), REAL("dropout_p", "0"),
+            BOOLEAN("training", "false"), SITE("site", "''")},
+   .doc = "Causal multi-head attention over q, k, v [..., t, d].",
+   .bytea_doc = "causal multi-head attention over q, k, v (t,d) each -> (t,d)", .forward = attention_forward,
+   .backward = attention_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT, .bytea_args = 4);
+OP(causal_attention_qkv, .name = "causal_attention",
+   .args = {TENSOR("qkv", "t, 3 d"), INTEGER("n_head"), REAL("dropout_p", "0"), BOOLEAN("training", "false"),
+            SITE("site", "''")},
+   .doc = "Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by "
+          "1/sqrt(d / n_head).",
+   .bytea_doc = "causal multi-head attention over qkv (t,3d) = [q | k | v] per token -> (t,d)",
+   .forward = attention_qkv_forward, .backward = attention_qkv_backward, .keeps = KEEPS_IN(0) | KEEPS_OUT,
+   .bytea_args = 2);

@@ -58,6 +58,7 @@ static Tensor *
 forward_only(OpCall *call, const OpDef *op, Tensor *a, Tensor *b, Tensor *c)
 {
     call->op = op;
+    call->pure = true;
     op_set_input(call, 0, a);
     if (b != NULL)
     {
@@ -67,6 +68,20 @@ forward_only(OpCall *call, const OpDef *op, Tensor *a, Tensor *b, Tensor *c)
     op->forward(call);
     pg_llm_check(pg_llm_engine());
     return call->result;
+}
+
+Tensor *
+op_attention_output(Tensor *const *in, int32 n_head)
+{
+    OpCall *calls = palloc0(3 * sizeof(OpCall));
+    Tensor *result;
+
+    for (int i = 0; i < 3; i++)
+        calls[i].read_only = true;
+    calls[1].ints[0] = n_head;
+    result = forward_only(&calls[0], &op_linear, in[0], in[1], in[2]);
+    result = forward_only(&calls[1], &op_causal_attention_qkv, result, NULL, NULL);
+    return forward_only(&calls[2], &op_linear, result, in[3], in[4]);
 }
 
 void

@@ -165,6 +165,19 @@ require_probability(double p)
                 errmsg("dropout: the probability must be at least 0 and below 1, not %g", p));
 }
 
+/* Where nothing is dropped or recorded, a value that nobody else holds goes through as it is. */
+static bool
+drops_nothing(FunctionCallInfo fcinfo)
+{
+    Datum x = PG_GETARG_DATUM(0);
+
+    if (PG_GETARG_BOOL(2) || pass_recording() || !VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
+        return false;
+    require_probability(PG_GETARG_FLOAT8(1));
+    (void) PG_GETARG_TENSOR(0); /* a tensor, and no other expanded value */
+    return true;
+}
+
 static void
 dropout_forward(OpCall *call)
 {
@@ -195,47 +208,37 @@ dropout_backward(const OpCall *call, const float *dout, OpGrad *din)
                              op_saved_mask(call, 0), call->out.n);
 }
 
-const OpDef op_add = {"add", "tt", add_forward, add_backward, 0};
-const OpDef op_sub = {"sub", "tt", sub_forward, sub_backward, 0};
-const OpDef op_mul = {"mul", "tt", mul_forward, mul_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_div = {"div", "tt", div_forward, div_backward, KEEPS_IN(1) | KEEPS_OUT};
-const OpDef op_neg = {"neg", "t", neg_forward, neg_backward, 0};
-const OpDef op_gelu = {"gelu", "t", gelu_forward, gelu_backward, KEEPS_IN(0)};
-const OpDef op_gelu_exact = {"gelu_exact", "t", gelu_exact_forward, gelu_exact_backward, KEEPS_IN(0)};
-const OpDef op_relu = {"relu", "t", relu_forward, relu_backward, KEEPS_IN(0)};
-const OpDef op_dropout = {"dropout", "trbs", dropout_forward, dropout_backward, 0};
-
-SQL_OP(add, op_add);
-SQL_OP(sub, op_sub);
-SQL_OP(mul, op_mul);
-SQL_OP(div, op_div);
-SQL_OP(neg, op_neg);
-SQL_OP(gelu, op_gelu);
-SQL_OP(gelu_exact, op_gelu_exact);
-SQL_OP(relu, op_relu);
-
-/* pg_llm_dropout(x, p, training, site); where nothing is dropped or recorded, a value nobody else holds goes through. */
-PG_FUNCTION_INFO_V1(pg_llm_dropout);
-Datum
-pg_llm_dropout(PG_FUNCTION_ARGS)
-{
-    Datum x = PG_GETARG_DATUM(0);
-
-    if (!PG_GETARG_BOOL(2) && !pass_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)))
-    {
-        require_probability(PG_GETARG_FLOAT8(1));
-        (void) PG_GETARG_TENSOR(0); /* a tensor, and no other expanded value */
-        PG_RETURN_DATUM(x);
-    }
-    return op_sql_call(fcinfo, &op_dropout);
-}
-
-PG_FUNCTION_INFO_V1(pg_llm_dropout_backward);
-Datum
-pg_llm_dropout_backward(PG_FUNCTION_ARGS)
-{
-    return op_sql_backward(fcinfo, &op_dropout);
-}
+OP(add, .name = "add", .args = {TENSOR("a", "= n"), TENSOR("b", "n")},
+   .doc = "a + b, element by element, with NumPy's broadcasting.", .bytea_doc = "elementwise sum of equal sizes",
+   .forward = add_forward, .backward = add_backward);
+OP(sub, .name = "sub", .args = {TENSOR("a", "= n"), TENSOR("b", "n")},
+   .doc = "a - b, element by element, with NumPy's broadcasting.", .bytea_doc = "elementwise difference of equal sizes",
+   .forward = sub_forward, .backward = sub_backward);
+OP(mul, .name = "mul", .args = {TENSOR("a", "= n"), TENSOR("b", "n")},
+   .doc = "a * b, element by element, with NumPy's broadcasting.", .bytea_doc = "elementwise product of equal sizes",
+   .forward = mul_forward, .backward = mul_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(div, .name = "div", .args = {TENSOR("a", "= n"), TENSOR("b", "n")},
+   .doc = "a / b, element by element, with NumPy's broadcasting.", .bytea_doc = "elementwise quotient of equal sizes",
+   .forward = div_forward, .backward = div_backward, .keeps = KEEPS_IN(1) | KEEPS_OUT);
+OP(neg, .name = "neg", .args = {TENSOR("a", "= n")}, .doc = "-a.", .bytea_doc = "-a, elementwise",
+   .forward = neg_forward, .backward = neg_backward);
+OP(gelu, .name = "gelu", .args = {TENSOR("x", "= n")},
+   .doc = "GELU in the tanh form, as GPT-2 has it (Hendrycks & Gimpel 2016).",
+   .bytea_doc = "GELU, tanh form, elementwise", .forward = gelu_forward, .backward = gelu_backward,
+   .keeps = KEEPS_IN(0));
+OP(gelu_exact, .name = "gelu_exact", .args = {TENSOR("x", "= n")},
+   .doc = "Exact GELU, x times Phi(x), the normal distribution function (Hendrycks & Gimpel 2016).",
+   .bytea_doc = "exact GELU, x times Phi(x), the normal distribution function, elementwise",
+   .forward = gelu_exact_forward, .backward = gelu_exact_backward, .keeps = KEEPS_IN(0));
+OP(relu, .name = "relu", .args = {TENSOR("x", "= n")}, .doc = "max(x, 0).", .bytea_doc = "max(x, 0), elementwise",
+   .forward = relu_forward, .backward = relu_backward, .keeps = KEEPS_IN(0));
+OP(dropout, .name = "dropout",
+   .args = {TENSOR("x", "= n"), REAL("p"), BOOLEAN("training", "false"), SITE("site", "''")},
+   .doc = "Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and "
+          "the element.",
+   .bytea_doc = "inverted dropout when training, otherwise x; the mask depends on the pass (pg_llm_pass_begin), the "
+                "site and the element",
+   .forward = dropout_forward, .backward = dropout_backward, .is_identity = drops_nothing);
 
 /* ---- an activation by its name in a configuration ---- */
 
@@ -261,6 +264,7 @@ op_of_activation(const text *name)
                     "(exact), relu."));
 }
 
+/* pg_llm_activation(x, name): the activation with this name in Hugging Face configurations */
 PG_FUNCTION_INFO_V1(pg_llm_activation);
 Datum
 pg_llm_activation(PG_FUNCTION_ARGS)
@@ -268,6 +272,7 @@ pg_llm_activation(PG_FUNCTION_ARGS)
     return op_sql_call(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(1)));
 }
 
+/* pg_llm_activation_backward(dout, x, name) -> dx */
 PG_FUNCTION_INFO_V1(pg_llm_activation_backward);
 Datum
 pg_llm_activation_backward(PG_FUNCTION_ARGS)
@@ -287,6 +292,7 @@ with_number(const OpDef *op, Tensor *a, Tensor *b)
     PG_RETURN_TENSOR(op_run(call));
 }
 
+/* pg_llm_<name>_number(tensor, number) and pg_llm_number_<name>(number, tensor) */
 #define NUMBER_OPS(name)                                                                                               \
     PG_FUNCTION_INFO_V1(pg_llm_##name##_number);                                                                       \
     Datum pg_llm_##name##_number(PG_FUNCTION_ARGS)                                                                     \

@@ -342,15 +342,23 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
         llm_copy(e, din[1].data, own_dw, true, w->n);
 }
 
-const OpDef op_linear = {"linear", "ttt", linear_forward, linear_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_linear_nobias = {"linear", "tt", linear_forward, linear_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_matmul = {"matmul", "tt", matmul_forward, matmul_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_lm_head = {"lm_head", "tt", lm_head_forward, lm_head_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_lm_head_loss = {"lm_head_loss", "tti", lm_head_loss_forward, lm_head_loss_backward,
-                               KEEPS_IN(0) | KEEPS_IN(1)};
-
-SQL_OP(linear, op_linear);
-SQL_OP(linear_nobias, op_linear_nobias);
-SQL_OP(matmul, op_matmul);
-SQL_OP(lm_head, op_lm_head);
-SQL_OP(lm_head_loss, op_lm_head_loss);
+OP(linear, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o"), TENSOR("b", "o")},
+   .doc = "x [..., i] @ w [i, o] + b [o].", .bytea_doc = "x (n,i) @ w (i,o) + b (o) -> (n,o)",
+   .forward = linear_forward, .backward = linear_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(linear_nobias, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o")}, .doc = "x [..., i] @ w [i, o].",
+   .bytea_doc = "x (n,i) @ w (i,o) -> (n,o)", .forward = linear_forward, .backward = linear_backward,
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(matmul, .name = "matmul", .args = {TENSOR("a", "m, k"), TENSOR("b", "k, n")},
+   .doc = "Matrix product as NumPy's matmul: batched over leading axes, which broadcast.",
+   .bytea_doc = "a (m,k) @ b (k,n) -> (m,n)", .forward = matmul_forward, .backward = matmul_backward,
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(lm_head, .name = "lm_head", .args = {TENSOR("x", "n, d"), TENSOR("w", "vocab, d")},
+   .doc = "Logits x [..., d] @ w [vocab, d] transposed: [..., vocab].",
+   .bytea_doc = "x (n,d) @ transpose of w (vocab,d) -> (n,vocab)", .forward = lm_head_forward,
+   .backward = lm_head_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(lm_head_loss, .name = "lm_head_loss", .args = {TENSOR("x", "n, d"), TENSOR("w", "vocab, d"), INTEGERS("targets")},
+   .doc = "Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), computed without storing all "
+          "logits.",
+   .bytea_doc = "mean cross-entropy of pg_llm_lm_head(x, w, n, d, vocab) against targets (below 0: ignored)",
+   .forward = lm_head_loss_forward, .backward = lm_head_loss_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1),
+   .is_number = true);

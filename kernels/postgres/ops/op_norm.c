@@ -108,15 +108,21 @@ cross_entropy_backward(const OpCall *call, const float *dout, OpGrad *din)
                                    op_last_dim(&call->in[0]));
 }
 
-const OpDef op_layernorm = {"layernorm", "tttr", layernorm_forward, layernorm_backward, KEEPS_IN(0) | KEEPS_IN(1)};
-const OpDef op_rmsnorm = {"rmsnorm", "tr", rmsnorm_forward, rmsnorm_backward, KEEPS_IN(0)};
-const OpDef op_softmax = {"softmax", "t", softmax_forward, softmax_backward, KEEPS_OUT};
-const OpDef op_cross_entropy = {"cross_entropy", "ti", cross_entropy_forward, cross_entropy_backward, KEEPS_IN(0)};
-
-SQL_OP(layernorm, op_layernorm);
-SQL_OP(rmsnorm, op_rmsnorm);
-SQL_OP(softmax, op_softmax);
-SQL_OP(cross_entropy, op_cross_entropy);
+OP(layernorm, .name = "layernorm",
+   .args = {TENSOR("x", "*, d"), TENSOR("gamma", "= d"), TENSOR("beta", "d"), REAL("eps", "1e-5")},
+   .doc = "(x - mean) / sqrt(variance + eps) * gamma + beta per row of the last axis (Ba et al. 2016).",
+   .bytea_doc = "layer normalisation of each row; a row is as long as gamma", .forward = layernorm_forward,
+   .backward = layernorm_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+OP(rmsnorm, .name = "rmsnorm", .args = {TENSOR("x", "rows, cols"), REAL("eps", "1e-5")},
+   .doc = "x / sqrt(mean(x^2) + eps) per row of the last axis, without a gain (Zhang & Sennrich 2019).",
+   .bytea_doc = "x / sqrt(mean(x^2) + eps) of each row", .forward = rmsnorm_forward, .backward = rmsnorm_backward,
+   .keeps = KEEPS_IN(0));
+OP(softmax, .name = "softmax", .args = {TENSOR("x", "rows, cols")}, .doc = "Softmax per row of the last axis.",
+   .bytea_doc = "softmax of each row", .forward = softmax_forward, .backward = softmax_backward, .keeps = KEEPS_OUT);
+OP(cross_entropy, .name = "cross_entropy", .args = {TENSOR("logits", "rows, vocab"), INTEGERS("target", "targets:")},
+   .doc = "Mean over targets (below 0: ignored) of -log softmax(logits)[target]; logits [..., vocab].",
+   .bytea_doc = "mean of -log softmax(logits)[target] over rows whose target is not below 0",
+   .forward = cross_entropy_forward, .backward = cross_entropy_backward, .keeps = KEEPS_IN(0), .is_number = true);
 
 /* pg_llm_cross_entropy(logits [vocab], target): one row. */
 PG_FUNCTION_INFO_V1(pg_llm_cross_entropy_row);

@@ -302,21 +302,22 @@ mean_backward(const OpCall *call, const float *dout, OpGrad *din)
     spread_gradient(call, dout[0] / (float) call->in[0].n, din[0]);
 }
 
-const OpDef op_reshape = {"reshape", "ti", reshape_forward, copy_backward, 0};
-const OpDef op_transpose = {"transpose", "t", transpose_forward, transpose_backward, 0};
-const OpDef op_slice = {"slice", "tnnn", slice_forward, slice_backward, 0};
-const OpDef op_concat = {"concat", "ttn", concat_forward, concat_backward, 0};
-const OpDef op_last = {"last", "t", last_forward, slice_backward, 0};
-const OpDef op_sum = {"sum", "t", sum_forward, sum_backward, 0};
-const OpDef op_mean = {"mean", "t", mean_forward, mean_backward, 0};
-
-SQL_OP(reshape, op_reshape);
-SQL_OP(transpose, op_transpose);
-SQL_OP(slice, op_slice);
-SQL_OP(concat, op_concat);
-SQL_OP(last, op_last);
-SQL_OP(sum, op_sum);
-SQL_OP(mean, op_mean);
+OP(reshape, .name = "reshape", .args = {TENSOR("x", NULL), INTEGERS("shape")},
+   .doc = "The same elements in another shape; one size may be -1 and is then inferred.", .forward = reshape_forward,
+   .backward = copy_backward);
+OP(transpose, .name = "transpose", .args = {TENSOR("x", "src: rows, cols")}, .doc = "x with its last two axes swapped.",
+   .bytea_doc = "(rows,cols) -> (cols,rows)", .forward = transpose_forward, .backward = transpose_backward);
+OP(slice, .name = "slice", .args = {TENSOR("x", NULL), INTEGER("axis"), INTEGER("start"), INTEGER("stop")},
+   .doc = "x[start:stop] along an axis; negative and out-of-range bounds as in Python.", .forward = slice_forward,
+   .backward = slice_backward);
+OP(concat, .name = "concat", .args = {TENSOR("a", NULL), TENSOR("b", NULL), INTEGER("axis")},
+   .doc = "a and b joined along an axis.", .forward = concat_forward, .backward = concat_backward);
+OP(last, .name = "last", .args = {TENSOR("x", NULL)}, .doc = "The last position: x [..., t, d] to [..., 1, d].",
+   .forward = last_forward, .backward = slice_backward);
+OP(sum, .name = "sum", .args = {TENSOR("x", "= n")}, .doc = "Sum of all elements, 0-d.",
+   .bytea_doc = "sum of all elements", .forward = sum_forward, .backward = sum_backward, .is_number = true);
+OP(mean, .name = "mean", .args = {TENSOR("x", "= n")}, .doc = "Mean of all elements, 0-d.",
+   .bytea_doc = "mean of all elements", .forward = mean_forward, .backward = mean_backward, .is_number = true);
 
 /* pg_llm_transpose(src, rows, cols): the same for a caller who states the shape. */
 PG_FUNCTION_INFO_V1(pg_llm_transpose_checked);

@@ -5,9 +5,13 @@
 #define PG_LLM_OPS_H
 
 #include "autograd/op.h"
+#include "op_list.h"
 
 /* The table, in the order of op_table.c; ends with NULL. */
 extern const OpDef *const op_table[];
+
+/* pg_llm_attention's output from x, w_qkv, b_qkv, w_o and b_o, unrecorded. */
+extern Tensor *op_attention_output(Tensor *const *in, int32 n_head);
 
 /* Gradients of pg_llm_attention's x, w_qkv, b_qkv, w_o and b_o, in that order in `in` and `grads`. */
 extern void op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *in, int32 n_head);
@@ -21,9 +25,7 @@ extern const float *op_broadcast_to(const OpValue *v, int ndim, const int32 *dim
 extern void         op_reduce_to(const OpValue *v, OpGrad grad, const float *dout, int ndim, const int32 *dims);
 
 /* Every op's declaration, one file per family. */
-extern const OpDef op_embedding, op_add, op_sub, op_mul, op_div, op_neg, op_matmul, op_linear, op_linear_nobias,
-    op_layernorm, op_rmsnorm, op_gelu, op_gelu_exact, op_relu, op_softmax, op_dropout, op_causal_attention,
-    op_causal_attention_qkv, op_lm_head, op_lm_head_loss, op_cross_entropy, op_transpose, op_reshape, op_slice,
-    op_concat, op_sum, op_mean, op_last;
+#define DECLARE_OP(id) extern const OpDef op_##id;
+OP_LIST(DECLARE_OP)
 
 #endif

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "params/arena.h"
+#include "params/params.h"
 #include "tensor/buffer.h"
 #include "session/settings.h"
 #include "precision.h"
@@ -44,14 +44,15 @@ fits(const llm_packed *packed, const OpValue *w, bool transposed)
 const llm_packed *
 precision_packed(const OpCall *call, const OpValue *w, bool transposed)
 {
-    llm_packed  **packed = &w->buffer->packed[transposed ? 1 : 0];
+    llm_packed  **packed;
     llm_precision precision = (llm_precision) pg_llm_weights;
 
-    if (precision == LLM_FLOAT32 || !call->read_only || w->data != w->buffer->data)
+    if (precision == LLM_FLOAT32 || !call->read_only || call->pure || w->data != w->buffer->data)
         return NULL;
+    packed = &w->buffer->packed[transposed ? 1 : 0];
     if (*packed == NULL || !fits(*packed, w, transposed))
     {
-        if (!arena_holds(w->buffer))
+        if (!params_holds(w->buffer))
             return NULL;
         llm_packed_destroy(*packed);
         *packed = NULL;

@@ -96,6 +96,7 @@ pg_llm_all_finite(llm_engine *e, const float *x, size_t n)
     return finite;
 }
 
+/* pg_llm_numerics_version() -> the version of the rules that decide the bits of results */
 PG_FUNCTION_INFO_V1(pg_llm_numerics_version);
 Datum
 pg_llm_numerics_version(PG_FUNCTION_ARGS)

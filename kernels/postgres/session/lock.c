@@ -27,6 +27,7 @@ tag_of(Oid relation, const text *name)
     return tag;
 }
 
+/* pg_llm_try_lock(relation, name) -> whether this transaction has the exclusive lock of that name; never waits */
 PG_FUNCTION_INFO_V1(pg_llm_try_lock);
 Datum
 pg_llm_try_lock(PG_FUNCTION_ARGS)
@@ -37,6 +38,7 @@ pg_llm_try_lock(PG_FUNCTION_ARGS)
     PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
 }
 
+/* pg_llm_lock_holder(relation, name) -> the process that holds that lock, or NULL */
 PG_FUNCTION_INFO_V1(pg_llm_lock_holder);
 Datum
 pg_llm_lock_holder(PG_FUNCTION_ARGS)

@@ -188,6 +188,7 @@ pg_llm_progress(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_progress_clear(): this session's training is no longer shown to others */
 PG_FUNCTION_INFO_V1(pg_llm_progress_clear);
 Datum
 pg_llm_progress_clear(PG_FUNCTION_ARGS)

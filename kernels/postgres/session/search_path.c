@@ -77,6 +77,7 @@ use_callers_path(void)
                              false);
 }
 
+/* pg_llm_callers_search_path() -> the search path of the user's SQL */
 PG_FUNCTION_INFO_V1(pg_llm_callers_search_path);
 Datum
 pg_llm_callers_search_path(PG_FUNCTION_ARGS)

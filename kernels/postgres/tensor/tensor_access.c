@@ -13,6 +13,7 @@
 
 /* ---- accessors ---- */
 
+/* shape(tensor) -> dimensions; empty for 0 dimensions */
 PG_FUNCTION_INFO_V1(pg_llm_shape);
 Datum
 pg_llm_shape(PG_FUNCTION_ARGS)
@@ -27,6 +28,7 @@ pg_llm_shape(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(construct_array(dims, v.ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
+/* ndims(tensor) -> number of dimensions */
 PG_FUNCTION_INFO_V1(pg_llm_ndims);
 Datum
 pg_llm_ndims(PG_FUNCTION_ARGS)
@@ -80,6 +82,7 @@ filled(Tensor *t, float value)
     PG_RETURN_TENSOR(t);
 }
 
+/* pg_llm_full(shape, value): a tensor with all elements equal */
 PG_FUNCTION_INFO_V1(pg_llm_full);
 Datum
 pg_llm_full(PG_FUNCTION_ARGS)
@@ -97,6 +100,7 @@ tensor_like_argument(FunctionCallInfo fcinfo)
     return tensor_new(v.ndim, v.dims);
 }
 
+/* pg_llm_zeros_like(x): zeros in the shape of x */
 PG_FUNCTION_INFO_V1(pg_llm_zeros_like);
 Datum
 pg_llm_zeros_like(PG_FUNCTION_ARGS)
@@ -104,6 +108,7 @@ pg_llm_zeros_like(PG_FUNCTION_ARGS)
     return filled(tensor_like_argument(fcinfo), 0.0f);
 }
 
+/* pg_llm_ones_like(x): ones in the shape of x */
 PG_FUNCTION_INFO_V1(pg_llm_ones_like);
 Datum
 pg_llm_ones_like(PG_FUNCTION_ARGS)

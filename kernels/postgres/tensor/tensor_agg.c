@@ -39,6 +39,7 @@ new_state(MemoryContext cx, const TensorView *v)
     return state;
 }
 
+/* Transition function of sum(tensor) and avg(tensor): adds one tensor, NULL being skipped */
 PG_FUNCTION_INFO_V1(pg_llm_sum_accum);
 Datum
 pg_llm_sum_accum(PG_FUNCTION_ARGS)
@@ -89,6 +90,7 @@ result_of(const SumState *state, double divisor)
     PG_RETURN_TENSOR(t);
 }
 
+/* Final function of sum(tensor) */
 PG_FUNCTION_INFO_V1(pg_llm_sum_final);
 Datum
 pg_llm_sum_final(PG_FUNCTION_ARGS)
@@ -98,6 +100,7 @@ pg_llm_sum_final(PG_FUNCTION_ARGS)
     return result_of((SumState *) PG_GETARG_POINTER(0), 1.0);
 }
 
+/* Final function of avg(tensor) */
 PG_FUNCTION_INFO_V1(pg_llm_avg_final);
 Datum
 pg_llm_avg_final(PG_FUNCTION_ARGS)

@@ -40,6 +40,7 @@ tensor_like_array(ArrayType *a)
     return tensor_new(ARR_NDIM(a), ARR_DIMS(a));
 }
 
+/* tensor(real[]): the array's shape and elements */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_float4_array);
 Datum
 pg_llm_tensor_from_float4_array(PG_FUNCTION_ARGS)
@@ -52,6 +53,7 @@ pg_llm_tensor_from_float4_array(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(t);
 }
 
+/* tensor(double precision[]), rounded to float32 */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_float8_array);
 Datum
 pg_llm_tensor_from_float8_array(PG_FUNCTION_ARGS)
@@ -68,6 +70,7 @@ pg_llm_tensor_from_float8_array(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(t);
 }
 
+/* tensor(integer[]), rounded to float32 */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int4_array);
 Datum
 pg_llm_tensor_from_int4_array(PG_FUNCTION_ARGS)
@@ -98,6 +101,7 @@ pg_llm_tensor_from_int2_array(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(t);
 }
 
+/* tensor(bigint[]), rounded to float32 */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int8_array);
 Datum
 pg_llm_tensor_from_int8_array(PG_FUNCTION_ARGS)
@@ -118,6 +122,7 @@ float4_of_numeric(Datum value)
     return DatumGetFloat4(DirectFunctionCall1(numeric_float4, value));
 }
 
+/* tensor(numeric[]), rounded to float32 */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_numeric_array);
 Datum
 pg_llm_tensor_from_numeric_array(PG_FUNCTION_ARGS)
@@ -168,6 +173,7 @@ array_like_tensor(const TensorView *v, Oid element_type, size_t element_size)
     return a;
 }
 
+/* tensor::real[]; 0 dimensions give one element */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_to_float4_array);
 Datum
 pg_llm_tensor_to_float4_array(PG_FUNCTION_ARGS)
@@ -184,6 +190,7 @@ pg_llm_tensor_to_float4_array(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(a);
 }
 
+/* tensor::double precision[]; 0 dimensions give one element */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_to_float8_array);
 Datum
 pg_llm_tensor_to_float8_array(PG_FUNCTION_ARGS)
@@ -202,6 +209,7 @@ pg_llm_tensor_to_float8_array(PG_FUNCTION_ARGS)
 
 /* ---- single numbers ---- */
 
+/* tensor(double precision): 0 dimensions */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_float8);
 Datum
 pg_llm_tensor_from_float8(PG_FUNCTION_ARGS)
@@ -209,6 +217,7 @@ pg_llm_tensor_from_float8(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(tensor_scalar(PG_GETARG_FLOAT8(0)));
 }
 
+/* tensor(integer): 0 dimensions */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_int4);
 Datum
 pg_llm_tensor_from_int4(PG_FUNCTION_ARGS)
@@ -216,6 +225,7 @@ pg_llm_tensor_from_int4(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(tensor_scalar((double) PG_GETARG_INT32(0)));
 }
 
+/* tensor(numeric): 0 dimensions */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_numeric);
 Datum
 pg_llm_tensor_from_numeric(PG_FUNCTION_ARGS)
@@ -249,6 +259,7 @@ little_endian(uint32 bits)
 #endif
 }
 
+/* tensor::bytea: the elements as little-endian float32, without the shape */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_to_bytea);
 Datum
 pg_llm_tensor_to_bytea(PG_FUNCTION_ARGS)
@@ -275,6 +286,7 @@ pg_llm_tensor_to_bytea(PG_FUNCTION_ARGS)
     PG_RETURN_BYTEA_P(result);
 }
 
+/* tensor(data, shape) from little-endian float32 */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_from_bytea);
 Datum
 pg_llm_tensor_from_bytea(PG_FUNCTION_ARGS)

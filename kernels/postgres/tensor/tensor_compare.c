@@ -90,6 +90,7 @@ equal_arguments(FunctionCallInfo fcinfo)
     }                                                                                                                  \
     extern int pg_llm_require_semicolon_##name
 
+/* Comparison of elements in order, then of shapes; NaN equals NaN and is above all numbers, -0 equals 0. */
 COMPARISON(eq, equal_arguments(fcinfo));
 COMPARISON(ne, !equal_arguments(fcinfo));
 COMPARISON(lt, compare_arguments(fcinfo) < 0);
@@ -97,6 +98,7 @@ COMPARISON(le, compare_arguments(fcinfo) <= 0);
 COMPARISON(gt, compare_arguments(fcinfo) > 0);
 COMPARISON(ge, compare_arguments(fcinfo) >= 0);
 
+/* -1, 0 or 1: the order that btree indexes and ORDER BY use */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_cmp);
 Datum
 pg_llm_tensor_cmp(PG_FUNCTION_ARGS)
@@ -126,6 +128,7 @@ hash_view(const TensorView *v, uint64 seed)
     return hash;
 }
 
+/* The hash that hash indexes, joins and GROUP BY use */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_hash);
 Datum
 pg_llm_tensor_hash(PG_FUNCTION_ARGS)
@@ -137,6 +140,7 @@ pg_llm_tensor_hash(PG_FUNCTION_ARGS)
     PG_RETURN_UINT32(hash);
 }
 
+/* The same in 64 bits, seeded, for hash partitions */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_hash_extended);
 Datum
 pg_llm_tensor_hash_extended(PG_FUNCTION_ARGS)

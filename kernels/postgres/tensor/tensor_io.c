@@ -21,6 +21,7 @@
 
 /* ---- text ---- */
 
+/* Input function: text to tensor, and the shape that a typmod asks for */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_in);
 Datum
 pg_llm_tensor_in(PG_FUNCTION_ARGS)
@@ -93,6 +94,7 @@ append_shape(StringInfo out, const TensorView *v)
     appendStringInfoString(out, "}[]");
 }
 
+/* Output function: tensor to text */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_out);
 Datum
 pg_llm_tensor_out(PG_FUNCTION_ARGS)
@@ -135,6 +137,7 @@ copy_little_endian(void *dst, const void *src, size_t n)
 #endif
 }
 
+/* Receive function: binary protocol to tensor */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_recv);
 Datum
 pg_llm_tensor_recv(PG_FUNCTION_ARGS)
@@ -167,6 +170,7 @@ pg_llm_tensor_recv(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(t);
 }
 
+/* Send function: tensor to binary protocol */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_send);
 Datum
 pg_llm_tensor_send(PG_FUNCTION_ARGS)

@@ -46,6 +46,7 @@ decode(int32 typmod, int32 dims[2])
     return 2;
 }
 
+/* tensor(n) and tensor(m,n) as a type modifier */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_typmod_in);
 Datum
 pg_llm_tensor_typmod_in(PG_FUNCTION_ARGS)
@@ -72,6 +73,7 @@ pg_llm_tensor_typmod_in(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(first_bits << DIM_BITS | dims[0] << (DIM_BITS - first_bits) | dims[1]);
 }
 
+/* A type modifier as text */
 PG_FUNCTION_INFO_V1(pg_llm_tensor_typmod_out);
 Datum
 pg_llm_tensor_typmod_out(PG_FUNCTION_ARGS)

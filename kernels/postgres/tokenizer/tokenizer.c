@@ -264,6 +264,7 @@ pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_bpe_seal(handle): completes a tokenizer; from now on pg_llm_bpe_open finds it */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_seal);
 Datum
 pg_llm_bpe_seal(PG_FUNCTION_ARGS)

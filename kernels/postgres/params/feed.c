@@ -1,8 +1,8 @@
 /*
- * arena_feed.c -- filling a version: rows of llm_param come one by one, sealing joins a parameter's parts.
+ * feed.c -- filling a version: rows of llm_param come one by one, sealing joins a parameter's parts.
  *
  * What is made of a row is owned by the memory context of the call until all of it is there; an error leaves the version
- * as it was. An error while sealing leaves it in pieces: it can then only be closed (the states stand in arena.c).
+ * as it was. An error while sealing leaves it in pieces: it can then only be closed (versions.c lists the states).
  */
 #include "postgres.h"
 
@@ -13,7 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "arena.h"
+#include "params_internal.h"
 #include "session/engine.h"
 
 #define MAX_PARAMS     65536     /* of a version; 96 layers of GPT-3 are some 1200 */
@@ -21,10 +21,10 @@
 #define MAX_PARAM_NAME 8191      /* bytes */
 
 /* The version of the model that is being fed. */
-static ArenaVersion *
+static ModelVersion *
 require_feeding(const char *model)
 {
-    ArenaVersion *v = arena_pinned(model);
+    ModelVersion *v = params_pinned(model);
 
     if (v == NULL || v->ready || v->sealing)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -48,8 +48,8 @@ feed_buffer(const Tensor *t)
     return own->buffer;
 }
 
-static ArenaParam *
-find_fed(ArenaVersion *v, const char *name)
+static ModelParam *
+find_fed(ModelVersion *v, const char *name)
 {
     for (int i = v->n_params - 1; i >= 0; i--)
         if (strcmp(v->params[i].name, name) == 0)
@@ -59,7 +59,7 @@ find_fed(ArenaVersion *v, const char *name)
 
 /* Room for `n` elements and more in an array of the version; its elements stay. */
 static void *
-grow(ArenaVersion *v, void *array, int *room, int n, size_t size)
+grow(ModelVersion *v, void *array, int *room, int n, size_t size)
 {
     int   larger = Max(*room * 2, n);
     void *grown;
@@ -72,16 +72,16 @@ grow(ArenaVersion *v, void *array, int *room, int n, size_t size)
 }
 
 /* One more parameter without parts, which does not count yet: the caller raises n_params. */
-static ArenaParam *
-next_param(ArenaVersion *v, const char *name)
+static ModelParam *
+next_param(ModelVersion *v, const char *name)
 {
-    ArenaParam p = {0};
+    ModelParam p = {0};
 
     if (v->n_params >= MAX_PARAMS || strlen(name) > MAX_PARAM_NAME)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("model \"%s\" has too many parameters, or their names are too long", v->model),
                 errdetail("The limits are %d parameters and %d bytes.", MAX_PARAMS, MAX_PARAM_NAME));
-    v->params = grow(v, v->params, &v->room, v->n_params == 0 ? 64 : v->n_params + 1, sizeof(ArenaParam));
+    v->params = grow(v, v->params, &v->room, v->n_params == 0 ? 64 : v->n_params + 1, sizeof(ModelParam));
     p.name = MemoryContextStrdup(v->context, name);
     v->params[v->n_params] = p;
     return &v->params[v->n_params];
@@ -92,9 +92,9 @@ PG_FUNCTION_INFO_V1(pg_llm_arena_put);
 Datum
 pg_llm_arena_put(PG_FUNCTION_ARGS)
 {
-    ArenaVersion *v;
-    ArenaParam   *p;
-    ArenaPart     part = {0};
+    ModelVersion *v;
+    ModelParam   *p;
+    ParamPart     part = {0};
     Tensor       *fed[3];
     char         *name;
     bool          is_new;
@@ -128,7 +128,7 @@ pg_llm_arena_put(PG_FUNCTION_ARGS)
     if (p->n_parts >= MAX_PARTS)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("parameter \"%s\" of model \"%s\" has more than %d parts", name, v->model, MAX_PARTS));
-    p->parts = grow(v, p->parts, &p->parts_room, p->n_parts + 1, sizeof(ArenaPart));
+    p->parts = grow(v, p->parts, &p->parts_room, p->n_parts + 1, sizeof(ParamPart));
     /* from here on nothing can fail */
     for (int i = 0; i < 3; i++)
         if (part.fed[i] != NULL)
@@ -141,12 +141,12 @@ pg_llm_arena_put(PG_FUNCTION_ARGS)
 static int
 compare_params(const void *a, const void *b)
 {
-    return strcmp(((const ArenaParam *) a)->name, ((const ArenaParam *) b)->name);
+    return strcmp(((const ModelParam *) a)->name, ((const ModelParam *) b)->name);
 }
 
 /* Every op of a pass asks for parameters by their names, next to weights that leave nothing else in a cache. */
 static void
-index_params(ArenaVersion *v)
+index_params(ModelVersion *v)
 {
     uint32 n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
     int   *slots = MemoryContextAlloc(v->context, sizeof(int) * n_slots);
@@ -155,7 +155,7 @@ index_params(ArenaVersion *v)
         slots[slot] = -1;
     for (int i = 0; i < v->n_params; i++)
     {
-        uint32 slot = v->params[i].hash = arena_hash_name(v->params[i].name);
+        uint32 slot = v->params[i].hash = params_hash_name(v->params[i].name);
 
         while (slots[slot & (n_slots - 1)] >= 0)
             slot++;
@@ -168,8 +168,8 @@ index_params(ArenaVersion *v)
 static int
 compare_parts(const void *a, const void *b)
 {
-    int32 x = ((const ArenaPart *) a)->token_id;
-    int32 y = ((const ArenaPart *) b)->token_id;
+    int32 x = ((const ParamPart *) a)->token_id;
+    int32 y = ((const ParamPart *) b)->token_id;
 
     return x < y ? -1 : x > y;
 }
@@ -179,7 +179,7 @@ compare_parts(const void *a, const void *b)
  * buffer is the parameter's before it is filled, so that a cancel leaves nothing behind.
  */
 static void
-join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer **joined)
+join_parts(const ModelVersion *v, const ModelParam *p, int which, TensorBuffer **joined)
 {
     llm_engine *e = pg_llm_engine();
     size_t      at = 0;
@@ -212,7 +212,7 @@ join_parts(const ArenaVersion *v, const ArenaParam *p, int which, TensorBuffer *
 }
 
 static void
-forget_fed(ArenaParam *p)
+forget_fed(ModelParam *p)
 {
     for (int i = 0; i < p->n_parts; i++)
         for (int which = 0; which < 3; which++)
@@ -223,16 +223,16 @@ forget_fed(ArenaParam *p)
 }
 
 static void
-seal_param(ArenaVersion *v, ArenaParam *p)
+seal_param(ModelVersion *v, ModelParam *p)
 {
-    const ArenaPart *first;
+    const ParamPart *first;
     int64            rows = 0;
 
-    qsort(p->parts, p->n_parts, sizeof(ArenaPart), compare_parts);
+    qsort(p->parts, p->n_parts, sizeof(ParamPart), compare_parts);
     first = &p->parts[0];
     for (int i = 0; i < p->n_parts; i++)
     {
-        const ArenaPart *part = &p->parts[i];
+        const ParamPart *part = &p->parts[i];
 
         if (part->token_id != rows || part->ndim != first->ndim || (p->n_parts > 1 && part->ndim < 1) ||
             memcmp(part->dims + 1, first->dims + 1, sizeof(int32) * Max(part->ndim - 1, 0)) != 0)
@@ -262,21 +262,22 @@ seal_param(ArenaVersion *v, ArenaParam *p)
     forget_fed(p);
 }
 
+/* pg_llm_arena_seal(model): ends feeding; joins the parts of each parameter and checks that all numbers are finite */
 PG_FUNCTION_INFO_V1(pg_llm_arena_seal);
 Datum
 pg_llm_arena_seal(PG_FUNCTION_ARGS)
 {
     char         *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    ArenaVersion *v = require_feeding(model);
+    ModelVersion *v = require_feeding(model);
 
-    arena_trim(model, v);
+    versions_trim(model, v);
     v->sealing = true; /* and stays so after an error */
     for (int i = 0; i < v->n_params; i++)
     {
         seal_param(v, &v->params[i]);
         CHECK_FOR_INTERRUPTS();
     }
-    qsort(v->params, v->n_params, sizeof(ArenaParam), compare_params);
+    qsort(v->params, v->n_params, sizeof(ModelParam), compare_params);
     index_params(v);
     v->sealing = false;
     v->ready = true;

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from llm_sql import functions
 from llm_sql.cli.common import program
-from llm_sql.cli.training import progress_bar
+from llm_sql.cli.progress import progress_bar
 from llm_sql.model import LanguageModel
 
 # 16384 is the first object id that users' objects get: below it is what initdb put there.

@@ -1,5 +1,5 @@
 /*
- * relation_version.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
+ * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
  * and of the rows that a query gives (pg_llm_fingerprint).
  *
  * A fingerprint is over what identifies the relation's storage and columns, and over (ctid, xmin) of every row: right
@@ -35,7 +35,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
-#include "relation_version.h"
+#include "fingerprint.h"
 
 #define MAX_RELATIONS 8
 
@@ -133,7 +133,7 @@ require_table(Relation rel)
 
 /* A rollback to a savepoint changes what is visible without changing the snapshot. */
 void
-relation_version_abort_subxact(void)
+fingerprint_abort_subxact(void)
 {
     last.valid = false;
 }
@@ -288,6 +288,7 @@ learn_relation(Fingerprint *f, Oid relid)
     table_close(rel, AccessShareLock);
 }
 
+/* Transition function: one more row. The sums do not depend on the order of rows; a row with a NULL does not count. */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
 Datum
 pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
@@ -325,6 +326,7 @@ pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
     PG_RETURN_POINTER(f);
 }
 
+/* Final function: the fingerprint in 24 bytes; NULL without rows */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
 Datum
 pg_llm_fingerprint_final(PG_FUNCTION_ARGS)

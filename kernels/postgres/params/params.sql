@@ -1,0 +1,191 @@
+-- Models' parameters in memory: versions and their fingerprints, pins, feeding, gradients, optimizer steps.
+
+CREATE FUNCTION public.pg_llm_fingerprint_add(
+    state internal, name text, number bigint, tableoid oid, ctid tid, xmin xid
+)
+    RETURNS internal
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_add(internal, text, bigint, oid, tid, xid) IS
+    'transition function of pg_llm_fingerprint';
+
+CREATE FUNCTION public.pg_llm_fingerprint_final(state internal)
+    RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_final';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_final(internal) IS 'final function of pg_llm_fingerprint';
+CREATE AGGREGATE public.pg_llm_fingerprint(name text, number bigint, tableoid oid, ctid tid, xmin xid) (
+    SFUNC = public.pg_llm_fingerprint_add,
+    STYPE = internal,
+    FINALFUNC = public.pg_llm_fingerprint_final,
+    PARALLEL = RESTRICTED
+);
+COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid) IS
+    'Fingerprint of the row versions of ordinary tables in a query''s result: equal exactly when the row versions are '
+    'the same; NULL without rows. Comparable within one session only.';
+
+CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_open';
+COMMENT ON FUNCTION public.pg_llm_arena_open(text, bytea, boolean) IS
+    'Pins a version of a model''s parameters; false if it is not in memory and must be fed.';
+
+CREATE FUNCTION public.pg_llm_arena_put(
+    model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor
+)
+    RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_put';
+COMMENT ON FUNCTION public.pg_llm_arena_put(text, text, integer, public.tensor, public.tensor, public.tensor) IS
+    'Feeds one row of llm_param; m and v may be NULL.';
+
+CREATE FUNCTION public.pg_llm_arena_seal(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_seal';
+COMMENT ON FUNCTION public.pg_llm_arena_seal(text) IS
+    'Ends feeding: joins parts and checks that every number is finite.';
+
+CREATE FUNCTION public.pg_llm_arena_close(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_close';
+COMMENT ON FUNCTION public.pg_llm_arena_close(text) IS 'Releases the pin of the newest pg_llm_arena_open of the model.';
+
+CREATE FUNCTION public.pg_llm_arena_pinned(model text)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_pinned';
+COMMENT ON FUNCTION public.pg_llm_arena_pinned(text) IS 'Whether a version of the model is pinned for the caller.';
+
+CREATE FUNCTION public.pg_llm_arena_pin_statement(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_pin_statement';
+COMMENT ON FUNCTION public.pg_llm_arena_pin_statement(text) IS
+    'Keeps the newest pin until the running statement ends or this session writes.';
+
+CREATE FUNCTION public.pg_llm_arena_shape(model text, name text)
+    RETURNS integer[]
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_shape';
+COMMENT ON FUNCTION public.pg_llm_arena_shape(text, text) IS 'The shape of a parameter of the pinned version.';
+
+CREATE FUNCTION public.pg_llm_arena_data(model text, name text, token_id integer)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_data';
+COMMENT ON FUNCTION public.pg_llm_arena_data(text, text, integer) IS 'One part of a parameter in memory: its weights.';
+
+CREATE FUNCTION public.pg_llm_arena_grad(model text, name text, token_id integer)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_grad';
+COMMENT ON FUNCTION public.pg_llm_arena_grad(text, text, integer) IS
+    'One part of a parameter in memory: its gradient; NULL if it has none.';
+
+CREATE FUNCTION public.pg_llm_arena_m(model text, name text, token_id integer)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_m';
+COMMENT ON FUNCTION public.pg_llm_arena_m(text, text, integer) IS
+    'One part of a parameter in memory: its first moments.';
+
+CREATE FUNCTION public.pg_llm_arena_v(model text, name text, token_id integer)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_v';
+COMMENT ON FUNCTION public.pg_llm_arena_v(text, text, integer) IS
+    'One part of a parameter in memory: its second moments.';
+
+CREATE FUNCTION public.pg_llm_arena_zero_grad(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_zero_grad';
+COMMENT ON FUNCTION public.pg_llm_arena_zero_grad(text) IS 'Clears all gradients.';
+
+CREATE FUNCTION public.pg_llm_arena_grad_norm(model text)
+    RETURNS double precision
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_grad_norm';
+COMMENT ON FUNCTION public.pg_llm_arena_grad_norm(text) IS 'L2 norm over the gradients of all parameters.';
+
+CREATE FUNCTION public.pg_llm_arena_grad_norms(model text)
+    RETURNS jsonb
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_grad_norms';
+COMMENT ON FUNCTION public.pg_llm_arena_grad_norms(text) IS 'L2 norm of each parameter''s gradient, by name.';
+
+CREATE FUNCTION public.pg_llm_arena_adamw(
+    model text, lr double precision, beta1 double precision, beta2 double precision, eps double precision,
+    weight_decay double precision, step bigint, grad_clip double precision, decay_matrices_only boolean
+)
+    RETURNS double precision
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_adamw';
+COMMENT ON FUNCTION public.pg_llm_arena_adamw(
+    text, double precision, double precision, double precision, double precision, double precision, bigint,
+    double precision, boolean
+) IS
+    'One AdamW step on all parameters in memory, clipped by global norm unless grad_clip is NULL; returns the norm '
+    'before clipping.';
+
+CREATE FUNCTION public.pg_llm_arena_saved(model text, fingerprint bytea)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_saved';
+COMMENT ON FUNCTION public.pg_llm_arena_saved(text, bytea) IS
+    'Called after write-back: marks the version in memory as the one that the rows now hold.';
+
+CREATE FUNCTION public.pg_llm_command_id()
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_command_id';
+COMMENT ON FUNCTION public.pg_llm_command_id() IS
+    'The number of the running command, which becomes cmin of the rows that it inserts. Commands share a number until '
+    'one writes.';
+
+CREATE FUNCTION public.pg_llm_arena_same(
+    model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor
+)
+    RETURNS boolean
+    LANGUAGE c VOLATILE PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_same';
+COMMENT ON FUNCTION public.pg_llm_arena_same(text, text, integer, public.tensor, public.tensor, public.tensor) IS
+    'Whether the pinned version is bit-identical to this row of llm_param; NULL moments count as zeros.';
+
+CREATE FUNCTION public.pg_llm_arena_rows(model text)
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_rows';
+COMMENT ON FUNCTION public.pg_llm_arena_rows(text) IS
+    'The number of llm_param rows that the pinned version was read from.';
+
+CREATE FUNCTION public.pg_llm_arena_sum_grad(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_sum_grad';
+COMMENT ON FUNCTION public.pg_llm_arena_sum_grad(text) IS
+    'Adds the gradients of a micro-batch to the sum of those before it; the next micro-batch starts from zero.';
+
+CREATE FUNCTION public.pg_llm_arena_take_sum(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_take_sum';
+COMMENT ON FUNCTION public.pg_llm_arena_take_sum(text) IS
+    'Makes the summed gradients of the micro-batches the gradients of the step.';
+
+CREATE FUNCTION public.pg_llm_arena_discard(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
+COMMENT ON FUNCTION public.pg_llm_arena_discard(text) IS 'Marks the pinned version as not to be used again.';
+
+CREATE FUNCTION public.pg_llm_relation_version(relations regclass[])
+    RETURNS bytea
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_relation_version';
+COMMENT ON FUNCTION public.pg_llm_relation_version(regclass[]) IS
+    'Fingerprint of the rows of the tables that the snapshot sees: equal exactly when the row versions are the same. '
+    'Comparable within one session only. 42501: the role may not read all rows and columns.';

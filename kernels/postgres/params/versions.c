@@ -1,0 +1,262 @@
+/*
+ * versions.c -- the versioned parameter cache: versions of models' parameters, their life and their states. pins.c says
+ * who uses which, feed.c fills them, train.c changes them, write_back.c hands them to the table, lookup.c finds
+ * parameters in them.
+ *
+ * States of a version, and which of SQL's functions pg_llm_* may be called in each (anything else is 55000, "not in
+ * memory" or "not being fed"):
+ *
+ *   none    -- arena_open --> feeding, or ready when memory has that version already
+ *   feeding -- arena_put --> feeding; arena_seal --> ready, or failed when it raises an error
+ *   failed  -- only arena_discard and arena_close: open it anew
+ *   ready   -- param, arena_shape, arena_data, _m, _v, _grad, grad_norm(s), zero_grad, gen_open and forward passes
+ *              --> ready; with a pin for training also adamw --> changed, and saved --> ready
+ *   changed -- as ready; adamw --> changed; saved --> ready, under the new fingerprint; not found by arena_open
+ *
+ * arena_close takes back the newest arena_open of the model by this role, discard marks a version as changed; both do
+ * nothing where there is nothing to close. A version goes with its last pin unless it is ready. A rollback of what
+ * changed weights makes the version failed; one that takes gradients back which others were added to marks them as lost
+ * until zero_grad, so that no optimizer step is made with a part of them. gen_open needs weights that nobody may change.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "params_internal.h"
+#include "session/engine.h"
+#include "session/settings.h"
+#include "tensor/buffer.h"
+
+#define MAX_VERSIONS 64 /* in the cache that nobody uses */
+
+static ModelVersion *versions = NULL;
+static uint64        clock_ticks = 0;
+
+static void
+free_version(ModelVersion *v)
+{
+    tensor_buffer_training(-(int) v->training);
+    for (int i = 0; i < v->n_params; i++)
+    {
+        for (int part = 0; part < v->params[i].n_parts; part++)
+            for (int which = 0; which < 3; which++)
+                tensor_buffer_release(v->params[i].parts[part].fed[which]);
+        tensor_buffer_release(v->params[i].data);
+        tensor_buffer_release(v->params[i].grad);
+        tensor_buffer_release(v->params[i].sum);
+        tensor_buffer_release(v->params[i].m);
+        tensor_buffer_release(v->params[i].v);
+    }
+    MemoryContextDelete(v->context);
+}
+
+ModelVersion *
+params_retain(ModelVersion *v)
+{
+    v->refs++;
+    return v;
+}
+
+void
+params_release(ModelVersion *v)
+{
+    if (v != NULL && --v->refs == 0)
+        free_version(v);
+}
+
+void
+versions_forget(ModelVersion *v)
+{
+    ModelVersion **link = &versions;
+
+    while (*link != NULL && *link != v)
+        link = &(*link)->next;
+    if (*link == v)
+        *link = v->next;
+    if (v->cached)
+    {
+        v->cached = false;
+        params_release(v);
+    }
+}
+
+ModelVersion *
+versions_new(const char *model, const char *fingerprint, int len, bool training)
+{
+    MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pg_llm model version", ALLOCSET_SMALL_SIZES);
+    ModelVersion *v = MemoryContextAllocZero(context, sizeof(ModelVersion));
+
+    v->context = context;
+    v->model = MemoryContextStrdup(context, model);
+    v->fingerprint = MemoryContextAlloc(context, len + 1);
+    memcpy(v->fingerprint, fingerprint, len);
+    v->fingerprint_len = len;
+    v->training = training;
+    v->user = GetUserId();
+    v->refs = 1;
+    v->cached = true;
+    v->last_used = ++clock_ticks;
+    /* from here on nothing can fail */
+    MemoryContextSetParent(context, TopMemoryContext);
+    tensor_buffer_training(training);
+    v->next = versions;
+    versions = v;
+    return v;
+}
+
+/* A guess at a fingerprint must not open a version: only who has read the rows, or fed them, gets them from memory. */
+ModelVersion *
+versions_find(const char *model, const char *fingerprint, int len, bool training)
+{
+    for (ModelVersion *v = versions; v != NULL; v = v->next)
+    {
+        if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
+            v->fingerprint_len != len || memcmp(v->fingerprint, fingerprint, len) != 0)
+            continue;
+        /* one who changes it shares it with nobody */
+        if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
+            continue;
+        return v;
+    }
+    return NULL;
+}
+
+void
+versions_use(ModelVersion *v)
+{
+    v->last_used = ++clock_ticks;
+}
+
+/* What a version holds, with copies of its weights in fewer bits. */
+static size_t
+version_bytes(const ModelVersion *v)
+{
+    size_t bytes = v->bytes;
+
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data != NULL)
+            for (int which = 0; which < 2; which++)
+                bytes += llm_packed_bytes(v->params[i].data->packed[which]);
+    return bytes;
+}
+
+void
+versions_unpack(ModelVersion *v)
+{
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data != NULL)
+            tensor_buffer_unpack(v->params[i].data);
+}
+
+/*
+ * Drops versions nobody uses: this user's outdated ones of `model`, and the least recently used above
+ * pg_llm.cache_size.
+ */
+void
+versions_trim(const char *model, const ModelVersion *keep)
+{
+    for (;;)
+    {
+        ModelVersion *oldest = NULL;
+        size_t        bytes = 0;
+        int           unused = 0;
+        bool          outdated = false;
+
+        for (ModelVersion *v = versions; v != NULL; v = v->next)
+        {
+            bytes += version_bytes(v);
+            if (v == keep || v->refs > 1)
+                continue;
+            unused++;
+            if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
+            {
+                oldest = v;
+                outdated = true;
+                break;
+            }
+            if (oldest == NULL || v->last_used < oldest->last_used)
+                oldest = v;
+        }
+        if (oldest == NULL ||
+            (!outdated && unused <= MAX_VERSIONS && bytes <= (size_t) pg_llm_cache_size_mb * 1024 * 1024))
+            return;
+        versions_forget(oldest);
+    }
+}
+
+size_t
+params_forget_unused(void)
+{
+    size_t        bytes = 0;
+    ModelVersion *v = versions;
+
+    while (v != NULL)
+    {
+        ModelVersion *next = v->next;
+
+        if (v->refs == 1)
+        {
+            bytes += version_bytes(v);
+            versions_forget(v);
+        }
+        v = next;
+    }
+    return bytes;
+}
+
+/* ---- rollbacks ---- */
+
+void
+versions_touch(ModelVersion *v)
+{
+    SubTransactionId current = GetCurrentSubTransactionId();
+
+    if (v->touched == current)
+        return;
+    v->had_grads = v->grads_lost;
+    for (int i = 0; i < v->n_params && !v->had_grads; i++)
+        v->had_grads = v->params[i].has_grad || v->params[i].has_sum;
+    v->touched = current;
+}
+
+/*
+ * What a rollback undoes in the tables it cannot undo here, so it is thrown away: gradients that it reached, and
+ * weights that the optimizer had changed.
+ */
+static void
+undo(ModelVersion *v)
+{
+    for (int i = 0; i < v->n_params; i++)
+        v->params[i].has_grad = v->params[i].has_sum = false;
+    v->grads_lost = v->had_grads;
+    if (v->dirty)
+    {
+        v->undone = v->ready;
+        v->ready = false;
+    }
+}
+
+void
+versions_end_xact(bool commit)
+{
+    for (ModelVersion *v = versions; v != NULL; v = v->next)
+    {
+        if (!commit && v->touched != InvalidSubTransactionId)
+            undo(v);
+        v->touched = InvalidSubTransactionId;
+    }
+}
+
+void
+versions_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
+{
+    for (ModelVersion *v = versions; v != NULL; v = v->next)
+        if (v->touched == mine)
+        {
+            if (!commit)
+                undo(v);
+            v->touched = parent;
+        }
+}

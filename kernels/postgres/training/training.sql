@@ -1,0 +1,47 @@
+-- Training: optimizer steps on given tensors, learning rate schedules, permutations and batches.
+
+CREATE FUNCTION public.pg_llm_adamw_step(
+    weight public.tensor, grad public.tensor, m public.tensor, v public.tensor, lr double precision,
+    beta1 double precision, beta2 double precision, eps double precision, weight_decay double precision, step bigint,
+    OUT new_weight public.tensor, OUT new_m public.tensor, OUT new_v public.tensor
+)
+    RETURNS record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_adamw_step';
+COMMENT ON FUNCTION public.pg_llm_adamw_step(
+    public.tensor, public.tensor, public.tensor, public.tensor, double precision, double precision, double precision,
+    double precision, double precision, bigint
+) IS
+    'One AdamW step (Loshchilov & Hutter 2019). With a NULL gradient nothing changes; NULL moments are zeros.';
+
+CREATE FUNCTION public.pg_llm_grad_clip(grad public.tensor, clip double precision)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_grad_clip';
+COMMENT ON FUNCTION public.pg_llm_grad_clip(public.tensor, double precision) IS
+    'The gradient scaled so that its L2 norm is at most clip.';
+
+CREATE FUNCTION public.pg_llm_lr_schedule(
+    step bigint, warmup bigint, total bigint, lr_max double precision, schedule text DEFAULT 'cosine',
+    min_lr double precision DEFAULT 0
+)
+    RETURNS double precision
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_lr_schedule';
+COMMENT ON FUNCTION public.pg_llm_lr_schedule(bigint, bigint, bigint, double precision, text, double precision) IS
+    'Learning rate at a step counted from 1: linear warm-up, then cosine, linear or constant.';
+
+CREATE FUNCTION public.pg_llm_permutation(n bigint, seed bigint, epoch bigint)
+    RETURNS bigint[]
+    LANGUAGE c VOLATILE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_permutation';
+COMMENT ON FUNCTION public.pg_llm_permutation(bigint, bigint, bigint) IS
+    'The numbers 0 to n - 1 in the order of an epoch.';
+
+CREATE FUNCTION public.pg_llm_batch(n bigint, seed bigint, first bigint, size integer)
+    RETURNS bigint[]
+    LANGUAGE c VOLATILE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_batch';
+COMMENT ON FUNCTION public.pg_llm_batch(bigint, bigint, bigint, integer) IS
+    'Row ordinals, counted from 1, of the batch that starts at position first of the epochs'' permutations joined end '
+    'to end.';

@@ -1,0 +1,38 @@
+"""The bar that train, finetune and demo show while a model trains."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from llm_sql import training
+from llm_sql.cli.common import err
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training.Progress], None]]:
+    """A bar with the live loss and rate; yields the callback that moves it."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=quiet) as bar:
+        task = bar.add_task("train", total=total, state="")
+        first: list[int] = []
+
+        def advance(progress: training.Progress) -> None:
+            if not first:
+                # Steps count over the model's life; the bar counts this run's.
+                first.append(progress.step - 1 if progress.step > progress.total else 0)
+            state = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+            if progress.lr is not None:
+                state += f"  lr {progress.lr:.1e}"
+            bar.update(task, completed=progress.step - first[0], state=state)
+
+        yield advance
+        bar.update(task, completed=total)
