@@ -1,4 +1,5 @@
 """Writes the SQL of the first revisions from what models/ declares: `python -m llm_sql.migrations.freeze`.
+It writes the Python that comes from the same declarations, too (llm_sql/codegen.py).
 
 Until 0.1.0 is tagged they are written anew whenever a declaration changes; a test holds them current. Later
 revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
@@ -284,5 +285,7 @@ def freeze() -> list[Path]:
 
 
 if __name__ == "__main__":
-    for path in freeze():
+    from llm_sql import codegen
+
+    for path in (*freeze(), *codegen.write()):
         print(path)

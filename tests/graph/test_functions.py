@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import functions
+from llm_sql import codegen, functions
 from llm_sql.models import Dataset
+from llm_sql.models.forms import expand
 from llm_sql.sql_function import RowsFunction, Signature, SqlFunction
 
 DIALECT = psycopg_dialect.dialect()  # type: ignore[attr-defined]
@@ -36,7 +37,7 @@ CATALOG = """
                     WITH ORDINALITY o (name, type, mode, i)
                 WHERE o.mode IN ('o', 't')
             ),
-            format_type(p.prorettype, NULL)
+            CASE p.prokind WHEN 'p' THEN 'void' ELSE format_type(p.prorettype, NULL) END
         )
     FROM pg_proc p
     WHERE p.pronamespace = 'public'::regnamespace AND p.proname = %s
@@ -55,6 +56,25 @@ def test_functions_are_named_and_described(function: SqlFunction) -> None:
     assert getattr(functions, function.name) is function
     assert getattr(functions, function.name.removeprefix("pg_").removeprefix("llm_")) is function
     assert function.__doc__
+
+
+def test_what_is_written_from_the_declarations_is_current() -> None:
+    """python -m llm_sql.migrations.freeze writes it anew."""
+    stale = [name for name, text in codegen.files().items() if (codegen.HERE / name).read_text() != text]
+    assert stale == []
+
+
+def test_lists_of_arguments_are_written_out_as_the_mark_is_indented() -> None:
+    assert expand("f(\n    a int,\n    {{ settings.names }}\n)") == (
+        "f(\n    a int,\n    max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,"
+        " presence_penalty, frequency_penalty\n)"
+    )
+    assert expand("    {{ sampling.parameters }}").splitlines()[:2] == [
+        "    max_tokens int DEFAULT 64,",
+        "    temperature double precision DEFAULT 1,",
+    ]
+    with pytest.raises(KeyError):
+        expand("{{ sampling.unheard }}")
 
 
 # What people call for training, tokenizers, generation and weights; CALL runs the procedures.
@@ -93,6 +113,14 @@ def test_only_what_is_given_is_sent_and_by_name() -> None:
     assert compiled(functions.llm_generate("a", temperature=0)) == (
         "SELECT public.llm_generate(prompt => CAST(%(param_1)s::VARCHAR AS TEXT), temperature => "
         "CAST(%(param_2)s AS DOUBLE PRECISION)) AS llm_generate_1"
+    )
+
+
+def test_a_procedure_is_called() -> None:
+    call = functions.llm_train_loop("m", 5, lr_max=1)
+    assert str(call.compile(dialect=DIALECT)) == (
+        "CALL public.llm_train_loop(model => CAST(%(param_1)s::VARCHAR AS TEXT),"
+        " n_steps => CAST(%(param_2)s::INTEGER AS INTEGER), lr_max => CAST(%(param_3)s AS DOUBLE PRECISION))"
     )
 
 
