@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from llm_sql import codegen, functions
 from llm_sql.models import Dataset
+from llm_sql.models.arguments import LISTS, Argument, Check
 from llm_sql.models.forms import expand
 from llm_sql.sql_function import RowsFunction, Signature, SqlFunction
 
@@ -64,17 +65,20 @@ def test_what_is_written_from_the_declarations_is_current() -> None:
     assert stale == []
 
 
-def test_lists_of_arguments_are_written_out_as_the_mark_is_indented() -> None:
-    assert expand("f(\n    a int,\n    {{ settings.names }}\n)") == (
-        "f(\n    a int,\n    max_tokens, temperature, top_k, top_p, seed, stop, repetition_penalty,"
-        " presence_penalty, frequency_penalty\n)"
+def test_lists_of_arguments_are_written_out_as_the_mark_is_indented(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = Argument("size", "int", "3", "how many", (Check("size > 0", "be positive"),))
+    kind = Argument("kind", "text", "'a'", "which", choices=("a", "b", "c"))
+    monkeypatch.setitem(LISTS, "some", (size, kind))
+    assert expand("f(\n    {{ some.parameters }},\n    x int)") == (
+        "f(\n    size int DEFAULT 3,\n    kind text DEFAULT 'a',\n    x int)"
     )
-    assert expand("    {{ sampling.parameters }}").splitlines()[:2] == [
-        "    max_tokens int DEFAULT 64,",
-        "    temperature double precision DEFAULT 1,",
-    ]
+    assert expand("    VALUES {{ some.checks }}") == (
+        "    VALUES ('size', size > 0, 'be positive', size::text),\n"
+        "    ('kind', kind IN ('a', 'b', 'c'), 'be a, b or c', kind::text)"
+    )
+    assert expand("{{ some.pairs }} {{ some") == "'size', size, 'kind', kind {{ some"
     with pytest.raises(KeyError):
-        expand("{{ sampling.unheard }}")
+        expand("{{ unheard.names }}")
 
 
 # What people call for training, tokenizers, generation and weights; CALL runs the procedures.
