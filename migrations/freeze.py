@@ -25,7 +25,7 @@ from sqlalchemy.schema import (
 )
 
 from llm_sql.models import (
-    ARCHITECTURES,
+    ARCHITECTURE_ROWS,
     MODELS,
     SqlObject,
     declared_grants,
@@ -249,7 +249,7 @@ $unseed$"""
 def seeds() -> dict[str, str]:
     # Models that somebody gave weights, and the architectures they have, are no seeds any more.
     models = ", ".join(_literal(row["model"]) for row in MODELS)
-    architectures = ", ".join(_literal(row["arch"]) for row in ARCHITECTURES)
+    architectures = ", ".join(_literal(row["arch"]) for row in ARCHITECTURE_ROWS)
     delete_models = (
         f"DELETE FROM public.llm_model_config AS c\nWHERE c.model IN ({models})\n"
         "    AND NOT EXISTS (SELECT FROM public.llm_param AS p WHERE p.model = c.model)"
@@ -259,7 +259,7 @@ def seeds() -> dict[str, str]:
         "    AND NOT EXISTS (SELECT FROM public.llm_model_config AS c WHERE c.arch = a.arch)"
     )
     return {
-        "seeds.sql": _script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
+        "seeds.sql": _script([_insert("llm_arch", ARCHITECTURE_ROWS), _insert("llm_model_config", MODELS)]),
         "unseed.sql": _script([_where_tables_are([delete_models, delete_architectures])]),
     }
 
