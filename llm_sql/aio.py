@@ -19,6 +19,7 @@ from llm_sql import functions, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import opens_connections, separate_engine
 from llm_sql.errors import LLMSQLError
+from llm_sql.keywords import Unpack, given, takes
 from llm_sql.model import (
     BACKEND_PID,
     LAST_RUN,
@@ -36,6 +37,7 @@ from llm_sql.model import (
     select_stream,
     stream_query,
 )
+from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
 from llm_sql.streaming import AsyncStream
 from llm_sql.training import (
     BLOCKING,
@@ -44,10 +46,7 @@ from llm_sql.training import (
     NoticeWatcher,
     Progress,
     ProgressCallback,
-    TrainingOptions,
     check_nothing_blocks,
-    train_loop_statement,
-    train_statement,
 )
 
 
@@ -80,24 +79,26 @@ class AsyncLanguageModel:
         )
         return cls(session, model)
 
-    async def generate(self, prompt: str, **options: Any) -> str:
-        query = select(functions.generate(check_text(prompt), model=self.model, **options))
+    @takes(Sampling)
+    async def generate(self, prompt: str, **options: Unpack[Sampling]) -> str:
+        query = select(functions.generate(check_text(prompt), model=self.model, **given(Sampling, options)))
         return str(await self.session.scalar(query))
 
-    async def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
-        query = select(functions.generate(list(prompts), model=self.model, **options))
+    @takes(Sampling)
+    async def generate_many(self, prompts: Sequence[str], **options: Unpack[Sampling]) -> list[str]:
+        query = select(functions.generate(list(prompts), model=self.model, **given(Sampling, options)))
         return list((await self.session.scalars(query)).one())
 
-    async def stream(self, prompt: str, **options: Any) -> AsyncIterator[StreamEvent]:
+    @takes(Sampling)
+    async def stream(self, prompt: str, **options: Unpack[Sampling]) -> AsyncIterator[StreamEvent]:
         """As LanguageModel.stream; close the iterator (aclose) to end the generation early."""
-        given = {"model": self.model, **options}
         dialect = self.session.get_bind().dialect
         if dialect.driver.startswith("psycopg"):
             events: AsyncGenerator[StreamEvent, None] = AsyncStream(
-                self._driver, stream_query(prompt, given, dialect)
+                self._driver, stream_query(prompt, self.model, options, dialect)
             )
         else:
-            events = self._stream_rows(select_stream(check_text(prompt), given))
+            events = self._stream_rows(select_stream(prompt, self.model, options))
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
@@ -120,8 +121,9 @@ class AsyncLanguageModel:
         finally:
             await rows.close()
 
-    async def beam_search(self, prompt: str, **options: Any) -> list[BeamResult]:
-        query = select_beams(prompt, {"model": self.model, **options})
+    @takes(BeamSearch)
+    async def beam_search(self, prompt: str, **options: Unpack[BeamSearch]) -> list[BeamResult]:
+        query = select_beams(prompt, self.model, options)
         return [BeamResult(*row) for row in await self.session.execute(query)]
 
     async def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
@@ -195,18 +197,18 @@ class AsyncLanguageModel:
         connection = await self.session.connection()
         return await connection.run_sync(work, *arguments)
 
+    @takes(Training)
     async def train(
         self,
         n_steps: int,
         *,
         commit_every: int | None = None,
         progress: ProgressCallback | None = None,
-        **options: Any,
+        **options: Unpack[Training],
     ) -> int:
         """As LanguageModel.train; `progress` is called in the event loop."""
-        arguments = TrainingOptions.of(**options)
         if commit_every is None:
-            statement = train_statement(self.model, n_steps, arguments)
+            statement = select(functions.train(self.model, n_steps, **given(Training, options)))
             async with self._watching(progress):
                 return int((await self.session.scalars(statement)).one())
         if self.session.in_transaction():
@@ -216,14 +218,20 @@ class AsyncLanguageModel:
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 async with _watching(engine, progress, model=self.model):
-                    loop = train_loop_statement(self.model, n_steps, commit_every, arguments)
+                    loop = functions.train_loop(self.model, n_steps, commit_every, **given(Training, options))
                     await connection.execute(loop)
                 return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
         finally:
             await engine.dispose()
 
+    @takes(Finetuning)
     async def finetune(
-        self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
+        self,
+        query: str,
+        steps: int,
+        *,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[Finetuning],
     ) -> FineTuning:
         """As LanguageModel.finetune; `progress` is called in the event loop."""
         statement = select_finetuning(self.model, query, steps, options)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from llm_sql.streaming import AsyncStream, Stream, StreamEvent, as_text
+from llm_sql.keywords import Unpack, given, takes
+from llm_sql.options import DEFAULTS, AnyBeamSearch, AnySampling
+from llm_sql.streaming import AsyncStream, Query, Stream, StreamEvent, as_text
 
 __all__ = ["AsyncPGLLMClient", "BeamResult", "PGLLMClient", "StreamEvent"]
 
@@ -25,18 +27,9 @@ class BeamResult:
     token_ids: list[int]
 
 
-_ARGUMENTS = """(prompt => %(prompt)s::pg_catalog.text, max_tokens => %(max_tokens)s::integer,
-    temperature => %(temperature)s::double precision, top_k => %(top_k)s::integer,
-    top_p => %(top_p)s::double precision, model => %(model)s::pg_catalog.text, seed => %(seed)s::bigint,
-    stop => %(stop)s::pg_catalog.text[])"""
-_GENERATE = f"SELECT public.llm_generate{_ARGUMENTS}"
-_STREAM = f"SELECT step, token_id, token, text, is_complete FROM public.llm_generate_stream{_ARGUMENTS}"
-
-_BEAM_SEARCH = """SELECT score, text, token_ids FROM public.llm_beam_search(
-    prompt => %(prompt)s::pg_catalog.text, beam_width => %(beam_width)s::integer,
-    max_tokens => %(max_tokens)s::integer, model => %(model)s::pg_catalog.text,
-    length_penalty => %(length_penalty)s::double precision, early_stopping => %(early_stopping)s::boolean)
-    ORDER BY rank"""
+_GENERATE = "SELECT public.llm_generate({})"
+_STREAM = "SELECT step, token_id, token, text, is_complete FROM public.llm_generate_stream({})"
+_BEAM_SEARCH = "SELECT score, text, token_ids FROM public.llm_beam_search({}) ORDER BY rank"
 # Nothing is prepared: behind a pooler in transaction mode (PgBouncer) any statement may meet another server.
 
 
@@ -44,43 +37,24 @@ class PGLLMClient:
     """Generates text with the models of the database behind a psycopg connection.
 
     model None takes the default one (pg_llm.default_model, else the only model with weights, else
-    gpt2-small). The connection may be in autocommit or not; nothing is written.
+    gpt2-small); other options that are left out, or None, have the database's defaults. The connection may be
+    in autocommit or not; nothing is written.
     """
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self.conn = conn
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 64,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 0.95,
-        model: str | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> str:
+    @takes(AnySampling)
+    def generate(self, prompt: str, **options: Unpack[AnySampling]) -> str:
         """The continuation of the prompt."""
-        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        query = _query(_GENERATE, AnySampling, prompt, options)
         with self.conn.cursor(row_factory=tuple_row) as cursor:
-            row = cursor.execute(_GENERATE, parameters, prepare=False).fetchone()
+            row = cursor.execute(*query, prepare=False).fetchone()
         assert row is not None
         return as_text(row[0])
 
-    def stream(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 64,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 0.95,
-        model: str | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> Iterator[StreamEvent]:
+    @takes(AnySampling)
+    def stream(self, prompt: str, **options: Unpack[AnySampling]) -> Iterator[StreamEvent]:
         """The continuation token by token, each as soon as the server has made it.
 
         In autocommit a stream holds a transaction of its own while it is open, else it takes part in the
@@ -88,23 +62,15 @@ class PGLLMClient:
         generation, and what is left of the events then comes from memory. Closing the iterator early, or
         leaving its loop, ends the generation.
         """
-        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
-        return Stream(lambda: self.conn, (_STREAM, parameters))
+        query = _query(_STREAM, AnySampling, prompt, options)
+        return Stream(lambda: self.conn, query)
 
-    def beam_search(
-        self,
-        prompt: str,
-        *,
-        beam_width: int = 3,
-        max_tokens: int = 64,
-        model: str | None = None,
-        length_penalty: float = 1.0,
-        early_stopping: bool = False,
-    ) -> list[BeamResult]:
+    @takes(AnyBeamSearch)
+    def beam_search(self, prompt: str, **options: Unpack[AnyBeamSearch]) -> list[BeamResult]:
         """The best continuations that beam search finds, at most `beam_width`, best first."""
-        parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
+        query = _query(_BEAM_SEARCH, AnyBeamSearch, prompt, options)
         with self.conn.cursor(row_factory=tuple_row) as cursor:
-            return [_beam(row) for row in cursor.execute(_BEAM_SEARCH, parameters, prepare=False)]
+            return [_beam(row) for row in cursor.execute(*query, prepare=False)]
 
 
 class AsyncPGLLMClient:
@@ -113,59 +79,31 @@ class AsyncPGLLMClient:
     def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self.conn = conn
 
-    async def generate(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 64,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 0.95,
-        model: str | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> str:
-        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+    @takes(AnySampling)
+    async def generate(self, prompt: str, **options: Unpack[AnySampling]) -> str:
+        query = _query(_GENERATE, AnySampling, prompt, options)
         async with self.conn.cursor(row_factory=tuple_row) as cursor:
-            row = await (await cursor.execute(_GENERATE, parameters, prepare=False)).fetchone()
+            row = await (await cursor.execute(*query, prepare=False)).fetchone()
         assert row is not None
         return as_text(row[0])
 
-    async def stream(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 64,
-        temperature: float = 1.0,
-        top_k: int = 50,
-        top_p: float = 0.95,
-        model: str | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-    ) -> AsyncIterator[StreamEvent]:
+    @takes(AnySampling)
+    async def stream(self, prompt: str, **options: Unpack[AnySampling]) -> AsyncIterator[StreamEvent]:
         """As PGLLMClient.stream; close the iterator (aclose) to end the generation early."""
-        parameters = _parameters(prompt, max_tokens, temperature, top_k, top_p, model, seed, stop)
+        query = _query(_STREAM, AnySampling, prompt, options)
 
         async def connect() -> psycopg.AsyncConnection[Any]:
             return self.conn
 
-        async with AsyncStream(connect, (_STREAM, parameters)) as events:
+        async with AsyncStream(connect, query) as events:
             async for event in events:
                 yield event
 
-    async def beam_search(
-        self,
-        prompt: str,
-        *,
-        beam_width: int = 3,
-        max_tokens: int = 64,
-        model: str | None = None,
-        length_penalty: float = 1.0,
-        early_stopping: bool = False,
-    ) -> list[BeamResult]:
-        parameters = _beam_parameters(prompt, beam_width, max_tokens, model, length_penalty, early_stopping)
+    @takes(AnyBeamSearch)
+    async def beam_search(self, prompt: str, **options: Unpack[AnyBeamSearch]) -> list[BeamResult]:
+        query = _query(_BEAM_SEARCH, AnyBeamSearch, prompt, options)
         async with self.conn.cursor(row_factory=tuple_row) as cursor:
-            found = await cursor.execute(_BEAM_SEARCH, parameters, prepare=False)
+            found = await cursor.execute(*query, prepare=False)
             return [_beam(row) async for row in found]
 
 
@@ -181,41 +119,14 @@ def _beam(row: tuple[Any, ...]) -> BeamResult:
     return BeamResult(score, as_text(text), token_ids)
 
 
-def _parameters(
-    prompt: str,
-    max_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    model: str | None,
-    seed: int | None,
-    stop: str | Sequence[str] | None,
-) -> dict[str, Any]:
-    return {
-        "prompt": check_text(prompt),
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "model": model,
-        "seed": seed,
-        "stop": [stop] if isinstance(stop, str) else (None if stop is None else list(stop)),
-    }
-
-
-def _beam_parameters(
-    prompt: str,
-    beam_width: int,
-    max_tokens: int,
-    model: str | None,
-    length_penalty: float,
-    early_stopping: bool,
-) -> dict[str, Any]:
-    return {
-        "prompt": check_text(prompt),
-        "beam_width": beam_width,
-        "max_tokens": max_tokens,
-        "model": model,
-        "length_penalty": length_penalty,
-        "early_stopping": early_stopping,
-    }
+def _query(statement: str, kind: type, prompt: str, options: Mapping[str, Any]) -> Query:
+    """The statement, with what is given of the arguments by name and type."""
+    types = {"prompt": "text"} | {name: sql for name, (sql, _) in DEFAULTS[kind.__name__].items()}
+    arguments = {"prompt": check_text(prompt), **given(kind, options)}
+    for name, value in arguments.items():
+        if types[name] == "text[]":
+            arguments[name] = [value] if isinstance(value, str) else list(value)
+    # Not whatever a search_path finds under the name of a type.
+    casts = {name: types[name].replace("text", "pg_catalog.text") for name in arguments}
+    call = ", ".join(f"{name} => %({name})s::{sql}" for name, sql in casts.items())
+    return statement.format(call), arguments

@@ -19,9 +19,10 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from llm_sql import functions
 from llm_sql.connections import separate_engine
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.sources import FileSource, QuerySource, Source
@@ -153,10 +154,10 @@ def load(
 
 
 def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, Boundaries]:
-    query = text("SELECT first_ids, between_ids, last_ids FROM public.llm_boundaries(:model)")
-    first, between, last = session.execute(query, {"model": model}).one()
+    row = functions.boundaries(model)
+    first, between, last = session.execute(select(row.c.first_ids, row.c.between_ids, row.c.last_ids)).one()
     boundaries = (first, between, last)
-    if session.scalar(text("SELECT public.llm_tokenizer_kind(:model)"), {"model": model}) == "char":
+    if session.scalar(select(functions.tokenizer_kind(model))) == "char":
         return _character_encoder(session, model), boundaries
     if kind == "tiktoken":
         encoding = read_encoding(session, model)

@@ -3,330 +3,802 @@
     select(functions.llm_generate("SELECT is", max_tokens=40, model="catalog-gpt"))
     select(Page.id, functions.llm_perplexity("catalog-gpt", Page.body)).order_by(...)
     select(functions.llm_evaluate("catalog-gpt").c.perplexity)
+    connection.execute(functions.llm_train_loop("catalog-gpt", 200, lr_max=1e-3))
 
 Arguments may be Python values or columns, by position or by name; what is not given takes the database's
-default. Functions that return rows give something to select from. Each has a short name too:
-`functions.generate`, `functions.import_npz`.
+default. Functions that return rows give something to select from, procedures a CALL. Each has a short name
+too: `functions.generate`, `functions.import_npz`.
+
+Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
 """
+# fmt: off
 
 from __future__ import annotations
 
-from .sql_function import RowsFunction, SqlFunction
-
-_SIZES = "n_layer integer?, n_head integer?, d_model integer?, n_positions integer?, vocab integer?"
-_CHECKED = "n_layer integer?, n_head integer?, d integer?, vocab integer?"
-_ADAMW = (
-    "dropout_p double precision?, beta1 double precision?, beta2 double precision?, eps double precision?, "
-    "wd double precision?, lr_max double precision?, warmup integer?"
-)
-_FORWARD = (
-    "model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double precision?, "
-    "last_only boolean?"
-)
-_SAMPLING = (
-    "max_tokens integer?, temperature double precision?, top_k integer?, top_p double precision?, "
-    "model text?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double precision?, "
-    "presence_penalty double precision?, frequency_penalty double precision?"
-)
+from .sql_function import Procedure, RowsFunction, SqlFunction
 
 # ---- models ----
 
 llm_create_model = create_model = SqlFunction(
-    "llm_create_model",
-    (f"model text, arch text?, {_SIZES}, seed bigint?", "bigint"),
-    doc="Register a model and initialise its weights. Returns the number of weights.",
+    'llm_create_model',
+    (
+        'model text, arch text?, n_layer integer?, n_head integer?, d_model integer?, n_positions '
+        'integer?, vocab integer?, seed bigint?',
+        'bigint',
+    ),
+    doc=(
+        'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
+        'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
+        "model's tokenizer if it already has one. 42710: the model exists; 42704: unknown architecture; "
+        '22023: inconsistent sizes; 53100: the weights do not fit on the disk; 54000: more than 10,000 '
+        'layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped '
+        'model.'
+    ),
 )
 llm_init_model = init_model = SqlFunction(
-    "llm_init_model",
-    ("model text, seed bigint?", "bigint"),
-    doc="Initialise a model's weights again, as its architecture defines. Returns the number of weights.",
+    'llm_init_model',
+    (
+        'model text, seed bigint?',
+        'bigint',
+    ),
+    doc=(
+        'Gives the model new weights, initialised as its architecture defines (GPT-2: normal 0.02, '
+        'residual projections scaled by 1/sqrt(2 n_layer), zero biases, unit gains), at step 0 and '
+        'without optimizer state. Its log rows are marked as superseded. The same seed gives the same '
+        'bits. Returns the number of weights. 55P03: another session is changing the model; 53100: the '
+        'weights do not fit on the disk.'
+    ),
 )
 llm_drop_model = drop_model = SqlFunction(
-    "llm_drop_model",
-    ("model text", "void"),
-    doc="Remove a model with all that belongs to it.",
+    'llm_drop_model',
+    (
+        'model text',
+        'void',
+    ),
+    doc=(
+        'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its '
+        'checkpoints, files and rows, are kept. 55P03: another session is changing the model. The space '
+        'of its weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param returns it to the '
+        'system.'
+    ),
 )
 llm_copy_model = copy_model = SqlFunction(
-    "llm_copy_model",
-    ("model text, new_name text, optimizer boolean?", "bigint"),
-    doc="Copy a model's configuration, tokenizer and weights. Returns the number of llm_param rows.",
+    'llm_copy_model',
+    (
+        'model text, new_name text, optimizer boolean?',
+        'bigint',
+    ),
+    doc=(
+        'Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step '
+        'of another, but without its data, runs and checkpoints. optimizer false: without optimizer '
+        'state, at step 0. Returns the number of llm_param rows. 42710: new_name exists; 42704: unknown '
+        'model.'
+    ),
 )
 llm_rename_model = rename_model = SqlFunction(
-    "llm_rename_model",
-    ("model text, new_name text", "void"),
-    doc="Rename a model, with all that belongs to it.",
+    'llm_rename_model',
+    (
+        'model text, new_name text',
+        'void',
+    ),
+    doc=(
+        'Renames the model in every relation: weights, tokenizer, data, runs, log, tape, checkpoints. '
+        'Checkpoint files keep the name under which they were saved. 42704: unknown model; 42710: the new '
+        'name is taken; 55P03: another session is changing one of the two.'
+    ),
 )
 llm_default_model = default_model = SqlFunction(
-    "llm_default_model",
-    ("model text?", "text"),
-    doc="The model used when none is named.",
+    'llm_default_model',
+    (
+        'model text?',
+        'text',
+    ),
+    doc=(
+        'The model to use when none is named: the setting pg_llm.default_model, else the only model with '
+        'weights, else gpt2-small. A given model is returned unchanged. 22023, with their names: several '
+        'other models have weights.'
+    ),
 )
 llm_parameters = parameters = RowsFunction(
-    "llm_parameters",
-    ("model text", "(name text, shape integer[], init text, std double precision)"),
-    doc="Name, shape and initialisation of every parameter of the model.",
+    'llm_parameters',
+    (
+        'model text',
+        '(name text, shape integer[], init text, std double precision)',
+    ),
+    doc=(
+        'Name, shape and initialisation of every parameter of the model, from the function that its '
+        'architecture names in llm_arch. init: normal or residual with standard deviation std, zeros, '
+        'ones.'
+    ),
 )
 
 # ---- the forward pass ----
 
 llm_forward = forward = SqlFunction(
-    "llm_forward",
-    (_FORWARD, "tensor"),
-    doc="Logits [..., T, V]; with targets their mean loss, 0-d; with last_only those of the last position.",
+    'llm_forward',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [T, vocab], or [B, T, vocab] for a batch [B, T] of sequences. With targets, the mean loss '
+        'over the targets that are not below 0, a single number. last_only: logits of the last position '
+        'only. Dropout applies only with training.'
+    ),
 )
 llm_forward_gpt2 = forward_gpt2 = SqlFunction(
-    "llm_forward_gpt2", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture gpt2."
+    'llm_forward_gpt2',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. GPT-2: pre-LayerNorm blocks, learned positions, '
+        'tanh GELU, tied head (Radford et al. 2019).'
+    ),
 )
 llm_forward_gpt3 = forward_gpt3 = SqlFunction(
-    "llm_forward_gpt3", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture gpt3."
+    'llm_forward_gpt3',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense '
+        '(Brown et al. 2020).'
+    ),
 )
 llm_forward_microgpt = forward_microgpt = SqlFunction(
-    "llm_forward_microgpt", (_FORWARD, "tensor"), doc="As llm_forward, of the architecture microgpt."
+    'llm_forward_microgpt',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, '
+        'head of its own (Karpathy 2026).'
+    ),
 )
 llm_logits = logits = SqlFunction(
-    "llm_logits",
+    'llm_logits',
     (
-        "tokens integer[], model text?, n_layer integer?, n_head integer?, d_model integer?, "
-        "vocab_size integer?",
-        "tensor",
+        'tokens integer[], model text?, n_layer integer?, n_head integer?, d_model integer?, vocab_size '
+        'integer?',
+        'tensor',
     ),
-    doc="Logits [..., T, V] after each of the tokens.",
+    doc=(
+        'Logits [T, vocab] after each of the tokens, or [B, T, vocab] for a batch. Without a model, the '
+        'default model. Sizes are checked against the configuration (22023).'
+    ),
 )
 llm_loss = loss = SqlFunction(
-    "llm_loss",
-    ("model text, tokens integer[], targets integer[]", "double precision"),
+    'llm_loss',
     (
-        "model text, tokens integer[], targets integer[], n_layer integer, n_head integer, d integer, "
-        "vocab integer, dropout_p double precision?, training boolean?",
-        "double precision",
+        'model text, tokens integer[], targets integer[]',
+        'double precision',
     ),
-    doc="Mean negative log-likelihood in nats per token, targets below 0 ignored; without sizes no dropout.",
+    (
+        'model text, tokens integer[], targets integer[], n_layer integer, n_head integer, d integer, '
+        'vocab integer, dropout_p double precision?, training boolean?',
+        'double precision',
+    ),
+    doc=(
+        'Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, '
+        'without dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token '
+        "outside the vocabulary.\n\nThe loss with the model's sizes as arguments, which are checked against "
+        'its configuration (22023). training: with dropout of probability dropout_p, with the random keys '
+        "of the model's next training step with seed 0."
+    ),
 )
 llm_weight = weight = SqlFunction(
-    "llm_weight",
-    ("model text, name text", "tensor"),
-    doc="A parameter of the model as one tensor.",
+    'llm_weight',
+    (
+        'model text, name text',
+        'tensor',
+    ),
+    doc=(
+        "A parameter of the model as one tensor, a view of the session's memory. All calls in a statement "
+        'use one version of the weights. 42704: the model has no such parameter.'
+    ),
 )
 llm_hidden = hidden = SqlFunction(
-    "llm_hidden",
-    ("model text, tokens integer[], layer integer?", "tensor"),
-    doc="Hidden states [..., T, d_model] after a layer; 0: the embeddings, default: the last.",
+    'llm_hidden',
+    (
+        'model text, tokens integer[], layer integer?',
+        'tensor',
+    ),
+    doc=(
+        'Hidden states [T, d_model] of tokens, or [B, T, d_model] for a batch. layer: 0 after the '
+        'embeddings, k after the k-th block; negative values count from the end; the last (the default) '
+        "is after the final norm, where logits are computed from. The same as transformers' "
+        'hidden_states. 22023: the model has no such layer.'
+    ),
 )
 llm_embed_text = embed_text = SqlFunction(
-    "llm_embed_text",
-    ("text text, model text?, layer integer?, pooling text?", "tensor"),
-    doc="A text's hidden states in a layer: their mean or the last [d_model], or all [T, d_model].",
+    'llm_embed_text',
+    (
+        'text text, model text?, layer integer?, pooling text?',
+        'tensor',
+    ),
+    doc=(
+        'Hidden states of the text in a layer of the model (as for llm_hidden; NULL: the last), pooled. '
+        "pooling: mean [d_model], last (the last token's, [d_model]), or none [T, d_model]. A text longer "
+        "than the context is read in windows that overlap by half; each token's state is from the window "
+        'that gives it the most context. For an empty text the state of the begin-of-text token is used '
+        '(22023 if there is none). All calls in a statement use one version of the weights. 22023: '
+        'pooling or layer; 42704: unknown model.'
+    ),
 )
 llm_perplexity = perplexity = SqlFunction(
-    "llm_perplexity",
-    ("model text, text text, stride integer?", "double precision"),
-    doc="exp of the mean negative log-likelihood of the text's tokens.",
+    'llm_perplexity',
+    (
+        'model text, text text, stride integer?',
+        'double precision',
+    ),
+    doc=(
+        'Perplexity of the text under the model: the exponential of the mean negative log-likelihood of '
+        'its tokens. The first token is predicted from the begin-of-text token if the tokenizer has one. '
+        'A text longer than the context is read in windows that start stride tokens apart (default: half '
+        'the context); each token counts once. All calls in a statement use one version of the weights.'
+    ),
 )
 llm_evaluate = evaluate = RowsFunction(
-    "llm_evaluate",
+    'llm_evaluate',
     (
-        "model text, split text?, stride integer?, query text?",
-        "(tokens bigint, nll double precision, perplexity double precision)",
+        'model text, split text?, stride integer?, query text?',
+        '(tokens bigint, nll double precision, perplexity double precision)',
     ),
-    doc="Evaluate a split of the model's data, or a query's documents: tokens, mean loss, perplexity.",
+    doc=(
+        'Returns the number of tokens predicted, their mean negative log-likelihood in nats, and its '
+        'exponential, the perplexity. Evaluates the rows of the split that belong to the model or to any '
+        "model, or instead the documents in the query's first column, each after the begin-of-text token "
+        'if there is one. With a stride, and for documents, a text longer than the context is read in '
+        "windows of the context's length that start stride tokens apart (for documents by default half "
+        'the context); each token counts once, in the window that gives it the most context. Writes '
+        'nothing. P0002: no rows; 22023: a row longer than the context without a stride; 22003: a token '
+        'outside the vocabulary.'
+    ),
 )
 
 # ---- training ----
 
 llm_train = train = SqlFunction(
-    "llm_train",
+    'llm_train',
     (
-        f"model text, n_steps integer, {_CHECKED}, {_ADAMW}, grad_clip double precision?, "
-        "grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum integer?, "
-        "block_size integer?, schedule text?, min_lr double precision?, decay text?, seed bigint?, "
-        "data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, keep_grad boolean?",
-        "bigint",
+        'model text, n_steps integer, n_layer integer?, n_head integer?, d integer?, vocab integer?, '
+        'dropout_p double precision?, beta1 double precision?, beta2 double precision?, eps double '
+        'precision?, wd double precision?, lr_max double precision?, warmup integer?, grad_clip double '
+        'precision?, grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum '
+        'integer?, block_size integer?, schedule text?, min_lr double precision?, decay text?, seed '
+        'bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, '
+        'keep_grad boolean?',
+        'bigint',
     ),
-    doc="Train for n_steps optimizer steps in one transaction. Returns the run's id.",
+    doc=(
+        'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one '
+        'transaction, and returns the id of the run. llm_train_log gets a row per step; all of it or '
+        'nothing is kept. Calls with the same seed, start_step and total_steps together do what one call '
+        'would do. Loss and gradient of a step are means over all target tokens of its batches, however '
+        'the tokens are divided; the gradient of each batch is computed separately and added in their '
+        'order. A run uses the rows that exist when it begins. dropout_p: probability of dropout at '
+        "embeddings, attention weights and residuals. beta1: AdamW's decay rate of the first moment. "
+        "beta2: AdamW's decay rate of the second moment. eps: added to the denominator of AdamW's update. "
+        "wd: AdamW's decoupled weight decay. lr_max: highest learning rate. warmup: steps of linear "
+        'warm-up to the highest rate; default: 2000, or a tenth of a run that is not longer. grad_clip: '
+        'clip gradients to this global norm. grad_workers: threads for the write-back; 0: pg_llm.threads. '
+        'prune_workers: threads for clearing; 0: pg_llm.threads. batch_size: rows per batch. grad_accum: '
+        'batches per step, whose gradients are added. block_size: how many tokens of a row to use; '
+        'default: all. schedule: learning rate after the warm-up: cosine, linear or constant. min_lr: '
+        "learning rate at the schedule's end. decay: parameters that weight decay applies to: all or "
+        'matrices. seed: seed of batches and dropout. data_order: order of the rows: shuffled (a seeded '
+        "permutation per epoch) or by_id. start_step: the model's step at which the schedule begins; "
+        "default: this call's. total_steps: length of the schedule, in steps; default: this call's. "
+        "log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in "
+        'llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed '
+        'meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step '
+        'without any target; 53200, 53100: it does not fit in memory or on disk.'
+    ),
+)
+llm_train_loop = train_loop = Procedure(
+    'llm_train_loop',
+    (
+        'model text, n_steps integer, commit_every integer?, n_layer integer?, n_head integer?, d '
+        'integer?, vocab integer?, dropout_p double precision?, beta1 double precision?, beta2 double '
+        'precision?, eps double precision?, wd double precision?, lr_max double precision?, warmup '
+        'integer?, grad_clip double precision?, grad_workers integer?, prune_workers integer?, batch_size '
+        'integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr double precision?, '
+        'decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every '
+        'integer?, keep_grad boolean?',
+        'void',
+    ),
+    doc=(
+        'Like llm_train, with bit-identical results, but writes back and commits after every commit_every '
+        'steps: others see the weights and the log, and a crash or an error costs at most the steps since '
+        'the last commit, which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. '
+        'Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows '
+        'that existed when the run began, were changed; rows added later do not join the run. Weights '
+        'that only moved (VACUUM FULL, CLUSTER) count as unchanged.'
+    ),
+)
+llm_train_resume = train_resume = Procedure(
+    'llm_train_resume',
+    (
+        'run_id bigint, commit_every integer?',
+        'void',
+    ),
+    doc=(
+        'Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the '
+        'same batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. '
+        "40001: the model's weights have changed since; 22023: the run is complete. An error marks the "
+        'run as failed in llm_train_run; it can be resumed again. Call it outside a transaction block.'
+    ),
 )
 llm_finetune = finetune = RowsFunction(
-    "llm_finetune",
+    'llm_finetune',
     (
-        "model text, query text, steps integer, new_name text?, block_size integer?, stride integer?, "
-        "validation double precision?, batch_size integer?, grad_accum integer?, lr_max double precision?, "
-        "warmup integer?, schedule text?, min_lr double precision?, dropout_p double precision?, "
-        "wd double precision?, grad_clip double precision?, decay text?, seed bigint?, log_every integer?",
-        "(name text, perplexity_before double precision, perplexity_after double precision)",
+        'model text, query text, steps integer, new_name text?, block_size integer?, stride integer?, '
+        'validation double precision?, batch_size integer?, grad_accum integer?, lr_max double '
+        'precision?, warmup integer?, schedule text?, min_lr double precision?, dropout_p double '
+        'precision?, wd double precision?, grad_clip double precision?, decay text?, seed bigint?, '
+        'log_every integer?',
+        '(name text, perplexity_before double precision, perplexity_after double precision)',
     ),
-    doc="Train a copy of the model on a query's documents: its name, held-out perplexity before and after.",
+    doc=(
+        "Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query's "
+        'first column into rows of block_size tokens (default: the context), holds out the fraction '
+        'validation of them, and trains the copy for steps steps with fresh optimizer state. Returns its '
+        'name and its perplexity on the held-out rows before and after. The original model does not '
+        'change. The other arguments are those of llm_fill_dataset and llm_train. Runs in one '
+        'transaction.'
+    ),
 )
 llm_train_step = train_step = SqlFunction(
-    "llm_train_step",
+    'llm_train_step',
     (
-        f"model text, batch_id bigint, {_CHECKED}, {_ADAMW}, total_steps bigint?, "
-        "grad_clip double precision?, grad_workers integer?, prune_workers integer?",
-        "double precision",
+        'model text, batch_id bigint, n_layer integer?, n_head integer?, d integer?, vocab integer?, '
+        'dropout_p double precision?, beta1 double precision?, beta2 double precision?, eps double '
+        'precision?, wd double precision?, lr_max double precision?, warmup integer?, total_steps '
+        'bigint?, grad_clip double precision?, grad_workers integer?, prune_workers integer?',
+        'double precision',
     ),
-    doc="One training step on one row of llm_dataset, written back. Returns the loss before it.",
+    doc=(
+        'One training step on the llm_dataset row batch_id, stored before it returns; the loss before the '
+        "step. The rate is that of the model's next step in a cosine schedule of warmup and total_steps "
+        "steps counted from the model's first; without total_steps it stays at lr_max after the warm-up. "
+        'Dropout is keyed with seed 0. The same bits by hand:\n  SELECT llm_materialize_params(:model);\n  '
+        'UPDATE llm_autograd_mode SET flag = true;\n  SELECT llm_loss(:model, tokens, target, NULL, NULL, '
+        'NULL, NULL, :dropout_p, true)\n    FROM llm_dataset WHERE id = :batch_id;\n  UPDATE '
+        'llm_autograd_mode SET flag = false;\n  SELECT llm_backprop(NULL, :model);\n  SELECT '
+        'llm_accumulate_grads(:model);\n  UPDATE llm_param SET (data, m, v) = (\n      SELECT s.new_weight, '
+        's.new_m, s.new_v FROM pg_llm_adamw_step(data, grad, m, v,\n        pg_llm_lr_schedule(step + 1, '
+        ':warmup, :total_steps, :lr_max), :beta1, :beta2, :eps, :wd, step + 1) s),\n    step = step + 1 '
+        'WHERE model = :model;\n  SELECT llm_prune_autograd_state();'
+    ),
 )
 llm_materialize_params = materialize_params = SqlFunction(
-    "llm_materialize_params",
-    ("model text", "integer"),
-    doc="Training by hand: read the model into this session's memory. Returns the number of llm_param rows.",
+    'llm_materialize_params',
+    (
+        'model text',
+        'integer',
+    ),
+    doc=(
+        "The first step of training by hand: reads the model's weights and optimizer state into this "
+        "session's memory and starts with zero gradients and an empty tape. Returns the number of "
+        'llm_param rows. Also stores the parameters by name in llm_tensor with their parts joined (those '
+        'below 1 GB), unless pg_llm.record is off, the transaction is read-only, or the role may not '
+        'write there. llm_tensor_map shows their ids after a pass was recorded.'
+    ),
 )
 llm_backprop = backprop = SqlFunction(
-    "llm_backprop",
-    ("start_id bigint?, model text?", "bigint"),
-    doc="Training by hand: compute the gradients of the recorded pass. Returns the number of ops.",
+    'llm_backprop',
+    (
+        'start_id bigint?, model text?',
+        'bigint',
+    ),
+    doc=(
+        'Computes the gradients of the recorded pass by reverse-mode differentiation from start_id, the '
+        "tape id of a single number (NULL: the newest op). Gradients of parameters stay in this session's "
+        'memory for llm_accumulate_grads; pg_llm_grad(tensor) returns those of tracked tensors. Returns '
+        'the number of ops.'
+    ),
 )
 llm_accumulate_grads = accumulate_grads = SqlFunction(
-    "llm_accumulate_grads",
-    ("model text, workers integer?", "integer"),
-    doc="Training by hand: store the gradients in llm_param.grad. Returns the number of rows.",
+    'llm_accumulate_grads',
+    (
+        'model text, workers integer?',
+        'integer',
+    ),
+    doc=(
+        "Stores the gradients that this session's backward passes have summed in llm_param.grad (NULL for "
+        'parameters without one) and returns the number of rows. workers: threads, 0 for pg_llm.threads. '
+        '55P03: another session trains the model; 40001: another transaction changed its weights '
+        'meanwhile; 42501: a policy or a trigger prevents some of the rows from being written.'
+    ),
 )
 llm_prune_autograd_state = prune_autograd_state = SqlFunction(
-    "llm_prune_autograd_state",
-    ("workers integer?", "bigint"),
-    doc="Training by hand: free the tape in this session's memory. Returns the number of its ops.",
+    'llm_prune_autograd_state',
+    (
+        'workers integer?',
+        'bigint',
+    ),
+    doc=(
+        "The last step of training by hand: frees the tape in this session's memory with its tensors, "
+        'removes its rows from llm_tape, llm_tensor_rt and llm_tensor_map (unless pg_llm.tape_keep = '
+        'all), and returns the number of its ops. llm_prune_runs removes what training runs recorded.'
+    ),
 )
 llm_tape_flush = tape_flush = SqlFunction(
-    "llm_tape_flush",
-    ("run bigint?, model text?, step bigint?", "bigint"),
-    doc="Write the pass in this session's memory to llm_tape and llm_tensor_rt. Returns the number of rows.",
+    'llm_tape_flush',
+    (
+        'run bigint?, model text?, step bigint?',
+        'bigint',
+    ),
+    doc=(
+        "Writes the pass in this session's memory to llm_tape, llm_tensor_rt and llm_tensor_map and "
+        'returns the number of new tape rows. Called again after the backward pass, it adds the norms of '
+        "the gradients. With pg_llm.tape_keep = last, the model's earlier passes are removed. Writes "
+        'nothing if pg_llm.record is off, tape_keep is none, the transaction is read-only, or the role '
+        'has no INSERT privilege on llm_tape.'
+    ),
 )
 
 # ---- tokenizers and data ----
 
 llm_encode = encode = SqlFunction(
-    "llm_encode",
-    ("text text, model text?, special boolean?, bos boolean?", "integer[]"),
-    doc="Token ids of a text; special tokens in it are recognised unless special is false, bos puts the token"
-    " that begins a text in front.",
+    'llm_encode',
+    (
+        'text text, model text?, special boolean?, bos boolean?',
+        'integer[]',
+    ),
+    doc=(
+        "Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the "
+        'begin-of-text token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens '
+        "are recognised in the text as in Hugging Face's tokenizers; special => false encodes special "
+        "tokens such as <|endoftext|> as text, like tiktoken's encode_ordinary. 22021: a character that "
+        'the tokenizer does not know; 42704: the model has no tokenizer.'
+    ),
 )
 llm_decode = decode = SqlFunction(
-    "llm_decode",
-    ("ids integer[], model text?", "text"),
-    doc="The text of token ids.",
+    'llm_decode',
+    (
+        'ids integer[], model text?',
+        'text',
+    ),
+    doc=(
+        "The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that "
+        'are not valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes '
+        'themselves. 22003: an unknown token; 42704: the model has no tokenizer.'
+    ),
 )
 llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
-    "llm_build_char_tokenizer",
-    ("model text, query text", "integer"),
-    doc="Build a tokenizer of the query's characters and BOS. Returns the vocabulary's size.",
+    'llm_build_char_tokenizer',
+    (
+        'model text, query text',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with one token for each character in the query's first column, "
+        'with ids in code point order, and BOS, whose id is the number of characters. Returns the size of '
+        'the vocabulary, BOS included. 22023: an existing model has another vocab; P0002: the query '
+        'returned no text.'
+    ),
 )
 llm_load_bpe = load_bpe = SqlFunction(
-    "llm_load_bpe",
-    ("model text, vocab text, merges text?", "integer"),
-    ("model text, vocab bytea, merges bytea?, added jsonb?", "integer"),
-    doc="Load GPT-2's tokenizer from vocab.json and merges.txt (contents). Returns the vocabulary's size.",
+    'llm_load_bpe',
+    (
+        'model text, vocab bytea, merges bytea?, added jsonb?',
+        'integer',
+    ),
+    (
+        'model text, vocab text, merges text?',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json "
+        'and vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens '
+        'and the tokens that begin and end a text, as for llm_add_tokens; NULL: tokens of the form '
+        '<|...|> are special and <|endoftext|> ends a text. Returns the number of tokens. Reads no file '
+        "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
+        'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
+        'texts.'
+    ),
 )
 llm_token_bytes = token_bytes = SqlFunction(
-    "llm_token_bytes",
-    ("ids integer[], model text", "bytea"),
-    doc="The bytes of token ids, which need not be UTF-8.",
+    'llm_token_bytes',
+    (
+        'ids integer[], model text',
+        'bytea',
+    ),
+    doc=(
+        'The bytes of the tokens, concatenated. 22003: an unknown token.'
+    ),
 )
 llm_end_token = end_token = SqlFunction(
-    "llm_end_token",
-    ("model text", "integer"),
-    doc="The id of the token that ends a document; NULL when there is none.",
+    'llm_end_token',
+    (
+        'model text',
+        'integer',
+    ),
+    doc=(
+        'The id of the token that ends a document: the one with the flag eos in llm_bpe_vocab, else '
+        '<|endoftext|>, else BOS; NULL if there is none.'
+    ),
 )
 llm_begin_token = begin_token = SqlFunction(
-    "llm_begin_token",
-    ("model text", "integer"),
-    doc="The id of the token that begins a document; NULL when there is none.",
+    'llm_begin_token',
+    (
+        'model text',
+        'integer',
+    ),
+    doc=(
+        'The id of the token that begins a document: the one with the flag bos in llm_bpe_vocab, else the '
+        'one that ends a document; NULL if there is none.'
+    ),
 )
 llm_end_tokens = end_tokens = SqlFunction(
-    "llm_end_tokens",
-    ("model text", "integer[]"),
-    doc="The ids of all tokens that end a generation.",
+    'llm_end_tokens',
+    (
+        'model text',
+        'integer[]',
+    ),
+    doc=(
+        'The ids of the tokens that end a generation: those with the flags eos (first) or stop in '
+        'llm_bpe_vocab; if no token has these flags, <|endoftext|>, else <|bos|>. Empty if there is none.'
+    ),
 )
 pg_llm_load_bpe_vocab = load_bpe_vocab = SqlFunction(
-    "pg_llm_load_bpe_vocab",
-    ("path text, model text", "integer"),
-    doc="Load tokens from a file on the server (vocab.json, encoder.json, .tiktoken). Returns their number.",
+    'pg_llm_load_bpe_vocab',
+    (
+        'path text, model text',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokens with those of a file on the server: vocab.json, encoder.json, or "
+        '.tiktoken, which also contains the merges. Returns the number of tokens. For roles with the '
+        'privileges of pg_read_server_files. 58P01: no such file; 22023, with the line: not one of these '
+        'formats.'
+    ),
 )
 pg_llm_load_bpe_merges = load_bpe_merges = SqlFunction(
-    "pg_llm_load_bpe_merges",
-    ("path text, model text", "integer"),
-    doc="Load merge rules from a file on the server (merges.txt, vocab.bpe). Returns their number.",
+    'pg_llm_load_bpe_merges',
+    (
+        'path text, model text',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's merge rules with those of a file on the server, merges.txt or vocab.bpe. "
+        'Returns the number of rules. For roles with the privileges of pg_read_server_files. 58P01: no '
+        'such file; 22023, with the line: not one of these formats.'
+    ),
 )
 llm_train_bpe = train_bpe = SqlFunction(
-    "llm_train_bpe",
-    ("model text, query text, vocab integer", "integer"),
-    doc="Learn byte pair encoding from the query's texts. Returns the vocabulary's size.",
+    'llm_train_bpe',
+    (
+        'model text, query text, vocab integer',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with byte pair encoding learned from the query's first column: "
+        'the 256 bytes, merges of the most frequent pairs (ties go to the lowest ids; pairs that occur '
+        'only once are not merged), and <|endoftext|>. Returns the size of the vocabulary, which is below '
+        "vocab only if the text has no more pairs. 22023: an existing model's vocab is smaller; P0002: "
+        'the query returned no text.'
+    ),
+)
+llm_tokenizer_kind = tokenizer_kind = SqlFunction(
+    'llm_tokenizer_kind',
+    (
+        'model text',
+        'text',
+    ),
+    doc=(
+        'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.'
+    ),
+)
+llm_boundaries = boundaries = RowsFunction(
+    'llm_boundaries',
+    (
+        'model text',
+        '(first_ids integer[], between_ids integer[], last_ids integer[])',
+    ),
+    doc=(
+        'The tokens before the first of joined documents, between two of them, and after the last: the '
+        'tokens that end and begin a document, only one where they are the same, none where the tokenizer '
+        'has none.'
+    ),
 )
 llm_fill_dataset = fill_dataset = RowsFunction(
-    "llm_fill_dataset",
+    'llm_fill_dataset',
     (
-        "model text, query text, block_size integer?, stride integer?, validation double precision?, "
-        "seed bigint?, keep_order boolean?",
-        "(train_rows bigint, validation_rows bigint)",
+        'model text, query text, block_size integer?, stride integer?, validation double precision?, seed '
+        'bigint?, keep_order boolean?',
+        '(train_rows bigint, validation_rows bigint)',
     ),
-    doc="Store the query's documents as rows of llm_dataset: numbers of training and held-out rows.",
+    doc=(
+        "Replaces the model's rows of llm_dataset with the documents in the query's first column and "
+        'returns the number of rows per split. Duplicate documents count once. The fraction validation of '
+        'the documents, drawn by seed, is held out; of a single document, its end. No held-out row equals '
+        "a training row. keep_order: rows are in the query's order and duplicates are kept; validation is "
+        'then a fraction of the distinct documents, and all copies of a document are held out or none. '
+        "The tokenizer's begin and end tokens, if any, are put around documents. block_size: the "
+        'documents of a split are joined and cut into rows of that many tokens that start stride tokens '
+        'apart (default: block_size). Without it each document is a row, truncated to the context, and a '
+        'NOTICE reports what was cut off.'
+    ),
 )
 
 # ---- generation ----
 
 llm_generate = generate = SqlFunction(
-    "llm_generate",
-    (f"prompt text, {_SAMPLING}", "text"),
-    (f"prompts text[], {_SAMPLING}", "text[]"),
-    doc="The continuation of a prompt (text), or of each of several (text[]).",
+    'llm_generate',
+    (
+        'prompt text, max_tokens integer?, temperature double precision?, top_k integer?, top_p double '
+        'precision?, model text?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?',
+        'text',
+    ),
+    (
+        'prompts text[], max_tokens integer?, temperature double precision?, top_k integer?, top_p double '
+        'precision?, model text?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?',
+        'text[]',
+    ),
+    doc=(
+        'Generates text that continues the prompt; with echo, prompt and text. temperature 0: always the '
+        'most likely token; top_k 0 and top_p 1: no limit; seed: the same seed gives the same text; stop: '
+        'the text ends before any of these texts. It also ends at the end-of-text token. Of a prompt '
+        'longer than the context only the last tokens are used; an empty prompt starts a document. '
+        'repetition_penalty applies to the tokens of prompt and text (Keskar et al. 2019), '
+        'presence_penalty and frequency_penalty to those of the text. Without a model, the default model: '
+        'the setting pg_llm.default_model, else the only model with weights, else gpt2-small. Writes '
+        'nothing. 22023: an argument is out of range.\n\nGenerates a text for each of the prompts, in their '
+        'order, each identical to what a separate call with these arguments returns.'
+    ),
 )
 llm_generate_stream = generate_stream = RowsFunction(
-    "llm_generate_stream",
+    'llm_generate_stream',
     (
-        f"prompt text, {_SAMPLING}",
-        "(step integer, token_id integer, token text, text text, is_complete boolean)",
+        'prompt text, max_tokens integer?, temperature double precision?, top_k integer?, top_p double '
+        'precision?, model text?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?',
+        '(step integer, token_id integer, token text, text text, is_complete boolean)',
     ),
-    doc="One row per token: its piece of text and the text so far. Fetch it through a cursor.",
+    doc=(
+        'Like llm_generate, one row per token: the piece of text that it adds, and the text so far. A '
+        'client that fetches through a cursor gets each row as soon as it is computed. The pieces '
+        'concatenated are the text. The last row completes the text; if an end-of-text token ended it, '
+        "the row is that token's. Writes nothing."
+    ),
 )
 llm_beam_search = beam_search = RowsFunction(
-    "llm_beam_search",
+    'llm_beam_search',
     (
-        "prompt text, beam_width integer?, max_tokens integer?, model text?, "
-        "length_penalty double precision?, early_stopping boolean?",
-        "(rank integer, score double precision, text text, token_ids integer[])",
+        'prompt text, beam_width integer?, max_tokens integer?, model text?, length_penalty double '
+        'precision?, early_stopping boolean?',
+        '(rank integer, score double precision, text text, token_ids integer[])',
     ),
-    doc="The best continuations of a prompt that beam search finds, best first, one row each.",
+    doc=(
+        'Returns the beam_width best continuations of at most max_tokens tokens, best first, as '
+        "transformers' beam search without sampling finds them. score: the sum of the tokens' log "
+        'probabilities divided by (number of tokens) ^ length_penalty (0: the sum itself); ties are '
+        'broken by token ids. token_ids include a final end-of-text token; score counts it, text leaves '
+        'it out. The search stops when no beam can improve on the finished continuations; with '
+        'early_stopping, as soon as beam_width continuations are finished. Writes nothing. 22023: an '
+        'argument is out of range.'
+    ),
 )
 llm_release = release = SqlFunction(
-    "llm_release",
-    ("", "bigint"),
-    doc="Free the memory of weights that this session no longer uses. Returns the number of bytes.",
+    'llm_release',
+    (
+        '',
+        'bigint',
+    ),
+    doc=(
+        'Frees the memory in which this session keeps weights that it no longer uses. Returns the number '
+        'of bytes.'
+    ),
 )
 
 # ---- weights in and out ----
 
 pg_llm_import_npz = import_npz = SqlFunction(
-    "pg_llm_import_npz",
-    ("path text, model text, megatron_version double precision?", "bigint"),
-    doc="Replace the weights with those of a file on the server, .npz or gzip stream. Returns their number.",
+    'pg_llm_import_npz',
+    (
+        'path text, model text, megatron_version double precision?',
+        'bigint',
+    ),
+    doc=(
+        "Replaces the model's weights with those of a file on the server: .npz, or a gzip stream of "
+        '(name, .npy) records, recognised by its contents. Tensor names are those of Hugging Face, '
+        'nanoGPT or Megatron-LM (whose queries, keys and values need megatron_version: 1.0, or 2.0 and '
+        'later). The model must be in llm_model_config; its step becomes 0 and its log rows are marked as '
+        'superseded. Returns the number of weights. Requires pg_read_server_files. 22000: damaged file; '
+        "22023: another model's file."
+    ),
 )
 pg_llm_import_safetensors = import_safetensors = SqlFunction(
-    "pg_llm_import_safetensors",
-    ("path text, model text, megatron_version double precision?", "bigint"),
-    doc="Replace the weights with those of a safetensors file on the server. Returns their number.",
+    'pg_llm_import_safetensors',
+    (
+        'path text, model text, megatron_version double precision?',
+        'bigint',
+    ),
+    doc=(
+        "Replaces the model's weights with those of a .safetensors file on the server; otherwise like "
+        'pg_llm_import_npz.'
+    ),
 )
 pg_llm_export_npz = export_npz = SqlFunction(
-    "pg_llm_export_npz",
-    ("path text, model text, gzip boolean?", "bigint"),
-    doc="Write the weights to a file on the server, .npz or gzip stream. Returns its size in bytes.",
+    'pg_llm_export_npz',
+    (
+        'path text, model text, gzip boolean?',
+        'bigint',
+    ),
+    doc=(
+        "Writes the model's weights to an .npz file on the server, or as a gzip stream of (name, .npy) "
+        'records. Returns its size in bytes. An existing file is replaced atomically. Requires '
+        'pg_write_server_files.'
+    ),
 )
 pg_llm_export_safetensors = export_safetensors = SqlFunction(
-    "pg_llm_export_safetensors",
-    ("path text, model text", "bigint"),
-    doc="Write the weights to a safetensors file on the server. Returns its size in bytes.",
+    'pg_llm_export_safetensors',
+    (
+        'path text, model text',
+        'bigint',
+    ),
+    doc=(
+        "Writes the model's weights to a .safetensors file on the server that transformers can load; "
+        'otherwise like pg_llm_export_npz.'
+    ),
 )
 llm_checkpoint_save = checkpoint_save = SqlFunction(
-    "llm_checkpoint_save",
-    ("model text, note text?, keep integer?", "bigint"),
-    doc="Save a model with all that belongs to it in the checkpoint directory. Returns the checkpoint's id.",
+    'llm_checkpoint_save',
+    (
+        'model text, note text?, keep integer?',
+        'bigint',
+    ),
+    doc=(
+        "Saves the model's parameters, optimizer state, step, configuration and tokenizer to a file in "
+        "the checkpoint directory (pg_llm.checkpoint_dir) and returns the checkpoint's id. The file and "
+        'its row appear together when the transaction commits, or not at all. keep: keep only this many '
+        "of the model's newest checkpoints, and remove the older ones that the caller can see and delete. "
+        'Requires llm_trainer. 25006: on a replica or in a read-only transaction; 53100: the disk is '
+        'full.'
+    ),
 )
 llm_checkpoint_load = checkpoint_load = SqlFunction(
-    "llm_checkpoint_load",
-    ("model text, id bigint", "bigint"),
-    doc="Restore the model to its state when the checkpoint was saved. Returns its step.",
+    'llm_checkpoint_load',
+    (
+        'model text, id bigint',
+        'bigint',
+    ),
+    doc=(
+        'Restores the model to its state when the checkpoint was saved: parameters, optimizer state, '
+        'step, configuration, tokenizer. Log rows of later steps are marked as superseded. Returns the '
+        'step. The file is verified before anything is changed. Requires llm_trainer. 42704: unknown id; '
+        "22023: another model's checkpoint; 22000: damaged file; 58P01: the file is not on this server; "
+        '55P03: the model is being trained; 25006: on a replica or in a read-only transaction.'
+    ),
 )
 llm_checkpoint_orphans = checkpoint_orphans = RowsFunction(
-    "llm_checkpoint_orphans",
-    ("remove boolean?", "(folder text, files bigint, bytes bigint)"),
-    doc="Checkpoint folders that dropped databases left; removed on request. Superusers only.",
+    'llm_checkpoint_orphans',
+    (
+        'remove boolean?',
+        '(folder text, files bigint, bytes bigint)',
+    ),
+    doc=(
+        'Folders that dropped databases left in the checkpoint directories, with the number and size of '
+        'their files. remove: also deletes them, immediately and permanently. Superusers only.'
+    ),
 )
 
-FUNCTIONS = tuple(value for name, value in list(globals().items()) if name.startswith(("llm_", "pg_llm_")))
+FUNCTIONS = tuple(
+    value for name, value in list(globals().items()) if name.startswith(("llm_", "pg_llm_"))
+)
 """Every function of the catalogue."""

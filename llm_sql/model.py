@@ -22,16 +22,10 @@ from sqlalchemy.orm import Session
 from llm_sql import functions, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
+from llm_sql.keywords import Unpack, given, not_none, takes
+from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
 from llm_sql.streaming import Query, Stream
-from llm_sql.training import (
-    BLOCKING,
-    ProgressCallback,
-    TrainingOptions,
-    check_nothing_blocks,
-    train_loop_statement,
-    train_statement,
-    watching,
-)
+from llm_sql.training import BLOCKING, ProgressCallback, check_nothing_blocks, watching
 
 # Rows leave the server one by one, as they are made.
 STREAMING = {"stream_results": True, "yield_per": 1, "max_row_buffer": 1}
@@ -58,43 +52,40 @@ class FineTuning:
 
 
 def select_evaluation(model: str, split: str, stride: int | None, query: str | None) -> Select[Any]:
-    given = {"stride": stride, "query": query}
-    row = functions.evaluate(model, split, **{k: v for k, v in given.items() if v is not None})
+    row = functions.evaluate(model, split, **not_none({"stride": stride, "query": query}))
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
 
 
-def select_stream(prompt: str, options: dict[str, Any]) -> Select[Any]:
-    rows = functions.generate_stream(prompt, **options)
+def select_stream(prompt: str, model: str, options: Sampling) -> Select[Any]:
+    rows = functions.generate_stream(check_text(prompt), model=model, **given(Sampling, options))
     return select(rows.c.step, rows.c.token_id, rows.c.token, rows.c.text, rows.c.is_complete)
 
 
-def stream_query(prompt: str, options: dict[str, Any], dialect: Dialect) -> Query:
+def stream_query(prompt: str, model: str, options: Sampling, dialect: Dialect) -> Query:
     """The stream's statement as psycopg takes it."""
-    compiled = select_stream(check_text(prompt), options).compile(dialect=dialect)
+    compiled = select_stream(prompt, model, options).compile(dialect=dialect)
     return str(compiled), compiled.params
 
 
-def select_finetuning(model: str, query: str, steps: int, options: dict[str, Any]) -> Select[Any]:
-    row = functions.finetune(model, query, steps, **options)
+def select_finetuning(model: str, query: str, steps: int, options: Finetuning) -> Select[Any]:
+    row = functions.finetune(model, query, steps, **given(Finetuning, options))
     return select(row.c.name, row.c.perplexity_before, row.c.perplexity_after)
 
 
 def select_perplexity(model: str, text: str, stride: int | None) -> Select[Any]:
-    return select(functions.perplexity(model, text, **({} if stride is None else {"stride": stride})))
+    return select(functions.perplexity(model, text, **not_none({"stride": stride})))
 
 
 def select_embedding(text: str, model: str, layer: int | None, pooling: str) -> Select[Any]:
-    given = {} if layer is None else {"layer": layer}
-    return select(functions.embed_text(text, model, pooling=pooling, **given))
+    return select(functions.embed_text(text, model, pooling=pooling, **not_none({"layer": layer})))
 
 
 def select_saving(model: str, note: str | None, keep: int | None) -> Select[Any]:
-    given = {"note": note, "keep": keep}
-    return select(functions.checkpoint_save(model, **{k: v for k, v in given.items() if v is not None}))
+    return select(functions.checkpoint_save(model, **not_none({"note": note, "keep": keep})))
 
 
-def select_beams(prompt: str, options: dict[str, Any]) -> Select[Any]:
-    rows = functions.beam_search(prompt, **options)
+def select_beams(prompt: str, model: str, options: BeamSearch) -> Select[Any]:
+    rows = functions.beam_search(prompt, model=model, **given(BeamSearch, options))
     return select(rows.c.score, rows.c.text, rows.c.token_ids).order_by(rows.c.rank)
 
 
@@ -130,7 +121,7 @@ def load_tokenizer(
 
 
 class LanguageModel:
-    """A model by name. `generate` and `stream` take the sampling arguments of llm_generate by name."""
+    """A model by name. Options that are left out, or None, have the database's defaults."""
 
     def __init__(self, session: Session, model: str) -> None:
         self.session = session
@@ -159,28 +150,28 @@ class LanguageModel:
         )
         return cls(session, model)
 
-    def generate(self, prompt: str, **options: Any) -> str:
-        """The continuation of the prompt. Options: max_tokens, temperature, top_k, top_p, seed, stop, echo,
-        ...
-        """
-        query = select(functions.generate(check_text(prompt), model=self.model, **options))
+    @takes(Sampling)
+    def generate(self, prompt: str, **options: Unpack[Sampling]) -> str:
+        """The continuation of the prompt."""
+        query = select(functions.generate(check_text(prompt), model=self.model, **given(Sampling, options)))
         return str(self.session.scalar(query))
 
-    def generate_many(self, prompts: Sequence[str], **options: Any) -> list[str]:
+    @takes(Sampling)
+    def generate_many(self, prompts: Sequence[str], **options: Unpack[Sampling]) -> list[str]:
         """The continuation of each prompt, equal to what `generate` gives for it alone."""
-        query = select(functions.generate(list(prompts), model=self.model, **options))
+        query = select(functions.generate(list(prompts), model=self.model, **given(Sampling, options)))
         return list(self.session.scalars(query).one())
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[StreamEvent]:
+    @takes(Sampling)
+    def stream(self, prompt: str, **options: Unpack[Sampling]) -> Iterator[StreamEvent]:
         """The continuation token by token, each as soon as the server has it.
 
         The session may be used, committed or rolled back meanwhile: the first statement completes the
         generation, and what is left of the events then comes from memory.
         """
-        given = {"model": self.model, **options}
         if self._dialect().driver == "psycopg":
-            return Stream(self._driver, stream_query(prompt, given, self._dialect()))
-        return self._stream_rows(select_stream(check_text(prompt), given))
+            return Stream(self._driver, stream_query(prompt, self.model, options, self._dialect()))
+        return self._stream_rows(select_stream(prompt, self.model, options))
 
     def _dialect(self) -> Dialect:
         return self.session.get_bind().dialect
@@ -197,11 +188,10 @@ class LanguageModel:
             for row in rows.all() if is_autocommit else rows:
                 yield StreamEvent(*row)
 
-    def beam_search(self, prompt: str, **options: Any) -> list[BeamResult]:
-        """The best continuations that beam search finds, best first. Options: beam_width, max_tokens,
-        length_penalty, early_stopping.
-        """
-        query = select_beams(prompt, {"model": self.model, **options})
+    @takes(BeamSearch)
+    def beam_search(self, prompt: str, **options: Unpack[BeamSearch]) -> list[BeamResult]:
+        """The best continuations that beam search finds, best first."""
+        query = select_beams(prompt, self.model, options)
         return [BeamResult(*row) for row in self.session.execute(query)]
 
     def loss(self, tokens: Sequence[int], targets: Sequence[int]) -> float:
@@ -295,24 +285,24 @@ class LanguageModel:
         """Make the model what it was when the checkpoint was saved; returns its step."""
         return int(self.session.scalars(select(functions.checkpoint_load(self.model, id))).one())
 
+    @takes(Training)
     def train(
         self,
         n_steps: int,
         *,
         commit_every: int | None = None,
         progress: ProgressCallback | None = None,
-        **options: Any,
+        **options: Unpack[Training],
     ) -> int:
-        """Train for n_steps and return the run's id; options are those of llm_train (TrainingOptions).
+        """Train for n_steps and return the run's id.
 
         Without `commit_every` the run is part of the session's transaction. With it the run uses a
         connection of its own and commits every so many steps: the session must not hold uncommitted changes
         to the model. `progress` is called from another thread while the run goes on, and must leave the
         session alone; an error of its own is raised when the run has ended.
         """
-        arguments = TrainingOptions.of(**options)
         if commit_every is None:
-            statement = train_statement(self.model, n_steps, arguments)
+            statement = select(functions.train(self.model, n_steps, **given(Training, options)))
             return int(self._watched(lambda: self.session.scalars(statement).one(), progress))
         if self.session.in_transaction():
             check_nothing_blocks(self.session.scalars(BLOCKING).one())
@@ -321,7 +311,8 @@ class LanguageModel:
         try:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 with watching(connection, self.model, progress, None):
-                    connection.execute(train_loop_statement(self.model, n_steps, commit_every, arguments))
+                    loop = functions.train_loop(self.model, n_steps, commit_every, **given(Training, options))
+                    connection.execute(loop)
                 return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
         finally:
             engine.dispose()
@@ -334,12 +325,16 @@ class LanguageModel:
         with watching(self.session.connection(), self.model, progress, pid):
             return work()
 
+    @takes(Finetuning)
     def finetune(
-        self, query: str, steps: int, *, progress: ProgressCallback | None = None, **options: Any
+        self,
+        query: str,
+        steps: int,
+        *,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[Finetuning],
     ) -> FineTuning:
-        """Fit a copy of the model to the query's documents, in the session's transaction; options are those
-        of llm_finetune: new_name, block_size, batch_size, lr_max, ...
-        """
+        """Fit a copy of the model to the query's documents, in the session's transaction."""
         statement = select_finetuning(self.model, query, steps, options)
         found = self._watched(lambda: self.session.execute(statement).one(), progress)
         return FineTuning(*found)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
     Double,
+    Executable,
     Function,
     Integer,
     LargeBinary,
@@ -23,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -42,6 +43,15 @@ TYPES: dict[str, TypeEngine[Any]] = {
     "text[]": ARRAY(Text),
     "void": NullType(),
 }
+
+
+class HasClause(Protocol):
+    """What SQLAlchemy takes for a column: a mapped attribute, for example."""
+
+    def __clause_element__(self) -> Any: ...
+
+
+Expression: TypeAlias = ColumnElement[Any] | HasClause
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,29 @@ class RowsFunction(SqlFunction):
         return rows
 
 
+class Call(Executable, ClauseElement):
+    """CALL of a procedure, to be executed as it is."""
+
+    inherit_cache = False
+
+    def __init__(self, name: str, arguments: Sequence[NamedArgument]) -> None:
+        self.name = name
+        self.arguments = arguments
+
+
+@compiles(Call)
+def _compile_call(element: Call, compiler: SQLCompiler, **kw: Any) -> str:
+    arguments = ", ".join(compiler.process(argument, **kw) for argument in element.arguments)
+    return f"CALL public.{compiler.preparer.quote(element.name)}({arguments})"
+
+
+class Procedure(SqlFunction):
+    """A procedure: a call of it is a statement, for a connection in autocommit if it commits."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:  # type: ignore[override]
+        return Call(self.name, self._call(args, kwargs)[1])
+
+
 def _fits(value: Any, type_: str) -> bool:
     """Whether a value may go where this type is wanted, as far as arrays and text tell; the server checks."""
     is_array = type_.endswith("[]")
@@ -169,6 +202,8 @@ def _fits(value: Any, type_: str) -> bool:
         return value.type._isnull or isinstance(value.type, ARRAY) == is_array
     if value is None or hasattr(value, "__clause_element__"):
         return True
+    if type_ == "jsonb":
+        return not isinstance(value, (bytes, bytearray))
     if isinstance(value, str):
         return type_ in ("text", "text[]")
     if isinstance(value, (bytes, bytearray)):

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, bindparam, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
-from llm_sql import added_tokens
+from llm_sql import added_tokens, functions
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import bpe_alphabet, parse_bpe_vocab
+from llm_sql.keywords import not_none
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 ALONE = "tokenizer.json"
@@ -35,10 +36,6 @@ BESIDE = (
 _GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
-_LOAD = text(
-    "SELECT public.llm_load_bpe(CAST(:model AS text), CAST(:vocab AS bytea), CAST(:merges AS bytea),"
-    " CAST(:added AS jsonb))"
-).bindparams(bindparam("vocab", type_=LargeBinary), bindparam("merges", type_=LargeBinary))
 _BEYOND = text(
     "SELECT max(v.token_id), c.vocab FROM public.llm_model_config c"
     " INNER JOIN public.llm_bpe_vocab v ON v.model = c.model WHERE c.model = :model"
@@ -105,9 +102,8 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
 
     LLMSQLError when it has ids that the model's vocabulary does not reach.
     """
-    added = None if files.added is None else json.dumps(files.added, ensure_ascii=False)
-    contents = {"model": model, "vocab": files.vocab, "merges": files.merges, "added": added}
-    size = int(session.execute(_LOAD, contents).scalar_one())
+    more = not_none({"merges": files.merges, "added": files.added})
+    size = session.execute(select(functions.load_bpe(model, files.vocab, **more))).scalar_one()
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
         raise LLMSQLError(

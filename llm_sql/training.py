@@ -1,4 +1,4 @@
-"""A training call's arguments, and its progress as seen from another connection while it runs."""
+"""A training call's progress, as seen from another connection while it runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_sql.connections import opens_connections, separate_engine
@@ -17,86 +17,6 @@ from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.streaming import refusing
 
 POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """Arguments of llm_train; None leaves the database's default. Rates are per step, sizes in tokens or
-    rows.
-    """
-
-    dropout_p: float | None = None
-    beta1: float | None = None
-    beta2: float | None = None
-    eps: float | None = None
-    wd: float | None = None
-    lr_max: float | None = None
-    warmup: int | None = None
-    grad_clip: float | None = None
-    grad_workers: int | None = None
-    prune_workers: int | None = None
-    batch_size: int | None = None
-    grad_accum: int | None = None
-    block_size: int | None = None
-    schedule: str | None = None
-    min_lr: float | None = None
-    decay: str | None = None
-    seed: int | None = None
-    data_order: str | None = None
-    start_step: int | None = None
-    total_steps: int | None = None
-    log_every: int | None = None
-    keep_grad: bool | None = None
-
-    @classmethod
-    def of(cls, **options: Any) -> TrainingOptions:
-        """Options by name; an unknown one is a TypeError that lists them."""
-        known = {field.name for field in fields(cls)}
-        unknown = set(options) - known
-        if unknown:
-            raise TypeError(
-                f"unknown training option {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}"
-            )
-        return cls(**options)
-
-    def given(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-_CASTS = {int: "bigint", float: "double precision", str: "pg_catalog.text", bool: "boolean"}
-_INTEGERS = {"warmup", "grad_workers", "prune_workers", "batch_size", "grad_accum", "block_size", "log_every"}
-
-
-def _arguments(options: dict[str, Any]) -> str:
-    """Named arguments with their types: drivers send Python's ints as whatever fits."""
-    casts = {name: "integer" if name in _INTEGERS else _CASTS[type(value)] for name, value in options.items()}
-    return "".join(f", {name} => CAST(:{name} AS {type_})" for name, type_ in casts.items())
-
-
-def train_statement(model: str, n_steps: int, options: TrainingOptions) -> TextClause:
-    """SELECT public.llm_train(...): one transaction, returns the run's id."""
-    given = _with_float_types(options.given())
-    statement = (
-        "SELECT public.llm_train(CAST(:model AS pg_catalog.text), CAST(:n_steps AS integer)"
-        f"{_arguments(given)})"
-    )
-    return text(statement).bindparams(model=model, n_steps=n_steps, **given)
-
-
-def train_loop_statement(model: str, n_steps: int, commit_every: int, options: TrainingOptions) -> TextClause:
-    """CALL public.llm_train_loop(...): commits as it goes, so it needs a connection in autocommit."""
-    given = _with_float_types(options.given())
-    statement = (
-        "CALL public.llm_train_loop(CAST(:model AS pg_catalog.text), CAST(:n_steps AS integer), "
-        f"commit_every => CAST(:commit_every AS integer){_arguments(given)})"
-    )
-    return text(statement).bindparams(model=model, n_steps=n_steps, commit_every=commit_every, **given)
-
-
-def _with_float_types(given: dict[str, Any]) -> dict[str, Any]:
-    """lr_max=1 means 1.0: the parameter is double precision whatever the caller wrote."""
-    floats = {"dropout_p", "beta1", "beta2", "eps", "wd", "lr_max", "grad_clip", "min_lr"}
-    return {name: float(value) if name in floats else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from alembic.util import PriorityDispatchResult
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from llm_sql.models import ARCHITECTURES, Arch, SqlObject, declared_grants, declared_objects
+from llm_sql.models import ARCHITECTURE_ROWS, Arch, SqlObject, declared_grants, declared_objects
 from llm_sql.models.base import table_names, unqualified
 from llm_sql.models.roles import PUBLIC, ROLES
 
@@ -290,7 +290,7 @@ def compare_architectures(connection: Connection) -> list[CatalogChange]:
     table = Arch.__table__
     rows = {row["arch"]: dict(row) for row in connection.execute(table.select()).mappings()}
     changes = []
-    for declared in ARCHITECTURES:
+    for declared in ARCHITECTURE_ROWS:
         old = rows.get(declared["arch"])
         if old != declared:
             changes.append(

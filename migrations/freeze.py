@@ -1,4 +1,5 @@
 """Writes the SQL of the first revisions from what models/ declares: `python -m llm_sql.migrations.freeze`.
+It writes the Python that comes from the same declarations, too (llm_sql/codegen.py).
 
 Until 0.1.0 is tagged they are written anew whenever a declaration changes; a test holds them current. Later
 revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
@@ -24,7 +25,7 @@ from sqlalchemy.schema import (
 )
 
 from llm_sql.models import (
-    ARCHITECTURES,
+    ARCHITECTURE_ROWS,
     MODELS,
     SqlObject,
     declared_grants,
@@ -181,7 +182,7 @@ $unseed$"""
 def seeds() -> dict[str, str]:
     # Models that somebody gave weights, and the architectures they have, are no seeds any more.
     models = ", ".join(literal(row["model"]) for row in MODELS)
-    architectures = ", ".join(literal(row["arch"]) for row in ARCHITECTURES)
+    architectures = ", ".join(literal(row["arch"]) for row in ARCHITECTURE_ROWS)
     delete_models = (
         f"DELETE FROM public.llm_model_config AS c\nWHERE c.model IN ({models})\n"
         "    AND NOT EXISTS (SELECT FROM public.llm_param AS p WHERE p.model = c.model)"
@@ -191,7 +192,7 @@ def seeds() -> dict[str, str]:
         "    AND NOT EXISTS (SELECT FROM public.llm_model_config AS c WHERE c.arch = a.arch)"
     )
     return {
-        "seeds.sql": script([_insert("llm_arch", ARCHITECTURES), _insert("llm_model_config", MODELS)]),
+        "seeds.sql": script([_insert("llm_arch", ARCHITECTURE_ROWS), _insert("llm_model_config", MODELS)]),
         "unseed.sql": script([_where_tables_are([delete_models, delete_architectures])]),
     }
 
@@ -217,5 +218,7 @@ def freeze() -> list[Path]:
 
 
 if __name__ == "__main__":
-    for path in freeze():
+    from llm_sql import codegen
+
+    for path in (*freeze(), *codegen.write()):
         print(path)

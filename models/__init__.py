@@ -15,14 +15,14 @@ from .dataset import Dataset, DatasetLoad
 from .objects import SqlObject, declared_objects
 from .param import Param
 from .roles import READER, TRAINER, Grant, declared_grants
-from .seeds import ARCHITECTURES, MODELS
+from .seeds import ARCHITECTURE_ROWS, MODELS
 from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
 from .tokenizer import BpeMerge, BpeToken
 from .train import Clip, TrainLog, TrainRun
 from .types import Tensor
 
 __all__ = [
-    "ARCHITECTURES",
+    "ARCHITECTURE_ROWS",
     "MODELS",
     "READER",
     "TRAINER",

@@ -72,7 +72,7 @@ def _workers(name: str) -> tuple[Check]:
 
 SAMPLING = (
     Argument(
-        "max_tokens", "int", "64", "at most so many tokens", (_at_least_1("max_tokens"),),
+        "max_tokens", "int", "64", "largest number of tokens to generate", (_at_least_1("max_tokens"),),
         flags=("--max-tokens", "-n"),
     ),
     Argument(
@@ -81,12 +81,12 @@ SAMPLING = (
         flags=("--temperature", "-t"),
     ),
     Argument(
-        "top_k", "int", "50", "choose among so many of the most likely tokens; 0: among all",
+        "top_k", "int", "50", "how many of the most likely tokens to choose from; 0: all",
         (Check("top_k >= 0", "not be negative"),),
     ),
     Argument(
         "top_p", "double precision", "0.95",
-        "choose among the most likely tokens that together have this probability; 1: among all",
+        "choose from the most likely tokens that together have this probability; 1: from all",
         (Check("top_p > 0 AND top_p <= 1", "be above 0 and at most 1"),),
     ),
     Argument("model", "text", "NULL", "name of the model; default: the database's default model"),
@@ -98,16 +98,17 @@ SAMPLING = (
     Argument("echo", "boolean", "false", "put the prompt before the text"),
     Argument(
         "repetition_penalty", "double precision", "1",
-        "above 1: makes tokens of prompt and text less likely (Keskar et al. 2019)",
+        "above 1, makes tokens of the prompt and the text less likely (Keskar et al. 2019)",
         _positive("repetition_penalty"),
     ),
     Argument(
-        "presence_penalty", "double precision", "0", "subtracted from the logits of the text's tokens",
+        "presence_penalty", "double precision", "0",
+        "subtracted from the logits of tokens that occur in the text",
         _finite("presence_penalty"),
     ),
     Argument(
         "frequency_penalty", "double precision", "0",
-        "subtracted from the logits of the text's tokens once for each time they occur",
+        "subtracted from a token's logit for each time it occurs in the text",
         _finite("frequency_penalty"),
     ),
 )  # fmt: skip
@@ -141,15 +142,15 @@ HYPERPARAMETERS = (
         "steps of linear warm-up to the highest rate; default: 2000, or a tenth of a run that is not longer",
     ),
     Argument(
-        "grad_clip", "double precision", "NULL", "clip gradients to this global norm; default: never",
+        "grad_clip", "double precision", "NULL", "clip gradients to this global norm",
         (Check("COALESCE(grad_clip > 0 AND grad_clip < 'Infinity', true)", "be positive and finite"),),
     ),
     Argument(
-        "grad_workers", "int", "1", "threads for the write-back; 0: as pg_llm.threads says",
+        "grad_workers", "int", "1", "threads for the write-back; 0: pg_llm.threads",
         _workers("grad_workers"),
     ),
     Argument(
-        "prune_workers", "int", "1", "threads for clearing; 0: as pg_llm.threads says",
+        "prune_workers", "int", "1", "threads for clearing; 0: pg_llm.threads",
         _workers("prune_workers"),
     ),
     Argument(
@@ -168,7 +169,7 @@ HYPERPARAMETERS = (
         ),
     ),
     Argument(
-        "block_size", "int", "NULL", "use only so many tokens of a row; default: all",
+        "block_size", "int", "NULL", "how many tokens of a row to use; default: all",
         (
             Check(
                 "COALESCE(block_size BETWEEN 1 AND config.n_positions, true)",
@@ -185,7 +186,7 @@ HYPERPARAMETERS = (
         (Check("min_lr >= 0 AND min_lr <= lr_max", "format('be between 0 and lr_max %s', lr_max)"),),
     ),
     Argument(
-        "decay", "text", "'all'", "what weight decay applies to: all, or matrices",
+        "decay", "text", "'all'", "parameters that weight decay applies to: all or matrices",
         choices=("all", "matrices"),
     ),
     Argument(
@@ -193,7 +194,7 @@ HYPERPARAMETERS = (
     ),
     Argument(
         "data_order", "text", "'shuffled'",
-        "shuffled (a seeded permutation per epoch), or by_id: rows in the order of their ids",
+        "order of the rows: shuffled (a seeded permutation per epoch) or by_id",
         choices=("shuffled", "by_id"),
     ),
     Argument(
@@ -203,11 +204,11 @@ HYPERPARAMETERS = (
         "total_steps", "bigint", "NULL", "length of the schedule, in steps; default: this call's"
     ),
     Argument(
-        "log_every", "int", "1", "a NOTICE every so many steps; 0: none",
+        "log_every", "int", "1", "steps between NOTICEs; 0: none",
         (Check("log_every >= 0", "not be negative"),),
     ),
     Argument(
-        "keep_grad", "boolean", "false", "store the gradients of the last step in llm_param.grad",
+        "keep_grad", "boolean", "false", "store the last step's gradients in llm_param.grad",
         (Check("keep_grad IS NOT NULL", "be true or false"),),
     ),
 )  # fmt: skip

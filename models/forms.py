@@ -1,5 +1,7 @@
 """The forms of a list of arguments in functions/*.sql, where `{{ sampling.parameters }}` stands for one.
 
+`{{ architectures.forward }}` stands for something of each built-in architecture.
+
 migrations/sql holds the text written out.
 """
 
@@ -10,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 
 from .arguments import LISTS, Argument
+from .seeds import ARCHITECTURE_ROWS, MODELS
 
 WIDTH = 120
 Arguments = tuple[Argument, ...]
@@ -96,6 +99,41 @@ FORMS: dict[str, Callable[[Arguments, int], str]] = {
     "docs": _docs,
 }
 
+
+def _forward_calls() -> str:
+    """Branches of a CASE by llm_arch.forward: the call of the architecture's forward pass."""
+    arguments = "model, tokens, training, targets, dropout_p, last_only"
+    return "\n".join(
+        f"WHEN {_text(row['forward'])} THEN\n    RETURN {row['forward']}({arguments});"
+        for row in ARCHITECTURE_ROWS
+    )
+
+
+def _hidden_calls() -> str:
+    """Branches of a CASE by architecture: the call that gives its hidden states."""
+    names = [row["arch"] for row in ARCHITECTURE_ROWS]
+    return "\n".join(
+        f"WHEN {_text(name)} THEN\n    RETURN public.llm_hidden_{name}(model, tokens, n_blocks);"
+        for name in names
+    )
+
+
+def _sizes() -> str:
+    """Rows of VALUES: each architecture and the sizes of its smallest published model."""
+    smallest = {model["arch"]: model for model in reversed(MODELS)}
+    names = ("n_layer", "n_head", "d_model", "n_positions", "vocab")
+    return ",\n".join(
+        f"({_text(arch)}, {', '.join(str(model[name]) for name in names)}, {str(model['tied']).lower()})"
+        for arch, model in sorted(smallest.items())
+    )
+
+
+ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {
+    "forward": _forward_calls,
+    "hidden": _hidden_calls,
+    "sizes": _sizes,
+}
+
 _MARK = re.compile(r"^(?P<indent> *)(?P<before>[^\n{]*)\{\{ (?P<list>\w+)\.(?P<form>\w+) \}\}", re.MULTILINE)
 
 
@@ -104,7 +142,10 @@ def expand(script: str) -> str:
 
     def written(mark: re.Match[str]) -> str:
         indent = mark["indent"]
-        text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
+        if mark["list"] == "architectures":
+            text = ARCHITECTURE_FORMS[mark["form"]]()
+        else:
+            text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
         return indent + mark["before"] + text.replace("\n", "\n" + indent)
 
     return _MARK.sub(written, script)

@@ -12,7 +12,7 @@ from functools import cache
 
 from . import functions, views
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""--[^\n]*
     | /\*.*?\*/
     | \$(?P<tag>[A-Za-z_]\w*)?\$ .*? \$(?(tag)(?P=tag))\$
@@ -64,7 +64,7 @@ def split_statements(script: str) -> list[str]:
     # Inside of BEGIN ATOMIC ... END, where semicolons end parts of one statement: how many ENDs are to come.
     open_blocks = 0
     last_word = ""
-    for match in _TOKEN.finditer(script):
+    for match in TOKEN.finditer(script):
         token = match.group()
         if token.isidentifier():
             word = token.upper()
@@ -88,7 +88,7 @@ def _without_defaults(statement: str, start: int) -> str:
     depth = 0
     keep = True
     out: list[str] = []
-    for match in _TOKEN.finditer(statement, start):
+    for match in TOKEN.finditer(statement, start):
         token = match.group()
         if token in "([":
             depth += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 _GPT2_VOCAB = 50257
 
-ARCHITECTURES: list[dict[str, Any]] = [
+ARCHITECTURE_ROWS: list[dict[str, Any]] = [
     {
         "arch": arch,
         "forward": f"public.llm_forward_{arch}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,6 +25,7 @@ from llm_sql.cli.common import (
 )
 from llm_sql.corpus import FileSource, LoadOptions, LoadProgress, QuerySource, find_files, load
 from llm_sql.errors import UsageError
+from llm_sql.keywords import not_none
 
 QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column holds the text.")]
 
@@ -47,8 +48,7 @@ def tokenizer_chars(
 ) -> None:
     """Build a character tokenizer from the characters in the query's texts."""
     with Session(open_engine(url)) as session, session.begin():
-        build = text("SELECT public.llm_build_char_tokenizer(:model, :query)")
-        vocab = session.scalars(build, {"model": model, "query": query}).one()
+        vocab = session.scalars(select(functions.build_char_tokenizer(model, query))).one()
     if json_:
         print_json({"model": model, "vocab": vocab})
     else:
@@ -69,10 +69,7 @@ def tokenizer_encode(
 ) -> None:
     """Print the token ids of a text as JSON."""
     with Session(open_engine(url)) as session:
-        tokens = session.scalar(
-            text("SELECT public.llm_encode(:text, :model, :special, :bos)"),
-            {"text": text_, "model": model, "special": special, "bos": bos},
-        )
+        tokens = session.scalar(select(functions.encode(text_, model, special, bos)))
     print_json(tokens)
 
 
@@ -81,8 +78,7 @@ def tokenizer_decode(
 ) -> None:
     """Print the text of the given token ids."""
     with Session(open_engine(url)) as session:
-        query = text("SELECT public.llm_decode(CAST(:tokens AS int[]), :model)")
-        typer.echo(session.scalar(query, {"tokens": tokens, "model": model}))
+        typer.echo(session.scalar(select(functions.decode(tokens, model))))
 
 
 def dataset_fill(
@@ -135,15 +131,17 @@ def dataset_fill(
         raise UsageError("--keep-order is for queries that run inside the database; files keep their order")
     if inputs or stream:
         source = FileSource(find_files(inputs), lines=lines) if inputs else QuerySource(engine, str(query))
-        options = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
+        how = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
         with _load_bar(json_) as advance:
-            load(engine, model, source, options, restart=restart, progress=advance)
+            load(engine, model, source, how, restart=restart, progress=advance)
     else:
-        given = {"block_size": block_size, "stride": stride, "validation": validation, "seed": seed}
-        given["keep_order"] = keep_order
-        row = functions.fill_dataset(
-            model, query, **{name: value for name, value in given.items() if value is not None}
-        )
+        options: dict[str, Any] = {
+            "block_size": block_size,
+            "stride": stride,
+            "validation": validation,
+            "seed": seed,
+        }
+        row = functions.fill_dataset(model, query, keep_order=keep_order, **not_none(options))
         with Session(engine) as session, session.begin():
             session.execute(select(row.c.train_rows))
     with Session(engine) as session:

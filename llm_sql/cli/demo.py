@@ -196,19 +196,16 @@ def _replace_tokenizer(session: Session, model: str) -> int:
     """Drop an earlier model of this name and build the tokenizer; returns the size of its vocabulary."""
     exists = text("SELECT EXISTS (SELECT FROM public.llm_model_config WHERE model = :model)")
     if session.scalar(exists, {"model": model}):
-        session.execute(text("SELECT public.llm_drop_model(:model)"), {"model": model})
-    build = text("SELECT public.llm_build_char_tokenizer(:model, :query)")
-    return int(session.scalars(build, {"model": model, "query": CORPUS}).one())
+        session.execute(select(functions.drop_model(model)))
+    return int(session.scalars(select(functions.build_char_tokenizer(model, CORPUS))).one())
 
 
 def _fill(session: Session, model: str, seed: int) -> tuple[int, int]:
     """Tokenize the corpus into rows to train on and rows held out; how many of each."""
-    query = text(
-        "SELECT train_rows, validation_rows FROM public.llm_fill_dataset(:model, :query,"
-        " block_size => :block_size, validation => CAST(:validation AS double precision), seed => :seed)"
+    rows = functions.fill_dataset(
+        model, CORPUS, block_size=BLOCK_SIZE, validation=VALIDATION_SHARE, seed=seed
     )
-    arguments = {"block_size": BLOCK_SIZE, "validation": VALIDATION_SHARE, "seed": seed}
-    row = session.execute(query, {"model": model, "query": CORPUS, **arguments}).one()
+    row = session.execute(select(rows.c.train_rows, rows.c.validation_rows)).one()
     return int(row.train_rows), int(row.validation_rows)
 
 

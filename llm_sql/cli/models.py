@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select, text
@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 
 from llm_sql import functions
 from llm_sql.cli.common import JsonOption, ModelArgument, ModelOption, UrlOption, open_engine, out, print_json
+from llm_sql.cli.options import options_of
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.model import LanguageModel
 from llm_sql.models import MODELS
+from llm_sql.models.arguments import SAMPLING, without
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +33,7 @@ MICROGPT = next(row for row in MODELS if row["model"] == "microgpt")
 
 def default_model(session: Session, model: str | None) -> str:
     """The named model, else what the database takes by default."""
-    return model or str(session.scalar(text("SELECT public.llm_default_model(NULL)")))
+    return model or str(session.scalar(select(functions.default_model())))
 
 
 def create(
@@ -101,36 +103,20 @@ def rename(
     print_json({"model": new_name}) if json_ else out.print(f"{model} is now {new_name}", markup=False)
 
 
+@options_of(without(SAMPLING, "model", "echo"))
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads from standard input.")] = "",
     model: ModelOption = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=0)] = 64,
-    temperature: Annotated[
-        float, typer.Option("--temperature", "-t", min=0, help="0: always the most likely token.")
-    ] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: off.")] = 50,
-    top_p: Annotated[float, typer.Option("--top-p", min=0, max=1, help="1: off.")] = 0.95,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="Stop before this text; may be repeated.")
-    ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Continue a text; tokens appear as the database generates them."""
     if prompt == "-":
         prompt = sys.stdin.read()
     with Session(open_engine(url)) as session:
         name = default_model(session, model)
-        events = LanguageModel(session, name).stream(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop or None,
-        )
+        events = LanguageModel(session, name).stream(prompt, **options)
         pieces = []
         first = next(events, None)  # an error comes before any output
         if not json_:

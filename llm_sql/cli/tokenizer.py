@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from llm_sql import functions
 from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
 from llm_sql.tokenizer_files import load, read_files
 
@@ -50,10 +51,7 @@ def tokenizer_train(
 ) -> None:
     """Train a BPE tokenizer on a query's texts, inside the database."""
     with Session(open_engine(url)) as session, session.begin():
-        size = session.scalar(
-            text("SELECT public.llm_train_bpe(:model, :query, :vocab)"),
-            {"model": model, "query": query, "vocab": vocab},
-        )
+        size = session.scalar(select(functions.train_bpe(model, query, vocab)))
     _report(model, size, json_)
 
 

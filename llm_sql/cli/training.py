@@ -22,10 +22,12 @@ from llm_sql.cli.common import (
     out,
     print_json,
 )
+from llm_sql.cli.options import options_of
 from llm_sql.cli.progress import progress_bar
 from llm_sql.corpus import FileSource, find_files
 from llm_sql.errors import UsageError
 from llm_sql.model import LanguageModel
+from llm_sql.models.arguments import HYPERPARAMETERS, LISTS, without
 
 Option = typer.Option
 
@@ -37,30 +39,16 @@ def register(app: typer.Typer) -> None:
     app.command()(bench)
 
 
+@options_of(without(HYPERPARAMETERS, "log_every"))
 def train(
     model: ModelArgument,
     n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 1000,
-    batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
-    block_size: Annotated[int | None, Option("--block-size", min=1, help="Cut rows to N tokens.")] = None,
-    lr_max: Annotated[float | None, Option("--lr", help="Highest learning rate.")] = None,
-    min_lr: Annotated[float | None, Option("--min-lr", help="Learning rate at the last step.")] = None,
-    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps until the highest rate.")] = None,
-    schedule: Annotated[str | None, Option("--schedule", help="cosine, linear or constant.")] = None,
-    dropout: Annotated[float | None, Option("--dropout", min=0, max=1)] = None,
-    weight_decay: Annotated[float | None, Option("--weight-decay")] = None,
-    grad_clip: Annotated[
-        float | None, Option("--grad-clip", help="Clip gradients to this global norm.")
-    ] = None,
-    grad_accum: Annotated[int | None, Option("--grad-accum", min=1, help="Batches per step.")] = None,
-    data_order: Annotated[
-        str | None, Option("--data-order", help="shuffled, or by_id: rows in the order of their ids.")
-    ] = None,
-    seed: Annotated[int | None, Option("--seed")] = None,
     commit_every: Annotated[
         int, Option("--commit-every", min=0, help="Steps between commits; 0: one transaction.")
     ] = 100,
     url: UrlOption = None,
     json_: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Train a model on its data set. After Ctrl-C, committed steps are kept."""
     engine = open_engine(url)
@@ -71,19 +59,8 @@ def train(
                 n_steps,
                 commit_every=commit_every or None,
                 progress=advance,
-                batch_size=batch_size,
-                block_size=block_size,
-                lr_max=lr_max,
-                min_lr=min_lr,
-                warmup=warmup,
-                schedule=schedule,
-                dropout_p=dropout,
-                wd=weight_decay,
-                grad_clip=grad_clip,
-                grad_accum=grad_accum,
-                data_order=data_order,
-                seed=seed,
                 log_every=0,
+                **options,
             )
         session.commit()
         summary = dict(
@@ -109,6 +86,7 @@ def train(
         )
 
 
+@options_of(without(LISTS["finetuning"], "log_every"))
 def finetune(
     model: ModelArgument,
     query: Annotated[
@@ -121,21 +99,15 @@ def finetune(
     lines: Annotated[bool, Option("--lines", help="Each line of a file is a document.")] = False,
     n_steps: Annotated[int, Option("--steps", "-n", min=1)] = 100,
     name: Annotated[str | None, Option("--name", help="Name of the copy; default: MODEL-finetuned.")] = None,
-    batch_size: Annotated[int, Option("--batch-size", "-b", min=1, help="Rows per step.")] = 1,
     block_size: Annotated[int | None, Option("--block-size", min=1, help="Tokens per row.")] = None,
     validation: Annotated[float, Option("--validation", help="Fraction of the text to hold out.")] = 0.1,
-    lr_max: Annotated[float, Option("--lr", help="Highest learning rate.")] = 5e-5,
-    warmup: Annotated[int | None, Option("--warmup", min=0, help="Steps until the highest rate.")] = None,
-    dropout: Annotated[float, Option("--dropout", min=0, max=1)] = 0.1,
-    grad_accum: Annotated[int, Option("--grad-accum", min=1, help="Batches per step.")] = 1,
-    seed: Annotated[int, Option("--seed")] = 0,
     url: UrlOption = None,
     json_: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Train a copy of a model on other texts; print its perplexity on held-out text before and after."""
     if (query is None) == (not inputs):
         raise UsageError("give either --query or --input")
-    options = {"new_name": name, "block_size": block_size, "warmup": warmup}
     with Session(open_engine(url)) as session, session.begin():
         if inputs:
             query = send_documents(session, find_files(inputs), lines)
@@ -144,14 +116,11 @@ def finetune(
                 str(query),
                 n_steps,
                 progress=advance,
-                batch_size=batch_size,
+                new_name=name,
+                block_size=block_size,
                 validation=validation,
-                lr_max=lr_max,
-                dropout_p=dropout,
-                grad_accum=grad_accum,
-                seed=seed,
                 log_every=0,
-                **{option: value for option, value in options.items() if value is not None},
+                **options,
             )
     if json_:
         print_json(asdict(result))

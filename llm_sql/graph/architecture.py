@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from llm_sql.models import READER, TRAINER
+from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER
 
 from . import variables as v
 from .elements import SCHEMA, TensorNode, quote_literal
@@ -31,13 +31,15 @@ class ParameterSpec:
     """One parameter of an architecture, or with `{layer}` in its name one of every block.
 
     `shape` holds numbers and expressions over the configuration's variables, `4 * d_model` say. `init`:
-    'normal' with standard deviation `std`, 'residual' with std / sqrt(2 n_layer), 'zeros', 'ones'.
+    'normal' with standard deviation `std`, 'residual' with std / sqrt(2 n_layer), 'zeros', 'ones'. `only_if`:
+    a condition over the configuration's variables, without which a model has no such parameter.
     """
 
     name: str
     shape: tuple[int | ColumnElement[Any], ...]
     init: Init = "normal"
     std: float = 0.02
+    only_if: ColumnElement[bool] | None = None
 
     @property
     def per_layer(self) -> bool:
@@ -50,7 +52,7 @@ class Architecture:
 
     `stem` makes the residual stream [..., T, D] from `tokens`; `block` makes the next from `x` and `layer`;
     `head` makes logits [..., T, V] from `x`, and where it ends in `lm_head`, losses are computed without
-    holding them.
+    holding them. `same_as`: an architecture of the same graph, whose installed functions this one's call.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Architecture:
     head: TensorNode
     parameters: Sequence[ParameterSpec] = ()
     description: str = ""
+    same_as: Architecture | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -75,6 +78,10 @@ class Architecture:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ArgumentError(f"architecture {self.name}: parameters declared twice: {twice}")
+
+    def renamed(self, name: str, description: str) -> Architecture:
+        """The same graph under another name."""
+        return replace(self, name=name, description=description, same_as=self)
 
     @property
     def forward_name(self) -> str:
@@ -125,11 +132,19 @@ class Architecture:
 
     def script(self) -> str:
         """The compiled functions and their comments, as they stand in models/functions/forward_<name>.sql."""
+        functions = (f"{create};\n\n{comment};\n" for create, comment in self._functions())
         return (
             "-- Compiled from the trees of llm_sql.graph by `python -m llm_sql.graph`; change them there.\n\n"
-            f"{self.compile_function()};\n\n{self._comment_on_forward()};\n\n\n"
-            f"{self.compile_hidden()};\n\n{self._comment_on_hidden()};\n"
+            + "\n\n".join(functions)
         )
+
+    def _functions(self) -> list[tuple[str, str]]:
+        """CREATE FUNCTION and COMMENT ON of each installed function."""
+        return [
+            (self.compile_function(), self._comment_on_forward()),
+            (self.compile_hidden(), self._comment_on_hidden()),
+            *([(self.compile_parameters(), self._comment_on_parameters())] if self.parameters else []),
+        ]
 
     def register(self, session: Session) -> None:
         """Install the architecture's functions and its row of llm_arch, in the session's transaction.
@@ -143,14 +158,10 @@ class Architecture:
         if self.name in BUILT_IN:
             raise ArgumentError(f"architecture {self.name} is built in; choose another name")
         connection = session.connection()
-        for statement in (
-            self.compile_function().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
-            self._comment_on_forward(),
-            self.compile_hidden().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
-            self._comment_on_hidden(),
-            self.compile_parameters().replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1),
-            *self._grants(),
-        ):
+        statements = []
+        for create, comment in self._functions():
+            statements += [create.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1), comment]
+        for statement in (*statements, *self._grants()):
             # As the driver's own statement: no character of a generated body is taken for a parameter.
             connection.exec_driver_sql(statement)
         row = {
@@ -189,6 +200,13 @@ class Architecture:
             "embeddings; after the last block, the default, what the head makes logits from.",
         )
 
+    def _comment_on_parameters(self) -> str:
+        return _comment_on(
+            f"{self.parameters_name}(text)",
+            f"Name, shape and initialisation of every parameter of a model of architecture {self.name}. "
+            "init: normal or residual with standard deviation std, zeros, ones.",
+        )
+
 
 def _comment_on(function: str, comment: str) -> str:
     lines = textwrap.wrap(comment, 105, drop_whitespace=False)
@@ -196,7 +214,7 @@ def _comment_on(function: str, comment: str) -> str:
     return f"COMMENT ON FUNCTION {SCHEMA}.{function} IS\n{written}"
 
 
-BUILT_IN = frozenset({"gpt2", "gpt3", "microgpt"})
+BUILT_IN = frozenset(row["arch"] for row in ARCHITECTURE_ROWS)
 
 _UPSERT = sa.text(
     "INSERT INTO public.llm_arch (arch, forward, parameters, description)"

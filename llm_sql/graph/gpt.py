@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from .architecture import Architecture
+from .architecture import Architecture, Init, ParameterSpec
 from .elements import TensorNode
 from .ops import (
     TensorLike,
@@ -21,7 +21,9 @@ from .ops import (
     relu,
     rms_norm,
 )
-from .variables import layer_norm_eps, tied, tokens, x
+from .variables import d_ff, d_model, layer_norm_eps, n_positions, tied, tokens, vocab, x
+
+Width = sa.ColumnElement[int]
 
 
 def _norm(stream: TensorLike, name: str) -> TensorNode:
@@ -32,7 +34,55 @@ def _affine(stream: TensorLike, name: str) -> TensorNode:
     return linear(stream, p(f"{name}.weight"), p(f"{name}.bias"))
 
 
-def _gpt(name: str, description: str) -> Architecture:
+def _norm_parameters(name: str) -> tuple[ParameterSpec, ParameterSpec]:
+    return (
+        ParameterSpec(f"{name}.weight", (d_model,), "ones"),
+        ParameterSpec(f"{name}.bias", (d_model,), "zeros"),
+    )
+
+
+def _affine_parameters(
+    name: str, width_in: Width, width_out: Width, init: Init = "normal"
+) -> tuple[ParameterSpec, ParameterSpec]:
+    return (
+        ParameterSpec(f"{name}.weight", (width_in, width_out), init),
+        ParameterSpec(f"{name}.bias", (width_out,), "zeros"),
+    )
+
+
+# Under Hugging Face's names; linear weights are [in, out]. Radford et al. 2019, section 2.3: residual
+# projections begin scaled by 1/sqrt(2 n_layer).
+_GPT_PARAMETERS = (
+    ParameterSpec("wte.weight", (vocab, d_model)),
+    ParameterSpec("wpe.weight", (n_positions, d_model)),
+    *_norm_parameters("h.{layer}.ln_1"),
+    *_affine_parameters("h.{layer}.attn.c_attn", d_model, 3 * d_model),
+    *_affine_parameters("h.{layer}.attn.c_proj", d_model, d_model, "residual"),
+    *_norm_parameters("h.{layer}.ln_2"),
+    *_affine_parameters("h.{layer}.mlp.c_fc", d_model, d_ff),
+    *_affine_parameters("h.{layer}.mlp.c_proj", d_ff, d_model, "residual"),
+    *_norm_parameters("ln_f"),
+    ParameterSpec("lm_head.weight", (vocab, d_model), only_if=sa.not_(tied)),
+)
+
+# Everything normal with standard deviation 0.08.
+_MICROGPT_PARAMETERS = tuple(
+    ParameterSpec(name, shape, std=0.08)
+    for name, shape in (
+        ("wte.weight", (vocab, d_model)),
+        ("wpe.weight", (n_positions, d_model)),
+        ("lm_head.weight", (vocab, d_model)),
+        ("h.{layer}.attn.q_proj.weight", (d_model, d_model)),
+        ("h.{layer}.attn.k_proj.weight", (d_model, d_model)),
+        ("h.{layer}.attn.v_proj.weight", (d_model, d_model)),
+        ("h.{layer}.attn.o_proj.weight", (d_model, d_model)),
+        ("h.{layer}.mlp.fc1.weight", (d_model, d_ff)),
+        ("h.{layer}.mlp.fc2.weight", (d_ff, d_model)),
+    )
+)
+
+
+def _gpt2() -> Architecture:
     """Pre-LayerNorm blocks over token and position embeddings."""
     stem = dropout(
         embedding(p("wte.weight"), tokens) + embedding(p("wpe.weight"), positions(tokens)), site="embd"
@@ -46,7 +96,14 @@ def _gpt(name: str, description: str) -> Architecture:
     )
     block = attended + dropout(mlp, site="h.{layer}.resid_mlp")
     output_embedding = p(sa.case((tied, "wte.weight"), else_="lm_head.weight"))
-    return Architecture(name, stem, block, lm_head(_norm(x, "ln_f"), output_embedding), (), description)
+    return Architecture(
+        "gpt2",
+        stem,
+        block,
+        lm_head(_norm(x, "ln_f"), output_embedding),
+        _GPT_PARAMETERS,
+        "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019).",
+    )
 
 
 def _microgpt() -> Architecture:
@@ -64,14 +121,13 @@ def _microgpt() -> Architecture:
         stem,
         block,
         lm_head(x, p("lm_head.weight")),
-        description="microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy 2026).",
+        _MICROGPT_PARAMETERS,
+        "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy 2026).",
     )
 
 
-gpt2 = _gpt(
-    "gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)."
-)
-gpt3 = _gpt("gpt3", "GPT-3: the graph of GPT-2, every layer dense (Brown et al. 2020).")
+gpt2 = _gpt2()
+gpt3 = gpt2.renamed("gpt3", "GPT-3: the graph of GPT-2, every layer dense (Brown et al. 2020).")
 microgpt = _microgpt()
 
 ARCHITECTURES = (gpt2, gpt3, microgpt)

@@ -7,6 +7,7 @@ INTO`, which therefore do not occur in what is generated here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,19 @@ def head_variants(head: TensorNode) -> tuple[TensorNode, TensorNode, TensorNode]
 
 def forward_function(arch: Architecture) -> str:
     """CREATE FUNCTION public.llm_forward_<arch>(...), without a semicolon."""
+    head = f"""CREATE FUNCTION {SCHEMA}.{arch.forward_name}(
+    model text,
+    tokens int[],
+    training boolean DEFAULT false,
+    targets int[] DEFAULT NULL,
+    dropout_p double precision DEFAULT 0.1,
+    last_only boolean DEFAULT false
+) RETURNS {SCHEMA}.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+{SEARCH_PATH}"""
+    if arch.same_as is not None:
+        call = f"{arch.same_as.forward_name}(model, tokens, training, targets, dropout_p, last_only)"
+        return _function(head, [], f"RETURN {SCHEMA}.{call};")
     body = Body({**ARGUMENTS, **CONFIGURATION, **LOCALS}, f"architecture {arch.name}")
     logits, logits_of_last, loss = (body.assign(tree) for tree in head_variants(arch.head))
     stem, block = body.assign(arch.stem), body.assign(arch.block)
@@ -146,20 +160,7 @@ def forward_function(arch: Architecture) -> str:
     pieces = {"stem": stem, "block": block, "loss": loss, "last": logits_of_last, "logits": logits}
     variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
     variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
-    return _function(
-        f"""CREATE FUNCTION {SCHEMA}.{arch.forward_name}(
-    model text,
-    tokens int[],
-    training boolean DEFAULT false,
-    targets int[] DEFAULT NULL,
-    dropout_p double precision DEFAULT 0.1,
-    last_only boolean DEFAULT false
-) RETURNS {SCHEMA}.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
-{SEARCH_PATH}""",
-        variables,
-        _fill(dedent(source).strip("\n"), pieces),
-    )
+    return _function(head, variables, _fill(dedent(source).strip("\n"), pieces))
 
 
 def final_state(head: TensorNode) -> TensorNode | None:
@@ -170,6 +171,16 @@ def final_state(head: TensorNode) -> TensorNode | None:
 
 def hidden_function(arch: Architecture) -> str:
     """CREATE FUNCTION public.llm_hidden_<arch>(model, tokens, layer), without a semicolon."""
+    head = f"""CREATE FUNCTION {SCHEMA}.{arch.hidden_name}(
+    model text,
+    tokens int[],
+    n_blocks int DEFAULT NULL
+) RETURNS {SCHEMA}.tensor
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+{SEARCH_PATH}"""
+    if arch.same_as is not None:
+        call = f"{arch.same_as.hidden_name}(model, tokens, n_blocks)"
+        return _function(head, [], f"RETURN {SCHEMA}.{call};")
     scope = {**ARGUMENTS, **CONFIGURATION, **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
     body = Body(scope, f"architecture {arch.name}")
     final = final_state(arch.head)
@@ -203,37 +214,29 @@ def hidden_function(arch: Architecture) -> str:
         RETURN x;"""
     variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
     variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
-    return _function(
-        f"""CREATE FUNCTION {SCHEMA}.{arch.hidden_name}(
-    model text,
-    tokens int[],
-    n_blocks int DEFAULT NULL
-) RETURNS {SCHEMA}.tensor
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
-{SEARCH_PATH}""",
-        variables,
-        _fill(dedent(source).strip("\n"), pieces),
-    )
+    return _function(head, variables, _fill(dedent(source).strip("\n"), pieces))
 
 
 def parameters_function(arch: Architecture) -> str:
-    """CREATE FUNCTION public.llm_parameters_<arch>(model), without a semicolon."""
-    body = Body({**CONFIGURATION, v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
-    outside = "\n".join(_emit(spec, body) for spec in arch.parameters if not spec.per_layer)
-    inside = "\n".join(_emit(spec, body) for spec in arch.parameters if spec.per_layer)
-    source = f"config := {SCHEMA}.llm_config(model);"
-    if outside:
-        source += "\n@outside"
-    if inside:
-        source += "\nFOR layer IN 0 .. config.n_layer - 1 LOOP\n    @inside\nEND LOOP;"
-    return _function(
-        f"""CREATE FUNCTION {SCHEMA}.{arch.parameters_name}(model text)
+    """CREATE FUNCTION public.llm_parameters_<arch>(model), without a semicolon: one row per parameter, in the
+    order in which they are declared.
+    """
+    head = f"""CREATE FUNCTION {SCHEMA}.{arch.parameters_name}(model text)
 RETURNS TABLE (name text, shape int[], init text, std double precision)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
-{SEARCH_PATH}""",
-        [f"config {SCHEMA}.llm_model_config;"],
-        _fill(source, {"outside": outside, "inside": inside}),
-    )
+{SEARCH_PATH}"""
+    if arch.same_as is not None:
+        columns = "p.name, p.shape, p.init, p.std"
+        call = f"{SCHEMA}.{arch.same_as.parameters_name}(model)"
+        return _function(head, [], f"RETURN QUERY SELECT {columns} FROM {call} p;")
+    body = Body({**CONFIGURATION, v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
+    lines = [f"config := {SCHEMA}.llm_config(model);"]
+    for per_layer, specs in groupby(arch.parameters, lambda spec: spec.per_layer):
+        rows = "\n".join(_emit(spec, body) for spec in specs)
+        if per_layer:
+            rows = f"FOR layer IN 0 .. config.n_layer - 1 LOOP\n{indent(rows, '    ')}\nEND LOOP;"
+        lines.append(rows)
+    return _function(head, [f"config {SCHEMA}.llm_model_config;"], "\n".join(lines))
 
 
 def _emit(spec: ParameterSpec, body: Body) -> str:
@@ -246,10 +249,13 @@ def _emit(spec: ParameterSpec, body: Body) -> str:
     std = {"normal": repr(spec.std), "residual": f"{spec.std!r} / sqrt(2.0 * config.n_layer)"}.get(
         spec.init, "NULL"
     )
-    return (
-        f"name := {written}; shape := ARRAY[{sizes}]::int[];\n"
-        f"init := {quote_literal(spec.init)}; std := {std}; RETURN NEXT;"
+    row = (
+        f"name := {written}; init := {quote_literal(spec.init)}; std := {std};\n"
+        f"shape := ARRAY[{sizes}]::int[]; RETURN NEXT;"
     )
+    if spec.only_if is None:
+        return row
+    return f"IF {body.leaf(spec.only_if)} THEN\n{indent(row, '    ')}\nEND IF;"
 
 
 def _fill(source: str, pieces: Mapping[str, str]) -> str:
@@ -265,8 +271,10 @@ def _fill(source: str, pieces: Mapping[str, str]) -> str:
 
 
 def _function(head: str, variables: Sequence[str], source: str) -> str:
-    declared = "\n".join(f"    {variable}" for variable in variables)
-    body = f"DECLARE\n{declared}\nBEGIN\n{indent(source, '    ')}\nEND;"
+    declared = "".join(f"    {variable}\n" for variable in variables)
+    body = f"BEGIN\n{indent(source, '    ')}\nEND;"
+    if declared:
+        body = f"DECLARE\n{declared}{body}"
     tag = "$function$"
     while tag in body:
         tag = f"{tag[:-1]}_$"

@@ -21,12 +21,7 @@ DECLARE
     result public.tensor;
 BEGIN
     CASE forward
-        WHEN 'public.llm_forward_gpt2' THEN
-            RETURN public.llm_forward_gpt2(model, tokens, training, targets, dropout_p, last_only);
-        WHEN 'public.llm_forward_gpt3' THEN
-            RETURN public.llm_forward_gpt3(model, tokens, training, targets, dropout_p, last_only);
-        WHEN 'public.llm_forward_microgpt' THEN
-            RETURN public.llm_forward_microgpt(model, tokens, training, targets, dropout_p, last_only);
+        {{ architectures.forward }}
         ELSE
             PERFORM public.llm_config(model);
             PERFORM public.pg_llm_use_callers_search_path();

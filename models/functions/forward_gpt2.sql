@@ -261,3 +261,58 @@ $function$;
 COMMENT ON FUNCTION public.llm_hidden_gpt2(text, int[], int) IS
 'The residual stream [..., T, D] of architecture gpt2 after n_blocks blocks, 0 for the embeddings; after '
 'the last block, the default, what the head makes logits from.';
+
+
+CREATE FUNCTION public.llm_parameters_gpt2(model text)
+RETURNS TABLE (name text, shape int[], init text, std double precision)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    config public.llm_model_config;
+BEGIN
+    config := public.llm_config(model);
+    name := 'wte.weight'; init := 'normal'; std := 0.02;
+    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
+    name := 'wpe.weight'; init := 'normal'; std := 0.02;
+    shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
+    FOR layer IN 0 .. config.n_layer - 1 LOOP
+        name := 'h.' || layer || '.ln_1.weight'; init := 'ones'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.c_attn.weight'; init := 'normal'; std := 0.02;
+        shape := ARRAY[config.d_model, 3 * config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.c_attn.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[3 * config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.c_proj.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.c_fc.weight'; init := 'normal'; std := 0.02;
+        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.c_fc.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.c_proj.bias'; init := 'zeros'; std := NULL;
+        shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+    END LOOP;
+    name := 'ln_f.weight'; init := 'ones'; std := NULL;
+    shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+    name := 'ln_f.bias'; init := 'zeros'; std := NULL;
+    shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
+    IF NOT config.tied THEN
+        name := 'lm_head.weight'; init := 'normal'; std := 0.02;
+        shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_parameters_gpt2(text) IS
+'Name, shape and initialisation of every parameter of a model of architecture gpt2. init: normal or '
+'residual with standard deviation std, zeros, ones.';

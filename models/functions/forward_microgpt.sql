@@ -183,3 +183,40 @@ $function$;
 COMMENT ON FUNCTION public.llm_hidden_microgpt(text, int[], int) IS
 'The residual stream [..., T, D] of architecture microgpt after n_blocks blocks, 0 for the embeddings; '
 'after the last block, the default, what the head makes logits from.';
+
+
+CREATE FUNCTION public.llm_parameters_microgpt(model text)
+RETURNS TABLE (name text, shape int[], init text, std double precision)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    config public.llm_model_config;
+BEGIN
+    config := public.llm_config(model);
+    name := 'wte.weight'; init := 'normal'; std := 0.08;
+    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
+    name := 'wpe.weight'; init := 'normal'; std := 0.08;
+    shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
+    name := 'lm_head.weight'; init := 'normal'; std := 0.08;
+    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
+    FOR layer IN 0 .. config.n_layer - 1 LOOP
+        name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.attn.o_proj.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.08;
+        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+    END LOOP;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_parameters_microgpt(text) IS
+'Name, shape and initialisation of every parameter of a model of architecture microgpt. init: normal or '
+'residual with standard deviation std, zeros, ones.';

@@ -16,12 +16,7 @@ BEGIN
     );
     PERFORM public.llm_check_tokens(config, tokens);
     CASE config.arch
-        WHEN 'gpt2' THEN
-            RETURN public.llm_hidden_gpt2(model, tokens, n_blocks);
-        WHEN 'gpt3' THEN
-            RETURN public.llm_hidden_gpt3(model, tokens, n_blocks);
-        WHEN 'microgpt' THEN
-            RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
+        {{ architectures.hidden }}
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN

@@ -15,7 +15,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_variable
 DECLARE
-    micro boolean := arch = 'microgpt';
+    smallest record;
 BEGIN
     PERFORM public.llm_require(model <> '', 'a model needs a name');
     IF NOT EXISTS (SELECT FROM public.llm_arch a WHERE a.arch = llm_create_model.arch) THEN
@@ -27,14 +27,22 @@ BEGIN
             USING ERRCODE = 'duplicate_object',
             HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
     END IF;
-    n_layer := COALESCE(n_layer, CASE WHEN micro THEN 1 ELSE 12 END);
-    n_head := COALESCE(n_head, CASE WHEN micro THEN 4 ELSE 12 END);
-    d_model := COALESCE(d_model, CASE WHEN micro THEN 16 ELSE 768 END);
-    n_positions := COALESCE(n_positions, CASE WHEN micro THEN 16 WHEN arch = 'gpt3' THEN 2048 ELSE 1024 END);
+    SELECT s.n_layer, s.n_head, s.d_model, s.n_positions, s.vocab, s.tied INTO smallest
+    FROM (
+        VALUES
+        {{ architectures.sizes }}
+    ) s (arch, n_layer, n_head, d_model, n_positions, vocab, tied)
+    WHERE s.arch IN (llm_create_model.arch, 'gpt2')
+    ORDER BY s.arch = llm_create_model.arch DESC
+    LIMIT 1;
+    n_layer := COALESCE(n_layer, smallest.n_layer);
+    n_head := COALESCE(n_head, smallest.n_head);
+    d_model := COALESCE(d_model, smallest.d_model);
+    n_positions := COALESCE(n_positions, smallest.n_positions);
     vocab := COALESCE(
         vocab,
         (SELECT max(v.token_id) + 1 FROM public.llm_bpe_vocab v WHERE v.model = llm_create_model.model),
-        CASE WHEN micro THEN 27 ELSE 50257 END
+        smallest.vocab
     );
     PERFORM public.llm_require(s.value > 0, format('%s must be positive, got %s', s.name, s.value))
     FROM (
@@ -46,7 +54,7 @@ BEGIN
         d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
     );
     INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, tied)
-    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, NOT micro)
+    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, smallest.tied)
     -- Waits for another session that is creating it, to the end of its transaction.
     ON CONFLICT ON CONSTRAINT pk_llm_model_config DO NOTHING;
     IF NOT FOUND THEN

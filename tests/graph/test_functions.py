@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import functions
+from llm_sql import codegen, functions
 from llm_sql.models import Dataset
+from llm_sql.models.arguments import LISTS, Argument, Check
+from llm_sql.models.forms import expand
 from llm_sql.sql_function import RowsFunction, Signature, SqlFunction
 
 DIALECT = psycopg_dialect.dialect()  # type: ignore[attr-defined]
@@ -36,7 +38,7 @@ CATALOG = """
                     WITH ORDINALITY o (name, type, mode, i)
                 WHERE o.mode IN ('o', 't')
             ),
-            format_type(p.prorettype, NULL)
+            CASE p.prokind WHEN 'p' THEN 'void' ELSE format_type(p.prorettype, NULL) END
         )
     FROM pg_proc p
     WHERE p.pronamespace = 'public'::regnamespace AND p.proname = %s
@@ -55,6 +57,28 @@ def test_functions_are_named_and_described(function: SqlFunction) -> None:
     assert getattr(functions, function.name) is function
     assert getattr(functions, function.name.removeprefix("pg_").removeprefix("llm_")) is function
     assert function.__doc__
+
+
+def test_what_is_written_from_the_declarations_is_current() -> None:
+    """python -m llm_sql.migrations.freeze writes it anew."""
+    stale = [name for name, text in codegen.files().items() if (codegen.HERE / name).read_text() != text]
+    assert stale == []
+
+
+def test_lists_of_arguments_are_written_out_as_the_mark_is_indented(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = Argument("size", "int", "3", "how many", (Check("size > 0", "be positive"),))
+    kind = Argument("kind", "text", "'a'", "which", choices=("a", "b", "c"))
+    monkeypatch.setitem(LISTS, "some", (size, kind))
+    assert expand("f(\n    {{ some.parameters }},\n    x int)") == (
+        "f(\n    size int DEFAULT 3,\n    kind text DEFAULT 'a',\n    x int)"
+    )
+    assert expand("    VALUES {{ some.checks }}") == (
+        "    VALUES ('size', size > 0, 'be positive', size::text),\n"
+        "    ('kind', kind IN ('a', 'b', 'c'), 'be a, b or c', kind::text)"
+    )
+    assert expand("{{ some.pairs }} {{ some") == "'size', size, 'kind', kind {{ some"
+    with pytest.raises(KeyError):
+        expand("{{ unheard.names }}")
 
 
 # What people call for training, tokenizers, generation and weights; CALL runs the procedures.
@@ -93,6 +117,14 @@ def test_only_what_is_given_is_sent_and_by_name() -> None:
     assert compiled(functions.llm_generate("a", temperature=0)) == (
         "SELECT public.llm_generate(prompt => CAST(%(param_1)s::VARCHAR AS TEXT), temperature => "
         "CAST(%(param_2)s AS DOUBLE PRECISION)) AS llm_generate_1"
+    )
+
+
+def test_a_procedure_is_called() -> None:
+    call = functions.llm_train_loop("m", 5, lr_max=1)
+    assert str(call.compile(dialect=DIALECT)) == (
+        "CALL public.llm_train_loop(model => CAST(%(param_1)s::VARCHAR AS TEXT),"
+        " n_steps => CAST(%(param_2)s::INTEGER AS INTEGER), lr_max => CAST(%(param_3)s AS DOUBLE PRECISION))"
     )
 
 

@@ -97,17 +97,41 @@ def test_nothing_in_a_body_copies_a_tensor() -> None:
 
 def test_parameters_are_listed_by_a_function() -> None:
     text = tiny().compile_parameters()
-    assert "name := 'wte'; shape := ARRAY[config.vocab, config.d_model]::int[];" in text
-    assert "name := 'h.' || layer || '.a'; shape := ARRAY[config.d_model, 2 * config.d_model]::int[];" in text
-    assert "std := 0.1 / sqrt(2.0 * config.n_layer);" in text
+    wte = "name := 'wte'; init := 'normal'; std := 0.02;"
+    assert f"{wte}\n    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;" in text
+    residual = "name := 'h.' || layer || '.a'; init := 'residual'; std := 0.1 / sqrt(2.0 * config.n_layer);"
+    assert (
+        f"{residual}\n        shape := ARRAY[config.d_model, 2 * config.d_model]::int[]; RETURN NEXT;" in text
+    )
     assert "COALESCE(config.d_ff, 4 * config.d_model)" in text
     assert "init := 'zeros'; std := NULL;" in text
 
 
 def test_scripts_are_what_the_schema_declares_functions_from() -> None:
     functions = parse_script(tiny().script())
-    assert [function.name for function in functions] == ["llm_forward_tiny", "llm_hidden_tiny"]
-    assert [len(function.comments) for function in functions] == [1, 1]
+    names = ["llm_forward_tiny", "llm_hidden_tiny", "llm_parameters_tiny"]
+    assert [function.name for function in functions] == names
+    assert [len(function.comments) for function in functions] == [1, 1, 1]
+
+
+def test_parameters_are_listed_in_the_order_of_their_declaration_where_their_condition_holds() -> None:
+    parameters = [
+        g.ParameterSpec("wte", (g.vocab, g.d_model)),
+        g.ParameterSpec("h.{layer}.a", (g.d_model,)),
+        g.ParameterSpec("head", (g.d_model,), only_if=sa.not_(g.tied)),
+    ]
+    text = tiny(parameters=parameters).compile_parameters()
+    assert text.index("'wte'") < text.index("LOOP") < text.index("END LOOP") < text.index("'head'")
+    assert "IF NOT config.tied THEN\n        name := 'head';" in text
+
+
+def test_an_architecture_of_the_same_graph_calls_its_functions() -> None:
+    other = tiny().renamed("other", "Like tiny.")
+    assert "RETURN public.llm_forward_tiny(model, tokens, training, targets, dropout_p, last_only);" in (
+        other.compile_function()
+    )
+    assert "RETURN public.llm_hidden_tiny(model, tokens, n_blocks);" in other.compile_hidden()
+    assert "FROM public.llm_parameters_tiny(model) p;" in other.compile_parameters()
 
 
 @pytest.mark.parametrize("name", ["", "Tiny", "tiny; DROP TABLE t", "tiny'", "1st", "x" * 41])
@@ -124,7 +148,7 @@ def test_names_of_parameters_are_quoted() -> None:
         tag = source[source.index("AS $") + 3 :].split("\n", 1)[0]
         assert source.count(tag) == 2
     functions = parse_script(text.script())
-    assert [function.name for function in functions] == ["llm_forward_tiny", "llm_hidden_tiny"]
+    assert [f.name for f in functions] == ["llm_forward_tiny", "llm_hidden_tiny", "llm_parameters_tiny"]
 
 
 def test_values_become_literals() -> None:

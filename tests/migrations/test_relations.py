@@ -7,7 +7,7 @@ import struct
 import psycopg
 import pytest
 
-from llm_sql.models import ARCHITECTURES, MODELS, Param
+from llm_sql.models import ARCHITECTURE_ROWS, MODELS, Param
 from llm_sql.models.objects import parse_script, split_statements
 
 
@@ -27,7 +27,8 @@ def test_seeds_are_the_declared_ones(rows):
     columns = list(MODELS[0])
     seeded = {row[0]: row for row in rows(f"SELECT {', '.join(columns)} FROM llm_model_config")}
     assert seeded == {model["model"]: tuple(model.values()) for model in MODELS}
-    assert {name for (name,) in rows("SELECT arch FROM llm_arch")} == {row["arch"] for row in ARCHITECTURES}
+    names = {row["arch"] for row in ARCHITECTURE_ROWS}
+    assert {name for (name,) in rows("SELECT arch FROM llm_arch")} == names
     assert seeded["gpt3-1.3b"][2:7] == (24, 16, 2048, 2048, 50257)
     assert seeded["microgpt"][2:7] == (1, 4, 16, 16, 27)
 

@@ -19,6 +19,13 @@ def client(request: pytest.FixtureRequest, tiny: LanguageModel, connect: Any) ->
     return PGLLMClient(connect(autocommit=request.param))
 
 
+def test_an_unknown_option_is_named(client: PGLLMClient) -> None:
+    with pytest.raises(
+        TypeError, match="unexpected option 'tempurature'; options are max_tokens, temperature"
+    ):
+        client.generate("a", tempurature=1.0)  # type: ignore[call-arg]
+
+
 def test_the_short_name_is_the_same_class() -> None:
     import pg_llm_client
 

@@ -206,13 +206,19 @@ DROP FUNCTION IF EXISTS public.llm_generation_begin(prompt text, model text, max
 
 DROP FUNCTION IF EXISTS public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_microgpt(model text);
+
 DROP FUNCTION IF EXISTS public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
 
 DROP FUNCTION IF EXISTS public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_gpt3(model text);
+
 DROP FUNCTION IF EXISTS public.llm_hidden_gpt3(model text, tokens int[], n_blocks int);
 
 DROP FUNCTION IF EXISTS public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_parameters_gpt2(model text);
 
 DROP FUNCTION IF EXISTS public.llm_hidden_gpt2(model text, tokens int[], n_blocks int);
 
@@ -345,11 +351,5 @@ DROP FUNCTION IF EXISTS public.llm_beam_candidates(handles int[], scores double 
 DROP FUNCTION IF EXISTS public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean);
 
 DROP FUNCTION IF EXISTS public.llm_parameters(model text);
-
-DROP FUNCTION IF EXISTS public.llm_parameters_microgpt(model text);
-
-DROP FUNCTION IF EXISTS public.llm_parameters_gpt3(model text);
-
-DROP FUNCTION IF EXISTS public.llm_parameters_gpt2(model text);
 
 DROP FUNCTION IF EXISTS public.llm_add_tokens(model text, added jsonb);

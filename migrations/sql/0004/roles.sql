@@ -42,12 +42,6 @@ REVOKE ALL ON TABLE public.llm_train_status FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_add_tokens(model text, added jsonb) FROM PUBLIC;
 
-REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM PUBLIC;
-
-REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM PUBLIC;
-
-REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM PUBLIC;
-
 REVOKE EXECUTE ON FUNCTION public.llm_parameters(model text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_beam_search(prompt text, beam_width int, max_tokens int, model text, length_penalty double precision, early_stopping boolean) FROM PUBLIC;
@@ -180,13 +174,19 @@ REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt2(model text, tokens int[], tra
 
 REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt2(model text, tokens int[], n_blocks int) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt2(model text) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_forward_gpt3(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_hidden_gpt3(model text, tokens int[], n_blocks int) FROM PUBLIC;
 
+REVOKE EXECUTE ON FUNCTION public.llm_parameters_gpt3(model text) FROM PUBLIC;
+
 REVOKE EXECUTE ON FUNCTION public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_hidden_microgpt(model text, tokens int[], n_blocks int) FROM PUBLIC;
+
+REVOKE EXECUTE ON FUNCTION public.llm_parameters_microgpt(model text) FROM PUBLIC;
 
 REVOKE EXECUTE ON FUNCTION public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]) FROM PUBLIC;
 

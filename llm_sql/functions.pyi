@@ -1,0 +1,722 @@
+# Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
+# fmt: off
+# ruff: noqa
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Function
+from sqlalchemy.sql.selectable import TableValuedAlias
+
+from .sql_function import Call, Expression, SqlFunction
+
+Bool: TypeAlias = bool | Expression | None
+Bytes: TypeAlias = bytes | Expression | None
+Double: TypeAlias = float | Expression | None
+Int: TypeAlias = int | Expression | None
+Ints: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | NDArray[Any] | Expression | None
+Json: TypeAlias = Any
+Tensor: TypeAlias = NDArray[Any] | Expression | None
+Text: TypeAlias = str | Expression | None
+Texts: TypeAlias = Sequence[str] | Expression | None
+
+# ---- models ----
+
+def llm_create_model(
+    model: Text,
+    arch: Text = ...,
+    n_layer: Int = ...,
+    n_head: Int = ...,
+    d_model: Int = ...,
+    n_positions: Int = ...,
+    vocab: Int = ...,
+    seed: Int = ...,
+) -> Function[int]:
+    """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
+    those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
+    it already has one. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes;
+    53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM
+    (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    """
+create_model = llm_create_model
+
+def llm_init_model(model: Text, seed: Int = ...) -> Function[int]:
+    """Gives the model new weights, initialised as its architecture defines (GPT-2: normal 0.02, residual
+    projections scaled by 1/sqrt(2 n_layer), zero biases, unit gains), at step 0 and without optimizer state.
+    Its log rows are marked as superseded. The same seed gives the same bits. Returns the number of weights.
+    55P03: another session is changing the model; 53100: the weights do not fit on the disk.
+    """
+init_model = llm_init_model
+
+def llm_drop_model(model: Text) -> Function[None]:
+    """Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its
+    checkpoints, files and rows, are kept. 55P03: another session is changing the model. The space of its
+    weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param returns it to the system.
+    """
+drop_model = llm_drop_model
+
+def llm_copy_model(model: Text, new_name: Text, optimizer: Bool = ...) -> Function[int]:
+    """Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step of
+    another, but without its data, runs and checkpoints. optimizer false: without optimizer state, at step 0.
+    Returns the number of llm_param rows. 42710: new_name exists; 42704: unknown model.
+    """
+copy_model = llm_copy_model
+
+def llm_rename_model(model: Text, new_name: Text) -> Function[None]:
+    """Renames the model in every relation: weights, tokenizer, data, runs, log, tape, checkpoints. Checkpoint
+    files keep the name under which they were saved. 42704: unknown model; 42710: the new name is taken;
+    55P03: another session is changing one of the two.
+    """
+rename_model = llm_rename_model
+
+def llm_default_model(model: Text = ...) -> Function[str]:
+    """The model to use when none is named: the setting pg_llm.default_model, else the only model with weights,
+    else gpt2-small. A given model is returned unchanged. 22023, with their names: several other models have
+    weights.
+    """
+default_model = llm_default_model
+
+def llm_parameters(model: Text) -> TableValuedAlias:
+    """Name, shape and initialisation of every parameter of the model, from the function that its architecture
+    names in llm_arch. init: normal or residual with standard deviation std, zeros, ones.
+    """
+parameters = llm_parameters
+
+# ---- the forward pass ----
+
+def llm_forward(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [T, vocab], or [B, T, vocab] for a batch [B, T] of sequences. With targets, the mean loss over the
+    targets that are not below 0, a single number. last_only: logits of the last position only. Dropout
+    applies only with training.
+    """
+forward = llm_forward
+
+def llm_forward_gpt2(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied
+    head (Radford et al. 2019).
+    """
+forward_gpt2 = llm_forward_gpt2
+
+def llm_forward_gpt3(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense (Brown et al.
+    2020).
+    """
+forward_gpt3 = llm_forward_gpt3
+
+def llm_forward_microgpt(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, head of its
+    own (Karpathy 2026).
+    """
+forward_microgpt = llm_forward_microgpt
+
+def llm_logits(
+    tokens: Ints,
+    model: Text = ...,
+    n_layer: Int = ...,
+    n_head: Int = ...,
+    d_model: Int = ...,
+    vocab_size: Int = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [T, vocab] after each of the tokens, or [B, T, vocab] for a batch. Without a model, the default
+    model. Sizes are checked against the configuration (22023).
+    """
+logits = llm_logits
+
+@overload
+def llm_loss(model: Text, tokens: Ints, targets: Ints) -> Function[float]:
+    """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
+    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+
+    The loss with the model's sizes as arguments, which are checked against its configuration (22023).
+    training: with dropout of probability dropout_p, with the random keys of the model's next training step
+    with seed 0.
+    """
+@overload
+def llm_loss(
+    model: Text,
+    tokens: Ints,
+    targets: Ints,
+    n_layer: Int,
+    n_head: Int,
+    d: Int,
+    vocab: Int,
+    dropout_p: Double = ...,
+    training: Bool = ...,
+) -> Function[float]:
+    """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
+    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+
+    The loss with the model's sizes as arguments, which are checked against its configuration (22023).
+    training: with dropout of probability dropout_p, with the random keys of the model's next training step
+    with seed 0.
+    """
+loss = llm_loss
+
+def llm_weight(model: Text, name: Text) -> Function[NDArray[np.float32]]:
+    """A parameter of the model as one tensor, a view of the session's memory. All calls in a statement use one
+    version of the weights. 42704: the model has no such parameter.
+    """
+weight = llm_weight
+
+def llm_hidden(model: Text, tokens: Ints, layer: Int = ...) -> Function[NDArray[np.float32]]:
+    """Hidden states [T, d_model] of tokens, or [B, T, d_model] for a batch. layer: 0 after the embeddings, k
+    after the k-th block; negative values count from the end; the last (the default) is after the final norm,
+    where logits are computed from. The same as transformers' hidden_states. 22023: the model has no such
+    layer.
+    """
+hidden = llm_hidden
+
+def llm_embed_text(
+    text: Text,
+    model: Text = ...,
+    layer: Int = ...,
+    pooling: Text = ...,
+) -> Function[NDArray[np.float32]]:
+    """Hidden states of the text in a layer of the model (as for llm_hidden; NULL: the last), pooled. pooling:
+    mean [d_model], last (the last token's, [d_model]), or none [T, d_model]. A text longer than the context
+    is read in windows that overlap by half; each token's state is from the window that gives it the most
+    context. For an empty text the state of the begin-of-text token is used (22023 if there is none). All
+    calls in a statement use one version of the weights. 22023: pooling or layer; 42704: unknown model.
+    """
+embed_text = llm_embed_text
+
+def llm_perplexity(model: Text, text: Text, stride: Int = ...) -> Function[float]:
+    """Perplexity of the text under the model: the exponential of the mean negative log-likelihood of its tokens.
+    The first token is predicted from the begin-of-text token if the tokenizer has one. A text longer than the
+    context is read in windows that start stride tokens apart (default: half the context); each token counts
+    once. All calls in a statement use one version of the weights.
+    """
+perplexity = llm_perplexity
+
+def llm_evaluate(model: Text, split: Text = ..., stride: Int = ..., query: Text = ...) -> TableValuedAlias:
+    """Returns the number of tokens predicted, their mean negative log-likelihood in nats, and its exponential,
+    the perplexity. Evaluates the rows of the split that belong to the model or to any model, or instead the
+    documents in the query's first column, each after the begin-of-text token if there is one. With a stride,
+    and for documents, a text longer than the context is read in windows of the context's length that start
+    stride tokens apart (for documents by default half the context); each token counts once, in the window
+    that gives it the most context. Writes nothing. P0002: no rows; 22023: a row longer than the context
+    without a stride; 22003: a token outside the vocabulary.
+    """
+evaluate = llm_evaluate
+
+# ---- training ----
+
+def llm_train(
+    model: Text,
+    n_steps: Int,
+    n_layer: Int = ...,
+    n_head: Int = ...,
+    d: Int = ...,
+    vocab: Int = ...,
+    dropout_p: Double = ...,
+    beta1: Double = ...,
+    beta2: Double = ...,
+    eps: Double = ...,
+    wd: Double = ...,
+    lr_max: Double = ...,
+    warmup: Int = ...,
+    grad_clip: Double = ...,
+    grad_workers: Int = ...,
+    prune_workers: Int = ...,
+    batch_size: Int = ...,
+    grad_accum: Int = ...,
+    block_size: Int = ...,
+    schedule: Text = ...,
+    min_lr: Double = ...,
+    decay: Text = ...,
+    seed: Int = ...,
+    data_order: Text = ...,
+    start_step: Int = ...,
+    total_steps: Int = ...,
+    log_every: Int = ...,
+    keep_grad: Bool = ...,
+) -> Function[int]:
+    """Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction,
+    and returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Calls with
+    the same seed, start_step and total_steps together do what one call would do. Loss and gradient of a step
+    are means over all target tokens of its batches, however the tokens are divided; the gradient of each
+    batch is computed separately and added in their order. A run uses the rows that exist when it begins.
+    dropout_p: probability of dropout at embeddings, attention weights and residuals. beta1: AdamW's decay
+    rate of the first moment. beta2: AdamW's decay rate of the second moment. eps: added to the denominator of
+    AdamW's update. wd: AdamW's decoupled weight decay. lr_max: highest learning rate. warmup: steps of linear
+    warm-up to the highest rate; default: 2000, or a tenth of a run that is not longer. grad_clip: clip
+    gradients to this global norm. grad_workers: threads for the write-back; 0: pg_llm.threads. prune_workers:
+    threads for clearing; 0: pg_llm.threads. batch_size: rows per batch. grad_accum: batches per step, whose
+    gradients are added. block_size: how many tokens of a row to use; default: all. schedule: learning rate
+    after the warm-up: cosine, linear or constant. min_lr: learning rate at the schedule's end. decay:
+    parameters that weight decay applies to: all or matrices. seed: seed of batches and dropout. data_order:
+    order of the rows: shuffled (a seeded permutation per epoch) or by_id. start_step: the model's step at
+    which the schedule begins; default: this call's. total_steps: length of the schedule, in steps; default:
+    this call's. log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in
+    llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed
+    meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any
+    target; 53200, 53100: it does not fit in memory or on disk.
+    """
+train = llm_train
+
+def llm_train_loop(
+    model: Text,
+    n_steps: Int,
+    commit_every: Int = ...,
+    n_layer: Int = ...,
+    n_head: Int = ...,
+    d: Int = ...,
+    vocab: Int = ...,
+    dropout_p: Double = ...,
+    beta1: Double = ...,
+    beta2: Double = ...,
+    eps: Double = ...,
+    wd: Double = ...,
+    lr_max: Double = ...,
+    warmup: Int = ...,
+    grad_clip: Double = ...,
+    grad_workers: Int = ...,
+    prune_workers: Int = ...,
+    batch_size: Int = ...,
+    grad_accum: Int = ...,
+    block_size: Int = ...,
+    schedule: Text = ...,
+    min_lr: Double = ...,
+    decay: Text = ...,
+    seed: Int = ...,
+    data_order: Text = ...,
+    start_step: Int = ...,
+    total_steps: Int = ...,
+    log_every: Int = ...,
+    keep_grad: Bool = ...,
+) -> Call:
+    """Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps:
+    others see the weights and the log, and a crash or an error costs at most the steps since the last commit,
+    which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. Call it outside a transaction
+    block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when the run began, were
+    changed; rows added later do not join the run. Weights that only moved (VACUUM FULL, CLUSTER) count as
+    unchanged.
+    """
+train_loop = llm_train_loop
+
+def llm_train_resume(run_id: Int, commit_every: Int = ...) -> Call:
+    """Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the same
+    batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. 40001: the model's
+    weights have changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run;
+    it can be resumed again. Call it outside a transaction block.
+    """
+train_resume = llm_train_resume
+
+def llm_finetune(
+    model: Text,
+    query: Text,
+    steps: Int,
+    new_name: Text = ...,
+    block_size: Int = ...,
+    stride: Int = ...,
+    validation: Double = ...,
+    batch_size: Int = ...,
+    grad_accum: Int = ...,
+    lr_max: Double = ...,
+    warmup: Int = ...,
+    schedule: Text = ...,
+    min_lr: Double = ...,
+    dropout_p: Double = ...,
+    wd: Double = ...,
+    grad_clip: Double = ...,
+    decay: Text = ...,
+    seed: Int = ...,
+    log_every: Int = ...,
+) -> TableValuedAlias:
+    """Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query's first
+    column into rows of block_size tokens (default: the context), holds out the fraction validation of them,
+    and trains the copy for steps steps with fresh optimizer state. Returns its name and its perplexity on the
+    held-out rows before and after. The original model does not change. The other arguments are those of
+    llm_fill_dataset and llm_train. Runs in one transaction.
+    """
+finetune = llm_finetune
+
+def llm_train_step(
+    model: Text,
+    batch_id: Int,
+    n_layer: Int = ...,
+    n_head: Int = ...,
+    d: Int = ...,
+    vocab: Int = ...,
+    dropout_p: Double = ...,
+    beta1: Double = ...,
+    beta2: Double = ...,
+    eps: Double = ...,
+    wd: Double = ...,
+    lr_max: Double = ...,
+    warmup: Int = ...,
+    total_steps: Int = ...,
+    grad_clip: Double = ...,
+    grad_workers: Int = ...,
+    prune_workers: Int = ...,
+) -> Function[float]:
+    """One training step on the llm_dataset row batch_id, stored before it returns; the loss before the step. The
+    rate is that of the model's next step in a cosine schedule of warmup and total_steps steps counted from
+    the model's first; without total_steps it stays at lr_max after the warm-up. Dropout is keyed with seed 0.
+    The same bits by hand:
+      SELECT llm_materialize_params(:model);
+      UPDATE llm_autograd_mode SET flag = true;
+      SELECT llm_loss(:model, tokens, target, NULL, NULL, NULL, NULL, :dropout_p, true)
+        FROM llm_dataset WHERE id = :batch_id;
+      UPDATE llm_autograd_mode SET flag = false;
+      SELECT llm_backprop(NULL, :model);
+      SELECT llm_accumulate_grads(:model);
+      UPDATE llm_param SET (data, m, v) = (
+          SELECT s.new_weight, s.new_m, s.new_v FROM pg_llm_adamw_step(data, grad, m, v,
+            pg_llm_lr_schedule(step + 1, :warmup, :total_steps, :lr_max), :beta1, :beta2, :eps, :wd, step + 1)
+    s),
+        step = step + 1 WHERE model = :model;
+      SELECT llm_prune_autograd_state();
+    """
+train_step = llm_train_step
+
+def llm_materialize_params(model: Text) -> Function[int]:
+    """The first step of training by hand: reads the model's weights and optimizer state into this session's
+    memory and starts with zero gradients and an empty tape. Returns the number of llm_param rows. Also stores
+    the parameters by name in llm_tensor with their parts joined (those below 1 GB), unless pg_llm.record is
+    off, the transaction is read-only, or the role may not write there. llm_tensor_map shows their ids after a
+    pass was recorded.
+    """
+materialize_params = llm_materialize_params
+
+def llm_backprop(start_id: Int = ..., model: Text = ...) -> Function[int]:
+    """Computes the gradients of the recorded pass by reverse-mode differentiation from start_id, the tape id of
+    a single number (NULL: the newest op). Gradients of parameters stay in this session's memory for
+    llm_accumulate_grads; pg_llm_grad(tensor) returns those of tracked tensors. Returns the number of ops.
+    """
+backprop = llm_backprop
+
+def llm_accumulate_grads(model: Text, workers: Int = ...) -> Function[int]:
+    """Stores the gradients that this session's backward passes have summed in llm_param.grad (NULL for
+    parameters without one) and returns the number of rows. workers: threads, 0 for pg_llm.threads. 55P03:
+    another session trains the model; 40001: another transaction changed its weights meanwhile; 42501: a
+    policy or a trigger prevents some of the rows from being written.
+    """
+accumulate_grads = llm_accumulate_grads
+
+def llm_prune_autograd_state(workers: Int = ...) -> Function[int]:
+    """The last step of training by hand: frees the tape in this session's memory with its tensors, removes its
+    rows from llm_tape, llm_tensor_rt and llm_tensor_map (unless pg_llm.tape_keep = all), and returns the
+    number of its ops. llm_prune_runs removes what training runs recorded.
+    """
+prune_autograd_state = llm_prune_autograd_state
+
+def llm_tape_flush(run: Int = ..., model: Text = ..., step: Int = ...) -> Function[int]:
+    """Writes the pass in this session's memory to llm_tape, llm_tensor_rt and llm_tensor_map and returns the
+    number of new tape rows. Called again after the backward pass, it adds the norms of the gradients. With
+    pg_llm.tape_keep = last, the model's earlier passes are removed. Writes nothing if pg_llm.record is off,
+    tape_keep is none, the transaction is read-only, or the role has no INSERT privilege on llm_tape.
+    """
+tape_flush = llm_tape_flush
+
+# ---- tokenizers and data ----
+
+def llm_encode(
+    text: Text,
+    model: Text = ...,
+    special: Bool = ...,
+    bos: Bool = ...,
+) -> Function[Sequence[int]]:
+    """Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the begin-of-text
+    token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens are recognised in the
+    text as in Hugging Face's tokenizers; special => false encodes special tokens such as <|endoftext|> as
+    text, like tiktoken's encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the
+    model has no tokenizer.
+    """
+encode = llm_encode
+
+def llm_decode(ids: Ints, model: Text = ...) -> Function[str]:
+    """The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that are not
+    valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an
+    unknown token; 42704: the model has no tokenizer.
+    """
+decode = llm_decode
+
+def llm_build_char_tokenizer(model: Text, query: Text) -> Function[int]:
+    """Replaces the model's tokenizer with one token for each character in the query's first column, with ids in
+    code point order, and BOS, whose id is the number of characters. Returns the size of the vocabulary, BOS
+    included. 22023: an existing model has another vocab; P0002: the query returned no text.
+    """
+build_char_tokenizer = llm_build_char_tokenizer
+
+@overload
+def llm_load_bpe(model: Text, vocab: Bytes, merges: Bytes = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
+    vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
+    that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
+    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+
+    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    """
+@overload
+def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
+    """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
+    vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
+    that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
+    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+
+    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    """
+load_bpe = llm_load_bpe
+
+def llm_token_bytes(ids: Ints, model: Text) -> Function[bytes]:
+    """The bytes of the tokens, concatenated. 22003: an unknown token."""
+token_bytes = llm_token_bytes
+
+def llm_end_token(model: Text) -> Function[int]:
+    """The id of the token that ends a document: the one with the flag eos in llm_bpe_vocab, else <|endoftext|>,
+    else BOS; NULL if there is none.
+    """
+end_token = llm_end_token
+
+def llm_begin_token(model: Text) -> Function[int]:
+    """The id of the token that begins a document: the one with the flag bos in llm_bpe_vocab, else the one that
+    ends a document; NULL if there is none.
+    """
+begin_token = llm_begin_token
+
+def llm_end_tokens(model: Text) -> Function[Sequence[int]]:
+    """The ids of the tokens that end a generation: those with the flags eos (first) or stop in llm_bpe_vocab; if
+    no token has these flags, <|endoftext|>, else <|bos|>. Empty if there is none.
+    """
+end_tokens = llm_end_tokens
+
+def pg_llm_load_bpe_vocab(path: Text, model: Text) -> Function[int]:
+    """Replaces the model's tokens with those of a file on the server: vocab.json, encoder.json, or .tiktoken,
+    which also contains the merges. Returns the number of tokens. For roles with the privileges of
+    pg_read_server_files. 58P01: no such file; 22023, with the line: not one of these formats.
+    """
+load_bpe_vocab = pg_llm_load_bpe_vocab
+
+def pg_llm_load_bpe_merges(path: Text, model: Text) -> Function[int]:
+    """Replaces the model's merge rules with those of a file on the server, merges.txt or vocab.bpe. Returns the
+    number of rules. For roles with the privileges of pg_read_server_files. 58P01: no such file; 22023, with
+    the line: not one of these formats.
+    """
+load_bpe_merges = pg_llm_load_bpe_merges
+
+def llm_train_bpe(model: Text, query: Text, vocab: Int) -> Function[int]:
+    """Replaces the model's tokenizer with byte pair encoding learned from the query's first column: the 256
+    bytes, merges of the most frequent pairs (ties go to the lowest ids; pairs that occur only once are not
+    merged), and <|endoftext|>. Returns the size of the vocabulary, which is below vocab only if the text has
+    no more pairs. 22023: an existing model's vocab is smaller; P0002: the query returned no text.
+    """
+train_bpe = llm_train_bpe
+
+def llm_tokenizer_kind(model: Text) -> Function[str]:
+    """char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer."""
+tokenizer_kind = llm_tokenizer_kind
+
+def llm_boundaries(model: Text) -> TableValuedAlias:
+    """The tokens before the first of joined documents, between two of them, and after the last: the tokens that
+    end and begin a document, only one where they are the same, none where the tokenizer has none.
+    """
+boundaries = llm_boundaries
+
+def llm_fill_dataset(
+    model: Text,
+    query: Text,
+    block_size: Int = ...,
+    stride: Int = ...,
+    validation: Double = ...,
+    seed: Int = ...,
+    keep_order: Bool = ...,
+) -> TableValuedAlias:
+    """Replaces the model's rows of llm_dataset with the documents in the query's first column and returns the
+    number of rows per split. Duplicate documents count once. The fraction validation of the documents, drawn
+    by seed, is held out; of a single document, its end. No held-out row equals a training row. keep_order:
+    rows are in the query's order and duplicates are kept; validation is then a fraction of the distinct
+    documents, and all copies of a document are held out or none. The tokenizer's begin and end tokens, if
+    any, are put around documents. block_size: the documents of a split are joined and cut into rows of that
+    many tokens that start stride tokens apart (default: block_size). Without it each document is a row,
+    truncated to the context, and a NOTICE reports what was cut off.
+    """
+fill_dataset = llm_fill_dataset
+
+# ---- generation ----
+
+@overload
+def llm_generate(
+    prompt: Text,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    model: Text = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+) -> Function[str]:
+    """Generates text that continues the prompt; with echo, prompt and text. temperature 0: always the most
+    likely token; top_k 0 and top_p 1: no limit; seed: the same seed gives the same text; stop: the text ends
+    before any of these texts. It also ends at the end-of-text token. Of a prompt longer than the context only
+    the last tokens are used; an empty prompt starts a document. repetition_penalty applies to the tokens of
+    prompt and text (Keskar et al. 2019), presence_penalty and frequency_penalty to those of the text. Without
+    a model, the default model: the setting pg_llm.default_model, else the only model with weights, else
+    gpt2-small. Writes nothing. 22023: an argument is out of range.
+
+    Generates a text for each of the prompts, in their order, each identical to what a separate call with
+    these arguments returns.
+    """
+@overload
+def llm_generate(
+    prompts: Texts,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    model: Text = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+) -> Function[Sequence[str]]:
+    """Generates text that continues the prompt; with echo, prompt and text. temperature 0: always the most
+    likely token; top_k 0 and top_p 1: no limit; seed: the same seed gives the same text; stop: the text ends
+    before any of these texts. It also ends at the end-of-text token. Of a prompt longer than the context only
+    the last tokens are used; an empty prompt starts a document. repetition_penalty applies to the tokens of
+    prompt and text (Keskar et al. 2019), presence_penalty and frequency_penalty to those of the text. Without
+    a model, the default model: the setting pg_llm.default_model, else the only model with weights, else
+    gpt2-small. Writes nothing. 22023: an argument is out of range.
+
+    Generates a text for each of the prompts, in their order, each identical to what a separate call with
+    these arguments returns.
+    """
+generate = llm_generate
+
+def llm_generate_stream(
+    prompt: Text,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    model: Text = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+) -> TableValuedAlias:
+    """Like llm_generate, one row per token: the piece of text that it adds, and the text so far. A client that
+    fetches through a cursor gets each row as soon as it is computed. The pieces concatenated are the text.
+    The last row completes the text; if an end-of-text token ended it, the row is that token's. Writes
+    nothing.
+    """
+generate_stream = llm_generate_stream
+
+def llm_beam_search(
+    prompt: Text,
+    beam_width: Int = ...,
+    max_tokens: Int = ...,
+    model: Text = ...,
+    length_penalty: Double = ...,
+    early_stopping: Bool = ...,
+) -> TableValuedAlias:
+    """Returns the beam_width best continuations of at most max_tokens tokens, best first, as transformers' beam
+    search without sampling finds them. score: the sum of the tokens' log probabilities divided by (number of
+    tokens) ^ length_penalty (0: the sum itself); ties are broken by token ids. token_ids include a final end-
+    of-text token; score counts it, text leaves it out. The search stops when no beam can improve on the
+    finished continuations; with early_stopping, as soon as beam_width continuations are finished. Writes
+    nothing. 22023: an argument is out of range.
+    """
+beam_search = llm_beam_search
+
+def llm_release() -> Function[int]:
+    """Frees the memory in which this session keeps weights that it no longer uses. Returns the number of bytes."""
+release = llm_release
+
+# ---- weights in and out ----
+
+def pg_llm_import_npz(path: Text, model: Text, megatron_version: Double = ...) -> Function[int]:
+    """Replaces the model's weights with those of a file on the server: .npz, or a gzip stream of (name, .npy)
+    records, recognised by its contents. Tensor names are those of Hugging Face, nanoGPT or Megatron-LM (whose
+    queries, keys and values need megatron_version: 1.0, or 2.0 and later). The model must be in
+    llm_model_config; its step becomes 0 and its log rows are marked as superseded. Returns the number of
+    weights. Requires pg_read_server_files. 22000: damaged file; 22023: another model's file.
+    """
+import_npz = pg_llm_import_npz
+
+def pg_llm_import_safetensors(path: Text, model: Text, megatron_version: Double = ...) -> Function[int]:
+    """Replaces the model's weights with those of a .safetensors file on the server; otherwise like
+    pg_llm_import_npz.
+    """
+import_safetensors = pg_llm_import_safetensors
+
+def pg_llm_export_npz(path: Text, model: Text, gzip: Bool = ...) -> Function[int]:
+    """Writes the model's weights to an .npz file on the server, or as a gzip stream of (name, .npy) records.
+    Returns its size in bytes. An existing file is replaced atomically. Requires pg_write_server_files.
+    """
+export_npz = pg_llm_export_npz
+
+def pg_llm_export_safetensors(path: Text, model: Text) -> Function[int]:
+    """Writes the model's weights to a .safetensors file on the server that transformers can load; otherwise like
+    pg_llm_export_npz.
+    """
+export_safetensors = pg_llm_export_safetensors
+
+def llm_checkpoint_save(model: Text, note: Text = ..., keep: Int = ...) -> Function[int]:
+    """Saves the model's parameters, optimizer state, step, configuration and tokenizer to a file in the
+    checkpoint directory (pg_llm.checkpoint_dir) and returns the checkpoint's id. The file and its row appear
+    together when the transaction commits, or not at all. keep: keep only this many of the model's newest
+    checkpoints, and remove the older ones that the caller can see and delete. Requires llm_trainer. 25006: on
+    a replica or in a read-only transaction; 53100: the disk is full.
+    """
+checkpoint_save = llm_checkpoint_save
+
+def llm_checkpoint_load(model: Text, id: Int) -> Function[int]:
+    """Restores the model to its state when the checkpoint was saved: parameters, optimizer state, step,
+    configuration, tokenizer. Log rows of later steps are marked as superseded. Returns the step. The file is
+    verified before anything is changed. Requires llm_trainer. 42704: unknown id; 22023: another model's
+    checkpoint; 22000: damaged file; 58P01: the file is not on this server; 55P03: the model is being trained;
+    25006: on a replica or in a read-only transaction.
+    """
+checkpoint_load = llm_checkpoint_load
+
+def llm_checkpoint_orphans(remove: Bool = ...) -> TableValuedAlias:
+    """Folders that dropped databases left in the checkpoint directories, with the number and size of their
+    files. remove: also deletes them, immediately and permanently. Superusers only.
+    """
+checkpoint_orphans = llm_checkpoint_orphans
+
+FUNCTIONS: tuple[SqlFunction, ...]
