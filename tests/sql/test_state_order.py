@@ -91,7 +91,7 @@ MACHINES = {
             "SELECT pg_llm_arena_zero_grad('x')",
             "SELECT pg_llm_arena_adamw('x', 0.1, 0.9, 0.99, 1e-8, 0.1, 1, NULL, false)",
             "SELECT pg_llm_arena_saved('x', '\\x01')",
-            "SELECT pg_llm_arena_grad_norm('x'), pg_llm_arena_grad_norms('x')",
+            "SELECT pg_llm_arena_grad_norms('x')",
             "SELECT pg_llm_param('x', 'w'), pg_llm_arena_data('x', 'w', 0), pg_llm_arena_grad('x', 'w', 0)",
             "SELECT pg_llm_gen_open('x', '{1}', 4)",
             "SELECT pg_llm_release()",
