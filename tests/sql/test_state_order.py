@@ -1,8 +1,8 @@
 """What keeps state may be called in any order: every wrong one is an error that says so, none is a crash.
 
 The states are listed at the head of generate.c, versions.c, tape.c, tokenizer.c and progress.c in
-kernels/postgres. Here every pair of calls is made in every state that a prefix leads to, and a seeded share of
-longer orders, by a role that may execute these functions and nothing else.
+kernels/postgres. Here every pair of calls is made in every state that a prefix leads to, and a seeded
+share of longer orders, by a role that may execute these functions and nothing else.
 """
 
 from __future__ import annotations
