@@ -11,8 +11,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +30,7 @@ from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
 from .amount import FIRST_CASES, first_cases
+from .places import new_place
 
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 # Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.
@@ -120,9 +119,7 @@ def server() -> Iterator[Server]:
     if given:
         yield Server(None, libpq_url(given))
         return
-    # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
-    home = Path(tempfile.mkdtemp(prefix="llm-sql-test-", dir="/tmp"))
-    home.chmod(home.stat().st_mode | (stat.S_IXOTH if os.geteuid() == 0 else 0))
+    home = new_place("llm-sql-test-")
     embedded = EmbeddedServer(home / "home", settings=TEST_SETTINGS)
     try:
         embedded.start()
