@@ -76,16 +76,22 @@ $(VENV)/.dev: $(VENV)/.installed
 	@$(PIP) install --no-build-isolation -e ".[dev,notebook]"
 	@touch $@
 
+# SQL that is written by hand; migrations/sql is made from it, or by Alembic.
+SQL = models kernels/postgres kernels/postgres_vector
+
 lint: dev
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/lint_sql.py $(SQL)
 
+# Of SQL, sqlfluff mends what stands outside of function bodies.
 format: dev
 	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/sqlfluff fix --quiet $(SQL)
 
 check: lint
 	$(BIN)/alembic upgrade head

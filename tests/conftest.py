@@ -11,8 +11,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +30,7 @@ from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
 from .amount import FIRST_CASES, first_cases
+from .places import new_place
 
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 # Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.
@@ -58,6 +57,33 @@ class Connect(Protocol):
     def __call__(self, *, user: str | None = None, autocommit: bool = True) -> psycopg.Connection[Any]: ...
 
 
+class Kept:
+    """A connection kept from one use to the next, and made anew when a test has ended it or its server."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def execute(self, statement: sql.Composable) -> None:
+        try:
+            self._open().execute(statement)
+        except psycopg.OperationalError:
+            if not self._open().closed:
+                raise
+            self.close()
+            self._open().execute(statement)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._url, autocommit=True)
+        return self._connection
+
+
 class Server:
     """The server under test and the databases made on it."""
 
@@ -65,6 +91,7 @@ class Server:
         self.embedded = embedded
         self.seeded_models: list[str] = []
         self._base = base
+        self._administration = Kept(self.url())
 
     def url(self, dbname: str = "postgres", *, user: str | None = None) -> str:
         """A libpq connection string."""
@@ -75,28 +102,22 @@ class Server:
         return normalize_url(self.url(dbname, user=user)).render_as_string(hide_password=False)
 
     def execute(self, statement: sql.Composable) -> None:
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(statement)
+        self._administration.execute(statement)
 
     def create_database(self, template: str | None = None, *, prefix: str = "t") -> str:
         """An empty database, or a clone of `template`; returns its name."""
         name = f"{prefix}_{secrets.token_hex(6)}"
-        self.janitor(name, template).init()
+        create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template is not None:
+            # Nobody may be connected to it meanwhile.
+            end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = {}"
+            self.execute(sql.SQL(end).format(template))
+            create += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
+        self.execute(create)
         return name
 
     def drop_database(self, name: str) -> None:
-        self.janitor(name).drop()
-
-    def janitor(self, name: str, template: str | None = None) -> DatabaseJanitor:
-        parts = conninfo_to_dict(self._base)
-        return DatabaseJanitor(
-            user=str(parts["user"]),
-            host=str(parts.get("host", "localhost")),
-            port=str(parts.get("port", 5432)),
-            password=str(parts["password"]) if parts.get("password") else None,
-            dbname=name,
-            template_dbname=template,
-        )
+        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def kill9(self) -> None:
         """Kill all of the server's processes as a crash would."""
@@ -120,9 +141,7 @@ def server() -> Iterator[Server]:
     if given:
         yield Server(None, libpq_url(given))
         return
-    # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
-    home = Path(tempfile.mkdtemp(prefix="llm-sql-test-", dir="/tmp"))
-    home.chmod(home.stat().st_mode | (stat.S_IXOTH if os.geteuid() == 0 else 0))
+    home = new_place("llm-sql-test-")
     embedded = EmbeddedServer(home / "home", settings=TEST_SETTINGS)
     try:
         embedded.start()
@@ -139,15 +158,21 @@ def template(server: Server) -> Iterator[str]:
     """The provisioned database that the others are clones of."""
     from llm_sql.provision import upgrade
 
-    name = server.create_database(prefix="template")
-    try:
+    parts = conninfo_to_dict(server.url())
+    name = f"template_{secrets.token_hex(6)}"
+    janitor = DatabaseJanitor(
+        user=str(parts["user"]),
+        host=str(parts.get("host", "localhost")),
+        port=str(parts.get("port", 5432)),
+        password=str(parts["password"]) if parts.get("password") else None,
+        dbname=name,
+    )
+    with janitor:
         upgrade(server.sqlalchemy_url(name))
         with psycopg.connect(server.url(name)) as connection:
             rows = connection.execute("SELECT model FROM public.llm_model_config").fetchall()
         server.seeded_models = [row[0] for row in rows]
         yield name
-    finally:
-        server.drop_database(name)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +191,47 @@ def fresh_database(server: Server, template: str) -> Iterator[str]:
     server.drop_database(name)
 
 
+# DELETE costs less than TRUNCATE, which makes new files; a table that has grown is truncated all the same.
+# Neither fires triggers here nor looks at references.
+CLEAN = """
+DO $$
+DECLARE
+    one text;
+    rows_left boolean;
+BEGIN
+    PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+    SET LOCAL session_replication_role = replica;
+    FOR one IN
+        SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relkind = 'r' AND c.relname LIKE 'llm\\_%'
+            AND c.relname NOT IN ('llm_sql_version', 'llm_model_config', 'llm_arch')
+    LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', one) INTO rows_left;
+        IF pg_table_size(one::regclass) > 1000000 THEN
+            EXECUTE format('TRUNCATE %s CASCADE', one);
+        ELSIF rows_left THEN
+            EXECUTE format('DELETE FROM %s', one);
+        END IF;
+    END LOOP;
+    SET LOCAL session_replication_role = origin;
+    DELETE FROM public.llm_model_config WHERE model NOT IN ({seeded});
+END
+$$
+"""
+
+
+@pytest.fixture(scope="module")
+def clean(server: Server, module_database: str) -> Iterator[Callable[[], None]]:
+    """Callable: brings the module's database back to the template's rows, so that no test sees another's
+    models.
+    """
+    connection = Kept(server.url(module_database))
+    statement = sql.SQL(CLEAN).format(seeded=sql.SQL(", ").join(map(sql.Literal, server.seeded_models)))
+    yield lambda: connection.execute(statement)
+    connection.close()
+
+
 @pytest.fixture
 def dbname(request: pytest.FixtureRequest) -> Iterator[str]:
     """The test's database: its own when it also asks for `fresh_conn` or `fresh_database`, else the
@@ -174,36 +240,9 @@ def dbname(request: pytest.FixtureRequest) -> Iterator[str]:
     if {"fresh_conn", "fresh_database"} & set(request.fixturenames):
         yield request.getfixturevalue("fresh_database")
         return
-    name = request.getfixturevalue("module_database")
-    yield name
-    server: Server = request.getfixturevalue("server")
-    with psycopg.connect(server.url(name), autocommit=True) as connection:
-        _clean(connection, server.seeded_models)
-
-
-def _clean(connection: psycopg.Connection[Any], seeded_models: list[str]) -> None:
-    """Back to the template's rows, so that no test sees another's models."""
-    connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    tables = [
-        row[0]
-        for row in connection.execute(
-            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = 'public' AND c.relkind = 'r' AND c.relname LIKE 'llm\\_%'"
-            " AND c.relname NOT IN ('llm_sql_version', 'llm_model_config', 'llm_arch')"
-        )
-    ]
-    dirty = [
-        name
-        for name in tables
-        if connection.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(sql.SQL(name))).fetchone()
-        == (True,)
-    ]
-    if dirty:
-        connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.SQL, dirty))))
-    connection.execute("DELETE FROM public.llm_model_config WHERE model <> ALL (%s)", (seeded_models,))
+    clean: Callable[[], None] = request.getfixturevalue("clean")
+    yield request.getfixturevalue("module_database")
+    clean()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,12 @@ import pytest
 from llm_sql.errors import ServerError
 from llm_sql.server import EmbeddedServer
 
+from ..places import new_place
+
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    root = Path(tempfile.mkdtemp(prefix="llm-sql-cli-", dir="/tmp"))
-    root.chmod(0o711)
+    root = new_place("llm-sql-cli-")
     yield root / "home"
     with contextlib.suppress(ServerError):
         EmbeddedServer(root / "home").stop()

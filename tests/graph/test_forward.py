@@ -15,6 +15,7 @@ from llm_sql import graph as g
 from llm_sql.models import ModelConfig, Param
 
 from ..reference import gpt2_numpy as reference
+from ..reference import ops
 
 SIZES = {"n_layer": 2, "n_head": 3, "d_model": 12, "n_positions": 9, "vocab": 17}
 TOKENS = [3, 1, 4, 1, 5, 9, 2]
@@ -53,16 +54,9 @@ def stored(
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "gpt3"])
-@pytest.mark.parametrize(
-    ("names", "activation"),
-    [
-        (["gelu_new", "gelu_pytorch_tanh", "gelu_fast"], reference.gelu),
-        (["gelu", "gelu_python"], reference.gelu_exact),
-        (["relu"], lambda x: np.maximum(x, 0)),
-    ],
-)
-def test_the_configuration_s_activation(
-    session: Session, arch: str, names: list[str], activation: Callable[[Any], Any]
+@pytest.mark.parametrize("activation", ops.ACTIVATIONS.values(), ids=ops.ACTIVATIONS.keys())
+def test_the_activation_that_the_configuration_names(
+    session: Session, arch: str, activation: ops.Activation
 ) -> None:
     shape = {name: SIZES[name] for name in ("n_layer", "d_model", "n_positions", "vocab")}
     # Large enough for the tanh form and GELU itself to differ by more than the comparison allows.
@@ -70,9 +64,11 @@ def test_the_configuration_s_activation(
         k: 20 * v if "c_fc" in k else v
         for k, v in reference.random_parameters(reference.gpt2_shapes(**shape, tied=True)).items()
     }
-    expected = reference.gpt2_logits(parameters, TOKENS, n_head=SIZES["n_head"], activation=activation)
+    expected = reference.gpt2_logits(
+        parameters, TOKENS, n_head=SIZES["n_head"], activation=activation.forward
+    )
     [architecture] = [a for a in g.ARCHITECTURES if a.name == arch]
-    for name in names:
+    for name in activation.names:
         store(session, name, arch, parameters, activation_function=name)
         logits = session.execute(sa.text("SELECT llm_forward(:m, :t)"), {"m": name, "t": TOKENS}).scalar_one()
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
@@ -109,7 +105,7 @@ def test_logits_are_the_references(session: Session, stored: Any, tokens: Any) -
 
 def test_the_loss_is_the_references(session: Session, stored: Any) -> None:
     _, parameters, logits = stored
-    expected = reference.loss(logits(parameters, TOKENS, n_head=SIZES["n_head"]), TARGETS)
+    expected = ops.mean_cross_entropy(logits(parameters, TOKENS, n_head=SIZES["n_head"]), TARGETS)
     actual = installed(session, tokens=TOKENS, targets=TARGETS)
     assert actual.shape == ()
     assert abs(float(actual) - expected) <= 1e-6 * expected
@@ -173,7 +169,7 @@ def test_gradients_are_the_references_central_differences(session: Session) -> N
 
 
 def reference_loss(parameters: Mapping[str, Any]) -> float:
-    return reference.loss(reference.gpt2_logits(parameters, TOKENS, n_head=3), TARGETS)
+    return ops.mean_cross_entropy(reference.gpt2_logits(parameters, TOKENS, n_head=3), TARGETS)
 
 
 def central_differences(parameters: Parameters, name: str, h: float = 1e-5) -> Any:

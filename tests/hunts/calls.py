@@ -20,7 +20,7 @@ def plausible(rng: Random, functions: list[Function], role: str, rights: Rights)
         (p.generating, generating(p)),
         (p.mid_pass, mid_pass(p)),
         (p.mid_backward, mid_backward(p)),
-        (p.pinned, arena(p)),
+        (p.pinned, parameters(p)),
         (p.taped, tape(p)),
         (lambda: 1.0, tokenizer(p)),
         (lambda: 0.6 if p.may_read else 0.1, training(p)),
@@ -132,7 +132,7 @@ def mid_backward(p: Plausible) -> Makers:
     ]
 
 
-def arena(p: Plausible) -> Makers:
+def parameters(p: Plausible) -> Makers:
     rng = p.rng
 
     def close() -> Call:
@@ -164,7 +164,6 @@ def arena(p: Plausible) -> Makers:
         of_model("pg_llm_arena_discard"),
         of_model("pg_llm_arena_pin_statement"),
         of_model("pg_llm_arena_zero_grad"),
-        of_model("pg_llm_arena_grad_norm"),
         of_model("pg_llm_arena_grad_norms", "::text"),
         of_model("llm_check_weights"),
         part("pg_llm_arena_data"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from ..sql.hostile import FAMILIES, Function
+from ..sql.hostile import Function
 from ..sql.hostile_values import MODEL, VALUES, tensor, tokens
 from .database import LEARNT, MICRO
 
@@ -101,7 +101,7 @@ class Plausible:
         # A type that has no values yet is test_hostile.py's to miss.
         callable_ = [f for f in functions if f.kind == "f" and VALUES.keys() >= set(f.types)]
         self.any = callable_
-        self.ops = [f for f in callable_ if (f.name, len(f.types)) in FAMILIES and "tensor" in f.types]
+        self.ops = [f for f in callable_ if f.is_forward]
         self.groups: list[tuple[Callable[[], float], list[Maker]]] = []
         self.planned: list[Maker] = []
 

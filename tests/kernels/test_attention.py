@@ -9,8 +9,37 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import Engine, KVCache
 
-from . import reference
+from ..reference import ops as reference
+from . import large
+from .large import DATT, Cases, K, Q, V
 from .tolerance import U, normal, odd_shapes, relative_error, seeds, wide
+
+DROP = {"dropout_p": 0.1875, **large.KEY}
+
+
+def same_backward(e: Engine) -> object:
+    plain = e.attention_backward(DATT, *e.attention_forward(Q, K, V, 4), Q, K, V, 4)
+    dropped = e.attention_backward(
+        DATT, *e.attention_forward(Q, K, V, 5, **DROP), Q, K, V, 5, into=plain, **DROP
+    )
+    return plain, dropped
+
+
+def same_cached(e: Engine) -> object:
+    cache = KVCache(4, 15, 150)
+    pieces = [slice(0, 70), slice(70, 71), slice(71, 150)]
+    return [e.attention_cached(cache, Q[0, s], K[0, s], V[0, s]) for s in pieces]
+
+
+SAME_BITS: Cases = {
+    "attention_forward": lambda e: (
+        *e.attention_forward(Q, K, V, 4),
+        *e.attention_forward(Q, K, V, 1, **DROP),
+    ),
+    "attention_backward": same_backward,
+    "attention_cached": same_cached,
+}
+
 
 batches = st.integers(1, 3)
 lengths = st.integers(1, 90)

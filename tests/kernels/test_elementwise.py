@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,42 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import Engine
 
-from . import reference
+from ..reference.ops import ACTIVATIONS, gelu, gelu_exact
+from .large import FLAT, FLAT2, KEY, WIDE, Cases
 from .tolerance import U, assert_close, normal, odd_shapes, seeds, wide
 
 lengths = st.integers(0, 200)
+
+
+def same_forward(name: str) -> Callable[[Engine], object]:
+    return lambda e: [getattr(e, f"{name}_forward")(x) for x in (FLAT, WIDE)]
+
+
+def same_backward(name: str) -> Callable[[Engine], object]:
+    def gradients(e: Engine) -> object:
+        backward = getattr(e, f"{name}_backward")
+        return backward(FLAT2, FLAT), backward(FLAT2, WIDE), backward(FLAT2, FLAT, dx=FLAT)
+
+    return gradients
+
+
+SAME_BITS: Cases = {
+    "fill": lambda e: e.fill(100_003, 0.125),
+    "copy": lambda e: (e.copy(FLAT), e.copy(FLAT, out=FLAT2)),
+    "add": lambda e: e.add(FLAT, FLAT2),
+    "sub": lambda e: e.sub(FLAT, FLAT2),
+    "mul": lambda e: e.mul(FLAT, FLAT2),
+    "div": lambda e: e.div(FLAT, FLAT2),
+    "neg": lambda e: e.neg(FLAT),
+    "scale": lambda e: (e.scale(FLAT, 0.3125), e.scale(FLAT, 0.3125, out=FLAT2)),
+    "mul_acc": lambda e: (e.mul_acc(FLAT, FLAT2), e.mul_acc(FLAT, FLAT2, out=FLAT)),
+    **{f"{name}_forward": same_forward(name) for name in ACTIVATIONS},
+    **{f"{name}_backward": same_backward(name) for name in ACTIVATIONS},
+    "dropout": lambda e: (
+        e.dropout(FLAT, 0.09375, **KEY),
+        e.dropout(FLAT, 0.6875, first=2**40 + 3, out=FLAT2, **KEY),
+    ),
+}
 
 
 @odd_shapes
@@ -46,19 +80,23 @@ def test_subnormals_are_kept(engine: Engine) -> None:
     np.testing.assert_array_equal(engine.scale(tiny, 0.5), tiny * np.float32(0.5))
 
 
+# -- activations: all of the reference's table
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @odd_shapes
 @given(lengths, seeds)
-def test_gelu(engine: Engine, n: int, seed: int) -> None:
-    x, dout = normal(seed, n, scale=3), normal(seed + 1, n)
+def test_activation(engine: Engine, name: str, n: int, seed: int) -> None:
+    activation = ACTIVATIONS[name]
+    forward, backward = getattr(engine, f"{name}_forward"), getattr(engine, f"{name}_backward")
+    x, dout, before = normal(seed, n, scale=3), normal(seed + 1, n), normal(seed + 2, n)
     X, D = wide(x), wide(dout)
-    assert_close(engine.gelu_forward(x), reference.gelu(X), np.abs(X), 6)
-    assert_close(
-        engine.gelu_backward(dout, x), reference.gelu_backward(D, X), np.abs(D) * (1 + np.abs(X)), 12
-    )
-    before = normal(seed + 2, n)
-    added = engine.gelu_backward(dout, x, dx=before)
-    want = wide(before) + reference.gelu_backward(D, X)
-    assert_close(added, want, np.abs(before) + np.abs(D) * (1 + np.abs(X)), 13)
+    assert_close(forward(x), activation.forward(X), activation.size(X), activation.roundings)
+    want, scale = activation.backward(D, X), np.abs(D) * activation.slope(X)
+    assert_close(backward(dout, x), want, scale, activation.slope_roundings)
+    # What is there already is added to, at the cost of one rounding more.
+    added = backward(dout, x, dx=before)
+    assert_close(added, wide(before) + want, np.abs(before) + scale, activation.slope_roundings + 1)
 
 
 def test_gelu_over_its_whole_range(engine: Engine) -> None:
@@ -66,7 +104,7 @@ def test_gelu_over_its_whole_range(engine: Engine) -> None:
     x = x.astype(np.float32)
     got = engine.gelu_forward(x)
     with np.errstate(over="ignore"):
-        want = reference.gelu(wide(x))
+        want = gelu(wide(x))
     assert_close(got, want, np.abs(wide(x)) + 2.0**-126, 6)
     assert np.all(np.isfinite(got))
     assert np.all(got[x > 6] == x[x > 6])
@@ -76,25 +114,12 @@ def test_gelu_over_its_whole_range(engine: Engine) -> None:
     np.testing.assert_array_equal(slope[x < -12], 0)
 
 
-@odd_shapes
-@given(lengths, seeds)
-def test_gelu_exact(engine: Engine, n: int, seed: int) -> None:
-    x, dout = normal(seed, n, scale=3), normal(seed + 1, n)
-    X, D = wide(x), wide(dout)
-    want = reference.gelu_exact_backward(D, X)
-    assert_close(engine.gelu_exact_forward(x), reference.gelu_exact(X), np.abs(reference.gelu_exact(X)), 8)
-    assert_close(engine.gelu_exact_backward(dout, x), want, np.abs(D), 6)
-    before = normal(seed + 2, n)
-    added = engine.gelu_exact_backward(dout, x, dx=before)
-    assert_close(added, wide(before) + want, np.abs(before) + np.abs(D), 7)
-
-
 def test_gelu_exact_over_its_whole_range(engine: Engine) -> None:
     """Relative to the result, the tail included, down to where float itself ends."""
     x = np.concatenate([np.linspace(-12.5, 12, 40001), np.logspace(-38, 38, 500), -np.logspace(-38, 1, 500)])
     x = x.astype(np.float32)
     got = engine.gelu_exact_forward(x)
-    want = reference.gelu_exact(wide(x))
+    want = gelu_exact(wide(x))
     assert_close(got, want, np.abs(want) + 2.0**-126, 8)
     assert np.all(got[x > 6] == x[x > 6])
     ends = np.array([np.inf, -np.inf, 3e38, -3e38, 0.0, -0.0, 16.0, -16.0], np.float32)
@@ -107,17 +132,7 @@ def test_gelu_exact_over_its_whole_range(engine: Engine) -> None:
     )
 
 
-@odd_shapes
-@given(lengths, seeds)
-def test_relu(engine: Engine, n: int, seed: int) -> None:
-    x, dout, before = normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
-    np.testing.assert_array_equal(engine.relu_forward(x), reference.relu(x))
-    want = reference.relu_backward(dout, x)
-    np.testing.assert_array_equal(engine.relu_backward(dout, x), want)
-    np.testing.assert_array_equal(engine.relu_backward(dout, x, dx=before), before + want)
-
-
-@pytest.mark.parametrize("op", ["gelu_forward", "gelu_exact_forward", "relu_forward", "neg", "copy"])
+@pytest.mark.parametrize("op", [*(f"{name}_forward" for name in ACTIVATIONS), "neg", "copy"])
 def test_nan_goes_through(engine: Engine, op: str) -> None:
     x = np.zeros(37, np.float32)
     x[[0, 20, 36]] = np.nan

@@ -9,8 +9,29 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import Engine
 
-from . import reference
+from ..reference import ops as reference
+from .large import IDS, WTE, Cases, W, X
 from .tolerance import assert_close, normal, odd_shapes, relative_error, seeds, sizes, wide
+
+DEEP_A, DEEP_B, DEEP_C = normal(11, 40, 2000), normal(12, 2000, 50), normal(13, 40, 50)
+DLINEAR = normal(14, 700, 211)
+
+SAME_BITS: Cases = {
+    "gemm": lambda e: (
+        e.gemm(X, W),
+        e.gemm(X, X, ta=True),
+        e.gemm(X, WTE, tb=True),
+        e.gemm(W, X, ta=True, tb=True),
+        e.gemm(X[:1], W),
+        e.gemm(DEEP_A, DEEP_B, c=DEEP_C),
+    ),
+    "linear_forward": lambda e: e.linear_forward(X, W, W[0]),
+    "linear_backward": lambda e: e.linear_backward(DLINEAR, X, W, dw=W),
+    "transpose": lambda e: e.transpose(X),
+    "embedding_forward": lambda e: e.embedding_forward(WTE, IDS),
+    "embedding_backward": lambda e: e.embedding_backward(X, IDS, 211),
+}
+
 
 # Products are summed in blocks of 128, whose sums are added in order: at most so many roundings of |a| |b|.
 MOST_BLOCK_ROUNDINGS = 128

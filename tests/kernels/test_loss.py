@@ -10,8 +10,28 @@ from numpy.typing import NDArray
 
 from llm_sql.kernels import Engine, mean_loss
 
-from . import reference
+from ..reference import ops as reference
+from .large import CLASSES, DOUT, LOGITS, TARGETS, WTE, Cases, X
 from .tolerance import assert_close, normal, odd_shapes, relative_error, seeds, sizes, wide
+
+
+def same_lm_head_loss_backward(e: Engine) -> object:
+    _, log_sum = e.lm_head_loss_forward(X, WTE, TARGETS)
+    return e.lm_head_loss_backward(X, WTE, log_sum, TARGETS, 0.01171875, dx=DOUT)
+
+
+def same_cross_entropy_backward(e: Engine) -> object:
+    _, log_sum = e.cross_entropy_forward(LOGITS, CLASSES)
+    return e.cross_entropy_backward(LOGITS, log_sum, CLASSES, 0.3125, dlogits=DOUT)
+
+
+SAME_BITS: Cases = {
+    "cross_entropy_forward": lambda e: e.cross_entropy_forward(LOGITS, CLASSES),
+    "cross_entropy_backward": same_cross_entropy_backward,
+    "lm_head_loss_forward": lambda e: e.lm_head_loss_forward(X, WTE, TARGETS),
+    "lm_head_loss_backward": same_lm_head_loss_backward,
+}
+
 
 Array = NDArray[np.float32]
 vocabularies = st.integers(1, 300)

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import Engine, lr_schedule
 
-from . import reference
+from ..reference import ops as reference
+from .large import FLAT, FLAT2, Cases
 from .tolerance import assert_close, normal, odd_shapes, seeds, wide
+
+SAME_BITS: Cases = {
+    "adamw_step": lambda e: e.adamw_step(
+        FLAT, FLAT2, np.abs(FLAT2), FLAT2, lr=1e-3, weight_decay=0.1, step=3, grad_scale=0.6875
+    )
+}
+
 
 # torch.optim.AdamW 2.13.0 in float32: lr 1e-2, betas (0.9, 0.999), eps 1e-8, weight_decay 0.1.
 START = [0.5, -1.25, 2.0, -0.03125, 0.0]

@@ -10,7 +10,14 @@ import pytest
 
 from llm_sql.kernels import Engine
 
+from .large import Cases, W, X
 from .tolerance import normal
+
+SAME_BITS: Cases = {
+    "pack": lambda e: [e.packed_forward(X[:1], e.pack(W, precision)) for precision in ("bf16", "int8")],
+    "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8")],
+}
+
 
 Precision = Literal["bf16", "int8"]
 Floats = npt.NDArray[np.float32]

@@ -9,8 +9,29 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import Engine
 
-from . import reference
+from ..reference import ops as reference
+from .large import BETA, DOUT, FLAT, GAMMA, LOGITS, Cases, X
 from .tolerance import assert_close, normal, odd_shapes, relative_error, seeds, sizes, wide
+
+
+def same_layernorm_backward(e: Engine) -> object:
+    _, mean, rstd = e.layernorm_forward(X, GAMMA, BETA)
+    return e.layernorm_backward(DOUT, X, GAMMA, mean, rstd, dx=DOUT, dgamma=GAMMA)
+
+
+SAME_BITS: Cases = {
+    "layernorm_forward": lambda e: (*e.layernorm_forward(X, GAMMA, BETA), *e.layernorm_forward(X)),
+    "layernorm_backward": same_layernorm_backward,
+    "rmsnorm_forward": lambda e: e.rmsnorm_forward(X),
+    "rmsnorm_backward": lambda e: e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1]),
+    "softmax_forward": lambda e: e.softmax_forward(LOGITS),
+    "softmax_backward": lambda e: e.softmax_backward(DOUT, e.softmax_forward(LOGITS), dx=X),
+    "sum_rows": lambda e: (e.sum_rows(X), e.sum_rows(X, out=BETA)),
+    "sum": lambda e: np.float64(e.sum(FLAT)),
+    "sum_squares": lambda e: np.float64(e.sum_squares(FLAT)),
+    "all_finite": lambda e: np.bool_(e.all_finite(FLAT)),
+}
+
 
 EPS = float(np.float32(1e-5))
 widths = st.integers(1, 300)

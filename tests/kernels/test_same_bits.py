@@ -1,133 +1,35 @@
-"""The same bits whatever the instruction set, the threads, the tile height and the rest of the batch."""
+"""The same bits whatever the instruction set, the threads, the tile height and the rest of the batch.
+
+An op's case stands in SAME_BITS of the module that tests its accuracy.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llm_sql.kernels import Engine, KVCache
+from llm_sql.kernels import Engine
 
+from .large import DATT, DOUT, GAMMA, KEY, TARGETS, WTE, Cases, K, Q, V, W, X
 from .tolerance import normal
 
-# Scalar arguments are float32 numbers, so that passing them rounds nothing.
-KEY = {"seed": 5, "step": 6, "site": "h.0"}
-IDS = np.random.default_rng(1).integers(0, 211, 700)
-TARGETS = np.where(np.arange(700) % 7 == 0, -1, IDS)
 
-# Shapes are odd, and large enough that three threads each get work and that each instruction set has full and
-# partial tiles.
-X = normal(1, 700, 203)
-DOUT = normal(2, 700, 203)
-FLAT, FLAT2 = normal(3, 100_003, scale=3), normal(4, 100_003)
-WIDE = np.float32(3) * FLAT
-W = normal(5, 203, 211)
-WTE = normal(6, 211, 203)
-LOGITS, CLASSES = 10 * X, np.minimum(TARGETS, 202)
-DEEP_A, DEEP_B, DEEP_C = normal(11, 40, 2000), normal(12, 2000, 50), normal(13, 40, 50)
-DLINEAR = normal(14, 700, 211)
-GAMMA, BETA = normal(7, 203), normal(8, 203)
-QKV = normal(9, 2, 150, 3 * 60)
-Q, K, V = QKV[..., :60], QKV[..., 60:120], QKV[..., 120:]
-DATT = normal(10, 2, 150, 60)
-DROP = {"dropout_p": 0.1875, **KEY}
+def same_bits_cases() -> Cases:
+    """SAME_BITS of all test modules here."""
+    modules = [
+        import_module(f".{path.stem}", __package__)
+        for path in Path(__file__).parent.glob("test_*.py")
+        if path != Path(__file__)
+    ]
+    return {name: case for module in modules for name, case in getattr(module, "SAME_BITS", {}).items()}
 
 
-def layernorm_backward(e: Engine) -> object:
-    _, mean, rstd = e.layernorm_forward(X, GAMMA, BETA)
-    return e.layernorm_backward(DOUT, X, GAMMA, mean, rstd, dx=DOUT, dgamma=GAMMA)
-
-
-def attention_backward(e: Engine) -> object:
-    plain = e.attention_backward(DATT, *e.attention_forward(Q, K, V, 4), Q, K, V, 4)
-    dropped = e.attention_backward(
-        DATT, *e.attention_forward(Q, K, V, 5, **DROP), Q, K, V, 5, into=plain, **DROP
-    )
-    return plain, dropped
-
-
-def attention_cached(e: Engine) -> object:
-    cache = KVCache(4, 15, 150)
-    pieces = [slice(0, 70), slice(70, 71), slice(71, 150)]
-    return [e.attention_cached(cache, Q[0, s], K[0, s], V[0, s]) for s in pieces]
-
-
-def lm_head_loss_backward(e: Engine) -> object:
-    _, log_sum = e.lm_head_loss_forward(X, WTE, TARGETS)
-    return e.lm_head_loss_backward(X, WTE, log_sum, TARGETS, 0.01171875, dx=DOUT)
-
-
-def cross_entropy_backward(e: Engine) -> object:
-    _, log_sum = e.cross_entropy_forward(LOGITS, CLASSES)
-    return e.cross_entropy_backward(LOGITS, log_sum, CLASSES, 0.3125, dlogits=DOUT)
-
-
-CASES: dict[str, Callable[[Engine], object]] = {
-    "gemm": lambda e: (
-        e.gemm(X, W),
-        e.gemm(X, X, ta=True),
-        e.gemm(X, WTE, tb=True),
-        e.gemm(W, X, ta=True, tb=True),
-        e.gemm(X[:1], W),
-        e.gemm(DEEP_A, DEEP_B, c=DEEP_C),
-    ),
-    "linear_forward": lambda e: e.linear_forward(X, W, W[0]),
-    "pack": lambda e: [e.packed_forward(X[:1], e.pack(W, precision)) for precision in ("bf16", "int8")],
-    "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8")],
-    "linear_backward": lambda e: e.linear_backward(DLINEAR, X, W, dw=W),
-    "transpose": lambda e: e.transpose(X),
-    "embedding_forward": lambda e: e.embedding_forward(WTE, IDS),
-    "embedding_backward": lambda e: e.embedding_backward(X, IDS, 211),
-    "fill": lambda e: e.fill(100_003, 0.125),
-    "copy": lambda e: (e.copy(FLAT), e.copy(FLAT, out=FLAT2)),
-    "add": lambda e: e.add(FLAT, FLAT2),
-    "sub": lambda e: e.sub(FLAT, FLAT2),
-    "mul": lambda e: e.mul(FLAT, FLAT2),
-    "div": lambda e: e.div(FLAT, FLAT2),
-    "neg": lambda e: e.neg(FLAT),
-    "scale": lambda e: (e.scale(FLAT, 0.3125), e.scale(FLAT, 0.3125, out=FLAT2)),
-    "mul_acc": lambda e: (e.mul_acc(FLAT, FLAT2), e.mul_acc(FLAT, FLAT2, out=FLAT)),
-    "gelu_forward": lambda e: e.gelu_forward(FLAT),
-    "gelu_backward": lambda e: (e.gelu_backward(FLAT2, FLAT), e.gelu_backward(FLAT2, FLAT, dx=FLAT)),
-    "gelu_exact_forward": lambda e: e.gelu_exact_forward(WIDE),
-    "gelu_exact_backward": lambda e: (
-        e.gelu_exact_backward(FLAT2, WIDE),
-        e.gelu_exact_backward(FLAT2, FLAT, dx=FLAT),
-    ),
-    "relu_forward": lambda e: e.relu_forward(FLAT),
-    "relu_backward": lambda e: (e.relu_backward(FLAT2, FLAT), e.relu_backward(FLAT2, FLAT, dx=FLAT)),
-    "dropout": lambda e: (
-        e.dropout(FLAT, 0.09375, **KEY),
-        e.dropout(FLAT, 0.6875, first=2**40 + 3, out=FLAT2, **KEY),
-    ),
-    "normal": lambda e: e.normal(100_003, mean=0.125, std=0.01953125, seed=1, stream=2),
-    "layernorm_forward": lambda e: (*e.layernorm_forward(X, GAMMA, BETA), *e.layernorm_forward(X)),
-    "layernorm_backward": layernorm_backward,
-    "rmsnorm_forward": lambda e: e.rmsnorm_forward(X),
-    "rmsnorm_backward": lambda e: e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1]),
-    "softmax_forward": lambda e: e.softmax_forward(LOGITS),
-    "softmax_backward": lambda e: e.softmax_backward(DOUT, e.softmax_forward(LOGITS), dx=X),
-    "sum_rows": lambda e: (e.sum_rows(X), e.sum_rows(X, out=BETA)),
-    "sum": lambda e: np.float64(e.sum(FLAT)),
-    "sum_squares": lambda e: np.float64(e.sum_squares(FLAT)),
-    "all_finite": lambda e: np.bool_(e.all_finite(FLAT)),
-    "attention_forward": lambda e: (
-        *e.attention_forward(Q, K, V, 4),
-        *e.attention_forward(Q, K, V, 1, **DROP),
-    ),
-    "attention_backward": attention_backward,
-    "attention_cached": attention_cached,
-    "cross_entropy_forward": lambda e: e.cross_entropy_forward(LOGITS, CLASSES),
-    "cross_entropy_backward": cross_entropy_backward,
-    "lm_head_loss_forward": lambda e: e.lm_head_loss_forward(X, WTE, TARGETS),
-    "lm_head_loss_backward": lm_head_loss_backward,
-    "adamw_step": lambda e: e.adamw_step(
-        FLAT, FLAT2, np.abs(FLAT2), FLAT2, lr=1e-3, weight_decay=0.1, step=3, grad_scale=0.6875
-    ),
-}
+CASES = same_bits_cases()
 
 
 def bits(result: object) -> bytes:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llm_sql.kernels import penalize, sample
 
-from . import reference
+from ..reference import ops as reference
 from .tolerance import normal, odd_shapes, seeds
 
 

@@ -11,12 +11,18 @@ from ..docs.test_playbook import make_hub_directory
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
-nbformat = pytest.importorskip("nbformat", reason="the notebook extra is not installed")
-nbclient = pytest.importorskip("nbclient", reason="the notebook extra is not installed")
-pytest.importorskip("ipykernel", reason="the notebook extra is not installed")
+
+@pytest.fixture(autouse=True)
+def extra() -> None:
+    """Looked for here and not when tests are collected: to import it takes seconds, in every process."""
+    for name in ("nbformat", "nbclient", "ipykernel", "matplotlib"):
+        pytest.importorskip(name, reason="the notebook extra is not installed")
 
 
 def run_notebook(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("DATABASE_URL", url)
     notebook = nbformat.read(path, as_version=4)
     # Raises with the cell's source and traceback when a cell fails.
@@ -26,8 +32,6 @@ def run_notebook(path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, db_url: str, fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if path.stem == "fine_tuning":
-        pytest.importorskip("matplotlib", reason="the notebook extra is not installed")
     monkeypatch.delenv("LLM_SQL_GPT2", raising=False)
     run_notebook(path, db_url, monkeypatch)
 
@@ -35,7 +39,6 @@ def test_notebook_runs(path: Path, db_url: str, fresh_database: str, monkeypatch
 def test_fine_tuning_of_a_gpt2_in_files(
     db_url: str, engine: Engine, fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the notebook extra is not installed")
     make_hub_directory(engine, tmp_path / "tiny")
     monkeypatch.setenv("LLM_SQL_GPT2", str(tmp_path / "tiny"))
     [path] = [path for path in NOTEBOOKS if path.stem == "fine_tuning"]

@@ -1,60 +1,22 @@
-"""GPT-2 and microgpt in float64 NumPy: what every forward pass and loss of ours is held against.
+"""GPT-2 and microgpt in float64 NumPy: what every forward pass of ours is held against.
 
-Written from the equations (Radford et al. 2019; Vaswani et al. 2017; Hendrycks & Gimpel 2016), for clarity:
-no dropout, no cache, no batching tricks. Parameters are a mapping from Hugging Face's names to arrays; linear
+Written from the equations (Radford et al. 2019; Vaswani et al. 2017) with the ops of ops.py, for clarity: no
+dropout, no cache, no batching tricks. Parameters are a mapping from Hugging Face's names to arrays; linear
 weights are [in, out]. Token arrays are [T] or [B, T].
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import ops
+
 Array = NDArray[np.float64]
 Parameters = Mapping[str, NDArray[Any]]
-
-
-def layer_norm(x: Array, gamma: Array, beta: Array, eps: float = 1e-5) -> Array:
-    """(x - mean) / sqrt(var + eps) * gamma + beta over the last axis, var the biased one."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * gamma + beta
-
-
-def rms_norm(x: Array, eps: float = 1e-5) -> Array:
-    """x / sqrt(mean(x^2) + eps) over the last axis."""
-    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
-
-
-def gelu(x: Array) -> Array:
-    """The tanh form."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def gelu_exact(x: Array) -> Array:
-    """x Phi(x)."""
-    return x * 0.5 * np.array([math.erfc(-v / math.sqrt(2)) for v in x.reshape(-1)]).reshape(x.shape)
-
-
-def softmax(x: Array) -> Array:
-    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
-def causal_attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
-    """softmax(q k^T / sqrt(d_head)) v over positions not after one's own; all [..., T, D]."""
-    *batch, length, width = q.shape
-
-    def heads(x: Array) -> Array:
-        return np.moveaxis(x.reshape(*batch, length, n_head, width // n_head), -2, -3)
-
-    scores = heads(q) @ np.swapaxes(heads(k), -1, -2) / np.sqrt(width // n_head)
-    visible = np.tril(np.ones((length, length), dtype=bool))
-    weights = softmax(np.where(visible, scores, -np.inf))
-    return np.moveaxis(weights @ heads(v), -3, -2).reshape(*batch, length, width)
 
 
 def gpt2_logits(
@@ -63,23 +25,23 @@ def gpt2_logits(
     *,
     n_head: int,
     eps: float = 1e-5,
-    activation: Callable[[Array], Array] = gelu,
+    activation: Callable[[Array], Array] = ops.gelu,
 ) -> Array:
     """Logits [..., T, V]. The depth is that of the parameters; without lm_head.weight the head is tied."""
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     ids = np.asarray(tokens)
 
     def affine(x: Array, name: str) -> Array:
-        return x @ p[f"{name}.weight"] + p[f"{name}.bias"]
+        return ops.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
 
     def norm(x: Array, name: str) -> Array:
-        return layer_norm(x, p[f"{name}.weight"], p[f"{name}.bias"], eps)
+        return ops.layernorm(x, p[f"{name}.weight"], p[f"{name}.bias"], eps)
 
     x = p["wte.weight"][ids] + p["wpe.weight"][: ids.shape[-1]]
     for layer in range(depth(parameters)):
         h = f"h.{layer}"
-        q, k, v = np.split(affine(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), 3, axis=-1)
-        x = x + affine(causal_attention(q, k, v, n_head), f"{h}.attn.c_proj")
+        qkv = affine(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")
+        x = x + affine(ops.fused_attention(qkv, n_head), f"{h}.attn.c_proj")
         x = x + affine(activation(affine(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
     return norm(x, "ln_f") @ p.get("lm_head.weight", p["wte.weight"]).T
 
@@ -88,25 +50,14 @@ def microgpt_logits(parameters: Parameters, tokens: ArrayLike, *, n_head: int, e
     """Logits [..., T, V] of Karpathy's microgpt: RMSNorm without gains, ReLU, no biases, its own head."""
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     ids = np.asarray(tokens)
-    x = rms_norm(p["wte.weight"][ids] + p["wpe.weight"][: ids.shape[-1]], eps)
+    x = ops.rmsnorm(p["wte.weight"][ids] + p["wpe.weight"][: ids.shape[-1]], eps)
     for layer in range(depth(parameters)):
         h = f"h.{layer}"
-        normed = rms_norm(x, eps)
+        normed = ops.rmsnorm(x, eps)
         q, k, v = (normed @ p[f"{h}.attn.{part}_proj.weight"] for part in "qkv")
-        x = x + causal_attention(q, k, v, n_head) @ p[f"{h}.attn.o_proj.weight"]
-        x = x + np.maximum(rms_norm(x, eps) @ p[f"{h}.mlp.fc1.weight"], 0) @ p[f"{h}.mlp.fc2.weight"]
+        x = x + ops.attention(q, k, v, n_head) @ p[f"{h}.attn.o_proj.weight"]
+        x = x + ops.relu(ops.rmsnorm(x, eps) @ p[f"{h}.mlp.fc1.weight"]) @ p[f"{h}.mlp.fc2.weight"]
     return x @ p["lm_head.weight"].T
-
-
-def loss(logits: Array, targets: ArrayLike) -> float:
-    """The mean of -log softmax(logits)[target] over targets that are not below 0."""
-    flat = logits.reshape(-1, logits.shape[-1])
-    wanted = np.asarray(targets).reshape(-1)
-    counted = wanted >= 0
-    highest = flat.max(axis=-1)
-    log_sum = highest + np.log(np.exp(flat - highest[:, None]).sum(axis=-1))
-    picked = flat[np.arange(len(wanted)), np.where(counted, wanted, 0)]
-    return float((log_sum - picked)[counted].mean())
 
 
 def depth(parameters: Parameters) -> int:

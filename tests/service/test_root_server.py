@@ -17,7 +17,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,7 @@ from llm_sql.server import embedded as embedded_module
 from llm_sql.server.install import Account, run_script, server_account
 
 from ..amount import only_extended
+from ..places import new_place
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user nobody else owns a file")
 
@@ -78,8 +78,7 @@ def account() -> Account:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    root = Path(tempfile.mkdtemp(prefix="llm-sql-root-", dir="/tmp"))
-    root.chmod(0o711)
+    root = new_place("llm-sql-root-")
     yield root
     for home in (root, *root.glob("*")):
         if (home / DATA).exists() and guarded.intruder(home) is None:
@@ -101,8 +100,7 @@ def end(home: Path) -> None:
 @pytest.fixture(scope="module")
 def kept_home() -> Iterator[Path]:
     """A home in which a server ran, stopped."""
-    root = Path(tempfile.mkdtemp(prefix="llm-sql-root-", dir="/tmp"))
-    root.chmod(0o711)
+    root = new_place("llm-sql-root-")
     with EmbeddedServer(root / "home", settings=QUICK):
         pass
     yield root / "home"

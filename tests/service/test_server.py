@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from llm_sql.errors import DatabaseUnreachableError, LLMSQLWarning, ServerError
 from llm_sql.server import EmbeddedServer, layout, postmaster, waiting
 
+from ..places import new_place
 from ..waiting import wait_for
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
@@ -27,9 +27,8 @@ QUICK = {"fsync": "off", "shared_buffers": "16MB"}
 
 @contextlib.contextmanager
 def temporary_home() -> Iterator[Path]:
-    """A home below /tmp, where root's server account can go too; its server is stopped afterwards."""
-    root = Path(tempfile.mkdtemp(prefix="llm-sql-home-", dir="/tmp"))
-    root.chmod(0o711)
+    """A home where root's server account can go too; its server is stopped afterwards."""
+    root = new_place("llm-sql-home-")
     yield root / "home"
     with contextlib.suppress(ServerError):
         EmbeddedServer(root / "home", settings=QUICK).stop()

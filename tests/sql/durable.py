@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from llm_sql.server import EmbeddedServer, Installation, layout
 from llm_sql.server.install import server_account
 from llm_sql.url import normalize_url
 
+from ..places import new_place
 from ..waiting import wait_for
 from .small_models import Connection
 from .tensors import value
@@ -52,9 +52,7 @@ def running(home: Path) -> Iterator[Durable]:
 
 @contextlib.contextmanager
 def temporary_directory() -> Iterator[Path]:
-    # Directly below /tmp: other accounts must be able to pass, and a socket's path must stay short.
-    directory = Path(tempfile.mkdtemp(prefix="llm-sql-own-", dir="/tmp"))
-    directory.chmod(0o711)
+    directory = new_place("llm-sql-own-")
     try:
         yield directory
     finally:

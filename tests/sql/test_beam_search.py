@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from ..reference.ops import softmax
 from .small_models import make_names, train
 from .tensors import value
 
@@ -24,8 +25,7 @@ def names(conn: Connection) -> Connection:
 
 def log_probabilities(conn: Connection, tokens: list[int]) -> np.ndarray[Any, Any]:
     logits = np.asarray(value(conn, "SELECT llm_logits(%s::int[], 'names')", (tokens,))[-1], dtype=np.float64)
-    shifted = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    return np.log(softmax(logits))
 
 
 def search(

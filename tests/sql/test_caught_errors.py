@@ -167,13 +167,14 @@ def test_generation_goes_on_where_no_part_of_it_was_undone(rolled_back: Connecti
 
 
 LOSS = "SELECT llm_loss(%s, tokens, target) FROM llm_dataset WHERE model = %s ORDER BY id LIMIT 1"
+NORM = "SELECT sqrt(coalesce(sum(value::float ^ 2), 0)) FROM jsonb_each_text(pg_llm_arena_grad_norms(%s))"
 
 
 def gradient_norm(conn: Connection, model: str) -> float:
     """Of what this session's backward passes have summed."""
     with conn.transaction():
         conn.execute("SELECT llm_pin(%s, true)", (model,))
-        norm = value(conn, "SELECT pg_llm_arena_grad_norm(%s)", (model,))
+        norm = value(conn, NORM, (model,))
         conn.execute("SELECT pg_llm_arena_close(%s)", (model,))
     assert isinstance(norm, float)
     return norm

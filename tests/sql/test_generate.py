@@ -12,6 +12,7 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from ..conftest import Server
+from ..reference.ops import softmax
 from .small_models import NAMES, make_model, make_names, names_query, train
 from .tensors import value
 
@@ -81,9 +82,7 @@ def test_seeds(names: Connection) -> None:
 
 
 def test_sampling_follows_the_distribution(names: Connection) -> None:
-    logits = value(names, "SELECT llm_logits(llm_encode('a'))")[-1].astype(np.float64)
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
+    p = softmax(value(names, "SELECT llm_logits(llm_encode('a'))")[-1].astype(np.float64))
     n = 3000
     rows = names.execute(
         "SELECT s.token_id, count(*) FROM generate_series(1, %s) i,"

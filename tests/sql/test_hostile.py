@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ..waiting import cpu_seconds
-from .hostile import Function, functions
+from .hostile import Function, functions, op_arguments
 from .hostile_values import MODEL
 from .small_models import Connection, make_names, train, weights
 from .tensors import value
@@ -206,6 +206,14 @@ def test_random_calls_of_every_function(target: Connection, connect: Connect) ->
         assert value(target, query) == text
     for attacker in attackers:
         assert resident(attacker.conn, "VmHWM") < MEMORY_BYTES, where
+
+
+def test_every_op_has_sensible_arguments(conn: Connection) -> None:
+    names = {name for (name,) in conn.execute("SELECT name FROM pg_llm_ops()")}
+    names = {f"pg_llm_{name}{suffix}" for name in names for suffix in ("", "_backward")}
+    ops = [f for f in functions(conn) if f.name in names and "tensor" in f.types]
+    assert names == {f.name for f in ops}
+    assert [f.signature for f in ops if op_arguments(Random(0), f.name, f.types) is None] == []
 
 
 # -- what random calls have found

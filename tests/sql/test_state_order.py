@@ -1,8 +1,8 @@
 """What keeps state may be called in any order: every wrong one is an error that says so, none is a crash.
 
-The states stand at the head of generate.c, versions.c, tape.c, tokenizer.c and progress.c in kernels/postgres.
-Here every pair of calls is made in every state that a prefix leads to, and a seeded share of longer orders,
-by a role that may execute these functions and nothing else.
+The states are listed at the head of generate.c, versions.c, tape.c, tokenizer.c and progress.c in
+kernels/postgres. Here every pair of calls is made in every state that a prefix leads to, and a seeded
+share of longer orders, by a role that may execute these functions and nothing else.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ MACHINES = {
             "SELECT pg_llm_arena_zero_grad('x')",
             "SELECT pg_llm_arena_adamw('x', 0.1, 0.9, 0.99, 1e-8, 0.1, 1, NULL, false)",
             "SELECT pg_llm_arena_saved('x', '\\x01')",
-            "SELECT pg_llm_arena_grad_norm('x'), pg_llm_arena_grad_norms('x')",
+            "SELECT pg_llm_arena_grad_norms('x')",
             "SELECT pg_llm_param('x', 'w'), pg_llm_arena_data('x', 'w', 0), pg_llm_arena_grad('x', 'w', 0)",
             "SELECT pg_llm_gen_open('x', '{1}', 4)",
             "SELECT pg_llm_release()",

@@ -14,6 +14,8 @@ Connect = Callable[..., Connection]
 
 LOSS = "SELECT llm_loss('tiny', '{1,2}', '{2,3}')"
 BACKPROP = "SELECT llm_backprop(NULL, 'tiny')"
+NORM = """SELECT sqrt(coalesce(sum(value::float ^ 2), 0))
+    FROM jsonb_each_text(pg_llm_arena_grad_norms('tiny'))"""
 POSITIONS = "SELECT pg_llm_item(pg_llm_sum(llm_weight('tiny', 'wpe.weight')))"
 ADD_ONE = (
     "UPDATE llm_param SET data = data + 1.0::double precision WHERE model = 'tiny' AND name = 'wpe.weight'"
@@ -24,7 +26,7 @@ def summed_norm(conn: Connection) -> float:
     """The global norm of the gradients that this session has summed."""
     with conn.transaction():
         conn.execute("SELECT llm_pin('tiny', true)")
-        norm = value(conn, "SELECT pg_llm_arena_grad_norm('tiny')")
+        norm = value(conn, NORM)
     assert isinstance(norm, float)
     return norm
 

@@ -40,14 +40,14 @@ typedef struct llm_gemm_kernels {
 
 /* ---- products of one row (row_product_kernels.h) ---- */
 
-typedef struct llm_row_kernels {
+typedef struct llm_row_product_kernels {
     /* sums (n) = a (kb) times kb rows of B, `b_row` apart: one numeric block (kb at most LLM_GEMM_KB), from +0 */
     void (*block)(float *sums, const float *a, const float *b, size_t b_row, size_t n, size_t kb);
     /* c (n) = or += the blocks' sums (blocks,n) in their order; then row (n) is added unless it is NULL */
     void (*add_blocks)(float *c, const float *sums, size_t blocks, size_t n, bool acc, const float *row);
     /* c (n) = or += a (k) times B, of which each column is contiguous */
     void (*columns)(float *c, const float *a, llm_view b, size_t n, size_t k, bool acc);
-} llm_row_kernels;
+} llm_row_product_kernels;
 
 /* ---- attention (attention_kernels.h) ---- */
 
@@ -106,7 +106,7 @@ typedef struct llm_kernels {
     llm_isa isa;
     bool compiled; /* false: built for another architecture, the rest is empty */
     llm_gemm_kernels gemm;
-    llm_row_kernels row;
+    llm_row_product_kernels row_product;
     llm_attention_kernels attention;
     llm_math_kernels math;
     llm_packed_kernels packed;

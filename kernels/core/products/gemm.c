@@ -3,10 +3,10 @@
  * the whole of K with its own packing (gemm_kernels.h). No barrier, no shared block, and no say in the bits.
  */
 #include "gemm.h"
+#include "engine/minmax.h"
+#include "engine/numerics.h"
 #include "engine/pool.h"
 #include "row_product.h"
-
-#include "engine/numerics.h"
 
 #define WORTHWHILE 20                /* times the least: what a task may shrink to for the sake of balance */
 #define K_UNIT     (3 * LLM_GEMM_KB) /* a stretch of K is a multiple of this, */
@@ -22,8 +22,6 @@ typedef struct product_job {
     const float *row;
     size_t m_tile, n_tile, tiles_across;
 } product_job;
-
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t tiles_of(size_t n, size_t tile) { return (n + tile - 1) / tile; }
 

@@ -9,6 +9,7 @@
 #define LLM_GEMM_KERNELS_H
 
 #include "engine/isa.h"
+#include "engine/minmax.h"
 #include "engine/numerics.h"
 #include "engine/vec.h"
 
@@ -45,8 +46,6 @@ enum {
 
 _Static_assert(KC % LLM_GEMM_KB == 0, "a cache block holds whole numeric blocks");
 _Static_assert(MR <= 16, "a panel row is stored as one vector");
-
-LLM_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 LLM_INLINE size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 

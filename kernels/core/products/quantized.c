@@ -4,6 +4,7 @@
  */
 #include "engine/quantized.h"
 #include "engine/isa.h"
+#include "engine/minmax.h"
 #include "engine/pool.h"
 
 #include <stdlib.h>
@@ -20,8 +21,6 @@ struct llm_packed {
     float *scales; /* (panels, blocks, LLM_PACKED_COLUMNS); NULL: bf16 */
     size_t bytes;
 };
-
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* ---- packing ---- */
 

@@ -160,7 +160,7 @@ static void row_columns(float *c, const float *a, llm_view b, size_t n, size_t k
         row_times_16(c + j, a, b.p + j * b.column, b.column, n - j, k, acc);
 }
 
-#define ROW_KERNELS { .block = row_block, .add_blocks = row_add_blocks, .columns = row_columns }
+#define ROW_PRODUCT_KERNELS { .block = row_block, .add_blocks = row_add_blocks, .columns = row_columns }
 
 /*
  * Rows of B that few rows of A meet at a time, and how many sums stay near the core while the rows of a numeric block

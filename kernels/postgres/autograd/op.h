@@ -53,6 +53,7 @@ struct OpCall
     char            site[OP_SITE_LEN];
     llm_dropout_key key;
     uint64          first; /* logical index of the first dropout element */
+    double          dout;  /* the gradient of the output for which a forward has saved gradients of the inputs */
     size_t          count; /* what a mean was taken over */
     Jsonb          *settings;
     Tensor         *result;

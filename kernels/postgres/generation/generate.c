@@ -335,6 +335,7 @@ pg_llm_gen_fork(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(g->handle);
 }
 
+/* pg_llm_gen_close(handle): ends a generation */
 PG_FUNCTION_INFO_V1(pg_llm_gen_close);
 Datum
 pg_llm_gen_close(PG_FUNCTION_ARGS)
@@ -343,6 +344,7 @@ pg_llm_gen_close(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_reset(handle): empties a generation's key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
 Datum
 pg_llm_gen_reset(PG_FUNCTION_ARGS)
@@ -351,6 +353,7 @@ pg_llm_gen_reset(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_push(handle, token): appends a token */
 PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
@@ -361,6 +364,7 @@ pg_llm_gen_push(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_tokens(handle) -> its tokens, prompt and generated ones */
 PG_FUNCTION_INFO_V1(pg_llm_gen_tokens);
 Datum
 pg_llm_gen_tokens(PG_FUNCTION_ARGS)
@@ -384,6 +388,7 @@ pg_llm_gen_last(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(tensor_make_int_array(n == 0 ? NULL : g->tokens + g->n_tokens - n, n));
 }
 
+/* pg_llm_gen_length(handle) -> positions in its key/value cache */
 PG_FUNCTION_INFO_V1(pg_llm_gen_length);
 Datum
 pg_llm_gen_length(PG_FUNCTION_ARGS)

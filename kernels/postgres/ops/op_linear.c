@@ -281,7 +281,7 @@ lm_head_loss_forward(OpCall *call)
     call->count = count_targets(&call->ids);
     if (pass_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
     {
-        call->reals[0] = expected_upstream;
+        call->dout = expected_upstream;
         llm_lm_head_loss_forward_backward(e, losses, log_sum,
                                           x->value == NO_VALUE ? NULL : op_save(call, SAVED_DX, x->n),
                                           w->value == NO_VALUE ? NULL : op_save(call, SAVED_DW, w->n),
@@ -323,7 +323,7 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
     float         *own_dx;
     float         *own_dw;
 
-    if (call->reals[0] == dout[0] && (din[0].data == NULL || dx->buffer != NULL) &&
+    if (call->dout == dout[0] && (din[0].data == NULL || dx->buffer != NULL) &&
         (din[1].data == NULL || dw->buffer != NULL))
     {
         hand_over(&din[0], dx->buffer, x->n);

@@ -105,12 +105,6 @@ CREATE FUNCTION public.pg_llm_arena_zero_grad(model text)
     AS 'MODULE_PATHNAME', 'pg_llm_arena_zero_grad';
 COMMENT ON FUNCTION public.pg_llm_arena_zero_grad(text) IS 'Clears all gradients.';
 
-CREATE FUNCTION public.pg_llm_arena_grad_norm(model text)
-    RETURNS double precision
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
-    AS 'MODULE_PATHNAME', 'pg_llm_arena_grad_norm';
-COMMENT ON FUNCTION public.pg_llm_arena_grad_norm(text) IS 'L2 norm over the gradients of all parameters.';
-
 CREATE FUNCTION public.pg_llm_arena_grad_norms(model text)
     RETURNS jsonb
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

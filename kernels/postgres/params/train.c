@@ -151,15 +151,7 @@ global_norm(const ModelVersion *v)
     return sqrt(sum);
 }
 
-/* pg_llm_arena_grad_norm(model) -> L2 norm over the gradients of all parameters */
-PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norm);
-Datum
-pg_llm_arena_grad_norm(PG_FUNCTION_ARGS)
-{
-    PG_RETURN_FLOAT8(global_norm(params_require(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
-}
-
-/* {"parameter": norm, ...} of those that have a gradient */
+/* pg_llm_arena_grad_norms(model) -> {"parameter": norm, ...} of those that have a gradient */
 PG_FUNCTION_INFO_V1(pg_llm_arena_grad_norms);
 Datum
 pg_llm_arena_grad_norms(PG_FUNCTION_ARGS)

@@ -9,7 +9,7 @@
  *   none    -- arena_open --> feeding, or ready when memory has that version already
  *   feeding -- arena_put --> feeding; arena_seal --> ready, or failed when it raises an error
  *   failed  -- only arena_discard and arena_close: open it anew
- *   ready   -- param, arena_shape, arena_data, _m, _v, _grad, grad_norm(s), zero_grad, gen_open and forward passes
+ *   ready   -- param, arena_shape, arena_data, _m, _v, _grad, grad_norms, zero_grad, gen_open and forward passes
  *              --> ready; with a pin for training also adamw --> changed, and saved --> ready
  *   changed -- as ready; adamw --> changed; saved --> ready, under the new fingerprint; not found by arena_open
  *

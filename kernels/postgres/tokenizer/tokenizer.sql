@@ -71,13 +71,6 @@ CREATE FUNCTION public.pg_llm_bpe_alphabet(bytes bytea)
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_alphabet';
 COMMENT ON FUNCTION public.pg_llm_bpe_alphabet(bytea) IS 'Bytes in GPT-2''s printable alphabet, one character each.';
 
-CREATE FUNCTION public.pg_llm_bpe_bytes(token text)
-    RETURNS bytea
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-    AS 'MODULE_PATHNAME', 'pg_llm_bpe_bytes';
-COMMENT ON FUNCTION public.pg_llm_bpe_bytes(text) IS
-    'The bytes of a token in GPT-2''s printable alphabet; NULL if a character is not in it.';
-
 CREATE FUNCTION public.pg_llm_bpe_read_vocab(contents bytea, OUT token_id integer, OUT token text, OUT bytes bytea)
     RETURNS SETOF record
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE

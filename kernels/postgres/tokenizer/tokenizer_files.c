@@ -317,21 +317,6 @@ pg_llm_bpe_alphabet(PG_FUNCTION_ARGS)
     PG_RETURN_DATUM(alphabet_datum((const uint8_t *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes)));
 }
 
-/* pg_llm_bpe_bytes(token) -> bytes, NULL when a character stands for none */
-PG_FUNCTION_INFO_V1(pg_llm_bpe_bytes);
-Datum
-pg_llm_bpe_bytes(PG_FUNCTION_ARGS)
-{
-    size_t         n;
-    const uint8_t *utf8 = tokenizer_utf8(PG_GETARG_TEXT_PP(0), &n);
-    uint8_t       *bytes = palloc(n + 1);
-
-    n = llm_bpe_alphabet_bytes(bytes, utf8, n);
-    if (n == SIZE_MAX)
-        PG_RETURN_NULL();
-    PG_RETURN_DATUM(bytea_datum(bytes, n));
-}
-
 /* pg_llm_characters(text) -> its characters; SQL_ASCII, which knows none, holds UTF-8 here or the text is refused */
 PG_FUNCTION_INFO_V1(pg_llm_characters);
 Datum
