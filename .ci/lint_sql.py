@@ -25,6 +25,8 @@ from pglast import parse_plpgsql, parse_sql
 from pglast.parser import ParseError
 from sqlfluff.core import FluffConfig, Linter
 
+from llm_sql.models.forms import expand
+
 CLEAN = Path("build", "lint_sql")
 WIDTH = 120
 BODY = re.compile(r"\$(\w*)\$(?P<text>.*?)\$\1\$", re.S)
@@ -50,7 +52,8 @@ class Problem(NamedTuple):
 
 
 def lint(path: str) -> list[Problem]:
-    text = Path(path).read_text(encoding="utf-8")
+    # Lines are those of the file as far as nothing longer was written into it.
+    text = expand(Path(path).read_text(encoding="utf-8"))
     clean = CLEAN / hashlib.sha256(f"{path}\n{rules()}\n{text}".encode()).hexdigest()
     if clean.exists():
         return []

@@ -20,13 +20,15 @@ COMMENT ON FUNCTION public.pg_llm_release() IS
 DO $grants$
 DECLARE
     routine record;
-    -- Input, output, casts, comparison, accessors, constructors, aggregates, ops and their gradients, choosing a token
-    -- from given logits, an optimizer's step on given tensors.
+    ops CONSTANT text[] := ARRAY(
+        SELECT pg_catalog.format('pg_llm_%s%s', o.name, g.suffix)
+        FROM public.pg_llm_ops() AS o (name), (VALUES (''), ('_backward')) AS g (suffix)
+    );
+    -- Input, output, casts, comparison, accessors, constructors, aggregates, what is made of ops, choosing a token from
+    -- given logits, an optimizer's step on given tensors.
     computes CONSTANT text := '^(tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id$)\w+|pg_llm_('
         'item|full|normal|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
-        '(embedding|linear|matmul|add|sub|mul|div|neg|layernorm|rmsnorm|gelu|gelu_exact|activation|relu|softmax|'
-        'dropout|causal_attention|lm_head|lm_head_loss|cross_entropy|transpose|reshape|slice|concat|last|sum|mean|attention)'
-        '(_backward)?|'
+        '(attention|activation)(_backward)?|'
         '(add|sub|mul|div)_number|number_(add|sub|mul|div)|'
         'sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order))$';
 BEGIN
@@ -42,7 +44,7 @@ BEGIN
         EXECUTE pg_catalog.format(
             'GRANT EXECUTE ON ROUTINE %s TO pg_database_owner WITH GRANT OPTION', routine.signature
         );
-        IF routine.name !~ computes THEN
+        IF routine.name !~ computes AND routine.name <> ALL (ops) THEN
             EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', routine.signature);
         END IF;
         IF pg_catalog.starts_with(routine.name, 'pg_llm_file_') THEN

@@ -8,7 +8,8 @@ CREATE FUNCTION public.pg_llm_tensor_to_vector(t public.tensor, typmod integer, 
     -- The subquery keeps it from being inlined, which would lose the length of CREATE TABLE ... AS SELECT t::vector(3).
     RETURN (SELECT array_to_vector(public.pg_llm_tensor_to_real_array(t), typmod, is_explicit));
 COMMENT ON FUNCTION public.pg_llm_tensor_to_vector(public.tensor, integer, boolean) IS
-    'The numbers of a tensor of one dimension as pgvector''s vector; 22000 for other shapes and for non-finite numbers.';
+    'The numbers of a tensor of one dimension as pgvector''s vector; 22000 for other shapes and for non-finite '
+    'numbers.';
 
 CREATE CAST (public.tensor AS vector) WITH FUNCTION public.pg_llm_tensor_to_vector(public.tensor, integer, boolean);
 COMMENT ON CAST (public.tensor AS vector) IS 'a tensor of one dimension as pgvector''s vector';

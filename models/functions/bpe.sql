@@ -45,7 +45,8 @@ BEGIN
         SELECT sum(f.bit)
         FROM (
             VALUES
-            ('added', 1), ('special', 2), ('lstrip', 4), ('rstrip', 8), ('single_word', 16), ('normalized', 32), ('base', 64)
+            ('added', 1), ('special', 2), ('lstrip', 4), ('rstrip', 8), ('single_word', 16), ('normalized', 32),
+            ('base', 64)
         ) f (name, bit)
         WHERE f.name = ANY (flags)
     );

@@ -260,7 +260,8 @@ BEGIN
     UNION ALL
     SELECT 'tokenizer.vocab', convert_to(
         COALESCE((
-            SELECT json_agg(json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score, v.flags) ORDER BY v.token_id)
+            SELECT json_agg(
+                json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score, v.flags) ORDER BY v.token_id)
             FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_tokenizer.model
         ), '[]')::text, public.llm_checkpoint_encoding()
     );

@@ -41,7 +41,8 @@ DECLARE
     config public.llm_model_config;
 BEGIN
     PERFORM public.llm_require(
-        stored ->> 'model' = (SELECT COALESCE(c.saved_as, c.model) FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_config.id),
+        stored ->> 'model' = (
+            SELECT COALESCE(c.saved_as, c.model) FROM public.llm_checkpoint c WHERE c.id = llm_checkpoint_config.id),
         format('the file of checkpoint %s configures a model other than "%s"', id, model),
         'Nothing was changed.'
     );

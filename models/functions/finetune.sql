@@ -92,7 +92,8 @@ DECLARE
     config public.llm_model_config := public.llm_config(model);
 BEGIN
     PERFORM public.llm_require(
-        validation > 0 AND validation < 1, format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
+        validation > 0 AND validation < 1,
+        format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
         'Perplexity before and after is measured on held-out text.'
     );
     name := COALESCE(new_name, public.llm_finetune_name(model));

@@ -15,7 +15,7 @@ DECLARE
     forward text := (
         SELECT a.forward
         FROM public.llm_model_config c
-        JOIN public.llm_arch a ON a.arch = c.arch
+        INNER JOIN public.llm_arch a ON a.arch = c.arch
         WHERE c.model = llm_forward.model
     );
     result public.tensor;

@@ -12,7 +12,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         n_blocks BETWEEN 0 AND config.n_layer,
-        format('layer must be between %s and %s, got %s', - config.n_layer - 1, config.n_layer, layer)
+        format('layer must be between %s and %s, got %s', -config.n_layer - 1, config.n_layer, layer)
     );
     PERFORM public.llm_check_tokens(config, tokens);
     CASE config.arch

@@ -80,8 +80,9 @@ BEGIN
     IF disk > disk_free + pg_total_relation_size('public.llm_dataset'::regclass) THEN
         RAISE EXCEPTION 'filling the data of model "%" does not fit on the disk', model
             USING ERRCODE = 'disk_full',
-            DETAIL = format('%s bytes of text, at least %s tokens, each in %s rows, 8 bytes in each, are %s even if they '
-                'compress to a quarter; %s are free.', n_bytes, n_tokens, round(rows_per_token, 1), pg_size_pretty(disk),
+            DETAIL = format('%s bytes of text, at least %s tokens, each in %s rows, 8 bytes in each, are %s even if '
+                'they compress to a quarter; %s are free.',
+                n_bytes, n_tokens, round(rows_per_token, 1), pg_size_pretty(disk),
                 pg_size_pretty(disk_free)),
             HINT = 'Raise stride, or fill from less text.';
     END IF;

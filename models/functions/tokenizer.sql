@@ -201,7 +201,8 @@ BEGIN
         ids := COALESCE(ids, '{}');
         unknown_at := array_position(ids, NULL);
         IF unknown_at IS NOT NULL THEN
-            characters := ARRAY(SELECT c.c FROM public.pg_llm_characters(documents[number]) c (c) LIMIT greatest(unknown_at, 60));
+            characters := ARRAY(
+                SELECT c.c FROM public.pg_llm_characters(documents[number]) c (c) LIMIT greatest(unknown_at, 60));
             RAISE EXCEPTION 'the tokenizer of model "%" does not know the character %',
                 llm_encode_characters.model, quote_literal(characters[unknown_at])
                 USING ERRCODE = 'character_not_in_repertoire',

@@ -56,7 +56,8 @@ DECLARE
 BEGIN
     PERFORM public.llm_require(
         jsonb_typeof(arguments) = 'object',
-        format('arguments must be a JSON object of llm_train''s arguments by name, got %s', COALESCE(arguments::text, 'NULL'))
+        format('arguments must be a JSON object of llm_train''s arguments by name, got %s',
+            COALESCE(arguments::text, 'NULL'))
     );
     PERFORM public.llm_lock_model(model, 'trained');
     PERFORM public.llm_check_hyperparameters(config, arguments);

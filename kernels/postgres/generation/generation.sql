@@ -62,8 +62,8 @@ CREATE FUNCTION public.pg_llm_gen_write(
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_gen_write';
 COMMENT ON FUNCTION public.pg_llm_gen_write(integer, bytea) IS
-    'The text of a generation after its newest token, whose bytes are given, and the piece of it that is new. After the '
-    'last token the generation is closed.';
+    'The text of a generation after its newest token, whose bytes are given, and the piece of it that is new. After '
+    'the last token the generation is closed.';
 
 CREATE FUNCTION public.pg_llm_visible_text(
     bytes bytea, stop text[], is_final boolean, OUT visible text, OUT stopped boolean

@@ -55,7 +55,9 @@ BEGIN
     DELETE FROM public.llm_dataset d WHERE d.model = config.model;
     train_rows := public.llm_insert_blocks(
         config, 'train',
-        ARRAY(SELECT d.d FROM unnest(documents, held_out) WITH ORDINALITY d (d, is_out, n) WHERE NOT d.is_out ORDER BY d.n),
+        ARRAY(
+            SELECT d.d FROM unnest(documents, held_out) WITH ORDINALITY d (d, is_out, n)
+            WHERE NOT d.is_out ORDER BY d.n),
         block_size, COALESCE(stride, block_size)
     );
     validation_rows := public.llm_insert_blocks(

@@ -62,7 +62,8 @@ BEGIN
     PERFORM public.pg_llm_set_recording(false, true);
     tokens := 0;
     nll := 0;
-    FOR batch IN SELECT b.rows, b.targets, b.n_targets FROM public.llm_evaluation_batches(config, split, stride, query) b
+    FOR batch IN
+        SELECT b.rows, b.targets, b.n_targets FROM public.llm_evaluation_batches(config, split, stride, query) b
     LOOP
         tokens := tokens + batch.n_targets;
         nll := nll + batch.n_targets * public.pg_llm_item(
@@ -107,7 +108,8 @@ BEGIN
     IF query IS NOT NULL THEN
         source := 'SELECT e.id, e.ids[: cardinality(e.ids) - 1] AS tokens, e.ids[2 :] AS target
             FROM (
-                SELECT q.id, array_remove(ARRAY[public.llm_begin_token($1)], NULL) || public.llm_encode(q.document, $1) AS ids
+                SELECT q.id,
+                    array_remove(ARRAY[public.llm_begin_token($1)], NULL) || public.llm_encode(q.document, $1) AS ids
                 FROM public.llm_query_documents($5) WITH ORDINALITY q (document, id)
                 WHERE q.document <> ''''
                 OFFSET 0

@@ -76,7 +76,8 @@ BEGIN
     END IF;
     PERFORM public.llm_require(
         false,
-        format('tensors must be a JSON array of {"name", "dtype", "shape"}, got %s', COALESCE(left(wrong::text, 200), 'NULL')),
+        format('tensors must be a JSON array of {"name", "dtype", "shape"}, got %s',
+            COALESCE(left(wrong::text, 200), 'NULL')),
         'The header of a safetensors file has them for each tensor: "wte.weight", "F32", [50257, 768].'
     );
 END;
@@ -111,7 +112,8 @@ BEGIN
     ) t;
     PERFORM public.llm_require(twice IS NULL, format('the file has tensor "%s" under two names', twice));
     found := COALESCE(found, '{}');
-    fused := EXISTS (SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
+    fused := EXISTS (
+        SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
         'the file''s queries, keys and values are fused as in Megatron-LM, in an order that depends on its version',
@@ -146,7 +148,8 @@ BEGIN
         END
         FROM parameter p
         UNION ALL
-        SELECT p.name, 2, ARRAY[p.layer || a.part || '.' || p.kind], CASE p.kind WHEN 'bias' THEN 'same' ELSE 'transposed' END
+        SELECT p.name, 2, ARRAY[p.layer || a.part || '.' || p.kind],
+            CASE p.kind WHEN 'bias' THEN 'same' ELSE 'transposed' END
         FROM parameter p
         INNER JOIN (
             VALUES
@@ -170,7 +173,8 @@ BEGIN
         FROM parameter p
         WHERE p.part = 'attn.c_attn'
         UNION ALL
-        SELECT p.name, 5, ARRAY(SELECT p.layer || format('attn.%s_proj.', q.part) || p.kind FROM unnest('{q,k,v}'::text[]) q (part)),
+        SELECT p.name, 5,
+            ARRAY(SELECT p.layer || format('attn.%s_proj.', q.part) || p.kind FROM unnest('{q,k,v}'::text[]) q (part)),
             CASE WHEN p.kind = 'bias' THEN 'joined' WHEN as_stored THEN 'joined columns' ELSE 'joined transposed' END
         FROM parameter p
         WHERE p.part = 'attn.c_attn'
@@ -200,7 +204,8 @@ BEGIN
             CASE WHEN c.name IS NOT NULL THEN
                 ARRAY(SELECT found #>> ARRAY[s.short, 'name'] FROM unnest(c.sources) s (short))
             END AS sources,
-            c.how, (SELECT min((found #>> ARRAY[s.short, 'position'])::bigint) FROM unnest(c.sources) s (short)) AS first
+            c.how,
+            (SELECT min((found #>> ARRAY[s.short, 'position'])::bigint) FROM unnest(c.sources) s (short)) AS first
         FROM parameter p
         LEFT JOIN chosen c ON c.name = p.name
         UNION ALL
@@ -208,7 +213,8 @@ BEGIN
             CASE k.short WHEN 'lm_head.weight' THEN 'head' ELSE 'unknown' END, NULL
         FROM jsonb_object_keys(found) k (short)
         WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
-            AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$' AND k.short !~ '[.]rotary_emb[.]inv_freq$'
+            AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$'
+            AND k.short !~ '[.]rotary_emb[.]inv_freq$'
     ) r
     ORDER BY r.first;
 END;
@@ -341,7 +347,9 @@ COMMENT ON FUNCTION public.llm_import_tie(text, boolean) IS
 'embedding, with a NOTICE if that changes it. NULL: the file does not tell.';
 
 
-CREATE FUNCTION public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL)
+CREATE FUNCTION public.llm_import_begin(
+    model text, tensors jsonb, tied boolean, megatron_version double precision DEFAULT NULL
+)
 RETURNS TABLE (name text, shape int[], sources text[], how text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -414,7 +422,8 @@ BEGIN
         ('first_row', first_row IS NOT NULL), ('data', llm_import_part.data IS NOT NULL)
     ) a (name, given);
     IF public.norm(data) IN ('NaN', 'Infinity') THEN
-        RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name USING ERRCODE = 'numeric_value_out_of_range';
+        RAISE EXCEPTION 'tensor "%" holds numbers that are not finite', name
+            USING ERRCODE = 'numeric_value_out_of_range';
     END IF;
     INSERT INTO public.llm_param (model, name, token_id, data)
     VALUES (llm_import_part.model, llm_import_part.name, first_row, llm_import_part.data)
@@ -445,7 +454,8 @@ BEGIN
         CROSS JOIN LATERAL public.llm_parts(p.shape) s
     ),
     stored AS (
-        SELECT p.name, p.token_id, public.shape(p.data) AS shape FROM public.llm_param p WHERE p.model = llm_import_end.model
+        SELECT p.name, p.token_id, public.shape(p.data) AS shape
+        FROM public.llm_param p WHERE p.model = llm_import_end.model
     )
     SELECT min(COALESCE(e.name, s.name)) FILTER (WHERE e.shape IS DISTINCT FROM s.shape),
         sum(public.llm_elements(e.shape))::bigint

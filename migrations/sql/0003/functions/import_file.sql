@@ -104,7 +104,8 @@ BEGIN
     PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
     PERFORM public.llm_require(formats IS NOT NULL, 'formats must not be NULL');
     PERFORM public.pg_llm_set_recording(false, true);
-    SELECT jsonb_agg(jsonb_build_object('name', t.name, 'dtype', t.dtype, 'shape', to_jsonb(t.shape)) ORDER BY t."position"),
+    SELECT jsonb_agg(
+            jsonb_build_object('name', t.name, 'dtype', t.dtype, 'shape', to_jsonb(t.shape)) ORDER BY t."position"),
         min(t.format)
     INTO tensors, found_format
     FROM public.pg_llm_file_tensors(path, public.llm_file_limit(model)) t;

@@ -50,7 +50,7 @@ BEGIN
     INSERT INTO public.llm_tensor_map (model, name, token_id, tensor_id)
     SELECT p.model, p.name, w.token_id, p.id
     FROM public.pg_llm_tape_params() p
-    JOIN public.llm_param w ON w.model = p.model AND w.name = p.name
+    INNER JOIN public.llm_param w ON w.model = p.model AND w.name = p.name
     ORDER BY p.model, p.name, w.token_id
     ON CONFLICT (model, name, token_id) DO UPDATE SET tensor_id = EXCLUDED.tensor_id;
     RETURN n_ops;
