@@ -191,6 +191,7 @@ pg_llm_gen_use(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_done(): ends the pass; what it computed counts from now on */
 PG_FUNCTION_INFO_V1(pg_llm_gen_done);
 Datum
 pg_llm_gen_done(PG_FUNCTION_ARGS)

@@ -345,6 +345,7 @@ pg_llm_gen_fork(PG_FUNCTION_ARGS)
     PG_RETURN_INT32(g->handle);
 }
 
+/* pg_llm_gen_close(handle): ends the generation, and the running pass if it is part of it */
 PG_FUNCTION_INFO_V1(pg_llm_gen_close);
 Datum
 pg_llm_gen_close(PG_FUNCTION_ARGS)
@@ -353,6 +354,7 @@ pg_llm_gen_close(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_reset(handle): empties the caches; the tokens stay */
 PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
 Datum
 pg_llm_gen_reset(PG_FUNCTION_ARGS)
@@ -361,6 +363,7 @@ pg_llm_gen_reset(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_push(handle, token): appends a token, which the next pass computes */
 PG_FUNCTION_INFO_V1(pg_llm_gen_push);
 Datum
 pg_llm_gen_push(PG_FUNCTION_ARGS)
@@ -371,6 +374,7 @@ pg_llm_gen_push(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* pg_llm_gen_tokens(handle): all tokens, those of the prompt first */
 PG_FUNCTION_INFO_V1(pg_llm_gen_tokens);
 Datum
 pg_llm_gen_tokens(PG_FUNCTION_ARGS)
@@ -394,6 +398,7 @@ pg_llm_gen_last(PG_FUNCTION_ARGS)
     PG_RETURN_ARRAYTYPE_P(tensor_make_int_array(n == 0 ? NULL : g->tokens + g->n_tokens - n, n));
 }
 
+/* pg_llm_gen_length(handle): how many positions the caches hold */
 PG_FUNCTION_INFO_V1(pg_llm_gen_length);
 Datum
 pg_llm_gen_length(PG_FUNCTION_ARGS)
