@@ -198,7 +198,7 @@ setup(
     packages=packages(),
     package_data={
         "pg_llm_client": ["py.typed"],
-        "llm_sql": ["py.typed", "**/*.sql", "**/*.ini", "**/*.json"],
+        "llm_sql": ["py.typed", "*.pyi", "**/*.sql", "**/*.ini", "**/*.json"],
         "llm_sql.kernels": ["*.pyi"],
         **{name: ["*.control", "**/*.sql"] for name in SCRIPTS},
         "llm_sql.models": ["**/*.sql"],

@@ -153,13 +153,21 @@ class SqlFunction:
             given = signature.bind(args, kwargs)
             if given is not None:
                 return signature, [NamedArgument(p.name, _typed(value, p.type)) for p, value in given.items()]
+        raise TypeError(self._refusal(args, kwargs))
+
+    def _refusal(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Why the arguments fit no signature."""
         forms = " or ".join(
             f"{self.name}({', '.join(p.name + ('?' if p.optional else '') for p in s.parameters)})"
             for s in self.signatures
         )
+        known = {parameter.name for signature in self.signatures for parameter in signature.parameters}
+        unknown = [name for name in kwargs if name not in known]
+        if unknown:
+            return f"{self.name} has no parameter {', '.join(map(repr, unknown))}: call {forms}"
         is_bytes = any(isinstance(value, (bytes, bytearray)) for value in (*args, *kwargs.values()))
         advice = ": decode bytes first, value.decode()" if is_bytes else ""
-        raise TypeError(f"the arguments do not fit {forms}{advice}")
+        return f"the arguments do not fit {forms}{advice}"
 
 
 class RowsFunction(SqlFunction):

@@ -138,6 +138,9 @@ def test_from_text_to_text(run: Call) -> None:
     assert len(generated["token_ids"]) <= 10
     # For people: the prompt, then the same text.
     assert succeed(run("generate", "the ", "-n", "10", "-t", "0")) == f"the {generated['text']}\n"
+    penalised = run("generate", "the ", "-n", "10", "-t", "0", "--repetition-penalty", "5", "--json")
+    assert json.loads(succeed(penalised))["text"] != generated["text"]
+    refuse(run("train", "toy", "-n", "3", "--batch-size", "0"), 5, "batch_size must be at least 1, got 0")
     again = succeed(run("train", "toy", "-n", "3", "--commit-every", "0"))
     assert "3 steps" in again
 

@@ -163,6 +163,8 @@ def test_the_overload_is_chosen_by_the_arguments() -> None:
     ],
 )
 def test_arguments_that_fit_no_signature_are_a_type_error(args: Any, kwargs: Any) -> None:
+    with pytest.raises(TypeError, match="llm_generate has no parameter 'tempurature': call llm_generate"):
+        functions.llm_generate("a", tempurature=1)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"llm_generate\(prompt, max_tokens\?"):
         functions.llm_generate(*args, **kwargs)
 

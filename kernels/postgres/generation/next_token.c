@@ -35,22 +35,25 @@ typedef struct StopTexts
     text **texts; /* as in the database's encoding, none empty */
 } StopTexts;
 
-/* What a generation is told about its sampling: name, C type, SQL type. See models/arguments.py. */
+/*
+ * What a generation is told about its sampling: name, C type, SQL type, and the value without any effect. See
+ * models/arguments.py.
+ */
 #define SAMPLING_SETTINGS(SETTING)                                                                                     \
-    SETTING(max_tokens, int32, INT4OID)                                                                                \
-    SETTING(temperature, double, FLOAT8OID)                                                                            \
-    SETTING(top_k, int32, INT4OID)                                                                                     \
-    SETTING(top_p, double, FLOAT8OID)                                                                                  \
-    SETTING(seed, Seed, INT8OID)                                                                                       \
-    SETTING(stop, StopTexts, TEXTARRAYOID)                                                                             \
-    SETTING(repetition_penalty, double, FLOAT8OID)                                                                     \
-    SETTING(presence_penalty, double, FLOAT8OID)                                                                       \
-    SETTING(frequency_penalty, double, FLOAT8OID)
+    SETTING(max_tokens, int32, INT4OID, PG_INT32_MAX)                                                                  \
+    SETTING(temperature, double, FLOAT8OID, 1.0)                                                                       \
+    SETTING(top_k, int32, INT4OID, 0)                                                                                  \
+    SETTING(top_p, double, FLOAT8OID, 1.0)                                                                             \
+    SETTING(seed, Seed, INT8OID, {0})                                                                                  \
+    SETTING(stop, StopTexts, TEXTARRAYOID, {0})                                                                        \
+    SETTING(repetition_penalty, double, FLOAT8OID, 1.0)                                                                \
+    SETTING(presence_penalty, double, FLOAT8OID, 0.0)                                                                  \
+    SETTING(frequency_penalty, double, FLOAT8OID, 0.0)
 
 struct Sampling
 {
     MemoryContext context; /* of all of it */
-#define FIELD(name, c_type, sql_type) c_type name;
+#define FIELD(name, c_type, sql_type, neutral) c_type name;
     SAMPLING_SETTINGS(FIELD)
 #undef FIELD
     IntArray       end_tokens; /* any of them ends the text, and is not part of it */
@@ -64,7 +67,7 @@ static const struct
     Oid         type;
     size_t      offset;
 } settings[] = {
-#define ENTRY(name, c_type, sql_type) {#name, sql_type, offsetof(Sampling, name)},
+#define ENTRY(name, c_type, sql_type, neutral) {#name, sql_type, offsetof(Sampling, name)},
     SAMPLING_SETTINGS(ENTRY)
 #undef ENTRY
 };
@@ -149,15 +152,14 @@ find_setting(Datum name, Oid name_type, bool isnull, Oid value_type)
             errhint("Pass names, as text, and values in turn, as to jsonb_build_object."));
 }
 
-/* Settings for which every token is as likely as the logits say, and nothing but max_tokens ends the text. */
 static Sampling *
 new_sampling(MemoryContext context)
 {
-    Sampling *s = MemoryContextAllocZero(context, sizeof(Sampling));
+    Sampling *s = MemoryContextAlloc(context, sizeof(Sampling));
 
-    s->context = context;
-    s->max_tokens = PG_INT32_MAX;
-    s->temperature = s->top_p = s->repetition_penalty = 1.0;
+#define NEUTRAL(name, c_type, sql_type, neutral) .name = neutral,
+    *s = (Sampling){.context = context, SAMPLING_SETTINGS(NEUTRAL)};
+#undef NEUTRAL
     return s;
 }
 
