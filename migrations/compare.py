@@ -156,6 +156,8 @@ def _modify(
     grants = [grant.grant for grant in declared_grants() if grant.target in targets]
     drop = [f"DROP {key.kind} {key.identity}"]
     there = _declared_as(key, items)
+    if old.comment is not None and new.comment is None:
+        there.append(f"COMMENT ON {key.kind} {key.identity} IS NULL")
     back = _put_back(key, old)
     return CatalogChange(
         (f"modify_{key.kind.lower()}", key.identity),

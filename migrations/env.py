@@ -47,6 +47,7 @@ SETTINGS = {
     **state.SETTINGS,
     "autogenerate_plugins": [*state.TABLE_PLUGINS, compare.__name__],
     "process_revision_directives": revision.into_files,
+    "render_item": revision.render_item,
 }
 
 

@@ -5,18 +5,34 @@ op.run_scripts(path)          the same from a file or a folder below migrations/
 op.install_kernels(version)   CREATE EXTENSION pg_llm, after a check that the server has that version
 op.update_kernels(version)    ALTER EXTENSION pg_llm UPDATE, upwards and downwards
 op.remove_kernels()           DROP EXTENSION pg_llm; refuses while columns of type tensor remain elsewhere
+
+and Tensor, the type of a column, by its name alone: revisions import nothing from models.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from alembic.operations import MigrateOperation, Operations
+from sqlalchemy.types import UserDefinedType
 
 from llm_sql.models.objects import split_statements
 
 EXTENSION = "pg_llm"
 SQL_DIRECTORY = Path(__file__).parent / "sql"
+
+
+class Tensor(UserDefinedType[Any]):
+    """The type `tensor`, or `tensor(768, 768)`."""
+
+    cache_ok = True
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "public.tensor" + (f"({', '.join(map(str, self.shape))})" if self.shape else "")
 
 
 # Both leave alone what needs no change: only the extension's owner may alter or drop it, and that may be

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
@@ -18,6 +18,7 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import MigrationScript, OpContainer
 
 from llm_sql.models.roles import ROLES
+from llm_sql.models.types import Tensor
 
 from . import operations
 from .compare import CatalogChange, KernelsChange
@@ -59,6 +60,14 @@ def _arrange(found: Sequence[MigrateOperation], revision: str, name: str) -> lis
     scripts: list[MigrateOperation] = [Script(f"{revision}/{name}.sql", changes)] if changes else []
     tables = [o for o in found if not isinstance(o, (KernelsChange, CatalogChange))]
     return [*kernels, *tables, *scripts] if name == "upgrade" else [*scripts, *tables, *kernels]
+
+
+def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+    """Alembic's hook render_item: columns of type tensor, as operations.py has it."""
+    if kind != "type" or not isinstance(item, Tensor):
+        return False
+    context.imports.add(f"from {operations.__name__} import {operations.Tensor.__name__}")
+    return f"{operations.Tensor.__name__}({', '.join(map(str, item.shape))})"
 
 
 # Rendering is the moment at which Alembic writes a revision: the files are written then.

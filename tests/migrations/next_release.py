@@ -49,6 +49,7 @@ COMMENT ON FUNCTION public.llm_scales(text) IS 'The scale of each weight''s part
 """
 NEW_COLUMNS = """
 
+Param.scales = mapped_column("scales", Tensor, nullable=True, comment="of each row")
 Param.scale = mapped_column("scale", REAL, nullable=False, server_default=text("1"), comment="of this part")
 """
 CHANGED_LINE = '    PERFORM public.pg_llm_rank(\'[1]\'::public.tensor); -- 100%, :name, \\, """, $1\n'

@@ -113,3 +113,47 @@ def test_generated_revision_repairs_the_drift(at_head, tmp_path, monkeypatch):
     command.upgrade(config, "9999")
     at_head.execute("UPDATE llm_sql_version SET version_num = '0004'")
     at_head.check()
+
+
+# What a generated revision must bring back on the way down: texts, comments, rights, arguments, columns.
+FORMER = """
+COMMENT ON FUNCTION llm_config(text) IS 'a former comment';
+ALTER FUNCTION llm_release() SET jit = off;
+DROP FUNCTION llm_perplexity;
+CREATE FUNCTION llm_perplexity(model text, document text, stride int DEFAULT NULL) RETURNS double precision
+LANGUAGE sql AS 'SELECT 0::double precision';
+DROP FUNCTION llm_pad;
+CREATE FUNCTION llm_pad(ids int[], width int, filler int) RETURNS bigint LANGUAGE sql AS 'SELECT 0';
+REVOKE EXECUTE ON FUNCTION llm_perplexity, llm_pad FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION llm_perplexity, llm_pad TO llm_reader, llm_trainer;
+COMMENT ON FUNCTION llm_pad IS 'of another type';
+DROP VIEW llm_heldout;
+CREATE VIEW llm_heldout AS SELECT id, model, 1 AS former FROM llm_dataset;
+GRANT SELECT ON llm_heldout TO llm_reader, llm_trainer;
+COMMENT ON TRIGGER llm_autograd_mode_write ON llm_autograd_mode IS 'former';
+UPDATE llm_arch SET description = 'former' WHERE arch = 'gpt2';
+ALTER TABLE llm_checkpoint DROP note;
+ALTER TABLE llm_param SET (fillfactor = 70)
+"""
+
+
+def test_generated_revision_leads_back_to_what_was_there(at_head, tmp_path, monkeypatch):
+    monkeypatch.setattr(operations, "SQL_DIRECTORY", tmp_path / "sql")
+    at_head.execute(FORMER)
+    everything = ("SELECT * FROM llm_arch ORDER BY 1", "SELECT tgname, tgenabled FROM pg_trigger ORDER BY 1")
+    before = (
+        {row for row in at_head.catalog() if "pg.dropped" not in row[2]},
+        *map(at_head.execute, everything),
+    )
+    config = at_head.config()
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", f"{VERSIONS}\n{tmp_path}")
+    command.revision(config, "on", autogenerate=True, rev_id="9999", version_path=str(tmp_path))
+    command.upgrade(config, "9999")
+    command.check(config)
+    command.downgrade(config, "-1")
+    after = (
+        {row for row in at_head.catalog() if "pg.dropped" not in row[2]},
+        *map(at_head.execute, everything),
+    )
+    assert after == before

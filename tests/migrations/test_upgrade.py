@@ -177,6 +177,7 @@ def test_the_revision_can_be_read(release: NextRelease, revision: str) -> None:
     ):
         places = [text.index(step) for step in steps]
         assert places == sorted(places), text
+    assert "Column('scales', Tensor()" in upgrade
     up, down = ((release.sql / f"{name}.sql").read_text() for name in ("upgrade", "downgrade"))
     assert CHANGED_LINE in up
     assert up.count("CREATE OR REPLACE FUNCTION public.llm_generate(") == 1, (
