@@ -21,7 +21,14 @@ def any_tensor(rng: Random) -> str:
     return tensor(rng, *(size(rng) for _ in range(rng.randint(1, 3))))
 
 
-TYPES = {"boolean": bool, "integer": int, "double precision": float, "text": str, "integer[]": list}
+TYPES = {
+    "boolean": bool,
+    "integer": int,
+    "double precision": float,
+    "text": str,
+    "integer[]": list,
+    "jsonb": dict,
+}
 
 
 def takes(types: list[str], case: Case) -> bool:

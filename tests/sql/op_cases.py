@@ -8,6 +8,7 @@ ACTIVATIONS in tests/reference/ops.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ class Case:
     numpy: Callable[..., Any]
     """Of the inputs and constants, in float64."""
     constants: Sequence[Any] = ()
+    """Each of the Python type of its SQL argument: 2 is an integer, 2.0 double precision, a dict jsonb."""
     sizes: Sequence[int] | None = None
     """What the overload on bytea takes after the constants; None: bytea has no such form."""
     node: Callable[..., g.Node] | None = None
@@ -78,6 +80,8 @@ def literal(value: Any) -> str:
     """A constant in SQL."""
     if isinstance(value, str):
         return f"'{value}'"
+    if isinstance(value, dict):
+        return f"'{json.dumps(value)}'::jsonb"
     if isinstance(value, list):
         return "'" + str(value).replace("[", "{").replace("]", "}").replace(" ", "") + "'::int[]"
     return str(value).lower()
