@@ -14,8 +14,8 @@ other_server() { # PG_CONFIG [first]      first: of each test the first case
     make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
     # Many random calls are for 18 and for the server with the sanitizer.
     LLM_SQL_HOSTILE_CALLS=15 LLM_SQL_HUNT_SECONDS=4 LLM_SQL_FIRST_CASES=${2:+1} LLM_SQL_PG_CONFIG="$pg_config" \
-        "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/sql tests/migrations tests/service \
-        --ignore tests/service/test_root_server.py
+        "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/extension tests/schema tests/migrations tests/llm_sql \
+        --ignore tests/llm_sql/test_root_server.py
     scratch="$major $pg_config"
     url=$(LLM_SQL_HOME="$work/pg$major" LLM_SQL_PG_CONFIG="$pg_config" "$bin/llm-sql" url)
     DATABASE_URL="$url" "$bin/llm-sql" provision

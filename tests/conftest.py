@@ -30,7 +30,7 @@ from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
 from .amount import FIRST_CASES, first_cases
-from .places import new_place
+from .support.places import new_place
 
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 # Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.

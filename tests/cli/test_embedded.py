@@ -19,7 +19,7 @@ import pytest
 from llm_sql.errors import ServerError
 from llm_sql.server import EmbeddedServer
 
-from ..places import new_place
+from ..support.places import new_place
 
 
 @pytest.fixture(scope="module")

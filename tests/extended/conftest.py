@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from ..sql.small_models import make_model
+from ..support.small_models import make_model
 
 if not os.environ.get("LLM_SQL_EXTENDED"):
     collect_ignore_glob = ["test_*.py"]

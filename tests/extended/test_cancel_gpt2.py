@@ -16,10 +16,10 @@ import psycopg
 import pytest
 
 from ..conftest import Server
-from ..sql.small_models import train
-from ..sql.tensors import value
-from ..sql.test_transactions import cancel_after
-from ..waiting import work_of
+from ..schema.test_transactions import cancel_after
+from ..support.small_models import train
+from ..support.tensors import value
+from ..support.waiting import work_of
 from .conftest import make_gpt2
 
 Connection = psycopg.Connection[Any]

@@ -19,7 +19,7 @@ from llm_sql import LanguageModel
 
 from ..conftest import Connect
 from ..reference import bpe as reference
-from ..sql.training import scalar
+from ..support.training import scalar
 
 
 def seconds(work: Callable[[], object]) -> float:

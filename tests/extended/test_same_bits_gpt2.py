@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from ..sql.small_models import train
-from ..sql.test_same_bits import available_isas, configure
+from ..extension.test_same_bits import available_isas, configure
+from ..support.small_models import train
 
 Connection = psycopg.Connection[Any]
 

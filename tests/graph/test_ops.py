@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from llm_sql import graph as g
 
-from ..sql.op_cases import CASES as OP_CASES
-from ..sql.op_cases import Case
+from ..support.op_cases import CASES as OP_CASES
+from ..support.op_cases import Case
 
 CASES = [case for case in OP_CASES if case.node is not None]
 X = np.random.default_rng(5).standard_normal((2, 4, 6))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from ..sql.hostile import Function
-from ..sql.hostile_values import MODEL, tensor, tokens
+from ..support.hostile import Function
+from ..support.hostile_values import MODEL, tensor, tokens
 from .database import LEARNT
 from .session import FED, NAMES, Call, Maker, Plausible, Rights, State, record
 

@@ -5,7 +5,7 @@
 
 After each, with synchronous_commit on or off: every checkpoint that has a row loads to what was saved, what
 was acknowledged with synchronous_commit on is there, one more save leaves no file without a row, and no
-process panicked. tests/sql/test_checkpoint_crashes.py runs a few moments and some failures.
+process panicked. tests/schema/test_checkpoint_crashes.py runs a few moments and some failures.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Any
 
 import psycopg
 
-from ..sql.checkpoints import directory, files, referenced
-from ..sql.durable import Durable, provisioned
-from ..sql.small_models import make_model
-from ..sql.tensors import value
+from ..support.checkpoints import directory, files, referenced
+from ..support.durable import Durable, provisioned
+from ..support.small_models import make_model
+from ..support.tensors import value
 
 Connection = psycopg.Connection[Any]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from ..sql.hostile_values import MODEL
-from ..sql.small_models import Connection, make_model, make_names, names_query, train
+from ..support.hostile_values import MODEL
+from ..support.small_models import Connection, make_model, make_names, names_query, train
 
 MICRO = "micro"
 LEARNT = "learnt"

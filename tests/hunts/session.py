@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from ..sql.hostile import Function
-from ..sql.hostile_values import MODEL, VALUES, tensor, tokens
+from ..support.hostile import Function
+from ..support.hostile_values import MODEL, VALUES, tensor, tokens
 from .database import LEARNT, MICRO
 
 NAME = re.compile(r"\b((?:pg_)?llm_\w+)\(")

@@ -25,8 +25,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from ..sql.hostile import functions
-from ..sql.small_models import Connection
+from ..support.hostile import functions
+from ..support.small_models import Connection
 from .calls import plausible
 from .database import ROLES, login, prepare, restore, server_log
 from .session import NAME, Rights

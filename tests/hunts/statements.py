@@ -7,7 +7,7 @@ from random import Random
 
 from psycopg import pq
 
-from ..sql.hostile_values import tensor
+from ..support.hostile_values import tensor
 from .database import ROLES, login
 from .session import Call, Plausible, State
 

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 
 import torch
 
-from ..sql.training import gradients, put_model, relative_error, scalar
+from ..support.training import gradients, put_model, relative_error, scalar
 from . import torch_gpt2
 from .torch_gpt2 import Shape
 

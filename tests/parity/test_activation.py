@@ -14,7 +14,7 @@ pytest.importorskip("safetensors")
 import torch
 from sqlalchemy import Engine
 
-from ..sql.training import relative_error, scalar
+from ..support.training import relative_error, scalar
 from .hub_models import MODEL, Recipe, put_on_client, server_readable_folder
 
 NAMES = ["gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"]

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import Engine
 from transformers import GPT2LMHeadModel
 
-from ..sql.training import scalar
+from ..support.training import scalar
 from .hub_models import MODEL, Recipe, as_text, give_characters, put_on_client, server_readable_folder
 
 Connection = psycopg.Connection[Any]

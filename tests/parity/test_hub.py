@@ -24,7 +24,7 @@ from transformers import GPT2LMHeadModel
 from llm_sql import LanguageModel, hub
 from llm_sql.errors import LLMSQLError
 
-from ..sql.training import relative_error, scalar
+from ..support.training import relative_error, scalar
 from .hub_models import MODEL, RECIPES, Recipe, put_on_client, put_on_server, server_readable_folder
 
 Connection = psycopg.Connection[Any]

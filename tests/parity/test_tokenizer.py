@@ -23,7 +23,7 @@ from transformers import GPT2TokenizerFast
 from llm_sql import LanguageModel
 
 from ..reference import bpe as reference
-from ..sql.training import scalar
+from ..support.training import scalar
 from .hub_models import MODEL, Recipe, put_on_client, server_readable_folder
 
 Connection = psycopg.Connection[Any]

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 import torch
 
-from ..sql.training import gradients, losses_of_run, put_model, put_rows, relative_error, scalar
+from ..support.training import gradients, losses_of_run, put_model, put_rows, relative_error, scalar
 from . import torch_gpt2
 from .torch_gpt2 import Optimizer, Shape
 

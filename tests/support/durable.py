@@ -1,0 +1,98 @@
+"""Servers of a test's own, with the durability they have by default: to crash, to dump, to replicate."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from llm_sql.provision import upgrade
+from llm_sql.server import EmbeddedServer, Installation, layout
+from llm_sql.server.install import server_account
+from llm_sql.url import normalize_url
+
+from .places import new_place
+from .small_models import Connection
+from .tensors import value
+from .waiting import wait_for
+
+SETTINGS = {"max_connections": "20", "shared_buffers": "64MB", "min_wal_size": "80MB"}
+
+
+class Durable:
+    """A running server."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+
+    def connect(self, database: str = "llm_sql", *, autocommit: bool = True) -> Connection:
+        return psycopg.connect(self.server.url(database), autocommit=autocommit)
+
+    def crash(self) -> None:
+        self.server.kill()
+        self.server.start()
+
+
+@contextlib.contextmanager
+def running(home: Path) -> Iterator[Durable]:
+    """The server of this home, from whatever its data directory holds; stopped afterwards."""
+    server = EmbeddedServer(home, settings=SETTINGS)
+    try:
+        server.start()
+        yield Durable(server)
+    finally:
+        server.stop()
+        server.release()
+
+
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[Path]:
+    directory = new_place("llm-sql-own-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def provisioned() -> Iterator[Durable]:
+    """A new server with the schema in its default database."""
+    with temporary_directory() as directory, running(directory / "home") as durable:
+        durable.server.ensure_database()
+        upgrade(normalize_url(durable.server.url()).render_as_string(hide_password=False))
+        yield durable
+
+
+@contextlib.contextmanager
+def streaming_replica(primary: Durable) -> Iterator[Durable]:
+    """A hot standby made by pg_basebackup -R, which goes on receiving what the primary commits."""
+    with temporary_directory() as directory:
+        home, account = directory / "home", server_account()
+        layout.prepare_home(home, account)
+        data = home / primary.server.data_directory.name
+        subprocess.run(
+            [program("pg_basebackup"), "-R", "-c", "fast", "-D", data, "-d", primary.server.url("postgres")],
+            check=True,
+            capture_output=True,
+        )
+        if account is not None:
+            for path in (data, *data.rglob("*")):
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
+        with running(home) as replica:
+            yield replica
+
+
+def wait_for_replay(primary: Connection, replica: Connection) -> None:
+    """Until the replica shows all that the primary has committed."""
+    written = value(primary, "SELECT pg_current_wal_flush_lsn()")
+    wait_for(lambda: value(replica, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (written,)), "following")
+
+
+def program(name: str) -> str:
+    """One of the client programs that come with the server under test."""
+    return str(Installation.discover().program(name))
