@@ -119,6 +119,33 @@ void llm_gelu_exact_forward(llm_engine *e, float *out, const float *x, size_t n)
 void llm_gelu_exact_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
 void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n);
 void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+/* SiLU, x sigmoid(x), Hendrycks & Gimpel 2016; also called swish */
+void llm_silu_forward(llm_engine *e, float *out, const float *x, size_t n);
+void llm_silu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+
+/*
+ * Rotary position embedding, Su et al. 2021, in Hugging Face's half-split form. Of each head of x (n, n_head * d_head)
+ * the first 2 * half elements are turned in pairs (i, i + half); the others stay. The angle is position * theta^(-i/half),
+ * computed in float32 as Hugging Face does, its frequencies scaled as `scaling` says; row r of x has positions[r mod
+ * n_positions]. cosine and sine (n_positions, half) are kept for the backward. 2 * half <= d_head.
+ */
+typedef enum llm_rotary_scaling_kind {
+    LLM_ROTARY_UNSCALED,
+    LLM_ROTARY_LINEAR, /* frequencies / factor */
+    LLM_ROTARY_LLAMA3  /* the same for long waves, none for short ones, smoothly between (Llama 3.1) */
+} llm_rotary_scaling_kind;
+typedef struct llm_rotary_scaling {
+    llm_rotary_scaling_kind kind;
+    double factor;
+    double low_freq_factor, high_freq_factor, context; /* llama3: context is original_max_position_embeddings */
+} llm_rotary_scaling;
+typedef struct llm_rotary_shape {
+    size_t n, n_positions, n_head, d_head, half;
+} llm_rotary_shape;
+void llm_rotary_forward(llm_engine *e, float *out, float *cosine, float *sine, const float *x, const int32_t *positions,
+                        double theta, const llm_rotary_scaling *scaling, const llm_rotary_shape *s);
+void llm_rotary_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *cosine, const float *sine,
+                         const llm_rotary_shape *s);
 
 /*
  * Inverted dropout. An element is kept when its Philox word, keyed by (seed, step, site, index), is at least

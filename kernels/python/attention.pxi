@@ -39,7 +39,67 @@ cdef llm_attention_shape _attention_shape(shape, n_head, dropout_p, seed, step, 
     return s
 
 
+cdef llm_rotary_shape _rotary_shape(x, n_positions, n_head, half) except *:
+    if x.ndim == 0 or n_head < 1 or x.shape[-1] == 0 or x.shape[-1] % n_head:
+        raise ValueError(f"n_head {n_head} does not divide the last axis of x {x.shape}")
+    cdef llm_rotary_shape s
+    s.n, s.n_positions, s.n_head = x.size // x.shape[-1], n_positions, n_head
+    s.d_head, s.half = x.shape[-1] // n_head, half
+    if 2 * s.half > s.d_head:
+        raise ValueError(f"{2 * half} rotated dimensions are more than the {s.d_head} of a head")
+    if n_positions < 1 or s.n % s.n_positions:
+        raise ValueError(f"{n_positions} positions do not fit {s.n} rows")
+    return s
+
+
 cdef class AttentionOps(RowOps):
+
+    def rotary_forward(self, x, positions, n_head, *, double theta=10000.0, dims=0, scaling=None):
+        """(out, cosine, sine (n,half)): rotary position embedding of x (...,D), Hugging Face's half-split form.
+
+        Of each of n_head heads the first `dims` elements (0: all) are turned; half is dims / 2. `positions` (n) has a
+        number for each row of x, or for the rows of each sequence. `scaling` is None, ("linear", factor) or ("llama3",
+        factor, low_freq_factor, high_freq_factor, original_max_position_embeddings).
+        """
+        x = _f32("x", x)
+        positions = _ids("positions", positions, 2**31)
+        kinds = {None: LLM_ROTARY_UNSCALED, "linear": LLM_ROTARY_LINEAR, "llama3": LLM_ROTARY_LLAMA3}
+        kind, *factors = scaling if scaling is not None else (None,)
+        dims = dims or x.shape[-1] // max(n_head, 1)
+        if kind not in kinds or dims % 2:
+            raise ValueError(f"scaling {kind} is not known, or the number of dimensions {dims} is odd")
+        cdef llm_rotary_shape s = _rotary_shape(x, positions.size, n_head, dims // 2)
+        cdef llm_rotary_scaling r
+        r.kind = kinds[kind]
+        r.factor, r.low_freq_factor, r.high_freq_factor, r.context = (*factors, 1.0, 1.0, 4.0, 1.0)[:4] \
+            if kind != "linear" else (factors[0], 1.0, 4.0, 1.0)
+        out, cosine, sine = _new(*x.shape), _new(s.n_positions, s.half), _new(s.n_positions, s.half)
+        cdef float *po = _data(out)
+        cdef float *pc = _data(cosine)
+        cdef float *ps = _data(sine)
+        cdef const float *px = _data(x)
+        cdef const int32_t *pp = _int_data(positions)
+        with _running, nogil:
+            llm_rotary_forward(self.e, po, pc, ps, px, pp, theta, &r, &s)
+        self._check()
+        return out, cosine, sine
+
+    def rotary_backward(self, dout, cosine, sine, n_head, *, dx=None):
+        """dx (...,D) from dout and the forward's tables: the turns taken back."""
+        dout = _f32("dout", dout)
+        cosine = _f32("cosine", cosine)
+        sine = _f32("sine", sine, cosine.shape)
+        cdef llm_rotary_shape s = _rotary_shape(dout, cosine.shape[0], n_head, cosine.shape[1])
+        dx, acc = _gradient("dx", dx, dout.shape)
+        cdef float *px = _data(dx)
+        cdef const float *pd = _data(dout)
+        cdef const float *pc = _data(cosine)
+        cdef const float *ps = _data(sine)
+        cdef bint add = acc
+        with _running, nogil:
+            llm_rotary_backward(self.e, px, add, pd, pc, ps, &s)
+        self._check()
+        return dx
 
     def attention_forward(self, q, k, v, n_head, *, dropout_p=0.0, seed=0, step=0, site=0, first=0):
         """(out (B,T,D), row_max, row_sum (B,n_head,T)) of causal attention, scores q.k / sqrt(D / n_head).

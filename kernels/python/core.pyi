@@ -120,6 +120,8 @@ class ElementwiseOps(LinearOps):
     def gelu_exact_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
     def relu_forward(self, x: FloatsLike) -> Floats: ...
     def relu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
+    def silu_forward(self, x: FloatsLike) -> Floats: ...
+    def silu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
     def dropout(
         self,
         x: FloatsLike,
@@ -163,6 +165,19 @@ class RowOps(ElementwiseOps):
     def all_finite(self, x: FloatsLike) -> bool: ...
 
 class AttentionOps(RowOps):
+    def rotary_forward(
+        self,
+        x: Floats,
+        positions: Ids,
+        n_head: int,
+        *,
+        theta: float = 10000.0,
+        dims: int = 0,
+        scaling: tuple[Any, ...] | None = None,
+    ) -> tuple[Floats, Floats, Floats]: ...
+    def rotary_backward(
+        self, dout: Floats, cosine: Floats, sine: Floats, n_head: int, *, dx: Floats | None = None
+    ) -> Floats: ...
     def attention_forward(
         self,
         q: Floats,

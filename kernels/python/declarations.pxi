@@ -89,6 +89,20 @@ cdef extern from "llm_core.h" nogil:
     void llm_gelu_exact_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
     void llm_relu_forward(llm_engine *e, float *out, const float *x, size_t n)
     void llm_relu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
+    void llm_silu_forward(llm_engine *e, float *out, const float *x, size_t n)
+    void llm_silu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
+    ctypedef enum llm_rotary_scaling_kind:
+        LLM_ROTARY_UNSCALED, LLM_ROTARY_LINEAR, LLM_ROTARY_LLAMA3
+    ctypedef struct llm_rotary_scaling:
+        llm_rotary_scaling_kind kind
+        double factor, low_freq_factor, high_freq_factor, context
+    ctypedef struct llm_rotary_shape:
+        size_t n, n_positions, n_head, d_head, half
+    void llm_rotary_forward(llm_engine *e, float *out, float *cosine, float *sine, const float *x,
+                            const int32_t *positions, double theta, const llm_rotary_scaling *scaling,
+                            const llm_rotary_shape *s)
+    void llm_rotary_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *cosine,
+                             const float *sine, const llm_rotary_shape *s)
     uint64_t llm_site(const char *name)
     void llm_dropout(llm_engine *e, float *out, bint acc, const float *x, float p, llm_dropout_key key,
                      uint64_t first, size_t n, uint16_t *kept)

@@ -140,6 +140,14 @@ cdef class ElementwiseOps(LinearOps):
         """dx from dout and the forward's x."""
         return self._unary_backward(llm_relu_backward, dout, x, dx)
 
+    def silu_forward(self, x):
+        """x sigmoid(x) (Hendrycks & Gimpel 2016), also called swish."""
+        return self._unary(llm_silu_forward, x)
+
+    def silu_backward(self, dout, x, *, dx=None):
+        """dx from dout and the forward's x."""
+        return self._unary_backward(llm_silu_backward, dout, x, dx)
+
     def dropout(self, x, p, *, seed, step, site, first=0, out=None):
         """Inverted dropout of x with probability p, added to `out` when that is given.
 

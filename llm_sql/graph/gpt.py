@@ -87,7 +87,7 @@ def _gpt2() -> Architecture:
     stem = dropout(
         embedding(p("wte.weight"), tokens) + embedding(p("wpe.weight"), positions(tokens)), site="embd"
     )
-    attention = causal_attention(
+    attention = causal_attention_qkv(
         _affine(_norm(x, "h.{layer}.ln_1"), "h.{layer}.attn.c_attn"), site="h.{layer}.attn"
     )
     attended = x + dropout(_affine(attention, "h.{layer}.attn.c_proj"), site="h.{layer}.resid_attn")
@@ -113,7 +113,7 @@ def _microgpt() -> Architecture:
     )
     normed = rms_norm(x, layer_norm_eps)
     q, k, v = (linear(normed, p(f"h.{{layer}}.attn.{part}_proj.weight")) for part in "qkv")
-    attended = x + linear(causal_attention_qkv(q, k, v, dropout_p=0.0), p("h.{layer}.attn.o_proj.weight"))
+    attended = x + linear(causal_attention(q, k, v, dropout_p=0.0), p("h.{layer}.attn.o_proj.weight"))
     expanded = relu(linear(rms_norm(attended, layer_norm_eps), p("h.{layer}.mlp.fc1.weight")))
     block = attended + linear(expanded, p("h.{layer}.mlp.fc2.weight"))
     return Architecture(

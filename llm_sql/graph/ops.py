@@ -1,14 +1,14 @@
 """The ops: one declaration each of a Python function, the SQL function it stands for, and its arguments.
 
-Adding one takes a kernel pair in kernels/core, an entry of the op table, its SQL in the extension, and a
-function here whose body lists the SQL arguments. Shapes are written as in NumPy; ... stands for any leading
+docs/adding-an-operation.md tells how one is added: here, by a function whose body lists the SQL arguments. Shapes are written as in NumPy; ... stands for any leading
 axes. The formulas stand at the kernels, in kernels/core/llm_core.h.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
@@ -36,6 +36,52 @@ from .elements import (
     tensor,
 )
 from .substitute import concat as concat_text
+
+__all__ = [
+    "OPS",
+    "activation",
+    "add",
+    "attention",
+    "causal_attention",
+    "causal_attention_qkv",
+    "concat",
+    "cross_entropy",
+    "div",
+    "dropout",
+    "embedding",
+    "gelu",
+    "gelu_exact",
+    "item",
+    "last",
+    "layer_norm",
+    "let",
+    "linear",
+    "lm_head",
+    "lm_head_loss",
+    "matmul",
+    "mean_all",
+    "mul",
+    "neg",
+    "norm",
+    "ones_like",
+    "op",
+    "p",
+    "positions",
+    "relu",
+    "reshape",
+    "rms_norm",
+    "rotary",
+    "shape",
+    "silu",
+    "slice_axis",
+    "softmax",
+    "sub",
+    "sum_all",
+    "tensor_id",
+    "track",
+    "transpose",
+    "zeros_like",
+]
 
 P = ParamSpec("P")
 
@@ -175,6 +221,25 @@ def embedding(w: TensorLike, ids: IntsLike) -> Arguments:
 def positions(ids: IntsLike) -> Arguments:
     """0 .. T-1 in each row of ids [..., T], counted from the open key/value cache's end -> int[...]."""
     return [integers(ids)]
+
+
+@op("pg_llm_rotary")
+def rotary(
+    x: TensorLike,
+    n_head: IntLike,
+    theta: RealLike,
+    dims: IntLike,
+    positions: IntsLike,
+    scaling: Mapping[str, Any] | None = None,
+) -> Arguments:
+    """Rotary position embedding (Su et al. 2021) of queries or keys x [..., T, n_head * d_head].
+
+    Of each head the first `dims` numbers (0: all d_head) are turned in pairs (i, i + dims/2), Hugging Face's
+    half-split form, by the angle positions * theta**(-2i/dims). positions is int[T], or one number per row
+    of x. `scaling` is a configuration's rope_scaling: rope_type "linear" or "llama3" with its factors.
+    """
+    rope = None if scaling is None else text(json.dumps(dict(scaling)))
+    return [tensor(x), integer(n_head), real(theta), integer(dims), integers(positions), rope]
 
 
 # ---- arithmetic ----
@@ -329,6 +394,12 @@ def relu(x: TensorLike) -> Arguments:
     return [tensor(x)]
 
 
+@op("pg_llm_silu")
+def silu(x: TensorLike) -> Arguments:
+    """x sigmoid(x) (Hendrycks & Gimpel 2016), also called swish."""
+    return [tensor(x)]
+
+
 @op("pg_llm_dropout")
 def dropout(
     x: TensorLike,
@@ -348,22 +419,6 @@ def dropout(
 
 @op("pg_llm_causal_attention")
 def causal_attention(
-    qkv: TensorLike,
-    n_head: IntLike = variables.n_head,
-    dropout_p: RealLike = variables.dropout_p,
-    training: BoolLike = variables.training,
-    site: TextLike = "",
-) -> Arguments:
-    """Causal multi-head attention over qkv [..., T, 3D], per token [q | k | v] -> [..., T, D].
-
-    Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
-    tokens attend to those in the cache too.
-    """
-    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
-
-
-@op("pg_llm_causal_attention")
-def causal_attention_qkv(
     q: TensorLike,
     k: TensorLike,
     v: TensorLike,
@@ -372,8 +427,24 @@ def causal_attention_qkv(
     training: BoolLike = variables.training,
     site: TextLike = "",
 ) -> Arguments:
-    """`causal_attention` over separate q, k, v, each [..., T, D] -> [..., T, D]."""
+    """Causal multi-head attention over q, k, v, each [..., T, D] -> [..., T, D].
+
+    Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
+    tokens attend to those in the cache too.
+    """
     return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
+
+
+@op("pg_llm_causal_attention")
+def causal_attention_qkv(
+    qkv: TensorLike,
+    n_head: IntLike = variables.n_head,
+    dropout_p: RealLike = variables.dropout_p,
+    training: BoolLike = variables.training,
+    site: TextLike = "",
+) -> Arguments:
+    """`causal_attention` over one tensor qkv [..., T, 3D], per token [q | k | v] -> [..., T, D]."""
+    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
 
 
 @op("pg_llm_attention")

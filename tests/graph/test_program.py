@@ -136,7 +136,7 @@ def test_only_trailing_arguments_can_be_left_out() -> None:
 
 def test_a_fraction_is_no_head_count() -> None:
     with pytest.raises(TypeError):
-        g.causal_attention(g.p("a"), n_head=2.5)  # type: ignore[arg-type]
+        g.causal_attention_qkv(g.p("a"), n_head=2.5)  # type: ignore[arg-type]
 
 
 @given(st.text())

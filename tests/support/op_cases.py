@@ -158,10 +158,10 @@ CASES = [
     Case("softmax", [(3, 35)], ops.softmax, (), [3, 35], g.softmax),
     Case("softmax", [(4, 129)], ops.softmax, (), [4, 129]),
     # attention
-    Case("causal_attention", [(2, 7, 6)] * 3, ops.attention, [2], None, g.causal_attention_qkv),
-    Case("causal_attention", [(9, 12)] * 3, ops.attention, [3], [9, 12], g.causal_attention_qkv),
-    Case("causal_attention", [(9, 3 * 15)], ops.fused_attention, [3], [9, 15], g.causal_attention),
-    Case("causal_attention", [(2, 5, 3 * 4)], ops.fused_attention, [1], None, g.causal_attention),
+    Case("causal_attention", [(2, 7, 6)] * 3, ops.attention, [2], None, g.causal_attention),
+    Case("causal_attention", [(9, 12)] * 3, ops.attention, [3], [9, 12], g.causal_attention),
+    Case("causal_attention", [(9, 3 * 15)], ops.fused_attention, [3], [9, 15], g.causal_attention_qkv),
+    Case("causal_attention", [(2, 5, 3 * 4)], ops.fused_attention, [1], None, g.causal_attention_qkv),
     Case("causal_attention", [(2, 5, 12)], lambda qkv, *_: qkv[..., :4], [2, 0.2, True, "s"], drawn=True),
     Case("causal_attention", [(5, 6)] * 3, lambda q, *_: q, [2, 0.2, True, "s"], drawn=True),
     Case(

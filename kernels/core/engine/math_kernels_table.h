@@ -26,7 +26,7 @@ typedef struct llm_adamw_constants {
  * every ISA points to kernel_<name>.
  */
 
-/* n elements; mul_acc: out += a * b */
+/* n elements; mul_acc: out += a * b; rotate: see llm_rotary_forward, one head of 2 half elements */
 #define ELEMENTWISE_MATH(KERNEL)                                                                                       \
     KERNEL(void, fill, (float *out, float value, size_t n))                                                            \
     KERNEL(void, copy, (float *out, const float *x, bool acc, size_t n))                                               \
@@ -37,6 +37,8 @@ typedef struct llm_adamw_constants {
     KERNEL(void, scale, (float *out, const float *x, float s, bool acc, size_t n))                                     \
     KERNEL(void, mul_acc, (float *out, const float *a, const float *b, size_t n))                                      \
     KERNEL(void, neg, (float *out, const float *x, size_t n))                                                          \
+    KERNEL(void, rotate,                                                                                               \
+           (float *out, bool acc, const float *x, const float *cosine, const float *sine, bool inverse, size_t half))  \
     KERNEL(bool, all_finite, (const float *x, size_t n))                                                               \
     KERNEL(void, dropout,                                                                                              \
            (float *out, bool acc, const float *x, float scale, uint32_t threshold, const llm_dropout_key *key,         \
@@ -45,7 +47,7 @@ typedef struct llm_adamw_constants {
     KERNEL(void, adamw, (float *w, float *m, float *v, const float *grad, const llm_adamw_constants *o, size_t n))
 
 /* Activations, n elements; each also makes the ops llm_<name>_forward and _backward (elementwise.c). */
-#define ACTIVATIONS(ACTIVATION) ACTIVATION(gelu) ACTIVATION(gelu_exact) ACTIVATION(relu)
+#define ACTIVATIONS(ACTIVATION) ACTIVATION(gelu) ACTIVATION(gelu_exact) ACTIVATION(relu) ACTIVATION(silu)
 
 #define ACTIVATION_MATH(name)                                                                                          \
     KERNEL(void, name##_forward, (float *out, const float *x, size_t n))                                               \

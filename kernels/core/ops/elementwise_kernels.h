@@ -140,6 +140,68 @@ static void kernel_gelu_backward(float *dx, bool acc, const float *dout, const f
     }
 }
 
+/*
+ * SiLU, x sigmoid(x) (Hendrycks & Gimpel 2016; "swish" of Ramachandran et al. 2017), by t = exp(-|x|) in (0, 1]: the
+ * sigmoid is 1 / (1 + t), or t / (1 + t) below 0. Beyond SILU_FLAT t is 0, and x is clamped to it wherever infinity
+ * would meet that 0.
+ */
+#define SILU_FLAT 104.0f
+
+LLM_INLINE v16 silu(v16 x)
+{
+    v16 t = v16_exp(v16_neg(v16_abs(x))), one = v16_set1(1.0f);
+    v16 numerator = v16_select(v16_lt(x, v16_zero()), t, one);
+
+    return v16_mul(v16_max(v16_set1(-SILU_FLAT), x), v16_div(numerator, v16_add(one, t)));
+}
+
+/* sigmoid(x) + x sigmoid(x) (1 - sigmoid(x)) */
+LLM_INLINE v16 silu_derivative(v16 x)
+{
+    v16 t = v16_exp(v16_neg(v16_abs(x))), one = v16_set1(1.0f);
+    v16 inverse = v16_div(one, v16_add(one, t));
+    v16 other = v16_mul(t, inverse);
+    v16 sigmoid = v16_select(v16_lt(x, v16_zero()), other, inverse);
+    v16 near = v16_min(v16_set1(SILU_FLAT), v16_max(v16_set1(-SILU_FLAT), x));
+
+    return v16_fma(v16_mul(near, other), inverse, sigmoid);
+}
+
+static void kernel_silu_forward(float *out, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        store_lanes(out + i, silu(load_lanes(x + i, lanes)), lanes);
+    }
+}
+
+static void kernel_silu_backward(float *dx, bool acc, const float *dout, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 d = silu_derivative(load_lanes(x + i, lanes));
+
+        put_lanes(dx + i, acc, v16_mul(load_lanes(dout + i, lanes), d), lanes);
+    }
+}
+
+/* Pairs (i, i + half) turned by the angles of cosine and sine (half), each product rounded as PyTorch's are. */
+static void kernel_rotate(float *out, bool acc, const float *x, const float *cosine, const float *sine, bool inverse,
+                          size_t half)
+{
+    for (size_t i = 0; i < half; i += V16_LANES) {
+        size_t lanes = lanes_of(half - i);
+        v16 a = load_lanes(x + i, lanes), b = load_lanes(x + half + i, lanes);
+        v16 c = load_lanes(cosine + i, lanes), s = load_lanes(sine + i, lanes);
+
+        if (inverse)
+            s = v16_neg(s);
+        put_lanes(out + i, acc, v16_sub(v16_mul(a, c), v16_mul(b, s)), lanes);
+        put_lanes(out + half + i, acc, v16_add(v16_mul(b, c), v16_mul(a, s)), lanes);
+    }
+}
+
 static void kernel_relu_forward(float *out, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i += V16_LANES) {

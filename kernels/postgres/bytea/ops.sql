@@ -148,6 +148,18 @@ CREATE FUNCTION public.pg_llm_relu_backward(dout bytea, x bytea)
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_relu_backward';
 COMMENT ON FUNCTION public.pg_llm_relu_backward(bytea, bytea) IS 'gradient of pg_llm_relu from that of its output';
 
+CREATE FUNCTION public.pg_llm_silu(x bytea)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_silu';
+COMMENT ON FUNCTION public.pg_llm_silu(bytea) IS 'SiLU, x times its sigmoid, elementwise';
+
+CREATE FUNCTION public.pg_llm_silu_backward(dout bytea, x bytea)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_silu_backward';
+COMMENT ON FUNCTION public.pg_llm_silu_backward(bytea, bytea) IS 'gradient of pg_llm_silu from that of its output';
+
 CREATE FUNCTION public.pg_llm_dropout(x bytea, p double precision, training boolean DEFAULT false, site text DEFAULT '')
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -305,6 +317,30 @@ CREATE FUNCTION public.pg_llm_cross_entropy_backward(
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_cross_entropy_backward';
 COMMENT ON FUNCTION public.pg_llm_cross_entropy_backward(double precision, bytea, integer[], integer, integer) IS
     'gradient of pg_llm_cross_entropy from that of its output';
+
+CREATE FUNCTION public.pg_llm_rotary(
+    x bytea, n_head integer, theta double precision, dims integer, positions integer[], scaling jsonb, t integer,
+    d integer
+)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_rotary';
+COMMENT ON FUNCTION public.pg_llm_rotary(
+    bytea, integer, double precision, integer, integer[], jsonb, integer, integer
+) IS
+    'rotary position embedding of x (t,d) in Hugging Face''s half-split form';
+
+CREATE FUNCTION public.pg_llm_rotary_backward(
+    dout bytea, x bytea, n_head integer, theta double precision, dims integer, positions integer[], scaling jsonb,
+    t integer, d integer
+)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_rotary_backward';
+COMMENT ON FUNCTION public.pg_llm_rotary_backward(
+    bytea, bytea, integer, double precision, integer, integer[], jsonb, integer, integer
+) IS
+    'gradient of pg_llm_rotary from that of its output';
 
 CREATE FUNCTION public.pg_llm_transpose(src bytea, rows integer, cols integer)
     RETURNS bytea

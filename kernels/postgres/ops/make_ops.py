@@ -122,7 +122,7 @@ def argument(text: str) -> Argument:
 
 def declaration(text: str) -> Op:
     id_, *fields = parts(text)
-    given = dict(re.fullmatch(r"\.(\w+) = (.*)", field, re.DOTALL).groups() for field in fields)  # type: ignore[union-attr]
+    given = dict(re.fullmatch(r"\.(\w+) =\s+(.*)", field, re.DOTALL).groups() for field in fields)  # type: ignore[union-attr]
     doc = string(given["doc"]) or ""
     plain = doc.rstrip(".")
     return Op(

@@ -158,6 +158,19 @@ relu_backward(const OpCall *call, const float *dout, OpGrad *din)
 }
 
 static void
+silu_forward(OpCall *call)
+{
+    llm_silu_forward(pg_llm_engine(), op_output_like(call, 0), call->in[0].data, call->in[0].n);
+}
+
+static void
+silu_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    if (din[0].data != NULL)
+        llm_silu_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data, call->in[0].n);
+}
+
+static void
 require_probability(double p)
 {
     if (!(p >= 0.0 && p < 1.0))
@@ -232,6 +245,10 @@ OP(gelu_exact, .name = "gelu_exact", .args = {TENSOR("x", "= n")},
    .forward = gelu_exact_forward, .backward = gelu_exact_backward, .keeps = KEEPS_IN(0));
 OP(relu, .name = "relu", .args = {TENSOR("x", "= n")}, .doc = "max(x, 0).", .bytea_doc = "max(x, 0), elementwise",
    .forward = relu_forward, .backward = relu_backward, .keeps = KEEPS_IN(0));
+OP(silu, .name = "silu", .args = {TENSOR("x", "= n")},
+   .doc = "SiLU, x times its sigmoid (Hendrycks & Gimpel 2016), also called swish.",
+   .bytea_doc = "SiLU, x times its sigmoid, elementwise", .forward = silu_forward, .backward = silu_backward,
+   .keeps = KEEPS_IN(0));
 OP(dropout, .name = "dropout",
    .args = {TENSOR("x", "= n"), REAL("p"), BOOLEAN("training", "false"), SITE("site", "''")},
    .doc = "Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and "
@@ -250,8 +267,14 @@ op_of_activation(const text *name)
         const char  *name;
         const OpDef *op;
     } known[] = {
-        {"gelu_new", &op_gelu},   {"gelu_pytorch_tanh", &op_gelu}, {"gelu_fast", &op_gelu},
-        {"gelu", &op_gelu_exact}, {"gelu_python", &op_gelu_exact}, {"relu", &op_relu},
+        {"gelu_new", &op_gelu},
+        {"gelu_pytorch_tanh", &op_gelu},
+        {"gelu_fast", &op_gelu},
+        {"gelu", &op_gelu_exact},
+        {"gelu_python", &op_gelu_exact},
+        {"relu", &op_relu},
+        {"silu", &op_silu},
+        {"swish", &op_silu},
     };
     size_t length = VARSIZE_ANY_EXHDR(name);
 
@@ -261,7 +284,7 @@ op_of_activation(const text *name)
     ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
             errmsg("activation function \"%s\" is not known", text_to_cstring(name)),
             errhint("Known are gelu_new, gelu_pytorch_tanh and gelu_fast (the tanh form), gelu and gelu_python "
-                    "(exact), relu."));
+                    "(exact), relu, silu and swish."));
 }
 
 /* pg_llm_activation(x, name): the activation with this name in Hugging Face configurations */

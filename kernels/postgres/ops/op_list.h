@@ -14,6 +14,7 @@
     X(gelu)                                                                                                            \
     X(gelu_exact)                                                                                                      \
     X(relu)                                                                                                            \
+    X(silu)                                                                                                            \
     X(dropout)                                                                                                         \
     X(linear)                                                                                                          \
     X(linear_nobias)                                                                                                   \
@@ -24,6 +25,7 @@
     X(rmsnorm)                                                                                                         \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \
+    X(rotary)                                                                                                          \
     X(reshape)                                                                                                         \
     X(transpose)                                                                                                       \
     X(slice)                                                                                                           \
@@ -45,6 +47,7 @@
     X(gelu)                                                                                                            \
     X(gelu_exact)                                                                                                      \
     X(relu)                                                                                                            \
+    X(silu)                                                                                                            \
     X(dropout)                                                                                                         \
     X(linear)                                                                                                          \
     X(linear_nobias)                                                                                                   \
@@ -55,6 +58,7 @@
     X(rmsnorm)                                                                                                         \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \
+    X(rotary)                                                                                                          \
     X(transpose)                                                                                                       \
     X(sum)                                                                                                             \
     X(mean)

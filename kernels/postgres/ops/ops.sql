@@ -183,6 +183,20 @@ CREATE FUNCTION public.pg_llm_relu_backward(dout public.tensor, x public.tensor)
 COMMENT ON FUNCTION public.pg_llm_relu_backward(public.tensor, public.tensor) IS
     'Gradient of pg_llm_relu from that of its output.';
 
+CREATE FUNCTION public.pg_llm_silu(x public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_silu';
+COMMENT ON FUNCTION public.pg_llm_silu(public.tensor) IS
+    'SiLU, x times its sigmoid (Hendrycks & Gimpel 2016), also called swish.';
+
+CREATE FUNCTION public.pg_llm_silu_backward(dout public.tensor, x public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_silu_backward';
+COMMENT ON FUNCTION public.pg_llm_silu_backward(public.tensor, public.tensor) IS
+    'Gradient of pg_llm_silu from that of its output.';
+
 CREATE FUNCTION public.pg_llm_dropout(
     x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT ''
 )
@@ -344,6 +358,30 @@ CREATE FUNCTION public.pg_llm_cross_entropy_backward(dout public.tensor, logits 
     AS 'MODULE_PATHNAME', 'pg_llm_cross_entropy_backward';
 COMMENT ON FUNCTION public.pg_llm_cross_entropy_backward(public.tensor, public.tensor, integer[]) IS
     'Gradient of pg_llm_cross_entropy from that of its output.';
+
+CREATE FUNCTION public.pg_llm_rotary(
+    x public.tensor, n_head integer, theta double precision, dims integer, positions integer[],
+    scaling jsonb DEFAULT '{}'
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_rotary';
+COMMENT ON FUNCTION public.pg_llm_rotary(public.tensor, integer, double precision, integer, integer[], jsonb) IS
+    'Rotary position embedding (Su et al. 2021) of x [..., t, d], queries or keys of n_head heads: the first dims '
+    'numbers of each head (0: all) are turned in pairs (i, i + dims/2), Hugging Face''s half-split form, by positions '
+    '* theta^(-2i/dims). scaling is a configuration''s rope_scaling: {}, linear or llama3.';
+
+CREATE FUNCTION public.pg_llm_rotary_backward(
+    dout public.tensor, x public.tensor, n_head integer, theta double precision, dims integer, positions integer[],
+    scaling jsonb DEFAULT '{}'
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_rotary_backward';
+COMMENT ON FUNCTION public.pg_llm_rotary_backward(
+    public.tensor, public.tensor, integer, double precision, integer, integer[], jsonb
+) IS
+    'Gradient of pg_llm_rotary from that of its output.';
 
 CREATE FUNCTION public.pg_llm_reshape(x public.tensor, shape integer[])
     RETURNS public.tensor
