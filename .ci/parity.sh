@@ -1,8 +1,9 @@
 # PyTorch and transformers: the same numbers, errors no larger than theirs (GPT-2 124M included), no slower.
 
 step "parity with PyTorch and transformers"
-"$bin/python" -m pip install --quiet "torch==2.13.0" "transformers>=4.45" "safetensors>=0.4"
-LLM_SQL_EXTENDED=1 "$bin/pytest" -q --durations=10 tests/parity
+# Not compiled: most of their ten thousand modules are never imported.
+"$bin/python" -m pip install --quiet --no-compile "torch==2.13.0" "transformers>=4.45" "safetensors>=0.4"
+LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/parity
 
 step "speed beside PyTorch"
 "$bin/llm-sql" bench train --quick --repeats 3 --json >"$work/bench.json"

@@ -11,7 +11,7 @@ other_server() { # PG_CONFIG [first]      first: of each test the first case
     local pg_config=$1 major url
     major=$("$pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
     step "PostgreSQL $major: make install, tests"
-    make install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
+    make -j2 install PG_CONFIG="$pg_config" >"$work/install.txt" 2>&1 || { cat "$work/install.txt"; return 1; }
     # Many random calls are for 18 and for the server with the sanitizer.
     LLM_SQL_HOSTILE_CALLS=15 LLM_SQL_HUNT_SECONDS=4 LLM_SQL_FIRST_CASES=${2:+1} LLM_SQL_PG_CONFIG="$pg_config" \
         "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/extension tests/schema tests/migrations tests/llm_sql \

@@ -9,7 +9,7 @@ Arguments may be Python values or columns, by position or by name; what is not g
 default. Functions that return rows give something to select from, procedures a CALL. Each has a short name
 too: `functions.generate`, `functions.import_npz`.
 
-Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
+Written by models/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
 """
 # fmt: off
 

@@ -1,4 +1,4 @@
-# Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
+# Written by models/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
 # fmt: off
 # ruff: noqa
 

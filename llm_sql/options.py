@@ -2,7 +2,7 @@
 
 Those of Any... name the model, too.
 
-Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
+Written by models/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit.
 """
 # fmt: off
 

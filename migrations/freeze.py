@@ -1,5 +1,5 @@
 """Writes the SQL of the first revisions from what models/ declares: `python -m llm_sql.migrations.freeze`.
-It writes the Python that comes from the same declarations, too (llm_sql/codegen.py).
+It writes the Python that comes from the same declarations, too (models/codegen.py).
 
 Until 0.1.0 is tagged they are written anew whenever a declaration changes; a test holds them current. Later
 revisions come from `alembic revision --autogenerate`, which writes their text into the revision.
@@ -28,6 +28,7 @@ from llm_sql.models import (
     ARCHITECTURE_ROWS,
     MODELS,
     SqlObject,
+    codegen,
     declared_grants,
     declared_objects,
     functions,
@@ -218,7 +219,5 @@ def freeze() -> list[Path]:
 
 
 if __name__ == "__main__":
-    from llm_sql import codegen
-
     for path in (*freeze(), *codegen.write()):
         print(path)

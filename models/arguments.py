@@ -1,7 +1,7 @@
 """Arguments that several functions share, each declared once: how text is sampled, how a model is trained.
 
 functions/*.sql name the lists (`{{ sampling.parameters }}`, forms.py); the options of the Python classes and
-of the command line come from them too (llm_sql/codegen.py).
+of the command line come from them too (codegen.py).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import codegen, functions
-from llm_sql.models import Dataset
+from llm_sql import functions
+from llm_sql.models import Dataset, codegen
 from llm_sql.models.arguments import LISTS, Argument, Check
 from llm_sql.models.forms import expand
 from llm_sql.sql_function import RowsFunction, Signature, SqlFunction

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llm_sql.models.arguments import HYPERPARAMETERS, LISTS, SAMPLING, Argument
-from llm_sql.models.signatures import Column, Routine, routines
+from .arguments import HYPERPARAMETERS, LISTS, SAMPLING, Argument
+from .signatures import Column, Routine, routines
 
-HERE = Path(__file__).parent
+# Where the modules go; found without importing what they are about.
+HERE = Path(str(getattr(find_spec("llm_sql"), "origin", None))).parent
 WIDTH = 110
 
 CATALOGUE = {
@@ -44,7 +46,7 @@ CATALOGUE = {
 }
 """Every function of llm_sql.functions, by the section of the file that it is in."""
 
-WRITTEN = "Written by llm_sql/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit."
+WRITTEN = "Written by models/codegen.py from models/: run python -m llm_sql.migrations.freeze, do not edit."
 
 # SQL types as Python's: of a value, of what may be passed for one, and of a result.
 _VALUES = {
