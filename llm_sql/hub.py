@@ -12,16 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.models.config import ACTIVATIONS
 
-# transformers' names of activations, and the function each means: GELU's tanh form, GELU itself, ReLU.
-ACTIVATIONS = {
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
-    "gelu_fast": "gelu_new",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "relu": "relu",
-}
 HUB_FILES = (
     "config.json",
     "*.safetensors",

@@ -10,6 +10,19 @@ from sqlalchemy.orm import Mapped, mapped_column
 from .base import Base
 
 
+# Transformers' names of activations, and the one of them that we call each function by (pg_llm_activation).
+ACTIVATIONS = {
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
 class Arch(Base):
     """An architecture: the SQL functions that compute it and that list its parameters.
 
@@ -44,8 +57,7 @@ class ModelConfig(Base):
         CheckConstraint("d_ff > 0", name="d_ff"),
         CheckConstraint("layer_norm_eps > 0", name="layer_norm_eps"),
         CheckConstraint(
-            "activation_function IN"
-            " ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu')",
+            f"activation_function IN ({', '.join(map(repr, ACTIVATIONS))})",
             name="activation_function",
         ),
         # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head

@@ -173,7 +173,7 @@ class AttentionOps(RowOps):
         *,
         theta: float = 10000.0,
         dims: int = 0,
-        scaling: tuple[Any, ...] | None = None,
+        scaling: tuple[str | float, ...] | None = None,
     ) -> tuple[Floats, Floats, Floats]: ...
     def rotary_backward(
         self, dout: Floats, cosine: Floats, sine: Floats, n_head: int, *, dx: Floats | None = None

@@ -40,6 +40,7 @@ Variables (`tokens`, `targets`, `model`, `training`, ...) are bind parameters of
 and the arguments of the installed function, or the model's configuration, in an architecture.
 """
 
+from . import ops
 from .adhoc import select
 from .architecture import Architecture, ParameterSpec
 from .elements import Node, TensorNode, Variable

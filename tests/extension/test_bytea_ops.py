@@ -102,7 +102,7 @@ FOUR, EIGHT = "'\\x00000000'::bytea", "'\\x0000000000000000'::bytea"
         (f"pg_llm_causal_attention({EIGHT}, 1, 1, 1)", "22023"),
         (f"pg_llm_attention_backward({FOUR}, {FOUR}, {FOUR}, {FOUR}, {FOUR}, {FOUR}, 1, 1, 1)", "22023"),
         (f"pg_llm_dropout({FOUR}, 1.5, true)", "22023"),
-        (f"pg_llm_activation({FOUR}, 'swish')", "22023"),
+        (f"pg_llm_activation({FOUR}, 'mish')", "22023"),
         ("pg_llm_activation('[1]', 'GELU')", "22023"),
         ("pg_llm_sample('\\x'::bytea)", "22023"),
     ],

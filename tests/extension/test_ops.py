@@ -197,3 +197,55 @@ def test_attention_refuses_what_is_not_finite(conn: psycopg.Connection[Any], wro
         with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="attention"):
             conn.execute(query, values)
     assert np.isfinite(conn.execute("SELECT pg_llm_causal_attention(%s, 2)", (rows,)).fetchone()[0]).all()  # type: ignore[index]
+
+
+ROTARY = "pg_llm_rotary('[[1,2,3,4],[5,6,7,8]]'::tensor, {})"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("3, 1e4, 0, '{0,1}'", "not divisible by 3 heads"),
+        ("0, 1e4, 0, '{0,1}'", "not divisible by 0 heads"),
+        ("1, 1e4, 3, '{0,1}'", "cannot turn 3 of the 4"),
+        ("1, 1e4, 6, '{0,1}'", "cannot turn 6 of the 4"),
+        ("4, 1e4, 0, '{0,1}'", "cannot turn 1 of the 1"),
+        ("1, 1e4, -2, '{0,1}'", "cannot turn -2"),
+        ("1, 0, 0, '{0,1}'", "theta must be"),
+        ("1, 'NaN', 0, '{0,1}'", "theta must be"),
+        ("1, 1e4, 0, '{0,1,2}'", r"x \[2,4\], positions \[3\]"),
+        ("1, 1e4, 0, '{}'", "cannot take the shapes"),
+        ("1, 1e4, 0, '{0,1}', '[]'", "scaling is not a JSON object"),
+        ("1, 1e4, 0, '{0,1}', '3'", "scaling is not a JSON object"),
+        ("1, 1e4, 0, '{0,1}', '{\"rope_type\": \"yarn\"}'", 'the unknown type "yarn"'),
+        ("1, 1e4, 0, '{0,1}', '{\"rope_type\": 2}'", "rope_type that is not a string"),
+        ("1, 1e4, 0, '{0,1}', '{\"type\": \"linear\"}'", 'no number "factor"'),
+        ('1, 1e4, 0, \'{0,1}\', \'{"type": "linear", "factor": 0}\'', "which is not above 0"),
+        ("1, 1e4, 0, '{0,1}', '{\"factor\": 2}'", 'unknown key "factor"'),
+        ("1, 1e4, 0, '{0,1}', '{\"rope_theta\": 2}'", 'unknown key "rope_theta"'),
+    ],
+)
+def test_rotary_refuses(conn: psycopg.Connection[Any], arguments: str, message: str) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
+        conn.execute(f"SELECT {ROTARY.format(arguments)}")
+
+
+def test_rotary_refuses_a_negative_position(conn: psycopg.Connection[Any]) -> None:
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="id -1 at position 2 of positions"):
+        conn.execute(f"SELECT {ROTARY.format('''1, 1e4, 0, '{0,-1}' ''')}")
+
+
+def test_the_tape_names_the_constants_of_an_op(conn: psycopg.Connection[Any]) -> None:
+    conn.execute("SET pg_llm.autograd = on")
+    conn.execute("SELECT pg_llm_tape_clear()")
+    scaled = '1, 1e4, 2, \'{0,1}\', \'{"rope_type": "linear", "factor": 2}\''
+    conn.execute(f"SELECT {ROTARY.format(scaled)}")
+    (extra,) = conn.execute("SELECT extra FROM pg_llm_tape(true)").fetchone()  # type: ignore[misc]
+    assert extra == {
+        "shape": [2, 4],
+        "n_head": 1,
+        "theta": 10000,
+        "dims": 2,
+        "positions": 2,
+        "scaling": {"rope_type": "linear", "factor": 2},
+    }

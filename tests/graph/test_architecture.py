@@ -14,7 +14,8 @@ from llm_sql import graph as g
 
 normed = g.rms_norm(g.x)
 attended = g.x + g.linear(
-    g.causal_attention_qkv(g.linear(normed, g.p("h.{layer}.qkv")), site="h.{layer}.attn"), g.p("h.{layer}.out")
+    g.causal_attention_qkv(g.linear(normed, g.p("h.{layer}.qkv")), site="h.{layer}.attn"),
+    g.p("h.{layer}.out"),
 )
 gate = g.linear(g.rms_norm(attended), g.p("h.{layer}.gate"))
 block = attended + g.linear(gate * g.gelu(gate), g.p("h.{layer}.down"))

@@ -31,6 +31,14 @@ def same_cached(e: Engine) -> object:
     return [e.attention_cached(cache, Q[0, s], K[0, s], V[0, s]) for s in pieces]
 
 
+LLAMA3 = ("llama3", 8.0, 1.0, 4.0, 64.0)
+
+
+def same_rotary_backward(e: Engine) -> object:
+    _, cosine, sine = e.rotary_forward(Q, range(150), 4, dims=14)
+    return [e.rotary_backward(DATT, cosine, sine, 4, dx=dx) for dx in (None, Q)]
+
+
 SAME_BITS: Cases = {
     "attention_forward": lambda e: (
         *e.attention_forward(Q, K, V, 4),
@@ -38,7 +46,62 @@ SAME_BITS: Cases = {
     ),
     "attention_backward": same_backward,
     "attention_cached": same_cached,
+    "rotary_forward": lambda e: [e.rotary_forward(Q, range(150), 5, scaling=s) for s in (None, LLAMA3)],
+    "rotary_backward": same_rotary_backward,
 }
+
+
+@odd_shapes
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 3), st.integers(1, 40), seeds)
+def test_rotary(engine: Engine, batch: int, length: int, n_head: int, half: int, seed: int) -> None:
+    spare = seed % 3
+    x, dout = (normal(seed + i, batch, length, n_head * (2 * half + spare)) for i in range(2))
+    positions = np.random.default_rng(seed).integers(0, 5000, length)
+    factors = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64.0,
+    }
+    for scaling in (None, {"rope_type": "linear", "factor": 4.0}, {"rope_type": "llama3", **factors}):
+        given = None if scaling is None else tuple(scaling.values())
+        arguments = {"theta": 1e4, "dims": 2 * half, "scaling": given}
+        out, cosine, sine = engine.rotary_forward(x, positions, n_head, **arguments)
+        size = np.abs(wide(x)).max() + 1e-30
+        # NumPy's float32 powers are within an ulp of ours, and so much of an angle
+        near = (4 + 2 * positions.max()) * U * size
+        np.testing.assert_allclose(
+            out, reference.rotary(wide(x), n_head, 1e4, 2 * half, positions, scaling), rtol=0, atol=near
+        )
+        np.testing.assert_allclose(cosine**2 + sine**2, 1, rtol=8 * U)
+        dx = engine.rotary_backward(dout, cosine, sine, n_head)
+        back = reference.rotary_backward(wide(dout), n_head, 1e4, 2 * half, positions, scaling)
+        near = (4 + 2 * positions.max()) * U * (np.abs(dout).max() + 1e-30)
+        np.testing.assert_allclose(dx, back, rtol=0, atol=near)
+        np.testing.assert_array_equal(engine.rotary_backward(dout, cosine, sine, n_head, dx=x), x + dx)
+
+
+def test_rotary_at_position_0_changes_nothing(engine: Engine) -> None:
+    x = normal(1, 3, 64)
+    np.testing.assert_array_equal(engine.rotary_forward(x, [0, 0, 0], 4)[0], x)
+
+
+@pytest.mark.parametrize(
+    ("positions", "n_head", "options", "message"),
+    [
+        ([0], 5, {}, "n_head 5"),
+        ([0, 1], 4, {}, "positions do not fit"),
+        ([-1], 4, {}, "positions holds"),
+        ([0], 4, {"dims": 3}, "odd"),
+        ([0], 4, {"dims": 18}, "more than the 16"),
+        ([0], 4, {"scaling": ("yarn", 2.0)}, "yarn"),
+    ],
+)
+def test_rotary_refuses(
+    engine: Engine, positions: list[int], n_head: int, options: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine.rotary_forward(normal(1, 3, 64), positions, n_head, **options)
 
 
 batches = st.integers(1, 3)

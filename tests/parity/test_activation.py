@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from ..support.training import relative_error, scalar
 from .hub_models import MODEL, Recipe, put_on_client, server_readable_folder
 
-NAMES = ["gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"]
+NAMES = ["gelu", "gelu_python", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu"]
 
 
 @pytest.mark.parametrize("name", NAMES)

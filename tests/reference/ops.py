@@ -8,7 +8,7 @@ and an entry of ACTIVATIONS, a table that the tests of the kernels, of SQL and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,18 @@ def relu_backward(dout: Array, x: Array) -> Array:
     return dout * (x > 0)
 
 
+def silu(x: Array) -> Array:
+    """x sigmoid(x), by exp(-|x|), which cannot overflow."""
+    t = np.exp(-np.abs(x))
+    return x * np.where(x < 0, t, 1) / (1 + t)
+
+
+def silu_backward(dout: Array, x: Array) -> Array:
+    t = np.exp(-np.abs(x))
+    sigmoid = np.where(x < 0, t, 1) / (1 + t)
+    return dout * (sigmoid + x * t / (1 + t) ** 2)
+
+
 @dataclass(frozen=True)
 class Activation:
     """Formula, gradient, and how near a float32 kernel comes: so many roundings of a number of that size."""
@@ -116,7 +128,72 @@ ACTIVATIONS = {
         ("gelu", "gelu_python"),
     ),
     "relu": Activation(relu, relu_backward, np.abs, 0, np.ones_like, 0, ("relu",)),
+    "silu": Activation(
+        silu, silu_backward, lambda x: np.abs(silu(x)), 6, lambda x: 1 + np.abs(x), 8, ("silu", "swish")
+    ),
 }
+
+# -- positions
+
+
+def rotary_angles(
+    positions: ArrayLike, dims: int, theta: float, scaling: Mapping[str, Any] | None = None
+) -> Array:
+    """position * theta**(-2i/dims), (n, dims/2), rounded to float32 where Hugging Face's are; linear and
+    llama3 scaling as in transformers' modeling_rope_utils.
+    """
+    f = np.float32(1) / np.power(theta, np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)).astype(
+        np.float32
+    )
+    kind = (scaling or {}).get("rope_type", "default")
+    if kind != "default":
+        assert scaling is not None
+        slow = f / np.float32(scaling["factor"])
+        if kind == "linear":
+            f = slow
+        else:
+            low, high = np.float32(scaling["low_freq_factor"]), np.float32(scaling["high_freq_factor"])
+            context = np.float32(scaling["original_max_position_embeddings"])
+            wave = np.float32(2 * np.pi) / f
+            smooth = (context / wave - low) / (high - low)
+            between = (1 - smooth) * f / np.float32(scaling["factor"]) + smooth * f
+            f = np.where(wave > context / low, slow, np.where(wave < context / high, f, between))
+    return (np.asarray(positions, np.float32).reshape(-1, 1) * f.astype(np.float32)).astype(np.float64)
+
+
+def rotate(x: Array, angles: Array, n_head: int) -> Array:
+    """Of each head of x [..., D] the first numbers turned in pairs (i, i + half), row by row."""
+    n, half = angles.shape
+    heads = x.reshape(-1, n, n_head, x.shape[-1] // n_head)
+    cosine, sine = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    a, b = heads[..., :half], heads[..., half : 2 * half]
+    turned = np.concatenate([a * cosine - b * sine, b * cosine + a * sine, heads[..., 2 * half :]], -1)
+    return turned.reshape(x.shape)
+
+
+def rotary(
+    x: Array,
+    n_head: int,
+    theta: float,
+    dims: int,
+    positions: ArrayLike,
+    scaling: Mapping[str, Any] | None = None,
+) -> Array:
+    """Rotary position embedding (Su et al. 2021), Hugging Face's half-split form; dims 0: the whole head."""
+    return rotate(x, rotary_angles(positions, dims or x.shape[-1] // n_head, theta, scaling), n_head)
+
+
+def rotary_backward(
+    dout: Array,
+    n_head: int,
+    theta: float,
+    dims: int,
+    positions: ArrayLike,
+    scaling: Mapping[str, Any] | None = None,
+) -> Array:
+    """The turns taken back."""
+    return rotate(dout, -rotary_angles(positions, dims or dout.shape[-1] // n_head, theta, scaling), n_head)
+
 
 # -- rows
 
@@ -309,6 +386,11 @@ GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Array, 
         (_normal(2, 3, 7), _normal(7), _normal(7)),
     ),
     "rmsnorm": (rmsnorm, rmsnorm_backward, (_normal(4, 7),)),
+    "rotary": (
+        lambda x: rotary(x, 2, 100.0, 4, [0, 1, 5]),
+        lambda d, x: rotary_backward(d, 2, 100.0, 4, [0, 1, 5]),
+        (_normal(2, 3, 12),),
+    ),
     "softmax": (softmax, softmax_backward, (_normal(4, 7),)),
     "attention": (
         lambda q, k, v: attention(q, k, v, 2),

@@ -97,6 +97,14 @@ def concatenate(a: Array, b: Array, axis: int) -> Array:
 
 
 TARGETS = [3, -1, 10, 0, 3]
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 CASES = [
     Case("embedding", [(5, 3)], ops.embedding, [[2, 0, 2, 4]], [5, 3], g.embedding),
@@ -117,6 +125,11 @@ CASES = [
     Case("matmul", [(2, 3, 4), (4,)], np.matmul, sql="{0} @ {1}"),
     Case("matmul", [(4,), (4,)], np.matmul, sql="{0} @ {1}"),
     Case("lm_head", [(2, 3, 5), (11, 5)], ops.lm_head, (), [6, 5, 11], g.lm_head),
+    # positions
+    Case("rotary", [(2, 5, 24)], ops.rotary, [3, 100.0, 0, [0, 1, 2, 3, 9]], None, g.rotary),
+    Case("rotary", [(5, 24)], ops.rotary, [2, 10000.0, 6, [4, 0, 1, 700, 2], {}], [5, 24], g.rotary),
+    Case("rotary", [(5, 24)], ops.rotary, [1, 1e4, 0, [0, 1, 2, 3, 4], LINEAR], [5, 24], g.rotary),
+    Case("rotary", [(2, 3, 32)], ops.rotary, [1, 1e4, 0, [0, 1, 2, 30, 31, 32], LLAMA3], None, g.rotary),
     # elementwise
     *(
         Case(name, [(37,), (37,)], formula, (), [], prepare=positive)

@@ -244,7 +244,7 @@ CREATE TABLE public.llm_model_config (
     CONSTRAINT ck_llm_model_config_vocab CHECK (vocab > 0),
     CONSTRAINT ck_llm_model_config_d_ff CHECK (d_ff > 0),
     CONSTRAINT ck_llm_model_config_layer_norm_eps CHECK (layer_norm_eps > 0),
-    CONSTRAINT ck_llm_model_config_activation_function CHECK (activation_function IN ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu')),
+    CONSTRAINT ck_llm_model_config_activation_function CHECK (activation_function IN ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu', 'silu', 'swish')),
     CONSTRAINT ck_llm_model_config_d_head CHECK (d_model % NULLIF(n_head, 0) = 0),
     CONSTRAINT fk_llm_model_config_arch_llm_arch FOREIGN KEY(arch) REFERENCES public.llm_arch (arch)
 );
