@@ -9,7 +9,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
 
-
 # Transformers' names of activations, and the one of them that we call each function by (pg_llm_activation).
 ACTIVATIONS = {
     "gelu_new": "gelu_new",

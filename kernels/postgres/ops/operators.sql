@@ -7,7 +7,8 @@ CREATE FUNCTION public.pg_llm_activation(x public.tensor, name text)
     AS 'MODULE_PATHNAME', 'pg_llm_activation';
 COMMENT ON FUNCTION public.pg_llm_activation(public.tensor, text) IS
     'The activation with this name in Hugging Face configurations: gelu_new, gelu_pytorch_tanh and gelu_fast are '
-    'pg_llm_gelu, gelu and gelu_python are pg_llm_gelu_exact, relu is pg_llm_relu, silu and swish are pg_llm_silu. 22023: any other name.';
+    'pg_llm_gelu, gelu and gelu_python are pg_llm_gelu_exact, relu is pg_llm_relu, silu and swish are pg_llm_silu. '
+    '22023: any other name.';
 
 CREATE FUNCTION public.pg_llm_activation_backward(dout public.tensor, x public.tensor, name text)
     RETURNS public.tensor
