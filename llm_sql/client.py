@@ -1,4 +1,4 @@
-"""PGLLMClient and its async twin: text generation over a psycopg connection, without SQLAlchemy."""
+"""PGLLMClient and AsyncPGLLMClient: text generation over a psycopg connection, without SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LanguageModel and its async twin: each method against the SQL it stands for."""
+"""LanguageModel and AsyncLanguageModel: each method against the SQL it stands for."""
 
 from __future__ import annotations
 

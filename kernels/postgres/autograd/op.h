@@ -3,7 +3,7 @@
  *
  * An op is one OpDef: its name, its SQL arguments, a forward that checks shapes and computes, a backward that
  * adds up gradients, and which values the backward reads (all others are let go as soon as SQL drops them).
- * The same entry serves the SQL function, its `_backward` twin and the tape.
+ * The same entry serves the SQL function, its `_backward` and the tape.
  */
 #ifndef PG_LLM_OP_H
 #define PG_LLM_OP_H
