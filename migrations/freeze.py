@@ -7,6 +7,7 @@ revisions come from `alembic revision --autogenerate`, which writes their text i
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable
@@ -146,19 +147,70 @@ def _revoke(role: str, statements: Iterable[str]) -> str:
     )
 
 
+_ROUTINE = ("FUNCTION", "PROCEDURE")
+
+# Both roles may run all that is declared, nobody else may run any of it.
+_ROUTINES = """\
+DO $grants$
+DECLARE
+    declared CONSTANT text[] := ARRAY[
+{declared}
+    ];
+    routine text;
+    role name;
+BEGIN
+    FOREACH routine IN ARRAY declared LOOP
+{first}        FOR role IN SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.rolname IN ({roles}) LOOP
+{each}
+        END LOOP;
+    END LOOP;
+END
+$grants$"""
+_REVOKE_PUBLIC = """\
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE public.%s FROM PUBLIC', routine);
+"""
+_GRANT_EACH = """\
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE public.%s TO %I', routine, role);"""
+# What somebody dropped has no privileges left to take back.
+_REVOKE_EACH = """\
+            BEGIN
+                EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE public.%s FROM %I', routine, role);
+            EXCEPTION
+                WHEN undefined_function OR undefined_object THEN
+                    NULL;
+            END;"""
+
+
+def _signature(identity: str) -> str:
+    """A routine's name with the types that it takes, from what a DROP takes: name, modes and types of all."""
+    name, _, arguments = identity.removeprefix(f"{SCHEMA}.").rstrip(")").partition("(")
+    words = (argument.split() for argument in re.split(r", (?![^(]*\))", arguments) if argument)
+    taken = (w[1:] if w[0] in ("INOUT", "VARIADIC") else w for w in words if w[0] != "OUT")
+    return f"{name}({', '.join(' '.join(w[1:]) for w in taken)})"
+
+
+def _routines(first: str, each: str) -> str:
+    signatures = ", ".join(literal(_signature(o.identity)) for o in declared_objects() if o.is_routine)
+    whole = signatures.replace("', '", "',\0'").replace(" ", "\1").replace("\0", " ")
+    lines = textwrap.wrap(whole, 112, break_long_words=False, break_on_hyphens=False)
+    return _ROUTINES.format(
+        declared="\n".join(f"        {line}" for line in lines).replace("\1", " "),
+        roles=", ".join(map(literal, ROLES)),
+        first=first,
+        each=each,
+    )
+
+
 def roles() -> dict[str, str]:
-    grants = declared_grants()
     create = [f"REVOKE ALL ON TABLE public.{name} FROM PUBLIC" for name in relation_names()]
-    create += [
-        f"REVOKE EXECUTE ON {o.kind} {o.identity} FROM PUBLIC" for o in declared_objects() if o.is_routine
-    ]
-    drop = []
+    drop = [_routines("", _REVOKE_EACH)]
     for role in ROLES:
-        own = [grant for grant in grants if grant.role == role]
+        own = [grant for grant in declared_grants() if grant.role == role and grant.kind not in _ROUTINE]
         create += [_CREATE_ROLE.format(role=role), for_role(role, (grant.grant for grant in own))]
         create.append(extension_of_role(role, "GRANT EXECUTE ON ROUTINE %s TO"))
         drop += [_revoke(role, (grant.revoke for grant in own))]
         drop += [extension_of_role(role, "REVOKE EXECUTE ON ROUTINE %s FROM"), _DROP_ROLE.format(role=role)]
+    create.append(_routines(_REVOKE_PUBLIC, _GRANT_EACH))
     return {"roles.sql": script(create), "drop_roles.sql": script(drop)}
 
 

@@ -78,7 +78,8 @@ def test_twenty_sessions_train_at_once(conn: Connection, connect: Connect) -> No
     in_threads([lambda model=model: work(model) for model in models])
     for model in models:
         assert weights(conn, model) == wanted, model
-    assert value(conn, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'") == 1
+    running = "backend_type = 'client backend' AND datname = current_database() AND state = 'active'"
+    assert value(conn, f"SELECT count(*) FROM pg_stat_activity WHERE {running}") == 1
 
 
 def interrupt(session: Connection, model: str, chance: random.Random) -> None:

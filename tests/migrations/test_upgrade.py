@@ -20,6 +20,7 @@ from llm_sql import provision
 from llm_sql.cli import checks
 from llm_sql.migrations import build
 
+from ..amount import extended
 from .conftest import Migrations
 from .next_release import CHANGED_LINE, NEXT, NEXT_KERNELS, PRESENT, PRESENT_KERNELS, NextRelease
 
@@ -206,6 +207,7 @@ def test_up_and_down_keep_what_users_have(lived_in: Migrations, release: NextRel
     assert sorted(lived_in.execute(WEIGHTS), key=repr) == before["weights"]
 
 
+@extended
 def test_training_goes_on_as_without_an_upgrade(
     lived_in: Migrations, new_database: Callable[..., Migrations], release: NextRelease
 ) -> None:
@@ -228,6 +230,7 @@ def test_training_goes_on_as_without_an_upgrade(
     lived_in.execute("SELECT llm_checkpoint_save('small')")
 
 
+@extended
 def test_provision_and_doctor_find_nothing_wrong(lived_in: Migrations, release: NextRelease) -> None:
     noted = "SELECT obj_description('llm_sql_version'::regclass)"
     ours = build.of_revision(PRESENT).comment
@@ -246,6 +249,7 @@ def test_provision_and_doctor_find_nothing_wrong(lived_in: Migrations, release: 
     assert provision.provision(lived_in.url).mended == []
 
 
+@extended
 def test_the_script_for_psql_does_the_same(
     lived_in: Migrations, new_database: Callable[..., Migrations], release: NextRelease, offer: Offer
 ) -> None:
@@ -286,6 +290,7 @@ def test_both_ways_to_the_new_extension_lead_to_the_same(empty: Migrations, offe
     assert members[0] == members[1]
 
 
+@extended
 def test_an_extension_that_is_newer_stays(
     empty: Migrations, offer: Offer, release: NextRelease, revision: str
 ) -> None:
