@@ -269,7 +269,7 @@ def test_cerebras_gpts_configuration(conn: Connection, engine: Engine, folder: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation_function": "silu"}, "silu"),
+        ({"activation_function": "mish"}, "mish"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"scale_attn_weights": False}, "scale_attn_weights"),
         ({"add_cross_attention": True}, "add_cross_attention"),
