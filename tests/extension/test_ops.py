@@ -6,6 +6,7 @@ cannot pass.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ..reference import ops
+from ..support import op_cases
 from ..support.op_cases import CASES, COMPOSITES, SEED, Case
 from ..support.tensors import value
 
@@ -213,6 +215,8 @@ ROTARY = "pg_llm_rotary('[[1,2,3,4],[5,6,7,8]]'::tensor, {})"
         ("1, 1e4, -2, '{0,1}'", "cannot turn -2"),
         ("1, 0, 0, '{0,1}'", "theta must be"),
         ("1, 'NaN', 0, '{0,1}'", "theta must be"),
+        ("1, 1e-300, 0, '{0,1}'", "theta must be"),
+        ("1, 1e300, 0, '{0,1}'", "theta must be"),
         ("1, 1e4, 0, '{0,1,2}'", r"x \[2,4\], positions \[3\]"),
         ("1, 1e4, 0, '{}'", "cannot take the shapes"),
         ("1, 1e4, 0, '{0,1}', '[]'", "scaling is not a JSON object"),
@@ -220,12 +224,30 @@ ROTARY = "pg_llm_rotary('[[1,2,3,4],[5,6,7,8]]'::tensor, {})"
         ("1, 1e4, 0, '{0,1}', '{\"rope_type\": \"yarn\"}'", 'the unknown type "yarn"'),
         ("1, 1e4, 0, '{0,1}', '{\"rope_type\": 2}'", "rope_type that is not a string"),
         ("1, 1e4, 0, '{0,1}', '{\"type\": \"linear\"}'", 'no number "factor"'),
-        ('1, 1e4, 0, \'{0,1}\', \'{"type": "linear", "factor": 0}\'', "which is not above 0"),
+        ('1, 1e4, 0, \'{0,1}\', \'{"type": "linear", "factor": 0}\'', "which is not at least 1"),
         ("1, 1e4, 0, '{0,1}', '{\"factor\": 2}'", 'unknown key "factor"'),
         ("1, 1e4, 0, '{0,1}', '{\"rope_theta\": 2}'", 'unknown key "rope_theta"'),
     ],
 )
 def test_rotary_refuses(conn: psycopg.Connection[Any], arguments: str, message: str) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
+        conn.execute(f"SELECT {ROTARY.format(arguments)}")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"type": "linear", "factor": 1e-50}, "not at least 1"),
+        ({"type": "linear", "factor": 1e300}, "not at least 1"),
+        ({"rope_type": "default", "type": "linear"}, 'both "rope_type" and "type"'),
+        (op_cases.LLAMA3 | {"high_freq_factor": 1.00000001}, "not below its high_freq_factor"),
+        (op_cases.LLAMA3 | {"original_max_position_embeddings": 0}, "not at least 1"),
+    ],
+)
+def test_rotary_refuses_a_scaling(
+    conn: psycopg.Connection[Any], scaling: dict[str, Any], message: str
+) -> None:
+    arguments = f"1, 1e4, 0, '{{0,1}}', '{json.dumps(scaling)}'"
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
         conn.execute(f"SELECT {ROTARY.format(arguments)}")
 

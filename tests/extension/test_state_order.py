@@ -290,6 +290,18 @@ def test_what_a_generation_is_told_about_sampling(generation: Connection) -> Non
         generation.execute(f"SELECT pg_llm_gen_length({H})")
 
 
+@pytest.mark.parametrize("qkv", ["'[[1,2,3],[4,5,6]]'", "'[[1],[4]]', '[[2],[5]]', '[[3],[6]]'"])
+def test_a_gradient_in_the_middle_of_a_pass_is_that_outside(generation: Connection, qkv: str) -> None:
+    """It reads no key/value cache, and writes none."""
+    call = f"SELECT pg_llm_causal_attention_backward('[[1],[2]]'::tensor, {qkv}, 1)::text"
+    expected = value(generation, call)
+    run(generation, [USE])
+    for _ in range(3):
+        assert value(generation, call) == expected
+    run(generation, [ATTENTION, "SELECT pg_llm_gen_done()"])
+    assert value(generation, f"SELECT pg_llm_gen_length({H})") == 1
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_all_passes_have_the_same_layers(generation: Connection, layers: int) -> None:
     run(generation, [USE, ATTENTION, ATTENTION, "SELECT pg_llm_gen_done()", USE])

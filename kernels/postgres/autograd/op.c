@@ -330,6 +330,7 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
     OpGrad  din[OP_MAX_INPUTS];
 
     call->op = op;
+    call->pure = true; /* in a generation's pass, too: a gradient reads no cache and writes none */
     read_arguments(call, fcinfo, 1);
     op->forward(call);
     pg_llm_check(pg_llm_engine());

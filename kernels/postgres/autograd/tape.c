@@ -397,6 +397,8 @@ tape_record(OpCall *call)
     }
     if (call->settings != NULL)
     {
+        if (!tensor_buffer_room(VARSIZE(call->settings)))
+            ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the tape"));
         settings = MemoryContextAlloc(tape.context, VARSIZE(call->settings));
         memcpy(settings, call->settings, VARSIZE(call->settings));
     }

@@ -390,13 +390,23 @@ pg_llm_gen_write(PG_FUNCTION_ARGS)
     bool        stopped;
     Datum       values[4];
     TupleDesc   desc = row_type(fcinfo);
+    int         before = s->written.len;
     text       *visible;
 
-    if (!at_end)
-        appendBinaryStringInfo(&s->written, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-    visible = visible_text((const uint8 *) s->written.data, s->written.len, &s->stop, final, &stopped);
+    PG_TRY();
+    {
+        if (!at_end)
+            appendBinaryStringInfo(&s->written, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+        visible = visible_text((const uint8 *) s->written.data, s->written.len, &s->stop, final, &stopped);
+        values[1] = DirectFunctionCall2(text_substr_no_len, PointerGetDatum(visible), Int32GetDatum(s->shown + 1));
+    }
+    PG_CATCH();
+    {
+        s->written.len = before; /* the token may be written again after a savepoint */
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
     values[0] = Int32GetDatum(step);
-    values[1] = DirectFunctionCall2(text_substr_no_len, PointerGetDatum(visible), Int32GetDatum(s->shown + 1));
     values[2] = PointerGetDatum(visible);
     values[3] = BoolGetDatum(final || stopped);
     s->shown = pg_mbstrlen_with_len(VARDATA_ANY(visible), VARSIZE_ANY_EXHDR(visible));

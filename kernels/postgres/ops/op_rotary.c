@@ -3,7 +3,7 @@
  */
 #include "postgres.h"
 
-#include <math.h>
+#include <float.h>
 
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
@@ -33,9 +33,9 @@ scaling_error(const OpCall *call, const char *problem)
                     "\"original_max_position_embeddings\": n}."));
 }
 
-/* A number above 0. */
+/* A number, at least `least`, that float32 holds. */
 static double
-scaling_number(const OpCall *call, const char *key)
+scaling_number(const OpCall *call, const char *key, double least)
 {
     JsonbValue *v = getKeyJsonValueFromContainer(&call->settings->root, key, strlen(key), NULL);
     double      number;
@@ -43,8 +43,8 @@ scaling_number(const OpCall *call, const char *key)
     if (v == NULL || v->type != jbvNumeric)
         scaling_error(call, psprintf("has no number \"%s\"", key));
     number = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
-    if (!(number > 0.0) || !isfinite((float) number))
-        scaling_error(call, psprintf("has the %s %g, which is not above 0", key, number));
+    if (!(number >= least && number <= FLT_MAX))
+        scaling_error(call, psprintf("has the %s %g, which is not at least %g", key, number, least));
     return number;
 }
 
@@ -74,14 +74,18 @@ read_scaling(const OpCall *call)
                                        "factor",           "low_freq_factor",
                                        "high_freq_factor", "original_max_position_embeddings"};
     llm_rotary_scaling       scaling = {.kind = LLM_ROTARY_UNSCALED};
-    JsonbValue              *type;
+    JsonbValue              *type, *older;
     const char              *name;
 
     if (!JB_ROOT_IS_OBJECT(call->settings))
         scaling_error(call, "is not a JSON object");
     type = getKeyJsonValueFromContainer(&call->settings->root, "rope_type", strlen("rope_type"), NULL);
-    if (type == NULL) /* the key in older configurations */
-        type = getKeyJsonValueFromContainer(&call->settings->root, "type", strlen("type"), NULL);
+    /* the key in older configurations */
+    older = getKeyJsonValueFromContainer(&call->settings->root, "type", strlen("type"), NULL);
+    if (type != NULL && older != NULL)
+        scaling_error(call, "has both \"rope_type\" and \"type\"");
+    if (type == NULL)
+        type = older;
     if (type != NULL && type->type != jbvString)
         scaling_error(call, "has a rope_type that is not a string");
     name = type == NULL ? "default" : pnstrdup(type->val.string.val, type->val.string.len);
@@ -91,17 +95,17 @@ read_scaling(const OpCall *call)
     {
         require_keys(call, keys, 3);
         scaling.kind = LLM_ROTARY_LINEAR;
-        scaling.factor = scaling_number(call, "factor");
+        scaling.factor = scaling_number(call, "factor", 1.0);
     }
     else if (strcmp(name, "llama3") == 0)
     {
         require_keys(call, keys, lengthof(keys));
         scaling.kind = LLM_ROTARY_LLAMA3;
-        scaling.factor = scaling_number(call, "factor");
-        scaling.low_freq_factor = scaling_number(call, "low_freq_factor");
-        scaling.high_freq_factor = scaling_number(call, "high_freq_factor");
-        scaling.context = scaling_number(call, "original_max_position_embeddings");
-        if (scaling.low_freq_factor >= scaling.high_freq_factor)
+        scaling.factor = scaling_number(call, "factor", 1.0);
+        scaling.low_freq_factor = scaling_number(call, "low_freq_factor", 0.001);
+        scaling.high_freq_factor = scaling_number(call, "high_freq_factor", 0.001);
+        scaling.context = scaling_number(call, "original_max_position_embeddings", 1.0);
+        if ((float) scaling.low_freq_factor >= (float) scaling.high_freq_factor)
             scaling_error(call, "has a low_freq_factor that is not below its high_freq_factor");
     }
     else
@@ -148,9 +152,9 @@ require_arguments(const OpCall *call)
                 errmsg("%s: cannot turn " INT64_FORMAT " of the " INT64_FORMAT " numbers of a head", call->op->name,
                        dims, width / n_head),
                 errhint("dims is an even number, at most a head's size; 0 stands for all of it."));
-    if (!(theta > 0.0) || !isfinite(theta))
+    if (!(theta >= 1.0 && theta <= FLT_MAX))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: theta must be a number above 0, not %g", call->op->name, theta));
+                errmsg("%s: theta must be at least 1 and a float32, not %g", call->op->name, theta));
     if (call->ids.n != length && call->ids.n != op_rows(x))
         op_shape_error(call, "x [..., t, d], and t positions or one for each row of x");
     op_require_ids(call, (int64) PG_INT32_MAX + 1, false);
