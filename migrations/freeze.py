@@ -37,6 +37,8 @@ from llm_sql.models import (
     views,
 )
 from llm_sql.models.base import SCHEMA, pass_sequence
+from llm_sql.models.forms import wrapped
+from llm_sql.models.objects import ROUTINE_KINDS
 from llm_sql.models.roles import ROLES, relation_names
 
 from .operations import SQL_DIRECTORY
@@ -147,8 +149,6 @@ def _revoke(role: str, statements: Iterable[str]) -> str:
     )
 
 
-_ROUTINE = ("FUNCTION", "PROCEDURE")
-
 # Both roles may run all that is declared, nobody else may run any of it.
 _ROUTINES = """\
 DO $grants$
@@ -190,11 +190,9 @@ def _signature(identity: str) -> str:
 
 
 def _routines(first: str, each: str) -> str:
-    signatures = ", ".join(literal(_signature(o.identity)) for o in declared_objects() if o.is_routine)
-    whole = signatures.replace("', '", "',\0'").replace(" ", "\1").replace("\0", " ")
-    lines = textwrap.wrap(whole, 112, break_long_words=False, break_on_hyphens=False)
+    signatures = (literal(_signature(o.identity)) for o in declared_objects() if o.is_routine)
     return _ROUTINES.format(
-        declared="\n".join(f"        {line}" for line in lines).replace("\1", " "),
+        declared=textwrap.indent(wrapped(signatures, indent=8), " " * 8),
         roles=", ".join(map(literal, ROLES)),
         first=first,
         each=each,
@@ -205,7 +203,7 @@ def roles() -> dict[str, str]:
     create = [f"REVOKE ALL ON TABLE public.{name} FROM PUBLIC" for name in relation_names()]
     drop = [_routines("", _REVOKE_EACH)]
     for role in ROLES:
-        own = [grant for grant in declared_grants() if grant.role == role and grant.kind not in _ROUTINE]
+        own = [grant for grant in declared_grants() if grant.role == role and grant.kind not in ROUTINE_KINDS]
         create += [_CREATE_ROLE.format(role=role), for_role(role, (grant.grant for grant in own))]
         create.append(extension_of_role(role, "GRANT EXECUTE ON ROUTINE %s TO"))
         drop += [_revoke(role, (grant.revoke for grant in own))]

@@ -22,7 +22,7 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _wrapped(parts: Iterable[str], indent: int) -> str:
+def wrapped(parts: Iterable[str], indent: int) -> str:
     """Parts separated by commas, as many to a line as fit."""
     joined = ", ".join(part.replace(" ", "\x00") for part in parts)
     lines = textwrap.wrap(joined, WIDTH - indent - 1, break_long_words=False, break_on_hyphens=False)
@@ -35,37 +35,37 @@ def _parameters(arguments: Arguments, indent: int) -> str:
 
 
 def _columns(arguments: Arguments, indent: int) -> str:
-    return _wrapped((f"{a.name} {a.type}" for a in arguments), indent)
+    return wrapped((f"{a.name} {a.type}" for a in arguments), indent)
 
 
 def _results(arguments: Arguments, indent: int) -> str:
     """As OUT parameters."""
-    return _wrapped((f"OUT {a.name} {a.type}" for a in arguments), indent)
+    return wrapped((f"OUT {a.name} {a.type}" for a in arguments), indent)
 
 
 def _types(arguments: Arguments, indent: int) -> str:
     """As COMMENT ON FUNCTION wants them."""
-    return _wrapped((a.type for a in arguments), indent)
+    return wrapped((a.type for a in arguments), indent)
 
 
 def _names(arguments: Arguments, indent: int) -> str:
     """To pass them on by position."""
-    return _wrapped((a.name for a in arguments), indent)
+    return wrapped((a.name for a in arguments), indent)
 
 
 def _named(arguments: Arguments, indent: int) -> str:
     """To pass them on by name."""
-    return _wrapped((f"{a.name} => {a.name}" for a in arguments), indent)
+    return wrapped((f"{a.name} => {a.name}" for a in arguments), indent)
 
 
 def _pairs(arguments: Arguments, indent: int) -> str:
     """Name and value in turn, as jsonb_build_object takes them."""
-    return _wrapped((f"'{a.name}', {a.name}" for a in arguments), indent)
+    return wrapped((f"'{a.name}', {a.name}" for a in arguments), indent)
 
 
 def _defaults(arguments: Arguments, indent: int) -> str:
     """Name and default in turn."""
-    return _wrapped((f"'{a.name}', {a.default}" for a in arguments), indent)
+    return wrapped((f"'{a.name}', {a.default}" for a in arguments), indent)
 
 
 def _checks(arguments: Arguments, indent: int) -> str:

@@ -33,6 +33,9 @@ _COMMENT = re.compile(
 )
 
 
+ROUTINE_KINDS = ("FUNCTION", "PROCEDURE")
+
+
 @dataclass(frozen=True)
 class SqlObject:
     """A function, procedure, view or trigger of schema public.
@@ -54,7 +57,7 @@ class SqlObject:
 
     @property
     def is_routine(self) -> bool:
-        return self.kind in ("FUNCTION", "PROCEDURE")
+        return self.kind in ROUTINE_KINDS
 
 
 def split_statements(script: str) -> list[str]:

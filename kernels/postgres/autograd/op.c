@@ -230,6 +230,16 @@ op_n_args(const OpDef *op)
     return n;
 }
 
+int
+op_arg_rank(const OpDef *op, int arg)
+{
+    int rank = 0;
+
+    for (int i = 0; i < arg; i++)
+        rank += op->args[i].kind == op->args[arg].kind;
+    return rank;
+}
+
 const char *
 op_arg_type(char kind)
 {
@@ -293,16 +303,14 @@ op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int 
 static void
 read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 {
-    int seen[128] = {0};
-
-    for (const OpArg *declared = call->op->args; declared->kind != '\0'; declared++, arg++)
+    for (int i = 0; call->op->args[i].kind != '\0'; i++)
     {
-        int n = seen[(int) declared->kind]++;
+        int rank = op_arg_rank(call->op, i);
 
-        if (declared->kind == 't')
-            op_set_input(call, n, PG_GETARG_TENSOR(arg));
+        if (call->op->args[i].kind == 't')
+            op_set_input(call, rank, PG_GETARG_TENSOR(arg + i));
         else
-            op_read_constant(call, fcinfo, arg, declared->kind, n);
+            op_read_constant(call, fcinfo, arg + i, call->op->args[i].kind, rank);
     }
 }
 
@@ -317,6 +325,20 @@ op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
     PG_RETURN_TENSOR(op_run(&call));
 }
 
+void
+op_gradients(const OpCall *call, const float *dout, Tensor **grads)
+{
+    OpGrad din[OP_MAX_INPUTS] = {{0}};
+
+    for (int i = 0; i < call->n_inputs; i++)
+    {
+        grads[i] = tensor_new(call->in[i].ndim, call->in[i].dims);
+        din[i].data = grads[i]->data;
+    }
+    call->op->backward(call, dout, din);
+    pg_llm_check(pg_llm_engine());
+}
+
 /*
  * pg_llm_<op>_backward(dout, <the op's arguments>): runs the forward again for what it saves, then the backward.
  * One differentiable input gives a tensor, more give a record of them.
@@ -327,7 +349,6 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
     OpCall *call = palloc0(sizeof(OpCall));
     Tensor *dout = PG_GETARG_TENSOR(0);
     Tensor *grads[OP_MAX_INPUTS];
-    OpGrad  din[OP_MAX_INPUTS];
 
     call->op = op;
     call->pure = true; /* in a generation's pass, too: a gradient reads no cache and writes none */
@@ -338,16 +359,7 @@ op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s_backward: the output's gradient has shape %s, the output %s", op->name,
                        tensor_shape_text(dout->ndim, dout->dims), op_shape(&call->out)));
-    for (int i = 0; i < call->n_inputs; i++)
-    {
-        grads[i] = tensor_new(call->in[i].ndim, call->in[i].dims);
-        din[i].data = grads[i]->data;
-        din[i].acc = false;
-        din[i].buffer = NULL;
-    }
-    op->backward(call, dout->data, din);
-    pg_llm_check(pg_llm_engine());
-
+    op_gradients(call, dout->data, grads);
     if (call->n_inputs == 1)
         PG_RETURN_TENSOR(grads[0]);
     else

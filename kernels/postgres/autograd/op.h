@@ -117,6 +117,8 @@ struct OpDef
 
 /* The number of arguments. */
 extern int op_n_args(const OpDef *op);
+/* How many arguments of its kind stand before argument number `arg`. */
+extern int op_arg_rank(const OpDef *op, int arg);
 /* The SQL type of a kind of argument. */
 extern const char *op_arg_type(char kind);
 /* The name of the n-th argument of a kind, n from 0. */
@@ -147,6 +149,9 @@ extern Datum op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op);
         return op_sql_backward(fcinfo, &op_##id);                                                                      \
     }                                                                                                                  \
     extern int pg_llm_require_semicolon_##id
+
+/* Differentiates a computed call: new tensors for the gradients of all its inputs. */
+extern void op_gradients(const OpCall *call, const float *dout, Tensor **grads);
 
 /* Used by forwards. */
 extern float    *op_output(OpCall *call, int ndim, const int32 *dims); /* allocates call->out */

@@ -41,13 +41,12 @@ static Datum
 extra_json(const OpCall *c)
 {
     StringInfoData s;
-    int            seen[128] = {0};
 
     initStringInfo(&s);
     appendStringInfo(&s, "{\"shape\": %s", op_shape(&c->out));
     for (const OpArg *arg = c->op->args; arg->kind != '\0'; arg++)
     {
-        int n = seen[(int) arg->kind]++;
+        int n = op_arg_rank(c->op, (int) (arg - c->op->args));
 
         if (arg->kind == 't' || (arg->kind == 's' && c->site[0] == '\0') || (arg->kind == 'j' && c->settings == NULL))
             continue;

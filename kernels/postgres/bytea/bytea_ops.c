@@ -171,7 +171,6 @@ bytea_call(FunctionCallInfo fcinfo, const OpDef *op, int arg, bool read_only)
     OpCall *call = palloc0(sizeof(OpCall));
     int     n_args = op->bytea_args > 0 ? op->bytea_args : op_n_args(op);
     Floats *floats = palloc0(sizeof(Floats) * n_args);
-    int     seen[128] = {0};
     Sizes   sizes = {0};
 
     call->op = op;
@@ -181,13 +180,12 @@ bytea_call(FunctionCallInfo fcinfo, const OpDef *op, int arg, bool read_only)
     for (int i = 0; i < n_args; i++)
     {
         const OpArg *declared = &op->args[i];
-        int          n = seen[(int) declared->kind]++;
         const char  *shape;
         const char  *name = bytea_name(declared, &shape);
 
         if (declared->kind != 't')
         {
-            op_read_constant(call, fcinfo, arg + i, declared->kind, n);
+            op_read_constant(call, fcinfo, arg + i, declared->kind, op_arg_rank(op, i));
             continue;
         }
         floats[i] = floats_arg(fcinfo, arg + i, name);

@@ -37,23 +37,6 @@ pg_llm_attention(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(op_run(out));
 }
 
-/* One step of a composed backward: gradients of call's inputs from dout. */
-static void
-chain(OpCall *call, const float *dout, Tensor **grads)
-{
-    OpGrad din[OP_MAX_INPUTS];
-
-    for (int i = 0; i < call->n_inputs; i++)
-    {
-        grads[i] = tensor_new(call->in[i].ndim, call->in[i].dims);
-        din[i].data = grads[i]->data;
-        din[i].acc = false;
-        din[i].buffer = NULL;
-    }
-    call->op->backward(call, dout, din);
-    pg_llm_check(pg_llm_engine());
-}
-
 static Tensor *
 forward_only(OpCall *call, const OpDef *op, Tensor *a, Tensor *b, Tensor *c)
 {
@@ -70,41 +53,51 @@ forward_only(OpCall *call, const OpDef *op, Tensor *a, Tensor *b, Tensor *c)
     return call->result;
 }
 
+enum
+{
+    QKV,
+    ATTENTION,
+    OUT,
+    N_CALLS
+};
+
+/* The layer's output; its calls keep what a backward reads, unless they are read_only. */
+static Tensor *
+attention_layer(OpCall *calls, Tensor *const *in, int32 n_head)
+{
+    Tensor *result;
+
+    calls[ATTENTION].ints[0] = n_head;
+    result = forward_only(&calls[QKV], &op_linear, in[0], in[1], in[2]);
+    result = forward_only(&calls[ATTENTION], &op_causal_attention_qkv, result, NULL, NULL);
+    return forward_only(&calls[OUT], &op_linear, result, in[3], in[4]);
+}
+
 Tensor *
 op_attention_output(Tensor *const *in, int32 n_head)
 {
-    OpCall *calls = palloc0(3 * sizeof(OpCall));
-    Tensor *result;
+    OpCall *calls = palloc0(N_CALLS * sizeof(OpCall));
 
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < N_CALLS; i++)
         calls[i].read_only = true;
-    calls[1].ints[0] = n_head;
-    result = forward_only(&calls[0], &op_linear, in[0], in[1], in[2]);
-    result = forward_only(&calls[1], &op_causal_attention_qkv, result, NULL, NULL);
-    return forward_only(&calls[2], &op_linear, result, in[3], in[4]);
+    return attention_layer(calls, in, n_head);
 }
 
 void
 op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *in, int32 n_head)
 {
-    OpCall *qkv = palloc0(sizeof(OpCall));
-    OpCall *attention = palloc0(sizeof(OpCall));
-    OpCall *out = palloc0(sizeof(OpCall));
+    OpCall *calls = palloc0(N_CALLS * sizeof(OpCall));
     Tensor *d_out[OP_MAX_INPUTS];
     Tensor *d_attention[OP_MAX_INPUTS];
-    Tensor *result;
+    Tensor *result = attention_layer(calls, in, n_head);
 
-    attention->ints[0] = n_head;
-    result = forward_only(qkv, &op_linear, in[0], in[1], in[2]);
-    result = forward_only(attention, &op_causal_attention_qkv, result, NULL, NULL);
-    result = forward_only(out, &op_linear, result, in[3], in[4]);
     if (dout->n != result->n)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("attention_backward: the output's gradient has shape %s, the output %s",
-                       tensor_shape_text(dout->ndim, dout->dims), op_shape(&out->out)));
-    chain(out, dout->data, d_out);
-    chain(attention, d_out[0]->data, d_attention);
-    chain(qkv, d_attention[0]->data, grads);
+                       tensor_shape_text(dout->ndim, dout->dims), op_shape(&calls[OUT].out)));
+    op_gradients(&calls[OUT], dout->data, d_out);
+    op_gradients(&calls[ATTENTION], d_out[0]->data, d_attention);
+    op_gradients(&calls[QKV], d_attention[0]->data, grads);
     grads[3] = d_out[1];
     grads[4] = d_out[2];
 }
