@@ -1,5 +1,5 @@
 # Random sessions and random queries on a PostgreSQL with AddressSanitizer and assertions. The long hunts, by hand:
-# docs/testing.md.
+# docs/develop/testing.md.
 
 if can_apt && on_debian; then
     step "a server with the address sanitizer: build"

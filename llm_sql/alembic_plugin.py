@@ -4,7 +4,7 @@ Alembic loads this module through the entry point `alembic.autogenerate.llm_sql`
 the name lies in the namespace that every environment includes by default. An environment that lists its
 `autogenerate_plugins` itself either includes `alembic.autogenerate.*` or passes `include_name`,
 `include_object` and `render_item` from here to `context.configure`. Imported whenever Alembic is: it must
-stay cheap and must not fail. docs/alembic.md tells users of it.
+stay cheap and must not fail. docs/guide/alembic.md tells users of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The ops: one declaration each of a Python function, the SQL function it stands for, and its arguments.
 
-docs/adding-an-operation.md tells how one is added: here, by a function whose body lists the SQL arguments.
-Shapes are written as in NumPy; ... stands for any leading axes. The formulas stand at the kernels, in
-kernels/core/llm_core.h.
+docs/develop/adding-an-operation.md tells how one is added: here, by a function whose body lists the SQL
+arguments. Shapes are written as in NumPy; ... stands for any leading axes. The formulas stand at the kernels,
+in kernels/core/llm_core.h.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import llm_sql.server
 from llm_sql.cli import app
 from llm_sql.cli.demo import run_demo
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+from ..support.pages import PAGES, name_of
+
 # A block that needs the reader's own files is fenced as `sql file`.
 BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A line of a block, or a mention: `llm-sql bench generate`.
@@ -25,13 +25,13 @@ COMMAND = re.compile(r"^(?:\$ )?(?:\S*/)?llm-sql (.+)$|`llm-sql ([^`]+)`", re.MU
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_are_the_command_lines(page: Path) -> None:
     """Every `llm-sql ...` that a page shows is understood, options and number of arguments too."""
     for found in COMMAND.findall(page.read_text()):
@@ -49,7 +49,7 @@ def test_commands_are_the_command_lines(page: Path) -> None:
     "page",
     # The playbook's are for GPT-2 small: test_playbook.py runs them reduced.
     [page for page in PAGES if page.name != "playbook.md" and BLOCK.search(page.read_text())],
-    ids=lambda page: page.name,
+    ids=name_of,
 )
 def test_examples_run(
     page: Path,

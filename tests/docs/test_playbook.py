@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 from llm_sql import LanguageModel
 from llm_sql.cli import app
 
-from .test_examples import ROOT, run_script
+from ..support.pages import DOCS
+from .test_examples import run_script
 
-PAGE = ROOT / "docs" / "playbook.md"
+PAGE = DOCS / "playbook.md"
 BLOCK = re.compile(r"^```(sql|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the page says, and what the test runs; each must stand on the page.
 REDUCED = {

@@ -31,7 +31,9 @@ def main() -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    prose = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/architecture.md")]
+    prose = [
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/develop/architecture.md")
+    ]
     tokenizer.train_from_iterator([*prose, WORDS * 40], trainer)
     model = json.loads(tokenizer.to_str())["model"]
     vocab = model["vocab"] | {"<|endoftext|>": len(model["vocab"])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from llm_sql.models import Dataset, codegen
 from llm_sql.models.arguments import LISTS, Argument, Check
 from llm_sql.models.forms import expand
 from llm_sql.sql_function import RowsFunction, Signature, SqlFunction
+
+from ..support.pages import PAGES
 
 DIALECT = psycopg_dialect.dialect()  # type: ignore[attr-defined]
 
@@ -94,9 +95,7 @@ CONTRACT = """
 
 def test_nothing_people_call_is_missing(conn: psycopg.Connection[Any]) -> None:
     """The contract's functions, and every function of the schema that README and docs show a call of."""
-    root = Path(__file__).parents[2]
-    pages = [root / "README.md", *(root / "docs").glob("*.md")]
-    shown = {name for page in pages for name in re.findall(r"\b(llm_\w+)\(", page.read_text())}
+    shown = {name for page in PAGES for name in re.findall(r"\b(llm_\w+)\(", page.read_text())}
     installed = {
         name
         for (name,) in conn.execute(

@@ -1,6 +1,6 @@
 """A short hunt as each role; LLM_SQL_HUNT_SECONDS for each (6; CI takes 12), LLM_SQL_HUNT_SEED repeats one.
 
-Long ones, and those under the sanitizer: docs/testing.md.
+Long ones, and those under the sanitizer: docs/develop/testing.md.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from llm_sql.tokenizer import read_bpe, read_encoding
 
 from ..conftest import Connect
 from ..reference import bpe as reference
+from ..support.pages import PAGES
 from ..support.small_models import make_model, names_query
 from ..support.tensors import value
 
@@ -250,8 +251,7 @@ def test_data_and_generation(conn: Connection) -> None:
 def test_throughput(conn: Connection, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     """Through SQL at least tiktoken's on one thread, in one run."""
     load(conn)
-    root = Path(__file__).parents[2]
-    documents = [path.read_text(encoding="utf-8") for path in (*root.glob("*.md"), *root.glob("docs/*.md"))]
+    documents = [path.read_text(encoding="utf-8") for path in PAGES]
     result = bench_tokenizer(session, "small", documents * 20)
     with capsys.disabled():
         print(result)

@@ -4,7 +4,7 @@
  * No file is opened here: callers give bytes through llm_source and take them through llm_sink. Files are
  * hostile until proven otherwise: every size, offset, name and checksum is checked, nothing is allocated on a
  * file's word beyond a fixed limit, and compressed data inflates to what its own header declares and no
- * further. The formats are described in docs/formats.md.
+ * further. The formats are described in docs/reference/formats.md.
  */
 #ifndef LLM_WEIGHTS_H
 #define LLM_WEIGHTS_H
