@@ -4,6 +4,7 @@
 #   make test                        the test suite
 #   make install PG_CONFIG=pg_config the extension into a PostgreSQL of your own (15 to 18)
 #   make check                       lint, schema drift, tests
+#   make docs                        the documentation as a site, in docs/_build/html
 #
 # DATABASE_URL, when set, names the server to use instead of the embedded one.
 
@@ -20,12 +21,12 @@ SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]'
 # The style of each folder is its .clang-format.
 C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
-.PHONY: demo test install uninstall env dev lint format check notebooks bench clean distclean
+.PHONY: demo test install uninstall env dev lint format check notebooks docs bench clean distclean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,10s/^# \{0,1\}//p' Makefile
 
 demo: env
 	@echo "==> provisioning: alembic upgrade head"
@@ -76,6 +77,10 @@ $(VENV)/.dev: $(VENV)/.installed
 	@$(PIP) install --no-build-isolation -e ".[dev,notebook]"
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	@$(PIP) install --no-build-isolation -e ".[docs]"
+	@touch $@
+
 # SQL that is written by hand; migrations/sql is made from it, or by Alembic.
 SQL = models kernels/postgres kernels/postgres_vector
 
@@ -101,6 +106,10 @@ check: lint
 notebooks: dev
 	$(BIN)/pytest -q tests/notebooks
 
+# With a server of its own, for the catalog's part of the reference; warnings are errors.
+docs: $(VENV)/.docs
+	@PYTHONPATH=docs $(BIN)/python -m docsite
+
 bench: env
 	$(BIN)/llm-sql bench
 
@@ -111,8 +120,8 @@ provision.sql: env $(wildcard migrations/versions/*.py migrations/versions/*/*)
 
 clean:
 	$(MAKE) -C kernels/postgres clean PG_CONFIG=$(PG_CONFIG) >/dev/null 2>&1 || true
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f $(VENV)/.installed $(VENV)/.dev
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f $(VENV)/.installed $(VENV)/.dev $(VENV)/.docs
 	find kernels llm_sql -name '*.o' -o -name '*.so' -o -name '*.bc' | xargs rm -f
 
 distclean: clean

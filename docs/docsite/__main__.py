@@ -1,0 +1,40 @@
+"""Build the site: stage the pages, write the reference, run Sphinx with warnings as errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from . import DOCS, HTML, SOURCE, stage, vendor
+
+
+def main() -> int:
+    began = time.monotonic()
+    wrong = vendor.problems()
+    if wrong:
+        print("\n".join(f"error: docs/_static/vendor: {problem}" for problem in wrong), file=sys.stderr)
+        return 1
+    try:
+        written = stage.stage()
+    except stage.BrokenLinkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    stage.remove_others(written)
+    stage.prune_toctrees()
+    from sphinx.cmd.build import main as sphinx_build
+
+    jobs = str(min(os.cpu_count() or 1, 4))
+    status = sphinx_build(
+        [
+            *("-W", "--keep-going", "-q", "-j", jobs, "-b", "html", "-c", str(DOCS)),
+            *("-d", str(HTML.with_name("doctrees")), str(SOURCE), str(HTML)),
+        ]
+    )
+    if status == 0:
+        print(f"docs: {HTML.relative_to(DOCS.parent)}/index.html, {time.monotonic() - began:.0f} s")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
