@@ -20,7 +20,7 @@ SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]'
 # The style of each folder is its .clang-format.
 C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
-.PHONY: demo test install uninstall env dev lint format check notebooks bench clean distclean
+.PHONY: demo test install uninstall env dev lint format check notebooks notebooks-store bench clean distclean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -100,6 +100,10 @@ check: lint
 
 notebooks: dev
 	$(BIN)/pytest -q tests/notebooks
+
+# Executed and written back with their outputs.
+notebooks-store: dev
+	$(BIN)/python .ci/notebooks.py
 
 bench: env
 	$(BIN)/llm-sql bench
