@@ -21,7 +21,7 @@ SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]'
 # The style of each folder is its .clang-format.
 C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
-.PHONY: demo test install uninstall env dev lint format check notebooks docs bench clean distclean
+.PHONY: demo test install uninstall env dev lint format check notebooks notebooks-store docs bench clean distclean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -109,6 +109,10 @@ notebooks: dev
 # With a server of its own, for the catalog's part of the reference; warnings are errors.
 docs: $(VENV)/.docs
 	@PYTHONPATH=docs $(BIN)/python -m docsite
+
+# Executed and written back with their outputs.
+notebooks-store: dev
+	$(BIN)/python .ci/notebooks.py
 
 bench: env
 	$(BIN)/llm-sql bench
