@@ -21,7 +21,7 @@ SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]'
 # The style of each folder is its .clang-format.
 C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
-.PHONY: demo test install uninstall env dev lint format check notebooks notebooks-store docs bench clean distclean
+.PHONY: demo test all install uninstall env dev lint format check notebooks notebooks-store docs bench clean distclean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -35,6 +35,11 @@ demo: env
 
 test: env
 	$(BIN)/pytest -q $(PARALLEL) $(PYTEST_ARGS)
+
+# The extensions alone, for the server of PG_CONFIG; `pgxn install` calls this, then install.
+all:
+	$(MAKE) -C kernels/postgres all PG_CONFIG=$(PG_CONFIG)
+	$(MAKE) -C kernels/postgres_vector all PG_CONFIG=$(PG_CONFIG)
 
 install:
 	$(MAKE) -C kernels/postgres install PG_CONFIG=$(PG_CONFIG)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-import llm_sql.kernels
 from llm_sql.models.objects import parse_script, split_statements
 
 from . import catalog
 from .operations import EXTENSION
 
-_PYTHON = Path(llm_sql.kernels.__file__).parent
+# Found, not imported: its compiled module is no part of what writes the schema's script.
+_FOUND = find_spec("llm_sql.kernels")
+assert _FOUND is not None
+assert _FOUND.origin is not None
+_PYTHON = Path(_FOUND.origin).parent
 # In the installed package the folders of scripts lie inside llm_sql.kernels, in a checkout beside its Python.
 SCRIPTS = next(place / "postgres" for place in (_PYTHON, _PYTHON.parent) if (place / "postgres").is_dir())
 
