@@ -12,7 +12,7 @@ copyright = "llm-sql authors, MIT licence"
 release = installed_version("llm-sql")
 version = release
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "docsite.extension"]
+extensions = ["myst_nb", "docsite.extension"]
 root_doc = "index"
 
 # ---- pages: MyST Markdown; links and anchors are checked ----
@@ -24,14 +24,6 @@ myst_dmath_double_inline = True
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # from another host
 nb_merge_streams = True
-
-# ---- Python API ----
-autodoc_typehints = "signature"
-autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
-python_use_unqualified_type_names = True
-maximum_signature_line_length = 88
-add_module_names = False
 
 # ---- HTML ----
 html_theme = "furo"

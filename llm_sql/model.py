@@ -221,6 +221,7 @@ class LanguageModel:
         return list(self.session.scalars(query).one())
 
     def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
         return str(self.session.scalars(select(functions.decode(list(tokens), self.model))).one())
 
     def evaluate(

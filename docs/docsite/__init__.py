@@ -13,3 +13,7 @@ ROOT = DOCS.parent
 BUILD = DOCS / "_build"
 SOURCE = BUILD / "source"
 HTML = BUILD / "html"
+
+
+class UndocumentedError(Exception):
+    """Something that people meet has no comment, docstring, help text or place to be documented by."""

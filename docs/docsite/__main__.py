@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from . import DOCS, HTML, SOURCE, stage, vendor
+from . import DOCS, HTML, SOURCE, UndocumentedError, reference, stage, vendor
 
 
 def main() -> int:
@@ -16,8 +16,8 @@ def main() -> int:
         print("\n".join(f"error: docs/_static/vendor: {problem}" for problem in wrong), file=sys.stderr)
         return 1
     try:
-        written = stage.stage()
-    except stage.BrokenLinkError as error:
+        written = stage.stage() | reference.write()
+    except (stage.BrokenLinkError, UndocumentedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     stage.remove_others(written)
