@@ -11,7 +11,6 @@ llm_sql.server                      the embedded PostgreSQL
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,10 +19,7 @@ if TYPE_CHECKING:
     from llm_sql.model import Evaluation, FineTuning, LanguageModel
     from llm_sql.training import Progress
 
-try:
-    __version__ = version("llm-sql")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 # Loaded on first use: the command line and Alembic import this package and should start quickly.
 _HOME = {
@@ -53,6 +49,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'llm_sql' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("llm-sql")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"

@@ -1,8 +1,8 @@
 """A model's data set from files or a query of any size: split, encoded, cut into rows, sent by COPY.
 
 Documents stand between end-of-text tokens, are joined and cut into rows of `block_size` tokens, as
-llm_fill_dataset does. What a load has sent and what it still holds is committed together in llm_dataset_load:
-the same load, started again, goes on there.
+llm_fill_dataset does; or each is a row of its own. What a load has sent and what it still holds is committed
+together in llm_dataset_load: the same load, started again, goes on there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class LoadOptions:
     """What makes two loads the same one, beside their sources.
 
     `validation`: the share held out; `stride`: tokens between the beginnings of rows; `tokenizer`: 'own' or
-    'tiktoken', with equal results.
+    'tiktoken', with equal results. `one_per_row`: each document is a row, in the source's order, between the
+    tokens that begin and end it, cut to block_size; one that occurs again is left out unless `duplicates`.
     """
 
     block_size: int
@@ -56,16 +57,23 @@ class LoadOptions:
     validation: float = 0.1
     seed: int = 0
     tokenizer: str = "own"
+    one_per_row: bool = False
+    duplicates: bool = True
 
 
 @dataclass
 class LoadProgress:
-    """What has been sent so far; `fraction` of the source, 0 to 1, None when its size is unknown."""
+    """What has been sent so far; `fraction` of the source, 0 to 1, None when its size is unknown.
+
+    Of documents that are rows: how many were cut, and how many left out because they had occurred before.
+    """
 
     train_rows: int = 0
     validation_rows: int = 0
     tokens: int = 0
     fraction: float | None = None
+    cut: int = 0
+    repeated: int = 0
 
 
 class Blocks:
@@ -96,7 +104,11 @@ class Blocks:
         self._new.append(ids)
         self._n_new += len(ids)
 
-    def full_rows(self) -> NDArray[np.int32]:
+    @property
+    def is_empty(self) -> bool:
+        return len(self.held) + self._n_new == 0
+
+    def full_rows(self) -> list[NDArray[np.int32]]:
         """Rows [n, block_size + 1] that are full by now: tokens and, shifted by one, their targets."""
         stream = np.concatenate([self.held, *self._new])
         n = max(0, (len(stream) - self.block_size - 1) // self.stride + 1)
@@ -104,18 +116,50 @@ class Blocks:
         self.held = stream[n * self.stride :]
         self._new, self._n_new = [], 0
         rows: NDArray[np.int32] = stream[starts[:, None] + np.arange(self.block_size + 1)]
-        return rows
+        return [rows]
 
-    def last_rows(self, is_first: bool) -> list[Ids]:
+    def last_rows(self, is_first: bool) -> list[NDArray[np.int32]]:
         """What remains at the end: shorter rows, none that only repeats the one before it."""
         self.add(np.asarray(self.last, dtype=np.int32))
-        rows = list(self.full_rows())
-        is_first = is_first and not rows
+        rows = self.full_rows()
+        is_first = is_first and len(rows[0]) == 0
         while len(self.held) >= 2 and (is_first or len(self.held) > self.block_size - self.stride + 1):
-            rows.append(self.held[: self.block_size + 1])
+            rows.append(self.held[None, : self.block_size + 1])
             self.held = self.held[self.stride :]
             is_first = False
         return rows
+
+
+class Documents:
+    """One split's documents, each a row between the tokens that begin and end it, cut to `block_size`."""
+
+    def __init__(self, block_size: int, boundaries: Boundaries) -> None:
+        self.block_size = block_size
+        self.first, _, self.last = boundaries
+        self.is_first = True
+        self.held = np.asarray((), dtype=np.int32)
+        self.n_cut = 0
+        self._rows: list[Ids] = []
+
+    def begin_document(self) -> None:
+        """Nothing is joined, so a document begins with its text."""
+
+    def add(self, ids: Ids) -> None:
+        row = np.concatenate([self.first, ids, self.last]).astype(np.int32)
+        self.n_cut += len(row) > self.block_size + 1
+        if len(row) > 1:
+            self._rows.append(row[None, : self.block_size + 1])
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._rows
+
+    def full_rows(self) -> list[NDArray[np.int32]]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def last_rows(self, is_first: bool) -> list[NDArray[np.int32]]:
+        return self.full_rows()
 
 
 def load(
@@ -208,22 +252,27 @@ class _Load:
         self.spare: str | None = None
         self.held_out_any = False
         self.done = LoadProgress()
-        self.streams: dict[str, Blocks] = {}
+        self.cut_before = 0
+        self.streams: dict[str, Blocks | Documents] = {}
 
     def begin(self, restart: bool) -> None:
         row = self.connection.execute(
             "SELECT state, done FROM public.llm_dataset_load WHERE model = %s AND settings = %s FOR UPDATE",
             (self.model, Jsonb(self.settings)),
         ).fetchone()
-        state = row[0] if row is not None and not row[1] and not restart else {}
+        goes_on = row is not None and not row[1] and not restart and self.source.resumable
+        state = row[0] if row is not None and goes_on else {}
         if not state:
             self.connection.execute("DELETE FROM public.llm_dataset WHERE model = %s", (self.model,))
         self.position = state.get("position")
         self.spare = json.loads(state.get("spare", "null"))
         self.held_out_any = state.get("held_out_any", False)
         self.done = LoadProgress(**state.get("done", {}))
+        self.cut_before = self.done.cut
         self.streams = {
-            split: Blocks(
+            split: Documents(self.options.block_size, self.boundaries)
+            if self.options.one_per_row
+            else Blocks(
                 self.options.block_size,
                 self.options.stride,
                 self.boundaries,
@@ -262,6 +311,8 @@ class _Load:
         if int.from_bytes(digest[:8], "big") < self.options.validation * 2.0**64:
             self.held_out_any = True
             self._add("validation", document)
+        elif self.options.one_per_row:
+            self._add("train", document)
         elif self.spare is None and self.options.validation > 0 and not self.held_out_any:
             # Held back, so that at least one document can be held out in the end.
             self.spare = document
@@ -276,27 +327,26 @@ class _Load:
         with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.write(COPY_HEADER)
             for split, stream in self.streams.items():
-                self._copy_rows(copy, split, stream.full_rows())
+                for rows in stream.full_rows():
+                    self._copy_rows(copy, split, rows)
             copy.write(COPY_TRAILER)
         self._save(done=False)
 
     def _finish(self) -> None:
         if self.spare is not None:
-            alone = (
-                self.done.train_rows == 0
-                and len(self.streams["train"].held) + self.streams["train"]._n_new == 0
-            )
+            alone = self.done.train_rows == 0 and self.streams["train"].is_empty
             self._add("train" if self.held_out_any or alone else "validation", self.spare)
             self.spare = None
         with self.connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.write(COPY_HEADER)
             for split, stream in self.streams.items():
                 sent = self.done.train_rows if split == "train" else self.done.validation_rows
-                holds_text = sent > 0 or len(stream.held) + stream._n_new > 0
-                if holds_text:
-                    for row in stream.last_rows(sent == 0):
-                        self._copy_rows(copy, split, row[None, :])
+                if sent > 0 or not stream.is_empty:
+                    for rows in stream.last_rows(sent == 0):
+                        self._copy_rows(copy, split, rows)
             copy.write(COPY_TRAILER)
+        if self.options.one_per_row:
+            self._finish_documents()
         if self.done.train_rows == 0:
             raise LLMSQLError("the source has no text to train on")
         repeated = self.connection.execute(
@@ -309,6 +359,34 @@ class _Load:
         self.done.fraction = 1.0
         self._save(done=True)
 
+    def _finish_documents(self) -> None:
+        """Documents that occur again are left out unless wanted; one is held out if any is to be."""
+        if not self.options.duplicates:
+            repeated = self.connection.execute(
+                "DELETE FROM public.llm_dataset WHERE id IN ("
+                " SELECT id FROM (SELECT id,"
+                " row_number() OVER (PARTITION BY split, tokens, target ORDER BY id) AS n"
+                " FROM public.llm_dataset WHERE model = %(model)s AND split IN ('train', 'validation')) AS d"
+                " WHERE n > 1) RETURNING split",
+                {"model": self.model},
+            ).fetchall()
+            n_train = sum(split == "train" for (split,) in repeated)
+            self.done.repeated = len(repeated)
+            self.done.train_rows -= n_train
+            self.done.validation_rows -= len(repeated) - n_train
+        if self.options.validation > 0 and self.done.validation_rows == 0:
+            # The last one with all its copies, unless nothing else would be left to train on.
+            moved = self.connection.execute(
+                "UPDATE public.llm_dataset AS d SET split = 'validation' FROM"
+                " (SELECT tokens FROM public.llm_dataset WHERE model = %(model)s AND split = 'train'"
+                " ORDER BY id DESC LIMIT 1) AS last WHERE d.model = %(model)s AND d.tokens = last.tokens"
+                " AND EXISTS (SELECT FROM public.llm_dataset AS o WHERE o.model = %(model)s"
+                " AND o.split = 'train' AND o.tokens <> last.tokens)",
+                {"model": self.model},
+            )
+            self.done.train_rows -= moved.rowcount
+            self.done.validation_rows += moved.rowcount
+
     def _copy_rows(self, copy: psycopg.Copy, split: str, rows: NDArray[np.int32]) -> None:
         if len(rows) == 0:
             return
@@ -318,6 +396,7 @@ class _Load:
         else:
             self.done.validation_rows += len(rows)
         self.done.tokens += len(rows) * (rows.shape[1] - 1)
+        self.done.cut = self.cut_before + sum(getattr(stream, "n_cut", 0) for stream in self.streams.values())
 
     def _save(self, done: bool) -> None:
         state = {

@@ -347,7 +347,9 @@ llm_finetune = finetune = RowsFunction(
         'validation double precision?, batch_size integer?, grad_accum integer?, lr_max double '
         'precision?, warmup integer?, schedule text?, min_lr double precision?, dropout_p double '
         'precision?, wd double precision?, grad_clip double precision?, decay text?, seed bigint?, '
-        'log_every integer?',
+        'log_every integer?, beta1 double precision?, beta2 double precision?, eps double precision?, '
+        'grad_workers integer?, prune_workers integer?, data_order text?, start_step bigint?, total_steps '
+        'bigint?, keep_grad boolean?',
         '(name text, perplexity_before double precision, perplexity_after double precision)',
     ),
     doc=(

@@ -355,6 +355,15 @@ def llm_finetune(
     decay: Text = ...,
     seed: Int = ...,
     log_every: Int = ...,
+    beta1: Double = ...,
+    beta2: Double = ...,
+    eps: Double = ...,
+    grad_workers: Int = ...,
+    prune_workers: Int = ...,
+    data_order: Text = ...,
+    start_step: Int = ...,
+    total_steps: Int = ...,
+    keep_grad: Bool = ...,
 ) -> TableValuedAlias:
     """Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query's first
     column into rows of block_size tokens (default: the context), holds out the fraction validation of them,

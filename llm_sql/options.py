@@ -164,6 +164,24 @@ class Finetuning(TypedDict, total=False):
     """seed of batches and dropout"""
     log_every: int
     """steps between NOTICEs; 0: none"""
+    beta1: float
+    """AdamW's decay rate of the first moment"""
+    beta2: float
+    """AdamW's decay rate of the second moment"""
+    eps: float
+    """added to the denominator of AdamW's update"""
+    grad_workers: int
+    """threads for the write-back; 0: pg_llm.threads"""
+    prune_workers: int
+    """threads for clearing; 0: pg_llm.threads"""
+    data_order: Literal['shuffled', 'by_id']
+    """order of the rows: shuffled (a seeded permutation per epoch) or by_id"""
+    start_step: int | None
+    """the model's step at which the schedule begins; default: this call's"""
+    total_steps: int | None
+    """length of the schedule, in steps; default: this call's"""
+    keep_grad: bool
+    """store the last step's gradients in llm_param.grad"""
 
 DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
     'Sampling': {
@@ -245,6 +263,15 @@ DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
         'decay': ('text', 'all'),
         'seed': ('bigint', 0),
         'log_every': ('integer', 1),
+        'beta1': ('double precision', 0.9),
+        'beta2': ('double precision', 0.999),
+        'eps': ('double precision', 1e-08),
+        'grad_workers': ('integer', 1),
+        'prune_workers': ('integer', 1),
+        'data_order': ('text', 'shuffled'),
+        'start_step': ('bigint', None),
+        'total_steps': ('bigint', None),
+        'keep_grad': ('boolean', False),
     },
 }
 """SQL type and default of every option, by the class that has it."""

@@ -72,9 +72,7 @@ def downgrade(url: str, revision: str) -> None:
 
 def head() -> str:
     """The newest revision this package knows."""
-    revision = script_directory().get_current_head()
-    assert revision is not None
-    return revision
+    return build.head()
 
 
 def provision(url: str, revision: str = "head") -> Report:

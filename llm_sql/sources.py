@@ -19,6 +19,7 @@ from llm_sql.errors import UsageError
 from llm_sql.streaming import as_text
 
 PIECE_BYTES = 1 << 20
+BOM = codecs.BOM_UTF8.decode()
 # GPT-2's pattern takes no space or line break into a piece after anything but white space: cut there, a text
 # encodes as it does whole. No white space of Unicode ends in the bytes from 0xb0 on.
 CUT = re.compile(rb"[!-~\xb0-\xbf](?=[ \n])")
@@ -38,6 +39,10 @@ class Piece:
 
 
 class Source(Protocol):
+    @property
+    def resumable(self) -> bool:
+        """Whether a position means the same to the next run."""
+
     def identity(self) -> Any:
         """What tells this source from another, as JSON."""
 
@@ -49,11 +54,16 @@ class Source(Protocol):
 
 
 class FileSource:
-    """UTF-8 files, each a document whose end is held out; with `lines` each line that is not blank is one."""
+    """UTF-8 files, each a document whose end is held out; with `lines` each line that is not blank is one.
+    `whole`: a file is held out as a whole or not at all.
+    """
 
-    def __init__(self, files: Sequence[Path], *, lines: bool = False) -> None:
+    resumable = True
+
+    def __init__(self, files: Sequence[Path], *, lines: bool = False, whole: bool = False) -> None:
         self.files = list(files)
         self.lines = lines
+        self.whole = whole
         self.sizes = [path.stat().st_size for path in self.files]
 
     def identity(self) -> Any:
@@ -97,7 +107,7 @@ class FileSource:
     def pieces(self, position: Any, validation: float) -> Iterator[Piece]:
         first, offset = position or (0, 0)
         for number in range(first, len(self.files)):
-            read = self._lines if self.lines else self._halves
+            read = self._lines if self.lines else self._whole if self.whole else self._halves
             yield from read(number, offset if number == first else 0, validation)
 
     def _fraction(self, number: int, offset: int) -> float:
@@ -118,8 +128,15 @@ class FileSource:
             for line in file:
                 start, offset = offset, offset + len(line)
                 text = self._decode(number, line, start).rstrip("\r\n")
+                if start == 0:
+                    text = text.removeprefix(BOM)
                 if text.strip():
                     yield Piece(text, (number, offset), None, fraction=self._fraction(number, offset))
+
+    def _whole(self, number: int, _: int, __: float) -> Iterator[Piece]:
+        text = self._decode(number, self.files[number].read_bytes(), 0).removeprefix(BOM)
+        if text:
+            yield Piece(text, (number + 1, 0), None, fraction=self._fraction(number + 1, 0))
 
     def _halves(self, number: int, offset: int, validation: float) -> Iterator[Piece]:
         size = self.sizes[number]
@@ -135,7 +152,7 @@ class FileSource:
                 begins = offset in (0, border)
                 text = self._decode(number, data, offset)
                 if offset == 0:
-                    text = text.removeprefix(codecs.BOM_UTF8.decode())
+                    text = text.removeprefix(BOM)
                 offset += len(data)
                 yield Piece(text, (number, offset), held_out, begins, self._fraction(number, offset))
 
@@ -162,14 +179,23 @@ class FileSource:
 
 
 class QuerySource:
-    """The first column of a query, fetched through a cursor on a connection of its own."""
+    """The first column of a query, fetched through a cursor on a connection of its own.
 
-    def __init__(self, engine: Engine, query: str) -> None:
+    In the order of the texts, which every run finds again; or, `in_order`, in the query's own, which none may
+    rely on: such a load cannot be resumed.
+    """
+
+    def __init__(self, engine: Engine, query: str, *, in_order: bool = False) -> None:
         self.engine = engine
         self.query = query.rstrip("; \t\r\n")
+        self.in_order = in_order
+
+    @property
+    def resumable(self) -> bool:
+        return not self.in_order
 
     def identity(self) -> Any:
-        return {"query": self.query}
+        return {"query": self.query, "in_order": self.in_order}
 
     def check(self) -> None:
         pass
@@ -187,13 +213,18 @@ class QuerySource:
         with engine.connect() as connection:
             if getattr(connection.connection.dbapi_connection, "autocommit", False):
                 connection = connection.execution_options(isolation_level="READ COMMITTED")
-            # The row's number is the position, so the order must be one that every run finds again.
+            # The row's number is the position.
+            order = (
+                ""
+                if self.in_order
+                else " ORDER BY pg_catalog.convert_to(q.document::pg_catalog.text, 'UTF8')"
+            )
             rows = connection.execution_options(stream_results=True, yield_per=100).execute(
                 text(
                     "SELECT q.document::pg_catalog.text FROM ("
                     + self.query.replace(":", r"\:")
                     + "\n) AS q (document)"
-                    " ORDER BY pg_catalog.convert_to(q.document::pg_catalog.text, 'UTF8')"
+                    + order
                 )
             )
             for number, (document,) in enumerate(rows, 1):

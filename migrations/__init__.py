@@ -8,3 +8,4 @@ if __name__ != "llm_sql.migrations":
     raise ImportError(f"import this package as llm_sql.migrations, not as {__name__}")
 
 VERSION_TABLE = "llm_sql_version"
+EXTENSION = "pg_llm"

@@ -13,19 +13,19 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-from alembic.script import ScriptDirectory
-from alembic.script.revision import RevisionError
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_sql.models.objects import split_statements
 
-from . import VERSION_TABLE
-from .kernels import SCRIPTS, parts
-from .operations import EXTENSION
+from . import EXTENSION, VERSION_TABLE
+from .scripts import SCRIPTS, parts
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 _HERE = Path(__file__).parent
 _KERNELS = re.compile(r'^    op\.(?:install|update)_kernels\("([^"]+)"\)$', re.M)
+_REVISION = re.compile(r'^revision = "(\w+)"\ndown_revision = (?:"(\w+)"|None)$', re.M)
 _COMMENT = re.compile(r"llm-sql revision (\w+), build (\w+), kernels (\w+)")
 
 
@@ -63,16 +63,34 @@ def mark(build: Build) -> list[str]:
 
 
 def script_directory() -> ScriptDirectory:
-    """The revisions of this package."""
+    """The revisions of this package, as Alembic runs them."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(_HERE))
 
 
+def head() -> str:
+    """The newest revision of this package."""
+    below = _revisions()
+    [newest] = below.keys() - set(below.values())
+    return newest
+
+
+@cache
+def _revisions() -> dict[str, str | None]:
+    """Each revision and the one it stands on, read rather than run: every command asks for them."""
+    texts = (path.read_text(encoding="utf-8") for path in (_HERE / "versions").glob("*.py"))
+    return {name: below for text in texts for name, below in _REVISION.findall(text)}
+
+
 def _chain(revision: str) -> list[str]:
-    """The revision and what it stands on, down to the first."""
-    try:
-        return [script.revision for script in script_directory().iterate_revisions(revision, "base")]
-    except RevisionError:
-        return []  # one of somebody else's
+    """The revision and what it stands on, down to the first; nothing for one of somebody else's."""
+    chain: list[str] = []
+    at: str | None = revision
+    while at in (below := _revisions()):
+        chain.append(at)
+        at = below[at]
+    return chain
 
 
 def _kernels_of(revision: str) -> list[str]:

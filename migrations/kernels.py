@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
 from llm_sql.models.objects import parse_script, split_statements
 
-from . import catalog
-from .operations import EXTENSION
-
-# Found, not imported: its compiled module is no part of what writes the schema's script.
-_FOUND = find_spec("llm_sql.kernels")
-assert _FOUND is not None
-assert _FOUND.origin is not None
-_PYTHON = Path(_FOUND.origin).parent
-# In the installed package the folders of scripts lie inside llm_sql.kernels, in a checkout beside its Python.
-SCRIPTS = next(place / "postgres" for place in (_PYTHON, _PYTHON.parent) if (place / "postgres").is_dir())
+from . import EXTENSION, catalog
+from .scripts import SCRIPTS as SCRIPTS
+from .scripts import parts as parts
+from .scripts import version as version
 
 
 class Traits(NamedTuple):
@@ -31,20 +23,6 @@ class Traits(NamedTuple):
     volatility: str
     strict: bool
     parallel: str
-
-
-def version() -> str:
-    """The version this package's control file names."""
-    control = (SCRIPTS / f"{EXTENSION}.control").read_text(encoding="utf-8")
-    match = re.search(r"default_version\s*=\s*'([^']+)'", control)
-    assert match is not None
-    return match[1]
-
-
-def parts() -> list[Path]:
-    """The files that make joins into the extension's script, by name."""
-    beside = (path for path in SCRIPTS.glob("*.sql") if not path.name.startswith(f"{EXTENSION}--"))
-    return sorted([*beside, *SCRIPTS.glob("*/*.sql")])
 
 
 @cache

@@ -19,7 +19,8 @@ from sqlalchemy.types import UserDefinedType
 
 from llm_sql.models.objects import split_statements
 
-EXTENSION = "pg_llm"
+from . import EXTENSION as EXTENSION
+
 SQL_DIRECTORY = Path(__file__).parent / "sql"
 
 

@@ -20,8 +20,16 @@ from llm_sql.models import declared_objects
 from llm_sql.models.base import pass_sequence, unqualified
 from llm_sql.models.roles import ROLES
 
-from . import VERSION_TABLE, build, catalog, compare
-from .operations import EXTENSION
+from . import EXTENSION, VERSION_TABLE, catalog, compare
+from .noted import (
+    build_of as build_of,
+)
+from .noted import (
+    revision as revision,
+)
+from .noted import (
+    version_table_exists as version_table_exists,
+)
 
 # The declared tables as Alembic compares them.
 TABLES = unqualified()
@@ -96,30 +104,6 @@ def prepare(connection: Connection) -> None:
 
 def extension_version(connection: Connection) -> str | None:
     return catalog.extension_version(connection, EXTENSION)
-
-
-def version_table_exists(connection: Connection) -> bool:
-    return connection.scalar(text(f"SELECT to_regclass('public.{VERSION_TABLE}')")) is not None
-
-
-def revision(connection: Connection) -> str | None:
-    """The revision the database says it is at; None when it was never provisioned.
-
-    Roles without a right to the table read it from the table's comment.
-    """
-    if not version_table_exists(connection):
-        return None
-    if connection.scalar(text(f"SELECT has_table_privilege('public.{VERSION_TABLE}', 'SELECT')")):
-        found = connection.execute(text(f"SELECT version_num FROM public.{VERSION_TABLE}")).scalars().all()
-        return str(found[0]) if found else None
-    noted = build_of(connection)
-    return noted.revision if noted else None
-
-
-def build_of(connection: Connection) -> build.Build | None:
-    """The build that provisioned the database, as far as it was noted."""
-    query = f"SELECT obj_description(to_regclass('public.{VERSION_TABLE}'), 'pg_class')"
-    return build.read(connection.scalar(text(query)))
 
 
 def tables_present(connection: Connection) -> set[str]:

@@ -2,24 +2,29 @@
 
 `metadata` holds the tables; `declared_objects()` and `declared_grants()` hold what SQLAlchemy has no
 construct for. Migrations are frozen copies of what stands here, and `alembic check` compares the two. Nothing
-here opens a connection, and nothing here imports another part of the package.
+here opens a connection, and nothing here imports another part of the package. The names are loaded together
+on first use (declared.py): who needs the arguments or the type alone does not wait for the tables.
 """
 
 if __name__ != "llm_sql.models":
     raise ImportError(f"import this package as llm_sql.models, not as {__name__}")
 
-from .base import Base, metadata
-from .checkpoint import Checkpoint
-from .config import Arch, ModelConfig
-from .dataset import Dataset, DatasetLoad
-from .objects import SqlObject, declared_objects
-from .param import Param
-from .roles import READER, TRAINER, Grant, declared_grants
-from .seeds import ARCHITECTURE_ROWS, MODELS
-from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
-from .tokenizer import BpeMerge, BpeToken
-from .train import Clip, TrainLog, TrainRun
-from .types import Tensor
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import Base, metadata
+    from .checkpoint import Checkpoint
+    from .config import Arch, ModelConfig
+    from .dataset import Dataset, DatasetLoad
+    from .objects import SqlObject, declared_objects
+    from .param import Param
+    from .roles import READER, TRAINER, Grant, declared_grants
+    from .seeds import ARCHITECTURE_ROWS, MODELS
+    from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
+    from .tokenizer import BpeMerge, BpeToken
+    from .train import Clip, TrainLog, TrainRun
+    from .types import Tensor
 
 __all__ = [
     "ARCHITECTURE_ROWS",
@@ -49,3 +54,9 @@ __all__ = [
     "declared_objects",
     "metadata",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(".declared", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

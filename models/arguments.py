@@ -25,7 +25,7 @@ class Argument:
     """One argument: name, type and default as in SQL; what help texts say of it, as a phrase.
 
     `choices` are the values that a text may have; `flags` are the command line's names for the argument, by
-    default --its-name.
+    default --its-name, which is always one of them.
     """
 
     name: str
@@ -118,7 +118,7 @@ HYPERPARAMETERS = (
     Argument(
         "dropout_p", "double precision", "0.1",
         "probability of dropout at embeddings, attention weights and residuals", _fraction("dropout_p"),
-        flags=("--dropout",),
+        flags=("--dropout-p", "--dropout"),
     ),
     Argument(
         "beta1", "double precision", "0.9", "AdamW's decay rate of the first moment", _fraction("beta1")
@@ -132,10 +132,11 @@ HYPERPARAMETERS = (
     Argument(
         "wd", "double precision", "0.01", "AdamW's decoupled weight decay",
         (Check("wd >= 0 AND wd < 'Infinity'", "be finite and not negative"),),
-        flags=("--weight-decay",),
+        flags=("--wd", "--weight-decay"),
     ),
     Argument(
-        "lr_max", "double precision", "2.5e-4", "highest learning rate", _positive("lr_max"), flags=("--lr",)
+        "lr_max", "double precision", "2.5e-4", "highest learning rate", _positive("lr_max"),
+        flags=("--lr-max", "--lr"),
     ),
     Argument(
         "warmup", "int", "NULL",
@@ -232,6 +233,9 @@ _OF_A_STEP = (
 _OF_FINETUNING = (
     *("batch_size", "grad_accum", "lr_max", "warmup", "schedule", "min_lr", "dropout_p", "wd", "grad_clip"),
     *("decay", "seed", "log_every"),
+    # In this order since before the others could be given; block_size is that of the rows that it makes.
+    *("beta1", "beta2", "eps", "grad_workers", "prune_workers", "data_order", "start_step", "total_steps"),
+    "keep_grad",
 )
 
 LISTS: dict[str, tuple[Argument, ...]] = {

@@ -40,8 +40,14 @@ class Base(DeclarativeBase):
     }
 
 
+def _declare() -> None:
+    """A table is in `metadata` once its module is imported."""
+    from . import declared  # noqa: F401
+
+
 def table_names() -> list[str]:
     """The tables' names, without their schema."""
+    _declare()
     return [table.name for table in metadata.tables.values()]
 
 
@@ -49,6 +55,7 @@ def unqualified() -> MetaData:
     """The tables without their schema: for Alembic, which leaves out the one that is a connection's default,
     and for copies elsewhere.
     """
+    _declare()
     copy = MetaData(naming_convention=NAMING_CONVENTION)
     for table in metadata.sorted_tables:
         table.to_metadata(copy, schema=None, referred_schema_fn=lambda *_: SchemaConst.BLANK_SCHEMA)  # type: ignore[arg-type]

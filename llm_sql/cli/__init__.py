@@ -1,5 +1,7 @@
 """The command line `llm-sql`: one module per subject, thin over the classes that do the work.
 
+Modules import at their top only what --help needs; a command imports the rest when it runs.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 server or database unreachable, 4 extension or schema
 missing, 5 the database refused a statement, 130 interrupted. A user's mistake never shows a traceback;
 LLM_SQL_DEBUG=1 shows it.
@@ -10,31 +12,63 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Any
 
-import psycopg
-import sqlalchemy.exc
 import typer
+from typer.core import TyperGroup
 
-from llm_sql import __version__
-from llm_sql.cli import data, doctor, models, server, training, visualize, weights
-from llm_sql.cli.common import fail, show_notices
+from llm_sql.cli import benchmarks, completion, data, doctor, models, server, training, weights
+from llm_sql.cli.common import fail, remark, show_notices
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
-from llm_sql.refusal import as_llm_sql_error
 
 app = typer.Typer(
     name="llm-sql",
-    help="GPT models that live inside PostgreSQL.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain text: as readable in a pipe, a log and a narrow terminal.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (server, doctor, models, data, training, weights, visualize):
+
+
+class Pictures(TyperGroup):
+    """The commands of llm_sql.cli.visualize, imported when one is asked for: it draws, which takes much."""
+
+    def _load(self) -> None:
+        if not self.commands:
+            from llm_sql.cli import visualize
+
+            whole = typer.Typer(rich_markup_mode=None)
+            whole.callback()(lambda: None)
+            visualize.register(whole)
+            self.commands = typer.main.get_group(whole).commands["visualize"].commands  # type: ignore[attr-defined]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        self._load()
+        return super().get_command(ctx, cmd_name)
+
+
+for module in (server, doctor, models, data, training, benchmarks, weights, completion):
     module.register(app)
+app.add_typer(
+    typer.Typer(rich_markup_mode=None),
+    name="visualize",
+    help="Pictures of training, passes, architectures and the schema.",
+    cls=Pictures,
+    no_args_is_help=True,
+)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"llm-sql {__version__}")
+        import llm_sql
+
+        typer.echo(f"llm-sql {llm_sql.__version__}")
         raise typer.Exit
 
 
@@ -47,6 +81,7 @@ def _options(
     """GPT models that live inside PostgreSQL: create, train, evaluate, generate.
 
     Without --url and DATABASE_URL an embedded PostgreSQL is used; it is started and provisioned when needed.
+    `llm-sql demo` shows all of it in a minute. `llm-sql COMMAND --help` describes a command.
     """
 
 
@@ -59,13 +94,29 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        remark("interrupted", "yellow")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except LLMSQLError as error:
-        fail(error)
-    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
-        fail(as_llm_sql_error(error))
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        fail(known)
+
+
+def _known(error: Exception) -> LLMSQLError | None:
+    """The error to show; None for one that is our own mistake."""
+    if isinstance(error, LLMSQLError):
+        return error
+    if "psycopg" in sys.modules or "sqlalchemy" in sys.modules:
+        import psycopg
+        import sqlalchemy.exc
+
+        from llm_sql.refusal import as_llm_sql_error
+
+        if isinstance(error, (psycopg.Error, sqlalchemy.exc.SQLAlchemyError)):
+            return as_llm_sql_error(error)
+    return None

@@ -1,96 +1,64 @@
-"""tokenizer and dataset: what a model reads."""
+"""dataset: what a model is trained and evaluated on."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from sqlalchemy import Engine, select, text
-from sqlalchemy.orm import Session
 
-from llm_sql import functions
-from llm_sql.cli import tokenizer as bpe
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
     UrlOption,
-    err,
-    open_engine,
-    out,
+    console,
     print_json,
     print_table,
+    remark,
+    telling_what_is_kept,
 )
-from llm_sql.corpus import FileSource, LoadOptions, LoadProgress, QuerySource, find_files, load
+from llm_sql.cli.tokenizer import InputOption, LinesOption, QueryOption
+from llm_sql.cli.tokenizer import register as register_tokenizer
 from llm_sql.errors import UsageError
-from llm_sql.keywords import not_none
 
-QueryOption = Annotated[str, typer.Option("--query", "-q", help="SQL whose first column holds the text.")]
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from llm_sql.corpus import LoadOptions, LoadProgress
 
 
 def register(app: typer.Typer) -> None:
-    tokenizer = typer.Typer(help="A model's tokenizer.", no_args_is_help=True)
-    bpe.register(tokenizer)
-    tokenizer.command("chars")(tokenizer_chars)
-    tokenizer.command("encode")(tokenizer_encode)
-    tokenizer.command("decode")(tokenizer_decode)
-    app.add_typer(tokenizer, name="tokenizer")
-    dataset = typer.Typer(help="A model's training and held-out rows.", no_args_is_help=True)
+    register_tokenizer(app)
+    dataset = typer.Typer(
+        help="A model's training and held-out rows.", no_args_is_help=True, rich_markup_mode=None
+    )
     dataset.command("fill")(dataset_fill)
     dataset.command("show")(dataset_show)
     app.add_typer(dataset, name="dataset")
 
 
-def tokenizer_chars(
-    model: ModelArgument, query: QueryOption, url: UrlOption = None, json_: JsonOption = False
-) -> None:
-    """Build a character tokenizer from the characters in the query's texts."""
-    with Session(open_engine(url)) as session, session.begin():
-        vocab = session.scalars(select(functions.build_char_tokenizer(model, query))).one()
-    if json_:
-        print_json({"model": model, "vocab": vocab})
-    else:
-        out.print(f"{model}: {vocab} tokens, one per character and one for begin/end", markup=False)
-
-
-def tokenizer_encode(
-    model: ModelArgument,
-    text_: Annotated[str, typer.Argument(metavar="TEXT")],
-    bos: Annotated[bool, typer.Option("--bos", help="Begin with the token that begins a text.")] = False,
-    special: Annotated[
-        bool,
-        typer.Option(
-            "--special/--no-special", help="Whether text that matches a special token becomes that token."
-        ),
-    ] = True,
-    url: UrlOption = None,
-) -> None:
-    """Print the token ids of a text as JSON."""
-    with Session(open_engine(url)) as session:
-        tokens = session.scalar(select(functions.encode(text_, model, special, bos)))
-    print_json(tokens)
-
-
-def tokenizer_decode(
-    model: ModelArgument, tokens: Annotated[list[int], typer.Argument()], url: UrlOption = None
-) -> None:
-    """Print the text of the given token ids."""
-    with Session(open_engine(url)) as session:
-        typer.echo(session.scalar(select(functions.decode(tokens, model))))
-
-
 def dataset_fill(
     model: ModelArgument,
-    query: Annotated[
-        str | None, typer.Option("--query", "-q", help="SQL whose first column holds the documents.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", help="File or quoted glob ('data/**/*.txt'); may be repeated."),
-    ] = None,
-    lines: Annotated[bool, typer.Option("--lines", help="Each line of a file is a document.")] = False,
+    query: QueryOption = None,
+    inputs: InputOption = None,
+    lines: LinesOption = False,
+    one_per_row: Annotated[
+        bool,
+        typer.Option(
+            "--one-per-row",
+            help="Each document is a row of its own, in the source's order, between the tokens that begin and"
+            " end it, cut to --block-size. Otherwise documents are joined, and cut into rows.",
+        ),
+    ] = False,
+    keep_order: Annotated[
+        bool,
+        typer.Option(
+            "--keep-order",
+            "--keep-duplicates",
+            help="Keep a query's order, and documents that occur again; those of files with --one-per-row.",
+        ),
+    ] = False,
     stream: Annotated[
         bool,
         typer.Option(
@@ -98,55 +66,108 @@ def dataset_fill(
         ),
     ] = False,
     tokenizer: Annotated[
-        str,
-        typer.Option(
-            "--tokenizer", help="own or tiktoken, for files and --stream; both give the same tokens."
-        ),
+        Literal["own", "tiktoken"],
+        typer.Option("--tokenizer", help="For what is tokenized here; both give the same tokens."),
     ] = "own",
-    block_size: Annotated[int | None, typer.Option("--block-size", min=1, help="Tokens per row.")] = None,
-    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Tokens between row starts.")] = None,
+    block_size: Annotated[
+        int | None, typer.Option("--block-size", min=1, help="Tokens per row; default: the model's context.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="Tokens between row starts; default: --block-size.")
+    ] = None,
     validation: Annotated[
         float, typer.Option("--validation", min=0, max=0.9, help="Fraction of the text to hold out.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed that selects the documents to hold out.")] = 0,
-    keep_order: Annotated[
-        bool, typer.Option("--keep-order", help="Keep the query's order and its duplicate documents.")
-    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of what is held out.")] = 0,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start over instead of resuming an interrupted load.")
     ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tokenize files or a query's texts into the model's training and held-out rows.
+    """Tokenize files or a query's texts into a model's rows.
 
-    Files, and a query with --stream, are tokenized here and sent in pieces. To resume an interrupted load,
-    run the same command again. The end of every file is held out, or a fraction of the lines and rows.
-    Other queries run inside the database.
+    Some rows are for training, some are held out.
+
+    Files, and a query with --stream or --one-per-row, are tokenized here and sent in pieces; to resume an
+    interrupted load, run the same command again. The end of every file is held out, or a fraction of the
+    lines and rows, all copies of a document together. Other queries run inside the database; without
+    --block-size each of their documents is a row, drawn in a seeded order.
+
+    Example: llm-sql dataset fill names -i names.txt --lines --one-per-row --keep-order --validation 0
     """
-    if (query is None) == (not inputs):
-        raise UsageError("give either --query or --input")
-    engine = open_engine(url)
-    if keep_order and (inputs or stream):
-        raise UsageError("--keep-order is for queries that run inside the database; files keep their order")
-    if inputs or stream:
-        source = FileSource(find_files(inputs), lines=lines) if inputs else QuerySource(engine, str(query))
-        how = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
-        with _load_bar(json_) as advance:
-            load(engine, model, source, how, restart=restart, progress=advance)
+    from llm_sql.cli.database import open_engine
+    from llm_sql.cli.documents import check_one_source
+
+    check_one_source(query, inputs)
+    if one_per_row and stride is not None:
+        raise UsageError("--stride is for documents that are joined; with --one-per-row each is one row")
+    if lines and not inputs:
+        raise UsageError("--lines is for files (--input); a query's rows are documents already")
+    if query is None or stream or one_per_row:
+        engine = open_engine(url)
+        options = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
+        _load(engine, query, inputs, lines, one_per_row, keep_order, restart, options, model, json_)
     else:
-        options: dict[str, Any] = {
-            "block_size": block_size,
-            "stride": stride,
-            "validation": validation,
-            "seed": seed,
-        }
-        row = functions.fill_dataset(model, query, keep_order=keep_order, **not_none(options))
-        with Session(engine) as session, session.begin():
-            session.execute(select(row.c.train_rows))
-    with Session(engine) as session:
-        rows = _splits(session, model)
+        engine = open_engine(url)
+        with telling_what_is_kept(f"the data set of {model} is as it was"):
+            _fill_inside(
+                engine, model, query, keep_order,
+                {"block_size": block_size, "stride": stride, "validation": validation, "seed": seed},
+            )  # fmt: skip
+    rows = _splits(engine, model)
     print_json(rows) if json_ else print_table(rows)
+
+
+def _fill_inside(engine: Engine, model: str, query: str, keep_order: bool, options: dict[str, Any]) -> None:
+    from sqlalchemy import select
+    from sqlalchemy.orm import Session
+
+    from llm_sql import functions
+    from llm_sql.keywords import not_none
+
+    row = functions.fill_dataset(model, query, keep_order=keep_order, **not_none(options))
+    with Session(engine) as session, session.begin():
+        session.execute(select(row.c.train_rows))
+
+
+def _load(
+    engine: Engine,
+    query: str | None,
+    inputs: list[str] | None,
+    lines: bool,
+    one_per_row: bool,
+    keep_order: bool,
+    restart: bool,
+    options: LoadOptions,
+    model: str,
+    json_: bool,
+) -> None:
+    """From here, in pieces."""
+    from dataclasses import replace
+
+    from llm_sql.corpus import FileSource, QuerySource, find_files, load
+
+    source = (
+        FileSource(find_files(inputs), lines=lines, whole=one_per_row)
+        if inputs
+        else QuerySource(engine, str(query), in_order=one_per_row or keep_order)
+    )
+    options = replace(options, one_per_row=one_per_row, duplicates=keep_order or not one_per_row)
+    kept = (
+        "what was sent until the last commit is kept; run the same command again to go on (--restart: from"
+        " the beginning)"
+        if source.resumable
+        else "the load is not complete, and begins anew when it is run again"
+    )
+    with telling_what_is_kept(kept), _load_bar(json_) as advance:
+        done = load(engine, model, source, options, restart=restart, progress=advance)
+    if done.cut:
+        remark(f"note: {done.cut:,} documents were longer than a row of {options.block_size} tokens, and cut")
+    if done.repeated:
+        remark(
+            f"note: {done.repeated:,} documents that occur again were left out (--keep-duplicates keeps them)"
+        )
 
 
 def _load_options(
@@ -158,8 +179,11 @@ def _load_options(
     seed: int,
     tokenizer: str,
 ) -> LoadOptions:
-    if tokenizer not in ("own", "tiktoken"):
-        raise UsageError(f"--tokenizer must be own or tiktoken, not {tokenizer}")
+    from sqlalchemy import text
+    from sqlalchemy.orm import Session
+
+    from llm_sql.corpus import LoadOptions
+
     with Session(engine) as session:
         config = text("SELECT (public.llm_config(:model)).n_positions")
         context = session.scalars(config, {"model": model}).one()
@@ -179,8 +203,10 @@ def _load_options(
 
 @contextlib.contextmanager
 def _load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("loading"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=quiet) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("load", total=1.0, state="")
 
         def advance(progress: LoadProgress) -> None:
@@ -191,17 +217,19 @@ def _load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
 
 def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption = False) -> None:
     """Show the number of rows and tokens per split."""
-    with Session(open_engine(url)) as session:
-        rows = _splits(session, model)
+    from llm_sql.cli.database import open_engine
+
+    rows = _splits(open_engine(url), model)
     print_json(rows) if json_ else print_table(rows)
 
 
-def _splits(session: Session, model: str) -> list[dict[str, object]]:
-    result = session.execute(
-        text(
-            "SELECT split, count(*) AS rows, sum(cardinality(tokens))::bigint AS tokens"
-            " FROM public.llm_dataset WHERE model = :model GROUP BY split ORDER BY split"
-        ),
-        {"model": model},
+def _splits(engine: Engine, model: str) -> list[dict[str, object]]:
+    from sqlalchemy import text
+
+    query = text(
+        "SELECT split, count(*) AS rows, sum(cardinality(tokens))::bigint AS tokens"
+        " FROM public.llm_dataset WHERE model = :model GROUP BY split ORDER BY split"
     )
-    return [dict(row) for row in result.mappings()]
+    with engine.connect() as connection:
+        connection.execute(text("SELECT public.llm_config(:model)"), {"model": model})
+        return [dict(row) for row in connection.execute(query, {"model": model}).mappings()]

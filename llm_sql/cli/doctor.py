@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 
 import typer
-from rich.markup import escape
 
-from llm_sql.cli.checks import examine
-from llm_sql.cli.common import JsonOption, UrlOption, out, print_json
+from llm_sql.cli.common import JsonOption, UrlOption, print_json, say
 from llm_sql.errors import EXIT_FAILURE
 
-MARKS = {
-    "ok": "[green]ok[/green]     ",
-    "warning": "[yellow]warning[/yellow]",
-    "failed": "[red]failed[/red] ",
-}
+COLORS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -23,16 +19,22 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(url: UrlOption = None, json_: JsonOption = False) -> None:
-    """Check Python, compiler, disk, server, extension, settings and schema. Exit code 1 when something
-    fails.
+    """Check the installation, and say what to do about problems.
+
+    Python, compiler, disk, server, extension, settings, schema. Exit code 1 when something fails.
     """
+    from llm_sql.cli.checks import examine
+
+    plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
     checks = []
     for check in examine(url):
         checks.append(check)
         if not json_:
-            out.print(f"{MARKS[check.status]} [bold]{check.name}[/bold]: {escape(check.found)}")
+            mark = f"{check.status:7}"
+            mark = mark if plain else typer.style(mark, fg=COLORS[check.status])
+            say(f"{mark} {check.name}: {check.found}")
             if check.status != "ok" and check.hint:
-                out.print(f"        {escape(check.hint)}")
+                say(f"        {check.hint}")
     failed = any(check.status == "failed" for check in checks)
     if json_:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})

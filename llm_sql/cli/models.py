@@ -5,19 +5,27 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import select, text
-from sqlalchemy.orm import Session
 
-from llm_sql import functions
-from llm_sql.cli.common import JsonOption, ModelArgument, ModelOption, UrlOption, open_engine, out, print_json
+from llm_sql.cli.common import (
+    JsonOption,
+    ModelArgument,
+    ModelOption,
+    UrlOption,
+    print_json,
+    say,
+    telling_what_is_kept,
+)
 from llm_sql.cli.options import options_of
 from llm_sql.errors import LLMSQLError, UsageError
-from llm_sql.model import LanguageModel
-from llm_sql.models import MODELS
 from llm_sql.models.arguments import SAMPLING, without
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from llm_sql.client import StreamEvent
 
 
 def register(app: typer.Typer) -> None:
@@ -27,68 +35,73 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate)
 
 
+# What create makes when nothing is said of the architecture: a GPT-2 that trains in minutes on a CPU.
 SMALL = {"n_layer": 4, "n_head": 4, "d_model": 128, "n_positions": 128}
-MICROGPT = next(row for row in MODELS if row["model"] == "microgpt")
+FLAGS = {
+    "n_layer": "--layers",
+    "n_head": "--heads",
+    "d_model": "--width",
+    "n_positions": "--context",
+    "vocab": "--vocab",
+    "arch": "--arch",
+}
 
 
 def default_model(session: Session, model: str | None) -> str:
     """The named model, else what the database takes by default."""
+    from sqlalchemy import select
+
+    from llm_sql import functions
+
     return model or str(session.scalar(select(functions.default_model())))
 
 
 def create(
     model: ModelArgument,
-    n_layer: Annotated[
-        int | None, typer.Option("--layers", min=1, help="Number of blocks; default 4.")
-    ] = None,
+    n_layer: Annotated[int | None, typer.Option("--layers", min=1, help="Number of blocks.")] = None,
     n_head: Annotated[
-        int | None,
-        typer.Option("--heads", min=1, help="Number of attention heads; must divide --width; default 4."),
+        int | None, typer.Option("--heads", min=1, help="Number of attention heads; must divide --width.")
     ] = None,
     d_model: Annotated[
-        int | None, typer.Option("--width", min=1, help="Size of the residual stream (d_model); default 128.")
+        int | None, typer.Option("--width", min=1, help="Size of the residual stream (d_model).")
     ] = None,
     n_positions: Annotated[
-        int | None, typer.Option("--context", min=1, help="Longest sequence, in tokens; default 128.")
+        int | None, typer.Option("--context", min=1, help="Longest sequence, in tokens.")
     ] = None,
     vocab: Annotated[
         int | None,
         typer.Option("--vocab", min=1, help="Vocabulary size; default: that of the model's tokenizer."),
     ] = None,
     arch: Annotated[
-        str, typer.Option("--arch", help="gpt2, gpt3, microgpt, or one registered in llm_arch.")
-    ] = "gpt2",
+        str | None, typer.Option("--arch", help="gpt2, gpt3, microgpt, or one registered in llm_arch.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Register a model and initialise its weights.
 
-    The defaults of microgpt differ: 1 layer, 4 heads, width 16, context 16.
+    Without --arch it is a small GPT-2: 4 layers, 4 heads, width 128, context 128, for the model's tokenizer.
+    With --arch, sizes that are not given are the architecture's: microgpt has 1 layer, 4 heads, width 16,
+    context 16; gpt2 and gpt3 have 12 layers, 12 heads, width 768.
+    A name that llm_model_config already has without weights, such as gpt2-small, takes its sizes from there.
+
+    Example: llm-sql tokenizer chars names -i names.txt --lines; llm-sql create names --arch microgpt
     """
-    default = MICROGPT if arch == "microgpt" else SMALL
-    n_layer, n_head = n_layer or default["n_layer"], n_head or default["n_head"]
-    d_model, n_positions = d_model or default["d_model"], n_positions or default["n_positions"]
-    if d_model % n_head:
-        raise UsageError(f"--heads {n_head} does not divide --width {d_model}")
-    with Session(open_engine(url)) as session, session.begin():
-        if vocab is None:
-            vocab = session.scalar(
-                text("SELECT max(token_id) + 1 FROM public.llm_bpe_vocab WHERE model = :model"),
-                {"model": model},
-            )
-        if vocab is None:
-            raise UsageError(
-                f'model "{model}" has no tokenizer, so --vocab is needed',
-                hint=f"or first: llm-sql tokenizer chars {model} --query 'SELECT ...'",
-            )
-        count = session.scalars(
-            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
-        ).one()
+    from llm_sql.cli.creating import create_model
+
+    sizes = {
+        "n_layer": n_layer,
+        "n_head": n_head,
+        "d_model": d_model,
+        "n_positions": n_positions,
+        "vocab": vocab,
+    }
+    created = create_model(url, model, arch, {name: n for name, n in sizes.items() if n is not None}, seed)
     if json_:
-        print_json({"model": model, "arch": arch, "vocab": vocab, "parameters": count})
+        print_json(created)
     else:
-        out.print(f"{model}: {count:,} parameters, vocabulary {vocab}", markup=False)
+        say(f"{model}: {created['parameters']:,} parameters, vocabulary {created['vocab']}")
 
 
 def rename(
@@ -98,12 +111,15 @@ def rename(
     json_: JsonOption = False,
 ) -> None:
     """Rename a model, with all that belongs to it."""
-    with Session(open_engine(url)) as session, session.begin():
+    from llm_sql.cli.database import open_session
+    from llm_sql.model import LanguageModel
+
+    with open_session(url) as session:
         LanguageModel(session, model).rename(new_name)
-    print_json({"model": new_name}) if json_ else out.print(f"{model} is now {new_name}", markup=False)
+    print_json({"model": new_name}) if json_ else say(f"{model} is now {new_name}")
 
 
-@options_of(without(SAMPLING, "model", "echo"))
+@options_of(without(SAMPLING, "model"))
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads from standard input.")] = "",
     model: ModelOption = None,
@@ -111,33 +127,40 @@ def generate(
     json_: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Continue a text; tokens appear as the database generates them."""
+    """Continue a text; tokens appear as they are generated.
+
+    Example: llm-sql generate "pg_" -m catalog-gpt -n 40 -t 0.8 --seed 1
+    """
+    from llm_sql.cli.database import open_session
+    from llm_sql.model import LanguageModel
+
     if prompt == "-":
         prompt = sys.stdin.read()
-    with Session(open_engine(url)) as session:
+    # For people the prompt stands before the text, unless it is not wanted.
+    echo = options.pop("echo")
+    pieces: list[StreamEvent] = []
+    with (
+        telling_what_is_kept(
+            lambda: f"after {len(pieces)} tokens; generating changes nothing in the database"
+        ),
+        open_session(url) as session,
+    ):
         name = default_model(session, model)
         events = LanguageModel(session, name).stream(prompt, **options)
-        pieces = []
         first = next(events, None)  # an error comes before any output
-        if not json_:
-            typer.echo(prompt, nl=False)
+        if not json_ and echo is not False:
+            say(prompt, end=False)
         for event in itertools.chain(() if first is None else (first,), events):
             pieces.append(event)
             if not json_:
-                typer.echo(event.token, nl=False)
+                say(event.token, end=False)
                 sys.stdout.flush()
     if json_:
-        text_ = pieces[-1].text if pieces else ""
-        print_json(
-            {
-                "model": name,
-                "prompt": prompt,
-                "text": text_,
-                "token_ids": [event.token_id for event in pieces],
-            }
-        )
+        text = (prompt if echo else "") + (pieces[-1].text if pieces else "")
+        ids = [event.token_id for event in pieces]
+        print_json({"model": name, "prompt": prompt, "text": text, "token_ids": ids})
     else:
-        typer.echo()
+        say()
 
 
 def evaluate(
@@ -155,8 +178,16 @@ def evaluate(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Loss and perplexity of a model on its held-out rows, on a query's documents, or on a text."""
-    with Session(open_engine(url)) as session:
+    """Loss and perplexity on held-out rows or other texts.
+
+    Example: llm-sql evaluate -m catalog-gpt --text "to_char: convert int4 to text"
+    """
+    from llm_sql.cli.database import open_session
+    from llm_sql.model import LanguageModel
+
+    if text_ is not None and query is not None:
+        raise UsageError("give either --text or --query")
+    with telling_what_is_kept("evaluating changes nothing in the database"), open_session(url) as session:
         name = default_model(session, model)
         lm = LanguageModel(session, name)
         if text_ is not None:
@@ -164,16 +195,18 @@ def evaluate(
             if json_:
                 print_json({"model": name, "perplexity": perplexity})
             else:
-                out.print(f"{name}: perplexity {perplexity:.4g}", markup=False)
+                say(f"{name}: perplexity {perplexity:.4g}")
             return
         result = lm.evaluate(split, stride=stride, query=query)
     if result.tokens == 0:
-        raise LLMSQLError(f'model "{name}" has no rows in split "{split}"')
+        raise LLMSQLError(
+            f'model "{name}" has no rows in split "{split}"',
+            hint=f"llm-sql dataset show {name} shows its splits, llm-sql dataset fill makes rows",
+        )
     if json_:
         print_json({"model": name, "split": None if query else split, **asdict(result)})
     else:
-        out.print(
+        say(
             f"{name}, {'query' if query else split}: {result.tokens:,} tokens, "
-            f"{result.loss:.4f} nats per token, perplexity {result.perplexity:.4g}",
-            markup=False,
+            f"{result.loss:.4f} nats per token, perplexity {result.perplexity:.4g}"
         )

@@ -22,19 +22,37 @@ _TYPES: dict[str, Any] = {
 }
 
 
+def flags_of(argument: Argument) -> tuple[str, ...]:
+    """What it is called on the command line; a boolean can be denied, too."""
+    declared = argument.name.replace("_", "-")
+    if argument.type == "boolean":
+        return (f"--{declared}/--no-{declared}",)
+    return argument.flags or (f"--{declared}",)
+
+
 def _parameter(argument: Argument) -> inspect.Parameter:
     """An option that is None unless given: then the database's default holds, which the help shows."""
-    flags = argument.flags or (f"--{argument.name.replace('_', '-')}",)
-    repeated = "; may be repeated" if argument.type == "text[]" else ""
-    option = typer.Option(
-        *flags,
-        help=f"{argument.doc[0].upper()}{argument.doc[1:]}{repeated}.",
-        show_default=False if argument.default == "NULL" else argument.default.strip("'"),
-    )
+    help_ = argument.doc[0].upper() + argument.doc[1:]
+    if argument.type == "text[]":
+        help_ += "; may be repeated"
+    help_ += "."
+    if argument.default != "NULL":
+        help_ += f"  [default: {_shown(argument)}]"
+    option = typer.Option(*flags_of(argument), help=help_, show_default=False)
     annotation = Annotated[_TYPES[argument.type] | None, option]  # type: ignore[valid-type, name-defined]
     return inspect.Parameter(
         argument.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
+
+
+def _shown(argument: Argument) -> str:
+    if argument.type == "boolean":
+        return (
+            argument.name.replace("_", "-")
+            if argument.default == "true"
+            else f"no-{argument.name.replace('_', '-')}"
+        )
+    return argument.default.strip("'")
 
 
 def options_of(arguments: Iterable[Argument]) -> Callable[[Command], Command]:

@@ -1,14 +1,17 @@
-"""The bar that train, finetune and demo show while a model trains."""
+"""The bars that commands show while they work, on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llm_sql import training
-from llm_sql.cli.common import err
+from llm_sql.cli.common import console
+
+if TYPE_CHECKING:
+    from llm_sql import training
 
 
 @contextlib.contextmanager
@@ -21,7 +24,7 @@ def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=quiet) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
         task = bar.add_task("train", total=total, state="")
         first: list[int] = []
 
@@ -36,3 +39,23 @@ def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training
 
         yield advance
         bar.update(task, completed=total)
+
+
+@contextlib.contextmanager
+def weights_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over a file's weights; yields the callback that moves it."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task(what, total=None, state="")
+
+        def advance(done: int, total: int) -> None:
+            bar.update(
+                task, completed=done, total=total, state=f"{done / 1e6:,.1f}/{total / 1e6:,.1f} M weights"
+            )
+
+        yield advance

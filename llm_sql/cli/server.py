@@ -11,12 +11,8 @@ from typing import Annotated
 
 import typer
 
-from llm_sql import provision
-from llm_sql.cli import common
-from llm_sql.cli.common import JsonOption, UrlOption, err, out, print_json
+from llm_sql.cli.common import JsonOption, UrlOption, print_json, remark, say
 from llm_sql.errors import EXIT_NOT_PROVISIONED, LLMSQLError, UsageError
-from llm_sql.server import EmbeddedServer, Installation, ensure
-from llm_sql.url import libpq_url, normalize_url
 
 
 def register(app: typer.Typer) -> None:
@@ -36,49 +32,71 @@ def _refuse_other_server(command: str) -> None:
 
 
 def up(json_: JsonOption = False) -> None:
-    """Start the embedded server and keep it running; provision its database and repair what is missing."""
+    """Start the embedded server and keep it running.
+
+    Its database is provisioned, and what is missing there is repaired.
+    """
+    from llm_sql.cli import database
+    from llm_sql.server import EmbeddedServer, ensure
+    from llm_sql.url import normalize_url
+
     _refuse_other_server("up")
     url = ensure(keep=True)
-    report = common.run_upgrade(normalize_url(url))
+    report = database.run_upgrade(normalize_url(url))
     for what in report.mended:
-        err.print(f"mended: {what}", style="dim", markup=False, soft_wrap=True)
-    common.show_left(report)
+        remark(f"mended: {what}")
+    database.show_left(report)
     if json_:
         print_json({"url": url, "home": str(EmbeddedServer().home)})
     else:
-        out.print(f"running until `llm-sql down`: {url}", markup=False)
+        say(f"running until `llm-sql down`: {url}")
 
 
 def down(json_: JsonOption = False) -> None:
     """Stop the embedded server, even if others use it. Committed work is kept."""
+    from llm_sql.server import EmbeddedServer
+
     _refuse_other_server("down")
     stopped = EmbeddedServer().stop()
     if json_:
         print_json({"stopped": stopped})
     else:
-        out.print("stopped" if stopped else "the server was not running")
+        say("stopped" if stopped else "the server was not running")
 
 
-def show_url() -> None:
-    """Print the database's URL. The embedded server is started and kept running, so that the URL works."""
-    given = os.environ.get("DATABASE_URL")
-    if given:
+def show_url(url: UrlOption = None, json_: JsonOption = False) -> None:
+    """Print the database's URL.
+
+    The embedded server is started and kept running, so that the URL works.
+    """
+    if url:
+        from llm_sql.url import normalize_url
+
         try:
-            typer.echo(
-                normalize_url(given).set(drivername="postgresql").render_as_string(hide_password=False)
-            )
+            found = normalize_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        return
-    running_before = EmbeddedServer().kept
-    typer.echo(ensure(keep=True))
-    if not running_before:
-        err.print("the embedded server now runs until `llm-sql down`", style="dim")
+    else:
+        from llm_sql.server import EmbeddedServer, ensure
+
+        kept_before = EmbeddedServer().kept
+        found = ensure(keep=True)
+        if not kept_before:
+            remark("the embedded server now runs until `llm-sql down`")
+    print_json({"url": found}) if json_ else say(found)
 
 
 def psql(context: typer.Context, url: UrlOption = None) -> None:
-    """Open psql on the database; further arguments go to psql (llm-sql psql -c 'SELECT 1')."""
-    engine = common.open_engine(url)
+    """Open psql on the database: llm-sql psql -c 'SELECT 1'.
+
+    Further arguments go to psql. A database that is not provisioned is opened, too; the embedded server's is
+    provisioned first.
+    """
+    from llm_sql.cli.database import open_engine
+    from llm_sql.server import Installation
+    from llm_sql.url import libpq_url
+
+    engine = open_engine(url, provisioned=False)
     engine.dispose()
     program = Installation.bundled().program("psql")
     found = str(program) if program.exists() else shutil.which("psql")
@@ -99,20 +117,28 @@ def provision_database(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL instead of running it.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Bring the database to the newest revision (`alembic upgrade head`) and repair what is missing."""
+    """Install the schema, or bring it to the newest revision.
+
+    As `alembic upgrade head`; what is missing of the newest revision is repaired, too.
+    """
     if sql:
-        typer.echo(provision.offline_script(), nl=False)
+        from llm_sql.provision import offline_script
+
+        script = offline_script()
+        print_json({"sql": script}) if json_ else say(script, end=False)
         return
-    place = common.target(url)
-    common.wait_for(place.url)
-    report = common.run_upgrade(place.url, revision)
+    from llm_sql.cli import database
+
+    place = database.target(url)
+    database.wait_for(place.url)
+    report = database.run_upgrade(place.url, revision)
     if json_:
         print_json({"database": place.url.database, **asdict(report)})
     else:
         for what in report.mended:
-            out.print(f"mended: {what}", markup=False)
-        common.show_left(report)
+            say(f"mended: {what}")
+        database.show_left(report)
     if report.left:
         raise typer.Exit(EXIT_NOT_PROVISIONED)
     if not json_:
-        out.print(f"{place.url.database} is provisioned (revision {report.revision})", markup=False)
+        say(f"{place.url.database} is provisioned (revision {report.revision})")

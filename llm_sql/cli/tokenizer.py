@@ -1,4 +1,4 @@
-"""tokenizer load and train: byte pair encoding for a model."""
+"""tokenizer: characters or byte pair encoding for a model, text to tokens and back."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from llm_sql import functions
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
-from llm_sql.tokenizer_files import load, read_files
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, print_json, say
+
+QueryOption = Annotated[
+    str | None, typer.Option("--query", "-q", help="SQL whose first column holds the texts.")
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", help="File or quoted glob ('data/**/*.txt'); may be repeated."),
+]
+LinesOption = Annotated[
+    bool,
+    typer.Option("--lines", help="Each line of a file is a text of its own, without its line break."),
+]
 
 
-def register(tokenizer: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
+    tokenizer = typer.Typer(help="A model's tokenizer.", no_args_is_help=True, rich_markup_mode=None)
     tokenizer.command("load")(tokenizer_load)
     tokenizer.command("train")(tokenizer_train)
+    tokenizer.command("chars")(tokenizer_chars)
+    tokenizer.command("encode")(tokenizer_encode)
+    tokenizer.command("decode")(tokenizer_decode)
+    app.add_typer(tokenizer, name="tokenizer")
 
 
 def tokenizer_load(
@@ -30,33 +43,118 @@ def tokenizer_load(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Load a BPE tokenizer for a model from files here, not on the server.
+    """Load a BPE tokenizer for a model from files here.
 
     From a directory in the Hugging Face hub's layout, all files that describe the tokenizer are read.
     """
+    from llm_sql.cli.database import open_session
+    from llm_sql.tokenizer_files import load, read_files
+
     files = read_files(vocab, merges)
-    with Session(open_engine(url)) as session, session.begin():
+    with open_session(url) as session:
         size = load(session, model, files)
     _report(model, size, json_)
 
 
 def tokenizer_train(
     model: ModelArgument,
-    query: Annotated[str, typer.Option("--query", "-q", help="SQL whose first column holds the text.")],
     vocab: Annotated[
         int, typer.Option("--vocab", min=257, help="Vocabulary size, including the end-of-text token.")
     ],
+    query: QueryOption = None,
+    inputs: InputOption = None,
+    lines: LinesOption = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a BPE tokenizer on a query's texts, inside the database."""
-    with Session(open_engine(url)) as session, session.begin():
-        size = session.scalar(select(functions.train_bpe(model, query, vocab)))
+    """Train a BPE tokenizer on a query's texts or on files.
+
+    Example: llm-sql tokenizer train notes -q "SELECT body FROM note" --vocab 2048
+    """
+    from sqlalchemy import select
+
+    from llm_sql import functions
+    from llm_sql.cli.database import open_session
+    from llm_sql.cli.documents import check_one_source, query_of
+
+    check_one_source(query, inputs)
+    with open_session(url) as session:
+        texts = query_of(session, query, inputs, lines)
+        size = session.scalar(select(functions.train_bpe(model, texts, vocab)))
     _report(model, size, json_)
+
+
+def tokenizer_chars(
+    model: ModelArgument,
+    query: QueryOption = None,
+    inputs: InputOption = None,
+    lines: LinesOption = False,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Build a character tokenizer from a query's texts or files.
+
+    Example: llm-sql tokenizer chars names --input names.txt --lines
+    """
+    from sqlalchemy import select
+
+    from llm_sql import functions
+    from llm_sql.cli.database import open_session
+    from llm_sql.cli.documents import check_one_source, query_of
+
+    check_one_source(query, inputs)
+    with open_session(url) as session:
+        texts = query_of(session, query, inputs, lines)
+        vocab = session.scalars(select(functions.build_char_tokenizer(model, texts))).one()
+    if json_:
+        print_json({"model": model, "vocab": vocab})
+    else:
+        say(f"{model}: {vocab} tokens, one per character and one for begin/end")
+
+
+def tokenizer_encode(
+    model: ModelArgument,
+    text_: Annotated[str, typer.Argument(metavar="TEXT")],
+    bos: Annotated[bool, typer.Option("--bos", help="Begin with the token that begins a text.")] = False,
+    special: Annotated[
+        bool,
+        typer.Option(
+            "--special/--no-special", help="Whether text that matches a special token becomes that token."
+        ),
+    ] = True,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print the token ids of a text, always as a JSON array."""
+    from sqlalchemy import select
+
+    from llm_sql import functions
+    from llm_sql.cli.database import open_session
+
+    with open_session(url) as session:
+        tokens = session.scalar(select(functions.encode(text_, model, special, bos)))
+    print_json(tokens)
+
+
+def tokenizer_decode(
+    model: ModelArgument,
+    tokens: Annotated[list[int], typer.Argument(help="Token ids.")],
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Print the text of the given token ids."""
+    from sqlalchemy import select
+
+    from llm_sql import functions
+    from llm_sql.cli.database import open_session
+
+    with open_session(url) as session:
+        text = session.scalar(select(functions.decode(tokens, model)))
+    print_json({"model": model, "text": text}) if json_ else say(text)
 
 
 def _report(model: str, size: int | None, as_json: bool) -> None:
     if as_json:
         print_json({"model": model, "vocab": size})
     else:
-        out.print(f"{model}: {size} tokens", markup=False)
+        say(f"{model}: {size} tokens")

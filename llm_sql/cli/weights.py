@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
-from llm_sql import hub, tokenizer_files, weights
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
     UrlOption,
-    err,
-    open_engine,
-    out,
     print_json,
     print_table,
+    say,
+    telling_what_is_kept,
 )
+from llm_sql.cli.completion import complete_models
 from llm_sql.errors import UsageError
-from llm_sql.model import LanguageModel
 
-ModelName = Annotated[str, typer.Option("--model", "-m", help="Name of the model.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="Name of the model.", autocompletion=complete_models)
+]
 FormatOption = Annotated[
     str | None,
     typer.Option("--format", help="safetensors, npz or gzip; default: according to the file's suffix."),
@@ -37,38 +32,35 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
     app.command("export")(export)
     app.command()(convert)
-    checkpoint = typer.Typer(help="Checkpoints in the server's directory.", no_args_is_help=True)
+    checkpoint = typer.Typer(
+        help="Checkpoints in the server's directory.", no_args_is_help=True, rich_markup_mode=None
+    )
     checkpoint.command("save")(checkpoint_save)
     checkpoint.command("load")(checkpoint_load)
     checkpoint.command("list")(checkpoint_list)
     app.add_typer(checkpoint, name="checkpoint")
 
 
-@contextlib.contextmanager
-def weights_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar over a file's weights; yields the callback that moves it."""
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=quiet) as bar:
-        task = bar.add_task(what, total=None, state="")
+def _find(source: str) -> Path:
+    """A file or directory here, or a model of the hub, downloaded."""
+    from llm_sql import hub
 
-        def advance(done: int, total: int) -> None:
-            bar.update(
-                task, completed=done, total=total, state=f"{done / 1e6:,.1f}/{total / 1e6:,.1f} M weights"
-            )
-
-        yield advance
+    path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
+    if not path.exists():
+        raise UsageError(
+            f"{path} does not exist",
+            hint=f"a model of the hub: hf:{source}"
+            if source.count("/") == 1 and not source.startswith("/")
+            else None,
+        )
+    return path
 
 
 def _report(json_: bool, model: str | None, path: str, count: int) -> None:
     if json_:
         print_json({"model": model, "path": path, "weights": count})
     else:
-        out.print(f"{model or path}: {count:,} weights" + (f", {path}" if model else ""), markup=False)
+        say(f"{model or path}: {count:,} weights" + (f", {path}" if model else ""))
 
 
 def import_(
@@ -90,18 +82,24 @@ def import_(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Replace a model's weights with those of a file here, not on the server.
+    """Replace a model's weights by those of a file or directory.
 
-    A directory's config.json registers the model, and its tokenizer (vocab.json and merges.txt, or
-    tokenizer.json) becomes the model's.
+    The file is here, not on the server. A directory's config.json registers the model, and its tokenizer
+    (vocab.json and merges.txt, or tokenizer.json) becomes the model's.
+
+    Example: llm-sql import hf:openai-community/gpt2 --model gpt2-small
     """
-    path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
+    from llm_sql import hub, tokenizer_files
+    from llm_sql.cli.database import open_session
+    from llm_sql.cli.progress import weights_bar
+    from llm_sql.model import LanguageModel
+
+    with telling_what_is_kept("nothing was imported; files of the hub stay in its cache"):
+        path = _find(source)
     columns = hub.read_config(path) if path.is_dir() else None
     files = tokenizer_files.read_directory(path) if tokenizer and path.is_dir() else None
     n_tokens = None
-    with Session(open_engine(url)) as session, session.begin():
+    with telling_what_is_kept(f"nothing was imported: {model} is as it was"), open_session(url) as session:
         if columns is not None:
             hub.ensure_config(session.connection(), model, columns)
         if files is not None:
@@ -115,9 +113,9 @@ def import_(
         return
     _report(json_, model, str(path), count)
     if files is not None:
-        out.print(f"{model}: {n_tokens:,} tokens, {' and '.join(files.names)}", markup=False)
+        say(f"{model}: {n_tokens:,} tokens, {' and '.join(files.names)}")
     elif path.is_dir() and tokenizer:
-        out.print(f"{model}: no tokenizer in {path}; llm-sql tokenizer load", markup=False)
+        say(f"{model}: no tokenizer in {path}; llm-sql tokenizer load")
 
 
 def export(
@@ -127,24 +125,49 @@ def export(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a model's weights to a file here, with Hugging Face's tensor names."""
+    """Write a model's weights to a file.
+
+    The file is here, not on the server; tensors have Hugging Face's names.
+    """
+    from sqlalchemy.orm import Session
+
+    from llm_sql.cli.database import open_engine
+    from llm_sql.cli.progress import weights_bar
+    from llm_sql.model import LanguageModel
+
     engine = open_engine(url).execution_options(isolation_level="REPEATABLE READ")
-    with Session(engine) as session, weights_bar("exporting", json_) as advance:
+    with (
+        telling_what_is_kept(f"{target} was not written"),
+        Session(engine) as session,
+        weights_bar("exporting", json_) as advance,
+    ):
         count = LanguageModel(session, model).export_weights(target, format=format_, progress=advance)
     _report(json_, model, str(target), count)
 
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="FROM", help="A weight file, or a directory in the hub's layout.")
+        str,
+        typer.Argument(
+            metavar="FROM", help="A weight file, a directory in the hub's layout, or hf:NAME to download."
+        ),
     ],
     target: Annotated[Path, typer.Argument(metavar="TO", help="File to write.")],
     format_: FormatOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a weight file in another format, as float32; needs no database."""
-    with weights_bar("converting", json_) as advance:
-        count = weights.convert(source, target, format=format_, progress=advance)
+    """Write a weight file in another format; needs no database.
+
+    Tensors are written as float32, under their names.
+    """
+    from llm_sql import weights
+    from llm_sql.cli.progress import weights_bar
+
+    with (
+        telling_what_is_kept(f"{target} was not written"),
+        weights_bar("converting", json_) as advance,
+    ):
+        count = weights.convert(_find(source), target, format=format_, progress=advance)
     _report(json_, None, str(target), count)
 
 
@@ -157,13 +180,19 @@ def checkpoint_save(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Save weights, optimizer state, step, configuration and tokenizer on the server."""
-    with Session(open_engine(url)) as session, session.begin():
+    """Save all there is to a model on the server.
+
+    Weights, optimizer state, step, configuration and tokenizer, in pg_llm.checkpoint_dir.
+    """
+    from llm_sql.cli.database import open_session
+    from llm_sql.model import LanguageModel
+
+    with open_session(url) as session:
         id_ = LanguageModel(session, model).save_checkpoint(note, keep=keep)
     if json_:
         print_json({"model": model, "id": id_})
     else:
-        out.print(f"{model}: checkpoint {id_}", markup=False)
+        say(f"{model}: checkpoint {id_}")
 
 
 def checkpoint_load(
@@ -173,12 +202,15 @@ def checkpoint_load(
     json_: JsonOption = False,
 ) -> None:
     """Restore a model to what it was when a checkpoint was saved."""
-    with Session(open_engine(url)) as session, session.begin():
+    from llm_sql.cli.database import open_session
+    from llm_sql.model import LanguageModel
+
+    with open_session(url) as session:
         step = LanguageModel(session, model).load_checkpoint(id_)
     if json_:
         print_json({"model": model, "id": id_, "step": step})
     else:
-        out.print(f"{model}: step {step}, from checkpoint {id_}", markup=False)
+        say(f"{model}: step {step}, from checkpoint {id_}")
 
 
 def checkpoint_list(
@@ -187,10 +219,14 @@ def checkpoint_list(
     json_: JsonOption = False,
 ) -> None:
     """List the checkpoints."""
+    from sqlalchemy import text
+
+    from llm_sql.cli.database import open_session
+
     query = text(
         "SELECT id, model, step, note, created_at, bytes FROM public.llm_checkpoint"
         " WHERE CAST(:model AS text) IS NULL OR model = :model ORDER BY id"
     )
-    with Session(open_engine(url)) as session:
+    with open_session(url) as session:
         rows = [dict(row) for row in session.execute(query, {"model": model}).mappings()]
     print_json(rows) if json_ else print_table(rows)

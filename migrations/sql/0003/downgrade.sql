@@ -226,7 +226,7 @@ DROP FUNCTION IF EXISTS public.llm_forward_gpt2(model text, tokens int[], traini
 
 DROP FUNCTION IF EXISTS public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
-DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
+DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, beta1 double precision, beta2 double precision, eps double precision, grad_workers int, prune_workers int, data_order text, start_step bigint, total_steps bigint, keep_grad boolean, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
 
 DROP FUNCTION IF EXISTS public.llm_finetune_name(model text);
 

@@ -29,7 +29,7 @@ DECLARE
         'llm_export_tensors(text)', 'llm_export_data(text)', 'llm_export_file(text, text, text)',
         'pg_llm_export_npz(text, text, boolean)', 'pg_llm_export_safetensors(text, text)',
         'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
-        'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int)',
+        'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
         'llm_forward_gpt2(text, int[], boolean, int[], double precision, boolean)',
         'llm_hidden_gpt2(text, int[], int)', 'llm_parameters_gpt2(text)',

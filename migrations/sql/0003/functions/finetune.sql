@@ -92,6 +92,15 @@ CREATE FUNCTION public.llm_finetune(
     decay text DEFAULT 'all',
     seed bigint DEFAULT 0,
     log_every int DEFAULT 1,
+    beta1 double precision DEFAULT 0.9,
+    beta2 double precision DEFAULT 0.999,
+    eps double precision DEFAULT 1e-8,
+    grad_workers int DEFAULT 1,
+    prune_workers int DEFAULT 1,
+    data_order text DEFAULT 'shuffled',
+    start_step bigint DEFAULT NULL,
+    total_steps bigint DEFAULT NULL,
+    keep_grad boolean DEFAULT false,
     OUT name text,
     OUT perplexity_before double precision,
     OUT perplexity_after double precision
@@ -115,7 +124,9 @@ BEGIN
         name, steps,
         batch_size => batch_size, grad_accum => grad_accum, lr_max => lr_max, warmup => warmup, schedule => schedule,
         min_lr => min_lr, dropout_p => dropout_p, wd => wd, grad_clip => grad_clip, decay => decay, seed => seed,
-        log_every => log_every
+        log_every => log_every, beta1 => beta1, beta2 => beta2, eps => eps, grad_workers => grad_workers,
+        prune_workers => prune_workers, data_order => data_order, start_step => start_step, total_steps => total_steps,
+        keep_grad => keep_grad
     );
     perplexity_after := (public.llm_evaluate(name, 'validation')).perplexity;
 END;
@@ -124,7 +135,7 @@ $function$;
 COMMENT ON FUNCTION public.llm_finetune(
     text, text, int, text, int, int, double precision,
     int, int, double precision, int, text, double precision, double precision, double precision, double precision,
-    text, bigint, int
+    text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean
 ) IS
 'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
 'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '
