@@ -152,10 +152,16 @@ def evaluate(
         int | None,
         typer.Option("--stride", min=1, help="Score in overlapping windows that start N tokens apart."),
     ] = None,
+    log: Annotated[
+        bool,
+        typer.Option("--log", help="Store the loss of the split in llm_eval_log, for charts of training."),
+    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Loss and perplexity of a model on its held-out rows, on a query's documents, or on a text."""
+    if log and (text_ is not None or query is not None):
+        raise UsageError("--log stores the loss of a split", hint="Omit --text and --query.")
     with Session(open_engine(url)) as session:
         name = default_model(session, model)
         lm = LanguageModel(session, name)
@@ -166,7 +172,9 @@ def evaluate(
             else:
                 out.print(f"{name}: perplexity {perplexity:.4g}", markup=False)
             return
-        result = lm.evaluate(split, stride=stride, query=query)
+        result = lm.evaluate(split, stride=stride, query=query, log=log)
+        if log:
+            session.commit()
     if result.tokens == 0:
         raise LLMSQLError(f'model "{name}" has no rows in split "{split}"')
     if json_:
