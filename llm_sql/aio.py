@@ -147,9 +147,14 @@ class AsyncLanguageModel:
         return cast("NDArray[np.float32]", (await self.session.scalars(query)).one())
 
     async def evaluate(
-        self, split: str = "validation", *, stride: int | None = None, query: str | None = None
+        self,
+        split: str = "validation",
+        *,
+        stride: int | None = None,
+        query: str | None = None,
+        log: bool = False,
     ) -> Evaluation:
-        statement = select_evaluation(self.model, split, stride, query)
+        statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*(await self.session.execute(statement)).one())
 
     async def import_weights(

@@ -266,6 +266,18 @@ llm_evaluate = evaluate = RowsFunction(
         'outside the vocabulary.'
     ),
 )
+llm_log_evaluation = log_evaluation = RowsFunction(
+    'llm_log_evaluation',
+    (
+        'model text, split text?, stride integer?',
+        '(step bigint, tokens bigint, nll double precision, perplexity double precision)',
+    ),
+    doc=(
+        'llm_evaluate(model, split, stride), whose result it also stores in llm_eval_log with the number '
+        'of steps that the weights have taken: called between two calls of training, it measures held-out '
+        'loss over time. 40001: the model was trained meanwhile; otherwise as for llm_evaluate.'
+    ),
+)
 
 # ---- training ----
 

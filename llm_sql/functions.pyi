@@ -232,6 +232,13 @@ def llm_evaluate(model: Text, split: Text = ..., stride: Int = ..., query: Text 
     """
 evaluate = llm_evaluate
 
+def llm_log_evaluation(model: Text, split: Text = ..., stride: Int = ...) -> TableValuedAlias:
+    """llm_evaluate(model, split, stride), whose result it also stores in llm_eval_log with the number of steps
+    that the weights have taken: called between two calls of training, it measures held-out loss over time.
+    40001: the model was trained meanwhile; otherwise as for llm_evaluate.
+    """
+log_evaluation = llm_log_evaluation
+
 # ---- training ----
 
 def llm_train(

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from llm_sql import functions, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
+from llm_sql.errors import UsageError
 from llm_sql.keywords import Unpack, given, not_none, takes
 from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
 from llm_sql.streaming import Query, Stream
@@ -51,7 +52,14 @@ class FineTuning:
     perplexity_after: float
 
 
-def select_evaluation(model: str, split: str, stride: int | None, query: str | None) -> Select[Any]:
+def select_evaluation(
+    model: str, split: str, stride: int | None, query: str | None, log: bool = False
+) -> Select[Any]:
+    if log:
+        if query is not None:
+            raise UsageError("log stores the loss of a split", hint="Omit the query.")
+        logged = functions.log_evaluation(model, split, **not_none({"stride": stride}))
+        return select(logged.c.tokens, logged.c.nll, logged.c.perplexity)
     row = functions.evaluate(model, split, **not_none({"stride": stride, "query": query}))
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
 
@@ -225,12 +233,18 @@ class LanguageModel:
         return str(self.session.scalars(select(functions.decode(list(tokens), self.model))).one())
 
     def evaluate(
-        self, split: str = "validation", *, stride: int | None = None, query: str | None = None
+        self,
+        split: str = "validation",
+        *,
+        stride: int | None = None,
+        query: str | None = None,
+        log: bool = False,
     ) -> Evaluation:
         """Loss and perplexity over a split of the model's data set, or over a query's documents; with a
-        stride in windows of the context's length that begin so many tokens apart.
+        stride in windows of the context's length that begin so many tokens apart. log: store a split's loss
+        in llm_eval_log, too, from which `llm-sql visualize training` draws held-out loss.
         """
-        statement = select_evaluation(self.model, split, stride, query)
+        statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*self.session.execute(statement).one())
 
     def import_weights(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .seeds import ARCHITECTURE_ROWS, MODELS
     from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
     from .tokenizer import BpeMerge, BpeToken
-    from .train import Clip, TrainLog, TrainRun
+    from .train import Clip, EvalLog, TrainLog, TrainRun
     from .types import Tensor
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Clip",
     "Dataset",
     "DatasetLoad",
+    "EvalLog",
     "Grant",
     "ModelConfig",
     "NamedTensor",

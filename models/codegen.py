@@ -27,7 +27,7 @@ CATALOGUE = {
     ),
     "the forward pass": (
         "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_logits llm_loss llm_weight"
-        " llm_hidden llm_embed_text llm_perplexity llm_evaluate"
+        " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation"
     ),
     "training": (
         "llm_train llm_train_loop llm_train_resume llm_finetune llm_train_step llm_materialize_params"

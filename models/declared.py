@@ -10,7 +10,7 @@ from .roles import READER, TRAINER, Grant, declared_grants
 from .seeds import ARCHITECTURE_ROWS, MODELS
 from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
 from .tokenizer import BpeMerge, BpeToken
-from .train import Clip, TrainLog, TrainRun
+from .train import Clip, EvalLog, TrainLog, TrainRun
 from .types import Tensor
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Clip",
     "Dataset",
     "DatasetLoad",
+    "EvalLog",
     "Grant",
     "ModelConfig",
     "NamedTensor",

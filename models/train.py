@@ -1,4 +1,6 @@
-"""llm_train_run, llm_train_log and llm_clip: what was trained, step by step, with enough to repeat it."""
+"""llm_train_run, llm_train_log, llm_clip and llm_eval_log: what was trained and measured, step by step, with
+enough to repeat it.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +83,28 @@ class Clip(Base):
     applied_norm: Mapped[float] = mapped_column(comment="global L2 norm before clipping")
     gradient_slice: Mapped[dict[str, Any] | None] = mapped_column(comment="norm per tensor before clipping")
     applied_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class EvalLog(Base):
+    """A loss that llm_log_evaluation measured between training steps, such as held-out loss."""
+
+    __tablename__ = "llm_eval_log"
+    __table_args__ = (
+        CheckConstraint("step >= 0", name="step"),
+        Index(None, "model", "step"),
+        Index(None, "tape_id"),
+        {"comment": "losses measured between training steps"},
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    model: Mapped[str]
+    step: Mapped[int] = mapped_column(BigInteger, comment="optimizer steps the weights had taken")
+    tape_id: Mapped[int | None] = mapped_column(
+        BigInteger,
+        ForeignKey(TrainLog.tape_id, ondelete="CASCADE"),
+        comment="the log row of that step, with which it is superseded; NULL when it is not logged",
+    )
+    split: Mapped[str] = mapped_column(comment="of llm_dataset: validation, train or your own")
+    tokens: Mapped[int] = mapped_column(BigInteger, comment="number of tokens that the loss averages")
+    loss: Mapped[float] = mapped_column(comment="mean negative log-likelihood, nats per token")
+    evaluated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -175,6 +175,10 @@ def evaluate(
         int | None,
         typer.Option("--stride", min=1, help="Score in overlapping windows that start N tokens apart."),
     ] = None,
+    log: Annotated[
+        bool,
+        typer.Option("--log", help="Store the loss of the split in llm_eval_log, for charts of training."),
+    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -187,6 +191,8 @@ def evaluate(
 
     if text_ is not None and query is not None:
         raise UsageError("give either --text or --query")
+    if log and (text_ is not None or query is not None):
+        raise UsageError("--log stores the loss of a split", hint="Omit --text and --query.")
     with telling_what_is_kept("evaluating changes nothing in the database"), open_session(url) as session:
         name = default_model(session, model)
         lm = LanguageModel(session, name)
@@ -197,7 +203,9 @@ def evaluate(
             else:
                 say(f"{name}: perplexity {perplexity:.4g}")
             return
-        result = lm.evaluate(split, stride=stride, query=query)
+        result = lm.evaluate(split, stride=stride, query=query, log=log)
+        if log:
+            session.commit()
     if result.tokens == 0:
         raise LLMSQLError(
             f'model "{name}" has no rows in split "{split}"',

@@ -1,45 +1,198 @@
-"""visualize: the loss curve, and the graph of a recorded pass."""
+"""visualize: pictures of what the relations hold, in the terminal or in files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_sql import visualize
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json, print_table
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
+from llm_sql.errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+class GraphFormat(str, Enum):
+    text = "text"
+    dot = "dot"
+    mermaid = "mermaid"
+
+
+StillOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write a picture: .png, .svg or .pdf.")
+]
+FormatOption = Annotated[
+    GraphFormat, typer.Option("--format", "-f", help="How to print it: text, dot (Graphviz) or mermaid.")
+]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Loss curves and recorded passes.", no_args_is_help=True)
-    group.command("loss")(loss)
+    group = typer.Typer(help="Pictures of training, models and schema.", no_args_is_help=True)
+    group.command("training")(training)
+    group.command("loss", hidden=True, help="The same as `training`.")(training)
+    group.command("gradient-flow")(gradient_flow)
+    group.command("attention")(attention)
+    group.command("graph")(graph)
+    group.command("schema")(schema)
     group.command("tape")(tape)
+    group.command("all")(all_)
     app.add_typer(group, name="visualize")
 
 
-def loss(
+@contextmanager
+def reading(url: str | None) -> Iterator[Connection]:
+    """A transaction that writes nothing, and sees one state of the database."""
+    with open_engine(url).connect() as connection:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield connection
+
+
+def show(lines: Sequence[str]) -> None:
+    out.print("\n".join(lines), markup=False)
+
+
+def wrote(path: Path, what: str, json_: bool) -> None:
+    if json_:
+        print_json({"file": str(path), "bytes": path.stat().st_size, "shows": what})
+    else:
+        out.print(f"{path}: {what}", markup=False)
+
+
+def training(
     model: ModelArgument,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write a plot: .png, .svg or .pdf.")
-    ] = None,
+    output: StillOption = None,
+    smoothing: Annotated[
+        float, typer.Option("--smoothing", min=0.0, max=0.9999, help="Weight of the moving average.")
+    ] = 0.9,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Plot the loss over the model's steps, in the terminal or to a file."""
-    with open_engine(url).connect() as connection:
-        rows = visualize.read_log(connection, model)
+    """Loss raw and smoothed, held-out loss, learning rate, gradient norm and clipping over a model's steps.
+
+    Smoothed: an exponential moving average with bias correction. Held-out: what llm_log_evaluation stored.
+    """
+    from llm_sql.visualize import files, read, training
+
     if output is not None:
-        visualize.plot(rows, output, f"{model}, {len(rows)} steps")
-    if json_:
-        print_json([asdict(row) for row in rows])
-    elif output is not None:
-        out.print(f"{output}: {len(rows)} steps", markup=False)
+        files.check_target(output, training.FORMATS, "a chart of training")
+    with reading(url) as connection:
+        history = read.read_history(connection, model)
+    if output is not None:
+        training.draw(history, output, smoothing)
+        wrote(output, f"{len(history.steps):,} steps", json_)
+    elif json_:
+        print_json(training.as_json(history, smoothing))
     else:
-        out.print(f"{model}: loss (nats per token), steps {rows[0].step} to {rows[-1].step}", markup=False)
-        for line in visualize.chart([row.loss for row in rows]):
-            out.print(line, markup=False)
+        show(training.lines(history, smoothing))
+
+
+def gradient_flow(
+    model: ModelArgument,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the animation: .gif.")] = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """The model's last recorded training step, stage by stage: which relation is at work, norms per layer.
+
+    The last step of every training call is recorded (settings pg_llm.record, pg_llm.tape_keep).
+    """
+    from llm_sql.visualize import files, flow, read
+
+    if output is not None:
+        files.check_target(output, flow.FORMATS, "an animation")
+    with reading(url) as connection:
+        step = read.read_step(connection, model)
+    if output is not None:
+        flow.draw(step, output)
+        wrote(output, f"step {step.step:,} in {len(flow.frames(step))} frames", json_)
+    elif json_:
+        print_json(asdict(step))
+    else:
+        show(flow.lines(step))
+
+
+def attention(
+    model: ModelArgument,
+    text_: Annotated[str, typer.Argument(metavar="TEXT", help="The text to read.")],
+    layer: Annotated[int | None, typer.Option("--layer", help="Only this layer, from 0.")] = None,
+    head: Annotated[int | None, typer.Option("--head", help="Only this head, from 0.")] = None,
+    output: StillOption = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Attention weights of a text: how much every token attends to those before it.
+
+    A file shows every layer and head unless one is chosen; the terminal one: by default the last layer's
+    first.
+    """
+    from llm_sql.visualize import attention, files
+
+    if output is not None:
+        files.check_target(output, attention.FORMATS, "an attention map")
+    with reading(url) as connection:
+        if output is None and not json_:
+            layer = attention.last_layer(connection, model) if layer is None else layer
+            head = 0 if head is None else head
+        found = attention.read_attention(connection, model, text_, layer, head)
+    if output is not None:
+        attention.draw(found, output)
+        wrote(output, f"{len(found.maps)} maps of {len(found.tokens)} tokens", json_)
+    elif json_:
+        print_json(attention.as_json(found))
+    else:
+        show(attention.lines(found))
+
+
+def graph(
+    name: Annotated[str, typer.Argument(metavar="ARCH_OR_MODEL", help="gpt2, microgpt, ... or a model.")],
+    format_: FormatOption = GraphFormat.text,
+    output: StillOption = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """The graph of an architecture, or of a model with the shapes of its tensors."""
+    from llm_sql.visualize import files, graph, graph_picture
+
+    if output is not None:
+        files.check_target(output, graph_picture.FORMATS, "a graph")
+    with reading(url) as connection:
+        found = graph.read_graph(connection, name)
+    if output is not None:
+        graph_picture.draw(found, output)
+        wrote(output, found.title, json_)
+    elif json_:
+        print_json(graph.as_json(found))
+    elif format_ is GraphFormat.text:
+        show(graph.lines(found))
+    else:
+        typer.echo((graph.dot if format_ is GraphFormat.dot else graph.mermaid)(found).rstrip("\n"))
+
+
+def schema(
+    format_: FormatOption = GraphFormat.text,
+    output: StillOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """The relations and how they are linked, from the declared schema; needs no database."""
+    from llm_sql.visualize import schema
+
+    if output is not None:
+        schema.draw(output)
+        wrote(output, f"{len(schema.tables())} tables", json_)
+    elif json_:
+        print_json(schema.as_json())
+    elif format_ is GraphFormat.mermaid:
+        typer.echo(schema.mermaid().rstrip("\n"))
+    elif format_ is GraphFormat.dot:
+        raise UsageError("the schema is not written in dot", hint="--format mermaid, or -o schema.svg")
+    else:
+        show(schema.lines())
 
 
 def tape(
@@ -48,12 +201,51 @@ def tape(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show the ops of the model's last recorded pass, with the norms of their outputs."""
-    with open_engine(url).connect() as connection:
-        rows = visualize.read_pass(connection, model)
+    """The ops of the model's last recorded pass: what they read, and the norms of what they put out."""
+    from llm_sql.visualize import read, tape
+
+    with reading(url) as connection:
+        recorded = read.read_pass(connection, model)
     if dot:
-        typer.echo(visualize.dot(rows))
+        typer.echo(tape.dot(recorded))
     elif json_:
-        print_json([asdict(row) for row in rows])
+        print_json([asdict(op) for op in recorded.ops])
     else:
-        print_table([asdict(row) for row in rows], title=f"{model}: {len(rows)} ops")
+        show(tape.lines(recorded, f"{model}: {len(recorded.ops)} ops"))
+
+
+def all_(
+    model: ModelArgument,
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write; made if it is not there.")],
+    text_: Annotated[
+        str | None,
+        typer.Option("--text", help="What to show attention for; default: a row of the model's data."),
+    ] = None,
+    url: UrlOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """All pictures of a model in one folder, under fixed names."""
+    from llm_sql.visualize import attention, files, flow, graph, graph_picture, read, schema, training
+
+    files.require_matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(folder, error) from error
+    with reading(url) as connection:
+        history = read.read_history(connection, model)
+        step = read.read_step(connection, model)
+        sample = attention.sample_text(connection, model) if text_ is None else text_
+        maps = attention.read_attention(connection, model, sample)
+        architecture = graph.read_graph(connection, model)
+    training.draw(history, folder / "training_metrics.png")
+    flow.draw(step, folder / "gradient_flow.gif")
+    attention.draw(maps, folder / "attention.png")
+    graph_picture.draw(architecture, folder / "graph.svg")
+    schema.draw(folder / "schema.svg")
+    names = ("training_metrics.png", "gradient_flow.gif", "attention.png", "graph.svg", "schema.svg")
+    files_ = [{"file": str(folder / name), "bytes": (folder / name).stat().st_size} for name in names]
+    if json_:
+        print_json(files_)
+    else:
+        show([f"{file['file']}: {file['bytes']:,} bytes" for file in files_])

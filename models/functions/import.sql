@@ -365,6 +365,7 @@ BEGIN
     DELETE FROM public.llm_param p WHERE p.model = llm_import_begin.model;
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_import_begin.model AND NOT l.superseded;
+    DELETE FROM public.llm_eval_log e WHERE e.model = llm_import_begin.model AND e.tape_id IS NULL;
     RETURN QUERY
     SELECT p.name, p.shape, p.sources, p.how
     FROM public.llm_import_plan(llm_import_begin.model, tensors, megatron_version) p

@@ -98,6 +98,7 @@ BEGIN
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_init_model.model AND NOT l.superseded;
+    DELETE FROM public.llm_eval_log e WHERE e.model = llm_init_model.model AND e.tape_id IS NULL;
     FOR parameter IN SELECT e.name, e.shape, e.init, e.std FROM public.llm_parameters(model) e LOOP
         width := 1;
         FOR axis IN 2 .. cardinality(parameter.shape) LOOP
@@ -200,6 +201,7 @@ BEGIN
     DELETE FROM public.llm_tape t WHERE t.model = llm_drop_model.model;
     DELETE FROM public.llm_tensor_map t WHERE t.model = llm_drop_model.model;
     DELETE FROM public.llm_tensor t WHERE t.model = llm_drop_model.model;
+    DELETE FROM public.llm_eval_log e WHERE e.model = llm_drop_model.model;
     DELETE FROM public.llm_train_run r WHERE r.model = llm_drop_model.model;
     DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
@@ -264,6 +266,8 @@ BEGIN
     UPDATE public.llm_train_log SET superseded = true WHERE model = new_name AND NOT superseded;
     UPDATE public.llm_train_log SET model = new_name WHERE model = old_name;
     UPDATE public.llm_train_run SET model = new_name WHERE model = old_name;
+    DELETE FROM public.llm_eval_log e WHERE e.model = new_name AND e.tape_id IS NULL;
+    UPDATE public.llm_eval_log SET model = new_name WHERE model = old_name;
     UPDATE public.llm_checkpoint c SET model = new_name, saved_as = COALESCE(c.saved_as, old_name)
     WHERE c.model = old_name;
     DELETE FROM public.llm_model_config c WHERE c.model = old_name;

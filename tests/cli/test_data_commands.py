@@ -98,7 +98,7 @@ def test_finetune_evaluate_and_pictures(toy: Call, tmp_path: Path) -> None:
     assert "steps 1 to 60" in curve
     assert "█" in curve
     log = json.loads(succeed(toy("visualize", "loss", "toy-finetuned", "--json")))
-    assert [row["step"] for row in log] == list(range(1, 61))
+    assert [row["step"] for row in log["steps"]] == list(range(1, 61))
     refuse(toy("visualize", "loss", "toy"), 1, "has not been trained")
     refuse(toy("visualize", "tape", "toy"), 1, "recorded")
 

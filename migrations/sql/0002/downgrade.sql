@@ -1,5 +1,7 @@
 DROP TABLE IF EXISTS public.llm_param;
 
+DROP TABLE IF EXISTS public.llm_eval_log;
+
 DROP TABLE IF EXISTS public.llm_clip;
 
 DROP TABLE IF EXISTS public.llm_train_log;

@@ -246,6 +246,8 @@ DROP FUNCTION IF EXISTS public.llm_perplexity(model text, text text, stride int)
 
 DROP FUNCTION IF EXISTS public.llm_evaluation_batches(config public.llm_model_config, split text, stride int, query text);
 
+DROP FUNCTION IF EXISTS public.llm_log_evaluation(model text, split text, stride int, OUT step bigint, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
+
 DROP FUNCTION IF EXISTS public.llm_evaluate(model text, split text, stride int, query text, OUT tokens bigint, OUT nll double precision, OUT perplexity double precision);
 
 DROP FUNCTION IF EXISTS public.llm_pin_statement(model text);

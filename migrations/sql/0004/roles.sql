@@ -14,6 +14,8 @@ REVOKE ALL ON TABLE public.llm_dataset FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_dataset_load FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_eval_log FROM PUBLIC;
+
 REVOKE ALL ON TABLE public.llm_heldout FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_model_config FROM PUBLIC;
@@ -67,6 +69,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_clip TO llm_reader;
     GRANT SELECT ON TABLE public.llm_dataset TO llm_reader;
     GRANT SELECT ON TABLE public.llm_dataset_load TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_eval_log TO llm_reader;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_reader;
     GRANT SELECT ON TABLE public.llm_model_config TO llm_reader;
     GRANT SELECT ON TABLE public.llm_param TO llm_reader;
@@ -136,6 +139,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_clip TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_dataset_load TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_eval_log TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_heldout TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param TO llm_trainer;
@@ -205,10 +209,10 @@ DECLARE
         'llm_dataset_problems(public.llm_model_config, int)', 'llm_check_dataset(public.llm_model_config, text, int)',
         'llm_check_row(public.llm_model_config, bigint)', 'llm_refuse_row(text, bigint, text)',
         'llm_windows(int, int, int)', 'llm_pin_statement(text)', 'llm_evaluate(text, text, int, text)',
-        'llm_evaluation_batches(public.llm_model_config, text, int, text)', 'llm_perplexity(text, text, int)',
-        'llm_export_tensors(text)', 'llm_export_data(text)', 'llm_export_file(text, text, text)',
-        'pg_llm_export_npz(text, text, boolean)', 'pg_llm_export_safetensors(text, text)',
-        'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
+        'llm_log_evaluation(text, text, int)', 'llm_evaluation_batches(public.llm_model_config, text, int, text)',
+        'llm_perplexity(text, text, int)', 'llm_export_tensors(text)', 'llm_export_data(text)',
+        'llm_export_file(text, text, text)', 'pg_llm_export_npz(text, text, boolean)',
+        'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
         'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
         'llm_forward_gpt2(text, int[], boolean, int[], double precision, boolean)',

@@ -91,6 +91,44 @@ COMMENT ON FUNCTION public.llm_evaluate(text, text, int, text) IS
 'vocabulary.';
 
 
+CREATE FUNCTION public.llm_log_evaluation(
+    model text,
+    split text DEFAULT 'validation',
+    stride int DEFAULT NULL,
+    OUT step bigint,
+    OUT tokens bigint,
+    OUT nll double precision,
+    OUT perplexity double precision
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    PERFORM public.llm_config(model);
+    step := public.llm_model_step(model);
+    SELECT e.tokens, e.nll, e.perplexity INTO tokens, nll, perplexity
+    FROM public.llm_evaluate(model, split, stride) e;
+    IF public.llm_model_step(model) <> step THEN
+        RAISE EXCEPTION 'model "%" was trained while it was evaluated', model
+            USING ERRCODE = 'serialization_failure',
+            HINT = 'Evaluate it again, or in a transaction with isolation level REPEATABLE READ.';
+    END IF;
+    -- Rows without a single target to count have no loss.
+    INSERT INTO public.llm_eval_log (model, step, tape_id, split, tokens, loss)
+    SELECT llm_log_evaluation.model, llm_log_evaluation.step, (
+        SELECT l.tape_id FROM public.llm_train_log l
+        WHERE l.model = llm_log_evaluation.model AND l.step = llm_log_evaluation.step AND NOT l.superseded
+    ), llm_log_evaluation.split, llm_log_evaluation.tokens, nll
+    WHERE llm_log_evaluation.tokens > 0;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_log_evaluation(text, text, int) IS
+'llm_evaluate(model, split, stride), whose result it also stores in llm_eval_log with the number of steps that the '
+'weights have taken: called between two calls of training, it measures held-out loss over time. 40001: the model was '
+'trained meanwhile; otherwise as for llm_evaluate.';
+
+
 CREATE FUNCTION public.llm_evaluation_batches(
     config public.llm_model_config,
     split text,
