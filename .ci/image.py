@@ -248,8 +248,10 @@ def first_start(made: Container) -> None:
         f"--pwfile={password_file}",
         "--no-instructions", "-N", "--encoding=UTF8",
     )  # fmt: skip
-    with (made.scratch / "data" / "pg_hba.conf").open("a", encoding="utf-8") as file:
-        file.write("\nhost all all all scram-sha-256\n")
+    # The image trusts connections from inside the container; those of this check stand for ones from outside.
+    hba = made.scratch / "data" / "pg_hba.conf"
+    lines = [line for line in hba.read_text(encoding="utf-8").splitlines() if not line.startswith("host")]
+    hba.write_text("\n".join([*lines, "host all all all scram-sha-256", ""]), encoding="utf-8")
     made.start(
         "listen_addresses=",
         f"unix_socket_directories={environment['PGHOST']}",

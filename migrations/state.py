@@ -56,7 +56,7 @@ SELECT 'pg_llm' = ANY (string_to_array(regexp_replace(
         INNER JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase AND d.datname = current_database()
         CROSS JOIN unnest(s.setconfig) AS entry
         WHERE s.setrole = 0 AND split_part(entry, '=', 1) = 'session_preload_libraries'),
-        current_setting('session_preload_libraries', true), ''),
+        (SELECT g.setting FROM pg_catalog.pg_settings AS g WHERE g.name = 'session_preload_libraries'), ''),
     '[[:space:]"'']', '', 'g'), ','))
 """
 _MAY_PRELOAD = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"

@@ -76,9 +76,9 @@ file_is_not_here(const CheckpointRow *row)
     ereport(
         ERROR, errcode(ERRCODE_UNDEFINED_FILE),
         errmsg("the file of checkpoint " INT64_FORMAT " is not on this server: \"%s\"", row->id, row->name),
-        errhint("Replication, pg_dump, pg_upgrade and cloning a database do not copy checkpoint files. "
-                "Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and correct file_path, or save "
-                "again; see docs/reference/formats.md.",
+        errhint("Checkpoint files stay on the server that wrote them: replication, pg_dump, pg_upgrade and cloning a "
+                "database do not copy them. Copy the file into the folder %s below pg_llm.checkpoint_dir (\"%s\") and "
+                "correct file_path, or save again; see docs/operate/backup.md.",
                 files_database_folder(MyDatabaseId), pg_llm_checkpoint_dir));
 }
 

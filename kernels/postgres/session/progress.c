@@ -13,6 +13,9 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -21,6 +24,8 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
 #include "utils/timestamp.h"
 
 #include "progress.h"
@@ -217,7 +222,27 @@ read_slot(const ProgressSlot *slot, ProgressSlot *copy)
     return false;
 }
 
-/* pg_llm_train_progress() -> one row per training that runs in this database */
+/* Whether row policies keep the caller from seeing the model. One that is not committed yet hides itself from nobody. */
+static bool
+hidden_by_policies(const char *model)
+{
+    Oid   table = get_relname_relid("llm_model_config", get_namespace_oid("public", true));
+    Oid   type = TEXTOID;
+    Datum argument = CStringGetTextDatum(model);
+    bool  hidden;
+
+    if (!OidIsValid(table) || check_enable_rls(table, InvalidOid, true) != RLS_ENABLED)
+        return false;
+    SPI_connect();
+    if (SPI_execute_with_args("SELECT FROM public.llm_model_config c WHERE c.model OPERATOR(pg_catalog.=) $1", 1, &type,
+                              &argument, NULL, true, 1) != SPI_OK_SELECT)
+        elog(ERROR, "could not read llm_model_config");
+    hidden = SPI_processed == 0;
+    SPI_finish();
+    return hidden;
+}
+
+/* pg_llm_train_progress() -> one row per training that runs in this database, of models the caller may see */
 PG_FUNCTION_INFO_V1(pg_llm_train_progress);
 Datum
 pg_llm_train_progress(PG_FUNCTION_ARGS)
@@ -233,7 +258,7 @@ pg_llm_train_progress(PG_FUNCTION_ARGS)
         Datum        values[11];
         bool         nulls[11] = {false};
 
-        if (!read_slot(&slots[i], &s) || s.database != MyDatabaseId)
+        if (!read_slot(&slots[i], &s) || s.database != MyDatabaseId || hidden_by_policies(s.model))
             continue;
         values[0] = Int32GetDatum(s.pid);
         values[1] = ObjectIdGetDatum(s.database);

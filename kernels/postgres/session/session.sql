@@ -38,7 +38,9 @@ CREATE FUNCTION public.pg_llm_train_progress(
     RETURNS SETOF record
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_train_progress';
-COMMENT ON FUNCTION public.pg_llm_train_progress() IS 'Progress of the trainings that are running in this database.';
+COMMENT ON FUNCTION public.pg_llm_train_progress() IS
+    'Progress of the trainings that are running in this database, but for models that row policies on '
+    'llm_model_config hide from the caller.';
 
 CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text)
     RETURNS boolean
