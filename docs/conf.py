@@ -30,6 +30,7 @@ html_theme = "furo"
 html_title = f"llm-sql {release}"
 html_static_path = [str(Path(__file__).parent / "_static")]
 html_css_files = ["site.css"]
+html_favicon = str(Path(__file__).parent / "_static" / "favicon.svg")
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -120,7 +120,9 @@ _ROUTINES = """
         pg_catalog.obj_description(p.oid, 'pg_proc') AS comment,
         ARRAY(
             SELECT json_build_object(
-                'name', coalesce(p.proargnames[i], ''), 'type', format_type(types[i], NULL),
+                'name', coalesce(p.proargnames[i], ''),
+                -- An oidvector begins at 0.
+                'type', format_type(types[i - 1 + array_lower(types, 1)], NULL),
                 'default', pg_get_function_arg_default(p.oid, i),
                 'out', coalesce(p.proargmodes[i] IN ('o', 't'), false)
             )

@@ -9,21 +9,11 @@ from typing import Any, get_args
 
 import typer
 
-from llm_sql import errors
 from llm_sql.cli import app
 
 from . import UndocumentedError
 from .markup import block, code, page, paragraphs, prose, table
 from .sql_pages import Names, anchor
-
-EXITS = {
-    "EXIT_FAILURE": "something failed that is none of the following",
-    "EXIT_USAGE": "the arguments cannot mean anything: see the message, or --help",
-    "EXIT_UNREACHABLE": "the server or database cannot be reached, or the embedded server cannot be run",
-    "EXIT_NOT_PROVISIONED": "extension or schema missing or incomplete: llm-sql provision, llm-sql doctor",
-    "EXIT_REFUSED": "the database refused a statement: the message shows its SQLSTATE",
-    "EXIT_INTERRUPTED": "interrupted (Ctrl-C)",
-}
 
 KINDS = {int: "integer", str: "text", float: "number", bool: "boolean", Path: "path"}
 
@@ -42,22 +32,12 @@ def pages() -> tuple[dict[str, str], Names]:
         "Command line",
         paragraphs(root.help or ""),
         "`llm-sql COMMAND --help` shows the same. Where an option names an environment variable, the"
-        " variable's value is taken when the option is not given.",
+        " variable's value is taken when the option is not given. [Errors](errors.md) lists the exit codes.",
         overview,
-        "## Exit codes",
-        table(["code", "meaning"], [["0", "done"], *_exits()]),
         *(_entry(path, command) for path, command in commands),
     )
     names = {path: ("reference/command-line", anchor(path)) for path, _ in commands}
     return {"command-line": text}, names
-
-
-def _exits() -> Iterator[list[str]]:
-    known = {name for name in vars(errors) if name.startswith("EXIT_")}
-    if known != EXITS.keys():
-        raise UndocumentedError(f"docs/docsite/command_line.py must describe the exit codes {sorted(known)}")
-    for name, meaning in EXITS.items():
-        yield [str(getattr(errors, name)), prose(meaning)]
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:

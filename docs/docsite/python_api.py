@@ -12,11 +12,10 @@ from typing import Any
 
 import llm_sql
 from llm_sql import errors, graph, server, types
-from llm_sql.models.arguments import LISTS
 
 from . import ROOT, UndocumentedError
 from .markup import block, code, hidden_toctree, page, prose, table
-from .sql_pages import Names, anchor
+from .sql_pages import Names, anchor, meanings
 
 CLASSES = {
     "models": ("LanguageModel", "AsyncLanguageModel"),
@@ -119,12 +118,10 @@ def _class(name: str, owner: Any, silent: list[str]) -> str:
             if not twin.__doc__:
                 silent.append(f"{name}.{method}")
             value = twin
-        parts += [
-            f"### `{name}.{method}`",
-            block("python", _method_signature(owner, method)),
-            *docstring(value),
-        ]
-    return "\n\n".join(parts)
+        shown = list(inspect.signature(getattr(owner, method)).parameters)
+        parts += [f"### `{name}.{method}`", block("python", _method_signature(owner, method))]
+        parts += [*docstring(value), meanings(shown)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _method_signature(owner: Any, name: str) -> str:
@@ -135,7 +132,7 @@ def _method_signature(owner: Any, name: str) -> str:
 
 
 def signature(name: str, function: Callable[..., Any], *, bound: bool = False) -> str:
-    """As a stub would have it, an argument a line where it is long, with what shared options mean."""
+    """As a stub would have it, an argument a line where it is long."""
     shape = inspect.signature(function)
     parameters = list(shape.parameters.values())[1 if bound else 0 :]
     asynchronous = inspect.iscoroutinefunction(function)
@@ -147,27 +144,14 @@ def signature(name: str, function: Callable[..., Any], *, bound: bool = False) -
     star = False
     for parameter in parameters:
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
-            declared.append(("*", ""))
+            declared.append("*")
             star = True
         star = star or parameter.kind is parameter.VAR_POSITIONAL
-        declared.append((_parameter(parameter), parameter.name))
-    short = f"{head}{name}({', '.join(text for text, _ in declared)}){returns}"
-    meanings = _meanings([name for _, name in declared])
-    if len(short) <= WIDTH and not any(meanings):
+        declared.append(_parameter(parameter))
+    short = f"{head}{name}({', '.join(declared)}){returns}"
+    if len(short) <= WIDTH:
         return short
-    lines = [f"    {text}," for text, _ in declared]
-    width = max(map(len, lines))
-    told = [
-        f"{line.ljust(width)}  # {meaning}" if meaning else line
-        for line, meaning in zip(lines, meanings, strict=True)
-    ]
-    return "\n".join([f"{head}{name}(", *told, f"){returns}"])
-
-
-def _meanings(names: list[str]) -> list[str]:
-    shared = "sampling" if "temperature" in names else "hyperparameters" if "lr_max" in names else None
-    known = {a.name: a.doc for a in LISTS[shared]} if shared else {}
-    return [known.get(name, "") for name in names]
+    return "\n".join([f"{head}{name}(", *(f"    {text}," for text in declared), f"){returns}"])
 
 
 def _parameter(parameter: inspect.Parameter) -> str:

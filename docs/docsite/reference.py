@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import SOURCE, UndocumentedError, catalog, command_line, python_api, settings_page, sql_pages, stage
+from . import (
+    SOURCE,
+    UndocumentedError,
+    catalog,
+    command_line,
+    errors_page,
+    python_api,
+    settings_page,
+    sql_pages,
+    stage,
+)
 
 
 def write(target: Path = SOURCE) -> set[Path]:
@@ -20,5 +30,6 @@ def write(target: Path = SOURCE) -> set[Path]:
     for more, more_names in (settings_page.pages(found), command_line.pages(), python_api.pages()):
         pages |= more
         names |= {name: place for name, place in more_names.items() if name not in names}
+    names |= errors_page.names(found)
     written = {stage.write(target / "reference" / f"{name}.md", text) for name, text in pages.items()}
     return written | {stage.write(target / "names.json", json.dumps(names, indent=0, sort_keys=True))}

@@ -141,12 +141,13 @@ def _entry(overloads: list[Routine], level: str) -> str:
     parts = [f"{level} `{overloads[0].name}`"]
     for routine in overloads:
         parts += [block("sql", signature(routine)), paragraphs(routine.comment or "")]
+    parts.append(meanings([parameter.name for parameter in overloads[0].parameters]))
     executors = {routine.executors for routine in overloads}
     if len(executors) == 1:
         parts.append(_executors(overloads[0]))
     else:
         parts += [f"{code(routine.identity)}: {_executors(routine)}" for routine in overloads]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _executors(routine: Routine) -> str:
@@ -158,7 +159,7 @@ def _executors(routine: Routine) -> str:
 
 
 def signature(routine: Routine) -> str:
-    """As CREATE FUNCTION writes it; what is known of shared arguments stands beside them."""
+    """As CREATE FUNCTION writes it."""
     inputs = [parameter for parameter in routine.parameters if not parameter.out]
     outputs = [parameter for parameter in routine.parameters if parameter.out]
     if routine.operation == "PROCEDURE":
@@ -170,18 +171,12 @@ def signature(routine: Routine) -> str:
         returns = f" RETURNS {routine.returns}"
     head = f"{routine.operation} {routine.name}("
     short = head + ", ".join(_declared(parameter) for parameter in inputs) + f"){returns}"
-    meanings = _meanings(inputs)
-    if len(short) <= 88 and not any(meanings):
+    if len(short) <= 88:
         return short
     lines = [
         f"    {_declared(parameter)}{',' if parameter is not inputs[-1] else ''}" for parameter in inputs
     ]
-    width = max(map(len, lines), default=0)
-    told = [
-        f"{line.ljust(width)}  -- {meaning}" if meaning else line
-        for line, meaning in zip(lines, meanings, strict=True)
-    ]
-    return "\n".join([head, *told, f"){returns}"])
+    return "\n".join([head, *lines, f"){returns}"])
 
 
 def _declared(parameter: Parameter) -> str:
@@ -194,14 +189,12 @@ def _plain(default: str) -> str:
     return re.sub(r"^('(?:[^']|'')*'|NULL)::[\w ]+(?:\[\])?$", r"\1", default)
 
 
-def _meanings(parameters: list[Parameter]) -> list[str]:
-    """What models/arguments.py says of arguments that functions share."""
-    names = {parameter.name for parameter in parameters}
+def meanings(names: list[str]) -> str:
+    """What models/arguments.py says of arguments that functions share, as a table; empty for others."""
     shared = "sampling" if "temperature" in names else "hyperparameters" if "lr_max" in names else None
-    if shared is None:
-        return ["" for _ in parameters]
-    known = {argument.name: argument.doc for argument in LISTS[shared]}
-    return [known.get(parameter.name, "") for parameter in parameters]
+    known = {argument.name: argument.doc for argument in LISTS[shared]} if shared else {}
+    rows = [[code(name), prose(known[name])] for name in names if name in known]
+    return table(["argument", "meaning"], rows) if rows else ""
 
 
 # ---- where functions are declared ----

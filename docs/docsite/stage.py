@@ -18,7 +18,7 @@ PICTURES = (".png", ".svg", ".gif", ".jpg", ".jpeg")
 BESIDE = {"CHANGELOG.md": "changelog.md", "README.md": "index.md"}
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(((?![a-z]+:|#|/)[^()\s#]+)(#[^()\s]*)?\)")
 TOCTREE = re.compile(r"^```\{toctree\}.*?^```$", re.MULTILINE | re.DOTALL)
-FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^ *(```+|~~~+).*?^ *\1\s*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
 class BrokenLinkError(Exception):
@@ -49,7 +49,11 @@ def stage(target: Path = SOURCE) -> set[Path]:
 def mend(text: str, page: Path, place: PurePosixPath) -> str:
     """The page's text with its links as they lead from `place` in the copy; code blocks stay as they are."""
 
+    shown = [code.span() for code in CODE.finditer(text)]
+
     def mended(match: re.Match[str]) -> str:
+        if any(begin <= match.start() and match.end() <= end for begin, end in shown):
+            return match.group()
         label, link, anchor = match[1], match[2], match[3] or ""
         found = Path(os.path.normpath(page.parent / link))
         if not found.exists():
@@ -59,11 +63,7 @@ def mend(text: str, page: Path, place: PurePosixPath) -> str:
             return label
         return f"[{label}]({_relative(staged, place)}{anchor})"
 
-    pieces, end = [], 0
-    for fence in FENCE.finditer(text):
-        pieces += [LINK.sub(mended, text[end : fence.start()]), fence.group()]
-        end = fence.end()
-    return "".join([*pieces, LINK.sub(mended, text[end:])])
+    return LINK.sub(mended, text)
 
 
 def write(path: Path, text: str) -> Path:

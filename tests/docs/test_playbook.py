@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from llm_sql import LanguageModel
-from llm_sql.cli import app
 
+from ..support.blocks import run_page
 from ..support.pages import DOCS
-from .test_examples import run_script
 
 PAGE = DOCS / "playbook.md"
-BLOCK = re.compile(r"^```(sql|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the page says, and what the test runs; each must stand on the page.
 REDUCED = {
     "gpt2-small": "gpt2-tiny",
@@ -73,8 +69,6 @@ def test_the_playbook(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from typer.testing import CliRunner
-
     url = server.sqlalchemy_url(fresh_database)
     engine = create_engine(url)
     make_hub_directory(engine, tmp_path / "gpt2")
@@ -85,19 +79,8 @@ def test_the_playbook(
     page = PAGE.read_text()
     for said in REDUCED:
         assert said in page
-    blocks = BLOCK.findall(page)
-    assert len(blocks) > 10
-    for language, code in blocks:
-        for said, run in REDUCED.items():
-            code = code.replace(said, run)
-        if language == "sql":
-            run_script(server.url(fresh_database), code)
-            continue
-        for line in code.strip().splitlines():
-            program, *arguments = shlex.split(line)
-            assert program == "llm-sql"
-            done = CliRunner().invoke(app, arguments, env={"DATABASE_URL": url})
-            assert done.exit_code == 0, (line, done.output, done.exception)
+    run = run_page(page, server.url(fresh_database), url, tmp_path, REDUCED)
+    assert len(run) > 10
     with psycopg.connect(server.url(fresh_database)) as connection:
         [(before, after)] = connection.execute(
             "SELECT min(loss) FILTER (WHERE step = 1), min(loss) FILTER (WHERE step = 8)"
