@@ -24,7 +24,6 @@ from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
 app = typer.Typer(
     name="llm-sql",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Plain text: as readable in a pipe, a log and a narrow terminal.
     rich_markup_mode=None,
@@ -92,7 +91,7 @@ def main() -> None:
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     show_notices()
     try:
-        app()
+        app(prog_name="llm-sql")
     except KeyboardInterrupt:
         remark("interrupted", "yellow")
         sys.exit(EXIT_INTERRUPTED)

@@ -22,13 +22,14 @@ from llm_sql.cli.common import program
 from llm_sql.cli.progress import progress_bar
 from llm_sql.model import LanguageModel
 
-# 16384 is the first object id that users' objects get: below it is what initdb put there.
+# 16384 is the first object id that users' objects get, ours among them: below it is what initdb put there,
+# the same in every database of one version of PostgreSQL. The order depends on no database's collation.
 CORPUS = """
 SELECT entry
 FROM (
     SELECT DISTINCT ON (d.description)
-        COALESCE(p.proname, o.oprname, t.typname, split_part(i.identity, '.', -1)) || ': ' || d.description
-        AS entry
+        (COALESCE(p.proname, o.oprname, t.typname, split_part(i.identity, '.', -1)) || ': ' || d.description)
+        COLLATE "C" AS entry
     FROM pg_catalog.pg_description d
     LEFT JOIN pg_catalog.pg_proc p ON d.classoid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objoid
     LEFT JOIN pg_catalog.pg_operator o ON d.classoid = 'pg_catalog.pg_operator'::regclass AND o.oid = d.objoid

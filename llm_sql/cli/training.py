@@ -70,7 +70,7 @@ def train(
                 n_steps, commit_every=commit_every or None, progress=advance, log_every=log_every, **options
             )
         session.commit()
-    summary = _summary(engine, run_id)
+    summary = _summary(engine, run_id) or {}
     if json_:
         print_json({"model": model, **summary})
     else:
@@ -88,7 +88,8 @@ def _last_run(engine: Engine, model: str) -> int:
         return int(connection.scalars(query, {"model": model}).one())
 
 
-def _summary(engine: Engine, run_id: int) -> dict[str, Any]:
+def _summary(engine: Engine, run_id: int) -> dict[str, Any] | None:
+    """A run in numbers; None where no step of it is logged."""
     from sqlalchemy import text
 
     query = text(
@@ -98,7 +99,8 @@ def _summary(engine: Engine, run_id: int) -> dict[str, Any]:
         " FROM public.llm_train_log WHERE run_id = :run GROUP BY run_id"
     )
     with engine.connect() as connection:
-        return dict(connection.execute(query, {"run": run_id}).mappings().one())
+        found = connection.execute(query, {"run": run_id}).mappings().one_or_none()
+        return dict(found) if found else None
 
 
 def _kept(engine: Engine, model: str, before: int, commit_every: int) -> str:

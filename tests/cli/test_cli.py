@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 from llm_sql.cli import main
+from llm_sql.cli.demo import CORPUS
+from llm_sql.url import libpq_url
 
 TEXT = "SELECT unnest(ARRAY['the cat sat', 'the dog ran', 'a cat ran', 'a dog sat', 'the end'])"
 
@@ -224,3 +226,27 @@ def test_the_home_follows_xdg(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert found.stdout.strip().startswith(str(tmp_path)) or sys.platform == "darwin"
+
+
+def test_psql_opens_a_database_without_our_schema(server: Any) -> None:
+    name = server.create_database()
+    try:
+        done = as_process("psql", "-Atc", "SELECT 1", url=server.sqlalchemy_url(name))
+        assert succeed(done) == "1\n"
+        assert "not provisioned" in done.stderr
+        assert "llm-sql provision" in done.stderr
+    finally:
+        server.drop_database(name)
+
+
+def test_the_demos_corpus_is_the_catalog_without_us(server: Any, db_url: str) -> None:
+    name = server.create_database()
+    try:
+        found = []
+        for url in (db_url, server.sqlalchemy_url(name)):
+            with psycopg.connect(libpq_url(url)) as connection:
+                found.append(connection.execute(CORPUS).fetchall())
+        assert found[0] == found[1]
+        assert not [entry for (entry,) in found[0] if "llm" in entry]
+    finally:
+        server.drop_database(name)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from llm_sql import provision
-from llm_sql.cli import checks, common
+from llm_sql.cli import checks, database
 from llm_sql.errors import LLMSQLError, NotProvisionedError
 from llm_sql.migrations import build
 from llm_sql.migrations.operations import SQL_DIRECTORY
@@ -154,7 +154,7 @@ def test_tables_of_somebody_else_are_left_alone(empty):
 def test_a_function_of_somebody_elses_is_an_error_that_says_so(empty):
     empty.execute("CREATE FUNCTION llm_release() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'")
     with pytest.raises((NotProvisionedError, DBAPIError)) as caught:
-        common.run_upgrade(normalize_url(empty.url))
+        database.run_upgrade(normalize_url(empty.url))
     assert isinstance(caught.value, LLMSQLError)
     assert "llm_release" in caught.value.message
     assert "rename or drop" in caught.value.hint
@@ -229,13 +229,13 @@ def test_partial_upgrades_note_the_build_that_made_them(empty):
 def test_objects_without_their_revision_are_an_error_that_says_so(at_head):
     at_head.execute("UPDATE llm_sql_version SET version_num = '0002'")
     with pytest.raises(NotProvisionedError, match="already exists"):
-        common.run_upgrade(normalize_url(at_head.url))
+        database.run_upgrade(normalize_url(at_head.url))
 
 
 def test_a_revision_of_a_newer_llm_sql_is_named(at_head):
     at_head.execute("UPDATE llm_sql_version SET version_num = '0099'")
     with pytest.raises(NotProvisionedError, match="0099"):
-        common.run_upgrade(normalize_url(at_head.url))
+        database.run_upgrade(normalize_url(at_head.url))
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_doctor_and_provision_work_for_each_role(at_head, login, role):
     assert {name for name, check in statuses.items() if check.status == "failed"} == set(), statuses
     assert statuses["objects"].status == "ok"
     assert statuses["build"].status == "ok"
-    common.open_engine(url).dispose()
+    database.open_engine(url).dispose()
     assert provision.provision(url).left == []
 
 
@@ -271,7 +271,7 @@ def test_doctor_tells_a_role_without_grants_what_it_lacks(at_head, login):
     line = next(check for check in checks.examine(url) if check.name == "schema")
     assert line.status == "warning"
     assert "GRANT llm_reader TO as_nobody" in line.hint
-    common.open_engine(url).dispose()
+    database.open_engine(url).dispose()
 
 
 def test_a_library_that_is_gone_locks_nobody_out_for_good(at_head):
