@@ -101,6 +101,11 @@ check: lint
 notebooks: dev
 	$(BIN)/pytest -q tests/notebooks
 
+# The pictures of the documentation, from a training run made for them.
+.PHONY: figures
+figures: dev
+	$(BIN)/python docs/images/make_figures.py
+
 bench: env
 	$(BIN)/llm-sql bench
 
