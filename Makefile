@@ -21,7 +21,7 @@ SOURCES = pyproject.toml setup.py $(shell find kernels -type f \( -name '*.[ch]'
 # The style of each folder is its .clang-format.
 C_FILES = $(shell find kernels -name '*.[ch]' -not -path '*/build/*' 2>/dev/null)
 
-.PHONY: demo test all install uninstall env dev lint format check notebooks notebooks-store docs bench clean distclean
+.PHONY: demo test all install uninstall env dev lint format check notebooks notebooks-store docs figures bench clean distclean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -118,6 +118,10 @@ docs: $(VENV)/.docs
 # Executed and written back with their outputs.
 notebooks-store: dev
 	$(BIN)/python .ci/notebooks.py
+
+# The pictures of the documentation, from a training run made for them.
+figures: dev
+	$(BIN)/python docs/images/make_figures.py
 
 bench: env
 	$(BIN)/llm-sql bench

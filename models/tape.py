@@ -29,8 +29,10 @@ class TapeEntry(Base):
     step: Mapped[int | None] = mapped_column(BigInteger)
     position: Mapped[int] = mapped_column(comment="order in the pass")
     name: Mapped[str] = mapped_column(comment="the op")
-    inputs: Mapped[list[int]] = mapped_column(ARRAY(BigInteger()))
-    output: Mapped[int] = mapped_column(BigInteger)
+    inputs: Mapped[list[int]] = mapped_column(
+        ARRAY(BigInteger()), comment="llm_tensor_rt.id; llm_tensor_map names the parameters among them"
+    )
+    output: Mapped[int] = mapped_column(BigInteger, comment="llm_tensor_rt.id")
     extra: Mapped[dict[str, Any] | None] = mapped_column(comment="the op's constants")
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -78,9 +80,16 @@ class TensorMap(Base):
     """Which runtime tensor stood for a parameter in the last recorded pass."""
 
     __tablename__ = "llm_tensor_map"
-    __table_args__ = ({"comment": "which parameters the tensors of recorded passes are"},)
+    __table_args__ = ({"comment": "the parameters that a model's last recorded pass read, by tensor id"},)
 
     model: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    token_id: Mapped[int] = mapped_column(primary_key=True, server_default=text("0"), autoincrement=False)
-    tensor_id: Mapped[int] = mapped_column(BigInteger, comment="llm_tensor_rt.id")
+    name: Mapped[str] = mapped_column(primary_key=True, comment="llm_param.name")
+    token_id: Mapped[int] = mapped_column(
+        primary_key=True,
+        server_default=text("0"),
+        autoincrement=False,
+        comment="llm_param.token_id; the parts of a tensor have one tensor_id",
+    )
+    tensor_id: Mapped[int] = mapped_column(
+        BigInteger, comment="llm_tensor_rt.id; in llm_tape.inputs of every op that read the parameter"
+    )

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, out, print_json
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, print_json
 from llm_sql.errors import UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+
+class SchemaPart(str, Enum):
+    models = "models"
+    training = "training"
+    tape = "tape"
 
 
 class GraphFormat(str, Enum):
@@ -54,14 +60,14 @@ def reading(url: str | None) -> Iterator[Connection]:
 
 
 def show(lines: Sequence[str]) -> None:
-    out.print("\n".join(lines), markup=False)
+    typer.echo("\n".join(lines))
 
 
 def wrote(path: Path, what: str, json_: bool) -> None:
     if json_:
         print_json({"file": str(path), "bytes": path.stat().st_size, "shows": what})
     else:
-        out.print(f"{path}: {what}", markup=False)
+        typer.echo(f"{path}: {what}")
 
 
 def training(
@@ -176,6 +182,9 @@ def graph(
 
 def schema(
     format_: FormatOption = GraphFormat.text,
+    part: Annotated[
+        SchemaPart | None, typer.Option("--part", help="Only these tables, of a Mermaid diagram.")
+    ] = None,
     output: StillOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -188,7 +197,7 @@ def schema(
     elif json_:
         print_json(schema.as_json())
     elif format_ is GraphFormat.mermaid:
-        typer.echo(schema.mermaid().rstrip("\n"))
+        typer.echo(schema.mermaid(part.value if part else None).rstrip("\n"))
     elif format_ is GraphFormat.dot:
         raise UsageError("the schema is not written in dot", hint="--format mermaid, or -o schema.svg")
     else:

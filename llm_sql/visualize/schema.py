@@ -31,6 +31,10 @@ COLUMNS = (
 )
 
 
+# What a diagram shows at a time, so that it can be read: a page's diagrams are these.
+PARTS = {"models": COLUMNS[0] + COLUMNS[1], "training": COLUMNS[2], "tape": COLUMNS[3]}
+
+
 @dataclass(frozen=True)
 class Link:
     """Columns of `table` that name a row of `refers_to`. declared: by a foreign key; else by value alone.
@@ -121,10 +125,16 @@ def keys_of(table: Table, column: Any) -> list[str]:
     return keys + (["FK"] if column.foreign_keys else [])
 
 
-def mermaid() -> str:
-    """The diagram in Mermaid's language: solid lines are foreign keys, dashed ones link by name alone."""
-    result = ["erDiagram"]
+def mermaid(part: str | None = None) -> str:
+    """The diagram in Mermaid's language: solid lines are foreign keys, dashed ones link by value alone.
+
+    part: one of PARTS; tables of other parts that it names are boxes without columns.
+    """
+    shown = PARTS[part] if part else tuple(table.name for table in tables())
+    result = ["erDiagram", "    direction LR"]
     for link in links():
+        if link.table not in shown:
+            continue
         parent = "|o" if link.optional else "||"
         child = "o{" if link.many else "o|"
         line = "--" if link.declared else ".."
@@ -132,6 +142,8 @@ def mermaid() -> str:
             f'    {link.refers_to} {parent}{line}{child} {link.table} : "{", ".join(link.columns)}"'
         )
     for table in tables():
+        if table.name not in shown:
+            continue
         result.append(f"    {table.name} {{")
         for column in table.columns:
             keys = ", ".join(keys_of(table, column))

@@ -217,13 +217,16 @@ def _draw_norm(axes: Any, history: History) -> None:
         )
     clipped = [row for row in known if row.clipped]
     if clipped:
+        # A tick below the curve for each, which hides nothing however many there are.
         axes.plot(
             [row.step for row in clipped],
-            [row.grad_norm for row in clipped],
+            [0.03] * len(clipped),
+            transform=axes.get_xaxis_transform(),
             color=VERMILLION,
             linestyle="none",
-            marker="v",
-            markersize=2.6,
+            marker="|",
+            markersize=6,
+            markeredgewidth=0.6,
             label=f"clipped: {len(clipped):,} of {len(known):,} steps (llm_clip)",
         )
-    axes.legend(frameon=False, ncols=3, fontsize=9)
+    axes.legend(frameon=False, ncols=3, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 0.98))

@@ -145,6 +145,10 @@ COMMENT ON COLUMN public.llm_tape.position IS 'order in the pass';
 
 COMMENT ON COLUMN public.llm_tape.name IS 'the op';
 
+COMMENT ON COLUMN public.llm_tape.inputs IS 'llm_tensor_rt.id; llm_tensor_map names the parameters among them';
+
+COMMENT ON COLUMN public.llm_tape.output IS 'llm_tensor_rt.id';
+
 COMMENT ON COLUMN public.llm_tape.extra IS 'the op''s constants';
 
 CREATE TABLE public.llm_tensor (
@@ -169,9 +173,13 @@ CREATE TABLE public.llm_tensor_map (
     CONSTRAINT pk_llm_tensor_map PRIMARY KEY (model, name, token_id)
 );
 
-COMMENT ON TABLE public.llm_tensor_map IS 'which parameters the tensors of recorded passes are';
+COMMENT ON TABLE public.llm_tensor_map IS 'the parameters that a model''s last recorded pass read, by tensor id';
 
-COMMENT ON COLUMN public.llm_tensor_map.tensor_id IS 'llm_tensor_rt.id';
+COMMENT ON COLUMN public.llm_tensor_map.name IS 'llm_param.name';
+
+COMMENT ON COLUMN public.llm_tensor_map.token_id IS 'llm_param.token_id; the parts of a tensor have one tensor_id';
+
+COMMENT ON COLUMN public.llm_tensor_map.tensor_id IS 'llm_tensor_rt.id; in llm_tape.inputs of every op that read the parameter';
 
 CREATE TABLE public.llm_tensor_rt (
     id BIGINT NOT NULL,
