@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def packages() -> list[str]:
         if (ROOT / directory / "__init__.py").exists():
             names += [name, *(f"{name}.{sub}" for sub in find_packages(directory))]
     return names
+
+
+def readme() -> str:
+    """README.md for a package index, where links into the repository lead nowhere: paths, and no pictures."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n?", "", text)
+    return re.sub(
+        r"\[([^\]]+)\]\((?!https?:|#)([^)]+)\)",
+        lambda link: link[1] if link[1].strip("`") == link[2] else f"{link[1]} (`{link[2]}`)",
+        text,
+    )
 
 
 def need(program: str, hint: str) -> None:
@@ -195,6 +207,8 @@ if sys.platform == "win32":
     raise SystemExit("llm-sql runs on Linux and macOS; on Windows use WSL")
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     packages=packages(),
     package_data={
         "pg_llm_client": ["py.typed"],

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from llm_sql.connections import atomic, unprepared
-from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
@@ -217,10 +217,10 @@ def _tell_tied(connection: Connection, model: str, before: bool) -> None:
         message = (
             f'the file\'s output head differs from its token embedding: model "{model}" is no longer tied'
         )
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, LLMSQLWarning, stacklevel=3)
     elif after and not before:
         message = f'the file has no separate output head: model "{model}" now uses its token embedding (tied)'
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, LLMSQLWarning, stacklevel=3)
 
 
 def _parts(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +10,6 @@ from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
     UrlOption,
-    console,
     print_json,
     print_table,
     remark,
@@ -25,7 +22,7 @@ from llm_sql.errors import UsageError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from llm_sql.corpus import LoadOptions, LoadProgress
+    from llm_sql.corpus import LoadOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -146,6 +143,7 @@ def _load(
     """From here, in pieces."""
     from dataclasses import replace
 
+    from llm_sql.cli.progress import load_bar
     from llm_sql.corpus import FileSource, QuerySource, find_files, load
 
     source = (
@@ -160,7 +158,7 @@ def _load(
         if source.resumable
         else "the load is not complete, and begins anew when it is run again"
     )
-    with telling_what_is_kept(kept), _load_bar(json_) as advance:
+    with telling_what_is_kept(kept), load_bar(json_) as advance:
         done = load(engine, model, source, options, restart=restart, progress=advance)
     if done.cut:
         remark(f"note: {done.cut:,} documents were longer than a row of {options.block_size} tokens, and cut")
@@ -199,20 +197,6 @@ def _load_options(
         seed=seed,
         tokenizer=tokenizer,
     )
-
-
-@contextlib.contextmanager
-def _load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("loading"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task("load", total=1.0, state="")
-
-        def advance(progress: LoadProgress) -> None:
-            bar.update(task, completed=progress.fraction or 0.0, state=f"{progress.tokens:,} tokens")
-
-        yield advance
 
 
 def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption = False) -> None:

@@ -1,17 +1,24 @@
-"""The bars that commands show while they work, on stderr."""
+"""The bars that commands show in a terminal while they work, on stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from llm_sql.cli.common import console
 
 if TYPE_CHECKING:
     from llm_sql import training
+    from llm_sql.corpus import LoadProgress
+
+
+def is_terminal() -> bool:
+    """In a log or a pipe a bar is only its last state."""
+    return sys.stderr.isatty()
 
 
 @contextlib.contextmanager
@@ -24,7 +31,7 @@ def progress_bar(total: int, quiet: bool = False) -> Iterator[Callable[[training
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=quiet or not is_terminal()) as bar:
         task = bar.add_task("train", total=total, state="")
         first: list[int] = []
 
@@ -50,12 +57,25 @@ def weights_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), disable=quiet) as bar:
+    with Progress(*columns, console=console(stderr=True), disable=quiet or not is_terminal()) as bar:
         task = bar.add_task(what, total=None, state="")
 
         def advance(done: int, total: int) -> None:
             bar.update(
                 task, completed=done, total=total, state=f"{done / 1e6:,.1f}/{total / 1e6:,.1f} M weights"
             )
+
+        yield advance
+
+
+@contextlib.contextmanager
+def load_bar(quiet: bool) -> Iterator[Callable[[LoadProgress], None]]:
+    """A bar over a source of texts; yields the callback that moves it."""
+    columns = (TextColumn("loading"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), disable=quiet or not is_terminal()) as bar:
+        task = bar.add_task("load", total=1.0, state="")
+
+        def advance(progress: LoadProgress) -> None:
+            bar.update(task, completed=progress.fraction or 0.0, state=f"{progress.tokens:,} tokens")
 
         yield advance

@@ -163,11 +163,10 @@ def convert(
     from llm_sql import weights
     from llm_sql.cli.progress import weights_bar
 
-    with (
-        telling_what_is_kept(f"{target} was not written"),
-        weights_bar("converting", json_) as advance,
-    ):
-        count = weights.convert(_find(source), target, format=format_, progress=advance)
+    with telling_what_is_kept(f"{target} was not written"):
+        path = _find(source)
+        with weights_bar("converting", json_) as advance:
+            count = weights.convert(path, target, format=format_, progress=advance)
     _report(json_, None, str(target), count)
 
 
