@@ -35,7 +35,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
-html_use_index = True
+html_use_index = False
 html_sidebars = {
     "**": [
         "sidebar/brand.html",

@@ -23,6 +23,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", _diagrams)
     app.connect("doctree-resolved", _links)
     app.connect("html-page-context", _scripts)
+    # After furo has made its navigation.
+    app.connect("html-page-context", _access, priority=900)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -43,6 +45,27 @@ def _scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     if doctree is not None and '<pre class="mermaid">' in context.get("body", ""):
         for script in SCRIPTS:
             app.add_js_file(script, loading_method="defer")
+
+
+# ---- access by keyboard and screen reader ----
+
+
+def _access(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """What scrolls can be reached by keyboard; captions of the navigation are headings with a level."""
+    for part in ("body", "furo_navigation_tree"):
+        if part in context:
+            text = context[part]
+            for before, after in ACCESS.items():
+                text = text.replace(before, after)
+            context[part] = text
+
+
+ACCESS = {
+    "<pre>": '<pre tabindex="0">',
+    '<pre class="mermaid">': '<pre class="mermaid" tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+}
 
 
 # ---- links from code to the reference ----
