@@ -304,10 +304,9 @@ def check(made: Container, settings: list[str]) -> None:
             )
             conn.execute("SELECT llm_train('c', 2, log_every => 0)")
             conn.execute("SELECT llm_checkpoint_save('c')")
-            text = conn.execute("SELECT llm_generate('he', 5, model => 'c', seed => 1)").fetchone()
+            text = conn.execute("SELECT llm_generate('he', 5, model => 'c', seed => 2)").fetchone()
             print("   generated", text, flush=True)
-            assert text
-            assert text[0] is not None
+            assert text == ("roheo",), text  # the same bits on every machine
         try:
             psycopg.connect(**where, user=login, password="another").close()
         except psycopg.OperationalError:
