@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from llm_sql import LanguageModel
 from llm_sql.cli import app
-
 from llm_sql.models.objects import split_statements
 
 from ..support.pages import DOCS
@@ -131,7 +130,7 @@ RUN = "CALL pretrain('gpt2-nano', 300, 100, 25, 4, 2, 1e-2, 30)"
 
 
 def pretraining_ends_as_the_page_says(connection: psycopg.Connection[Any]) -> None:
-    """One rate schedule and one order of rows over all segments; three checkpoints; stops and goes on alike."""
+    """One rate schedule and order of rows over all segments; three checkpoints; stops and goes on alike."""
     log = (
         "SELECT step, lr, loss FROM llm_train_log WHERE model = 'gpt2-nano' AND NOT superseded ORDER BY step"
     )
