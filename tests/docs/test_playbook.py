@@ -130,7 +130,7 @@ RUN = "CALL pretrain('gpt2-nano', 300, 100, 25, 4, 2, 1e-2, 30)"
 
 
 def pretraining_ends_as_the_page_says(connection: psycopg.Connection[Any]) -> None:
-    """One rate schedule and order of rows over all segments; three checkpoints; stops and goes on alike."""
+    """One rate schedule and order of rows over all segments; it stops and goes on to the same bits."""
     log = (
         "SELECT step, lr, loss FROM llm_train_log WHERE model = 'gpt2-nano' AND NOT superseded ORDER BY step"
     )
