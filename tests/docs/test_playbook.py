@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..support.blocks import run_page
 from ..support.pages import DOCS
 
 PAGE = DOCS / "playbook.md"
+# From here on blocks run as they stand.
+PRETRAINING = "## 7."
 # What the page says, and what the test runs; each must stand on the page.
 REDUCED = {
     "gpt2-small": "gpt2-tiny",
@@ -76,11 +79,16 @@ def test_the_playbook(
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "fox.txt").write_text(CORPUS * 40)
     monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text()
+    fine_tuning, heading, pretraining = PAGE.read_text().partition(PRETRAINING)
+    assert heading
     for said in REDUCED:
-        assert said in page
-    run = run_page(page, server.url(fresh_database), url, tmp_path, REDUCED)
-    assert len(run) > 10
+        assert said in fine_tuning
+    # Its data is what the page says.
+    [article] = re.findall(r"^CREATE TABLE article.*?;$", fine_tuning, re.MULTILINE | re.DOTALL)
+    pretraining = f"```sql\nDROP TABLE article;\n{article}\n```\n{pretraining}"
+    run = run_page(fine_tuning, server.url(fresh_database), url, tmp_path, REDUCED)
+    run += run_page(pretraining, server.url(fresh_database), url, tmp_path)
+    assert len(run) > 20
     with psycopg.connect(server.url(fresh_database)) as connection:
         [(before, after)] = connection.execute(
             "SELECT min(loss) FILTER (WHERE step = 1), min(loss) FILTER (WHERE step = 8)"
@@ -88,3 +96,51 @@ def test_the_playbook(
         ).fetchall()
     assert after < before
     assert (tmp_path / "gpt2-catalog.safetensors").stat().st_size > 10_000
+    with psycopg.connect(server.url(fresh_database), autocommit=True) as connection:
+        pretraining_ends_as_the_page_says(connection)
+
+
+def run_sql(conninfo: str, script: str) -> None:
+    """Each statement on its own, as psql sends them; every query must give rows."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for statement in split_statements(script):
+            cursor = connection.execute(statement.encode())
+            assert cursor.description is None or cursor.fetchall(), f"no rows: {statement}"
+
+
+WEIGHTS = (
+    "SELECT name, data::bytea, m::bytea, v::bytea FROM llm_param WHERE model = 'gpt2-nano' ORDER BY name"
+)
+RUN = "CALL pretrain('gpt2-nano', 300, 100, 25, 4, 2, 1e-2, 30)"
+
+
+def pretraining_ends_as_the_page_says(connection: psycopg.Connection[Any]) -> None:
+    """One rate schedule and order of rows over all segments; it stops and goes on to the same bits."""
+    log = (
+        "SELECT step, lr, loss FROM llm_train_log WHERE model = 'gpt2-nano' AND NOT superseded ORDER BY step"
+    )
+    rows = connection.execute(log).fetchall()
+    assert [step for step, _, _ in rows] == list(range(1, 301))
+    rates = [lr for _, lr, _ in rows]
+    assert rates[29] == pytest.approx(max(rates)) == 1e-2
+    assert rates[-1] == pytest.approx(1e-3, rel=0.02)
+    weights = connection.execute(WEIGHTS).fetchall()
+    checkpoints = "SELECT count(*) FROM llm_checkpoint WHERE model = 'gpt2-nano'"
+    assert connection.execute(checkpoints).fetchone() == (3,)
+
+    # The whole run again: a missed gate stops it, and an error in the middle of a segment too.
+    connection.execute("SELECT llm_init_model('gpt2-nano', 1337)")
+    connection.execute("UPDATE pretraining_gate SET at_most = 0 WHERE model = 'gpt2-nano' AND step = 100")
+    with pytest.raises(psycopg.errors.RaiseException, match=r"step 100 .* above the gate 0"):
+        connection.execute(RUN)
+    connection.execute("UPDATE pretraining_gate SET at_most = 6 WHERE model = 'gpt2-nano' AND step = 100")
+    connection.execute("ALTER TABLE llm_train_log ADD CONSTRAINT crash CHECK (step <> 160) NOT VALID")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(RUN)
+    connection.execute("ALTER TABLE llm_train_log DROP CONSTRAINT crash")
+    assert connection.execute("SELECT max(step) FROM llm_param WHERE model = 'gpt2-nano'").fetchone() == (
+        150,
+    )
+    connection.execute(RUN)
+    assert connection.execute(log).fetchall() == rows
+    assert connection.execute(WEIGHTS).fetchall() == weights
