@@ -100,14 +100,6 @@ def test_the_playbook(
         pretraining_ends_as_the_page_says(connection)
 
 
-def run_sql(conninfo: str, script: str) -> None:
-    """Each statement on its own, as psql sends them; every query must give rows."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        for statement in split_statements(script):
-            cursor = connection.execute(statement.encode())
-            assert cursor.description is None or cursor.fetchall(), f"no rows: {statement}"
-
-
 WEIGHTS = (
     "SELECT name, data::bytea, m::bytea, v::bytea FROM llm_param WHERE model = 'gpt2-nano' ORDER BY name"
 )
