@@ -19,6 +19,8 @@
             startOnLoad: false,
             securityLevel: "strict",
             theme: shown ? "dark" : "neutral",
+            // The dark theme's own is too light for its text.
+            themeVariables: shown ? { edgeLabelBackground: "#2a2d31" } : {},
             fontFamily: getComputedStyle(document.body).fontFamily,
         });
         for (const { element, source } of blocks) {
@@ -27,6 +29,8 @@
                 element.innerHTML = svg;
                 const picture = element.querySelector("svg");
                 picture.setAttribute("role", "img");
+                // On a phone a wide diagram scrolls instead of shrinking until nobody can read it.
+                picture.style.minWidth = `${Math.min(picture.viewBox.baseVal.width, 640)}px`;
                 if (!picture.getAttribute("aria-labelledby")) picture.setAttribute("aria-label", "Diagram");
                 element.dataset.drawn = shown ? "dark" : "light";
             } catch (error) {

@@ -5,8 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 from . import DOCS, HTML, SOURCE, UndocumentedError, reference, stage, vendor
+
+
+def _is_changed() -> bool:
+    """Whether the builder is newer than what it built, which Sphinx does not look at."""
+    built = HTML / "index.html"
+    sources = [DOCS / "conf.py", *Path(__file__).parent.glob("*.py")]
+    return built.exists() and max(path.stat().st_mtime for path in sources) > built.stat().st_mtime
 
 
 def main() -> int:
@@ -25,8 +33,10 @@ def main() -> int:
     from sphinx.cmd.build import main as sphinx_build
 
     jobs = str(min(os.cpu_count() or 1, 4))
+    fresh = ["-E", "-a"] if _is_changed() else []
     status = sphinx_build(
         [
+            *fresh,
             *("-W", "--keep-going", "-q", "-j", jobs, "-b", "html", "-c", str(DOCS)),
             *("-d", str(HTML.with_name("doctrees")), str(SOURCE), str(HTML)),
         ]

@@ -137,5 +137,5 @@ def _inline_math(translator: Any, node: Any) -> None:
 
 
 def _display_math(translator: Any, node: Any) -> None:
-    translator.body.append(f'<div class="math">{_mathml(node.astext(), "block")}</div>\n')
+    translator.body.append(f'<div class="math" tabindex="0">{_mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode
