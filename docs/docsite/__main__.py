@@ -17,6 +17,15 @@ def _is_changed() -> bool:
     return built.exists() and max(path.stat().st_mtime for path in sources) > built.stat().st_mtime
 
 
+def _remove_stale() -> None:
+    """Pages whose source is gone, which Sphinx leaves."""
+    for path in HTML.rglob("*.html"):
+        source = SOURCE / path.relative_to(HTML)
+        kept = path.name in ("search.html", "genindex.html") and path.parent == HTML
+        if not kept and not any(source.with_suffix(suffix).exists() for suffix in (".md", ".ipynb")):
+            path.unlink()
+
+
 def main() -> int:
     began = time.monotonic()
     wrong = vendor.problems()
@@ -42,6 +51,7 @@ def main() -> int:
         ]
     )
     if status == 0:
+        _remove_stale()
         print(f"docs: {HTML.relative_to(DOCS.parent)}/index.html, {time.monotonic() - began:.0f} s")
     return int(status)
 

@@ -22,8 +22,8 @@ def pages(catalog: Catalog) -> tuple[dict[str, str], Names]:
             f"docs/docsite/settings_page.py does not say who may change a setting of {unknown}"
         )
     overview = table(
-        ["setting", "default", "what it does"],
-        ([code(s.name), code(s.default), prose(s.short)] for s in catalog.settings),
+        ["setting", "what it does"],
+        ([code(s.name), prose(s.short)] for s in catalog.settings),
     )
     entries = [
         "\n\n".join(

@@ -80,6 +80,9 @@ def pages(catalog: Catalog) -> tuple[dict[str, str], Names]:
         raise UndocumentedError(
             f"functions that no source file of models/ or kernels/postgres declares: {sorted(left)}"
         )
+    # Everyday words, which in running text mean something else (sum, shape).
+    names = {name: place for name, place in names.items() if "_" in name}
+    names["tensor"] = ("reference/sql/tensor", "the-type-tensor")
     written["index"] = _index(sections, written)
     return written, names
 
