@@ -1,4 +1,4 @@
-"""What Sphinx is taught here: Mermaid diagrams, formulas as MathML, links from code to the reference."""
+"""What Sphinx is taught here: SQL, Mermaid diagrams, formulas as MathML, links from code to the reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 from . import SOURCE
+from .lexer import SqlLexer
 
 SCRIPTS = ("vendor/mermaid/mermaid.tiny.js", "mermaid.js")
 # What a literal in a page must look like to be searched among the reference's names.
@@ -20,6 +21,8 @@ NAMES = SOURCE / "names.json"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_lexer("sql", SqlLexer)
+    app.connect("doctree-read", _sql_cells)
     app.connect("doctree-resolved", _diagrams)
     app.connect("doctree-resolved", _links)
     app.connect("html-page-context", _scripts)
@@ -27,6 +30,16 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", _access, priority=900)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_display_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+# ---- SQL ----
+
+
+def _sql_cells(app: Sphinx, doctree: Any) -> None:
+    """A notebook's cells are Python but for those that begin with %%sql."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.astext().startswith("%%sql"):
+            block["language"] = "sql"
 
 
 # ---- diagrams ----

@@ -6,6 +6,7 @@ view of the repository follows them. In the copy, links to what is no page of th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -41,8 +42,11 @@ def stage(target: Path = SOURCE) -> set[Path]:
     text = mend(changelog.read_text(encoding="utf-8"), changelog, PurePosixPath("changelog.md"))
     written.add(write(target / "changelog.md", text))
     for path in sorted((ROOT / "notebooks").iterdir()):
-        if path.suffix in (".ipynb", *PICTURES):
-            written.add(_copy(path, target / "notebooks" / path.name))
+        place = PurePosixPath("notebooks", path.name)
+        if path.suffix == ".ipynb":
+            written.add(write(target / place, _mend_notebook(path, place)))
+        elif path.suffix in PICTURES:
+            written.add(_copy(path, target / place))
     return written
 
 
@@ -64,6 +68,14 @@ def mend(text: str, page: Path, place: PurePosixPath) -> str:
         return f"[{label}]({_relative(staged, place)}{anchor})"
 
     return LINK.sub(mended, text)
+
+
+def _mend_notebook(path: Path, place: PurePosixPath) -> str:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = mend("".join(cell["source"]), path, place)
+    return json.dumps(notebook)
 
 
 def write(path: Path, text: str) -> Path:
