@@ -120,6 +120,8 @@ def test_examples_run(
     url = server.sqlalchemy_url(fresh_database)
     monkeypatch.setattr(llm_sql.server, "ensure", lambda: url.replace("postgresql+psycopg:", "postgresql:"))
     monkeypatch.setenv("DATABASE_URL", url)
+    # As in a clone, where what pages write is no harm.
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.chdir(tmp_path)
     engine = create_engine(url)
     run_demo(engine, "catalog-gpt", seconds=1, steps=20, seed=0, quiet=True)
