@@ -261,14 +261,25 @@ def _build(connection: Connection) -> list[Check]:
     ours, theirs = build.of_revision(provision.head()), state.build_of(connection)
     if theirs == ours:
         return [Check("build", "ok", f"provisioned by this build ({ours.schema})")]
-    named = theirs.schema if theirs else "an earlier one, which left no note"
-    found = f"provisioned by another build: {named}, this is {ours.schema}"
+    found = f"provisioned by another build: {_unlike(theirs, ours)}"
     other = kernels.differences(connection) if state.extension_version(connection) else []
     if other:
         found = f"{found}; extension pg_llm is another build's: {_some(other)}"
         return [Check("build", "failed", found, provision.OTHER_BUILD_HINT)]
     hint = "llm-sql provision puts functions, views and grants right and notes the build"
     return [Check("build", "warning", found, hint)]
+
+
+def _unlike(theirs: build.Build | None, ours: build.Build) -> str:
+    """In what the two builds differ: revisions, the extension's scripts, or both."""
+    if theirs is None:
+        return f"an earlier one, which left no note, this is {ours.schema}"
+    if theirs.schema == ours.schema:
+        return (
+            f"revisions are the same ({ours.schema}), the extension's scripts are not:"
+            f" {theirs.kernels}, here {ours.kernels}"
+        )
+    return f"{theirs.schema}, this is {ours.schema}"
 
 
 def _orphans(connection: Connection) -> list[Check]:

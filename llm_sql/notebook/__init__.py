@@ -10,13 +10,17 @@ pandas.read_sql("SELECT data FROM llm_param", engine)  # a tensor is a NumPy arr
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
-from llm_sql.provision import upgrade
+from llm_sql.errors import LLMSQLWarning, NotProvisionedError, UsageError
+from llm_sql.migrations import build, noted
+from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure
 from llm_sql.types import adapt_engine
 from llm_sql.url import own_engine
@@ -24,26 +28,66 @@ from llm_sql.url import own_engine
 __all__ = ["connect"]
 
 
-def connect(address: str | URL | Engine | None = None) -> Engine:
-    """An engine for the database, whose schema is brought to the newest revision first.
+def connect(address: str | URL | Engine | None = None, *, provision: bool = False) -> Engine:
+    """An engine for a provisioned database.
 
-    `address` None takes DATABASE_URL and, where that is not set, starts the embedded server. An Engine is
-    taken as it is, and so is its database; teach it tensors first (llm_sql.types.adapt_engine).
+    `address` None takes DATABASE_URL and, where that is not set, starts the embedded server, whose schema is
+    brought to the newest revision. Another database's schema is left alone: one that is not at the newest
+    revision raises NotProvisionedError, and `provision=True` brings it there, as `llm-sql provision` does.
+    An Engine is taken as it is, and so is its database; teach it tensors first (llm_sql.types.adapt_engine).
 
     In a notebook with JupySQL (pip install jupysql), the engine's database is that of %sql and %%sql, which
     print no connection string and return pandas DataFrames, where pandas is installed.
     """
     if isinstance(address, Engine):
+        if provision:
+            raise UsageError(
+                "an engine's database is taken as it is", hint="Give its URL, or omit provision."
+            )
         engine = address
     else:
-        found = address or os.environ.get("DATABASE_URL") or ensure()
-        engine = own_engine(found)
-        adapt_engine(engine)
-        upgrade(engine.url.render_as_string(hide_password=False))
+        engine = _open(address, provision)
     shell = _shell()
     if shell is not None and find_spec("sql") is not None:
         _use_in_magics(shell, engine)
     return engine
+
+
+def _open(address: str | URL | None, provision: bool) -> Engine:
+    given = address if address is not None else os.environ.get("DATABASE_URL") or None
+    try:
+        engine = own_engine(given if given is not None else ensure())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    adapt_engine(engine)
+    try:
+        _require_schema(engine, provision or given is None)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _require_schema(engine: Engine, provision: bool) -> None:
+    """The newest revision, by provisioning where that is allowed; else NotProvisionedError."""
+    try:
+        with engine.connect() as connection:
+            revision = noted.revision(connection)
+    except OperationalError as error:
+        raise as_llm_sql_error(error) from error
+    if revision == build.head():
+        return
+    if not provision:
+        found = "is not provisioned" if revision is None else f"is at revision {revision}, not {build.head()}"
+        raise NotProvisionedError(
+            f"the database {engine.url.database} {found}",
+            hint="Install it there: connect(..., provision=True), llm-sql provision or alembic upgrade head.",
+        )
+    # Only here: Alembic takes its time to import.
+    from llm_sql.provision import provision as bring
+
+    for what, hint in bring(engine.url.render_as_string(hide_password=False)).left:
+        warnings.warn(f"{what} ({hint})" if hint else what, LLMSQLWarning, stacklevel=4)
 
 
 def _shell() -> Any:

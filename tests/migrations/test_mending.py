@@ -202,6 +202,15 @@ def test_another_build_of_the_same_revision_is_noticed(at_head):
         assert build.read(comment(at_head)) == ours
 
 
+def test_what_two_builds_differ_in_is_shown(at_head):
+    ours = build.of_revision(provision.head())
+    for other in (ours._replace(schema="0" * 12), ours._replace(kernels="1" * 12)):
+        at_head.execute(f"COMMENT ON TABLE llm_sql_version IS '{other.comment}'")
+        line = next(line for line in looked_at(at_head) if line.startswith("warning build"))
+        for mine, theirs in zip(ours, other, strict=True):
+            assert mine == theirs or (mine in line and theirs in line), line
+
+
 def test_another_builds_extension_is_left_with_what_to_do(at_head):
     at_head.execute("COMMENT ON TABLE llm_sql_version IS NULL")
     at_head.execute("ALTER FUNCTION public.pg_llm_gelu(tensor) STABLE")
