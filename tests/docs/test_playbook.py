@@ -35,7 +35,7 @@ REDUCED = {
     "warmup => 100": "warmup => 2",
     "lr_max => 5e-5": "lr_max => 5e-3",
     "80": "8",
-    "WHERE length(description) > 40": "WHERE description LIKE '%array%'",
+    "WHERE objoid < 16384": "WHERE objoid < 16384 AND description LIKE '%array%'",
 }
 CORPUS = "The quick brown fox jumps over the lazy dog, and the dog sleeps. "
 
