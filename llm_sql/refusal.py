@@ -6,6 +6,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from llm_sql.errors import DatabaseUnreachableError, LLMSQLError, NotProvisionedError, StatementRefusedError
+from llm_sql.printable import visible
 
 # Classes: connection exceptions; shutdown in progress. 28: authorization, 3D: no such database.
 _UNREACHABLE = ("08", "57P", "28", "3D")
@@ -53,8 +54,3 @@ _HINTS = {
     "40001": "Another transaction was faster; the same call may succeed when it is repeated.",
     "42501": "A role needs llm_reader to read and generate, llm_trainer to train and import.",
 }
-
-
-def visible(text: str) -> str:
-    """Control characters, which a message may quote from a document, as Python escapes them."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from sqlalchemy import Connection, text
 
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
+from llm_sql.files import replacing
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
@@ -243,27 +243,6 @@ def format_of(path: str | os.PathLike[str], given: str | None = None) -> Format:
     raise UsageError(
         f"no format for {path}", hint=f"Use a suffix of {', '.join(SUFFIXES)}, or name the format."
     )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[int]:
-    """A descriptor to write a new file to, which takes the path's place when all went well."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(descriptor, 0o666 & ~umask)
-        yield descriptor
-        os.fsync(descriptor)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
 
 
 _STORED = text(

@@ -13,6 +13,7 @@ import typer
 
 from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, print_json
 from llm_sql.errors import UsageError
+from llm_sql.printable import title
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -145,7 +146,8 @@ def attention(
         if output is None and not json_:
             layer = attention.last_layer(connection, model) if layer is None else layer
             head = 0 if head is None else head
-        found = attention.read_attention(connection, model, text_, layer, head)
+        most = None if output is None else attention.MOST_MAPS
+        found = attention.read_attention(connection, model, text_, layer, head, most=most)
     if output is not None:
         attention.draw(found, output)
         wrote(output, f"{len(found.maps)} maps of {len(found.tokens)} tokens", json_)
@@ -220,7 +222,7 @@ def tape(
     elif json_:
         print_json([asdict(op) for op in recorded.ops])
     else:
-        show(tape.lines(recorded, f"{model}: {len(recorded.ops)} ops"))
+        show(tape.lines(recorded, f"{title(model)}: {len(recorded.ops)} ops"))
 
 
 def all_(
@@ -245,7 +247,8 @@ def all_(
         history = read.read_history(connection, model)
         step = read.read_step(connection, model)
         sample = attention.sample_text(connection, model) if text_ is None else text_
-        maps = attention.read_attention(connection, model, sample)
+        layer = attention.chosen_layer(connection, model)
+        maps = attention.read_attention(connection, model, sample, layer, most=attention.MOST_MAPS)
         architecture = graph.read_graph(connection, model)
     training.draw(history, folder / "training_metrics.png")
     flow.draw(step, folder / "gradient_flow.gif")

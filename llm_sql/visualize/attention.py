@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len, set_cell_size
 from sqlalchemy import Connection, bindparam, column, text
 
+from llm_sql import printable
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.models.types import Tensor
 
@@ -26,7 +28,9 @@ from .read import TapeRow, require_model
 
 FORMATS = STILLS
 # Beyond these a file would have unreadable, or very many, maps.
-MOST_MAPS, MOST_LABELS = 64, 48
+MOST_MAPS, MOST_LABELS, LONGEST_LABEL = 64, 48, 16
+# White space, which is most of what tokens differ in.
+MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 # softmax(q k^T / sqrt(d_head) + mask) of one head; q, k: [T, d_head].
 MAP = (
@@ -71,12 +75,18 @@ class Attention:
 
 
 def read_attention(
-    connection: Connection, model: str, content: str, layer: int | None = None, head: int | None = None
+    connection: Connection,
+    model: str,
+    content: str,
+    layer: int | None = None,
+    head: int | None = None,
+    *,
+    most: int | None = None,
 ) -> Attention:
     """Maps of the text, of one layer or head or of all of them.
 
     LLMSQLError: the text has no tokens or more than the context; the model has no such layer or head, or its
-    architecture has no attention op.
+    architecture has no attention op; there are more than `most` maps.
     """
     require_model(connection, model)
     config = connection.execute(
@@ -112,21 +122,34 @@ def read_attention(
                 f'the architecture of model "{model}" calls no attention op',
                 hint="visualize graph shows its ops.",
             )
-        maps = [
-            Map(number, h, _weights(connection, op, h, len(ids)))
+        wanted = [
+            (number, h, op)
             for number, op in enumerate(ops)
             if layer in (None, number)
             for h in range(_heads(op))
             if head in (None, h)
         ]
+        _check_count(len(wanted), most)
+        maps = [Map(number, h, _weights(connection, op, h, len(ids))) for number, h, op in wanted]
     return Attention(model, pieces, len(ops), _heads(ops[0]), maps)
 
 
 def last_layer(connection: Connection, model: str) -> int:
     """The number of the model's last layer."""
+    return _sizes(connection, model)[0] - 1
+
+
+def chosen_layer(connection: Connection, model: str) -> int | None:
+    """What a picture shows unless a layer is chosen: all layers (None) if they have room, else the last."""
+    n_layer, n_head = _sizes(connection, model)
+    return None if n_layer * n_head <= MOST_MAPS else n_layer - 1
+
+
+def _sizes(connection: Connection, model: str) -> tuple[int, int]:
     require_model(connection, model)
-    query = text("SELECT n_layer - 1 FROM public.llm_model_config WHERE model = :model")
-    return int(connection.scalar(query, {"model": model}) or 0)
+    query = text("SELECT n_layer, n_head FROM public.llm_model_config WHERE model = :model")
+    n_layer, n_head = connection.execute(query, {"model": model}).one()
+    return n_layer, n_head
 
 
 def sample_text(connection: Connection, model: str, length: int = 24) -> str:
@@ -147,6 +170,14 @@ def sample_text(connection: Connection, model: str, length: int = 24) -> str:
 def _check_number(what: str, number: int | None, count: int, model: str) -> None:
     if number is not None and not 0 <= number < count:
         raise UsageError(f'model "{model}" has no {what} {number}', hint=f"Its {what}s are 0 to {count - 1}.")
+
+
+def _check_count(count: int, most: int | None) -> None:
+    if most is not None and count > most:
+        raise UsageError(
+            f"{count} maps are too many for a picture, which holds {most}",
+            hint="Choose a layer (--layer) or a head (--head).",
+        )
 
 
 def _heads(op: TapeRow) -> int:
@@ -178,14 +209,14 @@ def _weights(connection: Connection, op: TapeRow, head: int, length: int) -> NDA
 
 def visible(piece: str) -> str:
     """A token as it can be shown in one line."""
-    return piece.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$") or "∅"
+    return printable.visible(piece.translate(MARKS)) or "∅"
 
 
 def lines(attention: Attention, width: int = WIDTH) -> list[str]:
     """The first of the maps as a shaded table: a row per token, a column per token it attends to."""
     one = attention.maps[0]
-    tokens = [visible(piece).replace(r"\$", "$") for piece in attention.tokens]
-    label = min(max(map(len, tokens)), 12)
+    tokens = [visible(piece) for piece in attention.tokens]
+    label = min(max(map(cell_len, tokens)), 12)
     cell = 2 if label + 1 + 2 * len(tokens) <= width else 1
     if label + 1 + cell * len(tokens) > width:
         raise UsageError(
@@ -193,15 +224,16 @@ def lines(attention: Attention, width: int = WIDTH) -> list[str]:
             hint="Write a file (-o attention.png), or give a shorter text.",
         )
     result = [
-        f"{attention.model}: layer {one.layer} of {attention.n_layer}, head {one.head} of {attention.n_head}"
-        " (--layer and --head choose)",
+        f"{printable.title(attention.model)}: layer {one.layer} of {attention.n_layer},"
+        f" head {one.head} of {attention.n_head} (--layer and --head choose)",
         f"rows attend to columns; weights: {shade(0.05)} from 0.05, {shade(0.15)} 0.15, {shade(0.35)} 0.35,"
         f" {shade(0.65)} 0.65",
-        " " * (label + 1) + "".join(f"{token[:1]:{cell}}" for token in tokens).rstrip(),
+        " " * (label + 1) + "".join(set_cell_size(token, 1).ljust(cell) for token in tokens).rstrip(),
     ]
     for number, token in enumerate(tokens):
         row = "".join(shade(float(weight)) * cell for weight in one.weights[number, : number + 1])
-        result.append(f"{token[:label]:>{label}} {row}".rstrip())
+        shown = set_cell_size(token, label) if cell_len(token) > label else token
+        result.append(f"{' ' * (label - cell_len(shown))}{shown} {row}".rstrip())
     return result
 
 
@@ -218,10 +250,7 @@ def as_json(attention: Attention) -> dict[str, Any]:
 def draw(attention: Attention, path: Path) -> None:
     """All maps, a row of them per layer and a column per head, into a .png, .svg or .pdf file."""
     check_target(path, FORMATS, "an attention map")
-    if len(attention.maps) > MOST_MAPS:
-        raise UsageError(
-            f"{len(attention.maps)} maps are too many for a picture", hint="Choose a layer or a head."
-        )
+    _check_count(len(attention.maps), MOST_MAPS)
     layers = sorted({one.layer for one in attention.maps})
     heads = sorted({one.head for one in attention.maps})
     n = len(attention.tokens)
@@ -248,7 +277,9 @@ def draw(attention: Attention, path: Path) -> None:
                 all_tokens=single or n <= 24,
             )
         figure.colorbar(image, ax=grid.ravel().tolist(), shrink=0.6, label="attention weight")
-        figure.suptitle(f"{attention.model}: which token (row) attends to which (column)", fontsize=11)
+        figure.suptitle(
+            f"{printable.title(attention.model)}: which token (row) attends to which (column)", fontsize=11
+        )
         save(figure, path)
 
 
@@ -257,7 +288,7 @@ def _label(axes: Any, tokens: Sequence[str], size: int, bottom: bool, left: bool
         axes.set(xlabel="position" if bottom else "", ylabel="position" if left else "")
         axes.tick_params(labelsize=size)
         return
-    names = [visible(piece) for piece in tokens]
+    names = [printable.title(visible(piece), LONGEST_LABEL) for piece in tokens]
     rotation = 90 if max(map(len, names)) > 1 else 0
     axes.set_xticks(range(len(names)), names if bottom else [], fontsize=size, rotation=rotation)
     axes.set_yticks(range(len(names)), names if left else [], fontsize=size)

@@ -28,9 +28,15 @@ def chart(
     eighths = [round((value - low) / span * (height * 8 - 1)) + 1 for value in columns]
     lines = []
     for level in range(height - 1, -1, -1):
-        label = {height - 1: f"{high:{form}} ", 0: f"{low:{form}} "}.get(level, " " * LABEL)
+        label = {height - 1: _number(high, form), 0: _number(low, form)}.get(level, " " * LABEL)
         lines.append(label + "".join(EIGHTHS[min(max(n - level * 8, 0), 8)] for n in eighths))
     return lines
+
+
+def _number(value: float, form: str) -> str:
+    """A label: the value in this form, or in as many digits as there is room for."""
+    shown = f"{value:{form}}"
+    return (shown if len(shown) < LABEL else f"{value:{LABEL - 1}.2g}") + " "
 
 
 def axis(first: int, last: int, width: int) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from llm_sql.errors import UsageError
+from llm_sql.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +36,8 @@ STYLE: dict[str, Any] = {
     "axes.titlelocation": "left",
     # Text stays text in SVG, and the same figure gives the same bytes.
     "svg.fonttype": "none",
+    # A $ in a name is a $, not mathematics.
+    "text.parse_math": False,
     "svg.hashsalt": "llm-sql",
 }
 
@@ -73,10 +79,26 @@ def save(figure: Figure, path: Path) -> None:
     suffix = path.suffix.lower()
     # Without a date and a version, so that the same rows give the same file.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}[suffix]
+    with writing(path) as file, tofu():
+        figure.savefig(file, format=suffix[1:], metadata=metadata)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which takes the path's place when it is complete. UsageError when it cannot be written."""
     try:
-        figure.savefig(path, metadata=metadata)
+        with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as file:
+            yield file
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def tofu() -> Iterator[None]:
+    """Characters that the font does not have are drawn as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        yield
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from llm_sql.printable import title
 
 from .files import (
     BLACK,
@@ -16,10 +19,11 @@ from .files import (
     MOVING,
     ORANGE,
     VERMILLION,
-    cannot_write,
     check_target,
     new_figure,
     style,
+    tofu,
+    writing,
 )
 from .read import Layer, Step
 
@@ -177,7 +181,7 @@ def _clip_text(step: Step) -> str:
 def lines(step: Step) -> list[str]:
     """The same step as text: what the stages find, and the norms per layer."""
     known = [f for f in frames(step) if f.stage not in ("forward", "backward")]
-    result = [f"{step.model}: step {step.step:,} as recorded, {step.n_ops} ops", ""]
+    result = [f"{title(step.model)}: step {step.step:,} as recorded, {step.n_ops} ops", ""]
     result += [f"{f.stage:>8}  {f.text}" for f in known]
     result += [
         "",
@@ -207,9 +211,9 @@ def draw(step: Step, path: Path) -> None:
     palette = Image.new("P", (1, 1))
     palette.putpalette(_palette())
     indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    try:
+    with writing(path) as file:
         indexed[0].save(
-            path,
+            file,
             format="GIF",
             save_all=True,
             append_images=indexed[1:],
@@ -217,8 +221,6 @@ def draw(step: Step, path: Path) -> None:
             loop=0,
             optimize=False,
         )
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _palette() -> list[int]:
@@ -243,7 +245,7 @@ def _picture(step: Step, frame: Frame) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    with style():
+    with style(), tofu():
         figure = new_figure(WIDTH, HEIGHT, dpi=DPI)
         canvas = FigureCanvasAgg(figure)
         _draw_relations(figure, step, frame)
@@ -262,7 +264,7 @@ def _draw_relations(figure: Any, step: Step, frame: Frame) -> None:
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 2.1)
     axes.axis("off")
-    axes.text(0.12, 1.86, f"{step.model}, training step {step.step:,}", fontsize=11, va="center")
+    axes.text(0.12, 1.86, f"{title(step.model)}, training step {step.step:,}", fontsize=11, va="center")
     axes.text(
         0.12,
         0.18,
@@ -314,21 +316,26 @@ def _draw_bars(panels: Any, step: Step, frame: Frame) -> None:
         panels[0],
         layers,
         outputs,
-        max(layer.output or 0.0 for layer in layers),
+        highest(layer.output or 0.0 for layer in layers),
         BLUE,
         "output norm (forward)",
     )
-    top = max(layer.gradient for layer in layers)
+    top = highest(layer.gradient for layer in layers)
     _bars(panels[1], layers, gradients, top, VERMILLION, "gradient norm (backward)")
     if frame.clipped:
         panels[1].bar(range(n), [layer.clipped_gradient for layer in layers], color=ORANGE, width=0.75)
         panels[1].text(n - 0.5, top * 1.06, "orange: after clipping", fontsize=8, ha="right", va="top")
-    _bars(panels[2], layers, moments, max(layer.m for layer in layers), GREEN, "norm of m (AdamW)")
+    _bars(panels[2], layers, moments, highest(layer.m for layer in layers), GREEN, "norm of m (AdamW)")
+
+
+def highest(norms: Iterable[float]) -> float:
+    """The highest norm that is a number: one that overflowed has no bar."""
+    return max((norm for norm in norms if math.isfinite(norm)), default=0.0)
 
 
 def _bars(axes: Any, layers: list[Layer], values: list[float], top: float, colour: str, title: str) -> None:
     n = len(layers)
-    axes.bar(range(n), values, color=colour, width=0.75)
+    axes.bar(range(n), [value if math.isfinite(value) else 0.0 for value in values], color=colour, width=0.75)
     axes.set_xlim(-0.6, n - 0.4)
     axes.set_ylim(0, (top or 1.0) * 1.12)
     axes.set_title(title, fontsize=10)

@@ -5,7 +5,6 @@ Stem, block and head; the block stands once, whatever the number of layers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,9 @@ from sqlalchemy import Connection, text
 from llm_sql.errors import LLMSQLError
 from llm_sql.graph import ARCHITECTURES, Architecture
 from llm_sql.graph.elements import CONCAT, PARAMETER, Constant, Node, Variable, linearise
+from llm_sql.printable import title, visible
 
+from . import quoting
 from .memory import recorded_pass
 from .read import LAYER, TapeRow, groups_of
 from .tape import shorten, size
@@ -177,7 +178,7 @@ def of_model(connection: Connection, model: str, arch: str, n_layer: int) -> Gra
             if ops:
                 parts.append(Part(name, _from_tape(ops), repeated))
         length = (recorded.ops[0].shape or [0])[0] if recorded.ops else 0
-    return Graph(f"{model}: {arch}, {n_layer} layers, shapes for {length} tokens", tuple(parts))
+    return Graph(f"{title(model)}: {title(arch)}, {n_layer} layers, shapes for {length} tokens", tuple(parts))
 
 
 def _from_tape(ops: Sequence[TapeRow]) -> tuple[Op, ...]:
@@ -211,7 +212,7 @@ def lines(graph: Graph) -> list[str]:
         stem = "    " if last_part else "│   "
         for op in part.ops:
             corner = "└" if op is part.ops[-1] else "├"
-            reads = ", ".join([*(_input(i) for i in op.inputs), *shorten(op.parameters)])
+            reads = ", ".join([*(_input(i) for i in op.inputs), *map(visible, shorten(op.parameters))])
             shape = f"  [{op.shape}]" if op.shape else ""
             result.append(f"{stem}{corner}── {op.number:>2} {op.name}({reads}){shape}")
     return result
@@ -223,15 +224,12 @@ def _input(number: int | str) -> str:
 
 def dot(graph: Graph) -> str:
     """The graph for Graphviz: a cluster per part."""
-    result = ["digraph model {", "  rankdir=TB; node [shape=box];", f'  label="{_quoted(graph.title)}";']
+    result = ["digraph model {", "  rankdir=TB; node [shape=box];", f"  label={quoting.dot([graph.title])};"]
     edges = []
     for part in graph.parts:
-        result.append(f'  subgraph cluster_{part.name} {{ label="{_quoted(part.title)}";')
+        result.append(f"  subgraph cluster_{part.name} {{ label={quoting.dot([part.title])};")
         for op in part.ops:
-            label = "\\n".join(
-                map(_quoted, [op.name, *shorten(op.parameters), *([op.shape] if op.shape else [])])
-            )
-            result.append(f'    {_id(part, op.number)} [label="{label}"];')
+            result.append(f"    {_id(part, op.number)} [label={quoting.dot(_label(op))}];")
         result.append("  }")
     for before, part, source, target in _edges(graph):
         edges.append(f"  {_id(before, source)} -> {_id(part, target)};")
@@ -242,10 +240,9 @@ def mermaid(graph: Graph) -> str:
     """The graph as a Mermaid flowchart: a subgraph per part."""
     result = ["flowchart TB"]
     for part in graph.parts:
-        result.append(f'    subgraph {part.name}["{part.title}"]')
+        result.append(f"    subgraph {part.name}[{quoting.mermaid([part.title])}]")
         for op in part.ops:
-            label = "<br/>".join([op.name, *shorten(op.parameters), *([op.shape] if op.shape else [])])
-            result.append(f'        {_id(part, op.number)}["{label}"]')
+            result.append(f"        {_id(part, op.number)}[{quoting.mermaid(_label(op))}]")
         result.append("    end")
     for before, part, source, target in _edges(graph):
         result.append(f"    {_id(before, source)} --> {_id(part, target)}")
@@ -267,8 +264,9 @@ def _id(part: Part, number: int) -> str:
     return f"{part.name}_{number}"
 
 
-def _quoted(label: str) -> str:
-    return re.sub(r'(["\\])', r"\\\1", label)
+def _label(op: Op) -> list[str]:
+    """What an op's box says, line by line."""
+    return [op.name, *shorten(op.parameters), *([op.shape] if op.shape else [])]
 
 
 def as_json(graph: Graph) -> dict[str, Any]:

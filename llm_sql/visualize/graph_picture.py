@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llm_sql.printable import visible
+
 from .files import BLUE, GREY, ORANGE, STILLS, check_target, new_figure, save, style
 from .graph import STREAM, Graph, Part
 from .tape import shorten
@@ -72,8 +74,8 @@ def _draw_part(
                 facecolor="white", edgecolor=GREY, linewidth=0.9, zorder=2,
             )
         )  # fmt: skip
-        stream = [f"{STREAM}"] if STREAM in op.inputs else []
-        detail = ", ".join([*stream, *shorten(op.parameters)])
+        stream = [STREAM] if STREAM in op.inputs else []
+        detail = ", ".join([*stream, *map(visible, shorten(op.parameters))])
         name = f"{op.name}  [{op.shape}]" if op.shape else op.name
         axes.text(x, y - (0.13 if detail else 0.0), name, fontsize=8.5, ha="center", va="center", zorder=3)
         if detail:

@@ -19,7 +19,8 @@ PASS_SIZE = 16777216
 
 LOG = text(
     """
-    SELECT l.run_id, l.step, l.loss, l.lr, l.grad_norm, l.tokens, l.seconds,
+    SELECT l.run_id, l.step, CASE WHEN abs(l.loss) < 'Infinity' THEN l.loss END, l.lr,
+        CASE WHEN l.grad_norm < 'Infinity' THEN l.grad_norm END, l.tokens, l.seconds,
         COALESCE(c.clip_threshold, (r.hyperparameters ->> 'grad_clip')::double precision) AS clip_threshold,
         c.clip_threshold IS NOT NULL AS clipped
     FROM public.llm_train_log l
@@ -64,17 +65,19 @@ STEP = text(
     f"""
     SELECT t.step, l.loss, l.lr, l.grad_norm, l.tokens, r.hyperparameters, r.data ->> 'rows' AS rows,
         c.clip_threshold, c.gradient_slice
-    FROM (SELECT run, model, step FROM public.llm_tape WHERE id / {PASS_SIZE} = :pass LIMIT 1) t
+    FROM (
+        SELECT run, step FROM public.llm_tape
+        WHERE id >= :pass * {PASS_SIZE}::bigint AND id < (:pass + 1) * {PASS_SIZE}::bigint LIMIT 1
+    ) t
     JOIN public.llm_train_run r ON r.run_id = t.run
     JOIN public.llm_train_log l ON l.run_id = t.run AND l.step = t.step
     LEFT JOIN public.llm_clip c ON c.tape_id = l.tape_id
     """
 )
-# The weights and moments as they are stored: a root of a sum of squares over the parts of a tensor.
+# The moments as they are stored: a root of a sum of squares over the parts of a tensor.
 STORED = text(
     """
-    SELECT p.name, sqrt(sum(public.norm(p.data) ^ 2)), sqrt(sum(public.norm(p.m) ^ 2)),
-        sqrt(sum(public.norm(p.v) ^ 2))
+    SELECT p.name, sqrt(sum(public.norm(p.m) ^ 2)), sqrt(sum(public.norm(p.v) ^ 2))
     FROM public.llm_param p WHERE p.model = :model GROUP BY p.name
     """
 )
@@ -82,9 +85,12 @@ MODEL_EXISTS = text("SELECT EXISTS (SELECT FROM public.llm_model_config WHERE mo
 LAYER = re.compile(r"^h\.(\d+)\.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LogRow:
-    """A step as llm_train_log has it. clip_threshold: the run's grad_clip, NULL without one."""
+    """A step as llm_train_log has it. clip_threshold: the run's grad_clip, None without one.
+
+    A loss or norm that is not finite is None.
+    """
 
     run_id: int
     step: int
@@ -122,7 +128,7 @@ class History:
         return [after.step for before, after in pairs if after.run_id != before.run_id]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TapeRow:
     """An op of a recorded pass and what is known of its output.
 
@@ -348,8 +354,8 @@ def _layers(
                 weights=_root([p.norm or 0.0 for p in members]),
                 gradient=gradient,
                 clipped_gradient=gradient * shrink,
-                m=_root([stored[p.name][1] or 0.0 for p in members if p.name in stored]),
-                v=_root([stored[p.name][2] or 0.0 for p in members if p.name in stored]),
+                m=_root([stored[p.name][0] or 0.0 for p in members if p.name in stored]),
+                v=_root([stored[p.name][1] or 0.0 for p in members if p.name in stored]),
             )
         )
     return layers

@@ -5,7 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from .read import Pass, TapeRow
+from llm_sql.printable import visible
+
+from . import quoting
+from .read import Pass
 
 # Column widths and a blank between them: 80 columns together.
 NUMBER, OP, READS, SHAPE, NORM = 3, 16, 29, 11, 8
@@ -45,7 +48,7 @@ def lines(recorded: Pass, title: str) -> list[str]:
     result = [title, "", head.rstrip(), "─" * 80]
     for op in recorded.ops:
         reads = textwrap.wrap(
-            " ".join(shorten(op.reads)), READS, break_long_words=True, break_on_hyphens=False
+            " ".join(map(visible, shorten(op.reads))), READS, break_long_words=True, break_on_hyphens=False
         ) or [""]
         result.append(
             f"{op.position:>{NUMBER}} {op.name[:OP]:{OP}} {reads[0]:{READS}} {size(op.shape)[:SHAPE]:{SHAPE}}"
@@ -62,19 +65,13 @@ def dot(recorded: Pass) -> str:
     result = ["digraph tape {", "  rankdir=TB; node [shape=box];"]
     for leaf in sorted({i for op in recorded.ops for i in op.inputs if i not in made}):
         known = names.get(leaf)
-        label = str(leaf) if known is None else _label(known.name, known.shape)
-        result.append(f'  t{leaf} [label="{label}", shape=ellipse];')
+        label = [str(leaf)] if known is None else _label(known.name, known.shape)
+        result.append(f"  t{leaf} [label={quoting.dot(label)}, shape=ellipse];")
     for op in recorded.ops:
-        result.append(f'  t{op.output} [label="{_label(op.name, op.shape)}"];')
+        result.append(f"  t{op.output} [label={quoting.dot(_label(op.name, op.shape))}];")
         result += [f"  t{source} -> t{op.output};" for source in op.inputs]
     return "\n".join([*result, "}"])
 
 
-def _label(name: str, shape: Sequence[int] | None) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return escaped + (f"\\n{size(shape)}" if shape else "")
-
-
-def parameters_read(ops: Sequence[TapeRow]) -> list[str]:
-    """The parameters' names in the order in which ops first read them."""
-    return list(dict.fromkeys(name for op in ops for name in op.reads if not name.lstrip("#").isdigit()))
+def _label(name: str, shape: Sequence[int] | None) -> list[str]:
+    return [name, size(shape)] if shape else [name]

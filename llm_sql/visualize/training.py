@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_sql.printable import title
+
 from .characters import LABEL, WIDTH, axis, chart, columns_of
 from .files import (
     BLACK,
@@ -51,7 +53,7 @@ def by_split(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def split_name(split: str) -> str:
-    return "held-out" if split == "validation" else f"split {split}"
+    return "held-out" if split == "validation" else f"split {title(split)}"
 
 
 def lines(history: History, weight: float = SMOOTHING, width: int = WIDTH) -> list[str]:
@@ -60,7 +62,7 @@ def lines(history: History, weight: float = SMOOTHING, width: int = WIDTH) -> li
     first, last = steps[0].step, steps[-1].step
     room = width - LABEL
     shown = [row for row in steps if row.loss is not None]
-    result = [f"{history.model}: loss (nats per token), steps {first} to {last}"]
+    result = [f"{title(history.model)}: loss (nats per token), steps {first} to {last}"]
     if shown:
         losses = [float(row.loss or 0.0) for row in shown]
         result += chart(losses, room)
@@ -171,7 +173,9 @@ def draw(history: History, path: Path, weight: float = SMOOTHING) -> None:
 def _draw_loss(axes: Any, history: History, weight: float) -> None:
     known = [row for row in history.steps if row.loss is not None]
     steps, losses = [row.step for row in known], [float(row.loss or 0.0) for row in known]
-    axes.set(ylabel="loss (nats per token)", title=f"{history.model}: {len(history.steps):,} training steps")
+    axes.set(
+        ylabel="loss (nats per token)", title=f"{title(history.model)}: {len(history.steps):,} training steps"
+    )
     axes.plot(steps, losses, color=SKY, linewidth=0.7, alpha=0.7, label="training loss, each step")
     axes.plot(
         steps,

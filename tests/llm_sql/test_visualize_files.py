@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import builtins
+import html
+import re
+from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
+from xml.dom import minidom
 
 import numpy as np
 import pytest
 
 from llm_sql import graph as g
 from llm_sql.errors import UsageError
+from llm_sql.printable import title
 from llm_sql.visualize import attention, files, flow, graph, graph_picture, read, schema, training
 
 
@@ -52,6 +58,87 @@ def test_text_in_svg_stays_text(tmp_path: Path) -> None:
     labels(path, "causal_attention_qkv", "h.{layer}.attn.c_attn.{weight,bias}", "block × n_layer")
     schema.draw(path)
     labels(path, "llm_tensor_map", "gradient_slice", "foreign key")
+
+
+HOSTILE = '$x_ "q" %s </b>[/red] \\ #1 &amp; \n\x1b[31m\x9b日 ' + "l" * 300
+
+
+def drawn(parameter: str) -> graph.Graph:
+    op = graph.Op(1, "linear", (), (parameter,), "2×2")
+    return graph.Graph(f"{title(HOSTILE)}: a model", (graph.Part("stem", (op,)),))
+
+
+def test_names_are_text_in_every_picture(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Neither mathematics nor markup, nor anything that a parser of XML or a terminal takes for more."""
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "picture.svg"
+    evaluations = [read.Evaluation(4, HOSTILE, 9, 3.7)]
+    seen = replace(maps(), model=HOSTILE, tokens=[HOSTILE, "\x1b", "$"])
+    training.draw(replace(history(), model=HOSTILE, evaluations=evaluations), path)
+    assert '$x_ "q" %s </b>[/red]' in text_of(path)
+    attention.draw(seen, path)
+    assert "\\x1b" in text_of(path)
+    graph_picture.draw(drawn(HOSTILE), path)
+    assert "</b>" in text_of(path)
+    assert [str(w.message) for w in recwarn] == []
+    shown = [
+        *training.lines(replace(history(), model=HOSTILE, evaluations=evaluations)),
+        *attention.lines(seen),
+        *flow.lines(replace(step(), model=HOSTILE)),
+        *graph.lines(drawn(HOSTILE)),
+        *graph.dot(drawn(HOSTILE)).splitlines(),
+        *graph.mermaid(drawn(HOSTILE)).splitlines(),
+    ]
+    assert all(line.isprintable() for line in shown)
+
+
+def text_of(path: Path) -> str:
+    return "\n".join(e.firstChild.nodeValue for e in minidom.parse(str(path)).getElementsByTagName("text"))
+
+
+def test_labels_of_diagrams_end_where_they_end() -> None:
+    [node] = [line for line in graph.dot(drawn(HOSTILE)).splitlines() if line.startswith("    stem_1")]
+    quoted = re.search(r'label=("(?:[^"\\]|\\.)*")\];$', node)
+    assert quoted is not None
+    [node] = [line for line in graph.mermaid(drawn(HOSTILE)).splitlines() if "stem_1" in line]
+    label = node.partition('["')[2].removesuffix('"]')
+    assert not set('"`\\') & set(label)
+    assert html.unescape(label.replace("#35;", "&#35;").replace("#quot;", "&quot;"))
+    assert "<" not in label.replace("<br/>", "")
+
+
+def test_what_is_not_finite_has_no_bar_and_no_point(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    broken = read.Layer("1", nan, inf, inf, nan, nan, inf)
+    layers = [broken, *step().layers]
+    flow.draw(replace(step(), model=HOSTILE, loss=nan, grad_norm=inf, layers=layers), tmp_path / "x.gif")
+    nothing = read.LogRow(2, 9, None, None, None, None, None, None, False)
+    for steps in ([nothing], [*history().steps, nothing]):
+        found = replace(history(), steps=steps, evaluations=[read.Evaluation(9, "validation", 9, nan)])
+        training.draw(found, tmp_path / "x.svg")
+        assert training.lines(found)
+        assert training.as_json(found)["steps"][-1]["smoothed"] is None
+
+
+def test_an_interrupted_picture_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def interrupt(_: Any, file: Any, *__: Any, **___: Any) -> None:
+        file.write(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupt)
+    monkeypatch.setattr(Image.Image, "save", interrupt)
+    for draw, shown, name in ((training.draw, history(), "x.png"), (flow.draw, step(), "x.gif")):
+        (tmp_path / name).write_bytes(b"earlier")
+        with pytest.raises(KeyboardInterrupt):
+            draw(shown, tmp_path / name)  # type: ignore[operator]
+        assert (tmp_path / name).read_bytes() == b"earlier"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_same_rows_give_the_same_file(tmp_path: Path) -> None:
