@@ -1,16 +1,24 @@
-# Wheel and sdist, as somebody gets them who has no checkout: built from the sdist with nothing but the declared build
-# requirements, installed into an environment of its own, used from another directory by root and by an ordinary user.
+# Wheel and sdist, as somebody gets them who has no checkout: the wheel is built from the sdist in an environment that
+# holds nothing but the declared build requirements, installed into it, and used from another directory by root and
+# by an ordinary user.
 
-step "packages: sdist, and the wheel built from it"
+step "packages: sdist"
 make provision.sql
 "$bin/python" -m pip install --quiet build twine
-"$bin/python" -m build --outdir "$work/dist" . >"$work/build.txt" 2>&1 || { tail -50 "$work/build.txt"; exit 1; }
+"$bin/python" -m build --sdist --no-isolation --outdir "$work/dist" . >"$work/build.txt" 2>&1 ||
+    { tail -50 "$work/build.txt"; exit 1; }
 rm provision.sql
+
+step "packages: the wheel, built from it"
+python3 -m venv "$work/venv"
+"$bin/python" -c 'import build; print(*build.ProjectBuilder(".").build_system_requires, sep="\n")' >"$work/needs.txt"
+"$work/venv/bin/python" -m pip install --quiet -r "$work/needs.txt"
+"$work/venv/bin/python" -m pip wheel --no-deps --no-build-isolation --wheel-dir "$work/dist" "$work"/dist/*.tar.gz \
+    >"$work/build.txt" 2>&1 || { tail -50 "$work/build.txt"; exit 1; }
 "$bin/python" -m twine check --strict "$work"/dist/*
 "$bin/python" .ci/check_packages.py "$work"/dist
 
 step "packages: the wheel outside of the tree"
-python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet "$work"/dist/*.whl
 "$bin/python" .ci/check_packages.py --tour README.md >"$work/tour.py"
 chmod a+r "$work/tour.py"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from .read import Evaluation, History
 
 FORMATS = STILLS
 SMOOTHING = 0.9
+# More than a picture's width has dots.
+STRETCHES = 2000
 SPLIT_COLOURS = (VERMILLION, GREEN, PURPLE, ORANGE)
 
 
@@ -153,7 +157,7 @@ def draw(history: History, path: Path, weight: float = SMOOTHING) -> None:
         loss, rate, norm = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1.6])
         _draw_loss(loss, history, weight)
         known = [row for row in history.steps if row.lr is not None]
-        rate.plot([row.step for row in known], [row.lr for row in known], color=BLUE)
+        rate.plot(*thinned([(row.step, row.lr or 0.0) for row in known]), color=BLUE)
         rate.set(ylabel="learning rate")
         rate.set_ylim(bottom=0)
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
@@ -166,8 +170,20 @@ def draw(history: History, path: Path, weight: float = SMOOTHING) -> None:
                 axes.axvline(start - 0.5, color=GREY, linewidth=0.8, linestyle=":")
         if history.run_starts:
             loss.plot([], [], color=GREY, linewidth=0.8, linestyle=":", label="a new run begins")
-        loss.legend(frameon=False)
+        loss.legend(frameon=False, loc="upper right")
         save(figure, path)
+
+
+def thinned(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Steps and values to draw: of very many, each stretch's lowest and highest, which look the same."""
+    kept = list(points)
+    if len(points) > 2 * STRETCHES:
+        edges = [i * len(points) // STRETCHES for i in range(STRETCHES + 1)]
+        kept = []
+        for begin, end in itertools.pairwise(edges):
+            stretch = points[begin:end]
+            kept += sorted({min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))})
+    return [step for step, _ in kept], [value for _, value in kept]
 
 
 def _draw_loss(axes: Any, history: History, weight: float) -> None:
@@ -176,18 +192,22 @@ def _draw_loss(axes: Any, history: History, weight: float) -> None:
     axes.set(
         ylabel="loss (nats per token)", title=f"{title(history.model)}: {len(history.steps):,} training steps"
     )
-    axes.plot(steps, losses, color=SKY, linewidth=0.7, alpha=0.7, label="training loss, each step")
     axes.plot(
-        steps,
-        smooth(losses, weight),
+        *thinned([*zip(steps, losses, strict=True)]),
+        color=SKY,
+        linewidth=0.7,
+        alpha=0.7,
+        label="training loss, each step",
+    )
+    axes.plot(
+        *thinned([*zip(steps, smooth(losses, weight), strict=True)]),
         color=BLUE,
         linewidth=1.8,
         label=f"smoothed (moving average, weight {weight:g}, bias corrected)",
     )
     for (split, measured), colour in zip(by_split(history.evaluations).items(), SPLIT_COLOURS, strict=False):
         axes.plot(
-            [e.step for e in measured],
-            [e.loss for e in measured],
+            *thinned([(e.step, e.loss) for e in measured]),
             color=colour,
             marker="o",
             markersize=4,
@@ -198,11 +218,10 @@ def _draw_loss(axes: Any, history: History, weight: float) -> None:
 
 def _draw_norm(axes: Any, history: History) -> None:
     known = [row for row in history.steps if row.grad_norm is not None]
-    axes.plot(
-        [row.step for row in known], [row.grad_norm for row in known], color=BLUE, linewidth=0.8, label="norm"
-    )
+    points = [(row.step, row.grad_norm or 0.0) for row in known]
+    axes.plot(*thinned(points), color=BLUE, linewidth=0.8, label="norm")
     axes.set(ylabel="gradient norm")
-    norms = sorted(float(row.grad_norm or 0.0) for row in known)
+    norms = sorted(norm for _, norm in points)
     if norms and norms[0] > 0 and norms[-1] > 10 * norms[len(norms) // 2]:
         # A step or two far above all others would press those flat.
         axes.set_yscale("log")
@@ -212,8 +231,7 @@ def _draw_norm(axes: Any, history: History) -> None:
     limited = [row for row in known if row.clip_threshold is not None]
     if limited:
         axes.plot(
-            [row.step for row in limited],
-            [row.clip_threshold for row in limited],
+            *thinned([(row.step, row.clip_threshold or 0.0) for row in limited]),
             color=BLACK,
             linestyle="--",
             linewidth=1.1,
@@ -223,8 +241,7 @@ def _draw_norm(axes: Any, history: History) -> None:
     if clipped:
         # A tick below the curve for each, which hides nothing however many there are.
         axes.plot(
-            [row.step for row in clipped],
-            [0.03] * len(clipped),
+            *thinned([(row.step, 0.03) for row in clipped]),
             transform=axes.get_xaxis_transform(),
             color=VERMILLION,
             linestyle="none",

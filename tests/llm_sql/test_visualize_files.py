@@ -233,3 +233,19 @@ def test_too_many_maps_and_too_long_a_text_for_a_terminal() -> None:
     long = attention.Attention("m", ["a"] * 90, 1, 1, [attention.Map(0, 0, np.eye(90, dtype=np.float32))])
     with pytest.raises(UsageError, match="does not fit"):
         attention.lines(long)
+
+
+def test_of_very_many_steps_the_extremes_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    points = [(n, 2.0 + n % 7) for n in range(50_000)]
+    points[31_234] = (31_234, 99.0)
+    points[43_210] = (43_210, -1.0)
+    steps, values = training.thinned(points)
+    assert len(steps) <= 2 * training.STRETCHES
+    assert steps == sorted(steps)
+    assert {(31_234, 99.0), (43_210, -1.0)} <= set(zip(steps, values, strict=True))
+    assert training.thinned(points[:9]) == ([*range(9)], [value for _, value in points[:9]])
+    rows = [read.LogRow(1, n, value, 1e-3, value, 64, 0.1, 1.0, True) for n, value in points]
+    path = tmp_path / "many.svg"
+    training.draw(read.History("m", rows, []), path)
+    assert path.stat().st_size < 2_000_000
