@@ -345,6 +345,8 @@ class _Load:
                     for rows in stream.last_rows(sent == 0):
                         self._copy_rows(copy, split, rows)
             copy.write(COPY_TRAILER)
+        # Statistics do not know the new rows yet: for a few rows the planner would compare each with each.
+        self.connection.execute("SET LOCAL enable_nestloop = off")
         if self.options.one_per_row:
             self._finish_documents()
         if self.done.train_rows == 0:
@@ -448,6 +450,9 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         matches = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+        if not matches and Path(pattern).is_dir():
+            example = Path(pattern) / "*.txt"
+            raise UsageError(f"{pattern} is a folder", hint=f"name its files, for example '{example}'")
         if not matches:
             raise UsageError(f"no file matches {pattern}")
         found.update(dict.fromkeys(matches))

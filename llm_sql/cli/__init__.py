@@ -9,6 +9,7 @@ LLM_SQL_DEBUG=1 shows it.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -110,6 +111,8 @@ def _known(error: Exception) -> LLMSQLError | None:
     """The error to show; None for one that is our own mistake."""
     if isinstance(error, LLMSQLError):
         return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return LLMSQLError(f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}")
     if "psycopg" in sys.modules or "sqlalchemy" in sys.modules:
         import psycopg
         import sqlalchemy.exc

@@ -184,7 +184,9 @@ def _extension(connection: Connection) -> Check:
     return Check("extension", "ok", f"pg_llm {installed}")
 
 
-def _kernels(connection: Connection) -> Check:
+def _kernels(connection: Connection) -> Check | list[Check]:
+    if state.extension_version(connection) is None:
+        return []  # said already
     version = connection.scalar(text("SELECT public.pg_llm_numerics_version()"))
     isa = connection.scalar(text("SHOW pg_llm.isa"))
     return Check("kernels", "ok", f"numerics version {version}, instruction set {isa}")

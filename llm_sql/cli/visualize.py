@@ -35,7 +35,8 @@ StillOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a picture: .png, .svg or .pdf.")
 ]
 FormatOption = Annotated[
-    GraphFormat, typer.Option("--format", "-f", help="How to print it: text, dot (Graphviz) or mermaid.")
+    GraphFormat | None,
+    typer.Option("--format", "-f", help="How to print it: text (default), dot (Graphviz) or mermaid."),
 ]
 
 
@@ -62,6 +63,16 @@ def reading(url: str | None) -> Iterator[Connection]:
 
 def show(lines: Sequence[str]) -> None:
     typer.echo("\n".join(lines))
+
+
+def check_printed(format_: GraphFormat | None, output: Path | None, json_: bool) -> None:
+    """One of printing, a picture and JSON."""
+    if output is not None and format_ is not None:
+        raise UsageError(
+            "--format says how it is printed, and --output writes a picture", hint="Give one of them."
+        )
+    if json_ and output is None and format_ is not None:
+        raise UsageError("--json is a format of its own", hint="Omit --format.")
 
 
 def wrote(path: Path, what: str, json_: bool) -> None:
@@ -159,7 +170,7 @@ def attention(
 
 def graph(
     name: Annotated[str, typer.Argument(metavar="ARCH_OR_MODEL", help="gpt2, microgpt, ... or a model.")],
-    format_: FormatOption = GraphFormat.text,
+    format_: FormatOption = None,
     output: StillOption = None,
     url: UrlOption = None,
     json_: JsonOption = False,
@@ -167,6 +178,7 @@ def graph(
     """The graph of an architecture, or of a model with the shapes of its tensors."""
     from llm_sql.visualize import files, graph, graph_picture
 
+    check_printed(format_, output, json_)
     if output is not None:
         files.check_target(output, graph_picture.FORMATS, "a graph")
     with reading(url) as connection:
@@ -176,14 +188,14 @@ def graph(
         wrote(output, found.title, json_)
     elif json_:
         print_json(graph.as_json(found))
-    elif format_ is GraphFormat.text:
+    elif format_ in (None, GraphFormat.text):
         show(graph.lines(found))
     else:
         typer.echo((graph.dot if format_ is GraphFormat.dot else graph.mermaid)(found).rstrip("\n"))
 
 
 def schema(
-    format_: FormatOption = GraphFormat.text,
+    format_: FormatOption = None,
     part: Annotated[
         SchemaPart | None, typer.Option("--part", help="Only these tables, of a Mermaid diagram.")
     ] = None,
@@ -193,6 +205,9 @@ def schema(
     """The relations and how they are linked, from the declared schema; needs no database."""
     from llm_sql.visualize import schema
 
+    check_printed(format_, output, json_)
+    if part is not None and format_ is not GraphFormat.mermaid:
+        raise UsageError("--part is for a Mermaid diagram", hint="--format mermaid")
     if output is not None:
         schema.draw(output)
         wrote(output, f"{len(schema.tables())} tables", json_)
@@ -239,10 +254,8 @@ def all_(
     from llm_sql.visualize import attention, files, flow, graph, graph_picture, read, schema, training
 
     files.require_matplotlib()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.cannot_write(folder, error) from error
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", hint="Name a folder; it is made if it is not there.")
     with reading(url) as connection:
         history = read.read_history(connection, model)
         step = read.read_step(connection, model)
@@ -250,6 +263,10 @@ def all_(
         layer = attention.chosen_layer(connection, model)
         maps = attention.read_attention(connection, model, sample, layer, most=attention.MOST_MAPS)
         architecture = graph.read_graph(connection, model)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(folder, error) from error
     training.draw(history, folder / "training_metrics.png")
     flow.draw(step, folder / "gradient_flow.gif")
     attention.draw(maps, folder / "attention.png")

@@ -105,6 +105,12 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     PERFORM public.llm_config(model);
+    -- Before the work and not after it.
+    IF NOT has_table_privilege('public.llm_eval_log', 'INSERT') THEN
+        RAISE EXCEPTION 'permission denied for table llm_eval_log'
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'This requires the role llm_trainer. llm_evaluate measures the same and stores nothing.';
+    END IF;
     step := public.llm_model_step(model);
     SELECT e.tokens, e.nll, e.perplexity INTO tokens, nll, perplexity
     FROM public.llm_evaluate(model, split, stride) e;

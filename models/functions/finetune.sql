@@ -96,6 +96,7 @@ BEGIN
         format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),
         'Perplexity before and after is measured on held-out text.'
     );
+    PERFORM public.llm_check_tokenizer(model);
     name := COALESCE(new_name, public.llm_finetune_name(model));
     PERFORM public.llm_copy_model(model, name, false);
     PERFORM public.llm_fill_dataset(name, query, COALESCE(block_size, config.n_positions), stride, validation, seed);

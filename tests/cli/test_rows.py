@@ -101,6 +101,28 @@ def test_a_query_keeps_its_order(run: Call, names: Path, conn: psycopg.Connectio
     assert texts(conn) == NAMES[::-1]
 
 
+def test_many_lines_are_not_compared_pair_by_pair(
+    run: Call, names: Path, conn: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    """The statistics do not know what a load has just sent: all pairs of these rows would take minutes."""
+    letters = sorted(set("".join(NAMES)))[:10]
+    file = tmp_path / "many.txt"
+    lines = ("".join(letters[int(digit)] for digit in f"{n:07}") for n in range(60_000))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    database = conn.info.dbname
+    conn.execute(f"ALTER DATABASE {database} SET statement_timeout = '20s'")
+    try:
+        fill = ("dataset", "fill", "names", "-i", str(file), "--lines", "--one-per-row", "--json")
+        rows = json.loads(succeed(run(*fill)))
+    finally:
+        conn.execute(f"ALTER DATABASE {database} RESET statement_timeout")
+    assert sum(row["rows"] for row in rows) == 60_000
+
+
+def test_a_folder_is_no_file(run: Call, names: Path) -> None:
+    refuse(run("dataset", "fill", "names", "-i", str(names.parent), "--lines"), 2, "is a folder")
+
+
 def test_whole_files_and_long_documents(
     run: Call, names: Path, conn: psycopg.Connection[Any], tmp_path: Path
 ) -> None:

@@ -97,6 +97,25 @@ def test_files_that_are_refused(trained: Call, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.svg"]
 
 
+def test_options_that_contradict_each_other(trained: Call, tmp_path: Path) -> None:
+    file = str(tmp_path / "g.svg")
+    for arguments, word in [
+        (("graph", "toy", "-f", "dot", "-o", file), "--format"),
+        (("graph", "toy", "-f", "dot", "--json"), "--json"),
+        (("schema", "-f", "mermaid", "-o", file), "--format"),
+        (("schema", "--part", "tape"), "--part"),
+        (("schema", "--part", "tape", "--json"), "--part"),
+    ]:
+        refuse(trained("visualize", *arguments), 2, word)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_training_leaves_no_folder(run: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    refuse(run("visualize", "all", "nobody", "--folder", str(folder)), 1, "nobody")
+    assert not folder.exists()
+
+
 def test_without_privileges(trained: Call, db_url: str, tmp_path: Path) -> None:
     engine = create_engine(db_url)
     with engine.begin() as connection:

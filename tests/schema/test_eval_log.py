@@ -72,8 +72,9 @@ def test_what_it_refuses(conn: Connection) -> None:
     with pytest.raises(psycopg.errors.UndefinedObject):
         conn.execute("SELECT llm_log_evaluation('nobody')")
     conn.execute("SET ROLE llm_reader")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="llm_eval_log"):
-        conn.execute(LOG)
+    for what in (LOG, "SELECT llm_log_evaluation('tiny', 'none')"):  # refused before any row is read
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="llm_eval_log"):
+            conn.execute(what)
     conn.execute("RESET ROLE")
     assert conn.execute(ROWS).fetchall() == []
 

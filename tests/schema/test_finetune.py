@@ -37,6 +37,12 @@ def test_a_copy_has_all_there_is_to_the_model(conn: Connection) -> None:
     assert weights(conn, "twin") != before
 
 
+def test_finetuning_without_a_tokenizer_names_the_model_that_lacks_it(conn: Connection) -> None:
+    conn.execute("SELECT llm_create_model('bare', n_layer => 1, n_head => 1, d_model => 4, vocab => 9)")
+    with pytest.raises(errors.UndefinedObject, match='"bare" has no tokenizer'):
+        conn.execute("SELECT llm_finetune('bare', 'SELECT 1', 1, 'tuned')")
+
+
 def test_a_copy_without_optimizer_state(conn: Connection) -> None:
     make_names(conn)
     train(conn, "names", 3)
