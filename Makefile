@@ -82,8 +82,11 @@ $(VENV)/.dev: $(VENV)/.installed
 	@$(PIP) install --no-build-isolation -e ".[dev,notebook]"
 	@touch $@
 
+# `make docs SITE=site` brings what tests/site needs, too.
+SITE = docs
+
 $(VENV)/.docs: $(VENV)/.installed
-	@$(PIP) install --no-build-isolation -e ".[docs]"
+	@$(PIP) install --no-build-isolation -e ".[$(SITE)]"
 	@touch $@
 
 # SQL that is written by hand; migrations/sql is made from it, or by Alembic.

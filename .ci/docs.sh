@@ -1,8 +1,9 @@
 # The documentation: the site is built, the blocks of its pages and the notebooks run, a browser looks at every page.
 
 step "docs: make docs"
+if need chromium chromium; then site=site; else site=docs; fi
 began=$SECONDS
-make docs
+make docs SITE=$site
 echo "site: $((SECONDS - began)) s"
 
 step "docs: the blocks of all pages"
@@ -10,10 +11,9 @@ began=$SECONDS
 LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --durations=5 tests/docs/test_examples.py tests/docs/test_playbook.py
 echo "blocks: $((SECONDS - began)) s"
 
-if need chromium chromium; then
+if [ "$site" = site ]; then
     step "docs: every page in Chromium"
     began=$SECONDS
-    "$bin/python" -m pip install --quiet --no-build-isolation -e ".[site]"
     LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --durations=5 tests/site
     echo "browser: $((SECONDS - began)) s"
 fi

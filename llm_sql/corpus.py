@@ -79,6 +79,8 @@ class LoadProgress:
 class Blocks:
     """One split's stream of tokens, cut into rows of `block_size`, a row every `stride` tokens."""
 
+    n_cut = 0  # of documents: none, however long
+
     def __init__(
         self,
         block_size: int,
@@ -398,7 +400,7 @@ class _Load:
         else:
             self.done.validation_rows += len(rows)
         self.done.tokens += len(rows) * (rows.shape[1] - 1)
-        self.done.cut = self.cut_before + sum(getattr(stream, "n_cut", 0) for stream in self.streams.values())
+        self.done.cut = self.cut_before + sum(stream.n_cut for stream in self.streams.values())
 
     def _save(self, done: bool) -> None:
         state = {

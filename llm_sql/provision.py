@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 import llm_sql.migrations
 from llm_sql.errors import NotProvisionedError
-from llm_sql.migrations import VERSION_TABLE, build, kernels, mend, operations, state
+from llm_sql.migrations import VERSION_TABLE, build, kernels, mend, noted, operations, state
 from llm_sql.migrations.build import script_directory
 from llm_sql.url import own_engine
 
@@ -81,7 +81,7 @@ def provision(url: str, revision: str = "head") -> Report:
     Raises NotProvisionedError where tables of these names are somebody else's.
     """
     with _transaction(url) as connection:
-        at, tables = state.revision(connection), state.tables_present(connection)
+        at, tables = noted.revision(connection), state.tables_present(connection)
         if at is None and tables:
             _require_ours(connection)
     if at is None and tables:
@@ -129,7 +129,7 @@ def _mend(url: str) -> Report:
         report.left += [(finding.what, finding.hint) for finding in outcome.left]
         report.foreign += [(finding.what, finding.hint) for finding in outcome.foreign]
         ours = build.of_revision(head())
-        if state.build_of(connection) != ours:
+        if noted.build_of(connection) != ours:
             other = kernels.differences(connection)
             report.left += [
                 (f"extension pg_llm is another build's: {what}", OTHER_BUILD_HINT) for what in other

@@ -19,7 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from llm_sql.migrations import VERSION_TABLE, build, compare, revision, state
+from llm_sql.migrations import VERSION_TABLE, build, compare, noted, revision, state
 from llm_sql.migrations.operations import require_kernels
 
 config = context.config
@@ -126,22 +126,22 @@ def run_online() -> None:
                 before = context.get_context().get_current_revision()
                 if before is None:
                     check_kernels(connection)
-            noted = state.build_of(connection)
+            earlier = noted.build_of(connection)
             context.run_migrations()
             after = context.get_context().get_current_revision()
             if changes and after is None:
                 connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
             elif steps and not any(step.is_stamp for step in steps):
-                note_build(connection, before, str(after), noted)
+                note_build(connection, before, str(after), earlier)
     engine.dispose()
 
 
-def note_build(connection: Connection, before: str | None, after: str, noted: build.Build | None) -> None:
+def note_build(connection: Connection, before: str | None, after: str, earlier: build.Build | None) -> None:
     """What an earlier build made stays noted as such, until provision has looked at it."""
     ours = build.of_revision(after)
-    if before is not None and (noted is None or noted != build.of_revision(noted.revision)):
-        ours = ours._replace(schema=noted.schema if noted else "unknown")
-        ours = ours._replace(kernels=noted.kernels if noted else "unknown")
+    if before is not None and (earlier is None or earlier != build.of_revision(earlier.revision)):
+        ours = ours._replace(schema=earlier.schema if earlier else "unknown")
+        ours = ours._replace(kernels=earlier.kernels if earlier else "unknown")
     for statement in build.mark(ours):
         connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from . import EXTENSION
 
-_PYTHON = Path(str(getattr(find_spec("llm_sql.kernels"), "origin", None))).parent
+_KERNELS = find_spec("llm_sql.kernels")
+assert _KERNELS is not None
+assert _KERNELS.origin is not None
+_PYTHON = Path(_KERNELS.origin).parent
 # In the installed package the folders of scripts lie inside llm_sql.kernels, in a checkout beside its Python.
 SCRIPTS = next(place / "postgres" for place in (_PYTHON, _PYTHON.parent) if (place / "postgres").is_dir())
 

@@ -21,15 +21,7 @@ from llm_sql.models.base import pass_sequence, unqualified
 from llm_sql.models.roles import ROLES
 
 from . import EXTENSION, VERSION_TABLE, catalog, compare
-from .noted import (
-    build_of as build_of,
-)
-from .noted import (
-    revision as revision,
-)
-from .noted import (
-    version_table_exists as version_table_exists,
-)
+from .noted import version_table_exists
 
 # The declared tables as Alembic compares them.
 TABLES = unqualified()

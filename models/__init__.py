@@ -13,18 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import Base, metadata
-    from .checkpoint import Checkpoint
-    from .config import Arch, ModelConfig
-    from .dataset import Dataset, DatasetLoad
-    from .objects import SqlObject, declared_objects
-    from .param import Param
-    from .roles import READER, TRAINER, Grant, declared_grants
-    from .seeds import ARCHITECTURE_ROWS, MODELS
-    from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
-    from .tokenizer import BpeMerge, BpeToken
-    from .train import Clip, EvalLog, TrainLog, TrainRun
-    from .types import Tensor
+    from .declared import *
 
 __all__ = [
     "ARCHITECTURE_ROWS",

@@ -1,44 +1,29 @@
 """All that models/ declares, imported: whoever reads `metadata` has every table in it."""
 
-from .base import Base, metadata
-from .checkpoint import Checkpoint
-from .config import Arch, ModelConfig
-from .dataset import Dataset, DatasetLoad
-from .objects import SqlObject, declared_objects
-from .param import Param
-from .roles import READER, TRAINER, Grant, declared_grants
-from .seeds import ARCHITECTURE_ROWS, MODELS
-from .tape import NamedTensor, RuntimeTensor, TapeEntry, TensorMap
-from .tokenizer import BpeMerge, BpeToken
-from .train import Clip, EvalLog, TrainLog, TrainRun
-from .types import Tensor
-
-__all__ = [
-    "ARCHITECTURE_ROWS",
-    "MODELS",
-    "READER",
-    "TRAINER",
-    "Arch",
-    "Base",
-    "BpeMerge",
-    "BpeToken",
-    "Checkpoint",
-    "Clip",
-    "Dataset",
-    "DatasetLoad",
-    "EvalLog",
-    "Grant",
-    "ModelConfig",
-    "NamedTensor",
-    "Param",
-    "RuntimeTensor",
-    "SqlObject",
-    "TapeEntry",
-    "Tensor",
-    "TensorMap",
-    "TrainLog",
-    "TrainRun",
-    "declared_grants",
-    "declared_objects",
-    "metadata",
-]
+from .base import Base as Base
+from .base import metadata as metadata
+from .checkpoint import Checkpoint as Checkpoint
+from .config import Arch as Arch
+from .config import ModelConfig as ModelConfig
+from .dataset import Dataset as Dataset
+from .dataset import DatasetLoad as DatasetLoad
+from .objects import SqlObject as SqlObject
+from .objects import declared_objects as declared_objects
+from .param import Param as Param
+from .roles import READER as READER
+from .roles import TRAINER as TRAINER
+from .roles import Grant as Grant
+from .roles import declared_grants as declared_grants
+from .seeds import ARCHITECTURE_ROWS as ARCHITECTURE_ROWS
+from .seeds import MODELS as MODELS
+from .tape import NamedTensor as NamedTensor
+from .tape import RuntimeTensor as RuntimeTensor
+from .tape import TapeEntry as TapeEntry
+from .tape import TensorMap as TensorMap
+from .tokenizer import BpeMerge as BpeMerge
+from .tokenizer import BpeToken as BpeToken
+from .train import Clip as Clip
+from .train import EvalLog as EvalLog
+from .train import TrainLog as TrainLog
+from .train import TrainRun as TrainRun
+from .types import Tensor as Tensor

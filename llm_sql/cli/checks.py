@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import llm_sql
 from llm_sql import provision
 from llm_sql.errors import LLMSQLError
-from llm_sql.migrations import build, kernels, mend, state
+from llm_sql.migrations import build, kernels, mend, noted, state
 from llm_sql.refusal import SEE_DOCTOR, as_llm_sql_error
 from llm_sql.server import EmbeddedServer, Installation, default_home, ensure, waiting
 from llm_sql.server.embedded import notify
@@ -202,7 +202,7 @@ def _settings(connection: Connection) -> Check:
 
 def _revision(connection: Connection) -> Check:
     head = provision.head()
-    found = state.revision(connection)
+    found = noted.revision(connection)
     if found is None and state.tables_present(connection):
         return Check(
             "schema", "failed", f"{provision.VERSION_TABLE} is missing or empty, tables of llm-sql are there",
@@ -224,7 +224,7 @@ def _revision(connection: Connection) -> Check:
 
 def _objects(connection: Connection) -> list[Check]:
     """Everything that is declared, beside what is there."""
-    if state.revision(connection) != provision.head():
+    if noted.revision(connection) != provision.head():
         return []
     if state.extension_version(connection) is None:
         tables = len(state.tables_present(connection))
@@ -258,9 +258,9 @@ def _some(lines: list[str]) -> str:
 
 def _build(connection: Connection) -> list[Check]:
     """Whether this build made the database: the revision alone does not say so before 0.1.0."""
-    if state.revision(connection) != provision.head():
+    if noted.revision(connection) != provision.head():
         return []
-    ours, theirs = build.of_revision(provision.head()), state.build_of(connection)
+    ours, theirs = build.of_revision(provision.head()), noted.build_of(connection)
     if theirs == ours:
         return [Check("build", "ok", f"provisioned by this build ({ours.schema})")]
     found = f"provisioned by another build: {_unlike(theirs, ours)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ import typer
 
 from llm_sql.cli.completion import complete_models
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError, LLMSQLWarning, StatementRefusedError
+from llm_sql.printable import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +56,7 @@ ModelArgument = Annotated[
 def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, stderr=stderr, soft_wrap=not stderr)
+    return Console(highlight=False, markup=False, emoji=False, stderr=stderr, soft_wrap=not stderr)
 
 
 def __getattr__(name: str) -> Any:
@@ -71,14 +73,16 @@ def open_engine(url: str | None) -> Engine:
 
 
 def say(message: object = "", *, end: bool = True) -> None:
-    """A line for people on stdout."""
-    typer.echo(message, nl=end)
+    """A line for people on stdout. In a terminal nothing that a name or a model's text holds takes effect."""
+    shown = str(message)
+    typer.echo(harmless(shown) if sys.stdout.isatty() else shown, nl=end, color=True)
 
 
 def remark(message: str, color: str | None = None, *, bold: bool = False) -> None:
     """A line beside the result, on stderr; coloured where that can be seen and is not unwanted (NO_COLOR)."""
     plain = bool(os.environ.get("NO_COLOR")) or not sys.stderr.isatty()
-    typer.secho(message, err=True, fg=None if plain else color, bold=None if plain or not bold else True)
+    shown = harmless(message)
+    typer.secho(shown, err=True, fg=None if plain else color, bold=None if plain or not bold else True)
 
 
 class CancelledError(LLMSQLError):
@@ -141,7 +145,20 @@ def program() -> str:
 
 
 def print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """The value as JSON, which has no word for numbers that are not finite: they are null."""
+    try:
+        shown = json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        shown = json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
+    sys.stdout.write(shown + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
@@ -160,4 +177,4 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
 
 
 def format_value(value: object) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    return f"{value:,.4g}" if isinstance(value, float) else harmless(str(value))

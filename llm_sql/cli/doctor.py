@@ -30,9 +30,8 @@ def doctor(url: UrlOption = None, json_: JsonOption = False) -> None:
     for check in examine(url):
         checks.append(check)
         if not json_:
-            mark = f"{check.status:7}"
-            mark = mark if plain else typer.style(mark, fg=COLORS[check.status])
-            say(f"{mark} {check.name}: {check.found}")
+            typer.secho(f"{check.status:7}", nl=False, fg=None if plain else COLORS[check.status])
+            say(f" {check.name}: {check.found}")
             if check.status != "ok" and check.hint:
                 say(f"        {check.hint}")
     failed = any(check.status == "failed" for check in checks)

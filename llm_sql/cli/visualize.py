@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, print_json
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, print_json, say
 from llm_sql.errors import UsageError
 from llm_sql.printable import title
 
@@ -62,7 +62,7 @@ def reading(url: str | None) -> Iterator[Connection]:
 
 
 def show(lines: Sequence[str]) -> None:
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def check_printed(format_: GraphFormat | None, output: Path | None, json_: bool) -> None:
@@ -79,7 +79,7 @@ def wrote(path: Path, what: str, json_: bool) -> None:
     if json_:
         print_json({"file": str(path), "bytes": path.stat().st_size, "shows": what})
     else:
-        typer.echo(f"{path}: {what}")
+        say(f"{path}: {what}")
 
 
 def training(
@@ -191,7 +191,7 @@ def graph(
     elif format_ in (None, GraphFormat.text):
         show(graph.lines(found))
     else:
-        typer.echo((graph.dot if format_ is GraphFormat.dot else graph.mermaid)(found).rstrip("\n"))
+        say((graph.dot if format_ is GraphFormat.dot else graph.mermaid)(found).rstrip("\n"))
 
 
 def schema(
@@ -214,7 +214,7 @@ def schema(
     elif json_:
         print_json(schema.as_json())
     elif format_ is GraphFormat.mermaid:
-        typer.echo(schema.mermaid(part.value if part else None).rstrip("\n"))
+        say(schema.mermaid(part.value if part else None).rstrip("\n"))
     elif format_ is GraphFormat.dot:
         raise UsageError("the schema is not written in dot", hint="--format mermaid, or -o schema.svg")
     else:
@@ -233,7 +233,7 @@ def tape(
     with reading(url) as connection:
         recorded = read.read_pass(connection, model)
     if dot:
-        typer.echo(tape.dot(recorded))
+        say(tape.dot(recorded))
     elif json_:
         print_json([asdict(op) for op in recorded.ops])
     else:
