@@ -112,6 +112,26 @@ def test_dataset_fill_from_here_can_go_on(model: Path, db_url: str, holds: Any) 
     assert "run the same command again" in err
 
 
+def test_provision(db_url: str, conn: Any, holds: Any) -> None:
+    from llm_sql.migrations.state import UPGRADE_LOCK
+
+    waits = holds("EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_xact_lock%'"
+                  " AND datname = current_database() AND pid <> pg_backend_pid())")  # fmt: skip
+    conn.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+    try:
+        _, err = interrupted(db_url, "provision", when=waits)
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (UPGRADE_LOCK,))
+    assert "run the same command again" in err
+
+
+def test_a_command_that_only_reads(model: Path, db_url: str, connect: Any, holds: Any) -> None:
+    with connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE llm_dataset")
+        _, err = interrupted(db_url, "dataset", "show", "m", when=holds(active("llm_dataset")))
+    assert "committed" in err
+
+
 def test_evaluate_and_generate(model: Path, db_url: str, conn: Any, holds: Any) -> None:
     slow = "SELECT 'the cat' FROM pg_sleep(60)"
     _, err = interrupted(db_url, "evaluate", "-m", "m", "-q", slow, when=holds(active("llm_evaluate")))
