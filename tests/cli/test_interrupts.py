@@ -165,3 +165,15 @@ def test_the_demo_says_what_it_leaves(model: Path, db_url: str, holds: Any) -> N
     out, err = interrupted(db_url, "demo", "--steps", "4000", when=holds(logged))
     assert "corpus" in out
     assert "no step was committed" in err or "steps of run" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_of_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", "from llm_sql.cli import main; main()", "visualize", "schema"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "No space left" in process.stderr
