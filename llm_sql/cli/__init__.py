@@ -93,8 +93,11 @@ def main() -> None:
     show_notices()
     try:
         app(prog_name="llm-sql")
-    except KeyboardInterrupt:
-        remark("interrupted", "yellow")
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer ends so after Ctrl-C, and says nothing.
+        if isinstance(end, SystemExit) and end.code != EXIT_INTERRUPTED:
+            raise
+        remark("interrupted: what was committed is kept", "yellow")
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing more can be written, not even at exit.

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from llm_sql.cli.common import JsonOption, UrlOption, print_json, remark, say
+from llm_sql.cli.common import JsonOption, UrlOption, print_json, remark, say, telling_what_is_kept
 from llm_sql.errors import EXIT_NOT_PROVISIONED, LLMSQLError, UsageError
 
 
@@ -131,7 +131,8 @@ def provision_database(
 
     place = database.target(url)
     database.wait_for(place.url)
-    report = database.run_upgrade(place.url, revision)
+    with telling_what_is_kept("revisions that were complete are kept; run the same command again to go on"):
+        report = database.run_upgrade(place.url, revision)
     if json_:
         print_json({"database": place.url.database, **asdict(report)})
     else:

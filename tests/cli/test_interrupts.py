@@ -112,6 +112,26 @@ def test_dataset_fill_from_here_can_go_on(model: Path, db_url: str, holds: Any) 
     assert "run the same command again" in err
 
 
+def test_provision(db_url: str, conn: Any, holds: Any) -> None:
+    from llm_sql.migrations.state import UPGRADE_LOCK
+
+    waits = holds("EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_xact_lock%'"
+                  " AND datname = current_database() AND pid <> pg_backend_pid())")  # fmt: skip
+    conn.execute("SELECT pg_advisory_lock(%s)", (UPGRADE_LOCK,))
+    try:
+        _, err = interrupted(db_url, "provision", when=waits)
+    finally:
+        conn.execute("SELECT pg_advisory_unlock(%s)", (UPGRADE_LOCK,))
+    assert "run the same command again" in err
+
+
+def test_a_command_that_only_reads(model: Path, db_url: str, connect: Any, holds: Any) -> None:
+    with connect(autocommit=False) as holder:
+        holder.execute("LOCK TABLE llm_dataset")
+        _, err = interrupted(db_url, "dataset", "show", "m", when=holds(active("llm_dataset")))
+    assert "committed" in err
+
+
 def test_evaluate_and_generate(model: Path, db_url: str, conn: Any, holds: Any) -> None:
     slow = "SELECT 'the cat' FROM pg_sleep(60)"
     _, err = interrupted(db_url, "evaluate", "-m", "m", "-q", slow, when=holds(active("llm_evaluate")))
@@ -145,3 +165,15 @@ def test_the_demo_says_what_it_leaves(model: Path, db_url: str, holds: Any) -> N
     out, err = interrupted(db_url, "demo", "--steps", "4000", when=holds(logged))
     assert "corpus" in out
     assert "no step was committed" in err or "steps of run" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error_of_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", "from llm_sql.cli import main; main()", "visualize", "schema"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "No space left" in process.stderr
