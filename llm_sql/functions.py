@@ -278,6 +278,16 @@ llm_log_evaluation = log_evaluation = RowsFunction(
         'loss over time. 40001: the model was trained meanwhile; otherwise as for llm_evaluate.'
     ),
 )
+llm_elements = elements = SqlFunction(
+    'llm_elements',
+    (
+        'shape integer[]',
+        'bigint',
+    ),
+    doc=(
+        'Number of elements of a tensor of this shape. 22003: more than a bigint can count.'
+    ),
+)
 
 # ---- training ----
 
@@ -460,6 +470,18 @@ llm_tape_flush = tape_flush = SqlFunction(
         "the gradients. With pg_llm.tape_keep = last, the model's earlier passes are removed. Writes "
         'nothing if pg_llm.record is off, tape_keep is none, the transaction is read-only, or the role '
         'has no INSERT privilege on llm_tape.'
+    ),
+)
+llm_prune_runs = prune_runs = RowsFunction(
+    'llm_prune_runs',
+    (
+        'model text?, keep integer?',
+        '(runs bigint, passes bigint)',
+    ),
+    doc=(
+        'Removes all but the newest keep ended runs of the model (NULL: of each model), with their log, '
+        'clippings and recorded passes. Returns the numbers of runs and passes removed. Weights and '
+        'checkpoints are kept. A removed run cannot be resumed.'
     ),
 )
 
@@ -809,6 +831,18 @@ llm_checkpoint_orphans = checkpoint_orphans = RowsFunction(
     doc=(
         'Folders that dropped databases left in the checkpoint directories, with the number and size of '
         'their files. remove: also deletes them, immediately and permanently. Superusers only.'
+    ),
+)
+llm_checkpoint_sweep = checkpoint_sweep = SqlFunction(
+    'llm_checkpoint_sweep',
+    (
+        '',
+        'void',
+    ),
+    doc=(
+        "When the transaction commits, removes this database's files in the checkpoint directories that "
+        'no row of llm_checkpoint names and that no running transaction is writing. Rows that policies '
+        'hide from the caller count, too. Requires llm_trainer.'
     ),
 )
 

@@ -239,6 +239,10 @@ def llm_log_evaluation(model: Text, split: Text = ..., stride: Int = ...) -> Tab
     """
 log_evaluation = llm_log_evaluation
 
+def llm_elements(shape: Ints) -> Function[int]:
+    """Number of elements of a tensor of this shape. 22003: more than a bigint can count."""
+elements = llm_elements
+
 # ---- training ----
 
 def llm_train(
@@ -457,6 +461,13 @@ def llm_tape_flush(run: Int = ..., model: Text = ..., step: Int = ...) -> Functi
     tape_keep is none, the transaction is read-only, or the role has no INSERT privilege on llm_tape.
     """
 tape_flush = llm_tape_flush
+
+def llm_prune_runs(model: Text = ..., keep: Int = ...) -> TableValuedAlias:
+    """Removes all but the newest keep ended runs of the model (NULL: of each model), with their log, clippings
+    and recorded passes. Returns the numbers of runs and passes removed. Weights and checkpoints are kept. A
+    removed run cannot be resumed.
+    """
+prune_runs = llm_prune_runs
 
 # ---- tokenizers and data ----
 
@@ -734,5 +745,12 @@ def llm_checkpoint_orphans(remove: Bool = ...) -> TableValuedAlias:
     files. remove: also deletes them, immediately and permanently. Superusers only.
     """
 checkpoint_orphans = llm_checkpoint_orphans
+
+def llm_checkpoint_sweep() -> Function[None]:
+    """When the transaction commits, removes this database's files in the checkpoint directories that no row of
+    llm_checkpoint names and that no running transaction is writing. Rows that policies hide from the caller
+    count, too. Requires llm_trainer.
+    """
+checkpoint_sweep = llm_checkpoint_sweep
 
 FUNCTIONS: tuple[SqlFunction, ...]

@@ -27,11 +27,11 @@ CATALOGUE = {
     ),
     "the forward pass": (
         "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_logits llm_loss llm_weight"
-        " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation"
+        " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
     ),
     "training": (
         "llm_train llm_train_loop llm_train_resume llm_finetune llm_train_step llm_materialize_params"
-        " llm_backprop llm_accumulate_grads llm_prune_autograd_state llm_tape_flush"
+        " llm_backprop llm_accumulate_grads llm_prune_autograd_state llm_tape_flush llm_prune_runs"
     ),
     "tokenizers and data": (
         "llm_encode llm_decode llm_build_char_tokenizer llm_load_bpe llm_token_bytes llm_end_token"
@@ -41,7 +41,7 @@ CATALOGUE = {
     "generation": "llm_generate llm_generate_stream llm_beam_search llm_release",
     "weights in and out": (
         "pg_llm_import_npz pg_llm_import_safetensors pg_llm_export_npz pg_llm_export_safetensors"
-        " llm_checkpoint_save llm_checkpoint_load llm_checkpoint_orphans"
+        " llm_checkpoint_save llm_checkpoint_load llm_checkpoint_orphans llm_checkpoint_sweep"
     ),
 }
 """Every function of llm_sql.functions, by the section of the file that it is in."""

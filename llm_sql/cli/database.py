@@ -101,7 +101,12 @@ def open_engine(url: str | None, *, provisioned: bool = True) -> Engine:
 def open_session(url: str | None) -> Iterator[Session]:
     """A session of a provisioned database, whose work is committed unless an error ends it."""
     with Session(open_engine(url)) as session, session.begin():
-        yield session
+        try:
+            yield session
+        except KeyboardInterrupt:
+            # It may have come while a statement was being sent: nothing more can be said on the connection.
+            session.invalidate()
+            raise
 
 
 def _show_notices(connection: Any, _: object) -> None:

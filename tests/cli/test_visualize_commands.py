@@ -111,6 +111,7 @@ def test_options_that_contradict_each_other(trained: Call, tmp_path: Path) -> No
 
 
 def test_a_model_without_training_leaves_no_folder(run: Call, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     folder = tmp_path / "pictures"
     refuse(run("visualize", "all", "nobody", "--folder", str(folder)), 1, "nobody")
     assert not folder.exists()
