@@ -6,6 +6,7 @@ began=$SECONDS
 make docs SITE=$site
 echo "site: $((SECONDS - began)) s"
 
+make dev # pages draw, which takes matplotlib
 step "docs: the blocks of all pages"
 began=$SECONDS
 LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --durations=5 tests/docs/test_examples.py tests/docs/test_playbook.py
