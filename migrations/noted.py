@@ -25,6 +25,13 @@ def revision(connection: Connection) -> str | None:
     return noted.revision if noted else None
 
 
+def behind(at: str | None) -> str | None:
+    """What is to be said of a database at that revision that is not at the newest; None at the newest."""
+    if at == build.head():
+        return None
+    return "is not provisioned" if at is None else f"is at revision {at}, not {build.head()}"
+
+
 def build_of(connection: Connection) -> build.Build | None:
     """The build that provisioned the database, as far as it was noted."""
     query = f"SELECT obj_description(to_regclass('public.{VERSION_TABLE}'), 'pg_class')"

@@ -13,12 +13,10 @@ import errno
 import os
 import signal
 import sys
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
-from llm_sql.cli import benchmarks, completion, data, doctor, models, server, training, weights
+from llm_sql.cli import benchmarks, completion, data, doctor, models, server, training, visualize, weights
 from llm_sql.cli.common import fail, remark, show_notices
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
 
@@ -32,36 +30,8 @@ app = typer.Typer(
 )
 
 
-class Pictures(TyperGroup):
-    """The commands of llm_sql.cli.visualize, imported when one is asked for: it draws, which takes much."""
-
-    def _load(self) -> None:
-        if not self.commands:
-            from llm_sql.cli import visualize
-
-            whole = typer.Typer(rich_markup_mode=None)
-            whole.callback()(lambda: None)
-            visualize.register(whole)
-            self.commands = typer.main.get_group(whole).commands["visualize"].commands  # type: ignore[attr-defined]
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        self._load()
-        return super().list_commands(ctx)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        self._load()
-        return super().get_command(ctx, cmd_name)
-
-
-for module in (server, doctor, models, data, training, benchmarks, weights, completion):
+for module in (server, doctor, models, data, training, benchmarks, weights, completion, visualize):
     module.register(app)
-app.add_typer(
-    typer.Typer(rich_markup_mode=None),
-    name="visualize",
-    help="Pictures of training, passes, architectures and the schema.",
-    cls=Pictures,
-    no_args_is_help=True,
-)
 
 
 def _print_version(wanted: bool) -> None:

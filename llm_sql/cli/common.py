@@ -27,7 +27,6 @@ from llm_sql.printable import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from sqlalchemy import Engine
 
     out: Console
     err: Console
@@ -57,19 +56,6 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False, stderr=stderr, soft_wrap=not stderr)
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("out", "err"):
-        return console(stderr=name == "err")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def open_engine(url: str | None) -> Engine:
-    """An engine for a provisioned database; the embedded server's is provisioned on the way."""
-    from llm_sql.cli import database
-
-    return database.open_engine(url)
 
 
 def say(message: object = "", *, end: bool = True) -> None:

@@ -101,12 +101,11 @@ def dataset_fill(
         raise UsageError("--stride is for documents that are joined; with --one-per-row each is one row")
     if lines and not inputs:
         raise UsageError("--lines is for files (--input); a query's rows are documents already")
+    engine = open_engine(url)
     if query is None or stream or one_per_row:
-        engine = open_engine(url)
         options = _load_options(engine, model, block_size, stride, validation, seed, tokenizer)
         _load(engine, query, inputs, lines, one_per_row, keep_order, restart, options, model, json_)
     else:
-        engine = open_engine(url)
         with telling_what_is_kept(f"the data set of {model} is as it was"):
             _fill_inside(
                 engine, model, query, keep_order,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -71,11 +71,13 @@ def open_engine(url: str | None, *, provisioned: bool = True) -> Engine:
     event.listen(engine, "connect", _show_notices)
     try:
         with engine.connect() as connection:
-            revision = installed_revision(connection)
+            # Whoever locks the table does not keep us waiting for ever.
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            behind = noted.behind(noted.revision(connection))
             same_build = noted.build_of(connection) == build.of_revision(build.head())
     except OperationalError as error:
         raise as_llm_sql_error(error) from error
-    if revision == build.head():
+    if behind is None:
         if not same_build:
             remark(
                 f"note: another build of llm-sql provisioned {place.url.database}:"
@@ -83,9 +85,7 @@ def open_engine(url: str | None, *, provisioned: bool = True) -> Engine:
                 "yellow",
             )
         return engine
-    found = f"the database {place.url.database} " + (
-        "is not provisioned" if revision is None else f"is at revision {revision}, not {build.head()}"
-    )
+    found = f"the database {place.url.database} {behind}"
     if not place.embedded and provisioned:
         raise NotProvisionedError(found, hint="llm-sql provision (or alembic upgrade head)")
     if not place.embedded:
@@ -149,10 +149,3 @@ def run_upgrade(url: URL, revision: str = "head") -> Report:
             hint="an object of that name already exists: rename or drop it, or use a separate database for "
             "llm-sql",
         ) from error
-
-
-def installed_revision(connection: Connection) -> str | None:
-    """The revision the database is at; None when it was never provisioned."""
-    # Whoever locks the table does not keep us waiting for ever.
-    connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-    return noted.revision(connection)

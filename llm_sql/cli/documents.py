@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import psycopg
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from llm_sql.cli.database import open_session
 from llm_sql.corpus import find_files
 from llm_sql.errors import UsageError
 from llm_sql.sources import BOM, FileSource
@@ -23,10 +26,14 @@ def check_one_source(query: str | None, inputs: list[str] | None) -> None:
         raise UsageError("--query is empty", hint="give SQL whose first column holds the texts")
 
 
-def query_of(session: Session, query: str | None, inputs: list[str] | None, lines: bool) -> str:
-    """The query, or one that reads the files' texts."""
+@contextlib.contextmanager
+def open_texts(
+    url: str | None, query: str | None, inputs: list[str] | None, lines: bool
+) -> Iterator[tuple[Session, str]]:
+    """A session, and the query in it that reads the texts: the one given, or one over the files."""
     check_one_source(query, inputs)
-    return send_documents(session, find_files(inputs), lines) if inputs else str(query)
+    with open_session(url) as session:
+        yield session, send_documents(session, find_files(inputs), lines) if inputs else str(query)
 
 
 def send_documents(session: Session, files: list[Path], lines: bool = False) -> str:

@@ -74,12 +74,9 @@ def tokenizer_train(
     from sqlalchemy import select
 
     from llm_sql import functions
-    from llm_sql.cli.database import open_session
-    from llm_sql.cli.documents import check_one_source, query_of
+    from llm_sql.cli.documents import open_texts
 
-    check_one_source(query, inputs)
-    with open_session(url) as session:
-        texts = query_of(session, query, inputs, lines)
+    with open_texts(url, query, inputs, lines) as (session, texts):
         size = session.scalar(select(functions.train_bpe(model, texts, vocab)))
     _report(model, size, json_)
 
@@ -99,12 +96,9 @@ def tokenizer_chars(
     from sqlalchemy import select
 
     from llm_sql import functions
-    from llm_sql.cli.database import open_session
-    from llm_sql.cli.documents import check_one_source, query_of
+    from llm_sql.cli.documents import open_texts
 
-    check_one_source(query, inputs)
-    with open_session(url) as session:
-        texts = query_of(session, query, inputs, lines)
+    with open_texts(url, query, inputs, lines) as (session, texts):
         vocab = session.scalars(select(functions.build_char_tokenizer(model, texts))).one()
     if json_:
         print_json({"model": model, "vocab": vocab})

@@ -137,29 +137,26 @@ def finetune(
 
     Example: llm-sql finetune gpt2-small -i 'notes/*.txt' -n 200 -b 4
     """
-    from llm_sql.cli.database import open_session
-    from llm_sql.cli.documents import check_one_source, query_of
+    from llm_sql.cli.documents import open_texts
     from llm_sql.cli.progress import progress_bar
     from llm_sql.model import LanguageModel
 
-    check_one_source(query, inputs)
     log_every = options.pop("log_every") or 0
     with (
         telling_what_is_kept(f"nothing is kept: there is no copy, and {model} is as it was"),
-        open_session(url) as session,
+        open_texts(url, query, inputs, lines) as (session, texts),
+        progress_bar(n_steps, quiet=json_ or log_every > 0) as advance,
     ):
-        texts = query_of(session, query, inputs, lines)
-        with progress_bar(n_steps, quiet=json_ or log_every > 0) as advance:
-            result = LanguageModel(session, model).finetune(
-                texts,
-                n_steps,
-                progress=advance,
-                new_name=name,
-                block_size=block_size,
-                validation=validation,
-                log_every=log_every,
-                **options,
-            )
+        result = LanguageModel(session, model).finetune(
+            texts,
+            n_steps,
+            progress=advance,
+            new_name=name,
+            block_size=block_size,
+            validation=validation,
+            log_every=log_every,
+            **options,
+        )
     if json_:
         print_json(asdict(result))
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, open_engine, print_json, say
+from llm_sql.cli.common import JsonOption, ModelArgument, UrlOption, print_json, say
 from llm_sql.errors import UsageError
 from llm_sql.printable import title
 
@@ -41,7 +41,11 @@ FormatOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Pictures of training, models and schema.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Pictures of training, passes, architectures and the schema.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     group.command("training")(training)
     group.command("loss", hidden=True, help="The same as `training`.")(training)
     group.command("gradient-flow")(gradient_flow)
@@ -56,6 +60,8 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def reading(url: str | None) -> Iterator[Connection]:
     """A transaction that writes nothing, and sees one state of the database."""
+    from llm_sql.cli.database import open_engine
+
     with open_engine(url).connect() as connection:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield connection

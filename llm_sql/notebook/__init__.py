@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 from llm_sql.errors import LLMSQLWarning, NotProvisionedError, UsageError
-from llm_sql.migrations import build, noted
+from llm_sql.migrations import noted
 from llm_sql.refusal import as_llm_sql_error
 from llm_sql.server import ensure
 from llm_sql.types import adapt_engine
@@ -72,15 +72,14 @@ def _require_schema(engine: Engine, provision: bool) -> None:
     """The newest revision, by provisioning where that is allowed; else NotProvisionedError."""
     try:
         with engine.connect() as connection:
-            revision = noted.revision(connection)
+            behind = noted.behind(noted.revision(connection))
     except OperationalError as error:
         raise as_llm_sql_error(error) from error
-    if revision == build.head():
+    if behind is None:
         return
     if not provision:
-        found = "is not provisioned" if revision is None else f"is at revision {revision}, not {build.head()}"
         raise NotProvisionedError(
-            f"the database {engine.url.database} {found}",
+            f"the database {engine.url.database} {behind}",
             hint="Install it there: connect(..., provision=True), llm-sql provision or alembic upgrade head.",
         )
     # Only here: Alembic takes its time to import.
