@@ -97,8 +97,9 @@ def training(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Loss raw and smoothed, held-out loss, learning rate, gradient norm and clipping over a model's steps.
+    """Loss, learning rate and gradient norm over the steps.
 
+    The loss raw, smoothed and held-out; the norm with what was clipped.
     Smoothed: an exponential moving average with bias correction. Held-out: what llm_log_evaluation stored.
     """
     from llm_sql.visualize import files, read, training
@@ -122,8 +123,9 @@ def gradient_flow(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """The model's last recorded training step, stage by stage: which relation is at work, norms per layer.
+    """A model's last recorded training step, stage by stage.
 
+    Which relation is at work in each, and the norms per layer.
     The last step of every training call is recorded (settings pg_llm.record, pg_llm.tape_keep).
     """
     from llm_sql.visualize import files, flow, read
@@ -150,8 +152,9 @@ def attention(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Attention weights of a text: how much every token attends to those before it.
+    """Attention weights of a text.
 
+    How much every token attends to those before it.
     A file shows every layer and head unless one is chosen; the terminal one: by default the last layer's
     first.
     """
@@ -181,7 +184,10 @@ def graph(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """The graph of an architecture, or of a model with the shapes of its tensors."""
+    """The graph of an architecture or of a model.
+
+    Of a model with the shapes of its tensors.
+    """
     from llm_sql.visualize import files, graph, graph_picture
 
     check_printed(format_, output, json_)
@@ -208,7 +214,10 @@ def schema(
     output: StillOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """The relations and how they are linked, from the declared schema; needs no database."""
+    """The relations and how they are linked; needs no database.
+
+    From the declared schema.
+    """
     from llm_sql.visualize import schema
 
     check_printed(format_, output, json_)
@@ -233,7 +242,10 @@ def tape(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """The ops of the model's last recorded pass: what they read, and the norms of what they put out."""
+    """The ops of a model's last recorded pass.
+
+    What they read, and the norms of what they put out.
+    """
     from llm_sql.visualize import read, tape
 
     with reading(url) as connection:

@@ -96,8 +96,7 @@ def test_first_lines_of_help_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = [
         (path, first)
         for path, command in commands()
-        if path[0] != "visualize"
-        and len(first := (command.help or "").partition("\n\n")[0].partition(". ")[0].strip()) > 66
+        if len(first := (command.help or "").partition("\n\n")[0].partition(". ")[0].strip()) > 66
     ]
     assert cut == []
 
