@@ -98,6 +98,12 @@ def active(text: str) -> str:
     )
 
 
+# A session waits for a table that another has locked; an earlier command's may be active for a moment yet.
+WAITING = (
+    "EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+)
+
+
 def test_dataset_fill_inside_leaves_the_data_set(model: Path, db_url: str, conn: Any, holds: Any) -> None:
     before = conn.execute("SELECT count(*) FROM llm_dataset").fetchone()
     slow = "SELECT 'the cat' FROM pg_sleep(60)"
@@ -128,7 +134,7 @@ def test_provision(db_url: str, conn: Any, holds: Any) -> None:
 def test_a_command_that_only_reads(model: Path, db_url: str, connect: Any, holds: Any) -> None:
     with connect(autocommit=False) as holder:
         holder.execute("LOCK TABLE llm_dataset")
-        _, err = interrupted(db_url, "dataset", "show", "m", when=holds(active("llm_dataset")))
+        _, err = interrupted(db_url, "dataset", "show", "m", when=holds(WAITING))
     assert "committed" in err
 
 
@@ -138,7 +144,7 @@ def test_evaluate_and_generate(model: Path, db_url: str, conn: Any, holds: Any) 
     assert "changes nothing" in err
     with psycopg.connect(conn.info.dsn) as other:
         other.execute("LOCK TABLE llm_param")
-        _, err = interrupted(db_url, "generate", "the", "-m", "m", when=holds(active(".")))
+        _, err = interrupted(db_url, "generate", "the", "-m", "m", when=holds(WAITING))
     assert "after 0 tokens" in err
 
 
@@ -150,10 +156,10 @@ def test_import_and_export_are_all_or_nothing(
     # What another session holds locked makes both wait, an export behind the stronger lock.
     with psycopg.connect(conn.info.dsn) as other:
         other.execute("LOCK TABLE llm_param")
-        _, err = interrupted(db_url, "import", str(target), "-m", "m", when=holds(active("llm_")))
+        _, err = interrupted(db_url, "import", str(target), "-m", "m", when=holds(WAITING))
         assert "nothing was imported" in err
         fresh = tmp_path / "new.safetensors"
-        _, err = interrupted(db_url, "export", str(fresh), "-m", "m", when=holds(active("llm_param")))
+        _, err = interrupted(db_url, "export", str(fresh), "-m", "m", when=holds(WAITING))
         assert f"{fresh} was not written" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "text"]
 
