@@ -7,13 +7,14 @@ what a release freezes, so that a later release finds the same hashes for the sa
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_sql.models.objects import split_statements
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 _HERE = Path(__file__).parent
-_KERNELS = re.compile(r'^    op\.(?:install|update)_kernels\("([^"]+)"\)$', re.M)
-_REVISION = re.compile(r'^revision = "(\w+)"\ndown_revision = (?:"(\w+)"|None)$', re.M)
+_KERNELS = re.compile(r"""^    op\.(?:install|update)_kernels\(["']([^"']+)["']\)$""", re.M)
 _COMMENT = re.compile(r"llm-sql revision (\w+), build (\w+), kernels (\w+)")
 
 
@@ -79,8 +79,19 @@ def head() -> str:
 @cache
 def _revisions() -> dict[str, str | None]:
     """Each revision and the one it stands on, read rather than run: every command asks for them."""
-    texts = (path.read_text(encoding="utf-8") for path in (_HERE / "versions").glob("*.py"))
-    return {name: below for text in texts for name, below in _REVISION.findall(text)}
+    modules = (ast.parse(path.read_bytes()) for path in (_HERE / "versions").glob("*.py"))
+    constants = [dict(filter(None, map(_constant, module.body))) for module in modules]
+    return {c["revision"]: c["down_revision"] for c in constants if c.get("revision") is not None}
+
+
+def _constant(statement: ast.stmt) -> tuple[str, Any] | None:
+    """The name and value of `name = constant`, with a type or without."""
+    match statement:
+        case ast.Assign([ast.Name(name)], ast.Constant(value)):
+            return name, value
+        case ast.AnnAssign(ast.Name(name), _, ast.Constant(value)):
+            return name, value
+    return None
 
 
 def _chain(revision: str) -> list[str]:
