@@ -5,6 +5,7 @@
  * A fingerprint is over what identifies the relation's storage and columns, and over (ctid, xmin) of every row: right
  * under rollbacks, savepoints, restores, replicas, other snapshots and disabled triggers alike, for a place in a file
  * is given to a second row only after the transaction of the first is over, and that of the second is another.
+ * Over the rows of a model it is also over their data: identity.c, which names versions for all sessions.
  *
  * One transaction is the exception: it may empty, in place, a file that it made itself (TRUNCATE of a table that it
  * created, truncated or rewrote), and fill the same places again under the same transaction id. There the command that
@@ -97,8 +98,8 @@ add_relation(Hash *h, Relation rel)
 }
 
 /* Whether this transaction made the relation's file, and so may empty it in place */
-static bool
-own_file(Relation rel)
+bool
+fingerprint_own_file(Relation rel)
 {
     return rel->rd_createSubid != InvalidSubTransactionId ||
            rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
@@ -176,7 +177,7 @@ add_rows(Hash *h, Relation rel, Snapshot snapshot)
 {
     /* From the first block on: a scan that joins another's halfway would see the rows in another order. */
     TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
-    bool          with_command = own_file(rel);
+    bool          with_command = fingerprint_own_file(rel);
     HeapTuple     tuple;
 
     while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
@@ -215,7 +216,7 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
     {
         rels[i] = open_readable(relids[i]);
         add_relation(&version, rels[i]);
-        if (own_file(rels[i]))
+        if (fingerprint_own_file(rels[i]))
             believe = false; /* emptied in place, it keeps its file and the snapshot its command */
     }
     add(&key, version.a);
@@ -245,8 +246,8 @@ typedef struct Fingerprint
     bool   own_file;
 } Fingerprint;
 
-static Relation
-open_relation_of_row(Oid relid)
+Relation
+fingerprint_open(Oid relid)
 {
     Relation rel = try_table_open(relid, AccessShareLock);
 
@@ -257,10 +258,10 @@ open_relation_of_row(Oid relid)
 }
 
 /* inserting_command() of the row at `tid`; 0 when no row of this transaction is there */
-static uint64
-command_at(Oid relid, ItemPointer tid)
+uint64
+fingerprint_command_at(Oid relid, ItemPointer tid)
 {
-    Relation      rel = open_relation_of_row(relid);
+    Relation      rel = fingerprint_open(relid);
     HeapTupleData tuple;
     Buffer        buffer;
     uint64        command = 0;
@@ -279,11 +280,11 @@ command_at(Oid relid, ItemPointer tid)
 static void
 learn_relation(Fingerprint *f, Oid relid)
 {
-    Relation rel = open_relation_of_row(relid);
+    Relation rel = fingerprint_open(relid);
 
     f->relation = secret_start();
     add_relation(&f->relation, rel);
-    f->own_file = own_file(rel);
+    f->own_file = fingerprint_own_file(rel);
     f->relid = relid;
     table_close(rel, AccessShareLock);
 }
@@ -319,7 +320,7 @@ pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
     add(&row, (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid));
     add(&row, xmin);
     if (f->own_file)
-        add(&row, UINT64CONST(1) << 63 | command_at(f->relid, tid));
+        add(&row, UINT64CONST(1) << 63 | fingerprint_command_at(f->relid, tid));
     f->rows++;
     f->a += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.a);
     f->b += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.b);
