@@ -1,11 +1,10 @@
 /*
- * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
- * and of the rows that a query gives (pg_llm_fingerprint).
+ * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version); identity.c
+ * has those of the rows that a query gives (pg_llm_fingerprint).
  *
  * A fingerprint is over what identifies the relation's storage and columns, and over (ctid, xmin) of every row: right
  * under rollbacks, savepoints, restores, replicas, other snapshots and disabled triggers alike, for a place in a file
  * is given to a second row only after the transaction of the first is over, and that of the second is another.
- * Over the rows of a model it is also over their data: identity.c, which names versions for all sessions.
  *
  * One transaction is the exception: it may empty, in place, a file that it made itself (TRUNCATE of a table that it
  * created, truncated or rewrote), and fill the same places again under the same transaction id. There the command that
@@ -236,15 +235,7 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
     PG_RETURN_BYTEA_P(result);
 }
 
-/* ---- rows of a query: pg_llm_fingerprint(name, number, tableoid, ctid, xmin) ---- */
-
-typedef struct Fingerprint
-{
-    uint64 rows, a, b; /* sums do not depend on the order of rows */
-    Oid    relid;      /* of the row before, and what is known of its relation */
-    Hash   relation;
-    bool   own_file;
-} Fingerprint;
+/* ---- rows of a query, for identity.c ---- */
 
 Relation
 fingerprint_open(Oid relid)
@@ -275,75 +266,4 @@ fingerprint_command_at(Oid relid, ItemPointer tid)
     }
     table_close(rel, AccessShareLock);
     return command;
-}
-
-static void
-learn_relation(Fingerprint *f, Oid relid)
-{
-    Relation rel = fingerprint_open(relid);
-
-    f->relation = secret_start();
-    add_relation(&f->relation, rel);
-    f->own_file = fingerprint_own_file(rel);
-    f->relid = relid;
-    table_close(rel, AccessShareLock);
-}
-
-/* Transition function: one more row. The sums do not depend on the order of rows; a row with a NULL does not count. */
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
-Datum
-pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
-{
-    MemoryContext aggregate;
-    Fingerprint  *f;
-    text         *name;
-    ItemPointer   tid;
-    TransactionId xmin;
-    Hash          row;
-
-    if (!AggCheckCallContext(fcinfo, &aggregate))
-        ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                errmsg("pg_llm_fingerprint_add is the transition function of pg_llm_fingerprint"));
-    f = PG_ARGISNULL(0) ? MemoryContextAllocZero(aggregate, sizeof(Fingerprint)) : (Fingerprint *) PG_GETARG_POINTER(0);
-    for (int i = 1; i <= 5; i++)
-        if (PG_ARGISNULL(i))
-            PG_RETURN_POINTER(f);
-    name = PG_GETARG_TEXT_PP(1);
-    tid = (ItemPointer) PG_GETARG_POINTER(4);
-    xmin = PG_GETARG_TRANSACTIONID(5);
-    if (f->relid != PG_GETARG_OID(3))
-        learn_relation(f, PG_GETARG_OID(3));
-    row = f->relation;
-    add(&row, hash_bytes_extended((unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), row.a));
-    add(&row, hash_bytes_extended((unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), row.b));
-    add(&row, (uint64) PG_GETARG_INT64(2));
-    add(&row, (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid));
-    add(&row, xmin);
-    if (f->own_file)
-        add(&row, UINT64CONST(1) << 63 | fingerprint_command_at(f->relid, tid));
-    f->rows++;
-    f->a += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.a);
-    f->b += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.b);
-    PG_RETURN_POINTER(f);
-}
-
-/* Final function: the fingerprint in 24 bytes; NULL without rows */
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
-Datum
-pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
-{
-    Fingerprint *f;
-    uint64       sums[3];
-    bytea       *result;
-
-    if (PG_ARGISNULL(0))
-        PG_RETURN_NULL();
-    f = (Fingerprint *) PG_GETARG_POINTER(0);
-    sums[0] = f->rows;
-    sums[1] = f->a;
-    sums[2] = f->b;
-    result = palloc(VARHDRSZ + sizeof(sums));
-    SET_VARSIZE(result, VARHDRSZ + sizeof(sums));
-    memcpy(VARDATA(result), sums, sizeof(sums));
-    PG_RETURN_BYTEA_P(result);
 }

@@ -16,7 +16,7 @@ extern void fingerprint_abort_subxact(void); /* never throws */
 
 #define IDENTITY_BYTES 24
 
-/* One row of llm_param. `data` may point to TOAST: it is not fetched then. */
+/* One row. `data` may point to TOAST: it is not fetched then. NULL: its data does not count. */
 typedef struct IdentityRow
 {
     const char     *name;
@@ -30,11 +30,11 @@ typedef struct IdentityRow
 
 typedef struct Identity Identity;
 
-/* Lives in the current memory context. Rows may be added in any order; `data` is read before the call returns. */
+/* Lives in the current memory context. Rows may be added in any order. */
 extern Identity *identity_new(void);
 extern void      identity_add(Identity *identity, const IdentityRow *row);
-/* False when these rows may yet be rolled back: the name must not leave this session then. */
-extern bool identity_name(Identity *identity, unsigned char name[IDENTITY_BYTES]);
+/* The rows' public name. False when they may yet be rolled back: the name must not leave this session then. */
+extern bool identity_name(const Identity *identity, char name[IDENTITY_BYTES]);
 
 /*
  * The public name, in hexadecimal digits, of the version that a fingerprint of pg_llm_fingerprint(..., data) is of.

@@ -1,22 +1,23 @@
 /*
- * identity.c -- which version of a model's weights the rows of a query are, by a name on which all sessions agree.
+ * identity.c -- which row versions the rows of a query are: pg_llm_fingerprint(name, number, tableoid, ctid, xmin) and,
+ * for a model's weights, pg_llm_fingerprint(name, number, tableoid, ctid, xmin, data).
  *
- * pg_llm_fingerprint(name, number, tableoid, ctid, xmin, data) gives two names in one value:
+ * The first gives 24 bytes, the session's own name of these rows, keyed by a secret of its own. The second gives 48:
  *
- *     24 bytes    the session's own name, keyed by a secret, which SQL can neither make nor predict
+ *     24 bytes    the session's own name
  *     24 bytes    the public name, the same in every session of the cluster and on its standbys; zeros when a row is
  *                 this transaction's own, or lies in a file that it made: what may yet be rolled back has no name
  *
- * Both are of what identifies the relation's file and columns, and of (name, number, ctid, xmin, data) of every row, in
- * any order; see fingerprint.c for why that identifies the row. `data` counts as the executor hands it over, before it
- * is fetched from TOAST: the pointer (TOAST table, value id, sizes), else the content. So a name is also a proof. A
- * pointer is had from nothing but the column itself, by one who may read it, rows that policies hide excepted; numbers
- * and texts that look like a row (VALUES) or other columns give other names. Content, which anyone may know, proves that
- * it is known. A data that a view computes is told from what it computed before, too.
+ * All are of what identifies the relation's file and columns, and of (name, number, ctid, xmin, data) of every row, in
+ * any order; fingerprint.c says why that identifies the row. `data` counts as the executor hands it over, before it is
+ * fetched from TOAST: the pointer (TOAST table, value id, sizes), else the content. So a name is also a proof. A pointer
+ * is had from nothing but the column itself, by one who may read it, and never of rows that policies hide; what only
+ * looks like a row (VALUES), or is another column's, gives another name. Content, which anyone may know, proves that it
+ * is known. And data that a view computes is told from what it computed before.
  *
- * The public name is a SHA-256, cut short, for a weak hash without a secret could be met on purpose by rows of somebody
- * else's choice. It says nothing on its own: it can be computed by guessing. Hence fingerprint_public(), which only
- * believes names that this session has given out within the statement.
+ * Rows are hashed with a secret of the cluster, which no SQL shows, and their sums once more: nobody can look for other
+ * rows with the same sums. A public name can be copied, though. Hence fingerprint_public(), which believes only what
+ * this session has given out to the same role within the statement.
  */
 #include "postgres.h"
 
@@ -24,11 +25,8 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
+#include "catalog/pg_control.h"
 #include "fmgr.h"
-#include "lib/stringinfo.h"
-#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
@@ -38,40 +36,69 @@
 #endif
 
 #include "fingerprint.h"
+#include "siphash.h"
 
-/* Of another way to compute names, the names are others. */
-#define IDENTITY_FORMAT   "pg_llm identity 1"
 #define FINGERPRINT_BYTES (2 * IDENTITY_BYTES)
 
 struct Identity
 {
-    StringInfoData records; /* each: its length, then a kind that says what follows */
-    int64          n_records, n_rows;
-    Oid            relid; /* of the row before, and what is known of its relation */
-    bool           own_file;
-    bool           own_rows; /* of a file or a transaction that may yet be rolled back */
+    uint64  rows, sums[3]; /* which do not depend on the order of rows */
+    Oid     relid;         /* of the row before, and what is known of its relation */
+    SipHash relation;
+    bool    own_file;
+    bool    own_rows; /* of a file or a transaction that may yet be rolled back */
 };
 
+/* What is hashed starts with what it is. */
 enum
 {
-    RECORD_RELATION = 'R',
-    RECORD_TOAST = 'T',
-    RECORD_CONTENT = 'C'
+    OF_NO_DATA,
+    OF_TOAST,
+    OF_CONTENT,
+    OF_ROWS
 };
 
-/* ---- SHA-256 ---- */
+/* ---- secrets ---- */
 
-static void
-sha256(const void *a, size_t a_len, const void *b, size_t b_len, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+/*
+ * Where the hash of every row starts: from this database of this cluster. The cluster's secret is the one with which
+ * PostgreSQL answers logins of unknown users; it lies in pg_control, and so in a base backup as well.
+ */
+static SipHash
+cluster_start(void)
 {
-    pg_cryptohash_ctx *hash = pg_cryptohash_create(PG_SHA256);
-    bool failed = hash == NULL || pg_cryptohash_init(hash) < 0 || pg_cryptohash_update(hash, a, a_len) < 0 ||
-                  pg_cryptohash_update(hash, b, b_len) < 0 ||
-                  pg_cryptohash_final(hash, digest, PG_SHA256_DIGEST_LENGTH) < 0;
+    static bool    known = false;
+    static SipHash start;
 
-    pg_cryptohash_free(hash);
-    if (failed)
-        ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute a SHA-256"));
+    if (!known)
+    {
+        uint64 nonce[MOCK_AUTH_NONCE_LEN / sizeof(uint64)];
+
+        StaticAssertStmt(lengthof(nonce) == 4, "the cluster's secret has 32 bytes");
+        memcpy(nonce, GetMockAuthenticationNonce(), sizeof(nonce));
+        siphash_start(&start, nonce);
+        siphash_add(&start, nonce[2]);
+        siphash_add(&start, nonce[3]);
+        siphash_add_bytes(&start, "pg_llm identity 1", 17);
+        siphash_add(&start, GetSystemIdentifier());
+        siphash_add(&start, MyDatabaseId);
+        known = true;
+    }
+    return start;
+}
+
+static SipHash
+session_start(void)
+{
+    static bool   drawn = false;
+    static uint64 secret[2];
+    SipHash       start;
+
+    if (!drawn && !pg_strong_random(secret, sizeof(secret)))
+        ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
+    drawn = true;
+    siphash_start(&start, secret);
+    return start;
 }
 
 /* ---- rows ---- */
@@ -81,170 +108,102 @@ identity_new(void)
 {
     Identity *identity = palloc0(sizeof(Identity));
 
-    initStringInfo(&identity->records);
+    identity->relid = InvalidOid;
     return identity;
-}
-
-/* A record's length is known at its end. */
-static int
-begin_record(Identity *identity, char kind)
-{
-    int start = identity->records.len;
-
-    pq_sendint32(&identity->records, 0);
-    pq_sendbyte(&identity->records, kind);
-    return start;
-}
-
-static void
-end_record(Identity *identity, int start)
-{
-    uint32 len = (uint32) (identity->records.len - start) - sizeof(uint32);
-
-    memcpy(identity->records.data + start, &len, sizeof(len));
-    identity->n_records++;
 }
 
 /* Files of an ordinary table, and columns: one that is renamed, or dropped and added, holds other values in old rows. */
 static void
-add_relation(Identity *identity, Oid relid)
+learn_relation(Identity *identity, Oid relid)
 {
-    Relation   rel = fingerprint_open(relid);
-    TupleDesc  desc = RelationGetDescr(rel);
-    StringInfo records = &identity->records;
-    int        start = begin_record(identity, RECORD_RELATION);
+    Relation  rel = fingerprint_open(relid);
+    TupleDesc desc = RelationGetDescr(rel);
+    SipHash  *hash = &identity->relation;
 
-    pq_sendint32(records, relid);
-    pq_sendint32(records, rel->rd_rel->relfilenode);
-    pq_sendint32(records, rel->rd_rel->reltablespace);
-    pq_sendint32(records, (uint32) desc->natts);
+    *hash = cluster_start();
+    siphash_add(hash, (uint64) relid << 32 | rel->rd_rel->relfilenode);
+    siphash_add(hash, (uint64) rel->rd_rel->reltablespace << 32 | (uint32) desc->natts);
     for (int i = 0; i < desc->natts; i++)
     {
         Form_pg_attribute column = TupleDescAttr(desc, i);
 
-        pq_sendint32(records, column->atttypid);
-        appendBinaryStringInfo(records, NameStr(column->attname), NAMEDATALEN);
+        siphash_add(hash, column->atttypid);
+        siphash_add_bytes(hash, NameStr(column->attname), strlen(NameStr(column->attname)));
     }
-    end_record(identity, start);
     identity->own_file = fingerprint_own_file(rel);
-    identity->own_rows |= identity->own_file;
     identity->relid = relid;
     table_close(rel, AccessShareLock);
 }
 
 static void
-add_data(StringInfo records, struct varlena *data)
+add_data(SipHash *hash, struct varlena *data)
 {
-    struct varlena *content;
-    uint8           digest[PG_SHA256_DIGEST_LENGTH];
-
-    if (VARATT_IS_EXTERNAL_ONDISK(data))
+    if (data == NULL)
+        siphash_add(hash, OF_NO_DATA);
+    else if (VARATT_IS_EXTERNAL_ONDISK(data))
     {
         struct varatt_external pointer;
 
         VARATT_EXTERNAL_GET_POINTER(pointer, data);
-        pq_sendint32(records, pointer.va_toastrelid);
-        pq_sendint32(records, pointer.va_valueid);
-        pq_sendint32(records, (uint32) pointer.va_rawsize);
-        pq_sendint32(records, pointer.va_extinfo);
-        return;
+        siphash_add(hash, OF_TOAST);
+        siphash_add(hash, (uint64) pointer.va_toastrelid << 32 | pointer.va_valueid);
+        siphash_add(hash, (uint64) (uint32) pointer.va_rawsize << 32 | pointer.va_extinfo);
     }
-    content = pg_detoast_datum_packed(data);
-    sha256(VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content), "", 0, digest);
-    pq_sendbytes(records, (char *) digest, sizeof(digest));
-    if (content != data)
-        pfree(content);
+    else
+    {
+        /* However it is packed: with a short header, compressed, or as a tensor in memory */
+        struct varlena *content = pg_detoast_datum_packed(data);
+
+        siphash_add(hash, OF_CONTENT);
+        siphash_add_bytes(hash, VARDATA_ANY(content), VARSIZE_ANY_EXHDR(content));
+        if (content != data)
+            pfree(content);
+    }
 }
 
 void
 identity_add(Identity *identity, const IdentityRow *row)
 {
-    StringInfo records = &identity->records;
-    int        start;
+    SipHash hash;
+    uint64  words[3];
 
     if (identity->relid != row->tableoid)
-        add_relation(identity, row->tableoid);
-    identity->own_rows = identity->own_rows || TransactionIdIsCurrentTransactionId(row->xmin);
-    identity->n_rows++;
-    start = begin_record(identity, VARATT_IS_EXTERNAL_ONDISK(row->data) ? RECORD_TOAST : RECORD_CONTENT);
-    pq_sendint32(records, row->tableoid);
-    pq_sendint32(records, ItemPointerGetBlockNumberNoCheck(row->ctid));
-    pq_sendint16(records, ItemPointerGetOffsetNumberNoCheck(row->ctid));
-    pq_sendint32(records, row->xmin);
-    add_data(records, row->data);
-    pq_sendint64(records, (uint64) row->number);
-    pq_sendint32(records, (uint32) row->name_len);
-    pq_sendbytes(records, row->name, row->name_len);
-    pq_sendint64(records, identity->own_file ? fingerprint_command_at(row->tableoid, row->ctid) : 0);
-    end_record(identity, start);
+        learn_relation(identity, row->tableoid);
+    hash = identity->relation;
+    add_data(&hash, row->data);
+    siphash_add(&hash, (uint64) row->number);
+    siphash_add(&hash, (uint64) ItemPointerGetBlockNumberNoCheck(row->ctid) << 16 |
+                           ItemPointerGetOffsetNumberNoCheck(row->ctid));
+    siphash_add(&hash, row->xmin);
+    siphash_add(&hash, identity->own_file ? fingerprint_command_at(row->tableoid, row->ctid) : 0);
+    siphash_add_bytes(&hash, row->name, row->name_len);
+    siphash_finish(&hash, words);
+    for (int i = 0; i < 3; i++)
+        identity->sums[i] += words[i];
+    identity->rows++;
+    identity->own_rows |= identity->own_file || TransactionIdIsCurrentTransactionId(row->xmin);
 }
 
 /* ---- names ---- */
 
-typedef struct Record
-{
-    uint32      len;
-    const char *bytes;
-} Record;
-
-static int
-compare_records(const void *a, const void *b)
-{
-    const Record *x = a, *y = b;
-    int           order = memcmp(x->bytes, y->bytes, Min(x->len, y->len));
-
-    return order != 0 ? order : (x->len > y->len) - (x->len < y->len);
-}
-
-static Record *
-sorted_records(const Identity *identity)
-{
-    Record     *records = palloc_extended(sizeof(Record) * identity->n_records, MCXT_ALLOC_HUGE);
-    const char *at = identity->records.data;
-
-    for (int64 i = 0; i < identity->n_records; i++)
-    {
-        memcpy(&records[i].len, at, sizeof(uint32));
-        records[i].bytes = at + sizeof(uint32);
-        at = records[i].bytes + records[i].len;
-    }
-    qsort(records, identity->n_records, sizeof(Record), compare_records);
-    return records;
-}
-
-/* Of all that identifies the rows. What was added stays: a window asks again and again. */
 static void
-digest_rows(const Identity *identity, uint8 digest[PG_SHA256_DIGEST_LENGTH])
+name_rows(SipHash hash, const Identity *identity, char name[IDENTITY_BYTES])
 {
-    Record        *records = sorted_records(identity);
-    uint64         cluster = GetSystemIdentifier();
-    StringInfoData all;
+    uint64 words[3];
 
-    initStringInfo(&all);
-    appendStringInfoString(&all, IDENTITY_FORMAT);
-    pq_sendint64(&all, cluster);
-    pq_sendint32(&all, MyDatabaseId);
-    pq_sendint64(&all, (uint64) identity->n_rows);
-    for (int64 i = 0; i < identity->n_records; i++)
-    {
-        /* A relation is written down whenever rows come to it again. */
-        if (i > 0 && records[i].bytes[0] == RECORD_RELATION && compare_records(&records[i - 1], &records[i]) == 0)
-            continue;
-        pq_sendint32(&all, records[i].len);
-        pq_sendbytes(&all, records[i].bytes, (int) records[i].len);
-    }
-    sha256(all.data, all.len, "", 0, digest);
-    pfree(all.data);
-    pfree(records);
+    siphash_add(&hash, OF_ROWS);
+    siphash_add(&hash, identity->rows);
+    for (int i = 0; i < 3; i++)
+        siphash_add(&hash, identity->sums[i]);
+    siphash_finish(&hash, words);
+    StaticAssertStmt(sizeof(words) == IDENTITY_BYTES, "a name has three words");
+    memcpy(name, words, IDENTITY_BYTES);
 }
 
 bool
-identity_name(Identity *identity, unsigned char name[IDENTITY_BYTES])
+identity_name(const Identity *identity, char name[IDENTITY_BYTES])
 {
-    uint8 digest[PG_SHA256_DIGEST_LENGTH];
-
-    digest_rows(identity, digest);
-    memcpy(name, digest, IDENTITY_BYTES);
+    name_rows(cluster_start(), identity, name);
     return !identity->own_rows;
 }
 
@@ -259,7 +218,7 @@ static struct
     LocalTransactionId transaction;
     TimestampTz        statement;
 } given[MAX_GIVEN];
-static int n_given;
+static uint64 n_given;
 
 static LocalTransactionId
 local_transaction(void)
@@ -274,7 +233,7 @@ local_transaction(void)
 static void
 remember(const char bytes[FINGERPRINT_BYTES])
 {
-    int i = n_given++ % MAX_GIVEN;
+    uint64 i = n_given++ % MAX_GIVEN;
 
     memcpy(given[i].bytes, bytes, FINGERPRINT_BYTES);
     given[i].user = GetUserId();
@@ -285,7 +244,7 @@ remember(const char bytes[FINGERPRINT_BYTES])
 static bool
 just_given(const char bytes[FINGERPRINT_BYTES])
 {
-    for (int i = 0; i < Min(n_given, MAX_GIVEN); i++)
+    for (uint64 i = 0; i < Min(n_given, MAX_GIVEN); i++)
         if (memcmp(given[i].bytes, bytes, FINGERPRINT_BYTES) == 0 && given[i].user == GetUserId() &&
             given[i].transaction == local_transaction() && given[i].statement == GetCurrentStatementStartTimestamp())
             return true;
@@ -304,12 +263,12 @@ fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1])
     return true;
 }
 
-/* ---- pg_llm_fingerprint(name, number, tableoid, ctid, xmin, data) ---- */
+/* ---- the aggregates ---- */
 
-/* Transition function: one more row. A row with a NULL does not count. */
-PG_FUNCTION_INFO_V1(pg_llm_identity_add);
+/* Transition function of both: one more row. A row with a NULL does not count. */
+PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
 Datum
-pg_llm_identity_add(PG_FUNCTION_ARGS)
+pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
 {
     MemoryContext aggregate, before;
     Identity     *identity;
@@ -318,7 +277,7 @@ pg_llm_identity_add(PG_FUNCTION_ARGS)
 
     if (!AggCheckCallContext(fcinfo, &aggregate))
         ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                errmsg("pg_llm_identity_add is the transition function of pg_llm_fingerprint"));
+                errmsg("pg_llm_fingerprint_add is the transition function of pg_llm_fingerprint"));
     if (PG_ARGISNULL(0))
     {
         before = MemoryContextSwitchTo(aggregate);
@@ -327,7 +286,7 @@ pg_llm_identity_add(PG_FUNCTION_ARGS)
     }
     else
         identity = (Identity *) PG_GETARG_POINTER(0);
-    for (int i = 1; i <= 6; i++)
+    for (int i = 1; i < PG_NARGS(); i++)
         if (PG_ARGISNULL(i))
             PG_RETURN_POINTER(identity);
     name = PG_GETARG_TEXT_PP(1);
@@ -337,35 +296,48 @@ pg_llm_identity_add(PG_FUNCTION_ARGS)
     row.tableoid = PG_GETARG_OID(3);
     row.ctid = (ItemPointer) PG_GETARG_POINTER(4);
     row.xmin = PG_GETARG_TRANSACTIONID(5);
-    row.data = PG_GETARG_RAW_VARLENA_P(6);
+    row.data = PG_NARGS() == 7 ? PG_GETARG_RAW_VARLENA_P(6) : NULL;
     identity_add(identity, &row);
     PG_RETURN_POINTER(identity);
 }
 
-/* Final function: both names, the session's first; NULL without rows that count */
-PG_FUNCTION_INFO_V1(pg_llm_identity_final);
-Datum
-pg_llm_identity_final(PG_FUNCTION_ARGS)
+static bytea *
+new_bytea(int n)
 {
-    static uint8 secret[PG_SHA256_DIGEST_LENGTH];
-    static bool  drawn = false;
-    Identity    *identity;
-    uint8        digest[PG_SHA256_DIGEST_LENGTH], keyed[PG_SHA256_DIGEST_LENGTH];
-    bytea       *result;
+    bytea *result = palloc0(VARHDRSZ + n);
 
-    identity = PG_ARGISNULL(0) ? NULL : (Identity *) PG_GETARG_POINTER(0);
-    if (identity == NULL || identity->n_rows == 0)
+    SET_VARSIZE(result, VARHDRSZ + n);
+    return result;
+}
+
+/* Final function without data: the session's name; NULL without rows */
+PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
+Datum
+pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
+{
+    bytea *result;
+
+    if (PG_ARGISNULL(0))
         PG_RETURN_NULL();
-    if (!drawn && !pg_strong_random(secret, sizeof(secret)))
-        ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
-    drawn = true;
-    digest_rows(identity, digest);
-    sha256(secret, sizeof(secret), digest, sizeof(digest), keyed);
-    result = palloc0(VARHDRSZ + FINGERPRINT_BYTES);
-    SET_VARSIZE(result, VARHDRSZ + FINGERPRINT_BYTES);
-    memcpy(VARDATA(result), keyed, IDENTITY_BYTES);
-    if (!identity->own_rows)
-        memcpy(VARDATA(result) + IDENTITY_BYTES, digest, IDENTITY_BYTES);
+    result = new_bytea(IDENTITY_BYTES);
+    name_rows(session_start(), (Identity *) PG_GETARG_POINTER(0), VARDATA(result));
+    PG_RETURN_BYTEA_P(result);
+}
+
+/* Final function with data: both names; NULL without rows that count */
+PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final_data);
+Datum
+pg_llm_fingerprint_final_data(PG_FUNCTION_ARGS)
+{
+    Identity *identity = PG_ARGISNULL(0) ? NULL : (Identity *) PG_GETARG_POINTER(0);
+    bytea    *result;
+
+    if (identity == NULL || identity->rows == 0)
+        PG_RETURN_NULL();
+    result = new_bytea(FINGERPRINT_BYTES);
+    name_rows(session_start(), identity, VARDATA(result));
+    if (!identity_name(identity, VARDATA(result) + IDENTITY_BYTES))
+        memset(VARDATA(result) + IDENTITY_BYTES, 0, IDENTITY_BYTES);
     remember(VARDATA(result));
     PG_RETURN_BYTEA_P(result);
 }
