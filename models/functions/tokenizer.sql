@@ -26,6 +26,7 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_check_copied(model);
     IF public.llm_tokenizer_kind(model) IS NULL THEN
         RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
@@ -36,7 +37,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
-'Raises 42704 if the model has no tokenizer.';
+'Raises 42704 if the model has no tokenizer, 55000 while a subscription is still copying it.';
 
 
 CREATE FUNCTION public.llm_end_tokens(model text) RETURNS int[]
