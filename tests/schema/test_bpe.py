@@ -78,6 +78,28 @@ def test_special_tokens(conn: Connection) -> None:
     assert value(conn, "SELECT llm_encode(%s, 'small', false)", (text,)) == theirs.encode_ordinary(text)
 
 
+def test_tokens_without_flags_are_special_by_their_form(conn: Connection) -> None:
+    load(conn)
+    forms = {
+        600: "<|a|>",
+        601: "<||>",
+        602: "<|a<b|>",
+        603: "<|a\nb|>",
+        604: "x<|a|>",
+        605: "<|b|>",
+        606: "<|>",
+    }
+    for token_id, token in forms.items():
+        conn.execute(
+            "INSERT INTO llm_bpe_vocab (model, token_id, token, bytes, flags)"
+            " VALUES ('small', %s, %s, convert_to(%s, 'UTF8'), %s)",
+            (token_id, token, token, [] if token_id == 605 else None),
+        )
+    special = {i for i, token in forms.items() if encode(conn, token) == [i]}
+    assert special == {600, 603}
+    assert 600 not in value(conn, "SELECT llm_encode('<|a|>', 'small', special => false)")
+
+
 def test_decoding_what_is_no_text(conn: Connection) -> None:
     load(conn)
     table = dict(conn.execute("SELECT bytes, token_id FROM llm_bpe_vocab WHERE model = 'small'").fetchall())

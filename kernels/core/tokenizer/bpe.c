@@ -39,7 +39,7 @@ void llm_bpe_destroy(llm_bpe *t)
 size_t llm_bpe_memory(const llm_bpe *t)
 {
     return sizeof(*t) + t->tokens.bytes_room + t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) +
-           llm_bpe_added_memory(&t->added) + (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) +
+           llm_bpe_added_memory(&t->added) + (t->tokens.n_slots + t->ranks.n_slots) * sizeof(bytes_map_slot) +
            t->ranks.n * (4 + sizeof(size_t)) + t->merges.n_slots * sizeof(merge_rule) +
            (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
