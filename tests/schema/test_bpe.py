@@ -200,6 +200,28 @@ def test_contents_that_do_not_fit(conn: Connection) -> None:
     assert encode(conn, "abba", "m") == [2, 1, 0]
 
 
+@pytest.mark.parametrize("rank", ["k", "k * 65536", "2147483646 - k", "k * 524287"])
+def test_a_pair_or_a_rank_that_appears_twice(conn: Connection, rank: str) -> None:
+    handle = value(conn, "SELECT pg_llm_bpe_create('m', 'version')")
+    conn.execute(
+        f"SELECT pg_llm_bpe_put_token({handle}, i, convert_to(chr(64 + i), 'UTF8'), 0)"
+        " FROM generate_series(0, 63) i"
+    )
+    pairs = (
+        "(SELECT 64 * i + j AS k, chr(64 + i) AS a, chr(64 + j) AS b"
+        " FROM generate_series(0, 63) i, generate_series(0, 63) j) p"
+    )
+    conn.execute(f"SELECT pg_llm_bpe_put_token({handle}, 64 + k, convert_to(a || b, 'UTF8'), 0) FROM {pairs}")
+    put = f"SELECT pg_llm_bpe_put_merge({handle}, {rank}, a, b) FROM {pairs} WHERE"
+    conn.execute(f"{put} k < 4095")
+    for k in range(0, 4095, 455):
+        taken = f"SELECT pg_llm_bpe_put_merge({handle}, {rank}, chr(127), chr(127)) FROM (SELECT {k}) r (k)"
+        for again in (f"{put} k = {k}", taken):
+            with pytest.raises(errors.InvalidParameterValue, match="appears twice"), conn.transaction():
+                conn.execute(again)
+    conn.execute(f"{put} k = 4095")
+
+
 def test_damaged_files(conn: Connection) -> None:
     for kind, reader in (("vocab", "vocab"), ("merges", "merges"), ("tiktoken", "tiktoken")):
         for file in (reference.CORPUS / f"bpe_{kind}").iterdir():
