@@ -43,6 +43,9 @@ extern bool identity_name(const Identity *identity, char name[IDENTITY_BYTES]);
  */
 extern bool fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1]);
 
+/* Whether this is a fingerprint with data that the present role has not been given in this statement */
+extern bool fingerprint_is_old(const char *bytes, int len);
+
 /* ---- of rows and their relations, for identity.c ---- */
 
 /* The ordinary table of a row, or an error; to be closed. */

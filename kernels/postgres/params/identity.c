@@ -252,6 +252,12 @@ just_given(const char bytes[FINGERPRINT_BYTES])
 }
 
 bool
+fingerprint_is_old(const char *bytes, int len)
+{
+    return len == FINGERPRINT_BYTES && !just_given(bytes);
+}
+
+bool
 fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1])
 {
     static const char none[IDENTITY_BYTES];
