@@ -6,10 +6,9 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
-        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin)
+        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin, p.data)
         FROM public.llm_param p
-        -- Only who may read data may know that memory holds it.
-        WHERE p.model = llm_fingerprint.model AND p.data IS NOT NULL
+        WHERE p.model = llm_fingerprint.model
     );
 END;
 $function$;
@@ -33,10 +32,14 @@ BEGIN
         fingerprint := public.llm_fingerprint(model);
         IF fingerprint IS NULL THEN
             PERFORM public.llm_config(model);
+            PERFORM public.llm_check_copied(model);
             RAISE EXCEPTION 'model "%" has no weights', model
                 USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
         END IF;
         in_memory := public.pg_llm_arena_open(model, fingerprint, training);
+        IF NOT in_memory THEN
+            PERFORM public.llm_check_copied(model);
+        END IF;
         -- Memory of this session's own is given up, too, once there is a copy for all.
         shared := NOT training AND public.pg_llm_shared_open(model);
         IF in_memory THEN
@@ -69,7 +72,8 @@ COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
 'Pins the stored version of the model''s weights until pg_llm_arena_close(model): mapped from the file that all '
 'sessions share or, for training and where that cannot be, in this session''s memory. Reads the numbers in llm_param '
 'only if neither has that version. Returns the version''s fingerprint. '
-'42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration.';
+'42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration; 55000: a subscription is '
+'still copying the model.';
 
 
 CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
