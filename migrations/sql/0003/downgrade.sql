@@ -6,6 +6,8 @@ DROP VIEW IF EXISTS public.llm_train_progress;
 
 DROP VIEW IF EXISTS public.llm_step;
 
+DROP VIEW IF EXISTS public.llm_shared_version;
+
 DROP VIEW IF EXISTS public.llm_param_er;
 
 DROP VIEW IF EXISTS public.llm_heldout;
@@ -14,7 +16,7 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
-DROP FUNCTION IF EXISTS public.llm_release();
+DROP FUNCTION IF EXISTS public.llm_release(shared boolean);
 
 DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
 

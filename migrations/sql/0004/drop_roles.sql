@@ -85,7 +85,7 @@ DECLARE
         'llm_fingerprint(text)', 'llm_pin(text, boolean)', 'llm_check_weights(text)', 'llm_weight(text, text)',
         'llm_lock_rows(text, bytea)', 'llm_stored_as_written(text, bigint, bigint)',
         'llm_written(text, bigint, bigint)', 'llm_recognise(text, bytea)',
-        'llm_write_back(text, bytea, bigint, boolean, int)', 'llm_release()', 'llm_autograd_mode_write()'
+        'llm_write_back(text, bytea, bigint, boolean, int)', 'llm_release(boolean)', 'llm_autograd_mode_write()'
     ];
     routine text;
     role name;
@@ -125,6 +125,7 @@ BEGIN
         'REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader',
@@ -212,6 +213,7 @@ BEGIN
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer',
