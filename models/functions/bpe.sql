@@ -75,13 +75,17 @@ BEGIN
     END IF;
     LOOP
         handle := public.pg_llm_bpe_create(model, version);
-        PERFORM public.pg_llm_bpe_put_token(
+        -- Counted, so that no result is kept for each row; a call of PL/pgSQL for each would take most of the time.
+        PERFORM count(public.pg_llm_bpe_put_token(
             handle, v.token_id, v.bytes,
-            CASE WHEN v.flags = '{}'::text[] THEN 0 ELSE public.llm_token_flags(v.token, v.flags) END
-        )
+            CASE
+                WHEN cardinality(v.flags) = 0 OR v.flags IS NULL AND v.token NOT LIKE '<|%|>' THEN 0
+                ELSE public.llm_token_flags(v.token, v.flags)
+            END
+        ))
         FROM public.llm_bpe_vocab v
         WHERE v.model = llm_bpe_handle.model;
-        PERFORM public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token)
+        PERFORM count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
         FROM public.llm_bpe_merges m
         WHERE m.model = llm_bpe_handle.model;
         merges := FOUND;

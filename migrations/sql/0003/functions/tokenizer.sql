@@ -10,7 +10,10 @@ BEGIN
         WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>' AND v.bytes = ''
     ) THEN
         RETURN 'char';
-    ELSIF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model) THEN
+    END IF;
+    -- In the index's order: any row of the model would be looked for among those of all other models.
+    PERFORM FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model ORDER BY v.token_id LIMIT 1;
+    IF FOUND THEN
         RETURN 'bpe';
     END IF;
     RETURN NULL;

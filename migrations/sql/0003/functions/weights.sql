@@ -6,10 +6,9 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
-        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin)
+        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin, p.data)
         FROM public.llm_param p
-        -- Only who may read data may know that memory holds it.
-        WHERE p.model = llm_fingerprint.model AND p.data IS NOT NULL
+        WHERE p.model = llm_fingerprint.model
     );
 END;
 $function$;
