@@ -29,7 +29,8 @@ CREATE PROCEDURE public.llm_train_loop(
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     log_every int DEFAULT 1,
-    keep_grad boolean DEFAULT false
+    keep_grad boolean DEFAULT false,
+    optimizer text DEFAULT 'keep'
 )
 LANGUAGE plpgsql
 AS $procedure$
@@ -52,7 +53,7 @@ BEGIN
         'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers, 'prune_workers', prune_workers,
         'batch_size', batch_size, 'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule,
         'min_lr', min_lr, 'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step,
-        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad, 'optimizer', optimizer
     ));
     COMMIT;
     CALL public.llm_train_resume(run);
@@ -62,7 +63,8 @@ $procedure$;
 COMMENT ON PROCEDURE public.llm_train_loop(
     text, int, int, int, int, int, int,
     double precision, double precision, double precision, double precision, double precision, double precision, int,
-    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean
+    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int,
+    boolean, text
 ) IS
 'Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps: others see '
 'the weights and the log, and a crash or an error costs at most the steps since the last commit, which '
