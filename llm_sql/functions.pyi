@@ -777,4 +777,27 @@ def llm_checkpoint_sweep() -> Function[None]:
     """
 checkpoint_sweep = llm_checkpoint_sweep
 
+def llm_publish(model: Text) -> Function[str]:
+    """Makes a publication of the model for logical replication and returns its name: weights without gradients
+    and optimizer state, configuration, tokenizer. Other databases get the model by CREATE SUBSCRIPTION and
+    use it; see docs/operate/replication.md. Publishing it again brings the publication up to date. Dropping
+    the model removes it from subscribers as well; the publication remains until llm_unpublish. Requires
+    ownership of the tables and CREATE on the database (42501). 55000: wal_level is not logical, or a table's
+    replica identity is not its primary key; 42704: unknown model; 42710: another publication has the name.
+    """
+publish = llm_publish
+
+def llm_unpublish(model: Text) -> Function[None]:
+    """Drops the publication that llm_publish(model) made, also after the model itself. Subscribers keep the rows
+    they have; drop their subscriptions first. 42704: the model is not published; 42501: the publication
+    belongs to another role; 42710: a publication of that name is not llm_publish's.
+    """
+unpublish = llm_unpublish
+
+def llm_publication(model: Text) -> Function[str]:
+    """The name of the publication that llm_publish(model) makes: llm_model_ and the model's name, of a long name
+    its beginning and a hash.
+    """
+publication = llm_publication
+
 FUNCTIONS: tuple[SqlFunction, ...]

@@ -42,6 +42,7 @@ CATALOGUE = {
     "weights in and out": (
         "pg_llm_import_npz pg_llm_import_safetensors pg_llm_export_npz pg_llm_export_safetensors"
         " llm_checkpoint_save llm_checkpoint_load llm_checkpoint_orphans llm_checkpoint_sweep"
+        " llm_publish llm_unpublish llm_publication"
     ),
 }
 """Every function of llm_sql.functions, by the section of the file that it is in."""

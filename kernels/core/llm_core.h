@@ -84,10 +84,23 @@ typedef struct llm_packed llm_packed;
 llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision);
 void llm_packed_destroy(llm_packed *w);                             /* NULL is fine */
 size_t llm_packed_bytes(const llm_packed *w);                       /* 0 for NULL */
-size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision); /* what one will take */
+size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision); /* what one will take; SIZE_MAX: too many */
 llm_precision llm_packed_precision(const llm_packed *w);
 size_t llm_packed_inputs(const llm_packed *w);  /* i */
 size_t llm_packed_outputs(const llm_packed *w); /* o */
+
+/*
+ * Packed weights are one block of bytes, the same from every instruction set and number of threads, which may be kept
+ * and read in place elsewhere: as a mapped file, say. A view reads such a block where it lies and frees nothing of it;
+ * the block has to outlive it and may be read-only. LLM_PACKING_VERSION names what the bytes mean.
+ */
+#define LLM_PACKING_VERSION 1
+enum { LLM_PACKED_ALIGNMENT = 64 };
+int llm_packing_version(void);
+const void *llm_packed_data(const llm_packed *w, size_t *n); /* its n bytes */
+/* NULL: n bytes are no such weights, or not at a multiple of LLM_PACKED_ALIGNMENT; or no memory */
+llm_packed *llm_packed_view(const void *bytes, size_t n, size_t i, size_t o, llm_precision precision);
+bool llm_packed_is_view(const llm_packed *w);
 /* out (n,o) = x (n,i) @ w (i,o) + b (o). b may be NULL. */
 void llm_packed_forward(llm_engine *e, float *out, const float *x, const llm_packed *w, const float *b, size_t n);
 

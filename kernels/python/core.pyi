@@ -258,6 +258,11 @@ class PackedWeights:
     precision: str
     @property
     def nbytes(self) -> int: ...
+    def tobytes(self) -> bytes: ...
+    @staticmethod
+    def view(
+        data: bytes | npt.NDArray[np.uint8], inputs: int, outputs: int, precision: Literal["bf16", "int8"]
+    ) -> PackedWeights: ...
 
 class PackedOps(LossOps):
     def pack(

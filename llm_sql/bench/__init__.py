@@ -1,8 +1,8 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
 One module per section: gemm (kernels), steps (train), sessions, storage, memory, generation (generate),
-tokenizer, layers. What a figure means and how it is measured stands in the section's module and in
-docs/performance.md.
+tokenizer, layers, log, shared, pooler. What a figure means and how it is measured stands in the section's
+module and in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -15,22 +15,42 @@ from sqlalchemy import Engine
 from llm_sql.bench.gemm import measure_gemm
 from llm_sql.bench.generation import measure_generation
 from llm_sql.bench.layers import measure_layers
+from llm_sql.bench.log import measure_log
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.memory import measure_memory
+from llm_sql.bench.pooler import measure_pooler
 from llm_sql.bench.report import RATE, Row
 from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.sessions import measure_sessions
+from llm_sql.bench.shared import measure_shared
 from llm_sql.bench.steps import measure_steps
 from llm_sql.bench.storage import measure_storage
 from llm_sql.bench.tokenizer import measure_tokenizer
 from llm_sql.errors import UsageError
 
 Section = Literal[
-    "machine", "kernels", "train", "sessions", "storage", "memory", "generate", "tokenizer", "layers"
+    "machine",
+    "kernels",
+    "train",
+    "sessions",
+    "storage",
+    "memory",
+    "generate",
+    "tokenizer",
+    "layers",
+    "log",
+    "shared",
+    "pooler",
 ]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
 IN_DATABASE = {"train", "sessions", "storage", "memory", "generate", "tokenizer"}
+# Those whose models, rows and settings of the database are nobody else's.
+OWN_DATABASE: dict[Section, Callable[..., Iterator[Row]]] = {
+    "log": measure_log,
+    "shared": measure_shared,
+    "pooler": measure_pooler,
+}
 
 
 def run_bench(
@@ -69,6 +89,10 @@ def run_bench(
                 yield from measure_generation(engine, machine, threads, repeats, quick=quick)
             if "tokenizer" in wanted:
                 yield from measure_tokenizer(engine, repeats)
+    for section, measure in OWN_DATABASE.items():
+        if section in wanted:
+            with scratch_database(open_engine()) as engine:
+                yield from measure(engine, threads, repeats, quick=quick)
 
 
 def parse_sections(names: Iterable[str]) -> tuple[Section, ...]:

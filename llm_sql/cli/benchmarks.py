@@ -18,7 +18,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: machine, kernels, train, sessions, storage, memory, generate, tokenizer,"
-            " layers, or all. Default: machine, kernels and train with small shapes, which takes a minute.",
+            " layers, log, shared, pooler, or all."
+            " Default: machine, kernels and train with small shapes, which takes a minute.",
         ),
     ] = None,
     repeats: Annotated[

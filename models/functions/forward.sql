@@ -23,7 +23,7 @@ BEGIN
     CASE forward
         {{ architectures.forward }}
         ELSE
-            PERFORM public.llm_config(model);
+            forward := (public.llm_registered_arch(model)).forward;
             PERFORM public.pg_llm_use_callers_search_path();
             EXECUTE pg_catalog.format('SELECT %s($1, $2, $3, $4, $5, $6)', forward::pg_catalog.regproc) INTO result
             USING model, tokens, training, targets, dropout_p, last_only;

@@ -253,8 +253,18 @@ BEGIN
             USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
-    -- Of large values only the references are written anew.
-    UPDATE public.llm_param SET model = new_name WHERE model = old_name;
+    IF public.llm_is_filtered(new_name) THEN
+        -- To subscribers these are new rows, and logical decoding has only the values that are written now.
+        WITH gone AS (
+            DELETE FROM public.llm_param WHERE model = old_name RETURNING *
+        )
+        INSERT INTO public.llm_param (model, name, token_id, data, grad, m, v, step, updated_at)
+        SELECT new_name, g.name, g.token_id, g.data, g.grad, g.m, g.v, g.step, g.updated_at
+        FROM gone g;
+    ELSE
+        -- Of large values only the references are written anew.
+        UPDATE public.llm_param SET model = new_name WHERE model = old_name;
+    END IF;
     UPDATE public.llm_tensor SET model = new_name WHERE model = old_name;
     UPDATE public.llm_tensor_map SET model = new_name WHERE model = old_name;
     UPDATE public.llm_tape SET model = new_name WHERE model = old_name;

@@ -17,6 +17,7 @@ REFUSED = (
     "SELECT llm_create_model('a', n_layer => 20000, n_head => 1, d_model => 4, n_positions => 4, vocab => 4)",
     "SELECT llm_create_model('gpt2-small')",
     "SELECT llm_drop_model('nobody')",
+    "SELECT llm_publish('gpt2-small')",
     "SELECT llm_encode('text', 'gpt2-small')",
     "SELECT llm_init_model('gpt2-small', seed => NULL)",
     "SELECT llm_train('gpt2-small', 1)",

@@ -38,6 +38,36 @@ WAYS: dict[str, tuple[str, ...]] = {
     "truncate in a savepoint that is rolled back": (
         READ, "SAVEPOINT s", *EMPTY_B, READ, "ROLLBACK TO s", READ, *EMPTY_B, READ, "SAVEPOINT t", *EMPTY_A,
     ),
+    "updates in savepoints": (
+        READ, "SAVEPOINT s", "UPDATE llm_param SET data = b.data FROM b WHERE (llm_param.name, llm_param.token_id) = (b.name, b.token_id)",  # noqa: E501
+        READ, "ROLLBACK TO s", READ, "UPDATE llm_param SET data = pg_llm_neg(data)",
+        READ, "SAVEPOINT s", "UPDATE llm_param SET data = pg_llm_neg(data)", READ, "RELEASE s",
+    ),
+    "inserts in savepoints": (
+        "DELETE FROM llm_param", "SAVEPOINT s", FILL.format("a"), READ, "ROLLBACK TO s", READ,
+        "SAVEPOINT s", FILL.format("b"), READ, "RELEASE s", READ,
+    ),
+    "rewrites": (
+        READ, "ALTER TABLE llm_param ADD drawn float DEFAULT random()", READ, *EMPTY_B, READ,
+        "ALTER TABLE llm_param DROP drawn", "ALTER TABLE llm_param ADD drawn float DEFAULT random()",
+        *EMPTY_A, READ, "ALTER TABLE llm_param DROP drawn", *EMPTY_B,
+    ),
+    "created and truncated": (
+        "ALTER TABLE llm_param RENAME TO llm_was",
+        "CREATE TABLE llm_param (LIKE llm_was INCLUDING DEFAULTS INCLUDING GENERATED)",
+        FILL.format("a"), READ, *EMPTY_B, READ, *EMPTY_A, READ, *EMPTY_B, READ,
+        "DROP TABLE llm_param", "ALTER TABLE llm_was RENAME TO llm_param",
+    ),
+    "moved into TOAST and out of it": (
+        READ, "ALTER TABLE llm_param ALTER data SET STORAGE MAIN",
+        "UPDATE llm_param SET data = pg_llm_neg(data)", READ,
+        "ALTER TABLE llm_param ALTER data SET STORAGE EXTERNAL, SET (toast_tuple_target = 128)",
+        "UPDATE llm_param SET data = pg_llm_neg(data)", READ, "UPDATE llm_param SET step = step", READ,
+        "ALTER TABLE llm_param RESET (toast_tuple_target)",
+    ),
+    "another column": (
+        READ, "UPDATE llm_param SET step = step + 1", READ, "UPDATE llm_param SET m = data", READ,
+    ),
     "combined command ids": (
         # Deleting what the same transaction inserted leaves, when it is rolled back, a small number in its place.  # noqa: E501
         "TRUNCATE llm_param", *("SELECT 1",) * 3, FILL.format("a"),
@@ -73,6 +103,11 @@ def read(conn: Connection) -> None:
     if value(conn, "SELECT count(*) FROM llm_param") > 0:
         assert differing(conn) == 0
         conn.execute("SELECT llm_materialize_params('tiny')")
+        with conn.transaction():
+            conn.execute("SELECT llm_pin('tiny', true)")
+            same = "bool_and(pg_llm_arena_same(model, name, token_id, data, m, v))"
+            assert value(conn, f"SELECT {same} FROM llm_param WHERE model = 'tiny'") is True
+            conn.execute("SELECT pg_llm_arena_close('tiny')")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -114,6 +149,43 @@ def test_copy_freeze(fresh_conn: Connection) -> None:
                 conn.execute("DELETE FROM llm_param")
             read(conn)
     read(conn)
+
+
+# What pg_repack ends with: two tables exchange their files, and their indexes theirs.
+SWAP = """
+UPDATE pg_class AS c SET relfilenode = o.relfilenode, reltoastrelid = o.reltoastrelid
+FROM pg_class AS o
+WHERE (c.oid, o.oid) IN (
+    ('llm_param'::regclass, 'llm_packed'::regclass), ('llm_packed'::regclass, 'llm_param'::regclass)
+);
+UPDATE pg_class AS c SET relfilenode = o.relfilenode
+FROM pg_index AS i, pg_index AS j, pg_class AS o
+WHERE c.oid = i.indexrelid AND o.oid = j.indexrelid AND i.indkey = j.indkey AND i.indrelid <> j.indrelid
+    AND i.indrelid IN ('llm_param'::regclass, 'llm_packed'::regclass)
+    AND j.indrelid IN ('llm_param'::regclass, 'llm_packed'::regclass)
+"""
+
+
+@pytest.mark.parametrize("content", ["a", "b"])
+def test_files_change_places(fresh_conn: Connection, connect: Connect, content: str) -> None:
+    conn, other = fresh_conn, connect()
+    make_trainable(conn)
+    conn.execute(OTHERS)
+    conn.execute("CREATE TABLE llm_packed (LIKE llm_param INCLUDING ALL)")
+    conn.execute(FILL.format(content).replace("llm_param", "llm_packed"))
+    for _ in range(2):
+        for session in (conn, other):
+            read(session)
+        other.execute(SWAP)
+    for commit in (False, True):
+        with conn.transaction(force_rollback=not commit):
+            read(conn)
+            conn.execute(SWAP)
+            read(conn)
+            conn.execute(SWAP)
+            conn.execute("UPDATE llm_param SET data = pg_llm_neg(data)")
+            read(conn)
+        read(conn)
 
 
 def test_an_older_snapshot_sees_its_own_rows(conn: Connection, connect: Connect) -> None:
@@ -309,6 +381,17 @@ def test_memory_is_what_was_stored_whatever_meddles(fresh_conn: Connection, medd
             conn.execute("SELECT llm_accumulate_grads('tiny')")
             assert differing(conn) == 0
         assert differing(conn) == 0
+
+
+@pytest.mark.parametrize("rule", ["NOTHING", "INSERT INTO nothing_stored DEFAULT VALUES"])
+def test_an_update_that_a_rule_replaces_is_an_error(fresh_conn: Connection, rule: str) -> None:
+    conn = fresh_conn
+    make_trainable(conn)
+    conn.execute("CREATE TABLE nothing_stored (x int)")
+    conn.execute(f"CREATE RULE x AS ON UPDATE TO llm_param DO INSTEAD {rule}")
+    with pytest.raises(errors.InsufficientPrivilege, match="could be written"):
+        train(conn, "tiny", 1)
+    read(conn)
 
 
 def test_without_meddlers_memory_is_kept(conn: Connection) -> None:

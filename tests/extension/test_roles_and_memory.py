@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -163,3 +164,124 @@ def test_the_version_of_whole_tables_is_for_who_sees_them_whole(
         reader.execute(query)
     with pytest.raises(errors.UndefinedObject):
         reader.execute("SELECT pg_llm_relation_version('{1}')")
+
+
+# ---- what a role saw once ----
+
+FINGERPRINT = "SELECT pg_llm_fingerprint({}) FROM llm_param WHERE model = 'names'"
+# Columns that are left to one who lost `data`.
+OPEN_COLUMNS = "model, name, token_id, grad, m, v, step, updated_at, tableoid, ctid, xmin"
+FORGERIES = (
+    FINGERPRINT.format("name, token_id, tableoid, ctid, xmin"),
+    FINGERPRINT.format("name, token_id, tableoid, ctid, xmin, m"),
+    FINGERPRINT.format("name, token_id, tableoid, ctid, xmin, '[1]'"),
+    FINGERPRINT.format("name, token_id, tableoid, ctid, xmin, NULL::tensor"),
+)
+
+
+def opens(session: Connection, fingerprint: str) -> bool:
+    """Whether a fingerprint, computed in the same statement, leads to a version in memory."""
+    with session.transaction(force_rollback=True):
+        found = value(session, f"SELECT pg_llm_arena_open('names', ({fingerprint}), false)")
+        return found is True
+
+
+def warm(session: Connection) -> str:
+    """Memory holds the model; the fingerprint that leads there now, as a literal."""
+    session.execute("SELECT llm_weight('names', 'wte.weight')")
+    assert opens(session, "llm_fingerprint('names')")
+    known = value(session, "SELECT quote_literal(llm_fingerprint('names')) || '::bytea'")
+    assert isinstance(known, str)
+    return known
+
+
+def as_values(conn: Connection, data: str) -> str:
+    """A query over VALUES that holds all that the rows of the model are known by."""
+    rows = conn.execute(
+        f"""SELECT format('(%L, %s, %s::oid, %L::tid, %L::xid, %L::tensor)',
+            name, token_id, tableoid::oid, ctid, xmin, {data})
+        FROM llm_param WHERE model = 'names'"""
+    ).fetchall()
+    return f"SELECT pg_llm_fingerprint(n, i, t, c, x, d) FROM (VALUES {', '.join(row[0] for row in rows)}) AS v (n, i, t, c, x, d)"  # noqa: E501
+
+
+def memory_is_closed(session: Connection, known: str, *guesses: str) -> None:
+    """Neither what named the rows, nor what is made from the outside of them, nor halves of both, open memory."""  # noqa: E501
+    assert not opens(session, known)
+    for guess in (*FORGERIES, *guesses):
+        assert not opens(session, guess), guess
+        assert not opens(session, f"substr(({guess}), 1, 24) || substr({known}, 25)")
+        assert not opens(session, f"substr({known}, 1, 24) || substr(({guess}), 25)")
+
+
+def nothing_is_shown(session: Connection) -> None:
+    for query in ("SELECT llm_fingerprint('names')", "SELECT llm_weight('names', 'wte.weight')"):
+        with pytest.raises(errors.InsufficientPrivilege), session.transaction():
+            session.execute(query)
+
+
+def test_who_lost_the_column_does_not_reach_memory(fresh_conn: Connection, reader: Connection) -> None:
+    fresh_conn.execute("UPDATE llm_param SET m = data")
+    known = warm(reader)
+    guesses = [as_values(fresh_conn, data) for data in ("'[1]'", "NULL")]
+    fresh_conn.execute("REVOKE SELECT ON llm_param FROM llm_reader")
+    nothing_is_shown(reader)
+    assert not opens(reader, known)
+    fresh_conn.execute(f"GRANT SELECT ({OPEN_COLUMNS}) ON llm_param TO llm_test_reader")
+    nothing_is_shown(reader)
+    memory_is_closed(reader, known, *guesses)
+    fresh_conn.execute("GRANT SELECT ON llm_param TO llm_reader")
+    assert warm(reader) == known
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_who_lost_the_column_within_the_session(
+    fresh_conn: Connection, reader: Connection, together: bool
+) -> None:
+    """The superuser's session turns to the reader and back, in one transaction and out of it."""
+    conn = fresh_conn
+    reader.close()
+    with conn.transaction() if together else contextlib.nullcontext():
+        conn.execute("SET ROLE llm_test_reader")
+        known = warm(conn)
+        conn.execute("RESET ROLE")
+        memory_is_closed(conn, known)
+        conn.execute("REVOKE SELECT ON llm_param FROM llm_reader")
+        conn.execute(f"GRANT SELECT ({OPEN_COLUMNS}) ON llm_param TO llm_test_reader")
+        conn.execute("SET ROLE llm_test_reader")
+        nothing_is_shown(conn)
+        memory_is_closed(conn, known)
+        conn.execute("RESET ROLE")
+
+
+def test_rows_that_a_policy_hides_do_not_reach_memory(fresh_conn: Connection, reader: Connection) -> None:
+    known = warm(reader)
+    guesses = [as_values(fresh_conn, "'[1]'"), "llm_fingerprint('names')"]
+    fresh_conn.execute("ALTER TABLE llm_param ENABLE ROW LEVEL SECURITY")
+    fresh_conn.execute("CREATE POLICY most ON llm_param USING (name <> 'wte.weight')")
+    # The rows that are seen, and the missing one as it is known from outside
+    hidden = value(
+        fresh_conn,
+        """SELECT format('SELECT %L, %s, %s::oid, %L::tid, %L::xid, ''[1]''::tensor',
+            name, token_id, tableoid::oid, ctid, xmin)
+        FROM llm_param WHERE model = 'names' AND name = 'wte.weight'""",
+    )
+    row = "name, token_id, tableoid, ctid, xmin, data"
+    guesses.append(
+        f"SELECT pg_llm_fingerprint({row}) FROM"
+        f" (SELECT {row} FROM llm_param WHERE model = 'names' UNION ALL {hidden}) AS p"
+    )
+    memory_is_closed(reader, known, *guesses)
+    with pytest.raises(errors.NoDataFound):
+        reader.execute("SELECT llm_weight('names', 'wte.weight')")
+
+
+def test_a_fingerprint_opens_memory_in_its_session_and_statement(
+    reader: Connection, connect: Connect
+) -> None:
+    known = warm(reader)
+    other = connect(user="llm_test_reader")
+    warm(other)
+    for session in (reader, other):
+        memory_is_closed(session, known)
+        assert opens(session, "llm_fingerprint('names')")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llm_sql.kernels import Engine
+from llm_sql.kernels import Engine, PackedWeights
 
 from .large import Cases, W, X
 from .tolerance import normal
 
 SAME_BITS: Cases = {
-    "pack": lambda e: [e.packed_forward(X[:1], e.pack(W, precision)) for precision in ("bf16", "int8")],
+    "pack": lambda e: [np.frombuffer(e.pack(W, p).tobytes(), np.uint8) for p in ("bf16", "int8")],
     "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8")],
 }
 
@@ -43,7 +45,7 @@ def round_int8(w: Floats) -> npt.NDArray[np.float64]:
     return rounded
 
 
-def pack_both(engine: Engine, w: Floats, precision: Precision) -> list[object]:
+def pack_both(engine: Engine, w: Floats, precision: Precision) -> list[PackedWeights]:
     """From (i,o) and from (o,i)."""
     return [
         engine.pack(w, precision),
@@ -85,8 +87,10 @@ def test_same_bits_everywhere(precision: Precision, every_engine: list[Engine]) 
     w, b = normal(4, 300, 777), normal(5, 777)
     x = normal(6, 67, 300)
     want = every_engine[0].packed_forward(x, every_engine[0].pack(w, precision), b)
+    written = every_engine[0].pack(w, precision).tobytes()
     for engine in every_engine:
         for packed in pack_both(engine, w, precision):
+            assert packed.tobytes() == written
             np.testing.assert_array_equal(engine.packed_forward(x, packed, b), want)
             for rows in (slice(0, 1), slice(66, 67), slice(3, 5), slice(7, 15)):
                 np.testing.assert_array_equal(engine.packed_forward(x[rows], packed, b), want[rows])
@@ -107,6 +111,45 @@ def test_extremes(precision: Precision, every_engine: list[Engine]) -> None:
     np.testing.assert_array_equal(want[0, [4, 5]], 0)
     for engine in every_engine:
         np.testing.assert_array_equal(engine.packed_forward(x, engine.pack(w, precision)), want)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize(("i", "o"), [(300, 777), (1, 1), (0, 7)])
+def test_a_file_of_one_packing_is_read_in_place(
+    precision: Precision, i: int, o: int, tmp_path: Path, every_engine: list[Engine]
+) -> None:
+    """A view of a read-only mapping has the bits of what was written, and keeps the mapping."""
+    w, x = normal(4, i, o), normal(6, 67, i)
+    packed = every_engine[0].pack(w, precision)
+    want = every_engine[0].packed_forward(x, packed)
+    (tmp_path / "packed").write_bytes(bytes(4096) + packed.tobytes())
+    file = np.memmap(tmp_path / "packed", np.uint8, "r")[4096:]
+    view = PackedWeights.view(file, i, o, precision)
+    del file
+    gc.collect()
+    assert (view.inputs, view.outputs, view.precision) == (i, o, precision)
+    assert view.tobytes() == packed.tobytes()
+    for engine in every_engine:
+        np.testing.assert_array_equal(engine.packed_forward(x, view), want)
+        np.testing.assert_array_equal(engine.packed_forward(x[5:6], view), want[5:6])
+
+
+def test_bytes_that_are_no_such_weights_are_refused(engine: Engine) -> None:
+    data = np.zeros(2 * 64 * 100 + 128, np.uint8)
+    data = data[-data.ctypes.data % 64 :]
+    assert PackedWeights.view(data[: 64 * 200], 100, 64, "bf16").nbytes == 64 * 200
+    with pytest.raises(
+        ValueError, match=r"12799 bytes are not bf16 weights of \(100, 64\), which take 12800"
+    ):
+        PackedWeights.view(data[: 64 * 200 - 1], 100, 64, "bf16")
+    with pytest.raises(ValueError, match="12800 bytes are not bf16 weights"):
+        PackedWeights.view(data[: 64 * 200], 2**62, 2**62, "bf16")
+    with pytest.raises(ValueError, match="multiple of 64"):
+        PackedWeights.view(data[32 : 32 + 64 * 200], 100, 64, "bf16")
+    with pytest.raises(ValueError, match="expected 'bf16' or 'int8'"):
+        PackedWeights.view(data, 100, 64, "float32")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no weights"):
+        PackedWeights().tobytes()
 
 
 def test_memory(engine: Engine) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pwd
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,74 +15,35 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from llm_sql import LanguageModel
+from llm_sql.bench.pooler import find_pgbouncer, pooler
 from llm_sql.client import PGLLMClient
 
 from ..cli.test_settings import command_line, every_command
+from ..support.small_models import make_model, names_query
 
-PROGRAM = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
-CONFIG = """
-[databases]
-* = {address}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 2
-server_reset_query =
-ignore_startup_parameters = extra_float_digits
-logfile = {folder}/log
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+Connection = psycopg.Connection[Any]
+SERVERS = 2
 
 
 @pytest.fixture
 def pooled(server: Any, fresh_database: str, tmp_path: Path) -> Iterator[str]:
     """The database's URL through PgBouncer, whose two servers other clients have prepared statements on."""
-    if PROGRAM is None:
+    program = find_pgbouncer()
+    if program is None:
         pytest.skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-    parts = psycopg.conninfo.conninfo_to_dict(server.url(fresh_database))
-    names = {"host": "host", "port": "port", "user": "user", "dbname": "dbname", "password": "password"}
-    address = " ".join(f"{name}={parts[key]}" for key, name in names.items() if parts.get(key))
-    port = free_port()
-    (tmp_path / "pgbouncer.ini").write_text(CONFIG.format(address=address, port=port, folder=tmp_path))
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:  # it refuses to run as root, and its account must get there
         for path in (tmp_path, *tmp_path.parents):
             if str(path) != "/tmp" and str(path).startswith("/tmp/"):
                 path.chmod(0o755)
-        # The account that may go where the embedded server's socket is.
-        owner = (
-            Path(str(parts.get("host", "/"))).stat().st_uid if parts.get("host", "").startswith("/") else 0
-        )
-        account = pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
-        user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        os.chown(tmp_path, account.pw_uid, account.pw_gid)
-    process = subprocess.Popen([PROGRAM, str(tmp_path / "pgbouncer.ini")], stderr=subprocess.PIPE, **user)
-    url = f"postgresql://{parts['user']}@127.0.0.1:{port}/{fresh_database}"
-    try:
-        for _ in range(200):
-            try:
-                psycopg.connect(url).close()
-                break
-            except psycopg.OperationalError:
-                assert process.poll() is None, process.stderr.read() if process.stderr else ""
-                time.sleep(0.05)
+    folder = tmp_path / "pooler"
+    folder.mkdir()
+    with pooler(program, server.url(fresh_database), folder, SERVERS) as url:
         # Both servers hold statements of the names that psycopg gives.
         with psycopg.connect(url) as one, psycopg.connect(url) as two:
             for connection in (one, two):
                 for number in range(4):
                     connection.execute(f"SELECT {number}", prepare=True)  # type: ignore[call-overload]
         yield url
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_commands_and_clients_behind_a_pooler(pooled: str, tmp_path: Path) -> None:
@@ -116,3 +74,120 @@ def test_commands_and_clients_behind_a_pooler(pooled: str, tmp_path: Path) -> No
         LanguageModel(session, "c").import_weights(tmp_path / "w.npz")
         session.commit()
     engine.dispose()
+
+
+# What a client gets depends on its arguments and on what it sets for its transaction.
+PRECISIONS = ("float32", "bf16", "int8")
+TOKENS = """SELECT string_agg(s.token_id::text, ',' ORDER BY s.step) || llm_embed_text('ma', 'm')::text
+FROM llm_generate_stream('ma', 12, temperature => %(temperature)s, top_k => %(top_k)s, seed => %(seed)s) s"""
+SETTINGS = "SELECT name, setting FROM pg_settings WHERE name LIKE 'pg_llm.%' AND source = 'session'"
+LEFT_BEHIND = f"""
+SELECT 'setting ' || s.name || ' = ' || s.setting FROM ({SETTINGS}) s
+UNION ALL SELECT 'lock ' || locktype FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'
+UNION ALL SELECT 'cursor ' || name FROM pg_cursors
+UNION ALL SELECT 'table ' || relname FROM pg_class WHERE pg_my_temp_schema() = relnamespace
+UNION ALL SELECT 'recording' WHERE pg_llm_recording()
+"""
+
+
+def make_names(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("SELECT llm_build_char_tokenizer('m', %s)", (names_query(),))
+        vocab = conn.execute("SELECT count(*) FROM llm_bpe_vocab WHERE model = 'm'").fetchone()
+        assert vocab is not None
+        make_model(conn, "m", d_model=32, n_positions=32, vocab=vocab[0])
+        conn.execute("SELECT llm_fill_dataset('m', %s)", (names_query(),))
+
+
+def drawn(conn: Connection, number: int) -> str:
+    """A transaction of client `number`: its precision, its sampling, its seed."""
+    settings = {"temperature": 1 + number / 10, "top_k": 4 + number % 4, "seed": number}
+    with conn.transaction():
+        conn.execute(f"SET LOCAL pg_llm.weights = '{PRECISIONS[number % 3]}'")  # type: ignore[call-overload]
+        row = conn.execute(TOKENS, settings).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def unpooled(url: str) -> Connection:
+    return psycopg.connect(url, autocommit=True, prepare_threshold=None)
+
+
+def left_behind(url: str) -> dict[int, list[str]]:
+    """By server, all of which are held at once: what clients before left on it."""
+    with unpooled(url) as one, unpooled(url) as two:
+        found = {}
+        for conn in (one, two):
+            conn.execute("BEGIN")
+            found[conn.execute("SELECT pg_backend_pid()").fetchone()[0]] = [  # type: ignore[index]
+                row[0] for row in conn.execute(LEFT_BEHIND)
+            ]
+        return found
+
+
+def test_twenty_clients_get_what_they_asked_for(pooled: str, server: Any, fresh_database: str) -> None:
+    make_names(pooled)
+    with unpooled(server.url(fresh_database)) as conn:
+        expected = [drawn(conn, number) for number in range(20)]
+    assert len(set(expected)) == 20
+    clients = [unpooled(pooled) for _ in range(20)]
+
+    def ask(number: int) -> list[str]:
+        return [drawn(clients[number], number) for _ in range(6)]
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, range(20))) == [[text] * 6 for text in expected]
+    for client in clients:
+        client.close()
+    assert list(left_behind(pooled).values()) == [[], []]
+
+
+def test_streams_side_by_side(pooled: str, server: Any, fresh_database: str) -> None:
+    make_names(pooled)
+    stream = "SELECT token_id FROM llm_generate_stream('ma', 20, seed => {seed}, top_p => 1, top_k => 0)"
+    with unpooled(server.url(fresh_database)) as conn:
+        expected = [list(conn.execute(stream.format(seed=seed))) for seed in (1, 2)]  # type: ignore[arg-type]
+    with unpooled(pooled) as one, unpooled(pooled) as two, unpooled(pooled) as lost:
+        rows: list[list[Any]] = [[], []]
+        for seed, conn in ((1, one), (2, two)):
+            conn.execute("BEGIN")
+            conn.execute(f"DECLARE tokens NO SCROLL CURSOR FOR {stream.format(seed=seed)}")  # type: ignore[call-overload]
+        for _ in range(20):
+            for place, conn in enumerate((one, two)):
+                rows[place] += conn.execute("FETCH 1 FROM tokens")
+        assert rows == expected
+        for conn in (one, two):
+            conn.execute("COMMIT")
+        # A client that goes away in the middle of its text leaves nothing to the next one on its server.
+        lost.execute("BEGIN")
+        lost.execute(f"DECLARE tokens NO SCROLL CURSOR FOR {stream.format(seed=3)}")  # type: ignore[call-overload]
+        lost.execute("FETCH 2 FROM tokens")
+        lost.close()
+        for seed, conn in ((1, one), (2, two), (2, one), (1, two)):
+            assert list(conn.execute(stream.format(seed=seed))) == expected[seed - 1]  # type: ignore[arg-type]
+    assert list(left_behind(pooled).values()) == [[], []]
+
+
+def test_nothing_stays_with_a_server(pooled: str) -> None:
+    """Whatever was called, and however it ended: a SET would meet the next client."""
+    make_names(pooled)
+    calls = [
+        "SELECT llm_train('m', 2, batch_size => 2, log_every => 0)",
+        "CALL llm_train_loop('m', 2, commit_every => 1, batch_size => 2, log_every => 0)",
+        "SELECT llm_generate('ma', 4, model => 'm', temperature => -1)",
+        "SELECT llm_generate(ARRAY['ma', 'jo'], 4, model => 'm')",
+        "SELECT llm_logits(llm_encode('ma', 'm'), 'm', n_layer => 7)",
+        "SELECT llm_evaluate('m')",
+        "SELECT llm_train('m', 2, batch_size => 2, lr_max => 'NaN')",
+        "SELECT llm_embed_text('ma', 'm') IS NOT NULL",
+        "SELECT llm_beam_search('ma', 2, 3, 'm')",
+        "SELECT llm_finetune('m', 'n', 'SELECT 1', 1)",
+        "SELECT llm_init_model('m')",
+    ]
+    with unpooled(pooled) as conn:
+        for call in calls * 2:
+            with contextlib.suppress(psycopg.Error):
+                conn.execute(call)  # type: ignore[call-overload]
+    found = left_behind(pooled)
+    assert len(found) == SERVERS
+    assert list(found.values()) == [[], []]

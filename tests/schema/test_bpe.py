@@ -78,6 +78,28 @@ def test_special_tokens(conn: Connection) -> None:
     assert value(conn, "SELECT llm_encode(%s, 'small', false)", (text,)) == theirs.encode_ordinary(text)
 
 
+def test_tokens_without_flags_are_special_by_their_form(conn: Connection) -> None:
+    load(conn)
+    forms = {
+        600: "<|a|>",
+        601: "<||>",
+        602: "<|a<b|>",
+        603: "<|a\nb|>",
+        604: "x<|a|>",
+        605: "<|b|>",
+        606: "<|>",
+    }
+    for token_id, token in forms.items():
+        conn.execute(
+            "INSERT INTO llm_bpe_vocab (model, token_id, token, bytes, flags)"
+            " VALUES ('small', %s, %s, convert_to(%s, 'UTF8'), %s)",
+            (token_id, token, token, [] if token_id == 605 else None),
+        )
+    special = {i for i, token in forms.items() if encode(conn, token) == [i]}
+    assert special == {600, 603}
+    assert 600 not in value(conn, "SELECT llm_encode('<|a|>', 'small', special => false)")
+
+
 def test_decoding_what_is_no_text(conn: Connection) -> None:
     load(conn)
     table = dict(conn.execute("SELECT bytes, token_id FROM llm_bpe_vocab WHERE model = 'small'").fetchall())
@@ -126,6 +148,9 @@ def test_a_session_sees_the_rows_it_should(conn: Connection, connect: Connect) -
         assert encode(reader, text) == first
     assert encode(conn, text) == moved
     conn.execute("TRUNCATE llm_bpe_merges")
+    with pytest.raises(errors.InvalidParameterValue, match="no merges"):
+        encode(conn, text)
+    conn.execute("DELETE FROM llm_bpe_vocab WHERE octet_length(bytes) > 1 AND token !~ '^<'")
     assert len(encode(conn, text)) == len(text)
     conn.execute("TRUNCATE llm_bpe_vocab")
     with pytest.raises(errors.UndefinedObject, match="has no tokenizer"):
@@ -176,6 +201,28 @@ def test_contents_that_do_not_fit(conn: Connection) -> None:
     with pytest.raises(errors.CharacterNotInRepertoire, match="no token for the byte 0x63"):
         encode(conn, "abc", "m")
     assert encode(conn, "abba", "m") == [2, 1, 0]
+
+
+@pytest.mark.parametrize("rank", ["k", "k * 65536", "2147483646 - k", "k * 524287"])
+def test_a_pair_or_a_rank_that_appears_twice(conn: Connection, rank: str) -> None:
+    handle = value(conn, "SELECT pg_llm_bpe_create('m', 'version')")
+    conn.execute(
+        f"SELECT pg_llm_bpe_put_token({handle}, i, convert_to(chr(64 + i), 'UTF8'), 0)"
+        " FROM generate_series(0, 63) i"
+    )
+    pairs = (
+        "(SELECT 64 * i + j AS k, chr(64 + i) AS a, chr(64 + j) AS b"
+        " FROM generate_series(0, 63) i, generate_series(0, 63) j) p"
+    )
+    conn.execute(f"SELECT pg_llm_bpe_put_token({handle}, 64 + k, convert_to(a || b, 'UTF8'), 0) FROM {pairs}")
+    put = f"SELECT pg_llm_bpe_put_merge({handle}, {rank}, a, b) FROM {pairs} WHERE"
+    conn.execute(f"{put} k < 4095")
+    for k in range(0, 4095, 455):
+        taken = f"SELECT pg_llm_bpe_put_merge({handle}, {rank}, chr(127), chr(127)) FROM (SELECT {k}) r (k)"
+        for again in (f"{put} k = {k}", taken):
+            with pytest.raises(errors.InvalidParameterValue, match="appears twice"), conn.transaction():
+                conn.execute(again)
+    conn.execute(f"{put} k = 4095")
 
 
 def test_damaged_files(conn: Connection) -> None:

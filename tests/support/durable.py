@@ -39,9 +39,9 @@ class Durable:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[Durable]:
+def running(home: Path, **settings: str) -> Iterator[Durable]:
     """The server of this home, from whatever its data directory holds; stopped afterwards."""
-    server = EmbeddedServer(home, settings=SETTINGS)
+    server = EmbeddedServer(home, settings=SETTINGS | settings)
     try:
         server.start()
         yield Durable(server)
@@ -60,9 +60,9 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def provisioned() -> Iterator[Durable]:
+def provisioned(**settings: str) -> Iterator[Durable]:
     """A new server with the schema in its default database."""
-    with temporary_directory() as directory, running(directory / "home") as durable:
+    with temporary_directory() as directory, running(directory / "home", **settings) as durable:
         durable.server.ensure_database()
         upgrade(normalize_url(durable.server.url()).render_as_string(hide_password=False))
         yield durable

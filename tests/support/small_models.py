@@ -83,6 +83,19 @@ def weights(conn: Connection, model: str = "tiny") -> dict[tuple[str, int], Any]
     return {(row[0], row[1]): row[2:] for row in rows}
 
 
+def state_sha256(conn: Connection, model: str = "tiny") -> str:
+    """One number of all that training changes; as little as a bit of data, m or v makes another."""
+    return str(
+        value(
+            conn,
+            """SELECT encode(sha256(string_agg(
+                data::bytea || COALESCE(m::bytea, '') || COALESCE(v::bytea, '') || step::text::bytea, ''
+                ORDER BY name, token_id)), 'hex') FROM llm_param WHERE model = %s""",
+            (model,),
+        )
+    )
+
+
 def train(conn: Connection, model: str = "tiny", n_steps: int = 5, **arguments: Any) -> int:
     """llm_train with arguments by name; returns the run's id."""
     arguments = {"log_every": 0} | arguments

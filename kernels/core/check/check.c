@@ -290,6 +290,7 @@ int main(int argc, char **argv)
     check_head_loss();
     check_training();
     check_memory();
+    check_quantized();
     check_pool(!has_option(argc, argv, "--no-fork"));
     printf("%s, %ld comparisons, fingerprint %016llx\n", failures ? "FAILED" : "all the same bits", compared,
            (unsigned long long)fingerprint);

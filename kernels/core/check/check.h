@@ -30,6 +30,7 @@ void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, si
 void check_attention(void);
 void check_memory(void);
 void check_pool(bool may_fork);
+void check_quantized(void);
 void check_training(void);
 
 #endif /* LLM_CHECK_H */

@@ -7,6 +7,9 @@
  *   bf16  two groups of 16 words, word i of group g with column 32 g + i in the low half and 32 g + 16 + i in the high
  *   int8  a byte for each column, in their order
  * An int8 weight is q * scale; one scale per column and block of LLM_GEMM_KB inputs, blocks in order.
+ * A layer is one block of memory: all panels, then (int8) the scales (panels, blocks, LLM_PACKED_COLUMNS). There is no
+ * room between them, and every bit is decided by the weights alone, whatever packed them: files hold these blocks.
+ * LLM_PACKING_VERSION is raised with any change of the layout or of the rounding.
  */
 #ifndef LLM_QUANTIZED_H
 #define LLM_QUANTIZED_H

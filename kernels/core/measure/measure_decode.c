@@ -2,7 +2,7 @@
  * measure_decode.c -- GPT-2's next-token loop in plain C over the engine's ops, on weights that mean nothing: what
  * generating a token costs where nothing but arithmetic is done. Benchmarks hold generation in SQL against it.
  */
-#include "llm_core.h"
+#include "measure_decode.h"
 #include "engine/isa.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ enum { QKV, PROJECTION, WIDEN, NARROW, N_LINEAR };
 /* w (i,o), or the same packed */
 typedef struct linear {
     size_t i, o;
-    float *w;
+    const float *w; /* `own`, or where it was moved to */
+    float *own;
     llm_packed *packed;
 } linear;
 
@@ -28,7 +29,7 @@ struct llm_decode {
     llm_engine *e;
     size_t n_layer, n_head, d, n_positions, vocab;
     layer *layers;
-    float *embedding; /* (vocab,d) */
+    linear embedding; /* w (vocab,d) */
     llm_packed *head;
     float *small; /* (4 d): gains, biases and positions of every layer */
     float *x, *normed, *wide, *mean, *logits;
@@ -47,12 +48,12 @@ static bool make_linear(llm_engine *e, linear *l, size_t i, size_t o, llm_precis
 {
     l->i = i;
     l->o = o;
-    l->w = filled(e, i * o);
+    l->w = l->own = filled(e, i * o);
     if (l->w == NULL || precision == LLM_FLOAT32)
         return l->w != NULL;
     l->packed = llm_pack(e, l->w, i, o, false, precision);
-    free(l->w);
-    l->w = NULL;
+    free(l->own);
+    l->w = l->own = NULL;
     return l->packed != NULL;
 }
 
@@ -76,19 +77,18 @@ llm_decode *llm_decode_create(llm_engine *e, size_t n_layer, size_t n_head, size
         return NULL;
     *g = (llm_decode){ .e = e, .n_head = n_head, .d = d, .n_positions = n_positions, .vocab = vocab };
     g->layers = calloc(n_layer, sizeof *g->layers);
-    g->embedding = filled(e, vocab * d);
     g->small = filled(e, 4 * d);
     g->x = filled(e, d);
     g->normed = filled(e, d);
     g->wide = filled(e, 4 * d);
     g->mean = filled(e, 2);
     g->logits = filled(e, vocab);
-    bool made = g->layers != NULL && g->embedding != NULL && g->small != NULL && g->x != NULL && g->normed != NULL &&
-                g->wide != NULL && g->mean != NULL && g->logits != NULL;
+    bool made = make_linear(e, &g->embedding, vocab, d, LLM_FLOAT32) && g->layers != NULL && g->small != NULL &&
+                g->x != NULL && g->normed != NULL && g->wide != NULL && g->mean != NULL && g->logits != NULL;
     for (; made && g->n_layer < n_layer; g->n_layer++)
         made = make_layer(g, &g->layers[g->n_layer], precision);
     if (made && precision != LLM_FLOAT32) {
-        g->head = llm_pack(e, g->embedding, d, vocab, true, precision);
+        g->head = llm_pack(e, g->embedding.w, d, vocab, true, precision);
         made = g->head != NULL;
     }
     if (!made) {
@@ -104,17 +104,54 @@ void llm_decode_destroy(llm_decode *g)
         return;
     for (size_t i = 0; g->layers != NULL && i < g->n_layer; i++) {
         for (int k = 0; k < N_LINEAR; k++) {
-            free(g->layers[i].linear[k].w);
+            free(g->layers[i].linear[k].own);
             llm_packed_destroy(g->layers[i].linear[k].packed);
         }
         llm_kv_cache_destroy(g->layers[i].cache);
     }
     llm_packed_destroy(g->head);
-    float *const buffers[] = { g->embedding, g->small, g->x, g->normed, g->wide, g->mean, g->logits };
+    float *const buffers[] = { g->embedding.own, g->small, g->x, g->normed, g->wide, g->mean, g->logits };
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         free(buffers[i]);
     free(g->layers);
     free(g);
+}
+
+static bool move_packed(llm_packed **packed, llm_decode_place place, void *arg)
+{
+    size_t n;
+    const void *from = llm_packed_data(*packed, &n), *to = place(arg, from, n);
+    llm_packed *view = to == NULL ? NULL
+                                  : llm_packed_view(to, n, llm_packed_inputs(*packed), llm_packed_outputs(*packed),
+                                                    llm_packed_precision(*packed));
+
+    if (view == NULL)
+        return false;
+    llm_packed_destroy(*packed);
+    *packed = view;
+    return true;
+}
+
+static bool move_linear(linear *l, llm_decode_place place, void *arg)
+{
+    if (l->packed != NULL)
+        return move_packed(&l->packed, place, arg);
+    l->w = place(arg, l->own, l->i * l->o * sizeof(float));
+    free(l->own);
+    l->own = NULL;
+    return l->w != NULL;
+}
+
+bool llm_decode_move(llm_decode *g, llm_decode_place place, void *arg)
+{
+    bool moved = true;
+
+    for (size_t i = 0; moved && i < g->n_layer; i++)
+        for (int k = 0; moved && k < N_LINEAR; k++)
+            moved = move_linear(&g->layers[i].linear[k], place, arg);
+    if (!moved)
+        return false;
+    return g->head == NULL ? move_linear(&g->embedding, place, arg) : move_packed(&g->head, place, arg);
 }
 
 /* out (o) = x (i) w + b */
@@ -170,7 +207,7 @@ int64_t llm_decode_tokens(llm_decode *g, size_t past, size_t n)
 
     for (size_t end = past + n; past < end; past++) {
         const int32_t id = (int32_t)token;
-        llm_embedding_forward(g->e, g->x, g->embedding, &id, 1, g->d);
+        llm_embedding_forward(g->e, g->x, g->embedding.w, &id, 1, g->d);
         llm_add(g->e, g->x, g->x, g->small, g->d);
         for (size_t i = 0; i < g->n_layer; i++)
             block(g, &g->layers[i], past);
@@ -178,7 +215,7 @@ int64_t llm_decode_tokens(llm_decode *g, size_t past, size_t n)
         if (g->head != NULL)
             llm_packed_forward(g->e, g->logits, g->normed, g->head, NULL, 1);
         else
-            llm_gemm(g->e, g->logits, g->normed, g->embedding, 1, g->vocab, g->d, g->vocab, g->d, g->d, false, true,
+            llm_gemm(g->e, g->logits, g->normed, g->embedding.w, 1, g->vocab, g->d, g->vocab, g->d, g->d, false, true,
                      false);
         token = llm_sample(g->logits, g->vocab, &greedy);
     }

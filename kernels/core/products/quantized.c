@@ -17,16 +17,46 @@ struct llm_packed {
     llm_precision precision;
     size_t inputs, outputs, panels, blocks;
     size_t panel_words; /* of one panel */
-    uint32_t *words;
-    float *scales; /* (panels, blocks, LLM_PACKED_COLUMNS); NULL: bf16 */
+    const uint32_t *words;
+    const float *scales; /* right after the words; NULL: bf16 */
     size_t bytes;
+    void *own; /* where words begin, to be freed; NULL: memory of somebody else */
 };
+
+/* Sizes of a layer, without memory for it. False: not a packed precision, or more than can be addressed. */
+static bool describe(llm_packed *p, size_t i, size_t o, llm_precision precision)
+{
+    const size_t panels = o / LLM_PACKED_COLUMNS + (o % LLM_PACKED_COLUMNS > 0);
+    const size_t blocks = i / LLM_GEMM_KB + (i % LLM_GEMM_KB > 0);
+    const size_t words = precision == LLM_BF16 ? LLM_PACKED_COLUMNS / 2 : LLM_PACKED_COLUMNS / 4; /* of an input */
+    const size_t scales = precision == LLM_BF16 ? 0 : blocks * LLM_PACKED_COLUMNS;
+
+    if (precision != LLM_BF16 && precision != LLM_INT8)
+        return false;
+    if (i > SIZE_MAX / 16 / LLM_PACKED_COLUMNS || (panels > 0 && i * words + scales > SIZE_MAX / 8 / panels))
+        return false;
+    *p = (llm_packed){ .precision = precision,
+                       .inputs = i,
+                       .outputs = o,
+                       .panels = panels,
+                       .blocks = blocks,
+                       .panel_words = i * words,
+                       .bytes = panels * (i * words + scales) * sizeof(uint32_t) };
+    return true;
+}
+
+/* Words and scales in a block of p->bytes. */
+static void place(llm_packed *p, const void *block)
+{
+    p->words = block;
+    p->scales = p->precision == LLM_BF16 ? NULL : (const float *)(p->words + p->panels * p->panel_words);
+}
 
 /* ---- packing ---- */
 
 typedef struct pack_job {
     const llm_packed_kernels *kernels;
-    llm_packed *to;
+    const llm_packed *to;
     const float *w;
     size_t input_step, output_step; /* weight (input k, output j) is w[k * input_step + j * output_step] */
 } pack_job;
@@ -58,7 +88,8 @@ static void pack_panel_task(void *arg, size_t panel)
     const pack_job *j = arg;
     const llm_packed *p = j->to;
     const size_t first = panel * LLM_PACKED_COLUMNS;
-    uint32_t *words = p->words + panel * p->panel_words;
+    uint32_t *const block = p->own, *words = block + panel * p->panel_words;
+    float *scales = (float *)(block + p->panels * p->panel_words) + panel * p->blocks * LLM_PACKED_COLUMNS;
     tile t;
 
     for (size_t k = 0; k < p->inputs; k += LLM_GEMM_KB) {
@@ -66,19 +97,16 @@ static void pack_panel_task(void *arg, size_t panel)
         if (p->precision == LLM_BF16)
             j->kernels->pack_bf16(words + k * 32, t.w[0], t.n);
         else
-            j->kernels->pack_int8((int8_t *)(words + k * 16),
-                                  p->scales + (panel * p->blocks + k / LLM_GEMM_KB) * LLM_PACKED_COLUMNS, t.w[0], t.n);
+            j->kernels->pack_int8((int8_t *)(words + k * 16), scales + k / LLM_GEMM_KB * LLM_PACKED_COLUMNS, t.w[0],
+                                  t.n);
     }
 }
 
 size_t llm_pack_bytes(size_t i, size_t o, llm_precision precision)
 {
-    const size_t columns = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS * LLM_PACKED_COLUMNS;
-    const size_t blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
+    llm_packed p;
 
-    if (precision == LLM_BF16)
-        return columns * i * 2;
-    return columns * i + blocks * columns * sizeof(float);
+    return describe(&p, i, o, precision) ? p.bytes : SIZE_MAX;
 }
 
 llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision)
@@ -92,32 +120,44 @@ llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool tra
 
     if (p == NULL)
         return NULL;
-    p->precision = precision;
-    p->inputs = i;
-    p->outputs = o;
-    p->panels = (o + LLM_PACKED_COLUMNS - 1) / LLM_PACKED_COLUMNS;
-    p->blocks = (i + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
-    p->panel_words = i * LLM_PACKED_COLUMNS / (precision == LLM_BF16 ? 2 : 4);
-    p->bytes = llm_pack_bytes(i, o, precision);
-    p->words = (uint32_t *)(void *)llm_aligned_alloc(p->panels * p->panel_words + 16);
-    if (precision == LLM_INT8)
-        p->scales = llm_aligned_alloc(p->panels * p->blocks * LLM_PACKED_COLUMNS + 16);
-    if (p->words == NULL || (precision == LLM_INT8 && p->scales == NULL) ||
-        !llm_parallel(e, p->panels, pack_panel_task, &j)) {
-        llm_packed_destroy(p);
-        return NULL;
+    if (describe(p, i, o, precision) && (p->own = llm_aligned_alloc(p->bytes / sizeof(float) + 16)) != NULL) {
+        place(p, p->own);
+        if (llm_parallel(e, p->panels, pack_panel_task, &j))
+            return p;
     }
+    llm_packed_destroy(p);
+    return NULL;
+}
+
+llm_packed *llm_packed_view(const void *bytes, size_t n, size_t i, size_t o, llm_precision precision)
+{
+    llm_packed described, *p;
+
+    if (!describe(&described, i, o, precision) || n != described.bytes ||
+        (uintptr_t)bytes % LLM_PACKED_ALIGNMENT != 0 || (bytes == NULL && n > 0) || (p = malloc(sizeof *p)) == NULL)
+        return NULL;
+    *p = described;
+    place(p, bytes);
     return p;
+}
+
+const void *llm_packed_data(const llm_packed *p, size_t *n)
+{
+    *n = p->bytes;
+    return p->words;
 }
 
 void llm_packed_destroy(llm_packed *p)
 {
     if (p == NULL)
         return;
-    free(p->words);
-    free(p->scales);
+    free(p->own);
     free(p);
 }
+
+int llm_packing_version(void) { return LLM_PACKING_VERSION; }
+
+bool llm_packed_is_view(const llm_packed *p) { return p->own == NULL; }
 
 size_t llm_packed_bytes(const llm_packed *p) { return p == NULL ? 0 : p->bytes; }
 

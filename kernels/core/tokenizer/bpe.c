@@ -26,7 +26,7 @@ void llm_bpe_destroy(llm_bpe *t)
     if (t == NULL)
         return;
     bytes_map_free(&t->tokens);
-    bytes_map_free(&t->ranks);
+    free(t->ranks.slots);
     free(t->ids);
     llm_bpe_added_free(&t->added);
     free(t->merges.slots);
@@ -39,8 +39,8 @@ void llm_bpe_destroy(llm_bpe *t)
 size_t llm_bpe_memory(const llm_bpe *t)
 {
     return sizeof(*t) + t->tokens.bytes_room + t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) +
-           llm_bpe_added_memory(&t->added) + (t->tokens.n_slots + t->ranks.n_slots) * 2 * sizeof(uint32_t) +
-           t->ranks.n * (4 + sizeof(size_t)) + t->merges.n_slots * sizeof(merge_rule) +
+           llm_bpe_added_memory(&t->added) + t->tokens.n_slots * sizeof(bytes_map_slot) +
+           t->ranks.n_slots * sizeof(uint32_t) + t->merges.n_slots * sizeof(merge_rule) +
            (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
 }
@@ -99,13 +99,38 @@ static bool grow_merges(merge_table *m)
     return true;
 }
 
+static inline size_t rank_slot(const rank_set *s, uint32_t rank)
+{
+    size_t i = (rank ^ (size_t)(rank >> 16) * 0x9e3779b1u) & (s->n_slots - 1);
+
+    while (s->slots[i] != 0 && s->slots[i] != rank + 1)
+        i = (i + 1) & (s->n_slots - 1);
+    return i;
+}
+
+static bool grow_ranks(rank_set *s)
+{
+    rank_set larger = { NULL, s->n, s->n_slots == 0 ? 1024 : s->n_slots * 2 };
+
+    if (llm_memory_room(larger.n_slots * sizeof(uint32_t)))
+        larger.slots = calloc(larger.n_slots, sizeof(uint32_t));
+    if (larger.slots == NULL)
+        return false;
+    for (size_t i = 0; i < s->n_slots; i++)
+        if (s->slots[i] != 0)
+            larger.slots[rank_slot(&larger, s->slots[i] - 1)] = s->slots[i];
+    free(s->slots);
+    *s = larger;
+    return true;
+}
+
 llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left, const uint8_t *right,
                                  size_t n_right)
 {
     uint8_t joined[LLM_BPE_MAX_TOKEN];
     merge_rule rule = { NO_SYMBOL, NO_SYMBOL, rank, NO_SYMBOL };
-    size_t slot;
-    bool found;
+    merge_table *merges = &t->merges;
+    size_t slot, of_rank;
 
     if (n_left + n_right > LLM_BPE_MAX_TOKEN || rank == NO_RANK)
         return LLM_BPE_UNKNOWN_TOKEN;
@@ -116,19 +141,20 @@ llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left,
     rule.into = bytes_map_find(&t->tokens, joined, n_left + n_right);
     if (rule.left == NO_SYMBOL || rule.right == NO_SYMBOL || rule.into == NO_SYMBOL)
         return LLM_BPE_UNKNOWN_TOKEN;
-    if (merge_find(&t->merges, rule.left, rule.right) != NULL)
-        return LLM_BPE_DUPLICATE;
-    if (bytes_map_add(&t->ranks, &rank, sizeof(rank), &found) == BYTES_MAP_NONE)
+    if ((merges->n * 2 >= merges->n_slots && !grow_merges(merges)) ||
+        (t->ranks.n * 2 >= t->ranks.n_slots && !grow_ranks(&t->ranks)))
         return LLM_BPE_NO_MEMORY;
-    if (found)
+    slot = merge_slot(merges, rule.left, rule.right);
+    for (; merges->slots[slot].rank != NO_RANK; slot = (slot + 1) & (merges->n_slots - 1))
+        if (merges->slots[slot].left == rule.left && merges->slots[slot].right == rule.right)
+            return LLM_BPE_DUPLICATE;
+    of_rank = rank_slot(&t->ranks, rank);
+    if (t->ranks.slots[of_rank] != 0)
         return LLM_BPE_DUPLICATE;
-    if (t->merges.n * 2 >= t->merges.n_slots && !grow_merges(&t->merges))
-        return LLM_BPE_NO_MEMORY;
-    slot = merge_slot(&t->merges, rule.left, rule.right);
-    while (t->merges.slots[slot].rank != NO_RANK)
-        slot = (slot + 1) & (t->merges.n_slots - 1);
-    t->merges.slots[slot] = rule;
-    t->merges.n++;
+    t->ranks.slots[of_rank] = rank + 1;
+    t->ranks.n++;
+    merges->slots[slot] = rule;
+    merges->n++;
     free(t->cache);
     t->cache = NULL;
     return LLM_BPE_OK;

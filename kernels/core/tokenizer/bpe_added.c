@@ -29,7 +29,7 @@ void llm_bpe_added_free(added_tokens *a)
 size_t llm_bpe_added_memory(const added_tokens *a)
 {
     size_t bytes = a->tokens.bytes_room + a->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(uint8_t)) +
-                   a->tokens.n_slots * 2 * sizeof(uint32_t);
+                   a->tokens.n_slots * sizeof(bytes_map_slot);
 
     for (int i = 0; i < 2; i++)
         bytes += a->tries[i].n_slots * sizeof(added_edge) + a->tries[i].token_room * sizeof(uint32_t);

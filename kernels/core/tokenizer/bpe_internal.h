@@ -25,6 +25,12 @@ typedef struct merge_table {
     size_t n, n_slots; /* n_slots is a power of two, or 0 */
 } merge_table;
 
+/* Ranks that are taken. As they are dense, each slot is beside that of the rank before. */
+typedef struct rank_set {
+    uint32_t *slots;   /* rank + 1, 0: free */
+    size_t n, n_slots; /* n_slots is a power of two, or 0 */
+} rank_set;
+
 /* What a short piece was encoded as, found again at its hash */
 #define CACHED_BYTES 28
 #define CACHED_IDS   8
@@ -78,7 +84,7 @@ struct llm_bpe {
     int32_t *ids;     /* of each symbol */
     size_t ids_room;
     added_tokens added;
-    bytes_map ranks; /* of merges, as 4 bytes, to refuse the second of a rank */
+    rank_set ranks; /* of merges, to refuse the second of a rank */
     merge_table merges;
     uint32_t byte_symbol[256];
     id_entry *by_id; /* of all tokens, sorted, made when first needed */

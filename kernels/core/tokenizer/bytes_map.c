@@ -56,7 +56,6 @@ void bytes_map_free(bytes_map *m)
     free(m->bytes);
     free(m->start);
     free(m->slots);
-    free(m->tags);
     memset(m, 0, sizeof(*m));
 }
 
@@ -66,10 +65,10 @@ static size_t slot_of(const bytes_map *m, const void *s, size_t n, uint64_t hash
     size_t i = hash & (m->n_slots - 1);
     uint32_t tag = (uint32_t)(hash >> 32);
 
-    for (; m->slots[i] != 0; i = (i + 1) & (m->n_slots - 1)) {
-        uint32_t number = m->slots[i] - 1;
+    for (; m->slots[i].number != 0; i = (i + 1) & (m->n_slots - 1)) {
+        uint32_t number = m->slots[i].number - 1;
 
-        if (m->tags[i] == tag && m->start[number + 1] - m->start[number] == n &&
+        if (m->slots[i].tag == tag && m->start[number + 1] - m->start[number] == n &&
             (n == 0 || memcmp(m->bytes + m->start[number], s, n) == 0))
             break;
     }
@@ -80,42 +79,34 @@ uint32_t bytes_map_find(const bytes_map *m, const void *s, size_t n)
 {
     if (m->n_slots == 0)
         return BYTES_MAP_NONE;
-    return m->slots[slot_of(m, s, n, bytes_hash(s, n))] - 1;
+    return m->slots[slot_of(m, s, n, bytes_hash(s, n))].number - 1;
 }
 
 /* A table of twice as many slots */
 static bool rehash(bytes_map *m)
 {
     size_t n_slots = m->n_slots == 0 ? 64 : m->n_slots * 2;
-    uint32_t *slots = NULL, *tags = NULL;
+    bytes_map_slot *slots = NULL;
 
-    if (llm_memory_room(n_slots * 2 * sizeof(uint32_t))) {
-        slots = calloc(n_slots, sizeof(uint32_t));
-        tags = malloc(n_slots * sizeof(uint32_t));
-    }
-    if (slots == NULL || tags == NULL) {
-        free(slots);
-        free(tags);
+    if (llm_memory_room(n_slots * sizeof(bytes_map_slot)))
+        slots = calloc(n_slots, sizeof(bytes_map_slot));
+    if (slots == NULL)
         return false;
-    }
     for (uint32_t number = 0; number < m->n; number++) {
         uint64_t hash = bytes_hash(m->bytes + m->start[number], m->start[number + 1] - m->start[number]);
         size_t i = hash & (n_slots - 1);
 
-        while (slots[i] != 0)
+        while (slots[i].number != 0)
             i = (i + 1) & (n_slots - 1);
-        slots[i] = number + 1;
-        tags[i] = (uint32_t)(hash >> 32);
+        slots[i] = (bytes_map_slot){ number + 1, (uint32_t)(hash >> 32) };
     }
     free(m->slots);
-    free(m->tags);
     m->slots = slots;
-    m->tags = tags;
     m->n_slots = n_slots;
     return true;
 }
 
-/* Room for one more string of n bytes */
+/* Room for one more string of n bytes; the slots stay */
 static bool make_room(bytes_map *m, size_t n)
 {
     size_t room = m->room;
@@ -129,29 +120,35 @@ static bool make_room(bytes_map *m, size_t n)
     m->start = grown;
     m->room = room > UINT32_MAX ? UINT32_MAX : (uint32_t)room;
     grown = bytes_grow(m->bytes, &m->bytes_room, m->n_bytes + n, 1);
-    if (grown == NULL)
-        return false;
-    m->bytes = grown;
-    return (size_t)m->n * 2 < m->n_slots || rehash(m);
+    if (grown != NULL)
+        m->bytes = grown;
+    return grown != NULL;
 }
 
 uint32_t bytes_map_add(bytes_map *m, const void *s, size_t n, bool *found)
 {
     uint64_t hash = bytes_hash(s, n);
-    size_t slot;
+    size_t slot = 0;
 
-    *found = m->n_slots != 0 && m->slots[slot_of(m, s, n, hash)] != 0;
-    if (*found)
-        return m->slots[slot_of(m, s, n, hash)] - 1;
+    *found = false;
+    if (m->n_slots != 0) {
+        slot = slot_of(m, s, n, hash);
+        *found = m->slots[slot].number != 0;
+        if (*found)
+            return m->slots[slot].number - 1;
+    }
     if (!make_room(m, n))
         return BYTES_MAP_NONE;
-    slot = slot_of(m, s, n, hash);
+    if ((size_t)m->n * 2 >= m->n_slots) {
+        if (!rehash(m))
+            return BYTES_MAP_NONE;
+        slot = slot_of(m, s, n, hash);
+    }
     if (n > 0)
         memcpy(m->bytes + m->n_bytes, s, n);
     m->start[m->n] = m->n_bytes;
     m->n_bytes += n;
     m->start[m->n + 1] = m->n_bytes;
-    m->slots[slot] = m->n + 1;
-    m->tags[slot] = (uint32_t)(hash >> 32);
-    return m->n++;
+    m->slots[slot] = (bytes_map_slot){ ++m->n, (uint32_t)(hash >> 32) };
+    return m->n - 1;
 }

@@ -12,14 +12,18 @@
 
 #define BYTES_MAP_NONE UINT32_MAX
 
+typedef struct bytes_map_slot {
+    uint32_t number; /* + 1; 0: free */
+    uint32_t tag;    /* the upper half of the hash */
+} bytes_map_slot;
+
 typedef struct bytes_map {
     uint8_t *bytes;
     size_t n_bytes, bytes_room;
     size_t *start; /* n + 1 of them once anything is in it */
     uint32_t n, room;
-    uint32_t *slots; /* number + 1, 0: free */
-    uint32_t *tags;  /* the upper half of the hash beside each slot */
-    size_t n_slots;  /* a power of two, or 0 */
+    bytes_map_slot *slots;
+    size_t n_slots; /* a power of two, or 0 */
 } bytes_map;
 
 /* All begin as {0}. */

@@ -1,6 +1,6 @@
 /*
- * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version)
- * and of the rows that a query gives (pg_llm_fingerprint).
+ * fingerprint.c -- which rows a snapshot sees, as a fingerprint: of whole relations (pg_llm_relation_version); identity.c
+ * has those of the rows that a query gives (pg_llm_fingerprint).
  *
  * A fingerprint is over what identifies the relation's storage and columns, and over (ctid, xmin) of every row: right
  * under rollbacks, savepoints, restores, replicas, other snapshots and disabled triggers alike, for a place in a file
@@ -97,8 +97,8 @@ add_relation(Hash *h, Relation rel)
 }
 
 /* Whether this transaction made the relation's file, and so may empty it in place */
-static bool
-own_file(Relation rel)
+bool
+fingerprint_own_file(Relation rel)
 {
     return rel->rd_createSubid != InvalidSubTransactionId ||
            rel->rd_firstRelfilelocatorSubid != InvalidSubTransactionId;
@@ -176,7 +176,7 @@ add_rows(Hash *h, Relation rel, Snapshot snapshot)
 {
     /* From the first block on: a scan that joins another's halfway would see the rows in another order. */
     TableScanDesc scan = table_beginscan_strat(rel, snapshot, 0, NULL, true, false);
-    bool          with_command = own_file(rel);
+    bool          with_command = fingerprint_own_file(rel);
     HeapTuple     tuple;
 
     while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
@@ -215,7 +215,7 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
     {
         rels[i] = open_readable(relids[i]);
         add_relation(&version, rels[i]);
-        if (own_file(rels[i]))
+        if (fingerprint_own_file(rels[i]))
             believe = false; /* emptied in place, it keeps its file and the snapshot its command */
     }
     add(&key, version.a);
@@ -235,18 +235,10 @@ pg_llm_relation_version(PG_FUNCTION_ARGS)
     PG_RETURN_BYTEA_P(result);
 }
 
-/* ---- rows of a query: pg_llm_fingerprint(name, number, tableoid, ctid, xmin) ---- */
+/* ---- rows of a query, for identity.c ---- */
 
-typedef struct Fingerprint
-{
-    uint64 rows, a, b; /* sums do not depend on the order of rows */
-    Oid    relid;      /* of the row before, and what is known of its relation */
-    Hash   relation;
-    bool   own_file;
-} Fingerprint;
-
-static Relation
-open_relation_of_row(Oid relid)
+Relation
+fingerprint_open(Oid relid)
 {
     Relation rel = try_table_open(relid, AccessShareLock);
 
@@ -257,10 +249,10 @@ open_relation_of_row(Oid relid)
 }
 
 /* inserting_command() of the row at `tid`; 0 when no row of this transaction is there */
-static uint64
-command_at(Oid relid, ItemPointer tid)
+uint64
+fingerprint_command_at(Oid relid, ItemPointer tid)
 {
-    Relation      rel = open_relation_of_row(relid);
+    Relation      rel = fingerprint_open(relid);
     HeapTupleData tuple;
     Buffer        buffer;
     uint64        command = 0;
@@ -274,75 +266,4 @@ command_at(Oid relid, ItemPointer tid)
     }
     table_close(rel, AccessShareLock);
     return command;
-}
-
-static void
-learn_relation(Fingerprint *f, Oid relid)
-{
-    Relation rel = open_relation_of_row(relid);
-
-    f->relation = secret_start();
-    add_relation(&f->relation, rel);
-    f->own_file = own_file(rel);
-    f->relid = relid;
-    table_close(rel, AccessShareLock);
-}
-
-/* Transition function: one more row. The sums do not depend on the order of rows; a row with a NULL does not count. */
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_add);
-Datum
-pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
-{
-    MemoryContext aggregate;
-    Fingerprint  *f;
-    text         *name;
-    ItemPointer   tid;
-    TransactionId xmin;
-    Hash          row;
-
-    if (!AggCheckCallContext(fcinfo, &aggregate))
-        ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                errmsg("pg_llm_fingerprint_add is the transition function of pg_llm_fingerprint"));
-    f = PG_ARGISNULL(0) ? MemoryContextAllocZero(aggregate, sizeof(Fingerprint)) : (Fingerprint *) PG_GETARG_POINTER(0);
-    for (int i = 1; i <= 5; i++)
-        if (PG_ARGISNULL(i))
-            PG_RETURN_POINTER(f);
-    name = PG_GETARG_TEXT_PP(1);
-    tid = (ItemPointer) PG_GETARG_POINTER(4);
-    xmin = PG_GETARG_TRANSACTIONID(5);
-    if (f->relid != PG_GETARG_OID(3))
-        learn_relation(f, PG_GETARG_OID(3));
-    row = f->relation;
-    add(&row, hash_bytes_extended((unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), row.a));
-    add(&row, hash_bytes_extended((unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), row.b));
-    add(&row, (uint64) PG_GETARG_INT64(2));
-    add(&row, (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid));
-    add(&row, xmin);
-    if (f->own_file)
-        add(&row, UINT64CONST(1) << 63 | command_at(f->relid, tid));
-    f->rows++;
-    f->a += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.a);
-    f->b += hash_bytes_extended((unsigned char *) &row, sizeof(row), row.b);
-    PG_RETURN_POINTER(f);
-}
-
-/* Final function: the fingerprint in 24 bytes; NULL without rows */
-PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
-Datum
-pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
-{
-    Fingerprint *f;
-    uint64       sums[3];
-    bytea       *result;
-
-    if (PG_ARGISNULL(0))
-        PG_RETURN_NULL();
-    f = (Fingerprint *) PG_GETARG_POINTER(0);
-    sums[0] = f->rows;
-    sums[1] = f->a;
-    sums[2] = f->b;
-    result = palloc(VARHDRSZ + sizeof(sums));
-    SET_VARSIZE(result, VARHDRSZ + sizeof(sums));
-    memcpy(VARDATA(result), sums, sizeof(sums));
-    PG_RETURN_BYTEA_P(result);
 }

@@ -24,6 +24,32 @@ COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid) IS
     'Fingerprint of the row versions of ordinary tables in a query''s result: equal exactly when the row versions are '
     'the same; NULL without rows. Comparable within one session only.';
 
+CREATE FUNCTION public.pg_llm_fingerprint_add(
+    state internal, name text, number bigint, tableoid oid, ctid tid, xmin xid, data public.tensor
+)
+    RETURNS internal
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_add';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_add(internal, text, bigint, oid, tid, xid, public.tensor) IS
+    'transition function of pg_llm_fingerprint with data';
+
+CREATE FUNCTION public.pg_llm_fingerprint_final_data(state internal)
+    RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_fingerprint_final_data';
+COMMENT ON FUNCTION public.pg_llm_fingerprint_final_data(internal) IS 'final function of pg_llm_fingerprint with data';
+CREATE AGGREGATE public.pg_llm_fingerprint(
+    name text, number bigint, tableoid oid, ctid tid, xmin xid, data public.tensor
+) (
+    SFUNC = public.pg_llm_fingerprint_add,
+    STYPE = internal,
+    FINALFUNC = public.pg_llm_fingerprint_final_data,
+    PARALLEL = RESTRICTED
+);
+COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid, public.tensor) IS
+    'Fingerprint of the row versions of ordinary tables in a query''s result and of their data, which is not fetched '
+    'from TOAST; NULL without rows. Comparable within one session only.';
+
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

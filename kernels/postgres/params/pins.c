@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 
+#include "fingerprint.h"
 #include "params_internal.h"
 #include "session/portals.h"
 
@@ -257,7 +258,10 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
                 errmsg("model name and version can have at most %d bytes, not %zu and %d", PARAMS_MAX_NAME,
                        strlen(model), len));
     require_pin_room();
-    v = versions_find(model, VARDATA_ANY(fingerprint), len, training);
+    /* What named rows when a role could see them opens nothing for it later: it must be shown them again. */
+    v = !training && fingerprint_is_old(VARDATA_ANY(fingerprint), len)
+            ? NULL
+            : versions_find(model, VARDATA_ANY(fingerprint), len, training);
     found = v != NULL;
     if (!found)
         v = versions_new(model, VARDATA_ANY(fingerprint), len, training);

@@ -130,6 +130,20 @@ DROP FUNCTION IF EXISTS public.llm_require_disk(task text, heap_bytes numeric, t
 
 DROP FUNCTION IF EXISTS public.llm_count(shape int[]);
 
+DROP FUNCTION IF EXISTS public.llm_check_copied(model text);
+
+DROP FUNCTION IF EXISTS public.llm_is_filtered(model text);
+
+DROP FUNCTION IF EXISTS public.llm_check_publication(model text);
+
+DROP FUNCTION IF EXISTS public.llm_unpublish(model text);
+
+DROP FUNCTION IF EXISTS public.llm_publish(model text);
+
+DROP FUNCTION IF EXISTS public.llm_publication_tables(model text);
+
+DROP FUNCTION IF EXISTS public.llm_publication(model text);
+
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint);
@@ -289,6 +303,8 @@ DROP FUNCTION IF EXISTS public.llm_lock_model(model text, change text);
 DROP FUNCTION IF EXISTS public.llm_default_model(model text);
 
 DROP FUNCTION IF EXISTS public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int);
+
+DROP FUNCTION IF EXISTS public.llm_registered_arch(model text);
 
 DROP FUNCTION IF EXISTS public.llm_config(model text);
 

@@ -6,11 +6,8 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    lister text;
+    lister CONSTANT text := (public.llm_registered_arch(model)).parameters;
 BEGIN
-    SELECT a.parameters INTO STRICT lister
-    FROM public.llm_arch a
-    WHERE a.arch = (public.llm_config(llm_parameters.model)).arch;
     PERFORM public.pg_llm_use_callers_search_path();
     RETURN QUERY EXECUTE
         pg_catalog.format('SELECT p.name, p.shape, p.init, p.std FROM %s($1) p', lister::pg_catalog.regproc)

@@ -88,6 +88,7 @@ DECLARE
 BEGIN
     SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
     IF NOT FOUND THEN
+        PERFORM public.llm_check_copied(model);
         RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
             HINT = 'llm_model_config lists the models; llm_create_model creates one.';
@@ -97,7 +98,30 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_config(text) IS
-'The model''s row of llm_model_config. 42704: no such model.';
+'The model''s row of llm_model_config. 42704: no such model; 55000: a subscription is still copying it.';
+
+
+CREATE FUNCTION public.llm_registered_arch(model text) RETURNS public.llm_arch
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    config public.llm_model_config := public.llm_config(model);
+    registered public.llm_arch;
+BEGIN
+    SELECT a.* INTO registered FROM public.llm_arch a WHERE a.arch = config.arch;
+    -- Replication brings rows without looking at foreign keys.
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'architecture "%" of model "%" does not exist', config.arch, config.model
+            USING ERRCODE = 'undefined_object',
+            HINT = 'Create its functions in this database and register it by a row of llm_arch.';
+    END IF;
+    RETURN registered;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_registered_arch(text) IS
+'The row of llm_arch of the model''s architecture. 42704: no such model, or no such architecture.';
 
 
 CREATE FUNCTION public.llm_check_config(

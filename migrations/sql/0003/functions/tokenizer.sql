@@ -10,7 +10,10 @@ BEGIN
         WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>' AND v.bytes = ''
     ) THEN
         RETURN 'char';
-    ELSIF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model) THEN
+    END IF;
+    -- In the index's order: any row of the model would be looked for among those of all other models.
+    PERFORM FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model ORDER BY v.token_id LIMIT 1;
+    IF FOUND THEN
         RETURN 'bpe';
     END IF;
     RETURN NULL;
@@ -26,6 +29,7 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_check_copied(model);
     IF public.llm_tokenizer_kind(model) IS NULL THEN
         RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
@@ -36,7 +40,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_tokenizer(text) IS
-'Raises 42704 if the model has no tokenizer.';
+'Raises 42704 if the model has no tokenizer, 55000 while a subscription is still copying it.';
 
 
 CREATE FUNCTION public.llm_end_tokens(model text) RETURNS int[]

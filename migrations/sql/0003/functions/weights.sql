@@ -6,10 +6,9 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     RETURN (
-        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin)
+        SELECT public.pg_llm_fingerprint(p.name, p.token_id, p.tableoid, p.ctid, p.xmin, p.data)
         FROM public.llm_param p
-        -- Only who may read data may know that memory holds it.
-        WHERE p.model = llm_fingerprint.model AND p.data IS NOT NULL
+        WHERE p.model = llm_fingerprint.model
     );
 END;
 $function$;
@@ -31,12 +30,14 @@ BEGIN
         fingerprint := public.llm_fingerprint(model);
         IF fingerprint IS NULL THEN
             PERFORM public.llm_config(model);
+            PERFORM public.llm_check_copied(model);
             RAISE EXCEPTION 'model "%" has no weights', model
                 USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
         END IF;
         IF public.pg_llm_arena_open(model, fingerprint, training) THEN
             RETURN fingerprint;
         END IF;
+        PERFORM public.llm_check_copied(model);
         FOR part IN
             SELECT p.name, p.token_id, p.data,
                 CASE WHEN training THEN p.m END AS m, CASE WHEN training THEN p.v END AS v
@@ -61,7 +62,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
 'Pins the stored version of the model''s weights (with optimizer state for training) in this session''s memory until '
 'pg_llm_arena_close(model). Reads llm_param only if memory has another version. Returns the version''s fingerprint. '
-'42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration.';
+'42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration; 55000: a subscription is '
+'still copying the model.';
 
 
 CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
