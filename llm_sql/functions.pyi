@@ -84,6 +84,26 @@ def llm_parameters(model: Text) -> TableValuedAlias:
     """
 parameters = llm_parameters
 
+def llm_write_cost(
+    model: Text,
+    task: Text = ...,
+    write_backs: Int = ...,
+    n_steps: Int = ...,
+    optimizer: Text = ...,
+    keep_grad: Bool = ...,
+) -> TableValuedAlias:
+    """What a task writes for the model, in bytes, before it does: training, finetuning (a copy first),
+    initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there are so
+    many times, and their total. heap_bytes, toast_bytes and index_bytes are written to llm_param, which grows
+    by them at most: by less where vacuum has made room, and by one version in all if it runs between write-
+    backs. wal_bytes is the WAL of it, wal_bytes_max with an image of each page that was not changed since the
+    last checkpoint, dead_bytes what vacuum can free afterwards. Upper bounds, at most 5 percent and 1 MB a
+    time above what is measured. n_steps adds the log of a run; optimizer drop: the last write-back, a copy or
+    a checkpoint is without moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query
+    are not included. 42704: unknown model; 22023: an argument out of range.
+    """
+write_cost = llm_write_cost
+
 # ---- the forward pass ----
 
 def llm_forward(
@@ -274,6 +294,7 @@ def llm_train(
     total_steps: Int = ...,
     log_every: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> Function[int]:
     """Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction,
     and returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Calls with
@@ -292,9 +313,10 @@ def llm_train(
     order of the rows: shuffled (a seeded permutation per epoch) or by_id. start_step: the model's step at
     which the schedule begins; default: this call's. total_steps: length of the schedule, in steps; default:
     this call's. log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in
-    llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed
-    meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any
-    target; 53200, 53100: it does not fit in memory or on disk.
+    llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which then stores
+    data only. 55P03: another session trains the model; 40001: its weights or data were changed meanwhile;
+    22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any target;
+    53200, 53100: it does not fit in memory or on disk.
     """
 train = llm_train
 
@@ -329,6 +351,7 @@ def llm_train_loop(
     total_steps: Int = ...,
     log_every: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> Call:
     """Like llm_train, with bit-identical results, but commits as it goes. The log is committed every
     commit_every steps (NULL: about once a second), the weights are written back every write_back_every steps
@@ -380,6 +403,7 @@ def llm_finetune(
     start_step: Int = ...,
     total_steps: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> TableValuedAlias:
     """Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query's first
     column into rows of block_size tokens (default: the context), holds out the fraction validation of them,

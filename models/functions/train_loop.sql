@@ -241,7 +241,10 @@ BEGIN
         write_began := clock_timestamp();
         BEGIN
             row_versions := public.llm_train_rows_version(run, row_versions);
-            fingerprint := public.llm_write_back(run.model, fingerprint, step, h.keep_grad, h.grad_workers);
+            fingerprint := public.llm_write_back(
+                run.model, fingerprint, step, h.keep_grad, h.grad_workers,
+                keep_moments => NOT ended OR h.optimizer IS DISTINCT FROM 'drop'
+            );
             run.stored_step := step;
             -- NULL where a trigger may have stored something else
             run.stored_hash := public.pg_llm_arena_hash(run.model);

@@ -30,7 +30,8 @@ CREATE PROCEDURE public.llm_train_loop(
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     log_every int DEFAULT 1,
-    keep_grad boolean DEFAULT false
+    keep_grad boolean DEFAULT false,
+    optimizer text DEFAULT 'keep'
 )
 LANGUAGE plpgsql
 AS $procedure$
@@ -50,7 +51,7 @@ BEGIN
         'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers, 'prune_workers', prune_workers,
         'batch_size', batch_size, 'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule,
         'min_lr', min_lr, 'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step,
-        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad, 'optimizer', optimizer
     ));
     COMMIT;
     CALL public.llm_train_resume(run);
@@ -60,7 +61,8 @@ $procedure$;
 COMMENT ON PROCEDURE public.llm_train_loop(
     text, int, int, int, int, int, int, int,
     double precision, double precision, double precision, double precision, double precision, double precision, int,
-    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean
+    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int,
+    boolean, text
 ) IS
 'Like llm_train, with bit-identical results, but commits as it goes. The log is committed every commit_every steps '
 '(NULL: about once a second), the weights are written back every write_back_every steps (NULL: when that costs at most '
@@ -267,7 +269,10 @@ BEGIN
         write_began := clock_timestamp();
         BEGIN
             row_versions := public.llm_train_rows_version(run, row_versions);
-            fingerprint := public.llm_write_back(run.model, fingerprint, step, h.keep_grad, h.grad_workers);
+            fingerprint := public.llm_write_back(
+                run.model, fingerprint, step, h.keep_grad, h.grad_workers,
+                keep_moments => NOT ended OR h.optimizer IS DISTINCT FROM 'drop'
+            );
             run.stored_step := step;
             -- NULL where a trigger may have stored something else
             run.stored_hash := public.pg_llm_arena_hash(run.model);
