@@ -302,6 +302,7 @@ def llm_train_loop(
     model: Text,
     n_steps: Int,
     commit_every: Int = ...,
+    write_back_every: Int = ...,
     n_layer: Int = ...,
     n_head: Int = ...,
     d: Int = ...,
@@ -329,20 +330,24 @@ def llm_train_loop(
     log_every: Int = ...,
     keep_grad: Bool = ...,
 ) -> Call:
-    """Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps:
-    others see the weights and the log, and a crash or an error costs at most the steps since the last commit,
-    which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. Call it outside a transaction
-    block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when the run began, were
-    changed; rows added later do not join the run. Weights that only moved (VACUUM FULL, CLUSTER) count as
-    unchanged.
+    """Like llm_train, with bit-identical results, but commits as it goes. The log is committed every
+    commit_every steps (NULL: about once a second), the weights are written back every write_back_every steps
+    (NULL: when that costs at most 5% of the time) and at the end. Others see the log at once and the weights
+    as they were last written; after a crash or an error llm_train_resume(run_id) computes the logged steps
+    again and goes on. llm_train_stop(run_id) ends it with its weights stored. llm_train_run has the id of the
+    run. Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that
+    existed when the run began, were changed; rows added later do not join the run. Weights that only moved
+    (VACUUM FULL, CLUSTER) count as unchanged.
     """
 train_loop = llm_train_loop
 
-def llm_train_resume(run_id: Int, commit_every: Int = ...) -> Call:
-    """Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the same
-    batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. 40001: the model's
-    weights have changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run;
-    it can be resumed again. Call it outside a transaction block.
+def llm_train_resume(run_id: Int, commit_every: Int = ..., write_back_every: Int = ...) -> Call:
+    """Continues an interrupted run of llm_train_loop to its planned end, with the same batches, schedule and
+    dropout, so the result is bit-identical to an uninterrupted run. Steps that are logged and whose weights
+    are not stored are computed again: their batches, losses and gradient norms must be those of the log to
+    the bit. commit_every, write_back_every: as for llm_train_loop; NULL: as the run began. 40001, naming step
+    and rows: weights, data or log have changed since; 22023: the run is complete. An error marks the run as
+    failed in llm_train_run; it can be resumed again. Call it outside a transaction block.
     """
 train_resume = llm_train_resume
 
