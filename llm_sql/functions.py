@@ -755,12 +755,13 @@ llm_beam_search = beam_search = RowsFunction(
 llm_release = release = SqlFunction(
     'llm_release',
     (
-        '',
+        'shared boolean?',
         'bigint',
     ),
     doc=(
-        'Frees the memory in which this session keeps weights that it no longer uses. Returns the number '
-        'of bytes.'
+        'Frees the memory in which this session keeps weights that it no longer uses; with shared => true '
+        "also removes the files of this database's models that all sessions map, which the next use "
+        'writes again. Returns the number of bytes. 42501: the role may not write the weights.'
     ),
 )
 

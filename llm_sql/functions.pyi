@@ -713,8 +713,11 @@ def llm_beam_search(
     """
 beam_search = llm_beam_search
 
-def llm_release() -> Function[int]:
-    """Frees the memory in which this session keeps weights that it no longer uses. Returns the number of bytes."""
+def llm_release(shared: Bool = ...) -> Function[int]:
+    """Frees the memory in which this session keeps weights that it no longer uses; with shared => true also
+    removes the files of this database's models that all sessions map, which the next use writes again.
+    Returns the number of bytes. 42501: the role may not write the weights.
+    """
 release = llm_release
 
 # ---- weights in and out ----

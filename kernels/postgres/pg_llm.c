@@ -20,6 +20,7 @@
 #include "session/portals.h"
 #include "session/progress.h"
 #include "session/settings.h"
+#include "shared/shared.h"
 #include "tensor/buffer.h"
 #include "tokenizer/tokenizer.h"
 #include "training/batch.h"
@@ -58,6 +59,7 @@ end_xact(XactEvent event, void *arg)
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
+    shared_end_xact(event);
     files_end_xact(event); /* what is removed with a commit, last: the rest needs no file */
 }
 
@@ -109,6 +111,7 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
             pass_restore(&mark->pass);
     }
     progress_end_subxact(mine, parent, commit);
+    shared_end_subxact(commit);
     files_end_subxact(commit);
 }
 
@@ -128,6 +131,7 @@ _PG_init(void)
 {
     settings_init();
     files_dirs_init();
+    shared_init();
     MarkGUCPrefixReserved("pg_llm");
     llm_memory_set_room(tensor_buffer_room);
     search_path_init();

@@ -208,6 +208,7 @@ BEGIN
     DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
+    PERFORM public.pg_llm_shared_forget(model);
     DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;
     DELETE FROM public.llm_model_config c WHERE c.model = llm_drop_model.model;
 END;

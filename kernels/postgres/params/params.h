@@ -8,6 +8,7 @@
 #ifndef PG_LLM_PARAMS_H
 #define PG_LLM_PARAMS_H
 
+#include "shared/shared.h"
 #include "tensor/tensor.h"
 #include "utils/portal.h"
 
@@ -70,6 +71,10 @@ typedef struct ModelVersion
     uint32               n_slots; /* a power of 2 */
     size_t               bytes;   /* of float32 numbers: version_bytes() adds the copies in fewer bits */
     uint64               last_used;
+    SharedMapping       *mapping;  /* of the file that holds its weights; NULL: they are this session's own */
+    bool                 known;    /* its own, and read from the rows of `version` */
+    TimestampTz          share_at; /* when to look for a file the next time */
+    uint8                version[SHARED_VERSION_BYTES];
 } ModelVersion;
 
 /* versions.c */

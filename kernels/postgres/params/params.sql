@@ -57,6 +57,14 @@ CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training
 COMMENT ON FUNCTION public.pg_llm_arena_open(text, bytea, boolean) IS
     'Pins a version of a model''s parameters; false if it is not in memory and must be fed.';
 
+CREATE FUNCTION public.pg_llm_shared_open(model text)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_shared_open';
+COMMENT ON FUNCTION public.pg_llm_shared_open(text) IS
+    'Takes the pinned version''s weights from the file that all sessions share, which it writes if it can; false if '
+    'they must be fed.';
+
 CREATE FUNCTION public.pg_llm_arena_put(
     model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor
 )

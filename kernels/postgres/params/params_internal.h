@@ -15,6 +15,7 @@ extern void          versions_unpack(ModelVersion *v); /* drops the copies of it
 extern void          versions_forget(ModelVersion *v); /* out of the cache */
 extern void          versions_trim(const char *model, const ModelVersion *keep); /* drops what nobody uses */
 extern void          versions_touch(ModelVersion *v); /* before gradients or weights change: a rollback undoes it */
+extern void          versions_forget_outdated(void);  /* unused ones whose shared file is gone */
 extern void          versions_end_xact(bool commit);
 extern void          versions_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
 
@@ -27,6 +28,9 @@ extern uint32      params_hash_name(const char *name);
 extern ModelParam *params_find(ModelVersion *v, const char *name); /* NULL: no such parameter */
 extern ParamPart  *params_require_part(ModelVersion *v, ModelParam *p, int32 token_id);
 extern Tensor     *params_part_tensor(ModelParam *p, const ParamPart *part, TensorBuffer *buffer);
+
+/* feed.c */
+extern void feed_index(ModelVersion *v); /* once its parameters are sorted by name */
 
 /* train.c */
 extern ModelVersion *params_require_training(text *model);        /* pinned by the caller to change it, or an error */

@@ -196,6 +196,7 @@ params_end_xact(bool commit)
     versions_end_xact(commit);
     while (pins != NULL)
         drop_pin(pins);
+    versions_forget_outdated();
 }
 
 /*

@@ -191,7 +191,7 @@ make_own(TensorBuffer **buffer, size_t n)
 {
     TensorBuffer *own;
 
-    if ((*buffer)->refcount == 1)
+    if (tensor_buffer_writable(*buffer))
         return;
     own = tensor_buffer_alloc(n);
     llm_copy(pg_llm_engine(), own->data, (*buffer)->data, false, n);

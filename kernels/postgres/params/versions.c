@@ -49,6 +49,8 @@ free_version(ModelVersion *v)
         tensor_buffer_release(v->params[i].m);
         tensor_buffer_release(v->params[i].v);
     }
+    if (v->mapping != NULL)
+        shared_mapping_release(v->mapping);
     MemoryContextDelete(v->context);
 }
 
@@ -235,6 +237,18 @@ undo(ModelVersion *v)
     {
         v->undone = v->ready;
         v->ready = false;
+    }
+}
+
+/* An idle session keeps no version whose file is gone: nobody else shares its pages any more. */
+void
+versions_forget_outdated(void)
+{
+    for (ModelVersion *v = versions, *next; v != NULL; v = next)
+    {
+        next = v->next;
+        if (v->refs == 1 && v->mapping != NULL && shared_mapping_outdated(v->mapping))
+            versions_forget(v);
     }
 }
 

@@ -6,6 +6,8 @@ DROP VIEW IF EXISTS public.llm_train_progress;
 
 DROP VIEW IF EXISTS public.llm_step;
 
+DROP VIEW IF EXISTS public.llm_shared_version;
+
 DROP VIEW IF EXISTS public.llm_param_er;
 
 DROP VIEW IF EXISTS public.llm_heldout;
@@ -22,7 +24,7 @@ DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
-DROP FUNCTION IF EXISTS public.llm_release();
+DROP FUNCTION IF EXISTS public.llm_release(shared boolean);
 
 DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int, keep_moments boolean);
 

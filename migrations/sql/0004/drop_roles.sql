@@ -86,7 +86,7 @@ DECLARE
         'llm_fingerprint(text)', 'llm_pin(text, boolean)', 'llm_check_weights(text)', 'llm_weight(text, text)',
         'llm_lock_rows(text, bytea)', 'llm_stored_as_written(text, bigint, bigint)',
         'llm_written(text, bigint, bigint)', 'llm_recognise(text, bytea)',
-        'llm_write_back(text, bytea, bigint, boolean, int, boolean)', 'llm_release()',
+        'llm_write_back(text, bytea, bigint, boolean, int, boolean)', 'llm_release(boolean)',
         'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)', 'llm_tokenizer_cost(text)',
         'llm_write_cost(text, text, int, bigint, text, boolean)', 'llm_autograd_mode_write()'
     ];
@@ -128,6 +128,7 @@ BEGIN
         'REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader',
@@ -215,6 +216,7 @@ BEGIN
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer',

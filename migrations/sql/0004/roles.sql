@@ -24,6 +24,8 @@ REVOKE ALL ON TABLE public.llm_param FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_param_er FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_shared_version FROM PUBLIC;
+
 REVOKE ALL ON TABLE public.llm_step FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_tape FROM PUBLIC;
@@ -74,6 +76,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_model_config TO llm_reader;
     GRANT SELECT ON TABLE public.llm_param TO llm_reader;
     GRANT SELECT ON TABLE public.llm_param_er TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_shared_version TO llm_reader;
     GRANT SELECT ON TABLE public.llm_sql_version TO llm_reader;
     GRANT SELECT ON TABLE public.llm_step TO llm_reader;
     GRANT SELECT ON TABLE public.llm_tape TO llm_reader;
@@ -144,6 +147,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_param_er TO llm_trainer;
+    GRANT SELECT ON TABLE public.llm_shared_version TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_sql_version TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_step TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape TO llm_trainer;
@@ -270,7 +274,7 @@ DECLARE
         'llm_fingerprint(text)', 'llm_pin(text, boolean)', 'llm_check_weights(text)', 'llm_weight(text, text)',
         'llm_lock_rows(text, bytea)', 'llm_stored_as_written(text, bigint, bigint)',
         'llm_written(text, bigint, bigint)', 'llm_recognise(text, bytea)',
-        'llm_write_back(text, bytea, bigint, boolean, int, boolean)', 'llm_release()',
+        'llm_write_back(text, bytea, bigint, boolean, int, boolean)', 'llm_release(boolean)',
         'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)', 'llm_tokenizer_cost(text)',
         'llm_write_cost(text, text, int, bigint, text, boolean)', 'llm_autograd_mode_write()'
     ];
