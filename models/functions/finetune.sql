@@ -22,7 +22,9 @@ BEGIN
     PERFORM public.llm_lock_model(new_name);
     PERFORM public.llm_require_room_for(model, 'copying', CASE WHEN optimizer THEN 3 ELSE 1 END, 0);
     INSERT INTO public.llm_model_config
-    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    SELECT (jsonb_populate_record(c, jsonb_build_object(
+        'model', new_name, 'created_at', clock_timestamp(), 'init_seed', NULL
+    ))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
