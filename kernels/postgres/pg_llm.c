@@ -17,6 +17,7 @@
 #include "params/fingerprint.h"
 #include "params/params.h"
 #include "session/engine.h"
+#include "session/lock.h"
 #include "session/portals.h"
 #include "session/progress.h"
 #include "session/settings.h"
@@ -58,6 +59,7 @@ end_xact(XactEvent event, void *arg)
         tape_abort(NULL);
     tape_end_xact();
     batch_end_xact();
+    locks_end_xact(event != XACT_EVENT_ABORT);
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
@@ -122,6 +124,7 @@ portal_gone(Portal portal)
 {
     generate_portal_gone(portal);
     params_portal_gone(portal);
+    locks_portal_gone(portal);
 }
 
 /* ---- loading ---- */

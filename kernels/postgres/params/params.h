@@ -63,8 +63,14 @@ typedef struct ModelVersion
     bool                 undone;     /* was ready, and a rollback threw its changed weights away */
     bool                 training;   /* holds m and v */
     bool                 dirty;      /* differs from the table: not to be found by anyone else */
-    bool                 cached;     /* the cache holds one of refs */
-    ModelParam          *params;     /* sorted by name once sealed */
+    bool                 changed;    /* by this transaction */
+    bool                 discarded;  /* and what it is, nobody knows: never to be kept */
+    bool                 kept;       /* outlives its pins, even dirty, for `run_id` after `step` (ahead.c) */
+    int64                run_id;
+    int64                step;
+    Portal               holder; /* of a kept version: while this runs, no room is made at its cost */
+    bool                 cached; /* the cache holds one of refs */
+    ModelParam          *params; /* sorted by name once sealed */
     int                  n_params;
     int                  room;
     int                 *slots;   /* once sealed: places in params by their names' hashes; -1: none */

@@ -10,6 +10,10 @@
 extern ModelVersion *versions_new(const char *model, const char *fingerprint, int len, bool training);
 /* Ready, and for this user to read or, when training, to change; NULL: memory has no such version. */
 extern ModelVersion *versions_find(const char *model, const char *fingerprint, int len, bool training);
+/* Kept for the run after that step, on top of the rows with that fingerprint; NULL: memory has no such version. */
+extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step);
+extern void          versions_forget_kept(const char *model); /* this user's, unless pinned */
+extern void          versions_let_go(Portal holder);   /* kept versions of that portal, or all, are like any others */
 extern void          versions_use(ModelVersion *v);    /* the most recently used one */
 extern void          versions_unpack(ModelVersion *v); /* drops the copies of its weights in fewer bits */
 extern void          versions_forget(ModelVersion *v); /* out of the cache */
@@ -21,6 +25,8 @@ extern void          versions_end_xact(bool commit);
 extern void          versions_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
 
 /* pins.c */
+extern void          params_require_pin_room(void);
+extern void          params_push_training_pin(ModelVersion *v);
 extern ModelVersion *params_pinned(const char *model);              /* NULL: no pin of this user in force */
 extern bool          params_pinned_for_training(const char *model); /* the pin in force lets its holder change it */
 

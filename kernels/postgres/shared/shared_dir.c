@@ -269,9 +269,10 @@ newest_first(const void *a, const void *b)
 static bool
 left_over(const SharedEntry *entry, uint64 model_hash)
 {
-    pg_time_t started = timestamptz_to_time_t(PgStartTime);
+    /* The server's start in nanoseconds of Unix time */
+    int64 started = (PgStartTime + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
 
-    if (entry->about.st_mtime < started)
+    if (nanoseconds(&entry->about.st_mtim) < started)
         return true;
     if (entry->database != MyDatabaseId)
         return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(entry->database));
