@@ -111,6 +111,27 @@ llm_parameters = parameters = RowsFunction(
         'ones.'
     ),
 )
+llm_write_cost = write_cost = RowsFunction(
+    'llm_write_cost',
+    (
+        'model text, task text?, write_backs integer?, n_steps bigint?, optimizer text?, keep_grad '
+        'boolean?',
+        '(part text, times bigint, heap_bytes bigint, toast_bytes bigint, index_bytes bigint, wal_bytes '
+        'bigint, wal_bytes_max bigint, dead_bytes bigint)',
+    ),
+    doc=(
+        'What a task writes for the model, in bytes, before it does: training, finetuning (a copy first), '
+        'initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there '
+        'are so many times, and their total. heap_bytes, toast_bytes and index_bytes are written to '
+        'llm_param, which grows by them at most: by less where vacuum has made room, and by one version '
+        'in all if it runs between write-backs. wal_bytes is the WAL of it, wal_bytes_max with an image '
+        'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
+        'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '
+        'the log of a run; optimizer drop: the last write-back, a copy or a checkpoint is without '
+        'moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query are not '
+        'included. 42704: unknown model; 22023: an argument out of range.'
+    ),
+)
 
 # ---- the forward pass ----
 
@@ -300,7 +321,7 @@ llm_train = train = SqlFunction(
         'precision?, grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum '
         'integer?, block_size integer?, schedule text?, min_lr double precision?, decay text?, seed '
         'bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, '
-        'keep_grad boolean?',
+        'keep_grad boolean?, optimizer text?',
         'bigint',
     ),
     doc=(
@@ -323,43 +344,50 @@ llm_train = train = SqlFunction(
         "permutation per epoch) or by_id. start_step: the model's step at which the schedule begins; "
         "default: this call's. total_steps: length of the schedule, in steps; default: this call's. "
         "log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in "
-        'llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed '
-        'meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step '
-        'without any target; 53200, 53100: it does not fit in memory or on disk.'
+        "llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which "
+        'then stores data only. 55P03: another session trains the model; 40001: its weights or data were '
+        'changed meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a '
+        'step without any target; 53200, 53100: it does not fit in memory or on disk.'
     ),
 )
 llm_train_loop = train_loop = Procedure(
     'llm_train_loop',
     (
-        'model text, n_steps integer, commit_every integer?, n_layer integer?, n_head integer?, d '
-        'integer?, vocab integer?, dropout_p double precision?, beta1 double precision?, beta2 double '
-        'precision?, eps double precision?, wd double precision?, lr_max double precision?, warmup '
-        'integer?, grad_clip double precision?, grad_workers integer?, prune_workers integer?, batch_size '
-        'integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr double precision?, '
-        'decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every '
-        'integer?, keep_grad boolean?',
+        'model text, n_steps integer, commit_every integer?, write_back_every integer?, n_layer integer?, '
+        'n_head integer?, d integer?, vocab integer?, dropout_p double precision?, beta1 double '
+        'precision?, beta2 double precision?, eps double precision?, wd double precision?, lr_max double '
+        'precision?, warmup integer?, grad_clip double precision?, grad_workers integer?, prune_workers '
+        'integer?, batch_size integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr '
+        'double precision?, decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps '
+        'bigint?, log_every integer?, keep_grad boolean?, optimizer text?',
         'void',
     ),
     doc=(
-        'Like llm_train, with bit-identical results, but writes back and commits after every commit_every '
-        'steps: others see the weights and the log, and a crash or an error costs at most the steps since '
-        'the last commit, which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. '
-        'Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows '
-        'that existed when the run began, were changed; rows added later do not join the run. Weights '
-        'that only moved (VACUUM FULL, CLUSTER) count as unchanged.'
+        'Like llm_train, with bit-identical results, but commits as it goes. The log is committed every '
+        'commit_every steps (NULL: about once a second), the weights are written back every '
+        'write_back_every steps (NULL: when that costs at most 5% of the time) and at the end. Others see '
+        'the log at once and the weights as they were last written; after a crash or an error '
+        'llm_train_resume(run_id) computes the logged steps again and goes on. llm_train_stop(run_id) '
+        'ends it with its weights stored. llm_train_run has the id of the run. Call it outside a '
+        'transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when '
+        'the run began, were changed; rows added later do not join the run. Weights that only moved '
+        '(VACUUM FULL, CLUSTER) count as unchanged.'
     ),
 )
 llm_train_resume = train_resume = Procedure(
     'llm_train_resume',
     (
-        'run_id bigint, commit_every integer?',
+        'run_id bigint, commit_every integer?, write_back_every integer?',
         'void',
     ),
     doc=(
-        'Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the '
-        'same batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. '
-        "40001: the model's weights have changed since; 22023: the run is complete. An error marks the "
-        'run as failed in llm_train_run; it can be resumed again. Call it outside a transaction block.'
+        'Continues an interrupted run of llm_train_loop to its planned end, with the same batches, '
+        'schedule and dropout, so the result is bit-identical to an uninterrupted run. Steps that are '
+        'logged and whose weights are not stored are computed again: their batches, losses and gradient '
+        'norms must be those of the log to the bit. commit_every, write_back_every: as for '
+        'llm_train_loop; NULL: as the run began. 40001, naming step and rows: weights, data or log have '
+        'changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run; it '
+        'can be resumed again. Call it outside a transaction block.'
     ),
 )
 llm_finetune = finetune = RowsFunction(
@@ -371,7 +399,7 @@ llm_finetune = finetune = RowsFunction(
         'precision?, wd double precision?, grad_clip double precision?, decay text?, seed bigint?, '
         'log_every integer?, beta1 double precision?, beta2 double precision?, eps double precision?, '
         'grad_workers integer?, prune_workers integer?, data_order text?, start_step bigint?, total_steps '
-        'bigint?, keep_grad boolean?',
+        'bigint?, keep_grad boolean?, optimizer text?',
         '(name text, perplexity_before double precision, perplexity_after double precision)',
     ),
     doc=(
@@ -733,12 +761,13 @@ llm_beam_search = beam_search = RowsFunction(
 llm_release = release = SqlFunction(
     'llm_release',
     (
-        '',
+        'shared boolean?',
         'bigint',
     ),
     doc=(
-        'Frees the memory in which this session keeps weights that it no longer uses. Returns the number '
-        'of bytes.'
+        'Frees the memory in which this session keeps weights that it no longer uses; with shared => true '
+        "also removes the files of this database's models that all sessions map, which the next use "
+        'writes again. Returns the number of bytes. 42501: the role may not write the weights.'
     ),
 )
 

@@ -41,6 +41,8 @@ TEST_SETTINGS = {
     "log_statement": "none",
     "min_wal_size": "256MB",
     "max_wal_size": "2GB",
+    # Weights are shared as soon as they are committed, not when they have stood for a while.
+    "pg_llm.shared_age": "0",
 }
 
 

@@ -17,9 +17,11 @@
 #include "params/fingerprint.h"
 #include "params/params.h"
 #include "session/engine.h"
+#include "session/lock.h"
 #include "session/portals.h"
 #include "session/progress.h"
 #include "session/settings.h"
+#include "shared/shared.h"
 #include "tensor/buffer.h"
 #include "tokenizer/tokenizer.h"
 #include "training/batch.h"
@@ -55,9 +57,11 @@ end_xact(XactEvent event, void *arg)
         tape_abort(NULL);
     tape_end_xact();
     batch_end_xact();
+    locks_end_xact(event != XACT_EVENT_ABORT);
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
+    shared_end_xact(event);
     files_end_xact(event); /* what is removed with a commit, last: the rest needs no file */
 }
 
@@ -109,6 +113,7 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
             pass_restore(&mark->pass);
     }
     progress_end_subxact(mine, parent, commit);
+    shared_end_subxact(commit);
     files_end_subxact(commit);
 }
 
@@ -117,6 +122,7 @@ portal_gone(Portal portal)
 {
     generate_portal_gone(portal);
     params_portal_gone(portal);
+    locks_portal_gone(portal);
 }
 
 /* ---- loading ---- */
@@ -128,6 +134,7 @@ _PG_init(void)
 {
     settings_init();
     files_dirs_init();
+    shared_init();
     MarkGUCPrefixReserved("pg_llm");
     llm_memory_set_room(tensor_buffer_room);
     search_path_init();

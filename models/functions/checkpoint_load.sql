@@ -167,9 +167,14 @@ BEGIN
     checkpoint := public.llm_checkpoint_verify(model, id);
     PERFORM public.llm_checkpoint_restore_config(public.llm_checkpoint_config(model, id));
     PERFORM public.llm_checkpoint_check(model, id);
-    PERFORM public.llm_require_room_for(model, 'loading a checkpoint of', 3, 0);
     steps := public.pg_llm_checkpoint_metadata(id, 'steps')::jsonb;
     SELECT array_agg(t.name) INTO stored FROM public.pg_llm_checkpoint_tensors(id) t;
+    PERFORM public.llm_require_room_for(
+        model, 'loading',
+        optimizer => CASE
+            WHEN EXISTS (SELECT FROM unnest(stored) s (name) WHERE s.name LIKE 'optimizer.m.%') THEN 'keep' ELSE 'drop'
+        END
+    );
     DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
     SELECT llm_checkpoint_load.model, p.name, s.first_row,

@@ -93,7 +93,7 @@ BEGIN
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
     PERFORM public.llm_check_size(public.llm_config(model));
     PERFORM public.llm_lock_model(model);
-    PERFORM public.llm_require_room_for(model, 'initialising', 1, 0);
+    PERFORM public.llm_require_room_for(model, 'initialising');
     PERFORM public.pg_llm_set_recording(false, true);
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
     UPDATE public.llm_train_log l SET superseded = true
@@ -208,6 +208,7 @@ BEGIN
     DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
+    PERFORM public.pg_llm_shared_forget(model);
     DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;
     DELETE FROM public.llm_model_config c WHERE c.model = llm_drop_model.model;
 END;

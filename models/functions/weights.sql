@@ -24,6 +24,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     fingerprint bytea;
+    in_memory boolean;
+    shared boolean;
     part record;
 BEGIN
     LOOP
@@ -34,20 +36,27 @@ BEGIN
             RAISE EXCEPTION 'model "%" has no weights', model
                 USING ERRCODE = 'no_data_found', HINT = 'Initialise it with llm_init_model or import its weights.';
         END IF;
-        IF public.pg_llm_arena_open(model, fingerprint, training) THEN
+        in_memory := public.pg_llm_arena_open(model, fingerprint, training);
+        IF NOT in_memory THEN
+            PERFORM public.llm_check_copied(model);
+        END IF;
+        -- Memory of this session's own is given up, too, once there is a copy for all.
+        shared := NOT training AND public.pg_llm_shared_open(model);
+        IF in_memory THEN
             RETURN fingerprint;
         END IF;
-        PERFORM public.llm_check_copied(model);
-        FOR part IN
-            SELECT p.name, p.token_id, p.data,
-                CASE WHEN training THEN p.m END AS m, CASE WHEN training THEN p.v END AS v
-            FROM public.llm_param p
-            WHERE p.model = llm_pin.model
-            ORDER BY p.name, p.token_id
-        LOOP
-            PERFORM public.pg_llm_arena_put(model, part.name, part.token_id, part.data, part.m, part.v);
-        END LOOP;
-        PERFORM public.pg_llm_arena_seal(model);
+        IF NOT shared THEN
+            FOR part IN
+                SELECT p.name, p.token_id, p.data,
+                    CASE WHEN training THEN p.m END AS m, CASE WHEN training THEN p.v END AS v
+                FROM public.llm_param p
+                WHERE p.model = llm_pin.model
+                ORDER BY p.name, p.token_id
+            LOOP
+                PERFORM public.pg_llm_arena_put(model, part.name, part.token_id, part.data, part.m, part.v);
+            END LOOP;
+            PERFORM public.pg_llm_arena_seal(model);
+        END IF;
         -- Another session's commit between the two queries would leave a mixture under a wrong name.
         IF public.llm_fingerprint(model) IS NOT DISTINCT FROM fingerprint THEN
             PERFORM public.llm_check_weights(model);
@@ -60,8 +69,9 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
-'Pins the stored version of the model''s weights (with optimizer state for training) in this session''s memory until '
-'pg_llm_arena_close(model). Reads llm_param only if memory has another version. Returns the version''s fingerprint. '
+'Pins the stored version of the model''s weights until pg_llm_arena_close(model): mapped from the file that all '
+'sessions share or, for training and where that cannot be, in this session''s memory. Reads the numbers in llm_param '
+'only if neither has that version. Returns the version''s fingerprint. '
 '42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration; 55000: a subscription is '
 'still copying the model.';
 
@@ -244,7 +254,8 @@ CREATE FUNCTION public.llm_write_back(
     fingerprint bytea,
     step bigint,
     keep_grad boolean DEFAULT false,
-    workers int DEFAULT 1
+    workers int DEFAULT 1,
+    keep_moments boolean DEFAULT true
 ) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -253,7 +264,9 @@ DECLARE
     threads text := current_setting('pg_llm.threads');
     command bigint;
     n_written bigint;
+    written bytea;
 BEGIN
+    PERFORM public.llm_require_argument('keep_moments', keep_moments IS NOT NULL);
     PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
@@ -261,32 +274,64 @@ BEGIN
     command := public.pg_llm_command_id();
     UPDATE public.llm_param p
     SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
-        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
-        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
+        m = CASE WHEN keep_moments THEN public.pg_llm_arena_m(p.model, p.name, p.token_id) END,
+        v = CASE WHEN keep_moments THEN public.pg_llm_arena_v(p.model, p.name, p.token_id) END,
         grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
         step = llm_write_back.step,
         updated_at = clock_timestamp()
     WHERE p.model = llm_write_back.model;
     GET DIAGNOSTICS n_written = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    RETURN public.llm_written(model, n_written, command);
+    written := public.llm_written(model, n_written, command);
+    IF NOT keep_moments THEN
+        PERFORM public.pg_llm_arena_drop_moments(model);
+    END IF;
+    RETURN written;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
+COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int, boolean) IS
 'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
-'fingerprint. 40001: llm_param no longer holds the version that the run began with; 42501: a policy or a trigger '
-'prevents some of the rows from being written.';
+'fingerprint. keep_moments false: the weights alone, and memory keeps no more than the table. 40001: llm_param no '
+'longer holds the version that the run began with; 42501: a policy or a trigger prevents some of the rows from being '
+'written.';
 
 
-CREATE FUNCTION public.llm_release() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+CREATE FUNCTION public.llm_release(shared boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    released bigint;
+    removed bigint;
+    hidden text;
+    shared_model text;
 BEGIN
-    RETURN public.pg_llm_release();
+    PERFORM public.llm_require_argument('shared', shared IS NOT NULL);
+    released := public.pg_llm_release();
+    IF NOT shared THEN
+        RETURN released;
+    END IF;
+    IF NOT has_any_column_privilege('public.llm_param', 'UPDATE') THEN
+        RAISE EXCEPTION 'permission denied for table llm_param'
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Shared weights are released by roles that may write them, such as llm_trainer.';
+    END IF;
+    FOR shared_model IN SELECT DISTINCT v.model FROM public.pg_llm_shared_versions() v LOOP
+        removed := public.pg_llm_shared_remove(shared_model);
+        released := released + COALESCE(removed, 0);
+        hidden := CASE WHEN removed IS NULL THEN shared_model ELSE hidden END;
+    END LOOP;
+    IF hidden IS NOT NULL THEN
+        RAISE EXCEPTION 'row-level security keeps the shared weights of model "%" from being released', hidden
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'A policy must let the role update the model''s rows in llm_param, in a transaction that may write.';
+    END IF;
+    RETURN released;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_release() IS
-'Frees the memory in which this session keeps weights that it no longer uses. Returns the number of bytes.';
+COMMENT ON FUNCTION public.llm_release(boolean) IS
+'Frees the memory in which this session keeps weights that it no longer uses; with shared => true also removes the '
+'files of this database''s models that all sessions map, which the next use writes again. Returns the number of bytes. '
+'42501: the role may not write the weights.';

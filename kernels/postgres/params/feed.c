@@ -40,7 +40,7 @@ feed_buffer(const Tensor *t)
 {
     Tensor *own;
 
-    if (t->buffer->refcount == 1 && t->data == t->buffer->data)
+    if (tensor_buffer_writable(t->buffer) && t->data == t->buffer->data)
         return t->buffer;
     own = tensor_new(t->ndim, t->dims);
     llm_copy(pg_llm_engine(), own->data, t->data, false, t->n);
@@ -145,8 +145,8 @@ compare_params(const void *a, const void *b)
 }
 
 /* Every op of a pass asks for parameters by their names, next to weights that leave nothing else in a cache. */
-static void
-index_params(ModelVersion *v)
+void
+feed_index(ModelVersion *v)
 {
     uint32 n_slots = pg_nextpower2_32(2 * (uint32) v->n_params + 1);
     int   *slots = MemoryContextAlloc(v->context, sizeof(int) * n_slots);
@@ -278,7 +278,7 @@ pg_llm_arena_seal(PG_FUNCTION_ARGS)
         CHECK_FOR_INTERRUPTS();
     }
     qsort(v->params, v->n_params, sizeof(ModelParam), compare_params);
-    index_params(v);
+    feed_index(v);
     v->sealing = false;
     v->ready = true;
     PG_RETURN_VOID();

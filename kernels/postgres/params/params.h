@@ -8,6 +8,7 @@
 #ifndef PG_LLM_PARAMS_H
 #define PG_LLM_PARAMS_H
 
+#include "shared/shared.h"
 #include "tensor/tensor.h"
 #include "utils/portal.h"
 
@@ -62,14 +63,24 @@ typedef struct ModelVersion
     bool                 undone;     /* was ready, and a rollback threw its changed weights away */
     bool                 training;   /* holds m and v */
     bool                 dirty;      /* differs from the table: not to be found by anyone else */
-    bool                 cached;     /* the cache holds one of refs */
-    ModelParam          *params;     /* sorted by name once sealed */
+    bool                 changed;    /* by this transaction */
+    bool                 discarded;  /* and what it is, nobody knows: never to be kept */
+    bool                 kept;       /* outlives its pins, even dirty, for `run_id` after `step` (ahead.c) */
+    int64                run_id;
+    int64                step;
+    Portal               holder; /* of a kept version: while this runs, no room is made at its cost */
+    bool                 cached; /* the cache holds one of refs */
+    ModelParam          *params; /* sorted by name once sealed */
     int                  n_params;
     int                  room;
     int                 *slots;   /* once sealed: places in params by their names' hashes; -1: none */
     uint32               n_slots; /* a power of 2 */
     size_t               bytes;   /* of float32 numbers: version_bytes() adds the copies in fewer bits */
     uint64               last_used;
+    SharedMapping       *mapping;  /* of the file that holds its weights; NULL: they are this session's own */
+    bool                 known;    /* its own, and read from the rows of `version` */
+    TimestampTz          share_at; /* when to look for a file the next time */
+    uint8                version[SHARED_VERSION_BYTES];
 } ModelVersion;
 
 /* versions.c */

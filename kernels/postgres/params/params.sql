@@ -57,6 +57,14 @@ CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training
 COMMENT ON FUNCTION public.pg_llm_arena_open(text, bytea, boolean) IS
     'Pins a version of a model''s parameters; false if it is not in memory and must be fed.';
 
+CREATE FUNCTION public.pg_llm_shared_open(model text)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_shared_open';
+COMMENT ON FUNCTION public.pg_llm_shared_open(text) IS
+    'Takes the pinned version''s weights from the file that all sessions share, which it writes if it can; false if '
+    'they must be fed.';
+
 CREATE FUNCTION public.pg_llm_arena_put(
     model text, name text, token_id integer, data public.tensor, m public.tensor, v public.tensor
 )
@@ -158,6 +166,14 @@ CREATE FUNCTION public.pg_llm_arena_saved(model text, fingerprint bytea)
 COMMENT ON FUNCTION public.pg_llm_arena_saved(text, bytea) IS
     'Called after write-back: marks the version in memory as the one that the rows now hold.';
 
+CREATE FUNCTION public.pg_llm_arena_drop_moments(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_drop_moments';
+COMMENT ON FUNCTION public.pg_llm_arena_drop_moments(text) IS
+    'Frees the optimizer state and the gradients of the version pinned for training: it holds weights alone from then '
+    'on.';
+
 CREATE FUNCTION public.pg_llm_command_id()
     RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -201,6 +217,29 @@ CREATE FUNCTION public.pg_llm_arena_discard(model text)
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
 COMMENT ON FUNCTION public.pg_llm_arena_discard(text) IS 'Marks the pinned version as not to be used again.';
+
+CREATE FUNCTION public.pg_llm_arena_keep(model text, run_id bigint, step bigint)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_keep';
+COMMENT ON FUNCTION public.pg_llm_arena_keep(text, bigint, bigint) IS
+    'Keeps the version that is pinned for training through commits, as the run''s after that step; only '
+    'pg_llm_arena_open_run finds it.';
+
+CREATE FUNCTION public.pg_llm_arena_open_run(model text, fingerprint bytea, run_id bigint, step bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_open_run';
+COMMENT ON FUNCTION public.pg_llm_arena_open_run(text, bytea, bigint, bigint) IS
+    'Pins for training the version that this role''s run kept after that step on top of the stored version; false if '
+    'memory has none.';
+
+CREATE FUNCTION public.pg_llm_arena_hash(model text)
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_hash';
+COMMENT ON FUNCTION public.pg_llm_arena_hash(text) IS
+    'A 64-bit hash of the weights and the optimizer state that are pinned for training, the same on every machine.';
 
 CREATE FUNCTION public.pg_llm_relation_version(relations regclass[])
     RETURNS bytea

@@ -41,8 +41,8 @@ static VersionPin *pins = NULL;
 static int         n_pins = 0;
 static uint64      pin_ids = 0;
 
-static void
-require_pin_room(void)
+void
+params_require_pin_room(void)
 {
     if (n_pins >= MAX_PINS)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -55,7 +55,7 @@ push_pin(ModelVersion *v, PinKind kind, bool training)
 {
     VersionPin *pin;
 
-    require_pin_room();
+    params_require_pin_room();
     pin = MemoryContextAllocZero(TopMemoryContext, sizeof(VersionPin));
     pin->version = params_retain(v);
     pin->kind = kind;
@@ -85,7 +85,7 @@ drop_pin(VersionPin *pin)
     n_pins--;
     pin->version->pins--;
     pin->version->trainers -= pin->training;
-    if (pin->version->pins == 0 && (pin->version->dirty || !pin->version->ready))
+    if (pin->version->pins == 0 && ((pin->version->dirty && !pin->version->kept) || !pin->version->ready))
         versions_forget(pin->version);
     params_release(pin->version);
     pfree(pin);
@@ -174,6 +174,12 @@ params_require(const char *model)
 }
 
 void
+params_push_training_pin(ModelVersion *v)
+{
+    push_pin(v, PIN_CALL, true);
+}
+
+void
 params_push_pin(ModelVersion *v)
 {
     push_pin(v, PIN_GENERATION, false);
@@ -196,6 +202,9 @@ params_end_xact(bool commit)
     versions_end_xact(commit);
     while (pins != NULL)
         drop_pin(pins);
+    if (!commit)
+        versions_let_go(NULL);
+    versions_forget_outdated();
 }
 
 /*
@@ -239,6 +248,7 @@ params_portal_gone(Portal portal)
         if (pin->kind == PIN_STATEMENT && pin->portal == portal)
             drop_pin(pin);
     }
+    versions_let_go(portal);
 }
 
 /* pg_llm_arena_open(model, fingerprint, training) -> whether memory holds that version already */
@@ -257,7 +267,7 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("model name and version can have at most %d bytes, not %zu and %d", PARAMS_MAX_NAME,
                        strlen(model), len));
-    require_pin_room();
+    params_require_pin_room();
     /* What named rows when a role could see them opens nothing for it later: it must be shown them again. */
     v = !training && fingerprint_is_old(VARDATA_ANY(fingerprint), len)
             ? NULL

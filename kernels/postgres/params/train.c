@@ -191,7 +191,7 @@ make_own(TensorBuffer **buffer, size_t n)
 {
     TensorBuffer *own;
 
-    if ((*buffer)->refcount == 1)
+    if (tensor_buffer_writable(*buffer))
         return;
     own = tensor_buffer_alloc(n);
     llm_copy(pg_llm_engine(), own->data, (*buffer)->data, false, n);
@@ -239,7 +239,7 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
     o.step = (uint64) PG_GETARG_INT64(6);
     o.grad_scale = (float) scale;
     versions_touch(v);
-    v->dirty = true;
+    v->dirty = v->changed = true;
     for (int i = 0; i < v->n_params; i++)
     {
         ModelParam *p = &v->params[i];

@@ -50,6 +50,21 @@ COMMENT ON FUNCTION public.pg_llm_try_lock(regclass, text) IS
     'Takes the exclusive lock of this name until the transaction ends; returns false without waiting if another '
     'session holds it.';
 
+CREATE FUNCTION public.pg_llm_hold_lock(relation regclass, name text)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_hold_lock';
+COMMENT ON FUNCTION public.pg_llm_hold_lock(regclass, text) IS
+    'Like pg_llm_try_lock, but until the running statement ends, through commits that a procedure makes. An error that '
+    'ends the transaction releases it too.';
+
+CREATE FUNCTION public.pg_llm_drop_locks()
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_drop_locks';
+COMMENT ON FUNCTION public.pg_llm_drop_locks() IS
+    'Releases what the running statement holds by pg_llm_hold_lock.';
+
 CREATE FUNCTION public.pg_llm_lock_holder(relation regclass, name text)
     RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -63,3 +78,10 @@ CREATE FUNCTION public.pg_llm_numerics_version()
     AS 'MODULE_PATHNAME', 'pg_llm_numerics_version';
 COMMENT ON FUNCTION public.pg_llm_numerics_version() IS
     'The version of the numerical rules that make results reproducible.';
+
+CREATE FUNCTION public.pg_llm_library()
+    RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_library';
+COMMENT ON FUNCTION public.pg_llm_library() IS
+    'What computes in this session: numerical rules, instruction set, compiler, server.';

@@ -44,6 +44,14 @@ typedef struct Block
 
 StaticAssertDecl(sizeof(Block) <= ALIGNMENT, "a block's header must fit before its aligned data");
 
+/* A buffer over memory of somebody else's: never in a free list, and not counted. */
+typedef struct Foreign
+{
+    TensorBuffer pub;
+    void (*gone)(void *arg);
+    void *arg;
+} Foreign;
+
 static Block *free_lists[N_CLASSES];
 static size_t cached_bytes = 0;
 static size_t used_bytes = 0;
@@ -214,9 +222,23 @@ tensor_buffer_alloc(size_t n)
                 errhint("Use a smaller batch, a shorter block or a smaller model."));
     b->next = NULL;
     b->pub.refcount = 1;
+    b->pub.foreign = false;
     b->pub.packed[0] = b->pub.packed[1] = NULL;
     used_bytes += b->bytes;
     return &b->pub;
+}
+
+TensorBuffer *
+tensor_buffer_foreign(float *data, size_t bytes, void (*gone)(void *arg), void *arg)
+{
+    Foreign *f = calloc(1, sizeof(Foreign));
+
+    if (f == NULL)
+        ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"));
+    f->pub = (TensorBuffer){.refcount = 1, .foreign = true, .bytes = bytes, .data = data};
+    f->gone = gone;
+    f->arg = arg;
+    return &f->pub;
 }
 
 TensorBuffer *
@@ -232,9 +254,17 @@ tensor_buffer_release(TensorBuffer *buffer)
     Block *b = (Block *) buffer;
     size_t limit;
 
-    if (b == NULL || --b->pub.refcount > 0)
+    if (buffer == NULL || --buffer->refcount > 0)
         return;
     tensor_buffer_unpack(buffer);
+    if (buffer->foreign)
+    {
+        Foreign *f = (Foreign *) buffer;
+
+        f->gone(f->arg);
+        free(f);
+        return;
+    }
     used_bytes -= b->bytes;
     /* a transaction's last contexts go after its callbacks have run */
     limit = IsTransactionState() ? cache_limit : idle_limit();

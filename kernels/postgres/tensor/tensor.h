@@ -29,6 +29,7 @@ struct llm_packed;
 typedef struct TensorBuffer
 {
     int                refcount;
+    bool               foreign;   /* memory of somebody else's, which must not be written to */
     size_t             bytes;     /* usable size */
     float             *data;      /* 64-byte aligned */
     struct llm_packed *packed[2]; /* copies in fewer bits, as (in,out) and as (out,in); NULL: none (precision.c) */
@@ -38,6 +39,15 @@ typedef struct TensorBuffer
 extern TensorBuffer *tensor_buffer_alloc(size_t n);
 extern TensorBuffer *tensor_buffer_retain(TensorBuffer *b);
 extern void          tensor_buffer_release(TensorBuffer *b); /* NULL is fine; never throws */
+/* Memory to read only, which is no part of this session's; `gone(arg)` is called as the last reference goes. */
+extern TensorBuffer *tensor_buffer_foreign(float *data, size_t bytes, void (*gone)(void *arg), void *arg);
+
+/* Who holds the only reference may write. */
+static inline bool
+tensor_buffer_writable(const TensorBuffer *b)
+{
+    return b->refcount == 1 && !b->foreign;
+}
 
 /* ---- the expanded form ---- */
 

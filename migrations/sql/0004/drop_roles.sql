@@ -30,7 +30,7 @@ DECLARE
         'llm_perplexity(text, text, int)', 'llm_export_tensors(text)', 'llm_export_data(text)',
         'llm_export_file(text, text, text)', 'pg_llm_export_npz(text, text, boolean)',
         'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
-        'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean)',
+        'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean, text)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
         'llm_forward_gpt2(text, int[], boolean, int[], double precision, boolean)',
         'llm_hidden_gpt2(text, int[], int)', 'llm_parameters_gpt2(text)',
@@ -62,30 +62,37 @@ DECLARE
         'llm_rename_model(text, text)', 'llm_prune_runs(text, int)', 'llm_prune_passes(bigint)',
         'llm_publication(text)', 'llm_publication_tables(text)', 'llm_publish(text)', 'llm_unpublish(text)',
         'llm_check_publication(text)', 'llm_is_filtered(text)', 'llm_check_copied(text)', 'llm_count(int[])',
-        'llm_require_room(text, numeric, int, int)', 'llm_require_room_to_fill(text, text[], int, int)',
-        'llm_require_room_for(text, text, int, int)', 'llm_tape_flush(bigint, text, bigint)',
-        'llm_tape_forget(text, bigint)', 'llm_forget_tensors(bigint[])', 'llm_tape_backward(bigint, double precision)',
-        'llm_backprop(bigint, text)', 'llm_materialize_params(text)', 'llm_accumulate_grads(text, int)',
-        'llm_prune_autograd_state(int)', 'llm_tokenizer_kind(text)', 'llm_check_tokenizer(text)',
-        'llm_end_tokens(text)', 'llm_end_token(text)', 'llm_begin_token(text)', 'llm_build_char_tokenizer(text, text)',
-        'llm_subquery(text)', 'llm_query_documents(text)', 'llm_encode_characters(text[], text)',
-        'llm_encode_documents(text[], text)', 'llm_encode(text, text, boolean, boolean)',
-        'llm_token_bytes(int[], text)', 'llm_known_tokens(int[], text)', 'llm_decode(int[], text)',
-        'llm_train(text, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean)',
-        'llm_train_begin(text, jsonb)', 'llm_hyperparameters(jsonb)',
+        'llm_require_disk(text, numeric, numeric, numeric, numeric)', 'llm_require_memory(text, numeric, int)',
+        'llm_require_room_to_fill(text, text[], int, int)', 'llm_require_room_for(text, text, int, text, boolean)',
+        'llm_tape_flush(bigint, text, bigint)', 'llm_tape_forget(text, bigint)', 'llm_forget_tensors(bigint[])',
+        'llm_tape_backward(bigint, double precision)', 'llm_backprop(bigint, text)', 'llm_materialize_params(text)',
+        'llm_accumulate_grads(text, int)', 'llm_prune_autograd_state(int)', 'llm_tokenizer_kind(text)',
+        'llm_check_tokenizer(text)', 'llm_end_tokens(text)', 'llm_end_token(text)', 'llm_begin_token(text)',
+        'llm_build_char_tokenizer(text, text)', 'llm_subquery(text)', 'llm_query_documents(text)',
+        'llm_encode_characters(text[], text)', 'llm_encode_documents(text[], text)',
+        'llm_encode(text, text, boolean, boolean)', 'llm_token_bytes(int[], text)', 'llm_known_tokens(int[], text)',
+        'llm_decode(int[], text)',
+        'llm_train(text, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
+        'llm_train_begin(text, jsonb)', 'llm_tell_unstored(text, bigint)', 'llm_hyperparameters(jsonb)',
         'llm_check_hyperparameters(public.llm_model_config, jsonb)', 'llm_train_chunk(bigint, bigint, bytea)',
-        'llm_train_clear(text, int)',
-        'llm_train_loop(text, int, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean)',
-        'llm_train_resume(bigint, int)',
-        'llm_train_step(text, bigint, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, bigint, double precision, int, int)',
-        'llm_train_steps(public.llm_train_run, bigint)', 'llm_train_data(text, bigint)',
-        'llm_row_hash(bigint, int[], int[])', 'llm_train_rows(public.llm_train_run)',
+        'llm_raise_other_weights(public.llm_train_run)', 'llm_train_clear(text, int)', 'llm_train_data(text, bigint)',
+        'llm_train_rows(public.llm_train_run)', 'llm_train_rows_version(public.llm_train_run, bytea)',
         'llm_raise_missing(bigint, int8multirange)', 'llm_train_picks(bigint, bigint, bigint, int, text)',
         'llm_train_batch(bigint[], bigint, bigint, int, int, text)', 'llm_pad(int[], int, int)',
-        'llm_fingerprint(text)', 'llm_pin(text, boolean)', 'llm_check_weights(text)', 'llm_weight(text, text)',
-        'llm_lock_rows(text, bytea)', 'llm_stored_as_written(text, bigint, bigint)',
-        'llm_written(text, bigint, bigint)', 'llm_recognise(text, bytea)',
-        'llm_write_back(text, bytea, bigint, boolean, int)', 'llm_release()', 'llm_autograd_mode_write()'
+        'llm_train_loop(text, int, int, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
+        'llm_check_intervals(int, int)', 'llm_train_resume(bigint, int, int)', 'llm_train_take_up(bigint, int, int)',
+        'llm_train_advance(bigint, int, int, bytea, bigint[], bytea, bigint, timestamptz, double precision, timestamptz)',
+        'llm_train_load(public.llm_train_run)', 'llm_write_seconds(text)',
+        'llm_train_step(text, bigint, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, bigint, double precision, int, int)',
+        'llm_train_steps(public.llm_train_run, bigint[], bigint, bigint, double precision, boolean)',
+        'llm_train_step_rows(public.llm_train_run, bigint[], bigint)', 'llm_train_logged(bigint, bigint)',
+        'llm_raise_mismatch(bigint, bigint, text, text)', 'llm_fingerprint(text)', 'llm_pin(text, boolean)',
+        'llm_check_weights(text)', 'llm_weight(text, text)', 'llm_lock_rows(text, bytea)',
+        'llm_stored_as_written(text, bigint, bigint)', 'llm_written(text, bigint, bigint)',
+        'llm_recognise(text, bytea)', 'llm_write_back(text, bytea, bigint, boolean, int, boolean)',
+        'llm_release(boolean)', 'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)',
+        'llm_tokenizer_cost(text)', 'llm_write_cost(text, text, int, bigint, text, boolean)',
+        'llm_autograd_mode_write()'
     ];
     routine text;
     role name;
@@ -125,6 +132,7 @@ BEGIN
         'REVOKE SELECT ON TABLE public.llm_model_config FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_reader',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_tape FROM llm_reader',
@@ -161,7 +169,7 @@ BEGIN
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
             AND d.deptype = 'e'
-            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_(tensor|bytes|metadata|sha256)|pg_llm_checkpoint_|pg_llm_progress|pg_llm_try_lock|pg_llm_arena_adamw|pg_llm_arena_saved)'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_(tensor|bytes|metadata|sha256)|pg_llm_checkpoint_|pg_llm_progress|pg_llm_(try|hold)_lock|pg_llm_arena_adamw|pg_llm_arena_(saved|keep))'
     LOOP
         EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_reader', routine);
     END LOOP;
@@ -212,6 +220,7 @@ BEGIN
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_model_config FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_param FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_param_er FROM llm_trainer',
+        'REVOKE SELECT ON TABLE public.llm_shared_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_sql_version FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_step FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tape FROM llm_trainer',
