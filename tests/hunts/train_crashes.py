@@ -50,6 +50,7 @@ class Shape:
     d_model: int = 128
     n_positions: int = 32
     vocab: int = 256
+    on_disk: bool = True  # what grows is not to grow in memory
 
     def make(self, conn: Connection, model: str) -> None:
         make_model(
@@ -192,7 +193,7 @@ class Hunt:
         self.kinds: list[str] = []
         self.stack = contextlib.ExitStack()
         self.next_stack = contextlib.ExitStack()
-        self.durable = self.stack.enter_context(provisioned(on_disk=True))
+        self.durable = self.stack.enter_context(provisioned(on_disk=shape.on_disk))
 
     def close(self) -> None:
         self.next_stack.close()
@@ -235,7 +236,9 @@ class Hunt:
         kind = self.kinds.pop()
         delay = self.rng.uniform(0.0, within)
         if kind == "promotion":
-            self.next_durable = self.next_stack.enter_context(streaming_replica(self.durable, on_disk=True))
+            self.next_durable = self.next_stack.enter_context(
+                streaming_replica(self.durable, on_disk=self.shape.on_disk)
+            )
         trainer = Trainer(self.durable, self.shape, model, random.Random(self.rng.random()))
         trainer.begin()
         while not trainer.pid and trainer.thread.is_alive():

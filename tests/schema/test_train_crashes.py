@@ -20,5 +20,5 @@ pytestmark = pytest.mark.skipif(
 @grows
 def test_a_run_is_resumed_after_every_kind_of_crash() -> None:
     seed = int(os.environ.get("LLM_SQL_CRASH_SEED", "1"))
-    shape = Shape(steps=80, n_layer=2, d_model=64, n_positions=16)
+    shape = Shape(steps=60, n_layer=2, d_model=32, n_positions=16, on_disk=False)
     assert crashes(seed, len(KINDS) * (3 if EXTENDED else 1), shape, print) >= 1
