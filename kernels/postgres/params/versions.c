@@ -41,6 +41,7 @@ static void
 free_version(ModelVersion *v)
 {
     tensor_buffer_training(-(int) v->training);
+    packed_release(v);
     for (int i = 0; i < v->n_params; i++)
     {
         for (int part = 0; part < v->params[i].n_parts; part++)
@@ -172,6 +173,12 @@ versions_use(ModelVersion *v)
     v->last_used = ++clock_ticks;
 }
 
+ModelVersion *
+versions_next(ModelVersion *v)
+{
+    return v == NULL ? versions : v->next;
+}
+
 /* What a version holds, with copies of its weights in fewer bits. */
 static size_t
 version_bytes(const ModelVersion *v)
@@ -181,7 +188,11 @@ version_bytes(const ModelVersion *v)
     for (int i = 0; i < v->n_params; i++)
         if (v->params[i].data != NULL)
             for (int which = 0; which < 2; which++)
-                bytes += llm_packed_bytes(v->params[i].data->packed[which]);
+            {
+                const llm_packed *packed = v->params[i].data->packed[which];
+
+                bytes += packed == NULL || llm_packed_is_view(packed) ? 0 : llm_packed_bytes(packed);
+            }
     return bytes;
 }
 
@@ -289,8 +300,12 @@ versions_forget_outdated(void)
     for (ModelVersion *v = versions, *next; v != NULL; v = next)
     {
         next = v->next;
-        if (v->refs == 1 && v->mapping != NULL && shared_mapping_outdated(v->mapping))
+        if (v->refs != 1 || v->mapping == NULL)
+            continue;
+        if (shared_mapping_outdated(v->mapping))
             versions_forget(v);
+        else
+            packed_forget_outdated(v);
     }
 }
 
