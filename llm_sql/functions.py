@@ -111,6 +111,27 @@ llm_parameters = parameters = RowsFunction(
         'ones.'
     ),
 )
+llm_write_cost = write_cost = RowsFunction(
+    'llm_write_cost',
+    (
+        'model text, task text?, write_backs integer?, n_steps bigint?, optimizer text?, keep_grad '
+        'boolean?',
+        '(part text, times bigint, heap_bytes bigint, toast_bytes bigint, index_bytes bigint, wal_bytes '
+        'bigint, wal_bytes_max bigint, dead_bytes bigint)',
+    ),
+    doc=(
+        'What a task writes for the model, in bytes, before it does: training, finetuning (a copy first), '
+        'initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there '
+        'are so many times, and their total. heap_bytes, toast_bytes and index_bytes are written to '
+        'llm_param, which grows by them at most: by less where vacuum has made room, and by one version '
+        'in all if it runs between write-backs. wal_bytes is the WAL of it, wal_bytes_max with an image '
+        'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
+        'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '
+        'the log of a run; optimizer drop: the last write-back, a copy or a checkpoint is without '
+        'moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query are not '
+        'included. 42704: unknown model; 22023: an argument out of range.'
+    ),
+)
 
 # ---- the forward pass ----
 
@@ -300,7 +321,7 @@ llm_train = train = SqlFunction(
         'precision?, grad_workers integer?, prune_workers integer?, batch_size integer?, grad_accum '
         'integer?, block_size integer?, schedule text?, min_lr double precision?, decay text?, seed '
         'bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every integer?, '
-        'keep_grad boolean?',
+        'keep_grad boolean?, optimizer text?',
         'bigint',
     ),
     doc=(
@@ -323,9 +344,10 @@ llm_train = train = SqlFunction(
         "permutation per epoch) or by_id. start_step: the model's step at which the schedule begins; "
         "default: this call's. total_steps: length of the schedule, in steps; default: this call's. "
         "log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in "
-        'llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed '
-        'meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step '
-        'without any target; 53200, 53100: it does not fit in memory or on disk.'
+        "llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which "
+        'then stores data only. 55P03: another session trains the model; 40001: its weights or data were '
+        'changed meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a '
+        'step without any target; 53200, 53100: it does not fit in memory or on disk.'
     ),
 )
 llm_train_loop = train_loop = Procedure(
@@ -337,7 +359,7 @@ llm_train_loop = train_loop = Procedure(
         'precision?, warmup integer?, grad_clip double precision?, grad_workers integer?, prune_workers '
         'integer?, batch_size integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr '
         'double precision?, decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps '
-        'bigint?, log_every integer?, keep_grad boolean?',
+        'bigint?, log_every integer?, keep_grad boolean?, optimizer text?',
         'void',
     ),
     doc=(
@@ -355,7 +377,7 @@ llm_train_loop = train_loop = Procedure(
 llm_train_resume = train_resume = Procedure(
     'llm_train_resume',
     (
-        'run_id bigint, commit_every integer?, write_back_every integer?',
+        'run_id bigint, commit_every integer?, write_back_every integer?, on_mismatch text?',
         'void',
     ),
     doc=(
@@ -363,9 +385,42 @@ llm_train_resume = train_resume = Procedure(
         'schedule and dropout, so the result is bit-identical to an uninterrupted run. Steps that are '
         'logged and whose weights are not stored are computed again: their batches, losses and gradient '
         'norms must be those of the log to the bit. commit_every, write_back_every: as for '
-        'llm_train_loop; NULL: as the run began. 40001, naming step and rows: weights, data or log have '
-        'changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run; it '
-        'can be resumed again. Call it outside a transaction block.'
+        'llm_train_loop; NULL: as the run began. on_mismatch: error, or rewind: give up the logged steps '
+        'that are not stored (they are superseded) and go on from the stored weights, with the data and '
+        'the library as they are now. 40001, naming step and rows: weights, data or log have changed '
+        'since; 55000: another library whose self-test fails, or other numerical rules; 22023: the run is '
+        'complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it '
+        'outside a transaction block.'
+    ),
+)
+llm_train_stop = train_stop = SqlFunction(
+    'llm_train_stop',
+    (
+        'run_id bigint',
+        'boolean',
+    ),
+    doc=(
+        'Asks the session that runs llm_train_loop or llm_train_resume for this run to write its weights '
+        'back and end after the present step, with status stopped; llm_train_resume can continue it. '
+        'Returns at once: true, or false with a NOTICE where no session runs it. 42704: unknown run; '
+        '42501: the caller neither has the rights of the role that trains nor may update llm_train_run.'
+    ),
+)
+llm_replay = replay = RowsFunction(
+    'llm_replay',
+    (
+        'run_id bigint, first bigint?, last bigint?',
+        '(step bigint, loss double precision, replayed_loss double precision, same boolean)',
+    ),
+    doc=(
+        'Computes steps first to last of a run again (NULL: from its first, to its last logged one) and '
+        'compares them with llm_train_log: the logged loss, the one that came out, and whether loss, '
+        'gradient norm and batch are the same to the bit. It begins with the newest checkpoint below '
+        'first that has the optimizer state, else with the initialisation by its seed, and computes the '
+        'steps up to first without returning them. Writes nothing, so that it runs on replicas, too. '
+        'Requires llm_trainer. P0002: neither is there; the message names the earliest step that can be '
+        'replayed; 40001, naming them: rows of llm_dataset have changed since; 42704: unknown run; 22023: '
+        'steps that the run did not log.'
     ),
 )
 llm_finetune = finetune = RowsFunction(
@@ -377,7 +432,7 @@ llm_finetune = finetune = RowsFunction(
         'precision?, wd double precision?, grad_clip double precision?, decay text?, seed bigint?, '
         'log_every integer?, beta1 double precision?, beta2 double precision?, eps double precision?, '
         'grad_workers integer?, prune_workers integer?, data_order text?, start_step bigint?, total_steps '
-        'bigint?, keep_grad boolean?',
+        'bigint?, keep_grad boolean?, optimizer text?',
         '(name text, perplexity_before double precision, perplexity_after double precision)',
     ),
     doc=(

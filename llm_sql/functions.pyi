@@ -84,6 +84,26 @@ def llm_parameters(model: Text) -> TableValuedAlias:
     """
 parameters = llm_parameters
 
+def llm_write_cost(
+    model: Text,
+    task: Text = ...,
+    write_backs: Int = ...,
+    n_steps: Int = ...,
+    optimizer: Text = ...,
+    keep_grad: Bool = ...,
+) -> TableValuedAlias:
+    """What a task writes for the model, in bytes, before it does: training, finetuning (a copy first),
+    initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there are so
+    many times, and their total. heap_bytes, toast_bytes and index_bytes are written to llm_param, which grows
+    by them at most: by less where vacuum has made room, and by one version in all if it runs between write-
+    backs. wal_bytes is the WAL of it, wal_bytes_max with an image of each page that was not changed since the
+    last checkpoint, dead_bytes what vacuum can free afterwards. Upper bounds, at most 5 percent and 1 MB a
+    time above what is measured. n_steps adds the log of a run; optimizer drop: the last write-back, a copy or
+    a checkpoint is without moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query
+    are not included. 42704: unknown model; 22023: an argument out of range.
+    """
+write_cost = llm_write_cost
+
 # ---- the forward pass ----
 
 def llm_forward(
@@ -274,6 +294,7 @@ def llm_train(
     total_steps: Int = ...,
     log_every: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> Function[int]:
     """Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction,
     and returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Calls with
@@ -292,9 +313,10 @@ def llm_train(
     order of the rows: shuffled (a seeded permutation per epoch) or by_id. start_step: the model's step at
     which the schedule begins; default: this call's. total_steps: length of the schedule, in steps; default:
     this call's. log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in
-    llm_param.grad. 55P03: another session trains the model; 40001: its weights or data were changed
-    meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any
-    target; 53200, 53100: it does not fit in memory or on disk.
+    llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which then stores
+    data only. 55P03: another session trains the model; 40001: its weights or data were changed meanwhile;
+    22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any target;
+    53200, 53100: it does not fit in memory or on disk.
     """
 train = llm_train
 
@@ -329,6 +351,7 @@ def llm_train_loop(
     total_steps: Int = ...,
     log_every: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> Call:
     """Like llm_train, with bit-identical results, but commits as it goes. The log is committed every
     commit_every steps (NULL: about once a second), the weights are written back every write_back_every steps
@@ -341,15 +364,42 @@ def llm_train_loop(
     """
 train_loop = llm_train_loop
 
-def llm_train_resume(run_id: Int, commit_every: Int = ..., write_back_every: Int = ...) -> Call:
+def llm_train_resume(
+    run_id: Int,
+    commit_every: Int = ...,
+    write_back_every: Int = ...,
+    on_mismatch: Text = ...,
+) -> Call:
     """Continues an interrupted run of llm_train_loop to its planned end, with the same batches, schedule and
     dropout, so the result is bit-identical to an uninterrupted run. Steps that are logged and whose weights
     are not stored are computed again: their batches, losses and gradient norms must be those of the log to
-    the bit. commit_every, write_back_every: as for llm_train_loop; NULL: as the run began. 40001, naming step
-    and rows: weights, data or log have changed since; 22023: the run is complete. An error marks the run as
-    failed in llm_train_run; it can be resumed again. Call it outside a transaction block.
+    the bit. commit_every, write_back_every: as for llm_train_loop; NULL: as the run began. on_mismatch:
+    error, or rewind: give up the logged steps that are not stored (they are superseded) and go on from the
+    stored weights, with the data and the library as they are now. 40001, naming step and rows: weights, data
+    or log have changed since; 55000: another library whose self-test fails, or other numerical rules; 22023:
+    the run is complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it
+    outside a transaction block.
     """
 train_resume = llm_train_resume
+
+def llm_train_stop(run_id: Int) -> Function[bool]:
+    """Asks the session that runs llm_train_loop or llm_train_resume for this run to write its weights back and
+    end after the present step, with status stopped; llm_train_resume can continue it. Returns at once: true,
+    or false with a NOTICE where no session runs it. 42704: unknown run; 42501: the caller neither has the
+    rights of the role that trains nor may update llm_train_run.
+    """
+train_stop = llm_train_stop
+
+def llm_replay(run_id: Int, first: Int = ..., last: Int = ...) -> TableValuedAlias:
+    """Computes steps first to last of a run again (NULL: from its first, to its last logged one) and compares
+    them with llm_train_log: the logged loss, the one that came out, and whether loss, gradient norm and batch
+    are the same to the bit. It begins with the newest checkpoint below first that has the optimizer state,
+    else with the initialisation by its seed, and computes the steps up to first without returning them.
+    Writes nothing, so that it runs on replicas, too. Requires llm_trainer. P0002: neither is there; the
+    message names the earliest step that can be replayed; 40001, naming them: rows of llm_dataset have changed
+    since; 42704: unknown run; 22023: steps that the run did not log.
+    """
+replay = llm_replay
 
 def llm_finetune(
     model: Text,
@@ -380,6 +430,7 @@ def llm_finetune(
     start_step: Int = ...,
     total_steps: Int = ...,
     keep_grad: Bool = ...,
+    optimizer: Text = ...,
 ) -> TableValuedAlias:
     """Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query's first
     column into rows of block_size tokens (default: the context), holds out the fraction validation of them,

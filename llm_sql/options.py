@@ -131,6 +131,8 @@ class Training(TypedDict, total=False):
     """steps between NOTICEs; 0: none"""
     keep_grad: bool
     """store the last step's gradients in llm_param.grad"""
+    optimizer: Literal['keep', 'drop']
+    """keep AdamW's moments, or drop them from the last write-back, which then stores data only"""
 
 
 class Finetuning(TypedDict, total=False):
@@ -182,6 +184,8 @@ class Finetuning(TypedDict, total=False):
     """length of the schedule, in steps; default: this call's"""
     keep_grad: bool
     """store the last step's gradients in llm_param.grad"""
+    optimizer: Literal['keep', 'drop']
+    """keep AdamW's moments, or drop them from the last write-back, which then stores data only"""
 
 DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
     'Sampling': {
@@ -245,6 +249,7 @@ DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
         'total_steps': ('bigint', None),
         'log_every': ('integer', 1),
         'keep_grad': ('boolean', False),
+        'optimizer': ('text', 'keep'),
     },
     'Finetuning': {
         'new_name': ('text', None),
@@ -272,6 +277,7 @@ DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
         'start_step': ('bigint', None),
         'total_steps': ('bigint', None),
         'keep_grad': ('boolean', False),
+        'optimizer': ('text', 'keep'),
     },
 }
 """SQL type and default of every option, by the class that has it."""

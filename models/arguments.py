@@ -212,6 +212,11 @@ HYPERPARAMETERS = (
         "keep_grad", "boolean", "false", "store the last step's gradients in llm_param.grad",
         (Check("keep_grad IS NOT NULL", "be true or false"),),
     ),
+    Argument(
+        "optimizer", "text", "'keep'",
+        "keep AdamW's moments, or drop them from the last write-back, which then stores data only",
+        choices=("keep", "drop"),
+    ),
 )  # fmt: skip
 """Of llm_train and llm_train_loop."""
 
@@ -235,7 +240,7 @@ _OF_FINETUNING = (
     *("decay", "seed", "log_every"),
     # In this order since before the others could be given; block_size is that of the rows that it makes.
     *("beta1", "beta2", "eps", "grad_workers", "prune_workers", "data_order", "start_step", "total_steps"),
-    "keep_grad",
+    *("keep_grad", "optimizer"),
 )
 
 LISTS: dict[str, tuple[Argument, ...]] = {

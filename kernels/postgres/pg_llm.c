@@ -43,11 +43,13 @@ static int   room_for_marks = 0;
 
 /* ---- what ends with a transaction ---- */
 
-/* Nothing here may throw. */
+/* Nothing here may throw, once the transaction ends. */
 static void
 end_xact(XactEvent event, void *arg)
 {
     (void) arg;
+    if (event == XACT_EVENT_PRE_COMMIT)
+        params_publish(); /* an error or an interrupt is one of the statement */
     if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
         return;
     tensor_buffer_end_xact(); /* blocks that are released from here on are bounded as they come */

@@ -20,9 +20,13 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
-    PERFORM public.llm_require_room_for(model, 'copying', CASE WHEN optimizer THEN 3 ELSE 1 END, 0);
+    PERFORM public.llm_require_room_for(
+        model, 'copying', optimizer => CASE WHEN optimizer THEN 'keep' ELSE 'drop' END
+    );
     INSERT INTO public.llm_model_config
-    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    SELECT (jsonb_populate_record(c, jsonb_build_object(
+        'model', new_name, 'created_at', clock_timestamp(), 'init_seed', NULL
+    ))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
@@ -97,6 +101,7 @@ BEGIN
         'Perplexity before and after is measured on held-out text.'
     );
     PERFORM public.llm_check_tokenizer(model);
+    PERFORM public.llm_require_room_for(model, 'finetuning', 4, optimizer, keep_grad);
     name := COALESCE(new_name, public.llm_finetune_name(model));
     PERFORM public.llm_copy_model(model, name, false);
     PERFORM public.llm_fill_dataset(name, query, COALESCE(block_size, config.n_positions), stride, validation, seed);

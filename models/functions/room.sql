@@ -18,48 +18,80 @@ COMMENT ON FUNCTION public.llm_count(int[]) IS
 'The number of elements of a tensor of that shape.';
 
 
-CREATE FUNCTION public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int) RETURNS void
+CREATE FUNCTION public.llm_require_disk(
+    task text, heap_bytes numeric, toast_bytes numeric, index_bytes numeric, wal_bytes numeric
+) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    -- Numbers lie in TOAST chunks of 1996 bytes, four to a page of 8192.
-    disk CONSTANT numeric := trunc(n_weights * 4 * disk_copies * 1.03);
-    memory CONSTANT numeric := n_weights * 4 * memory_copies;
-    disk_free numeric := public.pg_llm_disk_free('public.llm_param'::regclass);
-    memory_free CONSTANT numeric := public.pg_llm_memory_free();
+    disk_free CONSTANT numeric := public.pg_llm_disk_free('public.llm_param'::regclass);
+    wal CONSTANT record := public.pg_llm_wal_free('public.llm_param'::regclass);
+    -- Checkpoints make the oldest WAL go before there is much more than max_wal_size of it; and files may be ready.
+    wal_needed CONSTANT numeric := greatest(
+        least(wal_bytes, pg_size_bytes(current_setting('max_wal_size'))) - wal.ahead, 0
+    );
+    wal_here CONSTANT numeric := CASE WHEN wal.shared THEN wal_needed ELSE 0 END;
+    tables numeric := heap_bytes + toast_bytes + index_bytes;
 BEGIN
-    IF disk > disk_free THEN
+    IF tables + wal_here > disk_free THEN
         -- What llm_param occupies beyond its rows is taken first, once vacuumed.
-        disk_free := disk_free + pg_total_relation_size('public.llm_param'::regclass) - COALESCE((
+        tables := greatest(tables - pg_total_relation_size('public.llm_param'::regclass) + COALESCE((
             SELECT sum(
                 pg_column_size(p.data)::numeric + COALESCE(pg_column_size(p.grad), 0)
                 + COALESCE(pg_column_size(p.m), 0) + COALESCE(pg_column_size(p.v), 0)
             )
             FROM public.llm_param p
-        ), 0);
+        ), 0), 0);
     END IF;
-    IF disk > disk_free THEN
+    IF tables + wal_here > disk_free THEN
         RAISE EXCEPTION '% does not fit on the disk', task
             USING ERRCODE = 'disk_full',
-            DETAIL = format('%s weights x 4 bytes x %s, and 3%% for pages, are %s; %s are free.',
-                n_weights, disk_copies, pg_size_pretty(disk), pg_size_pretty(trunc(disk_free))),
-            HINT = 'VACUUM (TRUNCATE) llm_param frees the space of dropped and replaced weights. Or use a smaller '
-                'model or another tablespace.';
+            DETAIL = format('It writes %s of heap, %s of TOAST, %s of indexes and up to %s of WAL. %s need %s more '
+                'than is there to be used again; %s are free.',
+                pg_size_pretty(heap_bytes), pg_size_pretty(toast_bytes), pg_size_pretty(index_bytes),
+                pg_size_pretty(wal_bytes), CASE WHEN wal.shared THEN 'Tables and WAL, on one disk,' ELSE 'Tables' END,
+                pg_size_pretty(tables + wal_here), pg_size_pretty(disk_free)),
+            HINT = 'llm_write_cost shows the calculation. VACUUM (TRUNCATE) llm_param frees the space of dropped and '
+                'replaced weights. Or use a smaller model or another tablespace.';
     END IF;
+    IF NOT wal.shared AND wal_needed > wal.free THEN
+        RAISE EXCEPTION '%: its WAL does not fit on the disk', task
+            USING ERRCODE = 'disk_full',
+            DETAIL = format(
+                'It writes up to %s of WAL, which needs %s more than the files that are ready; %s are free.',
+                pg_size_pretty(wal_bytes), pg_size_pretty(wal_needed), pg_size_pretty(wal.free)),
+            HINT = 'Give pg_wal more room, or lower max_wal_size so that checkpoints remove WAL earlier.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_require_disk(text, numeric, numeric, numeric, numeric) IS
+'Raises 53100, with the calculation, unless so many bytes fit on the disk of llm_param, and so much WAL on its own or, '
+'where that is the same, beside them. Where the system does not report what is free, everything fits.';
+
+
+CREATE FUNCTION public.llm_require_memory(task text, n_weights numeric, copies int) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    memory CONSTANT numeric := n_weights * 4 * copies;
+    memory_free CONSTANT numeric := public.pg_llm_memory_free();
+BEGIN
     IF memory > memory_free THEN
         RAISE EXCEPTION '% does not fit in memory', task
             USING ERRCODE = 'out_of_memory',
             DETAIL = format('%s weights x 4 bytes x %s are %s; %s are available.',
-                n_weights, memory_copies, pg_size_pretty(memory), pg_size_pretty(memory_free)),
+                n_weights, copies, pg_size_pretty(memory), pg_size_pretty(memory_free)),
             HINT = 'llm_release() frees what a session keeps of other models. Or use a smaller model.';
     END IF;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_require_room(text, numeric, int, int) IS
-'Raises 53100 or 53200, with the calculation, unless the given number of copies of float32 weights fit on the disk of '
-'llm_param and in the memory available to sessions. Where the system does not report what is free, everything fits.';
+COMMENT ON FUNCTION public.llm_require_memory(text, numeric, int) IS
+'Raises 53200, with the calculation, unless the given number of copies of float32 weights fit in the memory available '
+'to sessions. Where the system does not report what is free, everything fits.';
 
 
 CREATE FUNCTION public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int) RETURNS void
@@ -93,17 +125,41 @@ COMMENT ON FUNCTION public.llm_require_room_to_fill(text, text[], int, int) IS
 'Raises 53100, with the calculation, if the rows that llm_fill_dataset would create cannot fit on the disk.';
 
 
-CREATE FUNCTION public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int) RETURNS void
+CREATE FUNCTION public.llm_require_room_for(
+    model text,
+    task text,
+    memory_copies int DEFAULT 0,
+    optimizer text DEFAULT 'keep',
+    keep_grad boolean DEFAULT false
+) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    what CONSTANT text := format('%s model "%s"',
+        CASE task WHEN 'loading' THEN 'loading a checkpoint of' ELSE task END, model);
+    n_weights numeric;
+    plenty numeric;
+    cost record;
 BEGIN
-    PERFORM public.llm_require_room(
-        format('%s model "%s"', task, model), COALESCE(sum(public.llm_count(e.shape)), 0), disk_copies, memory_copies
-    )
+    -- More than any task writes: four values for a weight, each with its WAL and the image of what it replaces, twice.
+    SELECT sum(public.llm_count(e.shape)), sum(public.llm_count(e.shape)) * 4 * 4 * 6 + count(*) * 65536 + 268435456
+    INTO n_weights, plenty
     FROM public.llm_parameters(model) e;
+    IF plenty > public.pg_llm_disk_free('public.llm_param'::regclass)
+        OR plenty > (public.pg_llm_wal_free('public.llm_param'::regclass)).free
+    THEN
+        SELECT c.heap_bytes, c.toast_bytes, c.index_bytes, c.wal_bytes_max INTO cost
+        FROM public.llm_write_cost(model, task, optimizer => optimizer, keep_grad => keep_grad) c
+        WHERE c.part = 'total';
+        PERFORM public.llm_require_disk(
+            what, cost.heap_bytes, cost.toast_bytes, cost.index_bytes, cost.wal_bytes_max
+        );
+    END IF;
+    PERFORM public.llm_require_memory(what, n_weights, memory_copies);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, int) IS
-'Calls llm_require_room for all weights of a model, according to its configuration.';
+COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, text, boolean) IS
+'Raises 53100 unless what a task of llm_write_cost writes for the model fits on the disk, and 53200 unless so many '
+'copies of its float32 weights fit in memory.';

@@ -81,7 +81,9 @@ BEGIN
         format('warmup must be shorter than the run: %s of %s steps', warmup, total_steps)
     );
     PERFORM public.llm_require_room_for(
-        model, 'training', CASE WHEN h.keep_grad THEN 4 ELSE 3 END, CASE WHEN h.grad_accum > 1 THEN 5 ELSE 4 END
+        model, 'training', CASE WHEN h.grad_accum > 1 THEN 5 ELSE 4 END,
+        -- A loop's last write-back alone is without moments.
+        CASE WHEN arguments ? 'commit_every' THEN 'keep' ELSE h.optimizer END, h.keep_grad
     );
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
@@ -210,15 +212,18 @@ BEGIN
     fingerprint := public.llm_pin(run.model, true);
     -- What is logged beyond the stored weights is computed again.
     end_step := greatest(run.stored_step + n_steps, run.last_step);
-    is_last := end_step - run.first_step + 1 >= h.n_steps;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.stored_step THEN
         PERFORM public.llm_raise_other_weights(run);
     END IF;
     rows := public.llm_train_rows(run);
     row_ids := rows.row_ids;
-    PERFORM public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step);
+    end_step := (public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step)).step;
+    is_last := end_step - run.first_step + 1 >= h.n_steps;
     PERFORM public.llm_train_rows_version(run, rows.version);
-    fingerprint := public.llm_write_back(run.model, fingerprint, end_step, h.keep_grad, h.grad_workers);
+    fingerprint := public.llm_write_back(
+        run.model, fingerprint, end_step, h.keep_grad, h.grad_workers,
+        keep_moments => NOT is_last OR h.optimizer IS DISTINCT FROM 'drop'
+    );
     PERFORM public.llm_train_clear(run.model, h.prune_workers);
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);

@@ -101,6 +101,7 @@ def test_every_training_option_reaches_the_database(tiny: LanguageModel) -> None
         "data_order": "by_id",
         "block_size": 4, "schedule": "linear", "min_lr": 0, "decay": "matrices", "seed": 9, "start_step": 1,
         "total_steps": 50, "log_every": 0, "keep_grad": True,
+        "optimizer": "drop",
     }  # fmt: skip
     run_id = tiny.train(3, **options)
     stored = tiny.session.scalars(

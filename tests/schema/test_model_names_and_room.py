@@ -245,19 +245,16 @@ def test_what_cannot_fit_the_disk_is_refused_before_it_begins(conn: Connection) 
     assert free > 0
     if free > 3_000_000_000_000:
         pytest.skip("this disk holds the largest model that may be made")
-    n_weights = (2147483647 + 1024) * 400
-    size = value(
-        conn,
-        "SELECT pg_size_pretty(trunc(%s::numeric * 4 * 1.03))",
-        (n_weights + 12 * 400 * 400 + 13 * 400 + 800,),
-    )
     with pytest.raises(errors.DiskFull, match='initialising model "p" does not fit on the disk') as refused:
         conn.execute(
             "SELECT llm_create_model('p', vocab => 2147483647, d_model => 400, n_head => 1, n_layer => 1)"
         )
     diagnostic = refused.value.diag
-    assert re.search(
-        r"\d+ weights x 4 bytes x 1, and 3% for pages, are " + size, diagnostic.message_detail or ""
+    assert re.fullmatch(
+        r"It writes \d+ MB of heap, 32\d\d GB of TOAST, 3\d GB of indexes and up to 34\d\d GB of WAL\."
+        r" Tables(?: and WAL, on one disk,)? need 33\d\d GB more than is there to be used again;"
+        r" \d+ [kMG]B are free\.",
+        diagnostic.message_detail or "",
     )
     assert "VACUUM (TRUNCATE) llm_param" in (diagnostic.message_hint or "")
     assert value(conn, "SELECT count(*) FROM llm_model_config WHERE model = 'p'") == 0
@@ -266,29 +263,113 @@ def test_what_cannot_fit_the_disk_is_refused_before_it_begins(conn: Connection) 
             conn.execute("SELECT llm_init_model('gpt3-175b')")
 
 
-def test_training_and_loading_ask_too(conn: Connection) -> None:
-    """With next to nothing free, as a function in front of the real one says."""
+def replace(conn: Connection, function: str, arguments: str, body: str) -> None:
+    """In the place of one that asks the system: until the end of the transaction."""
+    conn.execute(f"ALTER EXTENSION pg_llm DROP FUNCTION pg_llm_{function}")
+    conn.execute(
+        f"CREATE OR REPLACE FUNCTION public.pg_llm_{arguments} LANGUAGE sql VOLATILE AS 'SELECT {body}'"
+    )
+
+
+def set_disk(conn: Connection, free: int, *, wal: int = 0, ahead: int = 0, shared: bool = True) -> None:
+    replace(conn, "disk_free(regclass)", "disk_free(relation regclass) RETURNS bigint", f"{free}::bigint")
+    arguments = "wal_free(relation regclass, OUT free bigint, OUT ahead bigint, OUT shared boolean)"
+    replace(conn, "wal_free(regclass)", arguments, f"{wal}::bigint, {ahead}::bigint, {shared}")
+
+
+def test_every_task_asks(conn: Connection) -> None:
+    """With next to nothing free, as functions in front of the real ones say."""
     make_trainable(conn)
     checkpoint = value(conn, "SELECT llm_checkpoint_save('tiny')")
-    body = "CREATE OR REPLACE FUNCTION public.pg_llm_{} LANGUAGE sql VOLATILE AS 'SELECT 0::bigint'"
-    calls = (
-        "llm_train('tiny', 1)", "llm_init_model('tiny')", "llm_copy_model('tiny', 'copy')",
-        f"llm_checkpoint_load('tiny', {checkpoint})",
-    )  # fmt: skip
+    conn.execute("SELECT llm_build_char_tokenizer('names', $$VALUES ('ab')$$)")
+    make_model(conn, "names", vocab=3)
+    calls = {
+        "training": "SELECT llm_train('tiny', 1)",
+        "initialising": "SELECT llm_init_model('tiny')",
+        "copying": "SELECT llm_copy_model('tiny', 'copy')",
+        "loading a checkpoint of": f"SELECT llm_checkpoint_load('tiny', {checkpoint})",
+        "finetuning": "SELECT llm_finetune('names', $$SELECT 'abab'$$, 1, block_size => 2)",
+        "importing": "SELECT llm_import_begin('names', (SELECT jsonb_agg(jsonb_build_object("
+        "'name', p.name, 'dtype', 'F32', 'shape', p.shape)) FROM llm_parameters('names') p), true)",
+    }
     with conn.transaction(force_rollback=True):
-        conn.execute("TRUNCATE llm_param CASCADE")
-        conn.execute("SELECT llm_init_model('tiny')")
-        conn.execute("ALTER EXTENSION pg_llm DROP FUNCTION pg_llm_disk_free(regclass)")
-        conn.execute(body.format("disk_free(relation regclass) RETURNS bigint"))
-        conn.execute("UPDATE llm_model_config SET vocab = 1000000, n_positions = 100000 WHERE model = 'tiny'")
-        for call in calls[1:3]:
-            with pytest.raises(errors.DiskFull), conn.transaction():
-                conn.execute(f"SELECT {call}")
+        set_disk(conn, 0)
+        for task, call in calls.items():
+            with (
+                pytest.raises(errors.DiskFull, match=f'^{task} model "(tiny|names)" does not fit'),
+                conn.transaction(),
+            ):
+                conn.execute(call)
     with conn.transaction(force_rollback=True):
-        conn.execute("ALTER EXTENSION pg_llm DROP FUNCTION pg_llm_memory_free()")
-        conn.execute(body.format("memory_free() RETURNS bigint"))
+        replace(conn, "memory_free()", "memory_free() RETURNS bigint", "0::bigint")
         with pytest.raises(errors.OutOfMemory, match='training model "tiny" does not fit in memory'):
-            conn.execute(f"SELECT {calls[0]}")
+            conn.execute(calls["training"])
+
+
+def test_wal_takes_part_where_it_is_written(fresh_conn: Connection) -> None:
+    """On the same disk beside the tables; on its own, it is asked of its own; files that are ready count."""
+    conn = fresh_conn
+    make_trainable(conn, d_model=128, vocab=2003)
+    heap, toast, index, wal = conn.execute(
+        "SELECT heap_bytes, toast_bytes, index_bytes, wal_bytes_max FROM llm_write_cost('tiny', 'copying')"
+    ).fetchall()[0]
+    tables = heap + toast + index
+    call = "SELECT llm_copy_model('tiny', 'copy')"
+    # Beyond its rows, llm_param has hardly anything.
+    spare = value(
+        conn, "SELECT pg_total_relation_size('llm_param') - sum(pg_column_size(data)) FROM llm_param"
+    )  # fmt: skip
+    assert spare < tables / 2
+    huge = 1 << 50
+    # First those that are refused: the others leave space to be used again.
+    cases: list[tuple[dict[str, Any], str | None]] = [
+        ({"free": tables + wal // 2 - int(spare), "wal": huge}, "Tables and WAL, on one disk, need"),
+        ({"free": tables // 2 - int(spare), "wal": wal, "shared": False}, "Tables need"),
+        (
+            {"free": tables, "wal": wal // 2, "shared": False},
+            r"up to \d+ kB of WAL, which needs \d+ kB more than the files that are ready",
+        ),
+        ({"free": tables + wal, "wal": tables + wal}, None),
+        ({"free": tables, "wal": huge, "ahead": wal}, None),
+        ({"free": tables, "wal": wal, "shared": False}, None),
+        ({"free": tables, "wal": 0, "ahead": wal, "shared": False}, None),
+    ]
+    for settings, refused in cases:
+        with conn.transaction(force_rollback=True):
+            set_disk(conn, **settings)
+            if refused is None:
+                conn.execute(call)
+            else:
+                with pytest.raises(errors.DiskFull) as error:
+                    conn.execute(call)
+                assert re.search(refused, error.value.diag.message_detail or ""), settings
+
+
+def test_wal_beyond_max_wal_size_is_not_asked_for(conn: Connection) -> None:
+    """Checkpoints remove what is older."""
+    limit = value(conn, "SELECT pg_size_bytes(current_setting('max_wal_size'))")
+    for free, fits in ((limit, True), (limit - 1, False)):
+        with conn.transaction(force_rollback=True):
+            set_disk(conn, 1 << 50, wal=free, shared=False)
+            if fits:
+                conn.execute("SELECT llm_require_disk('this', 1, 1, 1, 1e15)")
+            else:
+                with pytest.raises(errors.DiskFull, match=r"^this: its WAL does not fit on the disk"):
+                    conn.execute("SELECT llm_require_disk('this', 1, 1, 1, 1e15)")
+
+
+def test_room_of_wal(conn: Connection) -> None:
+    free, ahead, shared = conn.execute("SELECT * FROM pg_llm_wal_free('llm_param')").fetchall()[0]
+    assert free > 0
+    segment = value(conn, "SELECT pg_size_bytes(current_setting('wal_segment_size'))")
+    listed = value(
+        conn, "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
+        " AND name > pg_walfile_name(pg_current_wal_insert_lsn())",
+    )  # fmt: skip
+    assert ahead == pytest.approx(listed * segment, abs=2 * segment)
+    assert shared is True
+    with pytest.raises(errors.UndefinedObject, match="relation with OID 4294967295 does not exist"):
+        conn.execute("SELECT pg_llm_wal_free(4294967295::oid::regclass)")
 
 
 def test_filling_asks_too(conn: Connection) -> None:

@@ -231,7 +231,7 @@ def test_every_parameter_by_name(conn: Connection) -> None:
             wd => 0.01::float8, lr_max => 2.5e-4::float8, warmup => 0, grad_clip => 1.0::float8,
             grad_workers => 1, prune_workers => 1, batch_size => 1, grad_accum => 1, block_size => 8,
             schedule => 'linear', min_lr => 0::float8, decay => 'all', seed => 0, start_step => 1,
-            total_steps => 1, log_every => 0, keep_grad => false)"""
+            total_steps => 1, log_every => 0, keep_grad => false, optimizer => 'keep')"""
     )
     step = value(
         conn,

@@ -121,6 +121,8 @@ class Function:
             return "'another'"
         if self.types[i] in ("integer[]",) and self.names[i : i + 1] in (["target"], ["targets"]):
             return SENSE["tokens"](rng)
+        if self.names[i : i + 1] == ["optimizer"] and self.types[i] == "text":
+            return rng.choice(("'keep'", "'drop'"))
         return sense(rng) if sense is not None else rng.choice(VALUES[self.types[i]][:4])
 
     def hostile(self, rng: Random, i: int) -> str:

@@ -144,6 +144,7 @@ VALUES: dict[str, Sequence[str]] = {
     "integer[]": INT_ARRAYS,
     "bigint[]": [*INT_ARRAYS[:8], "'{9223372036854775807}'"],
     "smallint[]": ["'{1,2,3}'", "'{{1,2},{3,4}}'", "'{}'", "'{32767,-32768}'", "'{NULL,1}'", "NULL"],
+    "timestamp with time zone": ["now()", "'infinity'", "'-infinity'", "'0001-01-01 BC'", "NULL"],
     "regclass": ["'llm_model_config'", "'llm_param'", "'pg_class'", "0", "4294967295", "NULL"],
     "real[]": ARRAYS,
     "double precision[]": [*ARRAYS, "'{1e300}'"],
@@ -273,10 +274,12 @@ SENSE: dict[str, Sense] = {
     "passes": one_of("'{1,2}'"),
     "keep": one_of("3"),
     "change": one_of("'changed'"),
-    "task": one_of("'making'"),
+    "task": one_of("'training'", "'copying'"),
+    "write_backs": one_of("1", "7"),
     "n_weights": one_of("1000"),
-    "disk_copies": one_of("1"),
+    "copies": one_of("1"),
     "memory_copies": one_of("1"),
+    "n_tensors": one_of("NULL", "1", "3"),
     "relation": one_of("'llm_param'"),
     "n_picks": one_of("3"),
     "given": one_of("true"),
@@ -339,6 +342,6 @@ SENSE: dict[str, Sense] = {
     "arguments": one_of(
         '\'{"n_steps": 1, "dropout_p": 0, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "wd": 0, "lr_max": 0.01,'
         ' "min_lr": 0, "grad_workers": 1, "prune_workers": 1, "batch_size": 1, "grad_accum": 1,'
-        ' "schedule": "cosine", "decay": "all", "seed": 0, "data_order": "by_id", "log_every": 0, "keep_grad": false}\''  # noqa: E501
+        ' "schedule": "cosine", "decay": "all", "seed": 0, "data_order": "by_id", "log_every": 0, "keep_grad": false, "optimizer": "drop"}\''  # noqa: E501
     ),
 }

@@ -166,6 +166,14 @@ CREATE FUNCTION public.pg_llm_arena_saved(model text, fingerprint bytea)
 COMMENT ON FUNCTION public.pg_llm_arena_saved(text, bytea) IS
     'Called after write-back: marks the version in memory as the one that the rows now hold.';
 
+CREATE FUNCTION public.pg_llm_arena_drop_moments(model text)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_drop_moments';
+COMMENT ON FUNCTION public.pg_llm_arena_drop_moments(text) IS
+    'Frees the optimizer state and the gradients of the version pinned for training: it holds weights alone from then '
+    'on.';
+
 CREATE FUNCTION public.pg_llm_command_id()
     RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

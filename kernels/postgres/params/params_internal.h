@@ -18,6 +18,7 @@ extern void          versions_use(ModelVersion *v);    /* the most recently used
 extern void          versions_unpack(ModelVersion *v); /* drops the copies of its weights in fewer bits */
 extern void          versions_forget(ModelVersion *v); /* out of the cache */
 extern void          versions_trim(const char *model, const ModelVersion *keep); /* drops what nobody uses */
+extern ModelVersion *versions_next(ModelVersion *v);  /* all of them in turn; NULL: the first, and the end */
 extern void          versions_touch(ModelVersion *v); /* before gradients or weights change: a rollback undoes it */
 extern void          versions_forget_outdated(void);  /* unused ones whose shared file is gone */
 extern void          versions_end_xact(bool commit);
@@ -37,6 +38,10 @@ extern Tensor     *params_part_tensor(ModelParam *p, const ParamPart *part, Tens
 
 /* feed.c */
 extern void feed_index(ModelVersion *v); /* once its parameters are sorted by name */
+
+/* packed.c */
+extern void packed_release(ModelVersion *v);         /* what lies in shared files, as the version goes */
+extern void packed_forget_outdated(ModelVersion *v); /* what lies in files that are gone; nothing uses it just now */
 
 /* train.c */
 extern ModelVersion *params_require_training(text *model);        /* pinned by the caller to change it, or an error */

@@ -142,20 +142,20 @@ params_pinned_for_training(const char *model)
     return pin != NULL && pin->training;
 }
 
-bool
-params_holds(const TensorBuffer *buffer)
+ModelVersion *
+params_holding(const TensorBuffer *buffer)
 {
     for (VersionPin *pin = pins; pin != NULL; pin = pin->next)
     {
-        const ModelVersion *v = pin->version;
+        ModelVersion *v = pin->version;
 
         if (!pin_in_force(pin) || !v->ready || v->dirty || v->trainers > 0)
             continue;
         for (int i = 0; i < v->n_params; i++)
             if (v->params[i].data == buffer)
-                return true;
+                return v;
     }
-    return false;
+    return NULL;
 }
 
 ModelVersion *
@@ -286,6 +286,7 @@ pg_llm_arena_close(PG_FUNCTION_ARGS)
 {
     char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
+    params_publish();
     for (VersionPin *pin = pins; pin != NULL; pin = pin->next)
         if (pin->kind == PIN_CALL && pin->user == GetUserId() && strcmp(pin->version->model, model) == 0)
         {

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "fingerprint.h"
 #include "params_internal.h"
 #include "session/engine.h"
 #include "session/settings.h"
@@ -41,6 +42,7 @@ static void
 free_version(ModelVersion *v)
 {
     tensor_buffer_training(-(int) v->training);
+    packed_release(v);
     for (int i = 0; i < v->n_params; i++)
     {
         for (int part = 0; part < v->params[i].n_parts; part++)
@@ -118,11 +120,14 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
     for (ModelVersion *v = versions; v != NULL; v = v->next)
     {
         if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
-            v->fingerprint_len != len || memcmp(v->fingerprint, fingerprint, len) != 0)
+            !fingerprint_same(v->fingerprint, v->fingerprint_len, fingerprint, len))
             continue;
         /* one who changes it shares it with nobody */
         if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
             continue;
+        /* with the public name, which rows of a transaction get when it has ended; not one that SQL made up */
+        if (!fingerprint_is_old(fingerprint, len))
+            memcpy(v->fingerprint, fingerprint, len);
         return v;
     }
     return NULL;
@@ -172,6 +177,12 @@ versions_use(ModelVersion *v)
     v->last_used = ++clock_ticks;
 }
 
+ModelVersion *
+versions_next(ModelVersion *v)
+{
+    return v == NULL ? versions : v->next;
+}
+
 /* What a version holds, with copies of its weights in fewer bits. */
 static size_t
 version_bytes(const ModelVersion *v)
@@ -181,7 +192,11 @@ version_bytes(const ModelVersion *v)
     for (int i = 0; i < v->n_params; i++)
         if (v->params[i].data != NULL)
             for (int which = 0; which < 2; which++)
-                bytes += llm_packed_bytes(v->params[i].data->packed[which]);
+            {
+                const llm_packed *packed = v->params[i].data->packed[which];
+
+                bytes += packed == NULL || llm_packed_is_view(packed) ? 0 : llm_packed_bytes(packed);
+            }
     return bytes;
 }
 
@@ -289,8 +304,12 @@ versions_forget_outdated(void)
     for (ModelVersion *v = versions, *next; v != NULL; v = next)
     {
         next = v->next;
-        if (v->refs == 1 && v->mapping != NULL && shared_mapping_outdated(v->mapping))
+        if (v->refs != 1 || v->mapping == NULL)
+            continue;
+        if (shared_mapping_outdated(v->mapping))
             versions_forget(v);
+        else
+            packed_forget_outdated(v);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "params_internal.h"
 #include "session/engine.h"
+#include "tensor/buffer.h"
 
 /* After the rows were written, memory is the version they now have. */
 PG_FUNCTION_INFO_V1(pg_llm_arena_saved);
@@ -37,6 +38,38 @@ Datum
 pg_llm_command_id(PG_FUNCTION_ARGS)
 {
     PG_RETURN_INT64((int64) GetCurrentCommandId(false));
+}
+
+/*
+ * pg_llm_arena_drop_moments(model): the pinned version is one of weights alone from now on. The table has no moments
+ * any more, and memory must not go on with some that a reload would not find.
+ */
+PG_FUNCTION_INFO_V1(pg_llm_arena_drop_moments);
+Datum
+pg_llm_arena_drop_moments(PG_FUNCTION_ARGS)
+{
+    ModelVersion *v = params_require_training(PG_GETARG_TEXT_PP(0));
+
+    versions_touch(v);
+    for (int i = 0; i < v->n_params; i++)
+    {
+        ModelParam    *p = &v->params[i];
+        TensorBuffer **own[] = {&p->grad, &p->sum, &p->m, &p->v};
+
+        for (int which = 0; which < lengthof(own); which++)
+        {
+            tensor_buffer_release(*own[which]);
+            *own[which] = NULL;
+        }
+        p->has_grad = p->has_sum = false;
+    }
+    v->grads_lost = false;
+    v->bytes = 0;
+    for (int i = 0; i < v->n_params; i++)
+        v->bytes += v->params[i].n * sizeof(float);
+    v->training = false;
+    tensor_buffer_training(-1);
+    PG_RETURN_VOID();
 }
 
 static bool

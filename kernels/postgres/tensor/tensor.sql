@@ -412,6 +412,14 @@ CREATE FUNCTION public.pg_llm_disk_free(relation regclass)
 COMMENT ON FUNCTION public.pg_llm_disk_free(regclass) IS
     'Free bytes on the file system of the relation''s tablespace; NULL if unknown.';
 
+CREATE FUNCTION public.pg_llm_wal_free(relation regclass, OUT free bigint, OUT ahead bigint, OUT shared boolean)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_wal_free';
+COMMENT ON FUNCTION public.pg_llm_wal_free(regclass) IS
+    'Room for WAL: bytes free on its file system (NULL if unknown), bytes of WAL files that are ready to be used, and '
+    'whether the relation lies on the same file system.';
+
 CREATE FUNCTION public.pg_llm_memory_free()
     RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED

@@ -16,9 +16,17 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
+DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean);
+
+DROP FUNCTION IF EXISTS public.llm_tokenizer_cost(model text, OUT heap_bytes bigint, OUT index_bytes bigint, OUT wal_bytes bigint);
+
+DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
+
+DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
+
 DROP FUNCTION IF EXISTS public.llm_release(shared boolean);
 
-DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int);
+DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int, keep_moments boolean);
 
 DROP FUNCTION IF EXISTS public.llm_recognise(model text, known bytea);
 
@@ -46,19 +54,37 @@ DROP FUNCTION IF EXISTS public.llm_train_steps(run public.llm_train_run, row_ids
 
 DROP FUNCTION IF EXISTS public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int);
 
+DROP FUNCTION IF EXISTS public.llm_replay_load(model text, checkpoint bigint, seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_base(run public.llm_train_run, first bigint, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_usable(run public.llm_train_run, checkpoint public.llm_checkpoint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_bases(run public.llm_train_run, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_steps(run public.llm_train_run, first bigint, last bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay(run_id bigint, first bigint, last bigint, OUT step bigint, OUT loss double precision, OUT replayed_loss double precision, OUT same boolean);
+
 DROP FUNCTION IF EXISTS public.llm_write_seconds(model text);
 
 DROP FUNCTION IF EXISTS public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_advance(run_id bigint, commit_every int, write_back_every int, INOUT fingerprint bytea, INOUT row_ids bigint[], INOUT row_versions bytea, INOUT step bigint, INOUT written_at timestamptz, INOUT write_seconds double precision, INOUT write_began timestamptz, OUT ended boolean, OUT code text, OUT problem text, OUT details text, OUT advice text);
 
-DROP FUNCTION IF EXISTS public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int);
+DROP FUNCTION IF EXISTS public.llm_train_stop(run_id bigint);
 
-DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int, write_back_every int);
+DROP FUNCTION IF EXISTS public.llm_train_rewind(run_id bigint, step bigint, problem text);
+
+DROP FUNCTION IF EXISTS public.llm_train_other_library(run public.llm_train_run);
+
+DROP FUNCTION IF EXISTS public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
+
+DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
 
 DROP FUNCTION IF EXISTS public.llm_check_intervals(commit_every int, write_back_every int);
 
-DROP PROCEDURE IF EXISTS public.llm_train_loop(model text, n_steps int, commit_every int, write_back_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+DROP PROCEDURE IF EXISTS public.llm_train_loop(model text, n_steps int, commit_every int, write_back_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean, optimizer text);
 
 DROP FUNCTION IF EXISTS public.llm_pad(ids int[], width int, filler int);
 
@@ -82,13 +108,13 @@ DROP FUNCTION IF EXISTS public.llm_train_chunk(run_id bigint, n_steps bigint, ex
 
 DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb);
 
-DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text);
 
 DROP FUNCTION IF EXISTS public.llm_tell_unstored(model text, next_step bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_begin(model text, arguments jsonb);
 
-DROP FUNCTION IF EXISTS public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_train(model text, n_steps int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean, optimizer text);
 
 DROP FUNCTION IF EXISTS public.llm_decode(ids int[], model text);
 
@@ -134,11 +160,13 @@ DROP FUNCTION IF EXISTS public.llm_tape_forget(model text, before bigint);
 
 DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigint);
 
-DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, disk_copies int, memory_copies int);
+DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
 
-DROP FUNCTION IF EXISTS public.llm_require_room(task text, n_weights numeric, disk_copies int, memory_copies int);
+DROP FUNCTION IF EXISTS public.llm_require_memory(task text, n_weights numeric, copies int);
+
+DROP FUNCTION IF EXISTS public.llm_require_disk(task text, heap_bytes numeric, toast_bytes numeric, index_bytes numeric, wal_bytes numeric);
 
 DROP FUNCTION IF EXISTS public.llm_count(shape int[]);
 
@@ -262,7 +290,7 @@ DROP FUNCTION IF EXISTS public.llm_forward_gpt2(model text, tokens int[], traini
 
 DROP FUNCTION IF EXISTS public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
-DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, beta1 double precision, beta2 double precision, eps double precision, grad_workers int, prune_workers int, data_order text, start_step bigint, total_steps bigint, keep_grad boolean, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
+DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, beta1 double precision, beta2 double precision, eps double precision, grad_workers int, prune_workers int, data_order text, start_step bigint, total_steps bigint, keep_grad boolean, optimizer text, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
 
 DROP FUNCTION IF EXISTS public.llm_finetune_name(model text);
 

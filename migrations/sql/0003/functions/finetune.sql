@@ -20,9 +20,13 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
-    PERFORM public.llm_require_room_for(model, 'copying', CASE WHEN optimizer THEN 3 ELSE 1 END, 0);
+    PERFORM public.llm_require_room_for(
+        model, 'copying', optimizer => CASE WHEN optimizer THEN 'keep' ELSE 'drop' END
+    );
     INSERT INTO public.llm_model_config
-    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    SELECT (jsonb_populate_record(c, jsonb_build_object(
+        'model', new_name, 'created_at', clock_timestamp(), 'init_seed', NULL
+    ))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
@@ -101,6 +105,7 @@ CREATE FUNCTION public.llm_finetune(
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     keep_grad boolean DEFAULT false,
+    optimizer text DEFAULT 'keep',
     OUT name text,
     OUT perplexity_before double precision,
     OUT perplexity_after double precision
@@ -117,6 +122,7 @@ BEGIN
         'Perplexity before and after is measured on held-out text.'
     );
     PERFORM public.llm_check_tokenizer(model);
+    PERFORM public.llm_require_room_for(model, 'finetuning', 4, optimizer, keep_grad);
     name := COALESCE(new_name, public.llm_finetune_name(model));
     PERFORM public.llm_copy_model(model, name, false);
     PERFORM public.llm_fill_dataset(name, query, COALESCE(block_size, config.n_positions), stride, validation, seed);
@@ -127,7 +133,7 @@ BEGIN
         min_lr => min_lr, dropout_p => dropout_p, wd => wd, grad_clip => grad_clip, decay => decay, seed => seed,
         log_every => log_every, beta1 => beta1, beta2 => beta2, eps => eps, grad_workers => grad_workers,
         prune_workers => prune_workers, data_order => data_order, start_step => start_step, total_steps => total_steps,
-        keep_grad => keep_grad
+        keep_grad => keep_grad, optimizer => optimizer
     );
     perplexity_after := (public.llm_evaluate(name, 'validation')).perplexity;
 END;
@@ -136,7 +142,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_finetune(
     text, text, int, text, int, int, double precision,
     int, int, double precision, int, text, double precision, double precision, double precision, double precision,
-    text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean
+    text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean,
+    text
 ) IS
 'Copies the model as new_name (default: model-finetuned), tokenizes the documents in the query''s first column into '
 'rows of block_size tokens (default: the context), holds out the fraction validation of them, and trains the copy for '

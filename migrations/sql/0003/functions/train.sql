@@ -28,7 +28,8 @@ CREATE FUNCTION public.llm_train(
     start_step bigint DEFAULT NULL,
     total_steps bigint DEFAULT NULL,
     log_every int DEFAULT 1,
-    keep_grad boolean DEFAULT false
+    keep_grad boolean DEFAULT false,
+    optimizer text DEFAULT 'keep'
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -44,7 +45,7 @@ BEGIN
         'warmup', warmup, 'grad_clip', grad_clip, 'grad_workers', grad_workers, 'prune_workers', prune_workers,
         'batch_size', batch_size, 'grad_accum', grad_accum, 'block_size', block_size, 'schedule', schedule,
         'min_lr', min_lr, 'decay', decay, 'seed', seed, 'data_order', data_order, 'start_step', start_step,
-        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad
+        'total_steps', total_steps, 'log_every', log_every, 'keep_grad', keep_grad, 'optimizer', optimizer
     ));
     PERFORM public.llm_train_chunk(run, n_steps, NULL);
     RETURN run;
@@ -54,7 +55,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_train(
     text, int, int, int, int, int,
     double precision, double precision, double precision, double precision, double precision, double precision, int,
-    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean
+    double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int,
+    boolean, text
 ) IS
 'Trains the model for n_steps optimizer steps (AdamW) on the train rows of llm_dataset, in one transaction, and '
 'returns the id of the run. llm_train_log gets a row per step; all of it or nothing is kept. Calls with the same '
@@ -72,7 +74,8 @@ COMMENT ON FUNCTION public.llm_train(
 'all or matrices. seed: seed of batches and dropout. data_order: order of the rows: shuffled (a seeded '
 'permutation per epoch) or by_id. start_step: the model''s step at which the schedule begins; default: this '
 'call''s. total_steps: length of the schedule, in steps; default: this call''s. log_every: steps between NOTICEs; '
-'0: none. keep_grad: store the last step''s gradients in llm_param.grad. '
+'0: none. keep_grad: store the last step''s gradients in llm_param.grad. optimizer: keep AdamW''s moments, or drop '
+'them from the last write-back, which then stores data only. '
 '55P03: another session trains the model; 40001: its weights or data were changed meanwhile; 22023: invalid '
 'arguments; 22003: the loss is not finite; P0002: no data, or a step without any target; 53200, 53100: it does not '
 'fit in memory or on disk.';
@@ -118,7 +121,9 @@ BEGIN
         format('warmup must be shorter than the run: %s of %s steps', warmup, total_steps)
     );
     PERFORM public.llm_require_room_for(
-        model, 'training', CASE WHEN h.keep_grad THEN 4 ELSE 3 END, CASE WHEN h.grad_accum > 1 THEN 5 ELSE 4 END
+        model, 'training', CASE WHEN h.grad_accum > 1 THEN 5 ELSE 4 END,
+        -- A loop's last write-back alone is without moments.
+        CASE WHEN arguments ? 'commit_every' THEN 'keep' ELSE h.optimizer END, h.keep_grad
     );
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
@@ -185,7 +190,7 @@ CREATE FUNCTION public.llm_hyperparameters(
     OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision,
     OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int,
     OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text,
-    OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean
+    OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text
 )
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -197,7 +202,7 @@ AS $function$
         wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int,
         prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision,
         decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int,
-        keep_grad boolean
+        keep_grad boolean, optimizer text
     );
 $function$;
 
@@ -251,7 +256,8 @@ BEGIN
         ('seed', seed IS NOT NULL, 'be a number', seed::text),
         ('data_order', data_order IN ('shuffled', 'by_id'), 'be shuffled or by_id', data_order::text),
         ('log_every', log_every >= 0, 'not be negative', log_every::text),
-        ('keep_grad', keep_grad IS NOT NULL, 'be true or false', keep_grad::text)
+        ('keep_grad', keep_grad IS NOT NULL, 'be true or false', keep_grad::text),
+        ('optimizer', optimizer IN ('keep', 'drop'), 'be keep or drop', optimizer::text)
     ) c (name, holds, rule, value);
 END;
 $function$;
@@ -289,15 +295,18 @@ BEGIN
     fingerprint := public.llm_pin(run.model, true);
     -- What is logged beyond the stored weights is computed again.
     end_step := greatest(run.stored_step + n_steps, run.last_step);
-    is_last := end_step - run.first_step + 1 >= h.n_steps;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.stored_step THEN
         PERFORM public.llm_raise_other_weights(run);
     END IF;
     rows := public.llm_train_rows(run);
     row_ids := rows.row_ids;
-    PERFORM public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step);
+    end_step := (public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step)).step;
+    is_last := end_step - run.first_step + 1 >= h.n_steps;
     PERFORM public.llm_train_rows_version(run, rows.version);
-    fingerprint := public.llm_write_back(run.model, fingerprint, end_step, h.keep_grad, h.grad_workers);
+    fingerprint := public.llm_write_back(
+        run.model, fingerprint, end_step, h.keep_grad, h.grad_workers,
+        keep_moments => NOT is_last OR h.optimizer IS DISTINCT FROM 'drop'
+    );
     PERFORM public.llm_train_clear(run.model, h.prune_workers);
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);

@@ -33,7 +33,7 @@ BEGIN
         'dropout_p', 0.1, 'beta1', 0.9, 'beta2', 0.999, 'eps', 1e-8, 'wd', 0.01, 'lr_max', 2.5e-4, 'warmup', NULL,
         'grad_clip', NULL, 'grad_workers', 1, 'prune_workers', 1, 'batch_size', 1, 'grad_accum', 1, 'block_size', NULL,
         'schedule', 'cosine', 'min_lr', 0, 'decay', 'all', 'seed', 0, 'data_order', 'shuffled', 'start_step', NULL,
-        'total_steps', NULL, 'log_every', 1, 'keep_grad', false
+        'total_steps', NULL, 'log_every', 1, 'keep_grad', false, 'optimizer', 'keep'
     ) || jsonb_build_object(
         'dropout_p', dropout_p, 'beta1', beta1, 'beta2', beta2, 'eps', eps, 'wd', wd, 'lr_max', lr_max,
         'warmup', warmup, 'total_steps', total_steps, 'grad_clip', grad_clip, 'grad_workers', grad_workers,

@@ -218,7 +218,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     found bytea := public.llm_fingerprint(model);
-    same boolean := found = known;
+    -- The session's own name of the rows. The public one behind it appears when those who wrote them have committed.
+    same boolean := substr(found, 1, 24) = substr(known, 1, 24);
 BEGIN
     IF same IS DISTINCT FROM false THEN
         RETURN COALESCE(same, false);
@@ -254,7 +255,8 @@ CREATE FUNCTION public.llm_write_back(
     fingerprint bytea,
     step bigint,
     keep_grad boolean DEFAULT false,
-    workers int DEFAULT 1
+    workers int DEFAULT 1,
+    keep_moments boolean DEFAULT true
 ) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -263,7 +265,9 @@ DECLARE
     threads text := current_setting('pg_llm.threads');
     command bigint;
     n_written bigint;
+    written bytea;
 BEGIN
+    PERFORM public.llm_require_argument('keep_moments', keep_moments IS NOT NULL);
     PERFORM public.llm_lock_rows(model, fingerprint);
     IF workers > 0 THEN
         PERFORM set_config('pg_llm.threads', workers::text, true);
@@ -271,22 +275,27 @@ BEGIN
     command := public.pg_llm_command_id();
     UPDATE public.llm_param p
     SET data = public.pg_llm_arena_data(p.model, p.name, p.token_id),
-        m = public.pg_llm_arena_m(p.model, p.name, p.token_id),
-        v = public.pg_llm_arena_v(p.model, p.name, p.token_id),
+        m = CASE WHEN keep_moments THEN public.pg_llm_arena_m(p.model, p.name, p.token_id) END,
+        v = CASE WHEN keep_moments THEN public.pg_llm_arena_v(p.model, p.name, p.token_id) END,
         grad = CASE WHEN keep_grad THEN public.pg_llm_arena_grad(p.model, p.name, p.token_id) END,
         step = llm_write_back.step,
         updated_at = clock_timestamp()
     WHERE p.model = llm_write_back.model;
     GET DIAGNOSTICS n_written = ROW_COUNT;
     PERFORM set_config('pg_llm.threads', threads, true);
-    RETURN public.llm_written(model, n_written, command);
+    written := public.llm_written(model, n_written, command);
+    IF NOT keep_moments THEN
+        PERFORM public.pg_llm_arena_drop_moments(model);
+    END IF;
+    RETURN written;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int) IS
+COMMENT ON FUNCTION public.llm_write_back(text, bytea, bigint, boolean, int, boolean) IS
 'Stores the pinned weights and optimizer state as the model''s state after step, and returns the new version''s '
-'fingerprint. 40001: llm_param no longer holds the version that the run began with; 42501: a policy or a trigger '
-'prevents some of the rows from being written.';
+'fingerprint. keep_moments false: the weights alone, and memory keeps no more than the table. 40001: llm_param no '
+'longer holds the version that the run began with; 42501: a policy or a trigger prevents some of the rows from being '
+'written.';
 
 
 CREATE FUNCTION public.llm_release(shared boolean DEFAULT false) RETURNS bigint
