@@ -68,8 +68,6 @@ BEGIN
             USING ERRCODE = 'serialization_failure',
             HINT = 'The run keeps what it committed. Put the rows back as they were, or start a new run.';
     END IF;
-    UPDATE public.llm_train_run r SET data = r.data || jsonb_build_object('version', encode(version, 'hex'))
-    WHERE r.run_id = run.run_id;
 END;
 $function$;
 

@@ -82,7 +82,7 @@ def provisioned(*, on_disk: bool = False, **settings: str) -> Iterator[Durable]:
 
 
 @contextlib.contextmanager
-def streaming_replica(primary: Durable, *, on_disk: bool = False) -> Iterator[Durable]:
+def streaming_replica(primary: Durable, *, on_disk: bool = False, **settings: str) -> Iterator[Durable]:
     """A hot standby made by pg_basebackup -R, which goes on receiving what the primary commits."""
     with temporary_directory(on_disk=on_disk) as directory:
         home, account = directory / "home", server_account()
@@ -96,7 +96,7 @@ def streaming_replica(primary: Durable, *, on_disk: bool = False) -> Iterator[Du
         if account is not None:
             for path in (data, *data.rglob("*")):
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        with running(home) as replica:
+        with running(home, **settings) as replica:
             yield replica
 
 

@@ -42,6 +42,21 @@ COMMENT ON FUNCTION public.pg_llm_train_progress() IS
     'Progress of the trainings that are running in this database, but for models that row policies on '
     'llm_model_config hide from the caller.';
 
+CREATE FUNCTION public.pg_llm_stop_training(run_id bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_stop_training';
+COMMENT ON FUNCTION public.pg_llm_stop_training(bigint) IS
+    'Tells the session of this database that trains the run to write back and end; false if there is none. 42501: the '
+    'caller neither has the rights of its role nor may update llm_train_run.';
+
+CREATE FUNCTION public.pg_llm_stop_wanted(run_id bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_stop_wanted';
+COMMENT ON FUNCTION public.pg_llm_stop_wanted(bigint) IS
+    'Whether pg_llm_stop_training was called for the run that this session trains.';
+
 CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -85,3 +100,11 @@ CREATE FUNCTION public.pg_llm_library()
     AS 'MODULE_PATHNAME', 'pg_llm_library';
 COMMENT ON FUNCTION public.pg_llm_library() IS
     'What computes in this session: numerical rules, instruction set, compiler, server.';
+
+CREATE FUNCTION public.pg_llm_self_test()
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_self_test';
+COMMENT ON FUNCTION public.pg_llm_self_test() IS
+    'Whether this build on this machine computes the bits that its numerical rules prescribe, for a sample of the '
+    'kernels.';

@@ -54,15 +54,33 @@ DROP FUNCTION IF EXISTS public.llm_train_steps(run public.llm_train_run, row_ids
 
 DROP FUNCTION IF EXISTS public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int);
 
+DROP FUNCTION IF EXISTS public.llm_replay_load(model text, checkpoint bigint, seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_base(run public.llm_train_run, first bigint, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_usable(run public.llm_train_run, checkpoint public.llm_checkpoint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_bases(run public.llm_train_run, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_steps(run public.llm_train_run, first bigint, last bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay(run_id bigint, first bigint, last bigint, OUT step bigint, OUT loss double precision, OUT replayed_loss double precision, OUT same boolean);
+
 DROP FUNCTION IF EXISTS public.llm_write_seconds(model text);
 
 DROP FUNCTION IF EXISTS public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_advance(run_id bigint, commit_every int, write_back_every int, INOUT fingerprint bytea, INOUT row_ids bigint[], INOUT row_versions bytea, INOUT step bigint, INOUT written_at timestamptz, INOUT write_seconds double precision, INOUT write_began timestamptz, OUT ended boolean, OUT code text, OUT problem text, OUT details text, OUT advice text);
 
-DROP FUNCTION IF EXISTS public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int);
+DROP FUNCTION IF EXISTS public.llm_train_stop(run_id bigint);
 
-DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int, write_back_every int);
+DROP FUNCTION IF EXISTS public.llm_train_rewind(run_id bigint, step bigint, problem text);
+
+DROP FUNCTION IF EXISTS public.llm_train_other_library(run public.llm_train_run);
+
+DROP FUNCTION IF EXISTS public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
+
+DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
 
 DROP FUNCTION IF EXISTS public.llm_check_intervals(commit_every int, write_back_every int);
 

@@ -295,13 +295,13 @@ BEGIN
     fingerprint := public.llm_pin(run.model, true);
     -- What is logged beyond the stored weights is computed again.
     end_step := greatest(run.stored_step + n_steps, run.last_step);
-    is_last := end_step - run.first_step + 1 >= h.n_steps;
     IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.stored_step THEN
         PERFORM public.llm_raise_other_weights(run);
     END IF;
     rows := public.llm_train_rows(run);
     row_ids := rows.row_ids;
-    PERFORM public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step);
+    end_step := (public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step)).step;
+    is_last := end_step - run.first_step + 1 >= h.n_steps;
     PERFORM public.llm_train_rows_version(run, rows.version);
     fingerprint := public.llm_write_back(
         run.model, fingerprint, end_step, h.keep_grad, h.grad_workers,

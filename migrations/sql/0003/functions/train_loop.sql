@@ -94,11 +94,13 @@ COMMENT ON FUNCTION public.llm_check_intervals(int, int) IS
 CREATE PROCEDURE public.llm_train_resume(
     run_id bigint,
     commit_every int DEFAULT NULL,
-    write_back_every int DEFAULT NULL
+    write_back_every int DEFAULT NULL,
+    on_mismatch text DEFAULT 'error'
 )
 LANGUAGE plpgsql
 AS $procedure$
 DECLARE
+    rewound pg_catalog.bool := false;
     fingerprint pg_catalog.bytea;
     row_ids pg_catalog.int8[];
     row_versions pg_catalog.bytea;
@@ -114,7 +116,7 @@ DECLARE
 BEGIN
     PERFORM public.pg_llm_require_autocommit('llm_train_resume');
     COMMIT;
-    PERFORM public.llm_train_take_up(run_id, commit_every, write_back_every);
+    PERFORM public.llm_train_take_up(run_id, commit_every, write_back_every, on_mismatch);
     COMMIT;
     LOOP
         BEGIN
@@ -132,6 +134,17 @@ BEGIN
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
                     details = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT;
         END;
+        IF code OPERATOR(pg_catalog.=) '40001' AND on_mismatch OPERATOR(pg_catalog.=) 'rewind' AND NOT rewound THEN
+            rewound := public.llm_train_rewind(run_id, step, problem);
+            IF rewound THEN
+                fingerprint := NULL;
+                row_ids := NULL;
+                step := NULL;
+                code := NULL;
+                COMMIT;
+                CONTINUE;
+            END IF;
+        END IF;
         IF code IS NOT NULL THEN
             UPDATE public.llm_train_run r SET status = 'failed', finished_at = pg_catalog.clock_timestamp()
             WHERE r.run_id OPERATOR(pg_catalog.=) llm_train_resume.run_id;
@@ -149,22 +162,28 @@ BEGIN
 END;
 $procedure$;
 
-COMMENT ON PROCEDURE public.llm_train_resume(bigint, int, int) IS
+COMMENT ON PROCEDURE public.llm_train_resume(bigint, int, int, text) IS
 'Continues an interrupted run of llm_train_loop to its planned end, with the same batches, schedule and dropout, so '
 'the result is bit-identical to an uninterrupted run. Steps that are logged and whose weights are not stored are '
 'computed again: their batches, losses and gradient norms must be those of the log to the bit. commit_every, '
-'write_back_every: as for llm_train_loop; NULL: as the run began. 40001, naming step and rows: weights, data or log '
-'have changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run; it can be resumed '
-'again. Call it outside a transaction block.';
+'write_back_every: as for llm_train_loop; NULL: as the run began. on_mismatch: error, or rewind: give up the logged '
+'steps that are not stored (they are superseded) and go on from the stored weights, with the data and the library as '
+'they are now. 40001, naming step and rows: weights, data or log have changed since; 55000: another library whose '
+'self-test fails, or other numerical rules; 22023: the run is complete. An error marks the run as failed in '
+'llm_train_run; it can be resumed again. Call it outside a transaction block.';
 
 
-CREATE FUNCTION public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int) RETURNS void
+CREATE FUNCTION public.llm_train_take_up(
+    run_id bigint, commit_every int, write_back_every int, on_mismatch text DEFAULT 'error'
+) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     run public.llm_train_run;
     h record;
+    other text;
+    gone bigint;
 BEGIN
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_take_up.run_id;
     IF NOT FOUND THEN
@@ -174,6 +193,10 @@ BEGIN
     h := public.llm_hyperparameters(run.hyperparameters);
     PERFORM public.llm_check_intervals(commit_every, write_back_every);
     PERFORM public.llm_require(
+        COALESCE(on_mismatch IN ('error', 'rewind'), false),
+        format('on_mismatch must be error or rewind, got %s', COALESCE(on_mismatch, 'NULL'))
+    );
+    PERFORM public.llm_require(
         run.stored_step < run.first_step + h.n_steps - 1,
         format('training run %s is complete: it ended with step %s', run.run_id, run.stored_step)
     );
@@ -181,22 +204,129 @@ BEGIN
     IF public.llm_model_step(run.model) <> run.stored_step THEN
         PERFORM public.llm_raise_other_weights(run);
     END IF;
-    PERFORM public.llm_train_logged(run.run_id, s.step)
-    FROM generate_series(run.stored_step + 1, run.last_step) s (step);
-    PERFORM public.pg_llm_hold_lock('public.llm_model_config', run.model);
-    PERFORM public.pg_llm_hold_lock('public.llm_train_run', run.model);
-    IF run.last_step > run.stored_step THEN
+    other := public.llm_train_other_library(run);
+    gone := (
+        SELECT min(s.step) FROM generate_series(run.stored_step + 1, run.last_step) s (step)
+        WHERE NOT EXISTS (
+            SELECT FROM public.llm_train_log l WHERE l.run_id = run.run_id AND l.step = s.step AND NOT l.superseded
+        )
+    );
+    IF on_mismatch = 'rewind' AND (other IS NOT NULL OR gone IS NOT NULL) THEN
+        PERFORM public.llm_train_rewind(run.run_id, NULL, COALESCE(other, format('the log of step %s is gone', gone)));
+    ELSIF other IS NOT NULL THEN
+        RAISE EXCEPTION 'run % cannot go on to the same bits here: %', run.run_id, other
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = format(
+                'Resume it with the library that it ran with, or CALL llm_train_resume(%s, on_mismatch => ''rewind'') '
+                'to go on from its stored weights with this one.', run.run_id
+            );
+    ELSIF gone IS NOT NULL THEN
+        PERFORM public.llm_train_logged(run.run_id, gone);
+    ELSIF run.last_step > run.stored_step THEN
         RAISE NOTICE 'steps % to % of run % are logged and not stored: they are computed again',
             run.stored_step + 1, run.last_step, run.run_id;
     END IF;
-    UPDATE public.llm_train_run r SET status = 'running', finished_at = NULL
-    WHERE r.run_id = run.run_id AND (r.status <> 'running' OR r.finished_at IS NOT NULL);
+    PERFORM public.pg_llm_hold_lock('public.llm_model_config', run.model);
+    PERFORM public.pg_llm_hold_lock('public.llm_train_run', run.model);
+    -- From here on llm_train_stop finds it.
+    PERFORM public.pg_llm_progress(
+        run.model, run.run_id, run.stored_step, run.first_step + h.n_steps - 1, NULL, NULL, 0
+    );
+    UPDATE public.llm_train_run r SET status = 'running', finished_at = NULL, library = public.pg_llm_library()
+    WHERE r.run_id = run.run_id;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_take_up(bigint, int, int) IS
+COMMENT ON FUNCTION public.llm_train_take_up(bigint, int, int, text) IS
 'Begins llm_train_resume: checks that the run can go on, and takes the model''s lock for the length of the statement. '
-'42704: unknown run; 22023: it is complete; 55P03: another session changes the model.';
+'42704: unknown run; 22023: it is complete; 55P03: another session changes the model; 40001 and 55000: as for '
+'llm_train_resume.';
+
+
+CREATE FUNCTION public.llm_train_other_library(run public.llm_train_run) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN CASE
+        WHEN run.numerics_version <> public.pg_llm_numerics_version() THEN
+            format('it followed version %s of the numerical rules, and this library follows version %s',
+                run.numerics_version, public.pg_llm_numerics_version())
+        WHEN run.precision <> 'float32' THEN
+            format('it computed with %s numbers, and this library trains with float32', run.precision)
+        WHEN run.library <> public.pg_llm_library() AND NOT public.pg_llm_self_test() THEN
+            format('it ran with %s, and the self-test of %s fails', run.library, public.pg_llm_library())
+    END;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_other_library(public.llm_train_run) IS
+'Why what computes here cannot repeat the run''s bits, or NULL. Another build of the same rules must pass its '
+'self-test.';
+
+
+CREATE FUNCTION public.llm_train_rewind(run_id bigint, step bigint, problem text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    run public.llm_train_run;
+BEGIN
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_rewind.run_id;
+    -- Only what happens while logged steps are computed again is a mismatch with them.
+    IF llm_train_rewind.step >= run.last_step THEN
+        RETURN false;
+    END IF;
+    PERFORM public.llm_lock_model(run.model, 'trained');
+    IF public.llm_model_step(run.model) IS DISTINCT FROM run.stored_step THEN
+        RETURN false;
+    END IF;
+    RAISE NOTICE 'run % goes on from step %, and its later steps are superseded: %',
+        run.run_id, run.stored_step, problem;
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.run_id = run.run_id AND l.step > run.stored_step AND NOT l.superseded;
+    UPDATE public.llm_train_run r
+    SET last_step = run.stored_step,
+        stored_hash = NULL,
+        data = public.llm_train_data(run.model, (run.hyperparameters ->> 'row')::bigint),
+        numerics_version = public.pg_llm_numerics_version(),
+        precision = 'float32'
+    WHERE r.run_id = run.run_id;
+    RETURN true;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_rewind(bigint, bigint, text) IS
+'Supersedes the steps that a run has logged beyond its stored weights, so that it goes on from those, with the data as '
+'it is now. step: the last one that was computed again; false, and nothing is done, if that was all of them or the '
+'weights are not of the run''s step.';
+
+
+CREATE FUNCTION public.llm_train_stop(run_id bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    run public.llm_train_run;
+BEGIN
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_stop.run_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_train_stop.run_id::text, 'NULL')
+            USING ERRCODE = 'undefined_object',
+            HINT = 'llm_train_run lists the runs. One of llm_train is a single transaction: pg_cancel_backend ends it.';
+    END IF;
+    IF public.pg_llm_stop_training(run.run_id) THEN
+        RETURN true;
+    END IF;
+    RAISE NOTICE 'run % does not run: its status is %, with step % stored', run.run_id, run.status, run.stored_step;
+    RETURN false;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_stop(bigint) IS
+'Asks the session that runs llm_train_loop or llm_train_resume for this run to write its weights back and end after '
+'the present step, with status stopped; llm_train_resume can continue it. Returns at once: true, or false with a '
+'NOTICE where no session runs it. 42704: unknown run; 42501: the caller neither has the rights of the role that trains '
+'nor may update llm_train_run.';
 
 
 CREATE FUNCTION public.llm_train_advance(
@@ -226,6 +356,7 @@ DECLARE
     final_step bigint;
     target bigint;
     hash bigint;
+    stopped boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = run_id;
@@ -262,7 +393,8 @@ BEGIN
             public.llm_train_steps(run, row_ids, step + 1, target, CASE WHEN commit_every IS NULL THEN 1.0 END)
         ).step;
     END IF;
-    ended := step >= final_step;
+    stopped := step < final_step AND public.pg_llm_stop_wanted(run_id);
+    ended := stopped OR step >= final_step;
     IF ended OR step - run.stored_step >= write_back_every OR (
         write_back_every IS NULL AND clock_timestamp() - written_at >= make_interval(secs => 20 * write_seconds)
     ) THEN
@@ -292,11 +424,15 @@ BEGIN
     SET last_step = greatest(r.last_step, step),
         stored_step = run.stored_step,
         stored_hash = run.stored_hash,
-        status = CASE WHEN ended THEN 'done' ELSE 'running' END,
+        status = CASE WHEN NOT ended THEN 'running' WHEN stopped THEN 'stopped' ELSE 'done' END,
         finished_at = CASE WHEN ended THEN clock_timestamp() END
     WHERE r.run_id = run_id;
     IF ended THEN
         PERFORM public.pg_llm_progress_clear();
+        IF stopped THEN
+            RAISE NOTICE 'run % is stopped, with the weights of step % stored', run_id, step
+                USING HINT = format('CALL llm_train_resume(%s) continues it.', run_id);
+        END IF;
     END IF;
 END;
 $function$;

@@ -142,7 +142,8 @@ BEGIN
             );
         END IF;
         PERFORM public.pg_llm_progress(run.model, run.run_id, step, final_step, loss, lr, tokens);
-        EXIT WHEN clock_timestamp() - began >= make_interval(secs => seconds);
+        EXIT WHEN clock_timestamp() - began >= make_interval(secs => seconds)
+            OR public.pg_llm_stop_wanted(run.run_id);
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
 END;
@@ -152,11 +153,12 @@ COMMENT ON FUNCTION public.llm_train_steps(
     public.llm_train_run, bigint[], bigint, bigint, double precision, boolean
 ) IS
 'Steps of a run on the pinned weights, until last_step or, if given, until so many seconds are over: forward, '
-'backward, AdamW, log. Returns the last step made. Dropout depends on seed and step, and batches are positions of a '
-'seeded permutation, so a step can be repeated bit for bit: one that is logged already is compared with the log '
-'instead (40001 where it differs), unless audit is true, which neither compares nor logs. Loss and gradient are means '
-'over the step''s target tokens: with grad_accum, each micro-batch is weighted by its share of them, computed from '
-'zero, and added in order. 40001: dataset rows are gone; P0002: a step without any target.';
+'backward, AdamW, log. Returns the last step made, which is an earlier one when the run is told to stop. Dropout '
+'depends on seed and step, and batches are positions of a seeded permutation, so a step can be repeated bit for bit: '
+'one that is logged already is compared with the log instead (40001 where it differs), unless audit is true, which '
+'neither compares nor logs. Loss and gradient are means over the step''s target tokens: with grad_accum, each '
+'micro-batch is weighted by its share of them, computed from zero, and added in order. 40001: dataset rows are gone; '
+'P0002: a step without any target.';
 
 
 CREATE FUNCTION public.llm_train_step_rows(run public.llm_train_run, row_ids bigint[], step bigint) RETURNS text
