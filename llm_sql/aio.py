@@ -207,12 +207,14 @@ class AsyncLanguageModel:
         self,
         n_steps: int,
         *,
+        commit: bool = False,
         commit_every: int | None = None,
+        write_back_every: int | None = None,
         progress: ProgressCallback | None = None,
         **options: Unpack[Training],
     ) -> int:
         """As LanguageModel.train; `progress` is called in the event loop."""
-        if commit_every is None:
+        if not commit and commit_every is None and write_back_every is None:
             statement = select(functions.train(self.model, n_steps, **given(Training, options)))
             async with self._watching(progress):
                 return int((await self.session.scalars(statement)).one())
@@ -223,7 +225,9 @@ class AsyncLanguageModel:
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 async with _watching(engine, progress, model=self.model):
-                    loop = functions.train_loop(self.model, n_steps, commit_every, **given(Training, options))
+                    loop = functions.train_loop(
+                        self.model, n_steps, commit_every, write_back_every, **given(Training, options)
+                    )
                     await connection.execute(loop)
                 return int((await connection.scalars(LAST_RUN, {"model": self.model})).one())
         finally:

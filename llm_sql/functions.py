@@ -353,35 +353,74 @@ llm_train = train = SqlFunction(
 llm_train_loop = train_loop = Procedure(
     'llm_train_loop',
     (
-        'model text, n_steps integer, commit_every integer?, n_layer integer?, n_head integer?, d '
-        'integer?, vocab integer?, dropout_p double precision?, beta1 double precision?, beta2 double '
-        'precision?, eps double precision?, wd double precision?, lr_max double precision?, warmup '
-        'integer?, grad_clip double precision?, grad_workers integer?, prune_workers integer?, batch_size '
-        'integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr double precision?, '
-        'decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps bigint?, log_every '
-        'integer?, keep_grad boolean?, optimizer text?',
+        'model text, n_steps integer, commit_every integer?, write_back_every integer?, n_layer integer?, '
+        'n_head integer?, d integer?, vocab integer?, dropout_p double precision?, beta1 double '
+        'precision?, beta2 double precision?, eps double precision?, wd double precision?, lr_max double '
+        'precision?, warmup integer?, grad_clip double precision?, grad_workers integer?, prune_workers '
+        'integer?, batch_size integer?, grad_accum integer?, block_size integer?, schedule text?, min_lr '
+        'double precision?, decay text?, seed bigint?, data_order text?, start_step bigint?, total_steps '
+        'bigint?, log_every integer?, keep_grad boolean?, optimizer text?',
         'void',
     ),
     doc=(
-        'Like llm_train, with bit-identical results, but writes back and commits after every commit_every '
-        'steps: others see the weights and the log, and a crash or an error costs at most the steps since '
-        'the last commit, which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. '
-        'Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows '
-        'that existed when the run began, were changed; rows added later do not join the run. Weights '
-        'that only moved (VACUUM FULL, CLUSTER) count as unchanged.'
+        'Like llm_train, with bit-identical results, but commits as it goes. The log is committed every '
+        'commit_every steps (NULL: about once a second), the weights are written back every '
+        'write_back_every steps (NULL: when that costs at most 5% of the time) and at the end. Others see '
+        'the log at once and the weights as they were last written; after a crash or an error '
+        'llm_train_resume(run_id) computes the logged steps again and goes on. llm_train_stop(run_id) '
+        'ends it with its weights stored. llm_train_run has the id of the run. Call it outside a '
+        'transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when '
+        'the run began, were changed; rows added later do not join the run. Weights that only moved '
+        '(VACUUM FULL, CLUSTER) count as unchanged.'
     ),
 )
 llm_train_resume = train_resume = Procedure(
     'llm_train_resume',
     (
-        'run_id bigint, commit_every integer?',
+        'run_id bigint, commit_every integer?, write_back_every integer?, on_mismatch text?',
         'void',
     ),
     doc=(
-        'Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the '
-        'same batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. '
-        "40001: the model's weights have changed since; 22023: the run is complete. An error marks the "
-        'run as failed in llm_train_run; it can be resumed again. Call it outside a transaction block.'
+        'Continues an interrupted run of llm_train_loop to its planned end, with the same batches, '
+        'schedule and dropout, so the result is bit-identical to an uninterrupted run. Steps that are '
+        'logged and whose weights are not stored are computed again: their batches, losses and gradient '
+        'norms must be those of the log to the bit. commit_every, write_back_every: as for '
+        'llm_train_loop; NULL: as the run began. on_mismatch: error, or rewind: give up the logged steps '
+        'that are not stored (they are superseded) and go on from the stored weights, with the data and '
+        'the library as they are now. 40001, naming step and rows: weights, data or log have changed '
+        'since; 55000: another library whose self-test fails, or other numerical rules; 22023: the run is '
+        'complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it '
+        'outside a transaction block.'
+    ),
+)
+llm_train_stop = train_stop = SqlFunction(
+    'llm_train_stop',
+    (
+        'run_id bigint',
+        'boolean',
+    ),
+    doc=(
+        'Asks the session that runs llm_train_loop or llm_train_resume for this run to write its weights '
+        'back and end after the present step, with status stopped; llm_train_resume can continue it. '
+        'Returns at once: true, or false with a NOTICE where no session runs it. 42704: unknown run; '
+        '42501: the caller neither has the rights of the role that trains nor may update llm_train_run.'
+    ),
+)
+llm_replay = replay = RowsFunction(
+    'llm_replay',
+    (
+        'run_id bigint, first bigint?, last bigint?',
+        '(step bigint, loss double precision, replayed_loss double precision, same boolean)',
+    ),
+    doc=(
+        'Computes steps first to last of a run again (NULL: from its first, to its last logged one) and '
+        'compares them with llm_train_log: the logged loss, the one that came out, and whether loss, '
+        'gradient norm and batch are the same to the bit. It begins with the newest checkpoint below '
+        'first that has the optimizer state, else with the initialisation by its seed, and computes the '
+        'steps up to first without returning them. Writes nothing, so that it runs on replicas, too. '
+        'Requires llm_trainer. P0002: neither is there; the message names the earliest step that can be '
+        'replayed; 40001, naming them: rows of llm_dataset have changed since; 42704: unknown run; 22023: '
+        'steps that the run did not log.'
     ),
 )
 llm_finetune = finetune = RowsFunction(

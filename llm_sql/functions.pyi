@@ -324,6 +324,7 @@ def llm_train_loop(
     model: Text,
     n_steps: Int,
     commit_every: Int = ...,
+    write_back_every: Int = ...,
     n_layer: Int = ...,
     n_head: Int = ...,
     d: Int = ...,
@@ -352,22 +353,53 @@ def llm_train_loop(
     keep_grad: Bool = ...,
     optimizer: Text = ...,
 ) -> Call:
-    """Like llm_train, with bit-identical results, but writes back and commits after every commit_every steps:
-    others see the weights and the log, and a crash or an error costs at most the steps since the last commit,
-    which llm_train_resume(run_id) repeats. llm_train_run has the id of the run. Call it outside a transaction
-    block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when the run began, were
-    changed; rows added later do not join the run. Weights that only moved (VACUUM FULL, CLUSTER) count as
-    unchanged.
+    """Like llm_train, with bit-identical results, but commits as it goes. The log is committed every
+    commit_every steps (NULL: about once a second), the weights are written back every write_back_every steps
+    (NULL: when that costs at most 5% of the time) and at the end. Others see the log at once and the weights
+    as they were last written; after a crash or an error llm_train_resume(run_id) computes the logged steps
+    again and goes on. llm_train_stop(run_id) ends it with its weights stored. llm_train_run has the id of the
+    run. Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that
+    existed when the run began, were changed; rows added later do not join the run. Weights that only moved
+    (VACUUM FULL, CLUSTER) count as unchanged.
     """
 train_loop = llm_train_loop
 
-def llm_train_resume(run_id: Int, commit_every: Int = ...) -> Call:
-    """Continues an interrupted run of llm_train_loop from its last commit to its planned end, with the same
-    batches, schedule and dropout, so the result is bit-identical to an uninterrupted run. 40001: the model's
-    weights have changed since; 22023: the run is complete. An error marks the run as failed in llm_train_run;
-    it can be resumed again. Call it outside a transaction block.
+def llm_train_resume(
+    run_id: Int,
+    commit_every: Int = ...,
+    write_back_every: Int = ...,
+    on_mismatch: Text = ...,
+) -> Call:
+    """Continues an interrupted run of llm_train_loop to its planned end, with the same batches, schedule and
+    dropout, so the result is bit-identical to an uninterrupted run. Steps that are logged and whose weights
+    are not stored are computed again: their batches, losses and gradient norms must be those of the log to
+    the bit. commit_every, write_back_every: as for llm_train_loop; NULL: as the run began. on_mismatch:
+    error, or rewind: give up the logged steps that are not stored (they are superseded) and go on from the
+    stored weights, with the data and the library as they are now. 40001, naming step and rows: weights, data
+    or log have changed since; 55000: another library whose self-test fails, or other numerical rules; 22023:
+    the run is complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it
+    outside a transaction block.
     """
 train_resume = llm_train_resume
+
+def llm_train_stop(run_id: Int) -> Function[bool]:
+    """Asks the session that runs llm_train_loop or llm_train_resume for this run to write its weights back and
+    end after the present step, with status stopped; llm_train_resume can continue it. Returns at once: true,
+    or false with a NOTICE where no session runs it. 42704: unknown run; 42501: the caller neither has the
+    rights of the role that trains nor may update llm_train_run.
+    """
+train_stop = llm_train_stop
+
+def llm_replay(run_id: Int, first: Int = ..., last: Int = ...) -> TableValuedAlias:
+    """Computes steps first to last of a run again (NULL: from its first, to its last logged one) and compares
+    them with llm_train_log: the logged loss, the one that came out, and whether loss, gradient norm and batch
+    are the same to the bit. It begins with the newest checkpoint below first that has the optimizer state,
+    else with the initialisation by its seed, and computes the steps up to first without returning them.
+    Writes nothing, so that it runs on replicas, too. Requires llm_trainer. P0002: neither is there; the
+    message names the earliest step that can be replayed; 40001, naming them: rows of llm_dataset have changed
+    since; 42704: unknown run; 22023: steps that the run did not log.
+    """
+replay = llm_replay
 
 def llm_finetune(
     model: Text,

@@ -305,18 +305,22 @@ class LanguageModel:
         self,
         n_steps: int,
         *,
+        commit: bool = False,
         commit_every: int | None = None,
+        write_back_every: int | None = None,
         progress: ProgressCallback | None = None,
         **options: Unpack[Training],
     ) -> int:
         """Train for n_steps and return the run's id.
 
-        Without `commit_every` the run is part of the session's transaction. With it the run uses a
-        connection of its own and commits every so many steps: the session must not hold uncommitted changes
-        to the model. `progress` is called from another thread while the run goes on, and must leave the
-        session alone; an error of its own is raised when the run has ended.
+        The run is part of the session's transaction. With `commit`, or one of the two numbers, it uses a
+        connection of its own and commits as it goes: its log every `commit_every` steps (about once a
+        second), its weights every `write_back_every` steps (when that costs at most 5% of the time) and at
+        the end. The session must not hold uncommitted changes to the model then. `progress` is called from
+        another thread while the run goes on, and must leave the session alone; an error of its own is raised
+        when the run has ended.
         """
-        if commit_every is None:
+        if not commit and commit_every is None and write_back_every is None:
             statement = select(functions.train(self.model, n_steps, **given(Training, options)))
             return int(self._watched(lambda: self.session.scalars(statement).one(), progress))
         if self.session.in_transaction():
@@ -326,7 +330,9 @@ class LanguageModel:
         try:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 with watching(connection, self.model, progress, None):
-                    loop = functions.train_loop(self.model, n_steps, commit_every, **given(Training, options))
+                    loop = functions.train_loop(
+                        self.model, n_steps, commit_every, write_back_every, **given(Training, options)
+                    )
                     connection.execute(loop)
                 return int(connection.scalars(LAST_RUN, {"model": self.model}).one())
         finally:

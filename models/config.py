@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
@@ -82,3 +82,6 @@ class ModelConfig(Base):
         server_default=text("true"), comment="whether the output head is the token embedding"
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    init_seed: Mapped[int | None] = mapped_column(
+        BigInteger, comment="seed of the llm_init_model that the weights began with; NULL: imported or copied"
+    )

@@ -34,9 +34,9 @@ WITHHELD = {
         "pg_llm_file_(tensor|bytes|metadata|sha256)",
         "pg_llm_checkpoint_",
         "pg_llm_progress",
-        "pg_llm_try_lock",
+        "pg_llm_(try|hold)_lock",
         "pg_llm_arena_adamw",
-        "pg_llm_arena_saved",
+        "pg_llm_arena_(saved|keep)",
     ),
     TRAINER: ("pg_llm_read_file", "pg_llm_checkpoint_(files|name|orphans)"),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
@@ -18,7 +18,7 @@ class TrainRun(Base):
 
     __tablename__ = "llm_train_run"
     __table_args__ = (
-        CheckConstraint("status IN ('running', 'done', 'failed', 'interrupted')", name="status"),
+        CheckConstraint("status IN ('running', 'done', 'failed', 'interrupted', 'stopped')", name="status"),
         Index(None, "model"),
         {"comment": "training runs"},
     )
@@ -27,17 +27,26 @@ class TrainRun(Base):
     model: Mapped[str]
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     data: Mapped[dict[str, Any] | None] = mapped_column(
-        comment="the llm_dataset rows it trains on: ids, hash of their contents, row versions"
+        comment="the llm_dataset rows it trains on: ids, hash of their contents"
     )
     seed: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     first_step: Mapped[int | None] = mapped_column(BigInteger)
-    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    last_step: Mapped[int | None] = mapped_column(BigInteger, comment="the last step in llm_train_log")
+    stored_step: Mapped[int | None] = mapped_column(
+        BigInteger,
+        comment="the step whose weights it stored last; llm_train_resume computes later ones again",
+    )
+    stored_hash: Mapped[int | None] = mapped_column(
+        BigInteger, comment="pg_llm_arena_hash of what is stored; NULL: not known"
+    )
     status: Mapped[str] = mapped_column(server_default=text("'running'"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     numerics_version: Mapped[int | None] = mapped_column(
         comment="version of the numerical rules that the run used"
     )
+    precision: Mapped[str | None] = mapped_column(comment="of the numbers that it computed with")
+    library: Mapped[str | None] = mapped_column(comment="the build that computed its last steps")
 
 
 class TrainLog(Base):
@@ -45,7 +54,7 @@ class TrainLog(Base):
 
     __tablename__ = "llm_train_log"
     __table_args__ = (
-        UniqueConstraint("tape_id"),
+        Index(None, "run_id", "step"),
         Index(
             "uq_llm_train_log_model_step",
             "model",
@@ -56,16 +65,17 @@ class TrainLog(Base):
         {"comment": "one row per optimizer step"},
     )
 
-    run_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey(TrainRun.run_id, ondelete="CASCADE"), primary_key=True
-    )
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    tape_id: Mapped[int] = mapped_column(BigInteger, Identity())
+    tape_id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    run_id: Mapped[int] = mapped_column(BigInteger, ForeignKey(TrainRun.run_id, ondelete="CASCADE"))
+    step: Mapped[int] = mapped_column(BigInteger)
     model: Mapped[str]
     lr: Mapped[float | None]
     loss: Mapped[float | None] = mapped_column(comment="mean over the step's tokens, nats")
     grad_norm: Mapped[float | None] = mapped_column(comment="global L2 norm before clipping")
     tokens: Mapped[int | None] = mapped_column(BigInteger, comment="number of tokens that the loss averages")
+    batch_hash: Mapped[int | None] = mapped_column(
+        BigInteger, comment="pg_llm_ids_hash of the step's batches, each from the hash of the one before"
+    )
     seconds: Mapped[float | None]
     logged_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     superseded: Mapped[bool] = mapped_column(server_default=text("false"))

@@ -23,6 +23,7 @@ ROOMS = {
     "bytea": "Operations on bytea",
     "autograd": "The tape",
     "params": "Parameters in memory",
+    "shared": "Shared weights",
     "generation": "Generations",
     "training": "Optimizer and batches",
     "tokenizer": "Tokenizers in memory",

@@ -17,6 +17,7 @@
 #include "params/fingerprint.h"
 #include "params/params.h"
 #include "session/engine.h"
+#include "session/lock.h"
 #include "session/portals.h"
 #include "session/progress.h"
 #include "session/settings.h"
@@ -42,11 +43,13 @@ static int   room_for_marks = 0;
 
 /* ---- what ends with a transaction ---- */
 
-/* Nothing here may throw. */
+/* Nothing here may throw, once the transaction ends. */
 static void
 end_xact(XactEvent event, void *arg)
 {
     (void) arg;
+    if (event == XACT_EVENT_PRE_COMMIT)
+        params_publish(); /* an error or an interrupt is one of the statement */
     if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
         return;
     tensor_buffer_end_xact(); /* blocks that are released from here on are bounded as they come */
@@ -56,6 +59,7 @@ end_xact(XactEvent event, void *arg)
         tape_abort(NULL);
     tape_end_xact();
     batch_end_xact();
+    locks_end_xact(event != XACT_EVENT_ABORT);
     progress_end_xact(event != XACT_EVENT_ABORT);
     pass_restore(NULL);
     n_marks = 0;
@@ -120,6 +124,7 @@ portal_gone(Portal portal)
 {
     generate_portal_gone(portal);
     params_portal_gone(portal);
+    locks_portal_gone(portal);
 }
 
 /* ---- loading ---- */

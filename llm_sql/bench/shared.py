@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Engine
 
 from llm_sql.bench.generation import GPT2, LOOP, PRECISIONS, SMALL, Generated
@@ -23,6 +24,7 @@ from llm_sql.bench.serving import PROMPT, Connection, backend, create_served_mod
 
 SESSIONS = 8
 ALONE = 2  # sessions with copies of their own, which few machines hold eight of
+OWN_BYTES = 8.0  # that a copy of one's own takes for each weight, in any precision
 SHOWN = 8  # tokens of a text that is under way
 N_TOKENS = 64
 # A version is not shared before it is ten seconds old: a trainer's would be gone before anybody reads it.
@@ -94,8 +96,12 @@ def measure_memory_of_sessions(
     engine: Engine, model: Generated, settings: dict[str, str], threads: int, *, shared: bool
 ) -> Iterator[Row]:
     precision = settings["weights"]
-    memory = texts_under_way(engine, model, settings, SESSIONS)
     what = f"{SESSIONS} sessions that generate, {model.name}, {precision}"
+    needed = SESSIONS * OWN_BYTES * model.matrix_elements
+    if not shared and psutil.virtual_memory().available < needed:
+        yield Row("shared", what, threads, "GB", None, note=f"needs {needed / 1e9:.0f} GB")
+        return
+    memory = texts_under_way(engine, model, settings, SESSIONS)
     if memory is None:
         yield Row(
             "shared", what, threads, "GB", None, note="needs Linux and a superuser: /proc/self/smaps_rollup"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +17,7 @@ from llm_sql.cli.common import (
     UrlOption,
     print_json,
     program,
+    remark,
     say,
     telling_what_is_kept,
 )
@@ -21,6 +26,8 @@ from llm_sql.cli.tokenizer import InputOption, LinesOption, QueryOption
 from llm_sql.models.arguments import HYPERPARAMETERS, LISTS, pick, without
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from sqlalchemy import Engine
 
 Option = typer.Option
@@ -41,13 +48,26 @@ def train(
     model: ModelArgument,
     n_steps: Annotated[int, Option("--steps", "-n", min=1, help="Number of steps.")] = 1000,
     commit_every: Annotated[
-        int, Option("--commit-every", min=0, help="Steps between commits; 0: one transaction.")
-    ] = 100,
+        int | None,
+        Option(
+            "--commit-every",
+            min=0,
+            help="Steps between commits of the log; default: about a second. 0: one transaction.",
+        ),
+    ] = None,
+    write_back_every: Annotated[
+        int | None,
+        Option(
+            "--write-back-every",
+            min=1,
+            help="Steps between writing the weights back; default: when that costs at most 5% of the time.",
+        ),
+    ] = None,
     url: UrlOption = None,
     json_: JsonOption = False,
     **options: Any,
 ) -> None:
-    """Train a model on its data set. After Ctrl-C, committed steps are kept.
+    """Train a model on its data set. Ctrl-C stores the weights and ends; a second one ends at once.
 
     Example: llm-sql train catalog-gpt -n 500 -b 12 --lr 1e-3
     """
@@ -60,14 +80,24 @@ def train(
     log_every = options.pop("log_every") or 0
     engine = open_engine(url)
     before = _last_run(engine, model)
+    commit = commit_every != 0
     with (
-        telling_what_is_kept(lambda: _kept(engine, model, before, commit_every)),
+        telling_what_is_kept(lambda: _kept(engine, model, before, commit)),
         Session(engine) as session,
     ):
         lm = LanguageModel(session, model)
-        with progress_bar(n_steps, quiet=json_ or log_every > 0) as advance:
+        with (
+            progress_bar(n_steps, quiet=json_ or log_every > 0) as advance,
+            stopping(lambda: _stop(engine, model, before)) if commit else contextlib.nullcontext(),
+        ):
             run_id = lm.train(
-                n_steps, commit_every=commit_every or None, progress=advance, log_every=log_every, **options
+                n_steps,
+                commit=commit,
+                commit_every=commit_every or None,
+                write_back_every=write_back_every if commit else None,
+                progress=advance,
+                log_every=log_every,
+                **options,
             )
         session.commit()
     summary = _summary(engine, run_id) or {}
@@ -78,6 +108,50 @@ def train(
             f"{model}: run {run_id}, {summary['steps']} steps in {summary['seconds']:.1f} s, "
             f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per token"
         )
+
+
+@contextlib.contextmanager
+def stopping(stop: Callable[[], bool]) -> Iterator[None]:
+    """The first Ctrl-C within asks for an end by `stop`, from a thread; where that is not to be had, and the
+    second time, it interrupts. However the work ends after one, KeyboardInterrupt says so.
+    """
+    asked = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            if stop():
+                return
+        # To the thread that waits, which a signal wakes.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        remark("stopping: the weights are written back; Ctrl-C again ends at once", "yellow")
+        threading.Thread(target=ask, name="llm-sql stop", daemon=True).start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if asked.is_set():
+        raise KeyboardInterrupt
+
+
+def _stop(engine: Engine, model: str, before: int) -> bool:
+    """Whether the run that began after `before` was told to stop."""
+    from sqlalchemy import text
+
+    run_id = _last_run(engine, model)
+    if run_id <= before:
+        return False
+    with engine.connect() as connection:
+        return bool(connection.scalars(text("SELECT public.llm_train_stop(:run)"), {"run": run_id}).one())
 
 
 def _last_run(engine: Engine, model: str) -> int:
@@ -103,18 +177,26 @@ def _summary(engine: Engine, run_id: int) -> dict[str, Any] | None:
         return dict(found) if found else None
 
 
-def _kept(engine: Engine, model: str, before: int, commit_every: int) -> str:
+def _kept(engine: Engine, model: str, before: int, commit: bool) -> str:
     """What an interrupted run leaves."""
-    if not commit_every:
+    from sqlalchemy import text
+
+    if not commit:
         return f"nothing is kept: the run was one transaction, and {model} is as it was (see --commit-every)"
     run_id = _last_run(engine, model)
     summary = _summary(engine, run_id) if run_id > before else None
     if summary is None:
         return f"nothing is kept: no step was committed yet, and {model} is as it was"
-    return (
-        f"{summary['steps']:,} steps of run {run_id} are kept (loss {summary['last_loss']:.4f});"
-        f" `{program()} train {model}` goes on from step {summary['step']:,}"
-    )
+    with engine.connect() as connection:
+        query = text("SELECT stored_step FROM public.llm_train_run WHERE run_id = :run")
+        stored = int(connection.scalars(query, {"run": run_id}).one())
+    kept = f"{summary['steps']:,} steps of run {run_id} are kept (loss {summary['last_loss']:.4f});"
+    if stored < summary["step"]:
+        return (
+            f'{kept} `{program()} psql -c "CALL llm_train_resume({run_id})"` computes those after step'
+            f" {stored:,} again, whose weights are not stored, and goes on"
+        )
+    return f"{kept} `{program()} train {model}` goes on from step {summary['step']:,}"
 
 
 @options_of((*without(LISTS["finetuning"], "log_every"), *LOG_EVERY))
@@ -178,11 +260,11 @@ def demo(
 ) -> None:
     """Train a small GPT on the database's catalog; let it write."""
     from llm_sql.cli.database import open_engine
-    from llm_sql.cli.demo import COMMIT_EVERY, run_demo
+    from llm_sql.cli.demo import run_demo
 
     engine = open_engine(url)
     before = _last_run(engine, model)
-    with telling_what_is_kept(lambda: _kept(engine, model, before, COMMIT_EVERY)):
+    with telling_what_is_kept(lambda: _kept(engine, model, before, commit=True)):
         result = run_demo(engine, model, seconds=seconds, steps=steps, seed=seed, quiet=json_)
     if json_:
         print_json(result)

@@ -88,20 +88,22 @@ BEGIN
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
+    PERFORM public.llm_tell_unstored(model, first_step);
     -- Later steps of an earlier history, and runs that ended without saying so, give way to this one.
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_train_begin.model AND l.step >= first_step AND NOT l.superseded;
     UPDATE public.llm_train_run r SET status = 'interrupted', finished_at = clock_timestamp()
     WHERE r.model = llm_train_begin.model AND r.status = 'running';
     INSERT INTO public.llm_train_run (
-        model, hyperparameters, data, seed, first_step, last_step, status, started_at, numerics_version
+        model, hyperparameters, data, seed, first_step, last_step, stored_step, status, started_at, numerics_version,
+        precision, library
     )
     VALUES (
         llm_train_begin.model,
         arguments || jsonb_build_object('warmup', warmup, 'start_step', start_step, 'total_steps', total_steps),
         public.llm_train_data(model, (arguments ->> 'row')::bigint),
-        h.seed, first_step, first_step - 1, 'running', clock_timestamp(),
-        public.pg_llm_numerics_version()
+        h.seed, first_step, first_step - 1, first_step - 1, 'running', clock_timestamp(),
+        public.pg_llm_numerics_version(), 'float32', public.pg_llm_library()
     )
     RETURNING run_id INTO run;
     RETURN run;
@@ -111,6 +113,34 @@ $function$;
 COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
 'Checks the arguments of a run (those of llm_train by name; row: the id of the only llm_dataset row to use), '
 'determines its schedule and inserts it into llm_train_run. Takes the training lock of the model.';
+
+
+CREATE FUNCTION public.llm_tell_unstored(model text, next_step bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    other public.llm_train_run;
+BEGIN
+    SELECT r.* INTO other FROM public.llm_train_run r
+    WHERE r.model = llm_tell_unstored.model AND r.stored_step = next_step - 1 AND r.last_step >= next_step
+        AND EXISTS (
+            SELECT FROM public.llm_train_log l WHERE l.run_id = r.run_id AND l.step >= next_step AND NOT l.superseded
+        )
+    ORDER BY r.run_id DESC LIMIT 1;
+    IF FOUND THEN
+        RAISE NOTICE 'run % logged steps % to % without storing their weights; the new run begins before them',
+            other.run_id, next_step, other.last_step
+            USING HINT = format(
+                'To keep them instead, undo this one: CALL llm_train_resume(%s) computes them again.', other.run_id
+            );
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_tell_unstored(text, bigint) IS
+'A NOTICE if a run that was interrupted has logged steps from next_step on whose weights are not stored: a run that '
+'begins with that step supersedes them.';
 
 
 CREATE FUNCTION public.llm_hyperparameters(
@@ -163,6 +193,8 @@ DECLARE
     fingerprint bytea;
     end_step bigint;
     is_last boolean;
+    rows record;
+    row_ids bigint[];
     recording boolean := public.pg_llm_recording();
 BEGIN
     PERFORM public.llm_require_argument('run_id', llm_train_chunk.run_id IS NOT NULL);
@@ -178,16 +210,16 @@ BEGIN
         expected := public.llm_fingerprint(run.model);
     END IF;
     fingerprint := public.llm_pin(run.model, true);
-    end_step := run.last_step + n_steps;
-    is_last := end_step - run.first_step + 1 >= h.n_steps;
-    IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.last_step THEN
-        RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
-            run.model, run.run_id, run.last_step
-            USING ERRCODE = 'serialization_failure',
-            HINT = format('The run keeps what it committed. CALL llm_train_resume(%s) continues from weights that have '
-                'taken the same number of steps; otherwise start a new run from the present weights.', run.run_id);
+    -- What is logged beyond the stored weights is computed again.
+    end_step := greatest(run.stored_step + n_steps, run.last_step);
+    IF fingerprint <> expected OR public.llm_model_step(run.model) <> run.stored_step THEN
+        PERFORM public.llm_raise_other_weights(run);
     END IF;
-    PERFORM public.llm_train_steps(run, end_step);
+    rows := public.llm_train_rows(run);
+    row_ids := rows.row_ids;
+    end_step := (public.llm_train_steps(run, row_ids, run.stored_step + 1, end_step)).step;
+    is_last := end_step - run.first_step + 1 >= h.n_steps;
+    PERFORM public.llm_train_rows_version(run, rows.version);
     fingerprint := public.llm_write_back(
         run.model, fingerprint, end_step, h.keep_grad, h.grad_workers,
         keep_moments => NOT is_last OR h.optimizer IS DISTINCT FROM 'drop'
@@ -196,7 +228,7 @@ BEGIN
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);
     UPDATE public.llm_train_run r
-    SET last_step = end_step,
+    SET last_step = end_step, stored_step = end_step, stored_hash = NULL,
         status = CASE WHEN is_last THEN 'done' ELSE 'running' END,
         finished_at = CASE WHEN is_last THEN clock_timestamp() END
     WHERE r.run_id = llm_train_chunk.run_id;
@@ -208,8 +240,27 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_train_chunk(bigint, bigint, bytea) IS
-'The next n_steps of a run and their write-back: all that llm_train does, and what llm_train_loop does between two '
-'commits. expected: the fingerprint that the previous chunk returned; 40001 if the weights are a different version.';
+'The next n_steps of a run and their write-back: all that llm_train does. expected: the fingerprint that the previous '
+'chunk returned; 40001 if the weights are a different version.';
+
+
+CREATE FUNCTION public.llm_raise_other_weights(run public.llm_train_run) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
+        run.model, run.run_id, run.stored_step
+        USING ERRCODE = 'serialization_failure', HINT = format(
+            'The run keeps what it committed. CALL llm_train_resume(%s, on_mismatch => ''rewind'') continues from '
+            'weights that have taken the same number of steps; otherwise start a new run from the present weights.',
+            run.run_id
+        );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_raise_other_weights(public.llm_train_run) IS
+'Raises the error for a run whose stored weights were changed by others.';
 
 
 CREATE FUNCTION public.llm_train_clear(model text, workers int) RETURNS void

@@ -1,56 +1,77 @@
--- The inside of a training run: one optimizer step after the other on the weights in memory, and its batches.
+-- The inside of a training run: one optimizer step after the other on the weights in memory.
 
-CREATE FUNCTION public.llm_train_steps(run public.llm_train_run, last_step bigint) RETURNS void
+CREATE FUNCTION public.llm_train_steps(
+    run public.llm_train_run,
+    row_ids bigint[],
+    first_step bigint,
+    last_step bigint,
+    seconds double precision DEFAULT NULL,
+    audit boolean DEFAULT false,
+    OUT step bigint,
+    OUT loss double precision,
+    OUT grad_norm double precision,
+    OUT batch_hash bigint
+)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+#variable_conflict use_variable
 DECLARE
     h record := public.llm_hyperparameters(run.hyperparameters);
     final_step bigint := run.first_step + h.n_steps - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
-    kept boolean;
-    data record;
-    first_row bigint;
+    began timestamptz := clock_timestamp();
     started timestamptz;
+    kept boolean;
+    logged public.llm_train_log;
+    first_row bigint;
     batch record;
     counted bigint[];
     share double precision;
     passed public.tensor;
     micro_loss double precision;
-    loss double precision;
     tokens bigint;
     lr double precision;
-    grad_norm double precision;
-    logged bigint;
+    tape bigint;
 BEGIN
-    PERFORM public.llm_require_argument('run', (run).run_id IS NOT NULL);
-    PERFORM public.llm_require_argument('last_step', llm_train_steps.last_step IS NOT NULL);
-    data := public.llm_train_rows(run);
-    FOR step IN run.last_step + 1 .. last_step LOOP
+    PERFORM public.llm_require_argument(a.name, a.given)
+    FROM (
+        VALUES
+        ('run', run.run_id IS NOT NULL), ('row_ids', row_ids IS NOT NULL), ('first_step', first_step IS NOT NULL),
+        ('last_step', last_step IS NOT NULL), ('audit', audit IS NOT NULL)
+    ) a (name, given);
+    FOR current_step IN first_step .. last_step LOOP
+        step := current_step;
         started := clock_timestamp();
-        kept := keep = 'all' OR (keep = 'last' AND step = final_step);
+        -- A step that the log has already is computed again, and must come out as it says.
+        logged := NULL;
+        IF step <= run.last_step AND NOT audit THEN
+            logged := public.llm_train_logged(run.run_id, step);
+        END IF;
+        kept := NOT audit AND logged.step IS NULL AND (keep = 'all' OR (keep = 'last' AND step = final_step));
         PERFORM public.pg_llm_tape_quiet(NOT kept);
         loss := 0;
         tokens := 0;
+        batch_hash := 0;
         PERFORM public.pg_llm_arena_zero_grad(run.model);
         FOR micro IN 0 .. h.grad_accum - 1 LOOP
             first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
-            batch := public.llm_train_batch(
-                data.row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order
-            );
+            batch := public.llm_train_batch(row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order);
+            batch_hash := public.pg_llm_ids_hash(batch.tokens, batch.targets, batch_hash);
             counted[micro] := batch.n_targets;
             tokens := tokens + batch.n_targets;
         END LOOP;
+        IF logged.batch_hash <> batch_hash THEN
+            PERFORM public.llm_raise_mismatch(
+                run.run_id, step, 'its batch is another one', 'Its rows of llm_dataset: '
+                || public.llm_train_step_rows(run, row_ids, step)
+            );
+        END IF;
         IF tokens = 0 THEN
             RAISE EXCEPTION 'step % of model "%" has nothing to learn: none of its rows has a target', step, run.model
                 USING ERRCODE = 'no_data_found',
-                DETAIL = format('Its rows of llm_dataset: %s.', (
-                    SELECT string_agg(data.row_ids[p.pick]::text, ', ' ORDER BY p.number)
-                    FROM unnest(public.llm_train_picks(
-                        cardinality(data.row_ids), run.seed, (step - h.start_step) * h.grad_accum * h.batch_size,
-                        least(h.grad_accum::bigint * h.batch_size, 100)::int, h.data_order
-                    )) WITH ORDINALITY p (pick, number)
-                )),
+                DETAIL = 'Its rows of llm_dataset: '
+                || public.llm_train_step_rows(run, row_ids, step),
                 HINT = 'Nothing was changed. Targets below 0 are not learnt: delete such rows, or raise batch_size.';
         END IF;
         FOR micro IN 0 .. h.grad_accum - 1 LOOP
@@ -58,7 +79,7 @@ BEGIN
             IF h.grad_accum > 1 THEN
                 first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
                 batch := public.llm_train_batch(
-                    data.row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order
+                    row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order
                 );
             END IF;
             share := counted[micro]::double precision / tokens;
@@ -97,247 +118,104 @@ BEGIN
         grad_norm := public.pg_llm_arena_adamw(
             run.model, lr, h.beta1, h.beta2, h.eps, h.wd, step, h.grad_clip, h.decay = 'matrices'
         );
-        INSERT INTO public.llm_train_log (run_id, step, model, lr, loss, grad_norm, tokens, seconds)
-        VALUES (
-            run.run_id, step, run.model, lr, loss, grad_norm, tokens,
-            EXTRACT(epoch FROM clock_timestamp() - started)
-        )
-        RETURNING tape_id INTO logged;
-        IF grad_norm > h.grad_clip THEN
-            INSERT INTO public.llm_clip (tape_id, clip_threshold, applied_norm, gradient_slice)
-            VALUES (logged, h.grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
+        CONTINUE WHEN audit;
+        IF logged.step IS NULL THEN
+            INSERT INTO public.llm_train_log (run_id, step, model, lr, loss, grad_norm, tokens, batch_hash, seconds)
+            VALUES (
+                run.run_id, step, run.model, lr, loss, grad_norm, tokens, batch_hash,
+                EXTRACT(epoch FROM clock_timestamp() - started)
+            )
+            RETURNING tape_id INTO tape;
+            IF grad_norm > h.grad_clip THEN
+                INSERT INTO public.llm_clip (tape_id, clip_threshold, applied_norm, gradient_slice)
+                VALUES (tape, h.grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
+            END IF;
+            IF h.log_every > 0 AND ((step - run.first_step + 1) % h.log_every = 0 OR step = final_step) THEN
+                RAISE NOTICE 'step % of %: loss %, rate %',
+                    step, final_step, round(loss::numeric, 4), ltrim(to_char(lr, '9.999EEEE'));
+            END IF;
+        ELSIF (logged.loss, logged.grad_norm, logged.lr) IS DISTINCT FROM (loss, grad_norm, lr) THEN
+            PERFORM public.llm_raise_mismatch(
+                run.run_id, step, 'it comes out differently',
+                format('Logged: loss %s, gradient norm %s, rate %s. Computed: %s, %s, %s.',
+                    logged.loss, logged.grad_norm, logged.lr, loss, grad_norm, lr)
+            );
         END IF;
         PERFORM public.pg_llm_progress(run.model, run.run_id, step, final_step, loss, lr, tokens);
-        IF h.log_every > 0 AND ((step - run.first_step + 1) % h.log_every = 0 OR step = final_step) THEN
-            RAISE NOTICE 'step % of %: loss %, rate %',
-                step, final_step, round(loss::numeric, 4), ltrim(to_char(lr, '9.999EEEE'));
-        END IF;
+        EXIT WHEN clock_timestamp() - began >= make_interval(secs => seconds)
+            OR public.pg_llm_stop_wanted(run.run_id);
     END LOOP;
     PERFORM public.pg_llm_tape_quiet(false);
-    IF (public.llm_train_rows(run)).version IS DISTINCT FROM data.version THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on were changed during the run', run.run_id
-            USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
-    END IF;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_steps(public.llm_train_run, bigint) IS
-'The steps of a run from its last one to last_step on the pinned weights: forward, backward, AdamW, log. Dropout '
-'depends on seed and step, and batches are positions of a seeded permutation, so a step can be repeated bit for bit. '
-'Loss and gradient are means over the step''s target tokens: with grad_accum, each micro-batch is weighted by its '
-'share of them, computed from zero, and added in order. 40001: dataset rows were removed or changed meanwhile; P0002: '
-'a step without any target.';
+COMMENT ON FUNCTION public.llm_train_steps(
+    public.llm_train_run, bigint[], bigint, bigint, double precision, boolean
+) IS
+'Steps of a run on the pinned weights, until last_step or, if given, until so many seconds are over: forward, '
+'backward, AdamW, log. Returns the last step made, which is an earlier one when the run is told to stop. Dropout '
+'depends on seed and step, and batches are positions of a seeded permutation, so a step can be repeated bit for bit: '
+'one that is logged already is compared with the log instead (40001 where it differs), unless audit is true, which '
+'neither compares nor logs. Loss and gradient are means over the step''s target tokens: with grad_accum, each '
+'micro-batch is weighted by its share of them, computed from zero, and added in order. 40001: dataset rows are gone; '
+'P0002: a step without any target.';
 
 
-CREATE FUNCTION public.llm_train_data(model text, only_row bigint DEFAULT NULL) RETURNS jsonb
+CREATE FUNCTION public.llm_train_step_rows(run public.llm_train_run, row_ids bigint[], step bigint) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    h record := public.llm_hyperparameters(run.hyperparameters);
 BEGIN
     RETURN (
-        SELECT jsonb_build_object(
-            'rows', range_agg(int8range(d.id, d.id, '[]') ORDER BY d.id)::text,
-            'hash', sum(public.llm_row_hash(d.id, d.tokens, d.target))::text,
-            'version', encode(public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin), 'hex')
-        )
-        FROM public.llm_dataset d
-        WHERE CASE
-            WHEN only_row IS NULL THEN (d.model = llm_train_data.model OR d.model IS NULL) AND d.split = 'train'
-            ELSE d.id = only_row
-        END
+        SELECT string_agg(row_ids[p.pick]::text, ', ' ORDER BY p.number) || '.'
+        FROM unnest(public.llm_train_picks(
+            cardinality(row_ids), run.seed, (step - h.start_step) * h.grad_accum * h.batch_size,
+            least(h.grad_accum::bigint * h.batch_size, 100)::int, h.data_order
+        )) WITH ORDINALITY p (pick, number)
     );
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_data(text, bigint) IS
-'The llm_dataset rows that a run of the model beginning now trains on, in the form of llm_train_run.data: their ids '
-'as ranges, a hash of their contents and, for this session, their row versions.';
+COMMENT ON FUNCTION public.llm_train_step_rows(public.llm_train_run, bigint[], bigint) IS
+'For messages: the ids of the rows, up to 100, that a step of the run takes.';
 
 
-CREATE FUNCTION public.llm_row_hash(id bigint, tokens int[], target int[]) RETURNS numeric
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $function$
-    SELECT pg_catalog.hash_array_extended(tokens, id)::pg_catalog.numeric
-        OPERATOR(pg_catalog.+) pg_catalog.hash_array_extended(target, OPERATOR(pg_catalog.~) id)::pg_catalog.numeric
-$function$;
-
-COMMENT ON FUNCTION public.llm_row_hash(bigint, int[], int[]) IS
-'A hash of a dataset row; the sum of the hashes identifies a set of rows.';
-
-
-CREATE FUNCTION public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea)
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-DECLARE
-    expected int8multirange := (run.data ->> 'rows')::int8multirange;
-    only_row bigint := (run.hyperparameters ->> 'row')::bigint;
-    missing int8multirange;
-    content numeric;
-BEGIN
-    SELECT array_agg(d.id ORDER BY d.id), public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin)
-    INTO row_ids, version
-    FROM public.llm_dataset d
-    WHERE d.id <@ expected AND CASE
-        WHEN only_row IS NULL THEN (d.model = run.model OR d.model IS NULL) AND d.split = 'train'
-        ELSE d.id = only_row
-    END;
-    missing := expected - COALESCE(
-        (SELECT range_agg(int8range(i.id, i.id, '[]') ORDER BY i.id) FROM unnest(row_ids) i (id)), '{}'
-    );
-    IF NOT isempty(missing) THEN
-        PERFORM public.llm_raise_missing(run.run_id, missing);
-    END IF;
-    IF row_ids IS NULL THEN
-        RAISE EXCEPTION 'run % of model "%" has no rows to train on', run.run_id, run.model
-            USING ERRCODE = 'no_data_found', HINT = 'llm_fill_dataset creates rows from the result of a query.';
-    END IF;
-    IF encode(version, 'hex') = run.data ->> 'version' THEN
-        RETURN;
-    END IF;
-    -- Other row versions, or another session's: do they hold the same?
-    content := (
-        SELECT sum(public.llm_row_hash(d.id, d.tokens, d.target)) FROM public.llm_dataset d
-        WHERE d.id <@ expected AND (only_row IS NULL OR d.id = only_row)
-    );
-    IF content::text IS DISTINCT FROM run.data ->> 'hash' THEN
-        RAISE EXCEPTION 'rows of llm_dataset that run % trains on have changed', run.run_id
-            USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Put the rows back as they were, or start a new run.';
-    END IF;
-    UPDATE public.llm_train_run r SET data = r.data || jsonb_build_object('version', encode(version, 'hex'))
-    WHERE r.run_id = run.run_id;
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_train_rows(public.llm_train_run) IS
-'The ids of the llm_dataset rows that the run trains on, in order: exactly those that it began with. 40001, naming '
-'them: rows are gone or their contents changed. version identifies their row versions in this session.';
-
-
-CREATE FUNCTION public.llm_raise_missing(run_id bigint, missing int8multirange) RETURNS void
-LANGUAGE plpgsql VOLATILE STRICT PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-DECLARE
-    -- Ranges as a person writes them; the first twenty will do.
-    ids text := (
-        SELECT string_agg(
-            CASE WHEN upper(r.r) - lower(r.r) = 1 THEN lower(r.r)::text
-                ELSE format('%s to %s', lower(r.r), upper(r.r) - 1) END, ', ' ORDER BY lower(r.r)
-        )
-        FROM (SELECT m.r FROM unnest(missing) m (r) ORDER BY m.r LIMIT 20) r
-    );
-BEGIN
-    RAISE EXCEPTION 'rows of llm_dataset that run % trains on are gone: id %', run_id, ids
-        USING ERRCODE = 'serialization_failure',
-        HINT = 'The run keeps what it committed. Put the rows back under their ids, or start a new run on the others.';
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_raise_missing(bigint, int8multirange) IS
-'Raises the error for dataset rows that were removed while a run trains on them.';
-
-
-CREATE FUNCTION public.llm_train_picks(n_rows bigint, seed bigint, first_row bigint, n_picks int, data_order text)
-RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-BEGIN
-    IF data_order = 'by_id' THEN
-        RETURN ARRAY(SELECT (first_row + i) % n_rows + 1 FROM generate_series(0, n_picks - 1) i ORDER BY i);
-    END IF;
-    RETURN public.pg_llm_batch(n_rows::int, seed, first_row, n_picks);
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_train_picks(bigint, bigint, bigint, int, text) IS
-'Which of n_rows rows, counted from 1, are at the positions from first_row on, over all epochs one after another: '
-'by_id in their order, shuffled in a permutation per epoch.';
-
-
-CREATE FUNCTION public.llm_train_batch(
-    row_ids bigint[],
-    seed bigint,
-    first_row bigint,
-    n_rows int,
-    block_size int,
-    data_order text,
-    OUT tokens int[],
-    OUT targets int[],
-    OUT n_targets bigint
-)
+CREATE FUNCTION public.llm_train_logged(run_id bigint, step bigint) RETURNS public.llm_train_log
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    picks bigint[];
-    chosen bigint[];
-    missing bigint[];
-    longest int := COALESCE(block_size, 2147483647);
+    logged public.llm_train_log;
 BEGIN
-    PERFORM public.llm_require_argument(a.name, a.given)
-    FROM (
-        VALUES
-        ('row_ids', row_ids IS NOT NULL), ('seed', seed IS NOT NULL), ('first_row', first_row IS NOT NULL),
-        ('n_rows', n_rows IS NOT NULL), ('data_order', data_order IS NOT NULL)
-    ) a (name, given);
-    PERFORM public.llm_require(
-        cardinality(row_ids) > 0 AND first_row >= 0 AND n_rows >= 1,
-        format('a batch needs at least 1 of the rows, got %s of %s from %s', n_rows, cardinality(row_ids), first_row)
-    );
-    picks := public.llm_train_picks(cardinality(row_ids), seed, first_row, n_rows, data_order);
-    IF n_rows = 1 THEN
-        SELECT d.tokens[:longest], d.target[:longest] INTO tokens, targets
-        FROM public.llm_dataset d WHERE d.id = row_ids[picks[1]];
-    ELSE
-        FOR i IN 1 .. n_rows LOOP
-            chosen[i] := row_ids[picks[i]];
-        END LOOP;
-        SELECT
-            array_agg(public.llm_pad(b.tokens, least(b.width, longest), 0) ORDER BY b.position),
-            array_agg(public.llm_pad(b.target, least(b.width, longest), -1) ORDER BY b.position)
-        INTO tokens, targets
-        FROM (
-            SELECT c.position, d.tokens, d.target, max(cardinality(d.tokens)) OVER () AS width
-            FROM unnest(chosen) WITH ORDINALITY c (id, position)
-            CROSS JOIN LATERAL (
-                SELECT s.tokens, s.target FROM public.llm_dataset s WHERE s.id = c.id OFFSET 0
-            ) d
-        ) b;
-    END IF;
-    IF array_length(tokens, 1) IS DISTINCT FROM n_rows AND (n_rows > 1 OR tokens IS NULL) THEN
-        missing := ARRAY(
-            SELECT row_ids[p.pick] FROM unnest(picks) p (pick)
-            WHERE NOT EXISTS (SELECT FROM public.llm_dataset d WHERE d.id = row_ids[p.pick])
+    SELECT l.* INTO logged FROM public.llm_train_log l
+    WHERE l.run_id = llm_train_logged.run_id AND l.step = llm_train_logged.step AND NOT l.superseded;
+    IF NOT FOUND THEN
+        PERFORM public.llm_raise_mismatch(
+            run_id, step, 'its log is gone',
+            'Another run, a loaded checkpoint or new weights superseded it, or its row was deleted.'
         );
-        RAISE EXCEPTION 'rows of llm_dataset that are trained on are gone: id %', array_to_string(missing, ', ')
-            USING ERRCODE = 'serialization_failure',
-            HINT = 'The run keeps what it committed. Data must not change while a model trains on it.';
     END IF;
-    n_targets := (SELECT count(*) FROM unnest(targets) t WHERE t >= 0);
+    RETURN logged;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_train_batch(bigint[], bigint, bigint, int, int, text) IS
-'The rows of row_ids at the positions from first_row on in data_order, epoch after epoch: tokens and targets [T] for '
-'one row, otherwise [B, T] with shorter rows padded (token 0, target -1). n_targets is the number of targets to '
-'learn. 40001, naming them: rows are gone.';
+COMMENT ON FUNCTION public.llm_train_logged(bigint, bigint) IS
+'The row of llm_train_log of a run''s step. 40001: it is gone or superseded.';
 
 
-CREATE FUNCTION public.llm_pad(ids int[], width int, filler int) RETURNS int[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION public.llm_raise_mismatch(run_id bigint, step bigint, problem text, detail text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
-    SELECT CASE
-        WHEN ids IS NULL OR width IS NULL OR filler IS NULL THEN NULL
-        WHEN cardinality(ids) = width THEN ids
-        WHEN cardinality(ids) > width THEN ids[:width]
-        ELSE ids || array_fill(filler, ARRAY[width - cardinality(ids)])
-    END;
+BEGIN
+    RAISE EXCEPTION 'step % of run % cannot be repeated: %', step, run_id, problem
+        USING ERRCODE = 'serialization_failure', DETAIL = COALESCE(detail, 'No details are known.'),
+        HINT = format('Put back what has changed, or CALL llm_train_resume(%s, on_mismatch => ''rewind''), which gives '
+            'up the logged steps that are not stored and goes on from the stored weights.', run_id);
+END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_pad(int[], int, int) IS
-'The first width ids, padded with filler; NULL if any argument is NULL.';
+COMMENT ON FUNCTION public.llm_raise_mismatch(bigint, bigint, text, text) IS
+'Raises the error for a step that does not come out as the log says.';

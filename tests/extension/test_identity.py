@@ -466,7 +466,7 @@ def test_a_loop_stops_when_its_weights_changed(conn: Connection) -> None:
     conn.execute("UPDATE llm_param SET v = v + 1e-9::double precision WHERE name = 'ln_f.bias'")
     with pytest.raises(errors.SerializationFailure, match="no longer those of run") as refused:
         conn.execute("SELECT llm_train_chunk(%s, 1, %s)", (run, fingerprint))
-    assert f"CALL llm_train_resume({run})" in (refused.value.diag.message_hint or "")
+    assert f"CALL llm_train_resume({run}, on_mismatch" in (refused.value.diag.message_hint or "")
 
 
 def test_rows_added_by_others_are_not_those_of_memory(conn: Connection) -> None:

@@ -186,6 +186,8 @@ def parameters(p: Plausible) -> Makers:
         lambda: Call(f"pg_llm_arena_saved({p.text(rng.choice(FED))}, uuid_send(gen_random_uuid()))"),
         lambda: Call(f"llm_lock_rows({p.text(p.model())}, llm_fingerprint({p.text(p.model())}))"),
         fixed("llm_release()"),
+        fixed("llm_release(shared => true)"),
+        fixed("(SELECT count(*) FROM pg_llm_shared_versions())"),
     ]
 
 

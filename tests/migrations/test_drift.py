@@ -118,7 +118,7 @@ def test_generated_revision_repairs_the_drift(at_head, tmp_path, monkeypatch):
 # What a generated revision must bring back on the way down: texts, comments, rights, arguments, columns.
 FORMER = """
 COMMENT ON FUNCTION llm_config(text) IS 'a former comment';
-ALTER FUNCTION llm_release() SET jit = off;
+ALTER FUNCTION llm_release(boolean) SET jit = off;
 DROP FUNCTION llm_perplexity;
 CREATE FUNCTION llm_perplexity(model text, document text, stride int DEFAULT NULL) RETURNS double precision
 LANGUAGE sql AS 'SELECT 0::double precision';

@@ -27,7 +27,7 @@ def computing(database) -> Callable[[str], bool]:
 
 # What readers may not run, beside files of the server: claim to train, keep others from training.
 NOT_READERS = re.compile(
-    r"pg_llm_(read_file|file_(?!write)\w+|checkpoint_\w+|progress|progress_clear|try_lock|arena_(adamw|saved))"
+    r"pg_llm_(read_file|file_(?!write)\w+|checkpoint_\w+|progress|progress_clear|(try|hold)_lock|arena_(adamw|saved|keep))"
 )
 # Trainers neither: what tells of files of the server, or of other databases.
 NOT_TRAINERS = re.compile(r"pg_llm_(read_file|checkpoint_(files|name|orphans))")

@@ -25,7 +25,7 @@ DAMAGE = {
     "a changed body": (
         "UPDATE pg_proc SET prosrc = 'BEGIN RETURN NULL; END' WHERE proname = 'llm_config'", "llm_config",
     ),
-    "a changed comment": ("COMMENT ON FUNCTION public.llm_release() IS 'else'", "llm_release"),
+    "a changed comment": ("COMMENT ON FUNCTION public.llm_release(boolean) IS 'else'", "llm_release"),
     "a dropped view": ("DROP VIEW public.llm_step", "llm_step"),
     "a view on which another stands": ("DROP VIEW public.llm_train_progress CASCADE", "llm_train_progress"),
     "a dropped trigger": ("DROP TRIGGER llm_autograd_mode_write ON llm_autograd_mode", "llm_autograd_mode"),
@@ -152,7 +152,9 @@ def test_tables_of_somebody_else_are_left_alone(empty):
 
 
 def test_a_function_of_somebody_elses_is_an_error_that_says_so(empty):
-    empty.execute("CREATE FUNCTION llm_release() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'")
+    empty.execute(
+        "CREATE FUNCTION llm_release(shared boolean) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+    )
     with pytest.raises((NotProvisionedError, DBAPIError)) as caught:
         database.run_upgrade(normalize_url(empty.url))
     assert isinstance(caught.value, LLMSQLError)

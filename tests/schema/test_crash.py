@@ -53,11 +53,12 @@ def state(conn: Connection, model: str) -> dict[str, Any]:
             (SELECT max(step) FROM llm_train_log WHERE model = %(m)s AND NOT superseded),
             (SELECT count(*) FROM llm_train_log WHERE model = %(m)s AND NOT superseded),
             (SELECT last_step FROM llm_train_run WHERE model = %(m)s),
+            (SELECT stored_step FROM llm_train_run WHERE model = %(m)s),
             (SELECT status FROM llm_train_run WHERE model = %(m)s)""",
         {"m": model},
     ).fetchone()
     assert row is not None
-    return dict(zip(("params", "log", "rows", "run", "status"), row, strict=True))
+    return dict(zip(("params", "log", "rows", "run", "stored", "status"), row, strict=True))
 
 
 def test_a_crash_costs_nothing_that_was_committed(durable: Durable) -> None:
@@ -67,9 +68,11 @@ def test_a_crash_costs_nothing_that_was_committed(durable: Durable) -> None:
     run_until_killed(durable, "crashed", 3)
     with durable.connect() as conn:
         after = state(conn, "crashed")
-        done = after["run"]
-        assert after == {"params": [done], "log": done, "rows": done, "run": done, "status": "running"}
-        assert 9 <= done < STEPS
+        done, stored = after["run"], after["stored"]
+        assert after["params"] == [stored]
+        assert (after["log"] or 0, after["rows"], after["status"]) == (done, done, "running")
+        # Commits of the log alone are asynchronous: the last of them may be lost.
+        assert 0 <= stored <= done < STEPS
         assert done % 3 == 0
         assert value(conn, "SELECT count(*) FROM llm_train_progress") == 0
         assert value(conn, "SELECT count(*) FROM llm_dataset WHERE model = 'crashed'") == 10

@@ -434,3 +434,24 @@ def test_released_memory_is_read_again(names: Connection) -> None:
     before = value(names, "SELECT llm_generate('a', 9, 0)")
     assert value(names, "SELECT llm_release()") > 0
     assert value(names, "SELECT llm_generate('a', 9, 0)") == before
+
+
+def test_a_cache_takes_memory_for_the_tokens_that_there_are(fresh_conn: Connection) -> None:
+    """In a session that generated before, too, whose freed memory is not zero."""
+    make_names(fresh_conn, d_model=64, n_layer=4, n_positions=8192)
+
+    def own_memory() -> int:
+        status = value(fresh_conn, "SELECT pg_read_file('/proc/self/status')")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+
+    # Of the whole context the four layers would hold 16 MB.
+    texts = {value(fresh_conn, "SELECT llm_generate('a', 4, 0)") for _ in range(3)}
+    before = own_memory()
+    texts |= {value(fresh_conn, "SELECT llm_generate('a', 4, 0)") for _ in range(3)}
+    assert own_memory() - before < 4000
+    assert len(texts) == 1
+    cursor = "DECLARE c CURSOR FOR SELECT FROM llm_generate_stream('a', 4, 0)"
+    with fresh_conn.transaction():
+        fresh_conn.execute(cursor)
+        fresh_conn.execute("FETCH 2 FROM c")
+        assert own_memory() - before < 4000

@@ -5,62 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from psycopg import errors, sql
 
+from ..support.shared_files import files, listed, logits, mapped, private_logits
 from ..support.small_models import Connection, make_model, make_names, make_trainable, train
 from ..support.tensors import value
 
 Connect = Callable[..., Connection]
-LOGITS = "SELECT llm_logits('{1,2,3}', %s)::text"
 
 
 @pytest.fixture(autouse=True)
 def no_files_left(connect: Connect) -> Iterator[None]:
     yield
     connect().execute("SELECT llm_release(shared => true)")
-
-
-def logits(conn: Connection, model: str = "tiny") -> str:
-    result = value(conn, LOGITS, (model,))
-    assert isinstance(result, str)
-    return result
-
-
-def private_logits(conn: Connection, model: str = "tiny") -> str:
-    """The same in a session that shares nothing."""
-    conn.execute("SET pg_llm.shared_dir = ''")
-    try:
-        return logits(conn, model)
-    finally:
-        conn.execute("RESET pg_llm.shared_dir")
-
-
-def mapped(conn: Connection) -> list[str]:
-    """Paths of the shared files that a session has mapped, as its system says."""
-    maps = Path(f"/proc/{conn.info.backend_pid}/maps")
-    if not maps.exists():
-        pytest.skip("this system does not tell what a process has mapped")
-    lines = [line.split(maxsplit=5) for line in maps.read_text().splitlines() if "pgsql_tmp_llm" in line]
-    assert all(line[1] == "r--s" for line in lines)
-    return sorted(line[5].removesuffix(" (deleted)") for line in lines)
-
-
-def files(conn: Connection) -> list[str]:
-    """This database's shared files."""
-    rows = conn.execute(
-        "SELECT name FROM pg_ls_tmpdir() WHERE split_part(name, '.', 3) ="
-        " (SELECT oid::text FROM pg_database WHERE datname = current_database()) ORDER BY name"
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-def listed(conn: Connection) -> list[tuple[Any, ...]]:
-    return conn.execute(
-        "SELECT model, precision, current FROM llm_shared_version ORDER BY model, built_at"
-    ).fetchall()
 
 
 # ---- one copy ----

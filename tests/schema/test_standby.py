@@ -113,11 +113,15 @@ def test_a_conflict_with_replay_cancels_and_a_retry_works(primary: Durable, stan
             first = idle.execute("FETCH 2 FROM c").fetchall()
             # Rows that both may need are removed on the primary, and it does not know.
             there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
-            while thread.is_alive() or value(observer, there, (idle.info.backend_pid,)):
+            for _ in range(300):
+                if not thread.is_alive() and not value(observer, there, (idle.info.backend_pid,)):
+                    break
                 with writer.transaction():
                     writer.execute("UPDATE llm_param SET data = data WHERE model = 'names'")
                 writer.execute("VACUUM llm_param")
                 thread.join(0.2)
+            else:
+                pytest.fail("replay cancels neither")
             assert problems[0].sqlstate == "40001"
             assert "conflict with recovery" in str(problems[0])
             with pytest.raises(psycopg.Error) as caught:

@@ -19,21 +19,23 @@ Connect = Callable[..., Connection]
 
 SETTINGS: dict[str, Any] = {"lr_max": 0.01, "dropout_p": 0.2, "batch_size": 3, "warmup": 2}
 CALL = (
-    "CALL llm_train_loop(%(model)s, %(n)s, commit_every => %(every)s, lr_max => 0.01, dropout_p => 0.2,"
-    " batch_size => 3, warmup => 2, log_every => 0)"
+    "CALL llm_train_loop(%(model)s, %(n)s, commit_every => %(every)s, write_back_every => %(every)s,"
+    " lr_max => 0.01, dropout_p => 0.2, batch_size => 3, warmup => 2, log_every => 0)"
 )
 
 
 def agree(conn: Connection, model: str) -> int:
-    """The step that weights, log and run name alike."""
-    step = value(conn, "SELECT max(step) FROM llm_param WHERE model = %s", (model,))
+    """The last step, as log and run name it; the weights are those that the run says are stored."""
+    assert value(conn, "SELECT max(step) FROM llm_param WHERE model = %s", (model,)) == value(
+        conn, "SELECT max(stored_step) FROM llm_train_run WHERE model = %s", (model,)
+    )
+    step = value(conn, "SELECT max(last_step) FROM llm_train_run WHERE model = %s", (model,))
     assert step == value(
         conn, "SELECT max(step) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,)
     )
     assert step == value(
         conn, "SELECT count(*) FROM llm_train_log WHERE model = %s AND NOT superseded", (model,)
     )
-    assert step == value(conn, "SELECT max(last_step) FROM llm_train_run WHERE model = %s", (model,))
     assert isinstance(step, int)
     return step
 
@@ -151,7 +153,9 @@ def test_a_run_that_an_error_ends_has_failed(conn: Connection) -> None:
         conn.execute(CALL, {"model": "loop", "n": 6, "every": 2})
     assert caught.value.sqlstate == "XX123"
     assert (caught.value.diag.message_detail, caught.value.diag.message_hint) == ("refused", "try")
-    assert agree(conn, "loop") == 2
+    # The write-back failed, not the steps.
+    assert agree(conn, "loop") == 4
+    assert value(conn, "SELECT stored_step FROM llm_train_run WHERE model = 'loop'") == 2
     run, end = conn.execute("SELECT run_id, finished_at FROM llm_train_run").fetchone()  # type: ignore[misc]
     assert end is not None
     assert conn.execute(STATUS, (run,)).fetchone() == ("failed", "failed")

@@ -21,7 +21,17 @@ from .small_models import Connection
 from .tensors import value
 from .waiting import wait_for
 
-SETTINGS = {"max_connections": "20", "shared_buffers": "64MB", "min_wal_size": "80MB"}
+# Of WAL, as much as tests write within what a standby may be late by: whatever runs away must not fill the
+# machine. A slot whose reader is later than that is given up.
+SETTINGS = {
+    "max_connections": "20",
+    "shared_buffers": "64MB",
+    "wal_buffers": "16MB",
+    "min_wal_size": "32MB",
+    "max_wal_size": "128MB",
+    "wal_keep_size": "64MB",
+    "max_slot_wal_keep_size": "128MB",
+}
 
 
 class Durable:
@@ -51,8 +61,8 @@ def running(home: Path, **settings: str) -> Iterator[Durable]:
 
 
 @contextlib.contextmanager
-def temporary_directory() -> Iterator[Path]:
-    directory = new_place("llm-sql-own-")
+def temporary_directory(*, on_disk: bool = False) -> Iterator[Path]:
+    directory = new_place("llm-sql-own-", on_disk=on_disk)
     try:
         yield directory
     finally:
@@ -60,18 +70,21 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def provisioned(**settings: str) -> Iterator[Durable]:
+def provisioned(*, on_disk: bool = False, **settings: str) -> Iterator[Durable]:
     """A new server with the schema in its default database."""
-    with temporary_directory() as directory, running(directory / "home", **settings) as durable:
+    with (
+        temporary_directory(on_disk=on_disk) as directory,
+        running(directory / "home", **settings) as durable,
+    ):
         durable.server.ensure_database()
         upgrade(normalize_url(durable.server.url()).render_as_string(hide_password=False))
         yield durable
 
 
 @contextlib.contextmanager
-def streaming_replica(primary: Durable) -> Iterator[Durable]:
+def streaming_replica(primary: Durable, *, on_disk: bool = False, **settings: str) -> Iterator[Durable]:
     """A hot standby made by pg_basebackup -R, which goes on receiving what the primary commits."""
-    with temporary_directory() as directory:
+    with temporary_directory(on_disk=on_disk) as directory:
         home, account = directory / "home", server_account()
         layout.prepare_home(home, account)
         data = home / primary.server.data_directory.name
@@ -83,7 +96,7 @@ def streaming_replica(primary: Durable) -> Iterator[Durable]:
         if account is not None:
             for path in (data, *data.rglob("*")):
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        with running(home) as replica:
+        with running(home, **settings) as replica:
             yield replica
 
 

@@ -144,6 +144,7 @@ VALUES: dict[str, Sequence[str]] = {
     "integer[]": INT_ARRAYS,
     "bigint[]": [*INT_ARRAYS[:8], "'{9223372036854775807}'"],
     "smallint[]": ["'{1,2,3}'", "'{{1,2},{3,4}}'", "'{}'", "'{32767,-32768}'", "'{NULL,1}'", "NULL"],
+    "timestamp with time zone": ["now()", "'infinity'", "'-infinity'", "'0001-01-01 BC'", "NULL"],
     "regclass": ["'llm_model_config'", "'llm_param'", "'pg_class'", "0", "4294967295", "NULL"],
     "real[]": ARRAYS,
     "double precision[]": [*ARRAYS, "'{1e300}'"],

@@ -13,7 +13,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+/* From here on a store is mapped. From malloc it may be memory used before: clearing it would touch all of its pages. */
+#define MAP_BYTES  ((size_t)128 << 10)
 #define READ_BYTES ((size_t)256 << 10) /* of keys and values: a task of one query reads so much, some 10 us */
 
 struct llm_kv_cache {
@@ -21,7 +24,20 @@ struct llm_kv_cache {
     size_t head_floats; /* from one head's store to the next */
     float *store;       /* per head: key panels, then value rows */
     void *memory;       /* what store lies aligned in */
+    size_t mapped;      /* its bytes; 0: it is malloc's */
 };
+
+/* Zeros. The pages of positions nobody has reached stay untouched, and are nobody's memory. */
+static bool get_memory(llm_kv_cache *c, size_t bytes)
+{
+    if (bytes < MAP_BYTES) {
+        c->memory = calloc(1, bytes);
+        return c->memory != NULL;
+    }
+    c->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    c->mapped = bytes;
+    return c->memory != MAP_FAILED;
+}
 
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
 {
@@ -39,9 +55,7 @@ llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity)
         free(c);
         return NULL;
     }
-    /* calloc leaves the pages of positions nobody has reached untouched */
-    c->memory = calloc(1, bytes + 63);
-    if (c->memory == NULL) {
+    if (!get_memory(c, bytes + 63)) {
         free(c);
         return NULL;
     }
@@ -56,7 +70,10 @@ void llm_kv_cache_destroy(llm_kv_cache *c)
 {
     if (c == NULL)
         return;
-    free(c->memory);
+    if (c->mapped > 0)
+        munmap(c->memory, c->mapped);
+    else
+        free(c->memory);
     free(c);
 }
 

@@ -213,6 +213,7 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
         g->length += pass.pending;
     }
     forward_pass_leave();
+    params_publish();
     PG_RETURN_VOID();
 }
 

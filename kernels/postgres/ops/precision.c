@@ -1,9 +1,9 @@
 /*
  * precision.c -- weights in fewer bits: a copy of a parameter as bf16 or int8 for passes that only read.
  *
- * A copy is made at the first use and belongs to the parameter's buffer, so it goes with the version of the model
- * that holds it, and before the optimizer changes the weights. The float32 numbers stay: embeddings, training and
- * other settings read them, and nothing of this reaches llm_param.
+ * A copy is made at the first use, unless a file that sessions share has it, and belongs to the parameter's buffer, so it
+ * goes with the version of the model that holds it, and before the optimizer changes the weights. The float32 numbers
+ * stay: embeddings, training and other settings read them, and nothing of this reaches llm_param.
  */
 #include "postgres.h"
 
@@ -52,11 +52,19 @@ precision_packed(const OpCall *call, const OpValue *w, bool transposed)
     packed = &w->buffer->packed[transposed ? 1 : 0];
     if (*packed == NULL || !fits(*packed, w, transposed))
     {
-        if (!params_holds(w->buffer))
+        ModelVersion *v = params_holding(w->buffer);
+
+        if (v == NULL)
             return NULL;
         llm_packed_destroy(*packed);
         *packed = NULL;
-        *packed = make_packed(w, transposed, precision);
+        *packed = params_packed_view(v, w->buffer, transposed, w->dims[transposed ? 1 : 0], w->dims[transposed ? 0 : 1],
+                                     precision);
+        if (*packed == NULL)
+        {
+            *packed = make_packed(w, transposed, precision);
+            params_packed_own(v);
+        }
     }
     return *packed;
 }

@@ -75,8 +75,7 @@ exchange(ModelVersion *v, SharedMapping *m)
     {
         TensorBuffer *own = v->params[i].data;
 
-        memcpy(mapped[i]->packed, own->packed, sizeof(own->packed));
-        memset(own->packed, 0, sizeof(own->packed));
+        /* Copies in fewer bits stay behind: a file of such is made of what rows show, and of nothing else. */
         v->params[i].data = mapped[i];
         tensor_buffer_release(own);
     }

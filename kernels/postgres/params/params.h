@@ -63,8 +63,14 @@ typedef struct ModelVersion
     bool                 undone;     /* was ready, and a rollback threw its changed weights away */
     bool                 training;   /* holds m and v */
     bool                 dirty;      /* differs from the table: not to be found by anyone else */
-    bool                 cached;     /* the cache holds one of refs */
-    ModelParam          *params;     /* sorted by name once sealed */
+    bool                 changed;    /* by this transaction */
+    bool                 discarded;  /* and what it is, nobody knows: never to be kept */
+    bool                 kept;       /* outlives its pins, even dirty, for `run_id` after `step` (ahead.c) */
+    int64                run_id;
+    int64                step;
+    Portal               holder; /* of a kept version: while this runs, no room is made at its cost */
+    bool                 cached; /* the cache holds one of refs */
+    ModelParam          *params; /* sorted by name once sealed */
     int                  n_params;
     int                  room;
     int                 *slots;   /* once sealed: places in params by their names' hashes; -1: none */
@@ -74,6 +80,9 @@ typedef struct ModelVersion
     SharedMapping       *mapping;  /* of the file that holds its weights; NULL: they are this session's own */
     bool                 known;    /* its own, and read from the rows of `version` */
     TimestampTz          share_at; /* when to look for a file the next time */
+    SharedMapping       *packs[LLM_INT8 + 1]; /* by precision, beside `mapping`: what copies in fewer bits lie in */
+    bool                 own_packs;           /* some of these copies may be this session's own */
+    TimestampTz          publish_at;          /* when to write them to a file the next time, after a failure */
     uint8                version[SHARED_VERSION_BYTES];
 } ModelVersion;
 
@@ -84,12 +93,20 @@ extern size_t        params_forget_unused(void);      /* drops what nobody pins;
 
 /* pins.c */
 extern ModelVersion *params_require(const char *model); /* pinned by this user and ready, or an error */
-extern bool params_holds(const TensorBuffer *buffer);   /* of a version pinned by this user, which nobody changes */
-extern void params_push_pin(ModelVersion *v);           /* for the time of a generation's forward pass */
+extern ModelVersion *
+params_holding(const TensorBuffer *buffer);   /* pinned by this user, which nobody changes; or NULL */
+extern void params_push_pin(ModelVersion *v); /* for the time of a generation's forward pass */
 extern void params_pop_pin(ModelVersion *v);
 extern void params_end_xact(bool commit);
 extern void params_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
 extern void params_portal_gone(Portal portal); /* never throws */
+
+/* packed.c: weights in fewer bits in shared files */
+/* A parameter of such a version in its file; NULL: it is not there. */
+extern llm_packed *params_packed_view(ModelVersion *v, const TensorBuffer *buffer, bool transposed, size_t inputs,
+                                      size_t outputs, llm_precision precision);
+extern void        params_packed_own(ModelVersion *v); /* a buffer of its got a copy in this session's memory */
+extern void        params_publish(void); /* writes such copies to files, in the place of which they come */
 
 /* lookup.c */
 extern ModelParam *params_require_param(ModelVersion *v, const char *name);

@@ -218,6 +218,29 @@ CREATE FUNCTION public.pg_llm_arena_discard(model text)
     AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
 COMMENT ON FUNCTION public.pg_llm_arena_discard(text) IS 'Marks the pinned version as not to be used again.';
 
+CREATE FUNCTION public.pg_llm_arena_keep(model text, run_id bigint, step bigint)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_keep';
+COMMENT ON FUNCTION public.pg_llm_arena_keep(text, bigint, bigint) IS
+    'Keeps the version that is pinned for training through commits, as the run''s after that step; only '
+    'pg_llm_arena_open_run finds it.';
+
+CREATE FUNCTION public.pg_llm_arena_open_run(model text, fingerprint bytea, run_id bigint, step bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_open_run';
+COMMENT ON FUNCTION public.pg_llm_arena_open_run(text, bytea, bigint, bigint) IS
+    'Pins for training the version that this role''s run kept after that step on top of the stored version; false if '
+    'memory has none.';
+
+CREATE FUNCTION public.pg_llm_arena_hash(model text)
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_hash';
+COMMENT ON FUNCTION public.pg_llm_arena_hash(text) IS
+    'A 64-bit hash of the weights and the optimizer state that are pinned for training, the same on every machine.';
+
 CREATE FUNCTION public.pg_llm_relation_version(relations regclass[])
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED

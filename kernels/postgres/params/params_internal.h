@@ -10,16 +10,23 @@
 extern ModelVersion *versions_new(const char *model, const char *fingerprint, int len, bool training);
 /* Ready, and for this user to read or, when training, to change; NULL: memory has no such version. */
 extern ModelVersion *versions_find(const char *model, const char *fingerprint, int len, bool training);
+/* Kept for the run after that step, on top of the rows with that fingerprint; NULL: memory has no such version. */
+extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step);
+extern void          versions_forget_kept(const char *model); /* this user's, unless pinned */
+extern void          versions_let_go(Portal holder);   /* kept versions of that portal, or all, are like any others */
 extern void          versions_use(ModelVersion *v);    /* the most recently used one */
 extern void          versions_unpack(ModelVersion *v); /* drops the copies of its weights in fewer bits */
 extern void          versions_forget(ModelVersion *v); /* out of the cache */
 extern void          versions_trim(const char *model, const ModelVersion *keep); /* drops what nobody uses */
+extern ModelVersion *versions_next(ModelVersion *v);  /* all of them in turn; NULL: the first, and the end */
 extern void          versions_touch(ModelVersion *v); /* before gradients or weights change: a rollback undoes it */
 extern void          versions_forget_outdated(void);  /* unused ones whose shared file is gone */
 extern void          versions_end_xact(bool commit);
 extern void          versions_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit);
 
 /* pins.c */
+extern void          params_require_pin_room(void);
+extern void          params_push_training_pin(ModelVersion *v);
 extern ModelVersion *params_pinned(const char *model);              /* NULL: no pin of this user in force */
 extern bool          params_pinned_for_training(const char *model); /* the pin in force lets its holder change it */
 
@@ -31,6 +38,10 @@ extern Tensor     *params_part_tensor(ModelParam *p, const ParamPart *part, Tens
 
 /* feed.c */
 extern void feed_index(ModelVersion *v); /* once its parameters are sorted by name */
+
+/* packed.c */
+extern void packed_release(ModelVersion *v);         /* what lies in shared files, as the version goes */
+extern void packed_forget_outdated(ModelVersion *v); /* what lies in files that are gone; nothing uses it just now */
 
 /* train.c */
 extern ModelVersion *params_require_training(text *model);        /* pinned by the caller to change it, or an error */

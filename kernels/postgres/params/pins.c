@@ -41,8 +41,8 @@ static VersionPin *pins = NULL;
 static int         n_pins = 0;
 static uint64      pin_ids = 0;
 
-static void
-require_pin_room(void)
+void
+params_require_pin_room(void)
 {
     if (n_pins >= MAX_PINS)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -55,7 +55,7 @@ push_pin(ModelVersion *v, PinKind kind, bool training)
 {
     VersionPin *pin;
 
-    require_pin_room();
+    params_require_pin_room();
     pin = MemoryContextAllocZero(TopMemoryContext, sizeof(VersionPin));
     pin->version = params_retain(v);
     pin->kind = kind;
@@ -85,7 +85,7 @@ drop_pin(VersionPin *pin)
     n_pins--;
     pin->version->pins--;
     pin->version->trainers -= pin->training;
-    if (pin->version->pins == 0 && (pin->version->dirty || !pin->version->ready))
+    if (pin->version->pins == 0 && ((pin->version->dirty && !pin->version->kept) || !pin->version->ready))
         versions_forget(pin->version);
     params_release(pin->version);
     pfree(pin);
@@ -142,20 +142,20 @@ params_pinned_for_training(const char *model)
     return pin != NULL && pin->training;
 }
 
-bool
-params_holds(const TensorBuffer *buffer)
+ModelVersion *
+params_holding(const TensorBuffer *buffer)
 {
     for (VersionPin *pin = pins; pin != NULL; pin = pin->next)
     {
-        const ModelVersion *v = pin->version;
+        ModelVersion *v = pin->version;
 
         if (!pin_in_force(pin) || !v->ready || v->dirty || v->trainers > 0)
             continue;
         for (int i = 0; i < v->n_params; i++)
             if (v->params[i].data == buffer)
-                return true;
+                return v;
     }
-    return false;
+    return NULL;
 }
 
 ModelVersion *
@@ -171,6 +171,12 @@ params_require(const char *model)
                                        : 0,
                 errhint("Call llm_pin first, or use llm_weight(model, name) in your query."));
     return v;
+}
+
+void
+params_push_training_pin(ModelVersion *v)
+{
+    push_pin(v, PIN_CALL, true);
 }
 
 void
@@ -196,6 +202,8 @@ params_end_xact(bool commit)
     versions_end_xact(commit);
     while (pins != NULL)
         drop_pin(pins);
+    if (!commit)
+        versions_let_go(NULL);
     versions_forget_outdated();
 }
 
@@ -240,6 +248,7 @@ params_portal_gone(Portal portal)
         if (pin->kind == PIN_STATEMENT && pin->portal == portal)
             drop_pin(pin);
     }
+    versions_let_go(portal);
 }
 
 /* pg_llm_arena_open(model, fingerprint, training) -> whether memory holds that version already */
@@ -258,7 +267,7 @@ pg_llm_arena_open(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                 errmsg("model name and version can have at most %d bytes, not %zu and %d", PARAMS_MAX_NAME,
                        strlen(model), len));
-    require_pin_room();
+    params_require_pin_room();
     /* What named rows when a role could see them opens nothing for it later: it must be shown them again. */
     v = !training && fingerprint_is_old(VARDATA_ANY(fingerprint), len)
             ? NULL
@@ -277,6 +286,7 @@ pg_llm_arena_close(PG_FUNCTION_ARGS)
 {
     char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
+    params_publish();
     for (VersionPin *pin = pins; pin != NULL; pin = pin->next)
         if (pin->kind == PIN_CALL && pin->user == GetUserId() && strcmp(pin->version->model, model) == 0)
         {

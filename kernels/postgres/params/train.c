@@ -239,7 +239,7 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
     o.step = (uint64) PG_GETARG_INT64(6);
     o.grad_scale = (float) scale;
     versions_touch(v);
-    v->dirty = true;
+    v->dirty = v->changed = true;
     for (int i = 0; i < v->n_params; i++)
     {
         ModelParam *p = &v->params[i];

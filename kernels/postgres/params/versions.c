@@ -13,6 +13,9 @@
  *              --> ready; with a pin for training also adamw --> changed, and saved --> ready
  *   changed -- as ready; adamw --> changed; saved --> ready, under the new fingerprint; not found by arena_open
  *
+ * arena_keep makes a version of a training run survive the end of its pins, changed or not, through commits; only
+ * arena_open_run of that run and step finds it while it is changed (ahead.c).
+ *
  * arena_close takes back the newest arena_open of the model by this role, discard marks a version as changed; both do
  * nothing where there is nothing to close. A version goes with its last pin unless it is ready. A rollback of what
  * changed weights makes the version failed; one that takes gradients back which others were added to marks them as lost
@@ -39,6 +42,7 @@ static void
 free_version(ModelVersion *v)
 {
     tensor_buffer_training(-(int) v->training);
+    packed_release(v);
     for (int i = 0; i < v->n_params; i++)
     {
         for (int part = 0; part < v->params[i].n_parts; part++)
@@ -129,10 +133,54 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
     return NULL;
 }
 
+ModelVersion *
+versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step)
+{
+    for (ModelVersion *v = versions; v != NULL; v = v->next)
+        if (v->kept && v->ready && v->training && v->run_id == run_id && v->step == step && v->user == GetUserId() &&
+            v->pins == 0 && v->readers == 0 && v->fingerprint_len == len &&
+            memcmp(v->fingerprint, fingerprint, len) == 0 && strcmp(v->model, model) == 0)
+            return v;
+    return NULL;
+}
+
+void
+versions_forget_kept(const char *model)
+{
+    for (ModelVersion *v = versions, *next; v != NULL; v = next)
+    {
+        next = v->next;
+        if (v->kept && v->pins == 0 && v->user == GetUserId() && strcmp(v->model, model) == 0)
+            versions_forget(v);
+    }
+}
+
+/* Whoever kept them is gone. What room they take is the cache's from now on. */
+void
+versions_let_go(Portal holder)
+{
+    bool any = false;
+
+    for (ModelVersion *v = versions; v != NULL; v = v->next)
+        if (v->holder != NULL && (holder == NULL || v->holder == holder))
+        {
+            v->holder = NULL;
+            any = true;
+        }
+    if (any)
+        versions_trim(NULL, NULL);
+}
+
 void
 versions_use(ModelVersion *v)
 {
     v->last_used = ++clock_ticks;
+}
+
+ModelVersion *
+versions_next(ModelVersion *v)
+{
+    return v == NULL ? versions : v->next;
 }
 
 /* What a version holds, with copies of its weights in fewer bits. */
@@ -144,7 +192,11 @@ version_bytes(const ModelVersion *v)
     for (int i = 0; i < v->n_params; i++)
         if (v->params[i].data != NULL)
             for (int which = 0; which < 2; which++)
-                bytes += llm_packed_bytes(v->params[i].data->packed[which]);
+            {
+                const llm_packed *packed = v->params[i].data->packed[which];
+
+                bytes += packed == NULL || llm_packed_is_view(packed) ? 0 : llm_packed_bytes(packed);
+            }
     return bytes;
 }
 
@@ -173,7 +225,7 @@ versions_trim(const char *model, const ModelVersion *keep)
         for (ModelVersion *v = versions; v != NULL; v = v->next)
         {
             bytes += version_bytes(v);
-            if (v == keep || v->refs > 1)
+            if (v == keep || v->refs > 1 || v->holder != NULL)
                 continue;
             unused++;
             if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
@@ -237,7 +289,8 @@ undo(ModelVersion *v)
     for (int i = 0; i < v->n_params; i++)
         v->params[i].has_grad = v->params[i].has_sum = false;
     v->grads_lost = v->had_grads;
-    if (v->dirty)
+    /* What an earlier transaction changed and kept is as it left it. */
+    if (v->dirty && (v->changed || !v->kept))
     {
         v->undone = v->ready;
         v->ready = false;
@@ -251,30 +304,48 @@ versions_forget_outdated(void)
     for (ModelVersion *v = versions, *next; v != NULL; v = next)
     {
         next = v->next;
-        if (v->refs == 1 && v->mapping != NULL && shared_mapping_outdated(v->mapping))
+        if (v->refs != 1 || v->mapping == NULL)
+            continue;
+        if (shared_mapping_outdated(v->mapping))
             versions_forget(v);
+        else
+            packed_forget_outdated(v);
     }
+}
+
+/* Pins that are yet to end take the version with them. */
+static void
+forget_undone(ModelVersion *v)
+{
+    if (v->undone && v->pins == 0)
+        versions_forget(v);
 }
 
 void
 versions_end_xact(bool commit)
 {
-    for (ModelVersion *v = versions; v != NULL; v = v->next)
+    for (ModelVersion *v = versions, *next; v != NULL; v = next)
     {
+        next = v->next;
         if (!commit && v->touched != InvalidSubTransactionId)
             undo(v);
         v->touched = InvalidSubTransactionId;
+        v->changed = false;
+        forget_undone(v);
     }
 }
 
 void
 versions_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit)
 {
-    for (ModelVersion *v = versions; v != NULL; v = v->next)
-        if (v->touched == mine)
-        {
-            if (!commit)
-                undo(v);
-            v->touched = parent;
-        }
+    for (ModelVersion *v = versions, *next; v != NULL; v = next)
+    {
+        next = v->next;
+        if (v->touched != mine)
+            continue;
+        if (!commit)
+            undo(v);
+        v->touched = parent;
+        forget_undone(v);
+    }
 }

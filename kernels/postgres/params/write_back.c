@@ -148,7 +148,11 @@ pg_llm_arena_discard(PG_FUNCTION_ARGS)
     ModelVersion *v = params_pinned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
     if (v != NULL)
+    {
         v->dirty = true; /* goes with its last pin */
+        v->kept = false;
+        v->discarded = true;
+    }
     PG_RETURN_VOID();
 }
 

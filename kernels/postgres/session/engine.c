@@ -12,6 +12,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "engine.h"
 #include "settings.h"
@@ -102,4 +103,15 @@ Datum
 pg_llm_numerics_version(PG_FUNCTION_ARGS)
 {
     PG_RETURN_INT32(llm_numerics_version());
+}
+
+/* pg_llm_library() -> what computes here: rules, compiler, machine, instruction set */
+PG_FUNCTION_INFO_V1(pg_llm_library);
+Datum
+pg_llm_library(PG_FUNCTION_ARGS)
+{
+    llm_engine *e = pg_llm_engine();
+
+    PG_RETURN_TEXT_P(cstring_to_text(psprintf("numerics %d, %s, %s, %s", llm_numerics_version(),
+                                              llm_isa_name(llm_engine_isa(e)), __VERSION__, "PostgreSQL " PG_VERSION)));
 }

@@ -1,9 +1,14 @@
 /*
- * lock.c -- one trainer per model: exclusive locks by name, until the transaction ends.
+ * lock.c -- one trainer per model: exclusive locks by name, until the transaction ends or, for what commits as it goes,
+ * until its statement does.
  *
  * Advisory locks would do, if not every role could take any of them. These are locks on an object of a relation, as
  * DDL takes on objects of catalogs, and no statement takes such a lock on an object of an ordinary relation: only who
  * may execute these functions can hold one. pg_locks shows them with locktype object.
+ *
+ * A lock that outlives a commit is a session's, as VACUUM's: PostgreSQL itself releases it with any error that ends the
+ * transaction. As it is no advisory lock, DISCARD ALL and pg_advisory_unlock_all() leave it alone, which a statement of a
+ * trigger could call. The portal of the statement that took it ends it in any case, so that none gets into a pool.
  */
 #include "postgres.h"
 
@@ -15,6 +20,20 @@
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
+
+#include "lock.h"
+#include "portals.h"
+
+#define MAX_HELD 8
+
+/* Locks of the session, and the statement that each is held for */
+static struct
+{
+    LOCKTAG tag;
+    Portal  portal;
+} held[MAX_HELD];
+
+static int n_held = 0;
 
 /* 48 bits of the name's hash are all that a lock's tag holds. */
 static LOCKTAG
@@ -36,6 +55,55 @@ pg_llm_try_lock(PG_FUNCTION_ARGS)
 
     PreventCommandDuringRecovery("a change of a model");
     PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
+}
+
+/* pg_llm_hold_lock(relation, name): likewise, but until the running statement ends, through its commits */
+PG_FUNCTION_INFO_V1(pg_llm_hold_lock);
+Datum
+pg_llm_hold_lock(PG_FUNCTION_ARGS)
+{
+    LOCKTAG tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+    Portal  portal = portals_watch();
+
+    PreventCommandDuringRecovery("a change of a model");
+    if (portal == NULL || n_held == MAX_HELD)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                portal == NULL ? errmsg("no statement runs that could hold a lock")
+                               : errmsg("this statement holds %d locks already", n_held));
+    if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+        PG_RETURN_BOOL(false);
+    held[n_held].tag = tag;
+    held[n_held++].portal = portal;
+    PG_RETURN_BOOL(true);
+}
+
+void
+locks_portal_gone(Portal portal)
+{
+    for (int i = n_held - 1; i >= 0; i--)
+        if (held[i].portal == portal)
+        {
+            LOCKTAG tag = held[i].tag;
+
+            held[i] = held[--n_held];
+            LockRelease(&tag, ExclusiveLock, true);
+        }
+}
+
+/* pg_llm_drop_locks(): those of pg_llm_hold_lock that the running statement holds */
+PG_FUNCTION_INFO_V1(pg_llm_drop_locks);
+Datum
+pg_llm_drop_locks(PG_FUNCTION_ARGS)
+{
+    locks_portal_gone(portals_watch());
+    PG_RETURN_VOID();
+}
+
+void
+locks_end_xact(bool commit)
+{
+    if (!commit)
+        n_held = 0; /* PostgreSQL releases them */
 }
 
 /* pg_llm_lock_holder(relation, name) -> the process that holds that lock, or NULL */

@@ -3,11 +3,12 @@
  *
  * One file below pg_stat_tmp, mapped by everyone, holds a slot per backend. A slot is written by its owner only;
  * readers check the change counter before and after, as PostgreSQL's own backend status does. Losing the file
- * loses nothing but the display.
+ * loses nothing but the display, and what others write into a slot: the wish that its run should end.
  */
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -30,7 +32,7 @@
 
 #include "progress.h"
 
-#define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress"
+#define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress.2"
 #define PROGRESS_MODEL 128
 
 typedef struct ProgressSlot
@@ -38,6 +40,8 @@ typedef struct ProgressSlot
     pg_atomic_uint32 changes; /* odd while being written */
     int32            pid;     /* 0: nothing is running */
     Oid              database;
+    Oid              role;
+    pg_atomic_uint64 stop; /* the run that somebody wants to end; 0: none */
     int64            run_id, step, total, tokens;
     double           loss, lr;
     TimestampTz      started_at, updated_at;
@@ -178,14 +182,16 @@ pg_llm_progress(PG_FUNCTION_ARGS)
     {
         slot->started_at = GetCurrentTimestamp();
         begun_in = GetCurrentSubTransactionId();
+        pg_atomic_write_u64(&slot->stop, 0);
     }
     slot->pid = MyProcPid;
     slot->database = MyDatabaseId;
+    slot->role = GetUserId();
     slot->run_id = run_id;
     slot->step = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
     slot->total = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3);
-    slot->loss = PG_ARGISNULL(4) ? 0.0 : PG_GETARG_FLOAT8(4);
-    slot->lr = PG_ARGISNULL(5) ? 0.0 : PG_GETARG_FLOAT8(5);
+    slot->loss = PG_ARGISNULL(4) ? NAN : PG_GETARG_FLOAT8(4);
+    slot->lr = PG_ARGISNULL(5) ? NAN : PG_GETARG_FLOAT8(5);
     slot->tokens = PG_ARGISNULL(6) ? 0 : PG_GETARG_INT64(6);
     slot->updated_at = GetCurrentTimestamp();
     memcpy(slot->model, model, PROGRESS_MODEL);
@@ -271,7 +277,57 @@ pg_llm_train_progress(PG_FUNCTION_ARGS)
         values[8] = Int64GetDatum(s.tokens);
         values[9] = TimestampTzGetDatum(s.started_at);
         values[10] = TimestampTzGetDatum(s.updated_at);
+        nulls[6] = isnan(s.loss); /* before the first step */
+        nulls[7] = isnan(s.lr);
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
     }
     return (Datum) 0;
+}
+
+/* ---- ending a run from outside ---- */
+
+/* Whoever runs as the trainer's role, or may write the table of runs */
+static bool
+may_stop(const ProgressSlot *s)
+{
+    Oid table = get_relname_relid("llm_train_run", get_namespace_oid("public", true));
+
+    if (has_privs_of_role(GetUserId(), s->role))
+        return true;
+    return OidIsValid(table) && pg_class_aclcheck(table, GetUserId(), ACL_UPDATE) == ACLCHECK_OK &&
+           !hidden_by_policies(s->model);
+}
+
+/* pg_llm_stop_training(run_id) -> whether a session of this database trains that run; it will write back and end */
+PG_FUNCTION_INFO_V1(pg_llm_stop_training);
+Datum
+pg_llm_stop_training(PG_FUNCTION_ARGS)
+{
+    int64 run_id = PG_GETARG_INT64(0);
+
+    if (run_id <= 0 || !map_slots())
+        PG_RETURN_BOOL(false);
+    for (int i = 0; i < slot_count(); i++)
+    {
+        ProgressSlot s;
+
+        if (!read_slot(&slots[i], &s) || s.database != MyDatabaseId || s.run_id != run_id)
+            continue;
+        if (!may_stop(&s))
+            ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                    errmsg("permission denied to stop run " INT64_FORMAT, run_id),
+                    errhint("Its role, its role's members and whoever may update llm_train_run can stop it."));
+        pg_atomic_write_u64(&slots[i].stop, (uint64) run_id);
+        PG_RETURN_BOOL(true);
+    }
+    PG_RETURN_BOOL(false);
+}
+
+/* pg_llm_stop_wanted(run_id) -> whether somebody wants this session's run to end */
+PG_FUNCTION_INFO_V1(pg_llm_stop_wanted);
+Datum
+pg_llm_stop_wanted(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_BOOL(slots != NULL && MyProc != NULL &&
+                   pg_atomic_read_u64(&my_slot()->stop) == (uint64) PG_GETARG_INT64(0));
 }

@@ -42,6 +42,21 @@ COMMENT ON FUNCTION public.pg_llm_train_progress() IS
     'Progress of the trainings that are running in this database, but for models that row policies on '
     'llm_model_config hide from the caller.';
 
+CREATE FUNCTION public.pg_llm_stop_training(run_id bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_stop_training';
+COMMENT ON FUNCTION public.pg_llm_stop_training(bigint) IS
+    'Tells the session of this database that trains the run to write back and end; false if there is none. 42501: the '
+    'caller neither has the rights of its role nor may update llm_train_run.';
+
+CREATE FUNCTION public.pg_llm_stop_wanted(run_id bigint)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_stop_wanted';
+COMMENT ON FUNCTION public.pg_llm_stop_wanted(bigint) IS
+    'Whether pg_llm_stop_training was called for the run that this session trains.';
+
 CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -49,6 +64,21 @@ CREATE FUNCTION public.pg_llm_try_lock(relation regclass, name text)
 COMMENT ON FUNCTION public.pg_llm_try_lock(regclass, text) IS
     'Takes the exclusive lock of this name until the transaction ends; returns false without waiting if another '
     'session holds it.';
+
+CREATE FUNCTION public.pg_llm_hold_lock(relation regclass, name text)
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_hold_lock';
+COMMENT ON FUNCTION public.pg_llm_hold_lock(regclass, text) IS
+    'Like pg_llm_try_lock, but until the running statement ends, through commits that a procedure makes. An error that '
+    'ends the transaction releases it too.';
+
+CREATE FUNCTION public.pg_llm_drop_locks()
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_drop_locks';
+COMMENT ON FUNCTION public.pg_llm_drop_locks() IS
+    'Releases what the running statement holds by pg_llm_hold_lock.';
 
 CREATE FUNCTION public.pg_llm_lock_holder(relation regclass, name text)
     RETURNS integer
@@ -63,3 +93,18 @@ CREATE FUNCTION public.pg_llm_numerics_version()
     AS 'MODULE_PATHNAME', 'pg_llm_numerics_version';
 COMMENT ON FUNCTION public.pg_llm_numerics_version() IS
     'The version of the numerical rules that make results reproducible.';
+
+CREATE FUNCTION public.pg_llm_library()
+    RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_library';
+COMMENT ON FUNCTION public.pg_llm_library() IS
+    'What computes in this session: numerical rules, instruction set, compiler, server.';
+
+CREATE FUNCTION public.pg_llm_self_test()
+    RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_self_test';
+COMMENT ON FUNCTION public.pg_llm_self_test() IS
+    'Whether this build on this machine computes the bits that its numerical rules prescribe, for a sample of the '
+    'kernels.';

@@ -13,7 +13,8 @@
  * values that have none. This library alone computes the hash, from rows that the executor has just given to the caller:
  * whose query shows all of these rows, their data included, may map; nobody can name a version he has not read, and a
  * privilege that is revoked, or a row policy, takes effect at the next look. Numbers go into a file from the rows
- * themselves, never from a session's memory, so nobody can put his own under another's name.
+ * themselves, never from a session's memory, so nobody can put his own under another's name; those in fewer bits are
+ * made of the float32 file's, and who has that one mapped may map them.
  *
  * Only committed versions are written. A hash names other numbers only after the server's start: a row's transaction id,
  * which is part of it, does not come again while the server runs, for what a file is made of is on disk first; and no
@@ -68,7 +69,6 @@ extern uint64      shared_model_hash(const char *model);
 /* ---- what a file says (shared_file.c) ---- */
 
 #define SHARED_FORMAT     1
-#define SHARED_PACKING    1    /* of matrices in fewer bits */
 #define SHARED_ALIGNMENT  64   /* of a tensor's numbers */
 #define SHARED_PAGE       4096 /* numbers begin at a multiple */
 #define SHARED_TRANSPOSED 1    /* flag of a tensor: a matrix as (out,in) */
@@ -141,26 +141,36 @@ extern bool shared_file_ours(const struct stat *about);
 typedef struct SharedMapping SharedMapping;
 typedef struct SharedWriter  SharedWriter;
 
+typedef struct SharedContent SharedContent;
+
 /* What is to be written. */
-typedef struct SharedContent
+struct SharedContent
 {
     llm_precision precision;
     uint32        n_tensors, n_parts, text_bytes; /* of the table */
     size_t        data_bytes;                     /* at most, without what alignment takes */
+    size_t        beside;                         /* bytes of files that it is of no use without */
+    /*
+     * Whether the file that is there (NULL: none) has less than what is to be written, which then takes its place; the
+     * numbers above are set here, while no other session writes. NULL: a file that is there has everything.
+     */
+    bool (*more)(SharedContent *content, const SharedMapping *there);
     /* Puts the numbers one by one and fills in the table, whose room is zeros; false: they are not fit for a file. */
     bool (*write)(SharedWriter *w, SharedTable *t, void *arg);
     void *arg;
-} SharedContent;
+};
 
 /*
  * Writes this version's file, unless another session does so meanwhile, and maps it. NULL: it could not be written, which
  * a notice says, or not in time. Only one session writes a model's files at a time.
  */
-extern SharedMapping *shared_build(const SharedRows *rows, const SharedContent *content);
+extern SharedMapping *shared_build(const SharedRows *rows, SharedContent *content);
 /* The same for the numbers in the rows. */
 extern SharedMapping *shared_build_float32(const SharedRows *rows);
 /* Appends bytes; where they begin, at a multiple of SHARED_ALIGNMENT if `aligned`. False: an error the writer keeps. */
 extern bool shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligned, uint64 *at);
+/* A name into the table's text; where it begins. `at`: where the text ends so far. */
+extern uint32 shared_put_text(SharedTable *t, uint32 *at, const char *s);
 
 /* ---- mapping (shared_map.c) ---- */
 
@@ -184,6 +194,10 @@ extern void           shared_mapping_release(SharedMapping *m);        /* never 
 extern bool           shared_mapping_outdated(const SharedMapping *m); /* its file is gone; never throws */
 /* Memory in a mapping as a tensor's, which holds the mapping; nobody may write to it. */
 extern TensorBuffer *shared_mapping_buffer(SharedMapping *m, const SharedTensor *t);
+/* A matrix in fewer bits as it lies in a mapping, which has to outlive it; NULL: there is none. Never throws. */
+extern llm_packed *shared_mapping_packed(const SharedMapping *m, const char *name, uint32 flags, const int32 *dims);
+/* Large pages for memory that a session has just filled, where the system would not give them by itself. */
+extern void shared_mapping_collapse(const SharedMapping *m);
 
 /* ---- directory and settings (shared_dir.c) ---- */
 
@@ -206,6 +220,7 @@ typedef struct SharedEntry
     Oid         database;
     uint64      model_hash;
     bool        temporary; /* being written, or left by a crash */
+    bool        float32;
     struct stat about;
 } SharedEntry;
 

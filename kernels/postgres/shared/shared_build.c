@@ -28,7 +28,11 @@
 #include "tensor/buffer.h"
 #include "tensor/tensor_view.h"
 
-#define PIECE         ((size_t) 8 << 20)  /* written between two looks at interrupts */
+/*
+ * Written at once, at multiples of it in the file, and between two looks at interrupts: a file system that keeps large
+ * pages takes them for what a single write covers, and a mapping then has them, too.
+ */
+#define PIECE         ((size_t) 8 << 20)
 #define RESERVE_PIECE ((size_t) 64 << 20) /* and asked for */
 #define WAIT_MS       2000                /* for another session that writes the model's file */
 #define POLL_MS       10
@@ -40,7 +44,9 @@ struct SharedWriter
 {
     int    fd;
     char   temporary[MAXPGPATH];
-    uint64 at; /* the next byte's place */
+    uint64 at;    /* the next byte's place */
+    char  *piece; /* what was put since `written` */
+    uint64 written;
     int    error;
 };
 
@@ -70,6 +76,39 @@ put_at(SharedWriter *w, const void *bytes, size_t n, uint64 at)
     return true;
 }
 
+static bool
+flush_piece(SharedWriter *w)
+{
+    if (!put_at(w, w->piece, w->at - w->written, w->written))
+        return false;
+    w->written = w->at;
+    return true;
+}
+
+static bool
+append(SharedWriter *w, const char *bytes, size_t n)
+{
+    while (n > 0)
+    {
+        size_t part = Min(n, PIECE - w->at % PIECE);
+
+        if (part == PIECE) /* nothing waits, and it needs no copy */
+        {
+            if (!put_at(w, bytes, part, w->at))
+                return false;
+            w->written += part;
+        }
+        else
+            memcpy(w->piece + (w->at - w->written), bytes, part);
+        w->at += part;
+        if (w->at % PIECE == 0 && !flush_piece(w))
+            return false;
+        bytes += part;
+        n -= part;
+    }
+    return true;
+}
+
 /* No hole stays: on a tmpfs reading one through a mapping asks for memory. */
 static bool
 put_zeros(SharedWriter *w, uint64 until)
@@ -80,9 +119,8 @@ put_zeros(SharedWriter *w, uint64 until)
     {
         size_t n = Min(sizeof(zeros), until - w->at);
 
-        if (!put_at(w, zeros, n, w->at))
+        if (!append(w, zeros, n))
             return false;
-        w->at += n;
     }
     return true;
 }
@@ -93,10 +131,7 @@ shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligned, uint64 *a
     if (aligned && !put_zeros(w, TYPEALIGN64(SHARED_ALIGNMENT, w->at)))
         return false;
     *at = w->at;
-    if (!put_at(w, bytes, n, w->at))
-        return false;
-    w->at += n;
-    return true;
+    return append(w, bytes, n);
 }
 
 /* Asks the file system for the room at once: a disk that is too full shows before the work. */
@@ -178,9 +213,11 @@ write_content(SharedWriter *w, SharedTable *t, const SharedContent *content)
 
     if (!reserve(w, t->header.bytes))
         return false;
-    w->at = table_end;
-    if (!put_zeros(w, t->header.data_at) || !content->write(w, t, content->arg))
+    w->piece = palloc(PIECE);
+    w->at = w->written = table_end;
+    if (!put_zeros(w, t->header.data_at) || !content->write(w, t, content->arg) || !flush_piece(w))
         return false;
+    pfree(w->piece);
     t->header.bytes = w->at;
     shared_header_seal(t);
     if (!put_at(w, &t->header, sizeof(SharedHeader), 0) ||
@@ -257,16 +294,45 @@ take_lock(const LOCKTAG *tag)
     return true;
 }
 
-/* Under the lock */
+/* The file's table, with all that can be said before its numbers are written; NULL: there can be no file. */
+static SharedTable *
+plan(const SharedRows *rows, const SharedContent *content)
+{
+    SharedHeader h = {.n_tensors = content->n_tensors, .n_parts = content->n_parts, .text_bytes = content->text_bytes};
+    SharedTable *t;
+
+    shared_header_init(&h, rows, content->precision, content->data_bytes);
+    t = shared_table_new(&h);
+    if (t == NULL)
+        return NULL;
+    t->header.bytes = h.data_at + content->data_bytes + (uint64) content->n_tensors * SHARED_ALIGNMENT;
+    if (t->header.bytes + content->beside > shared_limit())
+        shared_notice(0, psprintf("model \"%s\" takes %zu MB, and pg_llm.shared_size allows %zu MB", rows->model,
+                                  (size_t) ((t->header.bytes + content->beside) >> 20), shared_limit() >> 20));
+    else if (!shared_make_directory())
+        shared_notice(errno, "make or enter");
+    else if (!memory_suffices(t->header.bytes))
+        shared_notice(ENOMEM, "write a file");
+    else
+        return t;
+    pfree(t);
+    return NULL;
+}
+
+/* Under the lock; `there`: what is shared so far */
 static SharedMapping *
-build(const SharedRows *rows, const SharedContent *content, SharedTable *t)
+build(const SharedRows *rows, SharedContent *content, const SharedMapping *there)
 {
     SharedWriter  *w = palloc0(sizeof(SharedWriter));
     char          *path = shared_path(rows, content->precision);
-    SharedMapping *m = shared_map(rows, content->precision);
+    SharedTable   *t;
+    SharedMapping *m;
 
-    if (m != NULL)
-        return m; /* another session was faster */
+    if (content->more != NULL && !content->more(content, there))
+        return NULL;
+    t = plan(rows, content);
+    if (t == NULL)
+        return NULL;
     flush_log();
     if (!write_file(w, t, content, path))
     {
@@ -274,52 +340,70 @@ build(const SharedRows *rows, const SharedContent *content, SharedTable *t)
             shared_notice(w->error, "write a file");
         return NULL;
     }
+    pfree(t);
     shared_trim(rows->model_hash, path);
-    return shared_map(rows, content->precision);
+    m = shared_map(rows, content->precision);
+    PG_TRY();
+    {
+        if (m != NULL)
+            shared_mapping_collapse(m);
+    }
+    PG_CATCH();
+    {
+        shared_mapping_release(m);
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
+    return m;
+}
+
+/* The same, unless another session was faster */
+static SharedMapping *
+build_or_map(const SharedRows *rows, SharedContent *content)
+{
+    SharedMapping *there = shared_map(rows, content->precision);
+    SharedMapping *volatile made = NULL;
+
+    if (there != NULL && content->more == NULL)
+        return there;
+    PG_TRY();
+    {
+        made = build(rows, content, there);
+    }
+    PG_CATCH();
+    {
+        if (there != NULL)
+            shared_mapping_release(there);
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
+    if (made == NULL)
+        return there;
+    if (there != NULL)
+        shared_mapping_release(there);
+    return made;
 }
 
 SharedMapping *
-shared_build(const SharedRows *rows, const SharedContent *content)
+shared_build(const SharedRows *rows, SharedContent *content)
 {
-    SharedHeader h = {.n_tensors = content->n_tensors, .n_parts = content->n_parts, .text_bytes = content->text_bytes};
-    SharedTable *t;
     SharedMapping *m;
     LOCKTAG        tag;
 
-    shared_header_init(&h, rows, content->precision, content->data_bytes);
-    t = shared_table_new(&h);
-    if (t == NULL || shared_place() == 0)
+    if (shared_place() == 0)
         return NULL;
-    t->header.bytes = h.data_at + content->data_bytes + (uint64) content->n_tensors * SHARED_ALIGNMENT;
-    if (t->header.bytes > shared_limit())
-    {
-        shared_notice(0, psprintf("model \"%s\" takes %zu MB, and pg_llm.shared_size allows %zu MB", rows->model,
-                                  (size_t) (t->header.bytes >> 20), shared_limit() >> 20));
-        return NULL;
-    }
-    if (!shared_make_directory())
-    {
-        shared_notice(errno, "make or enter");
-        return NULL;
-    }
-    if (!memory_suffices(t->header.bytes))
-    {
-        shared_notice(ENOMEM, "write a file");
-        return NULL;
-    }
     SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (rows->model_hash >> 32), (uint32) rows->model_hash, LOCK_KIND);
     if (!take_lock(&tag))
         return NULL;
-    m = build(rows, content, t);
+    m = build_or_map(rows, content);
     LockRelease(&tag, ExclusiveLock, false);
-    pfree(t);
     return m;
 }
 
 /* ---- float32, from rows ---- */
 
-static uint32
-put_text(SharedTable *t, uint32 *at, const char *s)
+uint32
+shared_put_text(SharedTable *t, uint32 *at, const char *s)
 {
     uint32 begins = *at;
     size_t n = strlen(s) + 1;
@@ -379,13 +463,13 @@ put_rows(SharedWriter *w, SharedTable *t, void *arg)
     SharedTensor     *tensor = t->tensors - 1;
     uint32            text = 0;
 
-    put_text(t, &text, rows->model);
+    shared_put_text(t, &text, rows->model);
     for (int i = 0; i < rows->n; i++)
     {
         if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
         {
             tensor++;
-            tensor->name = put_text(t, &text, rows->rows[i].name);
+            tensor->name = shared_put_text(t, &text, rows->rows[i].name);
         }
         if (!put_row(w, t, tensor, (uint32) i, &rows->rows[i]))
             return false;

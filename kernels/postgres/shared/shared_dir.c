@@ -149,6 +149,7 @@ parse_name(const char *name, SharedEntry *entry)
         return false;
     memcpy(entry->version, name, n);
     entry->version[n] = '\0';
+    entry->float32 = strcmp(name + n + 1, suffix(LLM_FLOAT32)) == 0;
     entry->database = (Oid) database;
     n = strlen(name);
     entry->temporary = n > 4 && strcmp(name + n - 4, ".tmp") == 0;
@@ -168,6 +169,12 @@ shared_make_directory(void)
         return S_ISDIR(about.st_mode);
     }
     return errno == ENOENT && (MakePGDirectory(pg_llm_shared_dir) == 0 || errno == EEXIST);
+}
+
+static bool
+same_version(const SharedEntry *a, const SharedEntry *b)
+{
+    return a->database == b->database && a->model_hash == b->model_hash && strcmp(a->version, b->version) == 0;
 }
 
 /* Callbacks ask, too: nothing here throws. */
@@ -262,9 +269,10 @@ newest_first(const void *a, const void *b)
 static bool
 left_over(const SharedEntry *entry, uint64 model_hash)
 {
-    pg_time_t started = timestamptz_to_time_t(PgStartTime);
+    /* The server's start in nanoseconds of Unix time */
+    int64 started = (PgStartTime + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) * 1000;
 
-    if (entry->about.st_mtime < started)
+    if (nanoseconds(&entry->about.st_mtim) < started)
         return true;
     if (entry->database != MyDatabaseId)
         return !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(entry->database));
@@ -302,6 +310,47 @@ remove_outdated(SharedEntry *entries, int n, uint64 model_hash, const char *keep
     }
 }
 
+/* Until the rest fits: the version that was used least recently, its files in fewer bits first. `keep`'s stays. */
+static void
+remove_above_limit(SharedEntry *entries, int n, const char *keep)
+{
+    const SharedEntry *kept = NULL;
+
+    for (int i = 0; i < n && kept == NULL; i++)
+        if (strcmp(entries[i].path, keep) == 0)
+            kept = &entries[i];
+    for (;;)
+    {
+        SharedEntry *oldest = NULL;
+        int64        bytes = 0, oldest_use = 0;
+
+        for (int i = 0; i < n; i++)
+        {
+            SharedEntry *entry = &entries[i];
+            int64        use = Max(nanoseconds(&entry->about.st_atim), nanoseconds(&entry->about.st_mtim));
+
+            if (entry->path[0] == '\0')
+                continue;
+            bytes += (int64) entry->about.st_blocks * 512;
+            /* float32 is what the others of its version are read with: as young as they are */
+            for (int k = 0; k < n && entry->float32; k++)
+                if (entries[k].path[0] != '\0' && same_version(entry, &entries[k]))
+                    use = Max(use,
+                              Max(nanoseconds(&entries[k].about.st_atim), nanoseconds(&entries[k].about.st_mtim)) + 1);
+            if (entry == kept || entry->temporary || (kept != NULL && entry->float32 && same_version(entry, kept)))
+                continue;
+            if (oldest == NULL || use < oldest_use)
+            {
+                oldest = entry;
+                oldest_use = use;
+            }
+        }
+        if (oldest == NULL || (uint64) bytes <= shared_limit())
+            break;
+        (void) remove_entry(oldest);
+    }
+}
+
 void
 shared_trim(uint64 model_hash, const char *keep)
 {
@@ -312,28 +361,7 @@ shared_trim(uint64 model_hash, const char *keep)
         if (strcmp(entries[i].path, keep) != 0 && left_over(&entries[i], model_hash))
             (void) remove_entry(&entries[i]);
     remove_outdated(entries, n, model_hash, keep);
-    for (;;)
-    {
-        SharedEntry *oldest = NULL;
-        int64        bytes = 0, oldest_use = 0;
-
-        for (int i = 0; i < n; i++)
-        {
-            int64 use = Max(nanoseconds(&entries[i].about.st_atim), nanoseconds(&entries[i].about.st_mtim));
-
-            if (entries[i].path[0] == '\0')
-                continue;
-            bytes += (int64) entries[i].about.st_blocks * 512;
-            if (strcmp(entries[i].path, keep) != 0 && !entries[i].temporary && (oldest == NULL || use < oldest_use))
-            {
-                oldest = &entries[i];
-                oldest_use = use;
-            }
-        }
-        if (oldest == NULL || (uint64) bytes <= shared_limit())
-            break;
-        (void) remove_entry(oldest);
-    }
+    remove_above_limit(entries, n, keep);
     if (entries != NULL)
         pfree(entries);
 }

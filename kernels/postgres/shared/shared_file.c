@@ -64,7 +64,7 @@ shared_header_init(SharedHeader *h, const SharedRows *rows, llm_precision precis
     h->format = SHARED_FORMAT;
     h->precision = precision;
     h->numerics = LLM_NUMERICS_VERSION;
-    h->packing = SHARED_PACKING;
+    h->packing = LLM_PACKING_VERSION;
     h->database = MyDatabaseId;
     h->system = GetSystemIdentifier();
     h->place = shared_place();
@@ -104,7 +104,7 @@ static bool
 header_fits(const SharedHeader *h, const struct stat *about)
 {
     return memcmp(h->magic, MAGIC, sizeof(h->magic)) == 0 && h->byte_order == BYTE_ORDER_MARK &&
-           h->format == SHARED_FORMAT && h->numerics == LLM_NUMERICS_VERSION && h->packing == SHARED_PACKING &&
+           h->format == SHARED_FORMAT && h->numerics == LLM_NUMERICS_VERSION && h->packing == LLM_PACKING_VERSION &&
            h->precision <= LLM_INT8 && h->database == MyDatabaseId && h->system == GetSystemIdentifier() &&
            h->place == shared_place() && h->started == PgStartTime && about->st_size > 0 &&
            h->bytes == (uint64) about->st_size && h->text_bytes > 0 && h->data_at <= h->bytes &&
@@ -131,7 +131,8 @@ tensor_fits(const SharedTable *t, const SharedTensor *tensor)
         n *= (uint64) tensor->dims[i];
     }
     if (h->precision != LLM_FLOAT32)
-        return tensor->n_parts == 0 && tensor->ndim == 2 && (tensor->flags & ~(uint32) SHARED_TRANSPOSED) == 0;
+        return tensor->n_parts == 0 && tensor->ndim == 2 && (tensor->flags & ~(uint32) SHARED_TRANSPOSED) == 0 &&
+               tensor->bytes == llm_pack_bytes(tensor->dims[0], tensor->dims[1], (llm_precision) h->precision);
     if (tensor->bytes != n * sizeof(float) || tensor->flags != 0 || tensor->n_parts == 0)
         return false;
     for (uint32 i = 0; i < tensor->n_parts; i++)

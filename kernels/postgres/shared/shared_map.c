@@ -17,6 +17,11 @@
 #include "shared.h"
 #include "tensor/buffer.h"
 
+#if defined(__linux__) && !defined(MADV_COLLAPSE)
+#define MADV_COLLAPSE 25 /* of a kernel that is newer than the C library */
+#endif
+
+#define HUGE_PAGE   ((size_t) 2 << 20)
 #define FETCH_BYTES ((size_t) 64 << 20) /* pages that are asked for between two looks at interrupts */
 
 static SharedMapping *mappings = NULL;
@@ -67,6 +72,31 @@ shared_mapping_buffer(SharedMapping *m, const SharedTensor *t)
     return buffer;
 }
 
+llm_packed *
+shared_mapping_packed(const SharedMapping *m, const char *name, uint32 flags, const int32 *dims)
+{
+    const SharedTable *t = m->table;
+    uint32             low = 0, high = t->header.n_tensors;
+
+    while (low < high)
+    {
+        uint32              middle = low + (high - low) / 2;
+        const SharedTensor *tensor = &t->tensors[middle];
+        int                 order = strcmp(t->text + tensor->name, name);
+
+        if (order < 0 || (order == 0 && tensor->flags < flags))
+            low = middle + 1;
+        else if (order > 0 || tensor->flags > flags)
+            high = middle;
+        else if (tensor->dims[0] != dims[0] || tensor->dims[1] != dims[1])
+            return NULL;
+        else
+            return llm_packed_view(m->base + tensor->at, tensor->bytes, dims[0], dims[1],
+                                   (llm_precision) t->header.precision);
+    }
+    return NULL;
+}
+
 static SharedMapping *
 find(const SharedRows *rows, llm_precision precision, const struct stat *about)
 {
@@ -101,6 +131,55 @@ fetch(const SharedMapping *m)
     return true;
 }
 
+/*
+ * Read-only, and on a large page's boundary: only there can the kernel map a large page of the file's as one, which
+ * saves a product of one row a fifth of its time.
+ */
+static void *
+map_aligned(int fd, size_t bytes)
+{
+    size_t size = TYPEALIGN((size_t) sysconf(_SC_PAGESIZE), bytes);
+    char  *room, *base;
+
+    if (bytes < HUGE_PAGE)
+        return mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    room = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    if (room == MAP_FAILED)
+        return room;
+    base = (char *) TYPEALIGN(HUGE_PAGE, room);
+    if (mmap(base, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+    {
+        int error = errno;
+
+        (void) munmap(room, size + HUGE_PAGE);
+        errno = error;
+        return MAP_FAILED;
+    }
+    if (base > room)
+        (void) munmap(room, base - room);
+    (void) munmap(base + size, room + HUGE_PAGE - base);
+#ifdef MADV_HUGEPAGE
+    (void) madvise(base, size, MADV_HUGEPAGE); /* pages that are read from the disk again are large, too */
+#endif
+    return base;
+}
+
+/* A tmpfs has small pages, whatever was written; other file systems refuse, and have the pages they like. */
+void
+shared_mapping_collapse(const SharedMapping *m)
+{
+#ifdef MADV_COLLAPSE
+    size_t whole = m->bytes / HUGE_PAGE * HUGE_PAGE;
+
+    for (size_t at = 0; at < whole; at += FETCH_BYTES)
+    {
+        if (madvise(m->base + at, Min(FETCH_BYTES, whole - at), MADV_COLLAPSE) != 0 && errno != EAGAIN)
+            return;
+        CHECK_FOR_INTERRUPTS();
+    }
+#endif
+}
+
 /* A mapping of the open file in the list, with one reference; NULL: *error tells why, 0: it is not to be believed. */
 static SharedMapping *
 map_open(int fd, const char *path, const struct stat *about, const SharedRows *rows, llm_precision precision,
@@ -120,7 +199,7 @@ map_open(int fd, const char *path, const struct stat *about, const SharedRows *r
     if (m->table != NULL && m->table->header.precision == (uint32) precision &&
         memcmp(m->table->header.version, rows->version, SHARED_VERSION_BYTES) == 0)
     {
-        void *base = mmap(NULL, about->st_size, PROT_READ, MAP_SHARED, fd, 0);
+        void *base = map_aligned(fd, about->st_size);
 
         if (base != MAP_FAILED)
         {

@@ -45,3 +45,41 @@ CREATE FUNCTION public.pg_llm_batch(n bigint, seed bigint, first bigint, size in
 COMMENT ON FUNCTION public.pg_llm_batch(bigint, bigint, bigint, integer) IS
     'Row ordinals, counted from 1, of the batch that starts at position first of the epochs'' permutations joined end '
     'to end.';
+
+CREATE FUNCTION public.pg_llm_ids_hash(tokens integer[], targets integer[], start bigint DEFAULT 0)
+    RETURNS bigint
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_ids_hash';
+COMMENT ON FUNCTION public.pg_llm_ids_hash(integer[], integer[], bigint) IS
+    'A 64-bit hash of token and target ids and their shapes, the same on every machine. start: the hash of what comes '
+    'before.';
+
+CREATE FUNCTION public.pg_llm_rows_hash_add(state internal, id bigint, tokens integer[], target integer[])
+    RETURNS internal
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_rows_hash_add';
+COMMENT ON FUNCTION public.pg_llm_rows_hash_add(internal, bigint, integer[], integer[]) IS
+    'transition function of pg_llm_rows_hash';
+
+CREATE FUNCTION public.pg_llm_rows_hash_final(state internal)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_rows_hash_final';
+COMMENT ON FUNCTION public.pg_llm_rows_hash_final(internal) IS 'final function of pg_llm_rows_hash';
+CREATE AGGREGATE public.pg_llm_rows_hash(id bigint, tokens integer [], target integer []) (
+    SFUNC = public.pg_llm_rows_hash_add,
+    STYPE = internal,
+    FINALFUNC = public.pg_llm_rows_hash_final,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE public.pg_llm_rows_hash(bigint, integer [], integer []) IS
+    'A hash of the contents of dataset rows with their ids, in any order, the same on every machine; NULL without '
+    'rows.';
+
+CREATE FUNCTION public.pg_llm_rows_changed(before bytea, after bytea)
+    RETURNS bigint
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_rows_changed';
+COMMENT ON FUNCTION public.pg_llm_rows_changed(bytea, bytea) IS
+    'From two values of pg_llm_rows_hash: if exactly one row has other contents, its id. Otherwise NULL, or a number '
+    'that need not be a row''s.';

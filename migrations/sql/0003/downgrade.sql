@@ -44,6 +44,48 @@ DROP FUNCTION IF EXISTS public.llm_pin(model text, training boolean);
 
 DROP FUNCTION IF EXISTS public.llm_fingerprint(model text);
 
+DROP FUNCTION IF EXISTS public.llm_raise_mismatch(run_id bigint, step bigint, problem text, detail text);
+
+DROP FUNCTION IF EXISTS public.llm_train_logged(run_id bigint, step bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_step_rows(run public.llm_train_run, row_ids bigint[], step bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_steps(run public.llm_train_run, row_ids bigint[], first_step bigint, last_step bigint, seconds double precision, audit boolean, OUT step bigint, OUT loss double precision, OUT grad_norm double precision, OUT batch_hash bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int);
+
+DROP FUNCTION IF EXISTS public.llm_replay_load(model text, checkpoint bigint, seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_base(run public.llm_train_run, first bigint, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_usable(run public.llm_train_run, checkpoint public.llm_checkpoint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_bases(run public.llm_train_run, OUT step bigint, OUT checkpoint bigint, OUT seed bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay_steps(run public.llm_train_run, first bigint, last bigint);
+
+DROP FUNCTION IF EXISTS public.llm_replay(run_id bigint, first bigint, last bigint, OUT step bigint, OUT loss double precision, OUT replayed_loss double precision, OUT same boolean);
+
+DROP FUNCTION IF EXISTS public.llm_write_seconds(model text);
+
+DROP FUNCTION IF EXISTS public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_advance(run_id bigint, commit_every int, write_back_every int, INOUT fingerprint bytea, INOUT row_ids bigint[], INOUT row_versions bytea, INOUT step bigint, INOUT written_at timestamptz, INOUT write_seconds double precision, INOUT write_began timestamptz, OUT ended boolean, OUT code text, OUT problem text, OUT details text, OUT advice text);
+
+DROP FUNCTION IF EXISTS public.llm_train_stop(run_id bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_rewind(run_id bigint, step bigint, problem text);
+
+DROP FUNCTION IF EXISTS public.llm_train_other_library(run public.llm_train_run);
+
+DROP FUNCTION IF EXISTS public.llm_train_take_up(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
+
+DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int, write_back_every int, on_mismatch text);
+
+DROP FUNCTION IF EXISTS public.llm_check_intervals(commit_every int, write_back_every int);
+
+DROP PROCEDURE IF EXISTS public.llm_train_loop(model text, n_steps int, commit_every int, write_back_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean, optimizer text);
+
 DROP FUNCTION IF EXISTS public.llm_pad(ids int[], width int, filler int);
 
 DROP FUNCTION IF EXISTS public.llm_train_batch(row_ids bigint[], seed bigint, first_row bigint, n_rows int, block_size int, data_order text, OUT tokens int[], OUT targets int[], OUT n_targets bigint);
@@ -52,27 +94,23 @@ DROP FUNCTION IF EXISTS public.llm_train_picks(n_rows bigint, seed bigint, first
 
 DROP FUNCTION IF EXISTS public.llm_raise_missing(run_id bigint, missing int8multirange);
 
-DROP FUNCTION IF EXISTS public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea);
+DROP FUNCTION IF EXISTS public.llm_train_rows_version(run public.llm_train_run, known bytea);
 
-DROP FUNCTION IF EXISTS public.llm_row_hash(id bigint, tokens int[], target int[]);
+DROP FUNCTION IF EXISTS public.llm_train_rows(run public.llm_train_run, OUT row_ids bigint[], OUT version bytea);
 
 DROP FUNCTION IF EXISTS public.llm_train_data(model text, only_row bigint);
 
-DROP FUNCTION IF EXISTS public.llm_train_steps(run public.llm_train_run, last_step bigint);
-
-DROP FUNCTION IF EXISTS public.llm_train_step(model text, batch_id bigint, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, total_steps bigint, grad_clip double precision, grad_workers int, prune_workers int);
-
-DROP PROCEDURE IF EXISTS public.llm_train_resume(run_id bigint, commit_every int);
-
-DROP PROCEDURE IF EXISTS public.llm_train_loop(model text, n_steps int, commit_every int, n_layer int, n_head int, d int, vocab int, dropout_p double precision, beta1 double precision, beta2 double precision, eps double precision, wd double precision, lr_max double precision, warmup int, grad_clip double precision, grad_workers int, prune_workers int, batch_size int, grad_accum int, block_size int, schedule text, min_lr double precision, decay text, seed bigint, data_order text, start_step bigint, total_steps bigint, log_every int, keep_grad boolean, optimizer text);
-
 DROP FUNCTION IF EXISTS public.llm_train_clear(model text, workers int);
+
+DROP FUNCTION IF EXISTS public.llm_raise_other_weights(run public.llm_train_run);
 
 DROP FUNCTION IF EXISTS public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea);
 
 DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text);
+
+DROP FUNCTION IF EXISTS public.llm_tell_unstored(model text, next_step bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_begin(model text, arguments jsonb);
 

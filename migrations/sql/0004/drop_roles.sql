@@ -73,22 +73,31 @@ DECLARE
         'llm_encode(text, text, boolean, boolean)', 'llm_token_bytes(int[], text)', 'llm_known_tokens(int[], text)',
         'llm_decode(int[], text)',
         'llm_train(text, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
-        'llm_train_begin(text, jsonb)', 'llm_hyperparameters(jsonb)',
+        'llm_train_begin(text, jsonb)', 'llm_tell_unstored(text, bigint)', 'llm_hyperparameters(jsonb)',
         'llm_check_hyperparameters(public.llm_model_config, jsonb)', 'llm_train_chunk(bigint, bigint, bytea)',
-        'llm_train_clear(text, int)',
-        'llm_train_loop(text, int, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
-        'llm_train_resume(bigint, int)',
-        'llm_train_step(text, bigint, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, bigint, double precision, int, int)',
-        'llm_train_steps(public.llm_train_run, bigint)', 'llm_train_data(text, bigint)',
-        'llm_row_hash(bigint, int[], int[])', 'llm_train_rows(public.llm_train_run)',
+        'llm_raise_other_weights(public.llm_train_run)', 'llm_train_clear(text, int)', 'llm_train_data(text, bigint)',
+        'llm_train_rows(public.llm_train_run)', 'llm_train_rows_version(public.llm_train_run, bytea)',
         'llm_raise_missing(bigint, int8multirange)', 'llm_train_picks(bigint, bigint, bigint, int, text)',
         'llm_train_batch(bigint[], bigint, bigint, int, int, text)', 'llm_pad(int[], int, int)',
-        'llm_fingerprint(text)', 'llm_pin(text, boolean)', 'llm_check_weights(text)', 'llm_weight(text, text)',
-        'llm_lock_rows(text, bytea)', 'llm_stored_as_written(text, bigint, bigint)',
-        'llm_written(text, bigint, bigint)', 'llm_recognise(text, bytea)',
-        'llm_write_back(text, bytea, bigint, boolean, int, boolean)', 'llm_release(boolean)',
-        'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)', 'llm_tokenizer_cost(text)',
-        'llm_write_cost(text, text, int, bigint, text, boolean)', 'llm_autograd_mode_write()'
+        'llm_train_loop(text, int, int, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
+        'llm_check_intervals(int, int)', 'llm_train_resume(bigint, int, int, text)',
+        'llm_train_take_up(bigint, int, int, text)', 'llm_train_other_library(public.llm_train_run)',
+        'llm_train_rewind(bigint, bigint, text)', 'llm_train_stop(bigint)',
+        'llm_train_advance(bigint, int, int, bytea, bigint[], bytea, bigint, timestamptz, double precision, timestamptz)',
+        'llm_train_load(public.llm_train_run)', 'llm_write_seconds(text)', 'llm_replay(bigint, bigint, bigint)',
+        'llm_replay_steps(public.llm_train_run, bigint, bigint)', 'llm_replay_bases(public.llm_train_run)',
+        'llm_replay_usable(public.llm_train_run, public.llm_checkpoint)',
+        'llm_replay_base(public.llm_train_run, bigint)', 'llm_replay_load(text, bigint, bigint)',
+        'llm_train_step(text, bigint, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, bigint, double precision, int, int)',
+        'llm_train_steps(public.llm_train_run, bigint[], bigint, bigint, double precision, boolean)',
+        'llm_train_step_rows(public.llm_train_run, bigint[], bigint)', 'llm_train_logged(bigint, bigint)',
+        'llm_raise_mismatch(bigint, bigint, text, text)', 'llm_fingerprint(text)', 'llm_pin(text, boolean)',
+        'llm_check_weights(text)', 'llm_weight(text, text)', 'llm_lock_rows(text, bytea)',
+        'llm_stored_as_written(text, bigint, bigint)', 'llm_written(text, bigint, bigint)',
+        'llm_recognise(text, bytea)', 'llm_write_back(text, bytea, bigint, boolean, int, boolean)',
+        'llm_release(boolean)', 'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)',
+        'llm_tokenizer_cost(text)', 'llm_write_cost(text, text, int, bigint, text, boolean)',
+        'llm_autograd_mode_write()'
     ];
     routine text;
     role name;
@@ -165,7 +174,7 @@ BEGIN
         WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
             AND d.deptype = 'e'
-            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_(tensor|bytes|metadata|sha256)|pg_llm_checkpoint_|pg_llm_progress|pg_llm_try_lock|pg_llm_arena_adamw|pg_llm_arena_saved)'
+            AND p.proname !~ '^(pg_llm_read_file|pg_llm_file_(tensor|bytes|metadata|sha256)|pg_llm_checkpoint_|pg_llm_progress|pg_llm_(try|hold)_lock|pg_llm_arena_adamw|pg_llm_arena_(saved|keep))'
     LOOP
         EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM llm_reader', routine);
     END LOOP;

@@ -24,7 +24,9 @@ BEGIN
         model, 'copying', optimizer => CASE WHEN optimizer THEN 'keep' ELSE 'drop' END
     );
     INSERT INTO public.llm_model_config
-    SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name, 'created_at', clock_timestamp()))).*
+    SELECT (jsonb_populate_record(c, jsonb_build_object(
+        'model', new_name, 'created_at', clock_timestamp(), 'init_seed', NULL
+    ))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)

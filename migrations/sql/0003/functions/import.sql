@@ -362,6 +362,8 @@ BEGIN
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
     PERFORM public.llm_require_room_for(llm_import_begin.model, 'importing');
+    UPDATE public.llm_model_config c SET init_seed = NULL
+    WHERE c.model = llm_import_begin.model AND c.init_seed IS NOT NULL;
     DELETE FROM public.llm_param p WHERE p.model = llm_import_begin.model;
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_import_begin.model AND NOT l.superseded;

@@ -97,6 +97,8 @@ BEGIN
     PERFORM public.llm_lock_model(model);
     PERFORM public.llm_require_room_for(model, 'initialising');
     PERFORM public.pg_llm_set_recording(false, true);
+    UPDATE public.llm_model_config c SET init_seed = llm_init_model.seed
+    WHERE c.model = llm_init_model.model AND c.init_seed IS DISTINCT FROM llm_init_model.seed;
     DELETE FROM public.llm_param p WHERE p.model = llm_init_model.model;
     UPDATE public.llm_train_log l SET superseded = true
     WHERE l.model = llm_init_model.model AND NOT l.superseded;

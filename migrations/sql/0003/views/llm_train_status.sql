@@ -11,6 +11,7 @@ SELECT
     END AS status,
     run.first_step,
     run.last_step,
+    run.stored_step,
     run.first_step + (run.hyperparameters ->> 'n_steps')::bigint - 1 AS planned_step,
     run.seed,
     run.started_at,

@@ -1,0 +1,260 @@
+"""The training log as a redo log: logged steps are computed again, verified, and gone on from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from ..support.small_models import make_trainable, train, weights
+from ..support.tensors import value
+from ..support.waiting import wait_for
+
+Connection = psycopg.Connection[Any]
+Connect = Callable[..., Connection]
+
+ARGUMENTS = "lr_max => 0.01, dropout_p => 0.2, batch_size => 3, warmup => 2, log_every => 0"
+SETTINGS: dict[str, Any] = {"lr_max": 0.01, "dropout_p": 0.2, "batch_size": 3, "warmup": 2}
+
+
+def loop(conn: Connection, n: int, commit: str = "2", write: str = "100000", model: str = "tiny") -> None:
+    intervals = f"commit_every => {commit}, write_back_every => {write}"
+    conn.execute(f"CALL llm_train_loop('{model}', {n}, {intervals}, {ARGUMENTS})")
+
+
+def run_of(conn: Connection, model: str = "tiny") -> int:
+    found = value(conn, "SELECT max(run_id) FROM llm_train_run WHERE model = %s", (model,))
+    assert isinstance(found, int)
+    return found
+
+
+def steps(conn: Connection, run: int) -> tuple[int, int, str]:
+    """Stored and logged step, and how the run stands."""
+    row = conn.execute(
+        "SELECT stored_step, last_step, status FROM llm_train_run WHERE run_id = %s", (run,)
+    ).fetchone()
+    assert row is not None
+    return row  # type: ignore[return-value]
+
+
+def unstored(
+    conn: Connection, connect: Connect, n: int = 60, model: str = "tiny", write: str = "100000"
+) -> int:
+    """A run of n steps that was cancelled with steps logged and not stored."""
+    make_trainable(conn, model, d_model=64)
+    trainer = connect()
+
+    def work() -> None:
+        with pytest.raises(errors.QueryCanceled):
+            loop(trainer, 100_000, write=write, model=model)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    wait_for(lambda: value(conn, "SELECT count(*) > 6 FROM llm_train_log WHERE model = %s", (model,)))
+    trainer.cancel_safe()
+    thread.join(600)
+    run = run_of(conn, model)
+    stored, logged, _ = steps(conn, run)
+    assert stored < logged
+    conn.execute(
+        "UPDATE llm_train_run SET hyperparameters = hyperparameters || jsonb_build_object('n_steps', %s::int,"
+        " 'total_steps', %s::int) WHERE run_id = %s",
+        (logged + n, 100_000, run),
+    )
+    return run
+
+
+def whole(conn: Connection, n: int, model: str = "whole") -> dict[tuple[str, int], Any]:
+    """The weights after n steps of the same schedule in one transaction."""
+    make_trainable(conn, model, d_model=64)
+    train(conn, model, n, total_steps=100_000, **SETTINGS)
+    return weights(conn, model)
+
+
+def test_the_self_test_passes(conn: Connection) -> None:
+    for isa in ("scalar", "auto"):
+        conn.execute(f"SET pg_llm.isa = '{isa}'")
+        assert value(conn, "SELECT pg_llm_self_test()") is True
+
+
+def test_others_see_the_log_before_the_weights(conn: Connection, connect: Connect) -> None:
+    run = unstored(conn, connect, 10)
+    assert value(conn, "SELECT max(step) FROM llm_param") == 0
+    stored, logged, status = steps(conn, run)
+    assert (stored, status) == (0, "running")
+    notices: list[str] = []
+    other = connect()
+    other.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+    other.execute("CALL llm_train_resume(%s)", (run,))
+    assert f"steps 1 to {logged} of run {run} are logged and not stored: they are computed again" in notices
+    assert steps(conn, run) == (logged + 10, logged + 10, "done")
+    assert value(conn, "SELECT count(*) FROM llm_train_log") == logged + 10
+    assert weights(conn) == whole(conn, logged + 10)
+
+
+def test_defaults(conn: Connection) -> None:
+    """commit_every and write_back_every NULL."""
+    for model in ("tiny", "whole"):
+        make_trainable(conn, model)
+    conn.execute(f"CALL llm_train_loop('tiny', 300, {ARGUMENTS})")
+    train(conn, "whole", 300, **SETTINGS)
+    assert weights(conn) == weights(conn, "whole")
+    assert steps(conn, run_of(conn, "tiny")) == (300, 300, "done")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("UPDATE llm_train_log SET loss = loss + 1e-12 WHERE run_id = %s AND step = 3", r"step 3 of run .* cannot be repeated: it comes out differently"),  # noqa: E501
+        ("UPDATE llm_train_log SET grad_norm = grad_norm + 1e-12 WHERE run_id = %s AND step = 2", r"step 2 of run"),  # noqa: E501
+        ("UPDATE llm_train_log SET batch_hash = batch_hash + 1 WHERE run_id = %s AND step = 4", r"step 4 of run .*: its batch is another one"),  # noqa: E501
+        ("DELETE FROM llm_train_log WHERE run_id = %s AND step = 5", r"step 5 of run .*: its log is gone"),
+        ("UPDATE llm_dataset SET tokens[2] = (tokens[2] + 1) %% 13 WHERE id = (SELECT max(id) - 1 FROM llm_dataset) AND %s > 0", r"have changed: id \d+"),  # noqa: E501
+        ("UPDATE llm_dataset SET tokens[2] = (tokens[2] + 1) %% 13 WHERE %s > 0", "have changed: more than one"),  # noqa: E501
+        ("DELETE FROM llm_dataset WHERE id = (SELECT min(id) FROM llm_dataset) AND %s > 0", r"are gone: id \d+"),  # noqa: E501
+        ("UPDATE llm_param SET data = data + 1e-30::double precision WHERE name = 'ln_f.bias' AND %s > 0", "no longer those of run"),  # noqa: E501
+    ],
+)  # fmt: skip
+def test_a_mismatch_is_named_and_rewound(
+    conn: Connection, connect: Connect, change: str, problem: str
+) -> None:
+    run = unstored(conn, connect, 10)
+    _, logged, _ = steps(conn, run)
+    conn.execute(change, (run,))
+    before = value(conn, "SELECT array_agg(data::bytea ORDER BY name) FROM llm_param")
+    with pytest.raises(errors.SerializationFailure, match=problem) as refused:
+        connect().execute("CALL llm_train_resume(%s)", (run,))
+    assert refused.value.diag.message_hint
+    assert before == value(conn, "SELECT array_agg(data::bytea ORDER BY name) FROM llm_param")
+    assert steps(conn, run)[:2] == (0, logged)
+    connect().execute("CALL llm_train_resume(%s, on_mismatch => 'rewind')", (run,))
+    assert steps(conn, run) == (logged + 10, logged + 10, "done")
+    current = "SELECT count(*), count(DISTINCT step) FROM llm_train_log WHERE run_id = %s AND NOT superseded"
+    assert conn.execute(current, (run,)).fetchone() == (logged + 10, logged + 10)
+
+
+def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
+    make_trainable(conn, d_model=64)
+    trainer = connect()
+    thread = threading.Thread(target=loop, args=(trainer, 100_000), daemon=True)
+    thread.start()
+    wait_for(lambda: value(conn, "SELECT count(*) > 3 FROM llm_train_log"))
+    run = run_of(conn)
+    assert value(conn, "SELECT llm_train_stop(%s)", (run,)) is True
+    thread.join(60)
+    assert not thread.is_alive()
+    stored, logged, status = steps(conn, run)
+    assert (stored, status) == (logged, "stopped")
+    assert value(conn, "SELECT status FROM llm_train_status WHERE run_id = %s", (run,)) == "stopped"
+    assert value(conn, "SELECT max(step) FROM llm_param") == stored
+    assert value(conn, "SELECT llm_train_stop(%s)", (run,)) is False
+    with pytest.raises(errors.UndefinedObject, match="run 4711 does not exist"):
+        conn.execute("SELECT llm_train_stop(4711)")
+    # A wish of before does not end what is taken up again.
+    conn.execute(
+        "UPDATE llm_train_run"
+        " SET hyperparameters = hyperparameters || jsonb_build_object('n_steps', %s::int)",
+        (stored + 7,),
+    )
+    trainer.execute("CALL llm_train_resume(%s)", (run,))
+    assert steps(conn, run) == (stored + 7, stored + 7, "done")
+
+
+def test_who_may_stop(conn: Connection, connect: Connect) -> None:
+    make_trainable(conn, d_model=64)
+    trainer = connect()
+    thread = threading.Thread(target=loop, args=(trainer, 100_000), daemon=True)
+    thread.start()
+    wait_for(lambda: value(conn, "SELECT count(*) > 3 FROM llm_train_log"))
+    run = run_of(conn)
+    other = connect()
+    other.execute("SET ROLE llm_reader")
+    with pytest.raises(errors.InsufficientPrivilege, match="permission denied to stop run"):
+        other.execute("SELECT llm_train_stop(%s)", (run,))
+    other.execute("SET ROLE llm_trainer")
+    assert value(other, "SELECT llm_train_stop(%s)", (run,)) is True
+    thread.join(60)
+    assert steps(conn, run)[2] == "stopped"
+
+
+def test_a_new_run_tells_what_it_supersedes(conn: Connection, connect: Connect) -> None:
+    run = unstored(conn, connect)
+    hints: list[str] = []
+    conn.add_notice_handler(lambda notice: hints.append(str(notice.message_hint)))
+    train(conn, n_steps=1)
+    assert any(f"CALL llm_train_resume({run})" in hint for hint in hints)
+    with pytest.raises(errors.SerializationFailure, match="no longer those of run"):
+        conn.execute("CALL llm_train_resume(%s)", (run,))
+
+
+def test_a_failed_write_back_is_tried_again_from_memory(conn: Connection) -> None:
+    """The log stands, and the session that has the weights need not compute them again."""
+    for model in ("tiny", "whole"):
+        make_trainable(conn, model)
+    conn.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$"
+    )
+    conn.execute("CREATE TRIGGER refuse BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION refuse()")
+    with pytest.raises(errors.DiskFull):
+        loop(conn, 9, write="9")
+    run = run_of(conn, "tiny")
+    assert steps(conn, run) == (0, 9, "failed")
+    conn.execute("DROP TRIGGER refuse ON llm_param")
+    # A step that was computed again would find this.
+    conn.execute("UPDATE llm_train_log SET loss = loss + 1e-12 WHERE step = 5")
+    conn.execute("CALL llm_train_resume(%s)", (run,))
+    assert steps(conn, run) == (9, 9, "done")
+    train(conn, "whole", 9, **SETTINGS)
+    assert weights(conn) == weights(conn, "whole")
+
+
+def test_replay(conn: Connection, connect: Connect) -> None:
+    make_trainable(conn)
+    train(conn, n_steps=6, **SETTINGS)
+    run = run_of(conn)
+    before = weights(conn)
+    query = "SELECT step, loss, replayed_loss, same FROM llm_replay(%s, %s, %s)"
+    rows = connect().execute(query, (run, None, None)).fetchall()
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(row[1] == row[2] and row[3] for row in rows)
+    conn.execute("UPDATE llm_train_log SET loss = loss + 1e-15 WHERE step = 4")
+    with connect(autocommit=False) as reader:
+        reader.execute("SET TRANSACTION READ ONLY")
+        rows = reader.execute(query, (run, 3, 5)).fetchall()
+        assert [(row[0], row[3]) for row in rows] == [(3, True), (4, False), (5, True)]
+        # Those that the session reads now are the table's.
+        assert value(reader, "SELECT nll FROM llm_evaluate('tiny', 'train')") == value(
+            conn, "SELECT nll FROM llm_evaluate('tiny', 'train')"
+        )
+    assert weights(conn) == before
+    train(conn, n_steps=3, **SETTINGS)
+    second = run_of(conn)
+    assert second > run
+    rows = conn.execute(query, (second, 8, 9)).fetchall()
+    assert [(row[0], row[3]) for row in rows] == [(8, True), (9, True)]
+
+
+def test_replay_needs_a_beginning(conn: Connection) -> None:
+    make_trainable(conn)
+    conn.execute("UPDATE llm_param SET data = data * 1.5")
+    conn.execute("UPDATE llm_model_config SET init_seed = NULL")
+    train(conn, n_steps=2, lr_max=0.01)
+    with pytest.raises(errors.NoDataFound, match=r"step 1 of run .* cannot be replayed"):
+        conn.execute("SELECT llm_replay(%s)", (run_of(conn),))
+    conn.execute("SELECT llm_checkpoint_save('tiny')")
+    train(conn, n_steps=3, **SETTINGS)
+    run = run_of(conn)
+    assert [row[0] for row in conn.execute("SELECT same FROM llm_replay(%s)", (run,))] == [True] * 3
+    first = run - 1
+    with pytest.raises(errors.NoDataFound):
+        conn.execute("SELECT llm_replay(%s)", (first,))
+    with pytest.raises(errors.InvalidParameterValue, match="logged steps 3 to 5"):
+        conn.execute("SELECT llm_replay(%s, 1, 2)", (run,))
+    conn.execute("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)")
+    with pytest.raises(errors.SerializationFailure, match=r"have changed: id \d+"):
+        conn.execute("SELECT llm_replay(%s)", (run,))
