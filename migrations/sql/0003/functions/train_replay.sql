@@ -193,7 +193,10 @@ BEGIN
     PERFORM public.llm_require(
         (checkpoint IS NULL) <> (seed IS NULL), 'a replay begins with either a checkpoint or a seed, not both'
     );
-    PERFORM public.llm_require_room_for(model, 'replaying a run of', 0, 4);
+    PERFORM public.llm_require_memory(
+        format('replaying a run of model "%s"', model),
+        (SELECT sum(public.llm_count(e.shape)) FROM public.llm_parameters(model) e), 4
+    );
     PERFORM public.pg_llm_set_recording(false, true);
     IF checkpoint IS NOT NULL THEN
         PERFORM public.llm_checkpoint_verify(model, checkpoint);
