@@ -123,7 +123,7 @@ llm_write_cost = write_cost = RowsFunction(
         'What a task writes for the model, in bytes, before it does: training, finetuning (a copy first), '
         'initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there '
         'are so many times, and their total. heap_bytes, toast_bytes and index_bytes are written to '
-        'llm_param, which grows by them at most: by less where vacuum has made room, and by one version '
+        'llm_param, which grows by them at most: by less where vacuum has made room, and to two versions '
         'in all if it runs between write-backs. wal_bytes is the WAL of it, wal_bytes_max with an image '
         'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
         'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '

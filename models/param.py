@@ -27,15 +27,19 @@ class Param(Base):
         Index(None, "model", "layer"),
         {
             "comment": "parameters, gradients and optimizer state",
-            # A write-back replaces every row. fillfactor leaves room for HOT updates, which spare the
-            # indexes; vacuum runs unthrottled so that the next write-back finds the dead TOAST free; not
-            # truncating keeps the file at its steady size and takes no exclusive lock from readers.
+            # A write-back replaces every row of a model. fillfactor leaves room for HOT updates, which spare
+            # the indexes. Vacuum starts after each, however many other models there are (1000 chunks are 2
+            # MB), and runs unthrottled, so that the next one finds the dead TOAST free: it passes over
+            # pages without changes, and over the index where they are few. Not truncating keeps the file at
+            # its steady size and takes no exclusive lock from readers.
             "postgresql_with": {
                 "fillfactor": 50,
-                "autovacuum_vacuum_scale_factor": 0.1,
+                "autovacuum_vacuum_threshold": 50,
+                "autovacuum_vacuum_scale_factor": 0,
                 "autovacuum_vacuum_cost_delay": 0,
                 "vacuum_truncate": "false",
-                "toast.autovacuum_vacuum_scale_factor": 0.1,
+                "toast.autovacuum_vacuum_threshold": 1000,
+                "toast.autovacuum_vacuum_scale_factor": 0,
                 "toast.autovacuum_vacuum_cost_delay": 0,
                 "toast.vacuum_truncate": "false",
             },

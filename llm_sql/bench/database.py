@@ -105,6 +105,10 @@ class Trainer:
         self._scalar("SELECT public.pg_llm_arena_close(:model)", model=self._shape.name)
         return time.perf_counter() - started
 
+    def wal_position(self) -> int:
+        """Bytes of WAL written since the server was made."""
+        return int(self._scalar("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"))
+
     def vacuum(self) -> None:
         vacuum(self._connection)
 

@@ -15,7 +15,6 @@ from ..support.tensors import value
 Connect = Callable[..., Connection]
 
 NAME_BYTES = 24
-UNNAMED = bytes(NAME_BYTES)
 FINGERPRINT = "pg_llm_fingerprint(name, token_id, tableoid, ctid, xmin, data)"
 
 
@@ -36,8 +35,13 @@ def fingerprint(conn: Connection, source: str = "llm_param") -> bytes:
     return found
 
 
-def public(conn: Connection) -> bytes:
-    return fingerprint(conn)[NAME_BYTES:]
+def public(conn: Connection) -> str | None:
+    """The name that other sessions may know."""
+    name, whole = conn.execute(
+        f"SELECT pg_llm_public_name(f), f FROM (SELECT {FINGERPRINT} AS f FROM llm_param OFFSET 0) AS q"
+    ).fetchone()  # type: ignore[misc]
+    assert name in (None, whole[NAME_BYTES:].hex())
+    return name  # type: ignore[no-any-return]
 
 
 def run(conn: Connection, statements: Iterable[str]) -> None:
@@ -192,8 +196,7 @@ def test_every_argument_counts(wide: Connection) -> None:
 def test_sessions_agree_on_the_public_name_only(wide: Connection, connect: Connect) -> None:
     mine, others = fingerprint(wide), fingerprint(connect())
     assert mine[:NAME_BYTES] != others[:NAME_BYTES]
-    assert mine[NAME_BYTES:] == others[NAME_BYTES:] != UNNAMED
-    assert UNNAMED not in mine
+    assert mine[NAME_BYTES:] == others[NAME_BYTES:] != mine[:NAME_BYTES]
     assert value(wide, "SELECT llm_fingerprint('wide')") == mine
 
 
@@ -225,18 +228,42 @@ def test_what_may_be_rolled_back_has_no_public_name(
     with conn.transaction(force_rollback=True):
         assert public(conn) == before
         run(conn, OWN[way])
-        assert public(conn) == UNNAMED
+        assert public(conn) is None
     assert public(conn) == before
     with conn.transaction():
         with conn.transaction(force_rollback=True):
             run(conn, OWN[way])
-            assert public(conn) == UNNAMED
+            assert public(conn) is None
         assert public(conn) == before
         run(conn, OWN[way])
-        assert public(conn) == UNNAMED
+        assert public(conn) is None
     after = public(conn)
-    assert before != after != UNNAMED
-    assert public(other) == after
+    assert before != after
+    assert public(other) == after is not None
+
+
+def test_a_commit_leaves_the_fingerprint_as_it_is(conn: Connection) -> None:
+    """A trainer knows again what it wrote."""
+    make_trainable(conn)
+    with conn.transaction():
+        conn.execute("UPDATE llm_param SET step = 1")
+        written = fingerprint(conn)
+        assert public(conn) is None
+    assert fingerprint(conn) == written
+    assert public(conn) is not None
+
+
+def test_only_who_was_just_given_a_fingerprint_has_its_name(wide: Connection, connect: Connect) -> None:
+    known = fingerprint(wide)
+    given = f"(SELECT {FINGERPRINT} FROM llm_param)"
+    for session in (wide, connect()):
+        for query in (f"'\\x{known.hex()}'", "'\\x'", f"substr({given}, 1, 24)", f"{given} || '\\x00'"):
+            assert value(session, f"SELECT pg_llm_public_name({query})") is None
+        assert value(session, f"SELECT pg_llm_public_name({given})") == known[NAME_BYTES:].hex()
+    with wide.transaction():
+        assert value(wide, f"SELECT pg_llm_public_name({given})") is not None
+        wide.execute("SET LOCAL ROLE llm_reader")
+        assert value(wide, f"SELECT pg_llm_public_name('\\x{known.hex()}')") is None
 
 
 def test_a_transaction_that_wrote_elsewhere_names_what_it_reads(conn: Connection) -> None:
@@ -278,7 +305,7 @@ def test_the_same_pointers_in_another_layout_are_another_version(fresh_conn: Con
         conn.execute(change)
         names.add(public(conn))
     assert len(names) == 1 + len(LAYOUTS)
-    assert UNNAMED not in names
+    assert None not in names
 
 
 def test_a_copied_database_has_names_of_its_own(server: Any, fresh_conn: Connection, dbname: str) -> None:

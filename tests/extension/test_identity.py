@@ -404,6 +404,32 @@ def test_without_meddlers_memory_is_kept(conn: Connection) -> None:
         assert value(conn, "SELECT pg_llm_arena_open('tiny', %s, true)", (fingerprint,)) is True
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_memory_is_kept_when_its_rows_are_committed(conn: Connection, training: bool) -> None:
+    """Rows have no public name before: memory that wrote them is what they are with one."""
+    make_trainable(conn)
+    train(conn, "tiny", 1)
+    held = "SELECT pg_llm_arena_open('tiny', llm_fingerprint('tiny'), %s)"
+    with conn.transaction(force_rollback=True):
+        assert value(conn, held, (training,)) is True
+    with conn.transaction(force_rollback=True):
+        conn.execute("UPDATE llm_param SET step = step")
+        assert value(conn, held, (training,)) is False
+
+
+def test_rows_are_recognised_by_name_after_their_commit(conn: Connection) -> None:
+    """Nothing is compared: memory is gone."""
+    make_trainable(conn)
+    with conn.transaction():
+        conn.execute("UPDATE llm_param SET step = step")
+        mine = value(conn, "SELECT llm_fingerprint('tiny')")
+    assert value(conn, "SELECT llm_fingerprint('tiny')") != mine
+    conn.execute("SELECT llm_release()")
+    assert value(conn, "SELECT llm_recognise('tiny', %s)", (mine,)) is True
+    conn.execute("UPDATE llm_param SET step = step")
+    assert value(conn, "SELECT llm_recognise('tiny', %s)", (mine,)) is False
+
+
 # ---- weights that only moved ----
 
 

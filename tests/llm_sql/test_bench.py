@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from llm_sql.bench.roofline import attention_flops, training_step
 from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.sessions import measure_sessions
 from llm_sql.bench.shapes import GPT2_LONG, MICROGPT, SMALL, Layer, Product, products_of_linear
+from llm_sql.bench.storage import measure_storage
 from llm_sql.bench.worker import Worker
 from llm_sql.cli import app
 from llm_sql.errors import UsageError
@@ -69,6 +71,20 @@ def test_sessions_train_at_once(engine: Engine) -> None:
     ]  # fmt: skip
     assert all(row.llm_sql and row.unit == "steps/s" for row in rows)
     assert rows[1].note.endswith("times one session's")
+
+
+def test_storage_stands_beside_what_is_said_of_it(engine: Engine) -> None:
+    with scratch_database(engine) as scratch:
+        rows = list(measure_storage(scratch, 2, 2, shape=SMALL))
+    assert [(row.what, row.unit) for row in rows] == [
+        ("write back 4 layers", "s"), ("load 4 layers", "s"),
+        ("WAL of a write-back", "GB"), ("llm_param on disk", "GB"),
+    ]  # fmt: skip
+    for row in rows[2:]:
+        said = re.search(r"within the (\S+) GB of llm_write_cost", row.note)
+        assert said, row.note
+        assert row.llm_sql is not None
+        assert 0 < row.llm_sql <= 1.01 * float(said[1])
 
 
 @pytest.mark.usefixtures("no_torch")

@@ -19,7 +19,14 @@ from psycopg import errors
 from llm_sql.server.install import server_account
 
 from ..conftest import Server
-from ..support.durable import Durable, program, provisioned, temporary_directory
+from ..support.durable import (
+    Durable,
+    program,
+    provisioned,
+    streaming_replica,
+    temporary_directory,
+    wait_for_replay,
+)
 from ..support.places import new_place
 from ..support.shared_files import files, listed, logits, mapped, private_logits
 from ..support.small_models import Connection, make_model, make_trainable, train
@@ -479,6 +486,40 @@ def test_a_dropped_models_files_go_with_the_commit(conn: Connection, connect: Co
     conn.execute("SELECT llm_release(shared => true)")
 
 
+def test_a_renamed_models_files_go(conn: Connection) -> None:
+    make_model(conn)
+    expected = logits(conn)
+    conn.execute("SELECT llm_rename_model('tiny', 'small')")
+    assert files(conn) == []
+    assert logits(conn, "small") == expected
+    assert listed(conn) == [("small", "float32", True)]
+
+
+def test_who_may_only_delete_drops_a_model(conn: Connection) -> None:
+    """Where policies are, nobody but those who may update rows removes files; the model goes all the same."""
+    make_model(conn)
+    logits(conn)
+    conn.execute("DROP ROLE IF EXISTS llm_test_dropper")
+    conn.execute("CREATE ROLE llm_test_dropper")
+    try:
+        conn.execute("GRANT llm_reader TO llm_test_dropper")
+        conn.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO llm_test_dropper")
+        conn.execute("GRANT DELETE ON ALL TABLES IN SCHEMA public TO llm_test_dropper")
+        conn.execute("ALTER TABLE llm_param ENABLE ROW LEVEL SECURITY")
+        conn.execute("CREATE POLICY all_rows ON llm_param USING (true)")
+        conn.execute("SET ROLE llm_test_dropper")
+        conn.execute("SELECT llm_drop_model('tiny')")
+        conn.execute("RESET ROLE")
+        assert value(conn, "SELECT count(*) FROM llm_param WHERE model = 'tiny'") == 0
+        assert len(files(conn)) == 1
+    finally:
+        conn.execute("RESET ROLE")
+        conn.execute("DROP POLICY IF EXISTS all_rows ON llm_param")
+        conn.execute("ALTER TABLE llm_param DISABLE ROW LEVEL SECURITY")
+        conn.execute("DROP OWNED BY llm_test_dropper")
+        conn.execute("DROP ROLE llm_test_dropper")
+
+
 def test_an_idle_session_lets_go_of_what_is_gone(conn: Connection, connect: Connect) -> None:
     make_trainable(conn)
     reader = connect()
@@ -536,9 +577,6 @@ def test_descriptors_are_closed(conn: Connection, connect: Connect) -> None:
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Durable]:
     with provisioned() as server:
-        with server.connect() as conn:
-            conn.execute("ALTER SYSTEM SET pg_llm.shared_age = 0")
-            conn.execute("SELECT pg_reload_conf()")
         yield server
 
 
@@ -612,6 +650,43 @@ def test_a_restart_and_a_backup_leave_nothing(durable: Durable) -> None:
         assert tmp_names(conn)
 
 
+def test_a_standby_has_files_of_its_own(durable: Durable) -> None:
+    """Written in recovery and kept over its promotion; servers that share a directory are told apart."""
+    place = new_place("llm-sql-shared-")
+    own(place)
+    try:
+        with durable.connect() as conn, streaming_replica(durable) as standby:
+            make_trainable(conn, "followed")
+            logits(using(conn, place), "followed")
+            with standby.connect() as reader, standby.connect() as other:
+                wait_for_replay(conn, reader)
+                assert (
+                    logits(reader, "followed")
+                    == logits(using(other, place), "followed")
+                    == logits(conn, "followed")
+                )
+                assert len({path for one in (conn, reader, other) for path in mapped(one)}) == 3
+                assert listed(reader) == [("followed", "float32", True)]
+                train(conn, "followed", 1, lr_max=0.1)
+                wait_for_replay(conn, reader)
+                assert logits(reader, "followed") == logits(conn, "followed")
+                kept = mapped(reader)
+                assert value(reader, "SELECT pg_promote()")
+                assert logits(reader, "followed") == logits(conn, "followed")
+                assert mapped(reader) == kept
+                train(reader, "followed", 1, lr_max=0.1)
+                train(conn, "followed", 1, lr_max=0.2)
+                # Two histories from here on, which may number what they write alike.
+                theirs = [logits(one, "followed") for one in (reader, using(other, place))]
+                assert theirs[0] == theirs[1] == private_logits(standby.connect(), "followed")
+                assert logits(conn, "followed") == private_logits(durable.connect(), "followed") != theirs[0]
+                assert value(reader, "SELECT llm_release(shared => true)") > 0
+                assert listed(reader) == []
+            assert len(listed(conn)) > 0
+    finally:
+        shutil.rmtree(place)
+
+
 def test_another_directorys_leftovers_are_not_believed_and_go(durable: Durable) -> None:
     """Of an earlier start of the server: nobody knows what has happened to its data directory since."""
     place = new_place("llm-sql-shared-")
@@ -625,7 +700,7 @@ def test_another_directorys_leftovers_are_not_believed_and_go(durable: Durable) 
         own(place / (left.name + ".1.tmp"))
         foreign = place / left.name.replace(left.name.split(".")[1], "0123456789abcdef")
         foreign.write_bytes(left.read_bytes())
-        started = left.stat().st_ino
+        started = left.stat().st_ino, left.stat().st_mtime_ns
         durable.server.stop()
         durable.server.start()
         with durable.connect() as conn, durable.connect() as reader:
@@ -636,6 +711,6 @@ def test_another_directorys_leftovers_are_not_believed_and_go(durable: Durable) 
             logits(using(conn, place), "next")
             assert sorted(place.iterdir()) == sorted([foreign, *map(Path, mapped(conn))])
             assert logits(conn, "left") == expected
-            assert {path.stat().st_ino for path in place.iterdir()} & {started} == set()
+            assert started not in {(path.stat().st_ino, path.stat().st_mtime_ns) for path in place.iterdir()}
     finally:
         shutil.rmtree(place)

@@ -15,9 +15,9 @@ import pytest
 
 from llm_sql.server.install import server_account
 
+from ..support.shared_files import files, listed, logits, mapped
 from ..support.small_models import Connection, make_model, make_names, make_trainable, train
 from ..support.tensors import value
-from .test_shared_versions import files, listed, logits, mapped
 
 Connect = Callable[..., Connection]
 HIDDEN = "SELECT llm_hidden(%s, '{1,2,3}')::text"

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from ..conftest import Connect
-from ..support.small_models import make_trainable, train, weights
+from ..support.small_models import make_model, make_trainable, train, weights
 from ..support.tensors import value
 from ..support.waiting import wait_for
 
@@ -100,6 +100,40 @@ def test_size_is_bounded_over_many_write_backs(fresh_conn: Connection) -> None:
     assert sizes[-1] <= 1.05 * sizes[1]
 
 
+def test_vacuum_starts_after_each_write_back(fresh_conn: Connection) -> None:
+    """By itself, also when other models have twenty times as many weights."""
+    conn = fresh_conn
+    make_model(conn, "large", d_model=512, vocab=10007)
+    make_trainable(conn, d_model=64, vocab=3001)
+    train(conn, n_steps=1)
+    # Because of what is dead, not of what is new.
+    conn.execute("ALTER TABLE llm_param SET (toast.autovacuum_vacuum_insert_threshold = -1)")
+    conn.execute("VACUUM ANALYZE llm_param")
+    counted = (
+        "SELECT autovacuum_count FROM pg_stat_all_tables"
+        " WHERE relid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'llm_param'::regclass)"
+    )
+    conn.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    conn.execute("SELECT pg_reload_conf()")
+    try:
+        sizes = []
+        for _ in range(3):
+            before = value(conn, counted)
+            train(conn, n_steps=1)
+            conn.execute("SELECT pg_stat_force_next_flush()")
+            wait_for(lambda before=before: value(conn, counted) > before, "autovacuum", pause=0.1)
+            sizes.append(toast_bytes(conn))
+    finally:
+        conn.execute("ALTER SYSTEM RESET autovacuum_naptime")
+        conn.execute("SELECT pg_reload_conf()")
+    live = value(
+        conn,
+        "SELECT sum(pg_column_size(data) + pg_column_size(m) + pg_column_size(v)) FROM llm_param"
+        " WHERE model = 'tiny'",
+    )
+    assert sizes[-1] - sizes[0] < 1.5 * float(live)
+
+
 def test_vacuum_of_weights_is_prompt_and_leaves_the_file(fresh_conn: Connection) -> None:
     """What bounds the size on a server whose vacuum runs by itself, for the TOAST table as for llm_param."""
     rows = fresh_conn.execute(
@@ -111,5 +145,6 @@ def test_vacuum_of_weights_is_prompt_and_leaves_the_file(fresh_conn: Connection)
     ).fetchall()
     options = {(kind, name): number for kind, name, number in rows}
     for kind in "rt":
-        assert options[kind, "autovacuum_vacuum_scale_factor"] <= 0.2
+        assert options[kind, "autovacuum_vacuum_scale_factor"] == 0
+        assert options[kind, "autovacuum_vacuum_threshold"] <= 1000
         assert options[kind, "autovacuum_vacuum_cost_delay"] == 0

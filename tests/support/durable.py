@@ -31,6 +31,8 @@ SETTINGS = {
     "max_wal_size": "128MB",
     "wal_keep_size": "64MB",
     "max_slot_wal_keep_size": "128MB",
+    # Weights are shared as soon as they are committed, not when they have stood for a while.
+    "pg_llm.shared_age": "0",
 }
 
 

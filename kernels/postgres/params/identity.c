@@ -5,8 +5,11 @@
  * The first gives 24 bytes, the session's own name of these rows, keyed by a secret of its own. The second gives 48:
  *
  *     24 bytes    the session's own name
- *     24 bytes    the public name, the same in every session of the cluster and on its standbys; zeros when a row is
- *                 this transaction's own, or lies in a file that it made: what may yet be rolled back has no name
+ *     24 bytes    the public name, the same in every session of the cluster and on its standbys
+ *
+ * Both are the same before and after a commit, so that a trainer knows again what it wrote. But while a row is this
+ * transaction's own, or lies in a file that it made, it may yet be rolled back, and nobody else may know it by its name:
+ * fingerprint_public() gives none then.
  *
  * All are of what identifies the relation's file and columns, and of (name, number, ctid, xmin, data) of every row, in
  * any order; fingerprint.c says why that identifies the row. `data` counts as the executor hands it over, before it is
@@ -16,8 +19,8 @@
  * is known. And data that a view computes is told from what it computed before.
  *
  * Rows are hashed with a secret of the cluster, which no SQL shows, and their sums once more: nobody can look for other
- * rows with the same sums. A public name can be copied, though. Hence fingerprint_public(), which believes only what
- * this session has given out to the same role within the statement.
+ * rows with the same sums. A public name can be copied, though. Hence fingerprint_public() believes only what this
+ * session has given out to the same role within the statement.
  */
 #include "postgres.h"
 
@@ -214,6 +217,7 @@ identity_name(const Identity *identity, char name[IDENTITY_BYTES])
 static struct
 {
     char               bytes[FINGERPRINT_BYTES];
+    bool               own_rows;
     Oid                user;
     LocalTransactionId transaction;
     TimestampTz        statement;
@@ -231,42 +235,67 @@ local_transaction(void)
 }
 
 static void
-remember(const char bytes[FINGERPRINT_BYTES])
+remember(const char bytes[FINGERPRINT_BYTES], bool own_rows)
 {
     uint64 i = n_given++ % MAX_GIVEN;
 
     memcpy(given[i].bytes, bytes, FINGERPRINT_BYTES);
+    given[i].own_rows = own_rows;
     given[i].user = GetUserId();
     given[i].transaction = local_transaction();
     given[i].statement = GetCurrentStatementStartTimestamp();
 }
 
-static bool
-just_given(const char bytes[FINGERPRINT_BYTES])
+/* Its number in given, -1 when it was not given just now; the newest, for rows can be committed meanwhile */
+static int
+just_given(const char *bytes)
 {
-    for (uint64 i = 0; i < Min(n_given, MAX_GIVEN); i++)
+    for (uint64 back = 1; back <= Min(n_given, MAX_GIVEN); back++)
+    {
+        int i = (int) ((n_given - back) % MAX_GIVEN);
+
         if (memcmp(given[i].bytes, bytes, FINGERPRINT_BYTES) == 0 && given[i].user == GetUserId() &&
             given[i].transaction == local_transaction() && given[i].statement == GetCurrentStatementStartTimestamp())
-            return true;
-    return false;
+            return i;
+    }
+    return -1;
 }
 
 bool
 fingerprint_is_old(const char *bytes, int len)
 {
-    return len == FINGERPRINT_BYTES && !just_given(bytes);
+    return len == FINGERPRINT_BYTES && just_given(bytes) < 0;
+}
+
+bool
+fingerprint_same(const char *one, int one_len, const char *other, int other_len)
+{
+    return one_len == other_len && memcmp(one, other, one_len == FINGERPRINT_BYTES ? IDENTITY_BYTES : one_len) == 0;
 }
 
 bool
 fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1])
 {
-    static const char none[IDENTITY_BYTES];
+    int i = len == FINGERPRINT_BYTES ? just_given(bytes) : -1;
 
-    if (len != FINGERPRINT_BYTES || memcmp(bytes + IDENTITY_BYTES, none, IDENTITY_BYTES) == 0 || !just_given(bytes))
+    if (i < 0 || given[i].own_rows)
         return false;
     hex_encode(bytes + IDENTITY_BYTES, IDENTITY_BYTES, hex);
     hex[2 * IDENTITY_BYTES] = '\0';
     return true;
+}
+
+/* pg_llm_public_name(fingerprint) -> what fingerprint_public() gives; NULL for none */
+PG_FUNCTION_INFO_V1(pg_llm_public_name);
+Datum
+pg_llm_public_name(PG_FUNCTION_ARGS)
+{
+    bytea *fingerprint = PG_GETARG_BYTEA_PP(0);
+    char   hex[2 * IDENTITY_BYTES + 1];
+
+    if (!fingerprint_public(VARDATA_ANY(fingerprint), (int) VARSIZE_ANY_EXHDR(fingerprint), hex))
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(hex));
 }
 
 /* ---- the aggregates ---- */
@@ -342,8 +371,7 @@ pg_llm_fingerprint_final_data(PG_FUNCTION_ARGS)
         PG_RETURN_NULL();
     result = new_bytea(FINGERPRINT_BYTES);
     name_rows(session_start(), identity, VARDATA(result));
-    if (!identity_name(identity, VARDATA(result) + IDENTITY_BYTES))
-        memset(VARDATA(result) + IDENTITY_BYTES, 0, IDENTITY_BYTES);
-    remember(VARDATA(result));
+    (void) identity_name(identity, VARDATA(result) + IDENTITY_BYTES);
+    remember(VARDATA(result), identity->own_rows);
     PG_RETURN_BYTEA_P(result);
 }

@@ -50,6 +50,14 @@ COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid, publ
     'Fingerprint of the row versions of ordinary tables in a query''s result and of their data, which is not fetched '
     'from TOAST; NULL without rows. Comparable within one session only.';
 
+CREATE FUNCTION public.pg_llm_public_name(fingerprint bytea)
+    RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_public_name';
+COMMENT ON FUNCTION public.pg_llm_public_name(bytea) IS
+    'The name that all sessions of the cluster and its standbys have for the version with this fingerprint. NULL unless '
+    'the same role has had the fingerprint computed in this statement, and while the rows may be rolled back.';
+
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "fingerprint.h"
 #include "params_internal.h"
 #include "session/engine.h"
 #include "session/settings.h"
@@ -119,11 +120,14 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
     for (ModelVersion *v = versions; v != NULL; v = v->next)
     {
         if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
-            v->fingerprint_len != len || memcmp(v->fingerprint, fingerprint, len) != 0)
+            !fingerprint_same(v->fingerprint, v->fingerprint_len, fingerprint, len))
             continue;
         /* one who changes it shares it with nobody */
         if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
             continue;
+        /* with the public name, which rows of a transaction get when it has ended; not one that SQL made up */
+        if (!fingerprint_is_old(fingerprint, len))
+            memcpy(v->fingerprint, fingerprint, len);
         return v;
     }
     return NULL;

@@ -22,5 +22,5 @@ CREATE FUNCTION public.pg_llm_shared_forget(model text)
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_shared_forget';
 COMMENT ON FUNCTION public.pg_llm_shared_forget(text) IS
-    'Removes the shared files of the model when the transaction commits. 42501: the role may not delete from '
+    'Removes the shared files of the model when the transaction commits. 42501: the role may not write '
     'llm_param.';

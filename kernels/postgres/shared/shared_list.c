@@ -98,15 +98,28 @@ pg_llm_shared_versions(PG_FUNCTION_ARGS)
 
 /* ---- who may remove ---- */
 
-/* Row policies let the caller write one of the rows at least. Nothing can be locked where nothing can be written. */
+/* Any of the privileges, on the table or on some column */
 static bool
-policies_allow(const char *model)
+has_privilege(Oid relid, AclMode mode)
+{
+    return pg_class_aclcheck(relid, GetUserId(), mode) == ACLCHECK_OK ||
+           pg_attribute_aclcheck_all(relid, GetUserId(), mode, ACLMASK_ANY) == ACLCHECK_OK;
+}
+
+/*
+ * Row policies, if there are any, let the caller update one of the rows at least. Nothing can be locked where nothing can
+ * be written.
+ */
+static bool
+policies_allow(Oid relid, const char *model)
 {
     Oid   type = TEXTOID;
     Datum argument = CStringGetTextDatum(model);
     bool  found;
 
-    if (XactReadOnly)
+    if (check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED)
+        return true;
+    if (XactReadOnly || !has_privilege(relid, ACL_UPDATE))
         return false;
     SPI_connect();
     if (SPI_execute_with_args(
@@ -126,8 +139,7 @@ require_writer(AclMode mode)
 
     if (!OidIsValid(relid))
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation \"public.llm_param\" does not exist"));
-    if (pg_class_aclcheck(relid, GetUserId(), mode) != ACLCHECK_OK &&
-        pg_attribute_aclcheck_all(relid, GetUserId(), mode, ACLMASK_ANY) != ACLCHECK_OK)
+    if (!has_privilege(relid, mode))
         aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(relid));
     return relid;
 }
@@ -140,7 +152,7 @@ pg_llm_shared_remove(PG_FUNCTION_ARGS)
     char *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
     Oid   relid = require_writer(ACL_UPDATE);
 
-    if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED && !policies_allow(model))
+    if (!policies_allow(relid, model))
         PG_RETURN_NULL();
     PG_RETURN_INT64(shared_unlink_model(shared_model_hash(model)));
 }
@@ -156,16 +168,16 @@ typedef struct PendingRemoval
 
 static PendingRemoval *pending = NULL;
 
-/* pg_llm_shared_forget(model): the model's files go when the transaction, which removes its rows, commits */
+/* pg_llm_shared_forget(model): the model's files go when the transaction, which removes or renames its rows, commits */
 PG_FUNCTION_INFO_V1(pg_llm_shared_forget);
 Datum
 pg_llm_shared_forget(PG_FUNCTION_ARGS)
 {
     char           *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    Oid             relid = require_writer(ACL_DELETE);
+    Oid             relid = require_writer(ACL_UPDATE | ACL_DELETE);
     PendingRemoval *p;
 
-    if (!shared_enabled() || (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED && !policies_allow(model)))
+    if (!shared_enabled() || !policies_allow(relid, model))
         PG_RETURN_VOID();
     p = MemoryContextAlloc(TopMemoryContext, sizeof(PendingRemoval));
     p->model_hash = shared_model_hash(model);

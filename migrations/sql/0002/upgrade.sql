@@ -382,7 +382,7 @@ CREATE TABLE public.llm_param (
     CONSTRAINT ck_llm_param_step CHECK (step >= 0),
     CONSTRAINT fk_llm_param_model_llm_model_config FOREIGN KEY(model) REFERENCES public.llm_model_config (model)
 )
- WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false, toast.autovacuum_vacuum_scale_factor = 0.1, toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = false);
+ WITH (fillfactor = 50, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false, toast.autovacuum_vacuum_threshold = 1000, toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = false);
 
 CREATE INDEX ix_llm_param_model_layer ON public.llm_param (model, layer);
 

@@ -258,6 +258,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
+    PERFORM public.pg_llm_shared_forget(old_name);
     IF public.llm_is_filtered(new_name) THEN
         -- To subscribers these are new rows, and logical decoding has only the values that are written now.
         WITH gone AS (
