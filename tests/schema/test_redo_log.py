@@ -141,7 +141,9 @@ def test_a_mismatch_is_named_and_rewound(
 def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     make_trainable(conn, d_model=64)
     trainer = connect()
-    thread = threading.Thread(target=loop, args=(trainer, 100_000), daemon=True)
+    # The moments go at the run's end, not at a stop: resuming needs them.
+    write = "100000, optimizer => 'drop'"
+    thread = threading.Thread(target=loop, args=(trainer, 100_000, "2", write), daemon=True)
     thread.start()
     wait_for(lambda: value(conn, "SELECT count(*) > 3 FROM llm_train_log"))
     run = run_of(conn)
@@ -152,6 +154,7 @@ def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     assert (stored, status) == (logged, "stopped")
     assert value(conn, "SELECT status FROM llm_train_status WHERE run_id = %s", (run,)) == "stopped"
     assert value(conn, "SELECT max(step) FROM llm_param") == stored
+    assert value(conn, "SELECT count(m) = count(*) FROM llm_param")
     assert value(conn, "SELECT llm_train_stop(%s)", (run,)) is False
     with pytest.raises(errors.UndefinedObject, match="run 4711 does not exist"):
         conn.execute("SELECT llm_train_stop(4711)")
@@ -163,6 +166,7 @@ def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     )
     trainer.execute("CALL llm_train_resume(%s)", (run,))
     assert steps(conn, run) == (stored + 7, stored + 7, "done")
+    assert value(conn, "SELECT count(m) FROM llm_param") == 0
 
 
 def test_who_may_stop(conn: Connection, connect: Connect) -> None:
