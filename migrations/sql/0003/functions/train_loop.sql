@@ -271,7 +271,11 @@ AS $function$
 DECLARE
     run public.llm_train_run;
 BEGIN
+    PERFORM public.llm_require_argument('run_id', llm_train_rewind.run_id IS NOT NULL);
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_rewind.run_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     -- Only what happens while logged steps are computed again is a mismatch with them.
     IF llm_train_rewind.step >= run.last_step THEN
         RETURN false;
