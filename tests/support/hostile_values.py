@@ -197,8 +197,8 @@ VALUES: dict[str, Sequence[str]] = {
     "llm_model_config": ROWS_OF_CONFIG,
     "llm_train_run": [
         "NULL",
-        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": 1, "model": "hostile", "hyperparameters": {}}')""",
-        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": -1, "model": "", "hyperparameters": []}')""",
+        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": 1, "model": "hostile"}')""",
+        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": -1, "hyperparameters": []}')""",
         "(SELECT r FROM llm_train_run r LIMIT 1)",
     ],
     "llm_checkpoint": [
@@ -285,6 +285,8 @@ SENSE: dict[str, Sense] = {
     "audit": one_of("true"),
     "seconds": one_of("1", "NULL"),
     "start": one_of("0"),
+    "low": one_of("0"),
+    "high": one_of("20"),
     "step": one_of("1", "5"),
     "total_steps": one_of("NULL", "100"),
     "start_step": one_of("NULL", "1"),
