@@ -3,7 +3,8 @@
  *
  *   shared_rows.c   which version a caller's snapshot shows: his right to a file, and its name
  *   shared_file.c   what a file says about itself, and whether to believe it
- *   shared_build.c  writing one from rows
+ *   shared_write.c  the bytes of one
+ *   shared_build.c  who writes one, when, and out of what
  *   shared_map.c    mapping one
  *   shared_dir.c    settings, the directory, and which files go
  *   shared_list.c   files as SQL sees them
@@ -136,7 +137,7 @@ extern void shared_header_seal(SharedTable *t);
 /* A regular file of this server's account, nobody else's to write. */
 extern bool shared_file_ours(const struct stat *about);
 
-/* ---- building (shared_build.c) ---- */
+/* ---- building (shared_write.c, shared_build.c) ---- */
 
 typedef struct SharedMapping SharedMapping;
 typedef struct SharedWriter  SharedWriter;
@@ -150,6 +151,7 @@ struct SharedContent
     uint32        n_tensors, n_parts, text_bytes; /* of the table */
     size_t        data_bytes;                     /* at most, without what alignment takes */
     size_t        beside;                         /* bytes of files that it is of no use without */
+    bool          patient;                        /* waits a while for another session that writes the model's files */
     /*
      * Whether the file that is there (NULL: none) has less than what is to be written, which then takes its place; the
      * numbers above are set here, while no other session writes. NULL: a file that is there has everything.
@@ -166,7 +168,9 @@ struct SharedContent
  */
 extern SharedMapping *shared_build(const SharedRows *rows, SharedContent *content);
 /* The same for the numbers in the rows. */
-extern SharedMapping *shared_build_float32(const SharedRows *rows);
+extern SharedMapping *shared_build_float32(const SharedRows *rows, bool patient);
+/* Writes what the table and `write` say. False: *error tells why, 0: it is not fit for a file. */
+extern bool shared_write(SharedTable *t, const SharedContent *content, const char *path, int *error);
 /* Appends bytes; where they begin, at a multiple of SHARED_ALIGNMENT if `aligned`. False: an error the writer keeps. */
 extern bool shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligned, uint64 *at);
 /* A name into the table's text; where it begins. `at`: where the text ends so far. */
