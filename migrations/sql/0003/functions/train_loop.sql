@@ -357,6 +357,7 @@ DECLARE
     target bigint;
     hash bigint;
     stopped boolean;
+    dropped boolean := false;
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = run_id;
@@ -403,11 +404,12 @@ BEGIN
             row_versions := public.llm_train_rows_version(run, row_versions);
             fingerprint := public.llm_write_back(
                 run.model, fingerprint, step, h.keep_grad, h.grad_workers,
-                keep_moments => NOT ended OR h.optimizer IS DISTINCT FROM 'drop'
+                keep_moments => step < final_step OR h.optimizer IS DISTINCT FROM 'drop'
             );
             run.stored_step := step;
-            -- NULL where a trigger may have stored something else
-            run.stored_hash := public.pg_llm_arena_hash(run.model);
+            dropped := step >= final_step AND h.optimizer IS NOT DISTINCT FROM 'drop';
+            -- NULL where a trigger may have stored something else, and where nothing will go on from it
+            run.stored_hash := CASE WHEN NOT dropped THEN public.pg_llm_arena_hash(run.model) END;
         EXCEPTION
             WHEN OTHERS THEN
                 -- The steps stand, in the log and in memory.
@@ -417,7 +419,9 @@ BEGIN
         END;
     END IF;
     PERFORM public.llm_train_clear(run.model, h.prune_workers);
-    PERFORM public.pg_llm_arena_keep(run.model, run_id, step);
+    IF NOT dropped THEN
+        PERFORM public.pg_llm_arena_keep(run.model, run_id, step);
+    END IF;
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);
     UPDATE public.llm_train_run r
