@@ -195,7 +195,17 @@ VALUES: dict[str, Sequence[str]] = {
     "tid": ["'(0,1)'", "'(4294967295,65535)'"],
     "xid": ["'1'", "'4294967295'"],
     "llm_model_config": ROWS_OF_CONFIG,
-    "llm_train_run": ["NULL", "ROW(1,'hostile','{}',NULL,0,1,0,'running',now(),NULL,1)::llm_train_run"],
+    "llm_train_run": [
+        "NULL",
+        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": 1, "model": "hostile", "hyperparameters": {}}')""",
+        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": -1, "model": "", "hyperparameters": []}')""",
+        "(SELECT r FROM llm_train_run r LIMIT 1)",
+    ],
+    "llm_checkpoint": [
+        "NULL",
+        """jsonb_populate_record(NULL::llm_checkpoint, '{"model": "hostile", "path": "/nowhere"}')""",
+        "(SELECT c FROM llm_checkpoint c LIMIT 1)",
+    ],
     "int8multirange": ["'{}'", "'{[1,3),[7,8)}'", "'{(,)}'", "NULL"],
 }
 
