@@ -142,7 +142,7 @@ def test_bf16_is_float32_on_rounded_weights(names: Connection) -> None:
 
 
 def test_copies_count_as_the_sessions_memory(names: Connection) -> None:
-    """llm_release() gives back half as much more under bf16: matrices and the head, unless they are shared."""
+    """llm_release() gives back half more under bf16: matrices and the head, unless they are shared."""
 
     def released() -> int:
         names.execute("SELECT llm_release()")
