@@ -81,7 +81,7 @@ class ModelConfig(Base):
     tied: Mapped[bool] = mapped_column(
         server_default=text("true"), comment="whether the output head is the token embedding"
     )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     init_seed: Mapped[int | None] = mapped_column(
         BigInteger, comment="seed of the llm_init_model that the weights began with; NULL: imported or copied"
     )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

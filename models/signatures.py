@@ -9,7 +9,13 @@ from functools import cache
 
 from .objects import TOKEN, SqlObject, declared_objects
 
-_TYPES = {"int": "integer", "int[]": "integer[]", "bool": "boolean", "float8": "double precision"}
+_TYPES = {
+    "int": "integer",
+    "int[]": "integer[]",
+    "bool": "boolean",
+    "float8": "double precision",
+    "timestamptz": "timestamp with time zone",
+}
 _MODES = ("IN", "OUT", "INOUT", "VARIADIC")
 _RETURNS = re.compile(r"\s*RETURNS\s+(?P<type>(?!TABLE\b)[\w. ]+(?:\[\])?)\s+LANGUAGE", re.IGNORECASE)
 _TABLE = re.compile(r"\s*RETURNS\s+TABLE\s*(?=\()", re.IGNORECASE)

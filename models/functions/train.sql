@@ -249,6 +249,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument('run', run.run_id IS NOT NULL);
     RAISE EXCEPTION 'the weights of model "%" are no longer those of run % after step %',
         run.model, run.run_id, run.stored_step
         USING ERRCODE = 'serialization_failure', HINT = format(

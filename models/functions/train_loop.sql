@@ -243,7 +243,11 @@ AS $function$
 DECLARE
     run public.llm_train_run;
 BEGIN
+    PERFORM public.llm_require_argument('run_id', llm_train_rewind.run_id IS NOT NULL);
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_rewind.run_id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     -- Only what happens while logged steps are computed again is a mismatch with them.
     IF llm_train_rewind.step >= run.last_step THEN
         RETURN false;
@@ -329,6 +333,7 @@ DECLARE
     target bigint;
     hash bigint;
     stopped boolean;
+    dropped boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
     SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = run_id;
@@ -367,6 +372,8 @@ BEGIN
     END IF;
     stopped := step < final_step AND public.pg_llm_stop_wanted(run_id);
     ended := stopped OR step >= final_step;
+    -- A stopped run goes on with its moments some day.
+    dropped := step >= final_step AND h.optimizer IS NOT DISTINCT FROM 'drop';
     IF ended OR step - run.stored_step >= write_back_every OR (
         write_back_every IS NULL AND clock_timestamp() - written_at >= make_interval(secs => 20 * write_seconds)
     ) THEN
@@ -375,21 +382,24 @@ BEGIN
             row_versions := public.llm_train_rows_version(run, row_versions);
             fingerprint := public.llm_write_back(
                 run.model, fingerprint, step, h.keep_grad, h.grad_workers,
-                keep_moments => NOT ended OR h.optimizer IS DISTINCT FROM 'drop'
+                keep_moments => NOT dropped
             );
             run.stored_step := step;
-            -- NULL where a trigger may have stored something else
-            run.stored_hash := public.pg_llm_arena_hash(run.model);
+            -- NULL where a trigger may have stored something else, and where memory is no longer one to train
+            run.stored_hash := CASE WHEN NOT dropped THEN public.pg_llm_arena_hash(run.model) END;
         EXCEPTION
             WHEN OTHERS THEN
                 -- The steps stand, in the log and in memory.
                 GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
                     details = PG_EXCEPTION_DETAIL, advice = PG_EXCEPTION_HINT;
                 ended := false;
+                dropped := false;
         END;
     END IF;
     PERFORM public.llm_train_clear(run.model, h.prune_workers);
-    PERFORM public.pg_llm_arena_keep(run.model, run_id, step);
+    IF NOT dropped THEN
+        PERFORM public.pg_llm_arena_keep(run.model, run_id, step);
+    END IF;
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);
     UPDATE public.llm_train_run r

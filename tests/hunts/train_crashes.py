@@ -208,8 +208,7 @@ class Hunt:
             return state_sha256(conn, "whole"), str(value(conn, LOG, ("whole",))), time.monotonic() - begin
 
     def backend(self, trainer: Trainer) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(trainer.pid, signal.SIGKILL)
+        self.durable.kill_backend(trainer.pid)
 
     def postmaster(self, _: Trainer) -> None:
         self.durable.crash()

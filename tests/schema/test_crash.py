@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -121,6 +125,81 @@ def test_two_crashes(durable: Durable) -> None:
         conn.execute("CALL llm_train_resume(%s)", (run,))
         conn.execute(LOOP, ("once", STEPS))
         assert weights(conn, "twice") == weights(conn, "once")
+
+
+def digest(conn: Connection, model: str) -> str:
+    """sha256 over data, m and v of the parameters by name."""
+    found = value(
+        conn,
+        "SELECT encode(sha256(string_agg(data::bytea || m::bytea || v::bytea, '' ORDER BY name)), 'hex')"
+        " FROM llm_param WHERE model = %s",
+        (model,),
+    )
+    assert isinstance(found, str)
+    return found
+
+
+@pytest.mark.parametrize("victim", ["backend", "postmaster"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(durable: Durable, victim: str, seed: int) -> None:
+    """Whenever it is killed, in steps, commits or write-backs: the bits of a run that is not."""
+    rng = Random(f"{victim}/{seed}")
+    arguments = (
+        "lr_max => 0.01, warmup => 5, dropout_p => 0.1, batch_size => 2, grad_clip => 0.5, log_every => 0"
+    )
+    model, other = f"killed {victim} {seed}", f"whole {victim} {seed}"
+    with durable.connect() as conn:
+        for name in (model, other):
+            make_trainable(conn, name, d_model=32, n_layer=4)
+        conn.execute(f"CALL llm_train_loop('{other}', 200, {arguments})")
+        whole = digest(conn, other)
+
+    def train_on(call: str) -> None:
+        # Killed; or complete already.
+        over = (psycopg.OperationalError, psycopg.errors.InvalidParameterValue)
+        with contextlib.suppress(*over), durable.connect() as conn:
+            conn.execute(call)
+
+    call = f"CALL llm_train_loop('{model}', 200, 1, {rng.choice(('NULL', '7', '1000'))}, {arguments})"
+    for _ in range(4):
+        thread = threading.Thread(target=train_on, args=(call,))
+        thread.start()
+        thread.join(rng.uniform(0.05, 0.6))
+        with durable.connect() as observer:
+            pid = value(observer, "SELECT max(pid) FROM pg_stat_activity WHERE query ~ '^CALL llm_train_'")
+            if victim == "postmaster":
+                durable.crash()
+            elif pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                # The server ends all sessions, then recovers.
+                wait_for(lambda: not answers(observer), "the end of the other sessions")
+        thread.join(600)
+        wait_for(lambda: connects(durable), "the server after its recovery")
+        with durable.connect() as conn:
+            run = value(conn, "SELECT max(run_id) FROM llm_train_run WHERE model = %s", (model,))
+        if run is not None:
+            call = f"CALL llm_train_resume({run})"
+    with durable.connect() as conn:
+        if call.startswith("CALL llm_train_loop") or value(conn, UNFINISHED, (run,)):
+            conn.execute(call)
+        assert digest(conn, model) == whole
+        log = "SELECT array_agg((loss, grad_norm)::text ORDER BY step) FROM llm_train_log WHERE model = %s"
+        assert value(conn, log, (model,)) == value(conn, log, (other,))
+
+
+UNFINISHED = "SELECT stored_step < 200 FROM llm_train_run WHERE run_id = %s"
+
+
+def answers(conn: Connection) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        return value(conn, "SELECT true") is True
+    return False
+
+
+def connects(durable: Durable) -> bool:
+    with contextlib.suppress(psycopg.OperationalError), durable.connect():
+        return True
+    return False
 
 
 def test_a_dump_holds_the_whole_model(durable: Durable, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ WITHOUT = {
     "llm_train_resume": "commits",
     "llm_checkpoint_data": "inlined, so that values are read one by one",
     "llm_export_data": "inlined, so that values are read one by one",
-    "llm_row_hash": "inlined",
 }
 ROUTINES = """
 SELECT p.proname, coalesce(array_to_string(p.proconfig, '; '), '')

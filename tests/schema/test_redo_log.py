@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -140,7 +141,9 @@ def test_a_mismatch_is_named_and_rewound(
 def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     make_trainable(conn, d_model=64)
     trainer = connect()
-    thread = threading.Thread(target=loop, args=(trainer, 100_000), daemon=True)
+    # The moments go at the run's end, not at a stop: resuming needs them.
+    write = "100000, optimizer => 'drop'"
+    thread = threading.Thread(target=loop, args=(trainer, 100_000, "2", write), daemon=True)
     thread.start()
     wait_for(lambda: value(conn, "SELECT count(*) > 3 FROM llm_train_log"))
     run = run_of(conn)
@@ -151,6 +154,7 @@ def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     assert (stored, status) == (logged, "stopped")
     assert value(conn, "SELECT status FROM llm_train_status WHERE run_id = %s", (run,)) == "stopped"
     assert value(conn, "SELECT max(step) FROM llm_param") == stored
+    assert value(conn, "SELECT count(m) = count(*) FROM llm_param")
     assert value(conn, "SELECT llm_train_stop(%s)", (run,)) is False
     with pytest.raises(errors.UndefinedObject, match="run 4711 does not exist"):
         conn.execute("SELECT llm_train_stop(4711)")
@@ -162,6 +166,7 @@ def test_a_stop_writes_back(conn: Connection, connect: Connect) -> None:
     )
     trainer.execute("CALL llm_train_resume(%s)", (run,))
     assert steps(conn, run) == (stored + 7, stored + 7, "done")
+    assert value(conn, "SELECT count(m) FROM llm_param") == 0
 
 
 def test_who_may_stop(conn: Connection, connect: Connect) -> None:
@@ -195,16 +200,10 @@ def test_a_failed_write_back_is_tried_again_from_memory(conn: Connection) -> Non
     """The log stands, and the session that has the weights need not compute them again."""
     for model in ("tiny", "whole"):
         make_trainable(conn, model)
-    conn.execute(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$"
-    )
-    conn.execute("CREATE TRIGGER refuse BEFORE UPDATE ON llm_param FOR EACH ROW EXECUTE FUNCTION refuse()")
-    with pytest.raises(errors.DiskFull):
+    with refusing_write_backs(conn, "'disk_full'"), pytest.raises(errors.DiskFull):
         loop(conn, 9, write="9")
     run = run_of(conn, "tiny")
     assert steps(conn, run) == (0, 9, "failed")
-    conn.execute("DROP TRIGGER refuse ON llm_param")
     # A step that was computed again would find this.
     conn.execute("UPDATE llm_train_log SET loss = loss + 1e-12 WHERE step = 5")
     conn.execute("CALL llm_train_resume(%s)", (run,))
@@ -258,3 +257,130 @@ def test_replay_needs_a_beginning(conn: Connection) -> None:
     conn.execute("UPDATE llm_dataset SET target[1] = 12 WHERE id = (SELECT max(id) FROM llm_dataset)")
     with pytest.raises(errors.SerializationFailure, match=r"have changed: id \d+"):
         conn.execute("SELECT llm_replay(%s)", (run,))
+
+
+def test_wal_between_write_backs(conn: Connection) -> None:
+    """A step's log is small, and with each step's commit still is."""
+    make_trainable(conn, n_layer=12)
+    with refusing_write_backs(conn, "'XX123'"):
+        for clip, most in (("NULL", 4096), ("1e-3", 12288)):
+            before = value(conn, "SELECT pg_current_wal_insert_lsn()")
+            with pytest.raises(psycopg.Error, match="no write-back"):
+                conn.execute(f"CALL llm_train_loop('tiny', 200, 1, 200, grad_clip => {clip}, log_every => 0)")
+            wal = value(conn, "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", (before,))
+            assert value(conn, "SELECT count(*) FROM llm_train_log WHERE NOT superseded") == 200
+            assert wal / 200 < most
+
+
+@contextlib.contextmanager
+def refusing_write_backs(conn: Connection, code: str) -> Iterator[None]:
+    body = f"RAISE EXCEPTION 'no write-back' USING ERRCODE = {code};"
+    with trigger(conn, body, "BEFORE UPDATE ON llm_param", "llm_param"):
+        yield
+
+
+@contextlib.contextmanager
+def trigger(conn: Connection, body: str, event: str, table: str) -> Iterator[None]:
+    """A trigger for each row, for as long as this takes."""
+    conn.execute(
+        f"CREATE FUNCTION at_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$"
+    )
+    kind = "CONSTRAINT TRIGGER" if "DEFERRED" in event else "TRIGGER"
+    conn.execute(f"CREATE {kind} at_row {event} FOR EACH ROW EXECUTE FUNCTION at_row()")
+    try:
+        yield
+    finally:
+        conn.execute(f"DROP TRIGGER at_row ON {table}")
+        conn.execute("DROP FUNCTION at_row()")
+
+
+def test_the_lock_is_held_through_commits_and_no_longer(conn: Connection, connect: Connect) -> None:
+    make_trainable(conn)
+    trainer = connect()
+    holder = "SELECT pg_llm_lock_holder('llm_train_run', 'tiny')"
+    # What a trigger calls in the midst of it does not give the lock away.
+    body = "PERFORM pg_advisory_unlock_all(); PERFORM llm_release();"
+    with trigger(conn, body, "AFTER INSERT ON llm_train_log", "llm_train_log"):
+        thread = threading.Thread(target=loop, args=(trainer, 100_000, "1"), daemon=True)
+        thread.start()
+        wait_for(lambda: value(conn, "SELECT count(*) > 3 FROM llm_train_log"))
+        for _ in range(200):
+            assert value(conn, holder) == trainer.info.backend_pid
+        with pytest.raises(errors.LockNotAvailable, match=f"trained by process {trainer.info.backend_pid}"):
+            conn.execute("CALL llm_train_loop('tiny', 1)")
+        assert value(conn, "SELECT llm_train_stop(%s)", (run_of(conn),)) is True
+        thread.join(60)
+    assert value(conn, holder) is None
+    # Taken by itself it ends with its statement, and with an error.
+    assert value(trainer, "SELECT pg_llm_hold_lock('llm_train_run', 'tiny')") is True
+    assert value(conn, holder) is None
+    with pytest.raises(errors.DivisionByZero):
+        trainer.execute("SELECT pg_llm_hold_lock('llm_train_run', 'tiny'), 1 / 0")
+    assert value(conn, holder) is None
+    with trainer.transaction():
+        value(trainer, "SELECT pg_llm_hold_lock('llm_train_run', 'tiny')")
+        assert value(conn, holder) is None
+
+
+def test_rows_move_while_memory_is_ahead(conn: Connection, connect: Connect) -> None:
+    run = unstored(conn, connect, 30)
+    logged = steps(conn, run)[1]
+    trainer = connect()
+    thread = threading.Thread(target=trainer.execute, args=("CALL llm_train_resume(%s, 1, 1000000)", (run,)))
+    thread.start()
+    wait_for(lambda: value(conn, "SELECT last_step > %s FROM llm_train_run WHERE run_id = %s", (logged, run)))
+    conn.execute("VACUUM FULL llm_param")
+    conn.execute("VACUUM FULL llm_dataset")
+    thread.join(600)
+    assert steps(conn, run) == (logged + 30, logged + 30, "done")
+    assert weights(conn) == whole(conn, logged + 30)
+
+
+def test_readers_of_the_trainers_session_see_the_table(conn: Connection) -> None:
+    """Between two commits, when a deferred trigger runs, memory that is ahead is no reader's."""
+    for model in ("tiny", "whole"):
+        make_trainable(conn, model)
+    nll = value(conn, "SELECT nll FROM llm_evaluate('tiny', 'train')")
+    body = (
+        "PERFORM set_config('test.nll', concat_ws(' ', current_setting('test.nll', true), e.nll), false)"
+        " FROM llm_evaluate('tiny', 'train') e WHERE new.step < 9;"
+    )
+    event = "AFTER INSERT ON llm_train_log DEFERRABLE INITIALLY DEFERRED"
+    with trigger(conn, body, event, "llm_train_log"):
+        loop(conn, 9, "3", "9")
+    seen = value(conn, "SELECT current_setting('test.nll')").split()
+    assert [float(text) for text in seen[:6]] == [nll] * 6
+    train(conn, "whole", 9, **SETTINGS)
+    assert weights(conn) == weights(conn, "whole")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("commit_every => 0", "commit_every must be at least 1, got 0"),
+        ("write_back_every => -3", "write_back_every must be at least 1, got -3"),
+        ("on_mismatch => 'again'", "on_mismatch must be error or rewind, got again"),
+        ("on_mismatch => NULL", "on_mismatch must be error or rewind, got NULL"),
+    ],
+)
+def test_absurd_arguments(conn: Connection, connect: Connect, arguments: str, problem: str) -> None:
+    run = unstored(conn, connect)
+    with pytest.raises(errors.InvalidParameterValue, match=problem):
+        conn.execute(f"CALL llm_train_resume({run}, {arguments})")
+    if "on_mismatch" not in arguments:
+        with pytest.raises(errors.InvalidParameterValue, match=problem):
+            conn.execute(f"CALL llm_train_loop('tiny', 5, {arguments})")
+
+
+def test_another_library(conn: Connection, connect: Connect) -> None:
+    run = unstored(conn, connect, 5)
+    logged = steps(conn, run)[1]
+    conn.execute("UPDATE llm_train_run SET library = 'elsewhere'")
+    conn.execute("UPDATE llm_train_run SET numerics_version = 1 WHERE run_id = %s", (run,))
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match="version 1 of the numerical rules"):
+        conn.execute("CALL llm_train_resume(%s)", (run,))
+    conn.execute("UPDATE llm_train_run SET numerics_version = pg_llm_numerics_version()")
+    # Another build of the same rules passes its self-test.
+    conn.execute("CALL llm_train_resume(%s)", (run,))
+    assert steps(conn, run) == (logged + 5, logged + 5, "done")
+    assert value(conn, "SELECT library = pg_llm_library() FROM llm_train_run WHERE run_id = %s", (run,))

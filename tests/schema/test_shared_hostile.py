@@ -189,16 +189,19 @@ def test_a_file_that_lies_about_itself_is_not_believed(
     assert len(mapped(reader)) == 1
 
 
+@pytest.mark.parametrize("setting", ["float32", "bf16", "int8"])
 @pytest.mark.parametrize("damage", [sealed_flips, hostile_sizes])
 def test_a_file_with_the_right_sum_leads_nowhere_else(
-    conn: Connection, connect: Connect, place: Path, damage: Callable[[bytes], Iterator[bytes]]
+    conn: Connection, connect: Connect, place: Path, damage: Callable[[bytes], Iterator[bytes]], setting: str
 ) -> None:
     """Whatever its places and sizes are, nothing outside of the file is read."""
     make_model(conn)
-    logits(using(conn, place))
-    path = only_file(place)
-    content = path.read_bytes()
     reader = using(connect(), place)
+    for one in (conn, reader):
+        one.execute("SELECT set_config('pg_llm.weights', %s, false)", (setting,))
+    logits(using(conn, place))
+    (path,) = place.glob("*.f32" if setting == "float32" else f"*.{setting}")
+    content = path.read_bytes()
     for changed in damage(content):
         path.unlink(missing_ok=True)
         path.write_bytes(changed)

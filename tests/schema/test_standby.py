@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 from psycopg import errors
 
 from ..support.durable import Durable, provisioned, streaming_replica, wait_for_replay
+from ..support.shared_files import listed, logits, mapped, private_logits
 from ..support.small_models import Connection, make_names, make_trainable, state_sha256, train
 from ..support.tensors import value
 from ..support.waiting import wait_for
@@ -196,3 +198,54 @@ def test_a_run_is_resumed_on_the_promoted_standby(primary: Durable, standby: Dur
         losses = "SELECT array_agg((step, loss, grad_norm) ORDER BY step) FROM llm_train_log WHERE model = %s"
         assert value(conn, losses, ("moved",)) == value(conn, losses, ("whole",))
     thread.join(600)
+
+
+def sharing(durable: Durable) -> Connection:
+    """A session that shares its weights, however young they are."""
+    conn = durable.connect()
+    conn.execute("SELECT pg_llm_numerics_version()")
+    conn.execute("SET pg_llm.shared_age = 0")
+    return conn
+
+
+def shared_files(durable: Durable) -> set[Path]:
+    return set(durable.server.data_directory.resolve().rglob("pgsql_tmp_llm*"))
+
+
+def test_shared_files_are_each_servers_own(primary: Durable) -> None:
+    """A backup takes none along, a standby writes its own, and they serve on when it is promoted."""
+    with sharing(primary) as writer:
+        before = logits(writer, "names")
+        assert len(shared_files(primary)) == 1
+        with streaming_replica(primary) as standby:
+            assert shared_files(standby) == set()
+            with sharing(standby) as reader, sharing(standby) as other:
+                assert logits(reader, "names") == logits(other, "names") == before
+                assert mapped(reader) == mapped(other)
+                assert {Path(path).resolve() for path in mapped(reader)} == shared_files(standby)
+                assert {path.name for path in shared_files(standby)} != {
+                    path.name for path in shared_files(primary)
+                }
+                train(writer, "names", 1, lr_max=0.05)
+                wait_for_replay(writer, reader)
+                replayed = logits(writer, "names")
+                assert logits(reader, "names") == replayed != before
+                assert [row for row in listed(reader) if row[2]] == [("names", "float32", True)]
+                assert value(reader, "SELECT pg_promote()")
+                with sharing(standby) as late:
+                    assert logits(late, "names") == logits(reader, "names") == replayed
+                    assert len(mapped(late)) == 1
+                # The two servers' transactions bear the same numbers from now on.
+                train(other, "names", 1, lr_max=0.02)
+                train(writer, "names", 1, lr_max=0.04)
+                for session, durable in ((reader, standby), (writer, primary)):
+                    with durable.connect() as alone:
+                        assert logits(session, "names") == private_logits(alone, "names") != replayed
+                after = logits(reader, "names")
+                assert after != logits(writer, "names")
+            standby.server.stop()
+            standby.server.start()
+            assert shared_files(standby) == set()
+            with sharing(standby) as reader:
+                assert logits(reader, "names") == after
+                assert len(mapped(reader)) == len(shared_files(standby)) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,22 @@ class Durable:
     def crash(self) -> None:
         self.server.kill()
         self.server.start()
+
+    def kill_backend(self, pid: int) -> None:
+        """kill -9 of a session, until the server has ended all the others because of it."""
+        with self.connect("postgres") as other:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            wait_for(lambda: not alive(other), "the end of all sessions")
+
+
+def alive(conn: Connection) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        conn.execute("SELECT 1")
+        return True
+    return False
 
 
 @contextlib.contextmanager

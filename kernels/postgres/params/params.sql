@@ -55,8 +55,8 @@ CREATE FUNCTION public.pg_llm_public_name(fingerprint bytea)
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_public_name';
 COMMENT ON FUNCTION public.pg_llm_public_name(bytea) IS
-    'The name that all sessions of the cluster and its standbys have for the version with this fingerprint. NULL '
-    'unless the same role has had the fingerprint computed in this statement, and while the rows may be rolled back.';
+    'The name that all sessions of the cluster and its standbys have for the version with this fingerprint. NULL if '
+    'the same role has not had the fingerprint computed in this statement, and while the rows may be rolled back.';
 
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean)
     RETURNS boolean

@@ -1,13 +1,13 @@
 /*
  * shared.h -- one copy of a model's weights per server: immutable files that sessions map to read.
  *
- *   shared_rows.c   which version a caller's snapshot shows: his right to a file, and its name
- *   shared_file.c   what a file says about itself, and whether to believe it
- *   shared_write.c  the bytes of one
- *   shared_build.c  who writes one, when, and out of what
- *   shared_map.c    mapping one
- *   shared_dir.c    settings, the directory, and which files go
- *   shared_list.c   files as SQL sees them
+ *   shared_rows.c     which version a caller's snapshot shows: his right to a file, and its name
+ *   shared_file.c     what a file says about itself, and whether to believe it
+ *   shared_build.c    writing one
+ *   shared_float32.c  of what: the numbers in the rows; in fewer bits, params/packed.c says
+ *   shared_map.c      mapping one
+ *   shared_dir.c      settings, the directory, and which files go
+ *   shared_list.c     files as SQL sees them
  *
  * A file belongs to one version of one model in one precision. Its name and its header hold a hash over the rows of
  * llm_param it was made of: over their TOAST pointers, which stand for values that never change, and over the contents of
@@ -137,7 +137,7 @@ extern void shared_header_seal(SharedTable *t);
 /* A regular file of this server's account, nobody else's to write. */
 extern bool shared_file_ours(const struct stat *about);
 
-/* ---- building (shared_write.c, shared_build.c) ---- */
+/* ---- building (shared_build.c) ---- */
 
 typedef struct SharedMapping SharedMapping;
 typedef struct SharedWriter  SharedWriter;
@@ -167,14 +167,13 @@ struct SharedContent
  * a notice says, or not in time. Only one session writes a model's files at a time.
  */
 extern SharedMapping *shared_build(const SharedRows *rows, SharedContent *content);
-/* The same for the numbers in the rows. */
-extern SharedMapping *shared_build_float32(const SharedRows *rows, bool patient);
-/* Writes what the table and `write` say. False: *error tells why, 0: it is not fit for a file. */
-extern bool shared_write(SharedTable *t, const SharedContent *content, const char *path, int *error);
 /* Appends bytes; where they begin, at a multiple of SHARED_ALIGNMENT if `aligned`. False: an error the writer keeps. */
 extern bool shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligned, uint64 *at);
 /* A name into the table's text; where it begins. `at`: where the text ends so far. */
 extern uint32 shared_put_text(SharedTable *t, uint32 *at, const char *s);
+
+/* The file of the numbers in the rows (shared_float32.c) */
+extern SharedMapping *shared_build_float32(const SharedRows *rows, bool patient);
 
 /* ---- mapping (shared_map.c) ---- */
 

@@ -1,12 +1,13 @@
 /*
- * shared_build.c -- who writes a shared file, when, and out of what.
+ * shared_build.c -- writing a shared file.
  *
  * One session at a time writes a model's files: it holds a lock that only this code takes, and that ends with it,
- * however it ends.
+ * however it ends. The file is written under another name, never through a mapping, so that a full disk is an error and no
+ * signal; and renamed when it is whole. Nobody reads a half, and nobody ever makes a file shorter.
  */
 #include "postgres.h"
 
-#include <limits.h>
+#include <fcntl.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/vfs.h>
@@ -15,20 +16,163 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/wait_event.h"
 
-#include "session/engine.h"
 #include "shared.h"
 #include "tensor/buffer.h"
-#include "tensor/tensor_view.h"
 
-#define WAIT_MS     2000 /* for another session that writes the model's file */
-#define POLL_MS     10
-#define LOCK_KIND   0x5348 /* SQL's advisory locks are of the kinds 1 and 2 */
-#define MAX_TENSORS 65536
-#define MAX_TEXT    ((size_t) 256 << 20)
+/*
+ * Written at once, at multiples of it in the file, and between two looks at interrupts: a file system that keeps large
+ * pages takes them for what a single write covers, and a mapping then has them, too.
+ */
+#define PIECE         ((size_t) 8 << 20)
+#define RESERVE_PIECE ((size_t) 64 << 20) /* and asked for */
+#define WAIT_MS       2000                /* for another session that writes the model's file */
+#define POLL_MS       10
+#define LOCK_KIND     0x5348 /* SQL's advisory locks are of the kinds 1 and 2 */
+
+struct SharedWriter
+{
+    int    fd;
+    char   temporary[MAXPGPATH];
+    uint64 at;    /* the next byte's place */
+    char  *piece; /* what was put since `written` */
+    uint64 written;
+    int    error;
+};
+
+/* ---- bytes ---- */
+
+static bool
+put_at(SharedWriter *w, const void *bytes, size_t n, uint64 at)
+{
+    while (n > 0)
+    {
+        ssize_t put;
+
+        CHECK_FOR_INTERRUPTS();
+        errno = 0;
+        put = pwrite(w->fd, bytes, Min(n, PIECE), (off_t) at);
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+        {
+            w->error = errno != 0 ? errno : ENOSPC;
+            return false;
+        }
+        bytes = (const char *) bytes + put;
+        n -= (size_t) put;
+        at += (uint64) put;
+    }
+    return true;
+}
+
+static bool
+flush_piece(SharedWriter *w)
+{
+    if (!put_at(w, w->piece, w->at - w->written, w->written))
+        return false;
+    w->written = w->at;
+    return true;
+}
+
+static bool
+append(SharedWriter *w, const char *bytes, size_t n)
+{
+    while (n > 0)
+    {
+        size_t part = Min(n, PIECE - w->at % PIECE);
+
+        if (part == PIECE) /* nothing waits, and it needs no copy */
+        {
+            if (!put_at(w, bytes, part, w->at))
+                return false;
+            w->written += part;
+        }
+        else
+            memcpy(w->piece + (w->at - w->written), bytes, part);
+        w->at += part;
+        if (w->at % PIECE == 0 && !flush_piece(w))
+            return false;
+        bytes += part;
+        n -= part;
+    }
+    return true;
+}
+
+/* No hole stays: on a tmpfs reading one through a mapping asks for memory. */
+static bool
+put_zeros(SharedWriter *w, uint64 until)
+{
+    static const char zeros[SHARED_PAGE] = {0};
+
+    while (w->at < until)
+    {
+        size_t n = Min(sizeof(zeros), until - w->at);
+
+        if (!append(w, zeros, n))
+            return false;
+    }
+    return true;
+}
+
+bool
+shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligned, uint64 *at)
+{
+    if (aligned && !put_zeros(w, TYPEALIGN64(SHARED_ALIGNMENT, w->at)))
+        return false;
+    *at = w->at;
+    return append(w, bytes, n);
+}
+
+uint32
+shared_put_text(SharedTable *t, uint32 *at, const char *s)
+{
+    uint32 begins = *at;
+    size_t n = strlen(s) + 1;
+
+    memcpy(t->text + begins, s, n);
+    *at += (uint32) n;
+    return begins;
+}
+
+/* Asks the file system for the room at once: a disk that is too full shows before the work. */
+static bool
+reserve(SharedWriter *w, uint64 bytes)
+{
+#ifdef __APPLE__
+    fstore_t want = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, (off_t) bytes, 0};
+
+    if (fcntl(w->fd, F_PREALLOCATE, &want) != 0 && errno == ENOSPC)
+    {
+        w->error = ENOSPC;
+        return false;
+    }
+#else
+    for (uint64 at = 0; at < bytes;)
+    {
+        uint64 n = Min(RESERVE_PIECE, bytes - at);
+        int    error = posix_fallocate(w->fd, (off_t) at, (off_t) n);
+
+        CHECK_FOR_INTERRUPTS();
+        if (error == EINTR)
+            continue;
+        if (error == EINVAL || error == EOPNOTSUPP || error == ENOSYS)
+            break; /* it cannot tell */
+        if (error != 0)
+        {
+            w->error = error;
+            return false;
+        }
+        at += n;
+    }
+#endif
+    return true;
+}
 
 /* A tmpfs gives memory that may not be there, and the kernel then ends processes. */
 static bool
@@ -41,6 +185,81 @@ memory_suffices(uint64 bytes)
         return tensor_buffer_room(bytes);
 #endif
     return true;
+}
+
+/* ---- one file ---- */
+
+/* Also as the session ends in the middle */
+static void
+remove_temporary(int code, Datum arg)
+{
+    SharedWriter *w = (SharedWriter *) DatumGetPointer(arg);
+
+    (void) code;
+    (void) unlink(w->temporary);
+}
+
+static bool
+open_temporary(SharedWriter *w, const char *path)
+{
+    const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | PG_BINARY;
+
+    snprintf(w->temporary, sizeof(w->temporary), "%s.%d.tmp", path, MyProcPid);
+    w->fd = OpenTransientFilePerm(w->temporary, flags, S_IRUSR | S_IWUSR);
+    if (w->fd < 0 && errno == EEXIST && unlink(w->temporary) == 0) /* a dead session's of our number */
+        w->fd = OpenTransientFilePerm(w->temporary, flags, S_IRUSR | S_IWUSR);
+    w->error = w->fd < 0 ? errno : 0;
+    return w->fd >= 0;
+}
+
+static bool
+write_content(SharedWriter *w, SharedTable *t, const SharedContent *content)
+{
+    uint64 table_end = sizeof(SharedHeader) + shared_table_bytes(&t->header);
+
+    if (!reserve(w, t->header.bytes))
+        return false;
+    w->piece = palloc(PIECE);
+    w->at = w->written = table_end;
+    if (!put_zeros(w, t->header.data_at) || !content->write(w, t, content->arg) || !flush_piece(w))
+        return false;
+    pfree(w->piece);
+    t->header.bytes = w->at;
+    shared_header_seal(t);
+    if (!put_at(w, &t->header, sizeof(SharedHeader), 0) ||
+        !put_at(w, t->tensors, shared_table_bytes(&t->header), sizeof(SharedHeader)))
+        return false;
+    if (ftruncate(w->fd, (off_t) t->header.bytes) == 0)
+        return true;
+    w->error = errno;
+    return false;
+}
+
+static bool
+write_file(SharedWriter *w, SharedTable *t, const SharedContent *content, const char *path)
+{
+    volatile bool done = false;
+
+    if (!open_temporary(w, path))
+        return false;
+    PG_ENSURE_ERROR_CLEANUP(remove_temporary, PointerGetDatum(w));
+    {
+        done = write_content(w, t, content);
+    }
+    PG_END_ENSURE_ERROR_CLEANUP(remove_temporary, PointerGetDatum(w));
+    if (CloseTransientFile(w->fd) != 0 && done)
+    {
+        w->error = errno;
+        done = false;
+    }
+    if (done && rename(w->temporary, path) != 0)
+    {
+        w->error = errno;
+        done = false;
+    }
+    if (!done)
+        (void) unlink(w->temporary);
+    return done;
 }
 
 /*
@@ -110,10 +329,10 @@ plan(const SharedRows *rows, const SharedContent *content)
 static SharedMapping *
 build(const SharedRows *rows, SharedContent *content, const SharedMapping *there)
 {
+    SharedWriter  *w = palloc0(sizeof(SharedWriter));
     char          *path = shared_path(rows, content->precision);
     SharedTable   *t;
     SharedMapping *m;
-    int            error;
 
     if (content->more != NULL && !content->more(content, there))
         return NULL;
@@ -121,10 +340,10 @@ build(const SharedRows *rows, SharedContent *content, const SharedMapping *there
     if (t == NULL)
         return NULL;
     flush_log();
-    if (!shared_write(t, content, path, &error))
+    if (!write_file(w, t, content, path))
     {
-        if (error != 0)
-            shared_notice(error, "write a file");
+        if (w->error != 0)
+            shared_notice(w->error, "write a file");
         return NULL;
     }
     pfree(t);
@@ -185,104 +404,4 @@ shared_build(const SharedRows *rows, SharedContent *content)
     m = build_or_map(rows, content);
     LockRelease(&tag, ExclusiveLock, false);
     return m;
-}
-
-/* ---- float32, from rows ---- */
-
-uint32
-shared_put_text(SharedTable *t, uint32 *at, const char *s)
-{
-    uint32 begins = *at;
-    size_t n = strlen(s) + 1;
-
-    memcpy(t->text + begins, s, n);
-    *at += (uint32) n;
-    return begins;
-}
-
-/* The part goes on where the parameter's others ended: same width, next row. */
-static bool
-continues(const SharedTensor *tensor, const SharedRow *row, const TensorView *v, int64 rows)
-{
-    if (row->token_id != rows || v->ndim != tensor->ndim || (rows > 0 && v->ndim < 1))
-        return false;
-    return v->ndim == 0 || memcmp(v->dims + 1, tensor->dims + 1, sizeof(int32) * (v->ndim - 1)) == 0;
-}
-
-static bool
-put_row(SharedWriter *w, SharedTable *t, SharedTensor *tensor, uint32 part, const SharedRow *row)
-{
-    TensorView v = tensor_view_open(row->data);
-    bool       is_first = tensor->n_parts == 0;
-    int64      rows = is_first || tensor->ndim == 0 ? tensor->n_parts : tensor->dims[0];
-    uint64     at;
-    bool       fits;
-
-    if (is_first)
-    {
-        tensor->first_part = part;
-        tensor->ndim = v.ndim;
-        memcpy(tensor->dims, v.dims, sizeof(int32) * v.ndim);
-        if (v.ndim > 0)
-            tensor->dims[0] = 0;
-    }
-    fits = continues(tensor, row, &v, rows) && (v.ndim == 0 || rows + v.dims[0] <= INT_MAX) &&
-           pg_llm_all_finite(pg_llm_engine(), v.data, v.n) && shared_put(w, v.data, v.n * sizeof(float), is_first, &at);
-    if (fits)
-    {
-        t->parts[part].token_id = row->token_id;
-        t->parts[part].rows = v.ndim > 0 ? v.dims[0] : 1;
-        if (v.ndim > 0)
-            tensor->dims[0] += v.dims[0];
-        tensor->n_parts++;
-        tensor->bytes += v.n * sizeof(float);
-        if (is_first)
-            tensor->at = at;
-    }
-    tensor_view_close(&v);
-    return fits;
-}
-
-static bool
-put_rows(SharedWriter *w, SharedTable *t, void *arg)
-{
-    const SharedRows *rows = arg;
-    SharedTensor     *tensor = t->tensors - 1;
-    uint32            text = 0;
-
-    shared_put_text(t, &text, rows->model);
-    for (int i = 0; i < rows->n; i++)
-    {
-        if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
-        {
-            tensor++;
-            tensor->name = shared_put_text(t, &text, rows->rows[i].name);
-        }
-        if (!put_row(w, t, tensor, (uint32) i, &rows->rows[i]))
-            return false;
-    }
-    return true;
-}
-
-SharedMapping *
-shared_build_float32(const SharedRows *rows, bool patient)
-{
-    SharedContent content = {.precision = LLM_FLOAT32,
-                             .patient = patient,
-                             .n_parts = (uint32) rows->n,
-                             .data_bytes = rows->bytes,
-                             .write = put_rows,
-                             .arg = unconstify(SharedRows *, rows)};
-    size_t        text = strlen(rows->model) + 1;
-
-    for (int i = 0; i < rows->n; i++)
-        if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
-        {
-            content.n_tensors++;
-            text += strlen(rows->rows[i].name) + 1;
-        }
-    if (rows->n == 0 || content.n_tensors > MAX_TENSORS || text > MAX_TEXT)
-        return NULL;
-    content.text_bytes = (uint32) text;
-    return shared_build(rows, &content);
 }

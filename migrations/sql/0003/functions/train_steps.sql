@@ -189,6 +189,8 @@ AS $function$
 DECLARE
     logged public.llm_train_log;
 BEGIN
+    PERFORM public.llm_require_argument('run_id', run_id IS NOT NULL);
+    PERFORM public.llm_require_argument('step', step IS NOT NULL);
     SELECT l.* INTO logged FROM public.llm_train_log l
     WHERE l.run_id = llm_train_logged.run_id AND l.step = llm_train_logged.step AND NOT l.superseded;
     IF NOT FOUND THEN
@@ -210,8 +212,14 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_require_argument(a.name, a.given)
+    FROM (
+        VALUES
+        ('run_id', run_id IS NOT NULL), ('step', step IS NOT NULL), ('problem', problem IS NOT NULL),
+        ('detail', detail IS NOT NULL)
+    ) a (name, given);
     RAISE EXCEPTION 'step % of run % cannot be repeated: %', step, run_id, problem
-        USING ERRCODE = 'serialization_failure', DETAIL = COALESCE(detail, 'No details are known.'),
+        USING ERRCODE = 'serialization_failure', DETAIL = detail,
         HINT = format('Put back what has changed, or CALL llm_train_resume(%s, on_mismatch => ''rewind''), which gives '
             'up the logged steps that are not stored and goes on from the stored weights.', run_id);
 END;

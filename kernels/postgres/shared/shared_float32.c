@@ -1,0 +1,100 @@
+/*
+ * shared_float32.c -- a shared file of the numbers in a model's rows.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "session/engine.h"
+#include "shared.h"
+#include "tensor/tensor_view.h"
+
+#define MAX_TENSORS 65536
+#define MAX_TEXT    ((size_t) 256 << 20)
+
+/* The part goes on where the parameter's others ended: same width, next row. */
+static bool
+continues(const SharedTensor *tensor, const SharedRow *row, const TensorView *v, int64 rows)
+{
+    if (row->token_id != rows || v->ndim != tensor->ndim || (rows > 0 && v->ndim < 1))
+        return false;
+    return v->ndim == 0 || memcmp(v->dims + 1, tensor->dims + 1, sizeof(int32) * (v->ndim - 1)) == 0;
+}
+
+static bool
+put_row(SharedWriter *w, SharedTable *t, SharedTensor *tensor, uint32 part, const SharedRow *row)
+{
+    TensorView v = tensor_view_open(row->data);
+    bool       is_first = tensor->n_parts == 0;
+    int64      rows = is_first || tensor->ndim == 0 ? tensor->n_parts : tensor->dims[0];
+    uint64     at;
+    bool       fits;
+
+    if (is_first)
+    {
+        tensor->first_part = part;
+        tensor->ndim = v.ndim;
+        memcpy(tensor->dims, v.dims, sizeof(int32) * v.ndim);
+        if (v.ndim > 0)
+            tensor->dims[0] = 0;
+    }
+    fits = continues(tensor, row, &v, rows) && (v.ndim == 0 || rows + v.dims[0] <= INT_MAX) &&
+           pg_llm_all_finite(pg_llm_engine(), v.data, v.n) && shared_put(w, v.data, v.n * sizeof(float), is_first, &at);
+    if (fits)
+    {
+        t->parts[part].token_id = row->token_id;
+        t->parts[part].rows = v.ndim > 0 ? v.dims[0] : 1;
+        if (v.ndim > 0)
+            tensor->dims[0] += v.dims[0];
+        tensor->n_parts++;
+        tensor->bytes += v.n * sizeof(float);
+        if (is_first)
+            tensor->at = at;
+    }
+    tensor_view_close(&v);
+    return fits;
+}
+
+static bool
+put_rows(SharedWriter *w, SharedTable *t, void *arg)
+{
+    const SharedRows *rows = arg;
+    SharedTensor     *tensor = t->tensors - 1;
+    uint32            text = 0;
+
+    shared_put_text(t, &text, rows->model);
+    for (int i = 0; i < rows->n; i++)
+    {
+        if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
+        {
+            tensor++;
+            tensor->name = shared_put_text(t, &text, rows->rows[i].name);
+        }
+        if (!put_row(w, t, tensor, (uint32) i, &rows->rows[i]))
+            return false;
+    }
+    return true;
+}
+
+SharedMapping *
+shared_build_float32(const SharedRows *rows, bool patient)
+{
+    SharedContent content = {.precision = LLM_FLOAT32,
+                             .patient = patient,
+                             .n_parts = (uint32) rows->n,
+                             .data_bytes = rows->bytes,
+                             .write = put_rows,
+                             .arg = unconstify(SharedRows *, rows)};
+    size_t        text = strlen(rows->model) + 1;
+
+    for (int i = 0; i < rows->n; i++)
+        if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
+        {
+            content.n_tensors++;
+            text += strlen(rows->rows[i].name) + 1;
+        }
+    if (rows->n == 0 || content.n_tensors > MAX_TENSORS || text > MAX_TEXT)
+        return NULL;
+    content.text_bytes = (uint32) text;
+    return shared_build(rows, &content);
+}
