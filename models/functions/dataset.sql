@@ -269,9 +269,9 @@ BEGIN ATOMIC
         WHEN cardinality(d.tokens) = 0 THEN 'has no tokens'
         WHEN block_size IS NULL AND cardinality(d.tokens) > (config).n_positions
             THEN format('has %s tokens, the context holds %s', cardinality(d.tokens), (config).n_positions)
-        WHEN EXISTS (SELECT FROM unnest(d.tokens) t (id) WHERE t.id IS NULL OR t.id < 0 OR t.id >= (config).vocab)
+        WHEN NOT public.pg_llm_ids_within(d.tokens, 0, (config).vocab)
             THEN format('has a token outside the vocabulary of %s', (config).vocab)
-        WHEN EXISTS (SELECT FROM unnest(d.target) t (id) WHERE t.id IS NULL OR t.id >= (config).vocab)
+        WHEN NOT public.pg_llm_ids_within(d.target, -2147483648, (config).vocab)
             THEN format('has a target outside the vocabulary of %s', (config).vocab)
     END
     FROM public.llm_dataset d;

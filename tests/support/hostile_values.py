@@ -285,6 +285,8 @@ SENSE: dict[str, Sense] = {
     "audit": one_of("true"),
     "seconds": one_of("1", "NULL"),
     "start": one_of("0"),
+    "low": one_of("0"),
+    "high": one_of("20"),
     "step": one_of("1", "5"),
     "total_steps": one_of("NULL", "100"),
     "start_step": one_of("NULL", "1"),

@@ -4,6 +4,8 @@
  * h begins as the given start. Of each array, tokens first: its number of dimensions, their lengths, and its ids in
  * order, every one as a word of 32 bits w: h = (h xor w) * 0x9e3779b97f4a7c15 mod 2^64, then h = h xor (h >> 32). One
  * step is one-to-one in w, so ids that differ in one place never have the same hash.
+ *
+ * Also here: whether ids are within bounds, which is asked of the same rows.
  */
 #include "postgres.h"
 
@@ -170,4 +172,24 @@ pg_llm_rows_changed(PG_FUNCTION_ARGS)
     if (before.rows != after.rows || plain == 0)
         PG_RETURN_NULL();
     PG_RETURN_INT64((int64) divided(weighted, plain));
+}
+
+/* pg_llm_ids_within(ids, low, high) -> whether none is NULL and all are at least low and below high */
+PG_FUNCTION_INFO_V1(pg_llm_ids_within);
+Datum
+pg_llm_ids_within(PG_FUNCTION_ARGS)
+{
+    ArrayType   *ids = PG_GETARG_ARRAYTYPE_P(0);
+    const int32 *values = (const int32 *) ARR_DATA_PTR(ids);
+    int32        low = PG_GETARG_INT32(1);
+    int32        high = PG_GETARG_INT32(2);
+    int          n = ArrayGetNItems(ARR_NDIM(ids), ARR_DIMS(ids));
+
+    if (array_contains_nulls(ids))
+        PG_RETURN_BOOL(false);
+    for (int i = 0; i < n; i++)
+        if (values[i] < low || values[i] >= high)
+            PG_RETURN_BOOL(false);
+    PG_FREE_IF_COPY(ids, 0);
+    PG_RETURN_BOOL(true);
 }

@@ -83,3 +83,10 @@ CREATE FUNCTION public.pg_llm_rows_changed(before bytea, after bytea)
 COMMENT ON FUNCTION public.pg_llm_rows_changed(bytea, bytea) IS
     'From two values of pg_llm_rows_hash: if exactly one row has other contents, its id. Otherwise NULL, or a number '
     'that need not be a row''s.';
+
+CREATE FUNCTION public.pg_llm_ids_within(ids integer[], low integer, high integer)
+    RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_ids_within';
+COMMENT ON FUNCTION public.pg_llm_ids_within(integer[], integer, integer) IS
+    'Whether no id is NULL and all are at least low and below high.';
