@@ -350,6 +350,8 @@ BEGIN
         written_at := clock_timestamp();
         write_seconds := EXTRACT(epoch FROM written_at - write_began);
         write_began := NULL;
+        -- Vacuum would otherwise hear of the old versions when the CALL ends.
+        PERFORM public.pg_llm_report_dead('public.llm_param'::regclass);
     END IF;
     IF row_ids IS NULL THEN
         SELECT d.* INTO row_ids, row_versions FROM public.llm_train_rows(run) d;

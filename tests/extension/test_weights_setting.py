@@ -142,13 +142,19 @@ def test_bf16_is_float32_on_rounded_weights(names: Connection) -> None:
 
 
 def test_copies_count_as_the_sessions_memory(names: Connection) -> None:
-    """llm_release() gives back half as much more under bf16: matrices and the head, not vectors."""
+    """llm_release() gives back half more under bf16: matrices and the head, unless they are shared."""
 
     def released() -> int:
         names.execute("SELECT llm_release()")
         logits(names)
         return int(value(names, "SELECT llm_release()"))
 
+    shared = released()
+    use(names, "bf16")
+    released()  # writes their file
+    assert released() == shared
+    names.execute("SET pg_llm.shared_dir = ''")
+    use(names, "float32")
     plain = released()
     use(names, "bf16")
     matrices = value(
@@ -157,6 +163,7 @@ def test_copies_count_as_the_sessions_memory(names: Connection) -> None:
         " WHERE model = 'names' AND name LIKE 'h.%.weight' AND ndims(data) = 2",
     )
     assert released() - plain >= int(matrices)
+    names.execute("RESET pg_llm.shared_dir")
 
 
 def test_unknown_values_are_refused(conn: Connection) -> None:

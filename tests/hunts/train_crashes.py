@@ -67,7 +67,7 @@ class Shape:
 
 @contextlib.contextmanager
 def vacuumed(durable: Durable) -> Iterator[None]:
-    """Vacuums again and again: autovacuum hears of what a CALL leaves dead when it ends, and crashes end it.
+    """Vacuums again and again: what autovacuum has heard of dead rows is gone after a crash.
 
     A step of 4 layers leaves 10 MB.
     """

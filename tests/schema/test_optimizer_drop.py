@@ -65,6 +65,7 @@ def test_a_loop_drops_them_at_its_end_alone(conn: Connection, connect: Connect) 
     pair(conn)
     arguments = "lr_max => 0.01, warmup => 1, log_every => 0"
     conn.execute(f"CALL llm_train_loop('kept', 7, 3, {arguments})")
+    stored = f"write_back_every => 3, {arguments}"
     stop = "CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'stopped'; END$$"
     conn.execute(stop)
     try:
@@ -73,7 +74,7 @@ def test_a_loop_drops_them_at_its_end_alone(conn: Connection, connect: Connect) 
             " EXECUTE FUNCTION public.stop()"
         )
         with pytest.raises(errors.RaiseException, match="stopped"):
-            conn.execute(f"CALL llm_train_loop('dropped', 7, 3, optimizer => 'drop', {arguments})")
+            conn.execute(f"CALL llm_train_loop('dropped', 7, 3, optimizer => 'drop', {stored})")
         assert moments(conn, "dropped") == (len(weights(conn, "dropped")),) * 2 + (3,)
     finally:
         conn.execute("DROP FUNCTION public.stop() CASCADE")
@@ -173,3 +174,41 @@ def test_other_values(conn: Connection, call: str, given: str) -> None:
     word = "CALL" if "loop" in call else "SELECT"
     with pytest.raises(errors.InvalidParameterValue, match="optimizer must be keep or drop, got"):
         conn.execute(f"{word} {call.format(given)}")
+
+
+def test_a_run_that_is_stopped_keeps_them(conn: Connection) -> None:
+    """It may go on; its end alone drops them."""
+    pair(conn)
+    arguments = "lr_max => 0.01, warmup => 1, log_every => 0"
+    conn.execute(f"CALL llm_train_loop('kept', 6, 2, {arguments})")
+    conn.execute(
+        "CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN PERFORM llm_train_stop(NEW.run_id); RETURN NEW; END$$"
+    )
+    try:
+        conn.execute(
+            "CREATE TRIGGER stop BEFORE INSERT ON llm_train_log FOR EACH ROW WHEN (NEW.step = 3)"
+            " EXECUTE FUNCTION public.stop()"
+        )
+        conn.execute(f"CALL llm_train_loop('dropped', 6, 2, optimizer => 'drop', {arguments})")
+    finally:
+        conn.execute("DROP FUNCTION public.stop() CASCADE")
+    m, v, step = moments(conn, "dropped")
+    assert m == v == len(weights(conn, "dropped"))
+    assert step < 6
+    run = value(conn, "SELECT run_id FROM llm_train_run WHERE model = 'dropped'")
+    conn.execute(f"CALL llm_train_resume({run})")
+    assert data_of(conn, "dropped") == data_of(conn, "kept")
+    assert moments(conn, "dropped") == (0, 0, 6)
+
+
+def test_a_run_goes_on_from_memory_after_it_wrote_back(fresh_conn: Connection) -> None:
+    """What it wrote has a public name once it is committed: memory is not read from the table for that."""
+    conn = fresh_conn
+    make_trainable(conn)
+    conn.execute("CREATE SEQUENCE public.loads")
+    load = value(conn, "SELECT pg_get_functiondef('llm_train_load'::regproc)")
+    conn.execute(load.replace("BEGIN\n", "BEGIN\nPERFORM nextval('public.loads');\n", 1))
+    conn.execute("CALL llm_train_loop('tiny', 4, 1, log_every => 0, write_back_every => 1)")
+    assert value(conn, "SELECT last_value FROM public.loads") == 1
+    assert moments(conn, "tiny")[2] == 4

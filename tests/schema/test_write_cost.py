@@ -158,7 +158,7 @@ def test_a_loop_is_the_sum_of_its_parts(quiet: Connection) -> None:
     # A procedure that commits cannot be explained.
     before = value(conn, "SELECT pg_current_wal_insert_lsn()")
     size = table_bytes(conn)
-    conn.execute("CALL llm_train_loop('g', 4, 1, log_every => 0, optimizer => 'drop')")
+    conn.execute("CALL llm_train_loop('g', 4, 1, log_every => 0, optimizer => 'drop', write_back_every => 1)")
     wal = int(value(conn, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", (before,)))
     table = said["heap_bytes"] + said["toast_bytes"] + said["index_bytes"]
     holds(table, table_bytes(conn) - size, "table", times=4)

@@ -197,8 +197,8 @@ VALUES: dict[str, Sequence[str]] = {
     "llm_model_config": ROWS_OF_CONFIG,
     "llm_train_run": [
         "NULL",
-        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": 1, "model": "hostile"}')""",
-        """jsonb_populate_record(NULL::llm_train_run, '{"run_id": -1, "hyperparameters": []}')""",
+        'jsonb_populate_record(NULL::llm_train_run, \'{"run_id":1,"model":"hostile","hyperparameters":{}}\')',
+        'jsonb_populate_record(NULL::llm_train_run, \'{"run_id":-1,"model":"","hyperparameters":[]}\')',
         "(SELECT r FROM llm_train_run r LIMIT 1)",
     ],
     "llm_checkpoint": [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from llm_sql.server.install import server_account
 
 from .small_models import Connection
 from .tensors import value
@@ -51,3 +54,26 @@ def listed(conn: Connection) -> list[tuple[Any, ...]]:
     return conn.execute(
         "SELECT model, precision, current FROM llm_shared_version ORDER BY model, built_at"
     ).fetchall()
+
+
+def own(path: Path) -> None:
+    account = server_account()
+    if account is not None:
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+
+def using(connection: Connection, place: Path) -> Connection:
+    connection.execute("SELECT pg_llm_numerics_version()")
+    connection.execute("SELECT set_config('pg_llm.shared_dir', %s, false)", (str(place),))
+    return connection
+
+
+def notices(connection: Connection) -> list[str]:
+    heard: list[str] = []
+    connection.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+    return heard
+
+
+def only_file(place: Path) -> Path:
+    (path,) = place.iterdir()
+    return path

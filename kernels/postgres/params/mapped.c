@@ -98,7 +98,7 @@ find_mapping(ModelVersion *v, const SharedRows *rows, TimestampTz now)
     /* What has been in memory for as long is old enough, whatever clock its rows were written by. */
     v->share_at = too_young ? Min(later, old_enough) : later;
     if (m == NULL && !too_young && !rows->own)
-        m = shared_build_float32(rows);
+        m = shared_build_float32(rows, !v->ready); /* what is in memory already need not wait */
     return m;
 }
 

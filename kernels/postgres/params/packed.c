@@ -254,6 +254,7 @@ publish(ModelVersion *v, llm_precision precision)
     Packs          packs = {.v = v, .precision = precision};
     SharedContent  content = {.precision = precision,
                               .beside = v->mapping->bytes,
+                              .patient = true,
                               .more = more,
                               .write = write_packs,
                               .arg = &packs};

@@ -256,3 +256,11 @@ CREATE FUNCTION public.pg_llm_relation_version(relations regclass[])
 COMMENT ON FUNCTION public.pg_llm_relation_version(regclass[]) IS
     'Fingerprint of the rows of the tables that the snapshot sees: equal exactly when the row versions are the same. '
     'Comparable within one session only. 42501: the role may not read all rows and columns.';
+
+CREATE FUNCTION public.pg_llm_report_dead(relation regclass)
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_report_dead';
+COMMENT ON FUNCTION public.pg_llm_report_dead(regclass) IS
+    'Tells autovacuum how many rows of the table, its TOAST table and its children this session''s transactions have '
+    'left dead, which PostgreSQL does at the end of a CALL only; returns how many it had not been told of.';

@@ -138,8 +138,8 @@ versions_find_kept(const char *model, const char *fingerprint, int len, int64 ru
 {
     for (ModelVersion *v = versions; v != NULL; v = v->next)
         if (v->kept && v->ready && v->training && v->run_id == run_id && v->step == step && v->user == GetUserId() &&
-            v->pins == 0 && v->readers == 0 && v->fingerprint_len == len &&
-            memcmp(v->fingerprint, fingerprint, len) == 0 && strcmp(v->model, model) == 0)
+            v->pins == 0 && v->readers == 0 && fingerprint_same(v->fingerprint, v->fingerprint_len, fingerprint, len) &&
+            strcmp(v->model, model) == 0)
             return v;
     return NULL;
 }

@@ -151,6 +151,7 @@ struct SharedContent
     uint32        n_tensors, n_parts, text_bytes; /* of the table */
     size_t        data_bytes;                     /* at most, without what alignment takes */
     size_t        beside;                         /* bytes of files that it is of no use without */
+    bool          patient;                        /* waits a while for another session that writes the model's files */
     /*
      * Whether the file that is there (NULL: none) has less than what is to be written, which then takes its place; the
      * numbers above are set here, while no other session writes. NULL: a file that is there has everything.
@@ -172,7 +173,7 @@ extern bool shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligne
 extern uint32 shared_put_text(SharedTable *t, uint32 *at, const char *s);
 
 /* The file of the numbers in the rows (shared_float32.c) */
-extern SharedMapping *shared_build_float32(const SharedRows *rows);
+extern SharedMapping *shared_build_float32(const SharedRows *rows, bool patient);
 
 /* ---- mapping (shared_map.c) ---- */
 

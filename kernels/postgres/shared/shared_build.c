@@ -285,13 +285,13 @@ flush_log(void)
 /* ---- one writer at a time ---- */
 
 static bool
-take_lock(const LOCKTAG *tag)
+take_lock(const LOCKTAG *tag, bool patient)
 {
     TimestampTz begun = GetCurrentTimestamp();
 
     while (LockAcquire(tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
     {
-        if (TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), WAIT_MS))
+        if (!patient || TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), WAIT_MS))
             return false;
         (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
         ResetLatch(MyLatch);
@@ -399,7 +399,7 @@ shared_build(const SharedRows *rows, SharedContent *content)
     if (shared_place() == 0)
         return NULL;
     SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (rows->model_hash >> 32), (uint32) rows->model_hash, LOCK_KIND);
-    if (!take_lock(&tag))
+    if (!take_lock(&tag, content->patient))
         return NULL;
     m = build_or_map(rows, content);
     LockRelease(&tag, ExclusiveLock, false);

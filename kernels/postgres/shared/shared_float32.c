@@ -77,9 +77,10 @@ put_rows(SharedWriter *w, SharedTable *t, void *arg)
 }
 
 SharedMapping *
-shared_build_float32(const SharedRows *rows)
+shared_build_float32(const SharedRows *rows, bool patient)
 {
     SharedContent content = {.precision = LLM_FLOAT32,
+                             .patient = patient,
                              .n_parts = (uint32) rows->n,
                              .data_bytes = rows->bytes,
                              .write = put_rows,
