@@ -85,10 +85,11 @@ BEGIN
         ))
         FROM public.llm_bpe_vocab v
         WHERE v.model = llm_bpe_handle.model;
-        PERFORM count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
-        FROM public.llm_bpe_merges m
-        WHERE m.model = llm_bpe_handle.model;
-        merges := FOUND;
+        merges := (
+            SELECT count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
+            FROM public.llm_bpe_merges m
+            WHERE m.model = llm_bpe_handle.model
+        ) > 0;
         -- Another session's commit between the queries would leave a mixture under a wrong name.
         IF public.llm_bpe_version(model) IS NOT DISTINCT FROM version THEN
             -- Half of a copy that was given up, for example. Text would become single bytes.
