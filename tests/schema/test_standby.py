@@ -187,7 +187,9 @@ def test_a_run_is_resumed_on_the_promoted_standby(primary: Durable, standby: Dur
         conn.execute("SELECT llm_logits('{1,2,3}', 'moved')")
         if end == "killed":
             primary.server.kill()
-        assert value(conn, "SELECT pg_promote()")
+        # A statement that waited for it would hold a snapshot against what is still replayed.
+        assert value(conn, "SELECT pg_promote(wait => false)")
+        wait_for(lambda: not value(conn, "SELECT pg_is_in_recovery()"), "the promotion")
         status = "SELECT run_id, status, last_step FROM llm_train_status WHERE model = 'moved'"
         run, said, reached = conn.execute(status).fetchone() or (0, "", 0)
         assert reached < STEPS
