@@ -214,7 +214,6 @@ def test_a_half_copied_model_is_refused(
 @pytest.mark.parametrize(
     ("late", "problem"),
     [
-        ("llm_bpe_merges", (errors.InvalidParameterValue, "no merges")),
         ("llm_bpe_vocab", (errors.UndefinedObject, "no tokenizer")),
         ("llm_model_config", (errors.UndefinedObject, "does not exist")),
         ("llm_param", (errors.NoDataFound, "no weights")),

@@ -64,7 +64,6 @@ AS $function$
 DECLARE
     version bytea := public.llm_bpe_version(model);
     handle int := public.pg_llm_bpe_open(model, version);
-    merges boolean;
 BEGIN
     IF handle IS NOT NULL THEN
         RETURN handle;
@@ -85,23 +84,11 @@ BEGIN
         ))
         FROM public.llm_bpe_vocab v
         WHERE v.model = llm_bpe_handle.model;
-        merges := (
-            SELECT count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
-            FROM public.llm_bpe_merges m
-            WHERE m.model = llm_bpe_handle.model
-        ) > 0;
+        PERFORM count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
+        FROM public.llm_bpe_merges m
+        WHERE m.model = llm_bpe_handle.model;
         -- Another session's commit between the queries would leave a mixture under a wrong name.
         IF public.llm_bpe_version(model) IS NOT DISTINCT FROM version THEN
-            -- Half of a copy that was given up, for example. Text would become single bytes.
-            PERFORM public.llm_require(
-                merges OR NOT EXISTS (
-                    SELECT FROM public.llm_bpe_vocab v
-                    WHERE v.model = llm_bpe_handle.model AND octet_length(v.bytes) > 1
-                        AND public.llm_token_flags(v.token, v.flags) & 1 = 0
-                ),
-                format('the tokenizer of model "%s" has tokens of several bytes, but no merges', model),
-                'llm_load_bpe(model, vocab, merges) loads both.'
-            );
             PERFORM public.pg_llm_bpe_seal(handle);
             RETURN handle;
         END IF;
@@ -114,7 +101,7 @@ $function$;
 COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
 'Handle of the model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges if memory '
 'does not have their present version; NULL for a character tokenizer. 42704: the model has no tokenizer; 22023: its '
-'merges do not match its vocabulary, or are missing; 55000: a subscription is still copying the model.';
+'merges do not match its vocabulary; 55000: a subscription is still copying the model.';
 
 
 CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[] DEFAULT NULL) RETURNS int
