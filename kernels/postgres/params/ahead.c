@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 
 #include "params_internal.h"
+#include "session/mixed.h"
 #include "session/portals.h"
 
 /* pg_llm_arena_keep(model, run_id, step): the version pinned for training is the run's after that step */
@@ -66,13 +67,6 @@ typedef struct Sums
 {
     uint64 lane[LANES];
 } Sums;
-
-static inline uint64
-mixed(uint64 h, uint64 value)
-{
-    h = (h ^ value) * UINT64CONST(0x9e3779b97f4a7c15);
-    return h ^ h >> 32;
-}
 
 /* As the bits of float32 numbers, two to a word, the first of them low: the same on every machine. */
 static void

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 
 #include "engine.h"
+#include "mixed.h"
 
 #define ROWS    37
 #define INNER   150
@@ -28,8 +29,7 @@ add_bits(uint64 h, const float *x, size_t n)
         uint32 word;
 
         memcpy(&word, x + i, sizeof(word));
-        h = (h ^ word) * UINT64CONST(0x9e3779b97f4a7c15);
-        h ^= h >> 32;
+        h = mixed(h, word);
     }
     return h;
 }

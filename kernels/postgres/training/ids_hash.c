@@ -18,12 +18,7 @@
 #include "varatt.h"
 #endif
 
-static inline uint64
-mixed(uint64 h, uint32 word)
-{
-    h = (h ^ word) * UINT64CONST(0x9e3779b97f4a7c15);
-    return h ^ h >> 32;
-}
+#include "session/mixed.h"
 
 static uint64
 add_ids(uint64 h, ArrayType *ids)
