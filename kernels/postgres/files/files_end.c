@@ -10,17 +10,31 @@
 #include "utils/memutils.h"
 
 #include "files.h"
+#include "session/at_end.h"
 
 typedef struct PendingRemoval
 {
-    struct PendingRemoval *next;
-    bool                   at_commit;
-    bool                   named; /* a row has named it since it was written */
-    int                    nest_level;
-    char                   path[FLEXIBLE_ARRAY_MEMBER];
+    AtEnd head;
+    bool  named; /* a row has named it since it was written */
+    char  path[FLEXIBLE_ARRAY_MEMBER];
 } PendingRemoval;
 
-static PendingRemoval *pending = NULL;
+static AtEnd *pending = NULL;
+
+/* What is to be done with that path when this happens, and was asked for at that nesting level (0: any); or NULL. */
+static PendingRemoval *
+find(const char *path, bool at_commit, int nest_level)
+{
+    for (AtEnd *entry = pending; entry != NULL; entry = entry->next)
+    {
+        PendingRemoval *p = (PendingRemoval *) entry;
+
+        if (entry->at_commit == at_commit && (nest_level == 0 || entry->nest_level == nest_level) &&
+            strcmp(p->path, path) == 0)
+            return p;
+    }
+    return NULL;
+}
 
 /*
  * The commit that removes a file must be on disk first, whatever synchronous_commit says: after a crash the row would
@@ -41,44 +55,18 @@ files_remove_at_end(const char *path, bool at_commit)
 
     if (at_commit)
         make_commit_durable();
-    for (p = pending; p != NULL; p = p->next)
-        if (p->at_commit == at_commit && p->nest_level == GetCurrentTransactionNestLevel() &&
-            strcmp(p->path, path) == 0)
-            return;
+    if (find(path, at_commit, GetCurrentTransactionNestLevel()) != NULL)
+        return;
     p = MemoryContextAllocZero(TopMemoryContext, offsetof(PendingRemoval, path) + strlen(path) + 1);
-    p->at_commit = at_commit;
-    p->nest_level = GetCurrentTransactionNestLevel();
     strcpy(p->path, path);
-    p->next = pending;
-    pending = p;
+    at_end_add(&pending, &p->head, at_commit);
 }
 
-/* Settles what was asked for at this nesting level and below. Errors are of no use here: the next save cleans up. */
+/* Errors are of no use here: the next save cleans up. */
 static void
-settle(int nest_level, bool commit, bool forget)
+remove_file(AtEnd *entry)
 {
-    PendingRemoval **link = &pending;
-
-    while (*link != NULL)
-    {
-        PendingRemoval *p = *link;
-
-        if (p->nest_level < nest_level)
-        {
-            link = &p->next;
-            continue;
-        }
-        if (commit && nest_level > 1)
-        {
-            p->nest_level = nest_level - 1;
-            link = &p->next;
-            continue;
-        }
-        if (!forget && p->at_commit == commit)
-            (void) unlink(p->path);
-        *link = p->next;
-        pfree(p);
-    }
+    (void) unlink(((PendingRemoval *) entry)->path);
 }
 
 void
@@ -86,7 +74,7 @@ files_end_xact(XactEvent event)
 {
     files_close();
     /* Of a prepared transaction nobody knows here how it ends: what it leaves, a later save removes. */
-    settle(1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE);
+    at_end_settle(&pending, 1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE, remove_file);
 }
 
 void
@@ -94,14 +82,13 @@ files_end_subxact(bool commit)
 {
     if (!commit)
         files_close();
-    settle(GetCurrentTransactionNestLevel(), commit, false);
+    at_end_settle(&pending, GetCurrentTransactionNestLevel(), commit, false, remove_file);
 }
 
 bool *
 files_written_here(const char *path)
 {
-    for (PendingRemoval *p = pending; p != NULL; p = p->next)
-        if (!p->at_commit && strcmp(p->path, path) == 0)
-            return &p->named;
-    return NULL;
+    PendingRemoval *p = find(path, false, 0);
+
+    return p != NULL ? &p->named : NULL;
 }

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/rls.h"
 
+#include "session/at_end.h"
 #include "shared.h"
 
 /* ---- the list ---- */
@@ -161,12 +162,11 @@ pg_llm_shared_remove(PG_FUNCTION_ARGS)
 
 typedef struct PendingRemoval
 {
-    struct PendingRemoval *next;
-    uint64                 model_hash;
-    int                    nest_level;
+    AtEnd  head;
+    uint64 model_hash;
 } PendingRemoval;
 
-static PendingRemoval *pending = NULL;
+static AtEnd *pending = NULL;
 
 /* pg_llm_shared_forget(model): the model's files go when the transaction, which removes or renames its rows, commits */
 PG_FUNCTION_INFO_V1(pg_llm_shared_forget);
@@ -181,48 +181,24 @@ pg_llm_shared_forget(PG_FUNCTION_ARGS)
         PG_RETURN_VOID();
     p = MemoryContextAlloc(TopMemoryContext, sizeof(PendingRemoval));
     p->model_hash = shared_model_hash(model);
-    p->nest_level = GetCurrentTransactionNestLevel();
-    p->next = pending;
-    pending = p;
+    at_end_add(&pending, &p->head, true);
     PG_RETURN_VOID();
 }
 
-/* Settles what was asked for at this nesting level and below. */
 static void
-settle(int nest_level, bool commit, bool forget)
+remove_files(AtEnd *entry)
 {
-    PendingRemoval **link = &pending;
-
-    while (*link != NULL)
-    {
-        PendingRemoval *p = *link;
-
-        if (p->nest_level < nest_level)
-        {
-            link = &p->next;
-            continue;
-        }
-        if (commit && nest_level > 1)
-        {
-            p->nest_level = nest_level - 1;
-            link = &p->next;
-            continue;
-        }
-        if (commit && !forget)
-            (void) shared_unlink_model(p->model_hash);
-        *link = p->next;
-        pfree(p);
-    }
+    (void) shared_unlink_model(((PendingRemoval *) entry)->model_hash);
 }
 
 void
 shared_end_xact(XactEvent event)
 {
-    settle(1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE);
+    at_end_settle(&pending, 1, event == XACT_EVENT_COMMIT, event == XACT_EVENT_PREPARE, remove_files);
 }
 
 void
 shared_end_subxact(bool commit)
 {
-    settle(GetCurrentTransactionNestLevel(), commit, false);
+    at_end_settle(&pending, GetCurrentTransactionNestLevel(), commit, false, remove_files);
 }
