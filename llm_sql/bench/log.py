@@ -57,20 +57,14 @@ def measure_log(
         connection.execute(text(WATCH))
         train(connection, shape, 2, commit_every=1)  # the moments are there from now on
         vacuum(connection)
-        each, written = f"WAL of a committed step, {shape.name}", {}
-        if knows_write_back_every(connection):
-            rarely: dict[str, Any] = {"commit_every": 1, "write_back_every": STEPS}
-            yield wal_row(connection, shape, STEPS, each, **rarely)
-            yield wal_row(connection, shape, STEPS, f"{each}, clipped", **rarely, grad_clip=1e-9)
-            written = {"write_back_every": 1}
-        yield wal_row(connection, shape, 4, f"{each}, written back", commit_every=1, **written)
+        each = f"WAL of a committed step, {shape.name}"
+        rarely: dict[str, Any] = {"commit_every": 1, "write_back_every": STEPS}
+        yield wal_row(connection, shape, STEPS, each, **rarely)
+        yield wal_row(connection, shape, STEPS, f"{each}, clipped", **rarely, grad_clip=1e-9)
+        always = {"commit_every": 1, "write_back_every": 1}
+        yield wal_row(connection, shape, 4, f"{each}, written back", **always)
         vacuum(connection)
         yield share_of_writing_back(connection, shape, threads)
-
-
-def knows_write_back_every(connection: Connection) -> bool:
-    known = "SELECT 'write_back_every' = ANY (proargnames) FROM pg_proc WHERE proname = 'llm_train_loop'"
-    return bool(connection.scalar(text(known)))
 
 
 def train(connection: Connection, shape: Shape, n_steps: int, **options: object) -> float:

@@ -2,8 +2,7 @@
 
 Memory is read from the kernel (/proc/self/smaps_rollup) while all of them are in the middle of a text. Pss
 divides a page by the number of its users, so that the sum over sessions is what they take together, pages
-of the shared buffers included. A session that sets `pg_llm.shared_dir` to nothing has a copy of its own, as
-every one has where the server knows no shared copies: then there is nothing to compare with.
+of the shared buffers included. A session that sets `pg_llm.shared_dir` to nothing has a copy of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Engine
 
 from llm_sql.bench.generation import GPT2, LOOP, PRECISIONS, SMALL, Generated
@@ -24,7 +22,6 @@ from llm_sql.bench.serving import PROMPT, Connection, backend, create_served_mod
 
 SESSIONS = 8
 ALONE = 2  # sessions with copies of their own, which few machines hold eight of
-OWN_BYTES = 8.0  # that a copy of one's own takes for each weight, in any precision
 SHOWN = 8  # tokens of a text that is under way
 N_TOKENS = 64
 # A version is not shared before it is ten seconds old: a trainer's would be gone before anybody reads it.
@@ -42,24 +39,15 @@ def measure_shared(
 ) -> Iterator[Row]:
     model = model or (SMALL if quick else GPT2)
     create_served_model(engine, model)
-    shared = has_shared(engine)
-    time.sleep(age if shared else 0.0)
+    time.sleep(age)
     for precision in PRECISIONS:
         settings = {"weights": precision, "threads": str(threads)}
         with backend(engine, **settings) as first:
             first.execute("SELECT public.llm_generate(%s, 1, model => %s)", (PROMPT, model.name))
-        yield from measure_memory_of_sessions(engine, model, settings, threads, shared=shared)
+        yield from measure_memory_of_sessions(engine, model, settings, threads)
         yield from measure_first_token(engine, model, settings, threads, repeats)
-        if shared:
-            yield measure_reading(engine, model, settings, threads, repeats)
-    if shared:
-        yield from list_copies(engine, model)
-
-
-def has_shared(engine: Engine) -> bool:
-    with backend(engine) as connection:
-        connection.execute("SELECT public.pg_llm_release()")  # loads the library
-        return connection.execute("SELECT FROM pg_settings WHERE name = 'pg_llm.shared_dir'").rowcount == 1
+        yield measure_reading(engine, model, settings, threads, repeats)
+    yield from list_copies(engine, model)
 
 
 # ---- memory ----
@@ -93,14 +81,10 @@ def texts_under_way(
 
 
 def measure_memory_of_sessions(
-    engine: Engine, model: Generated, settings: dict[str, str], threads: int, *, shared: bool
+    engine: Engine, model: Generated, settings: dict[str, str], threads: int
 ) -> Iterator[Row]:
     precision = settings["weights"]
     what = f"{SESSIONS} sessions that generate, {model.name}, {precision}"
-    needed = SESSIONS * OWN_BYTES * model.matrix_elements
-    if not shared and psutil.virtual_memory().available < needed:
-        yield Row("shared", what, threads, "GB", None, note=f"needs {needed / 1e9:.0f} GB")
-        return
     memory = texts_under_way(engine, model, settings, SESSIONS)
     if memory is None:
         yield Row(
@@ -113,13 +97,12 @@ def measure_memory_of_sessions(
         "shared", f"{what}, together", threads, "GB", sum(m["Pss"] for m in memory) / 1e9,
         note=f"Pss; {private:.0f} MB are one's own, with {per_token:.0f} kB of cache a token",
     )  # fmt: skip
-    if shared:
-        alone = texts_under_way(engine, model, {**settings, "shared_dir": ""}, ALONE)
-        if alone is not None:
-            pss = statistics.mean(m["Pss"] for m in alone) / 1e9
-            yield Row(
-                "shared", f"a session with a copy of its own, {model.name}, {precision}", threads, "GB", pss
-            )
+    alone = texts_under_way(engine, model, {**settings, "shared_dir": ""}, ALONE)
+    if alone is not None:
+        pss = statistics.mean(m["Pss"] for m in alone) / 1e9
+        yield Row(
+            "shared", f"a session with a copy of its own, {model.name}, {precision}", threads, "GB", pss
+        )
 
 
 def list_copies(engine: Engine, model: Generated) -> Iterator[Row]:
