@@ -106,6 +106,8 @@ DROP FUNCTION IF EXISTS public.llm_raise_other_weights(run public.llm_train_run)
 
 DROP FUNCTION IF EXISTS public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea);
 
+DROP FUNCTION IF EXISTS public.llm_run(run_id bigint);
+
 DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model_config, arguments jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text);

@@ -266,6 +266,26 @@ COMMENT ON FUNCTION public.llm_check_hyperparameters(public.llm_model_config, js
 'Raises 22023, naming argument, rule and value, if a training argument is out of range.';
 
 
+CREATE FUNCTION public.llm_run(run_id bigint) RETURNS public.llm_train_run
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    run public.llm_train_run;
+BEGIN
+    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_run.run_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_run.run_id::text, 'NULL')
+            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
+    END IF;
+    RETURN run;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_run(bigint) IS
+'The run''s row of llm_train_run. 42704: no such run.';
+
+
 CREATE FUNCTION public.llm_train_chunk(run_id bigint, n_steps bigint, expected bytea) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -282,11 +302,7 @@ DECLARE
 BEGIN
     PERFORM public.llm_require_argument('run_id', llm_train_chunk.run_id IS NOT NULL);
     PERFORM public.llm_require_argument('n_steps', n_steps IS NOT NULL);
-    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_chunk.run_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'training run % does not exist', llm_train_chunk.run_id
-            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
-    END IF;
+    run := public.llm_run(llm_train_chunk.run_id);
     h := public.llm_hyperparameters(run.hyperparameters);
     PERFORM public.llm_lock_model(run.model, 'trained');
     IF expected IS NOT NULL AND public.llm_recognise(run.model, expected) THEN

@@ -185,11 +185,7 @@ DECLARE
     other text;
     gone bigint;
 BEGIN
-    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = llm_train_take_up.run_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'training run % does not exist', COALESCE(llm_train_take_up.run_id::text, 'NULL')
-            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
-    END IF;
+    run := public.llm_run(llm_train_take_up.run_id);
     h := public.llm_hyperparameters(run.hyperparameters);
     PERFORM public.llm_check_intervals(commit_every, write_back_every);
     PERFORM public.llm_require(
@@ -364,11 +360,7 @@ DECLARE
     dropped boolean;
     recording boolean := public.pg_llm_recording();
 BEGIN
-    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = run_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'training run % does not exist', COALESCE(run_id::text, 'NULL')
-            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
-    END IF;
+    run := public.llm_run(run_id);
     h := public.llm_hyperparameters(run.hyperparameters);
     final_step := run.first_step + h.n_steps - 1;
     commit_every := COALESCE(commit_every, (run.hyperparameters ->> 'commit_every')::int);

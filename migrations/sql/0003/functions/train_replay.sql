@@ -24,11 +24,7 @@ DECLARE
     base record;
     recording boolean := public.pg_llm_recording();
 BEGIN
-    SELECT r.* INTO run FROM public.llm_train_run r WHERE r.run_id = run_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'training run % does not exist', COALESCE(run_id::text, 'NULL')
-            USING ERRCODE = 'undefined_object', HINT = 'llm_train_run lists the runs.';
-    END IF;
+    run := public.llm_run(run_id);
     first := COALESCE(first, run.first_step);
     last := COALESCE(last, run.last_step);
     PERFORM public.llm_require(
