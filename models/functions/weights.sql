@@ -218,8 +218,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     found bytea := public.llm_fingerprint(model);
-    -- The session's own name of the rows. The public one behind it appears when those who wrote them have committed.
-    same boolean := substr(found, 1, 24) = substr(known, 1, 24);
+    same boolean := found = known;
 BEGIN
     IF same IS DISTINCT FROM false THEN
         RETURN COALESCE(same, false);

@@ -38,16 +38,11 @@ extern bool identity_name(const Identity *identity, char name[IDENTITY_BYTES]);
 
 /*
  * The public name, in hexadecimal digits, of the version that a fingerprint of pg_llm_fingerprint(..., data) is of.
- * False while its rows may yet be rolled back, and when it is not one that the present role has just been given: the client's running
- * statement must have computed it, in this transaction. So whoever has a name has been handed the data's own pointers.
+ * False while its rows may yet be rolled back, and when it is not one that the present role has just been given: the
+ * client's running statement must have computed it, in this transaction. So whoever has a name has been handed the
+ * data's own pointers.
  */
 extern bool fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1]);
-
-/*
- * Whether two fingerprints are of the same rows. The session's own name decides: the public one is there only after the
- * transaction that wrote the rows.
- */
-extern bool fingerprint_same(const char *one, int one_len, const char *other, int other_len);
 
 /* Whether this is a fingerprint with data that the present role has not been given in this statement */
 extern bool fingerprint_is_old(const char *bytes, int len);

@@ -268,12 +268,6 @@ fingerprint_is_old(const char *bytes, int len)
 }
 
 bool
-fingerprint_same(const char *one, int one_len, const char *other, int other_len)
-{
-    return one_len == other_len && memcmp(one, other, one_len == FINGERPRINT_BYTES ? IDENTITY_BYTES : one_len) == 0;
-}
-
-bool
 fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1])
 {
     int i = len == FINGERPRINT_BYTES ? just_given(bytes) : -1;

@@ -27,7 +27,6 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "fingerprint.h"
 #include "params_internal.h"
 #include "session/engine.h"
 #include "session/settings.h"
@@ -113,6 +112,12 @@ versions_new(const char *model, const char *fingerprint, int len, bool training)
     return v;
 }
 
+static bool
+has_fingerprint(const ModelVersion *v, const char *fingerprint, int len)
+{
+    return v->fingerprint_len == len && memcmp(v->fingerprint, fingerprint, len) == 0;
+}
+
 /* A guess at a fingerprint must not open a version: only who has read the rows, or fed them, gets them from memory. */
 ModelVersion *
 versions_find(const char *model, const char *fingerprint, int len, bool training)
@@ -120,14 +125,11 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
     for (ModelVersion *v = versions; v != NULL; v = v->next)
     {
         if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
-            !fingerprint_same(v->fingerprint, v->fingerprint_len, fingerprint, len))
+            !has_fingerprint(v, fingerprint, len))
             continue;
         /* one who changes it shares it with nobody */
         if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
             continue;
-        /* with the public name, which rows of a transaction get when it has ended; not one that SQL made up */
-        if (!fingerprint_is_old(fingerprint, len))
-            memcpy(v->fingerprint, fingerprint, len);
         return v;
     }
     return NULL;
@@ -138,8 +140,7 @@ versions_find_kept(const char *model, const char *fingerprint, int len, int64 ru
 {
     for (ModelVersion *v = versions; v != NULL; v = v->next)
         if (v->kept && v->ready && v->training && v->run_id == run_id && v->step == step && v->user == GetUserId() &&
-            v->pins == 0 && v->readers == 0 && fingerprint_same(v->fingerprint, v->fingerprint_len, fingerprint, len) &&
-            strcmp(v->model, model) == 0)
+            v->pins == 0 && v->readers == 0 && has_fingerprint(v, fingerprint, len) && strcmp(v->model, model) == 0)
             return v;
     return NULL;
 }
