@@ -38,6 +38,7 @@ __all__ = [
     "TapeEntry",
     "Tensor",
     "TensorMap",
+    "Tokenizer",
     "TrainLog",
     "TrainRun",
     "declared_grants",
