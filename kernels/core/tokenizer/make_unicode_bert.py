@@ -26,11 +26,11 @@ HEAD = """\
 /*
  * unicode_bert.h -- what BERT's normalizer asks of code points, as tokenizers {version} has it.
  *
- * Written by make_unicode_bert.py; do not edit. bert_page[c / {page}] names a page of {page} code points,
- * which holds the number of each one's entry in bert_kinds: flags and canonical combining class. Decompositions
- * are complete (Hangul's, which are computed, are left out), in the order of code points. Lower case, of first
- * to last in steps: plus delta; it is that of Rust's char::to_lowercase, but for U+0130, which becomes two: i
- * and U+0307.
+ * Written by make_unicode_bert.py; do not edit. bert_page[c / {page}] is a page of {page} code points,
+ * which holds the number of each one's entry in bert_kinds: flags and canonical combining class.
+ * Decompositions are complete (Hangul's, which are computed, are left out), in the order of code points.
+ * Lower case, of first to last in steps: plus delta; it is that of Rust's char::to_lowercase, but for
+ * U+0130, which becomes two: i and U+0307.
  */
 #ifndef LLM_UNICODE_BERT_H
 #define LLM_UNICODE_BERT_H
