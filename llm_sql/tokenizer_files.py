@@ -89,7 +89,7 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
 
 
 def read_files(vocab: Path, merges: Path | None = None) -> TokenizerFiles:
-    """A tokenizer from a directory, a tokenizer.json, a .tiktoken file, a vocab.txt, or vocab.json and merges.
+    """A tokenizer from a directory, a tokenizer.json, a .tiktoken file, vocab.txt, or vocab.json and merges.
 
     A vocab.txt alone is BERT's in lower case: what makes it another stands beside it in its directory.
     """

@@ -40,10 +40,12 @@ Variables (`tokens`, `targets`, `model`, `training`, ...) are bind parameters of
 and the arguments of the installed function, or the model's configuration, in an architecture.
 """
 
+from llm_sql.models import Setting
+
 from . import ops
 from .adhoc import select
 from .architecture import Architecture, ParameterSpec
-from .elements import Node, TensorNode, Variable
+from .elements import BOOLEAN, INTEGER, REAL, TEXT, Node, TensorNode, Variable
 from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
 from .ops import *  # noqa: F403 (what ops.__all__ lists)
@@ -55,10 +57,12 @@ from .variables import (
     dropout_p,
     layer,
     layer_norm_eps,
+    lengths,
     model,
     n_head,
     n_layer,
     n_positions,
+    setting,
     targets,
     tied,
     tokens,
@@ -69,10 +73,15 @@ from .variables import (
 
 __all__ = [
     "ARCHITECTURES",
+    "BOOLEAN",
+    "INTEGER",
+    "REAL",
+    "TEXT",
     "Architecture",
     "Gradients",
     "Node",
     "ParameterSpec",
+    "Setting",
     "TensorNode",
     "Variable",
     "activation_function",
@@ -85,12 +94,14 @@ __all__ = [
     "gradients",
     "layer",
     "layer_norm_eps",
+    "lengths",
     "microgpt",
     "model",
     "n_head",
     "n_layer",
     "n_positions",
     "select",
+    "setting",
     "targets",
     "tied",
     "tokens",
