@@ -21,7 +21,9 @@ BEGIN
             filled := filled || jsonb_build_object(key, value);
         END IF;
         IF NOT public.llm_setting_fits(value, declaration, config)
-            OR key IN ({{ architectures.config_columns }})
+            OR key IN (
+                {{ architectures.config_columns }}
+            )
         THEN
             PERFORM public.llm_refuse_setting(key, value, declared, config);
         END IF;
@@ -126,7 +128,9 @@ DECLARE
     rule text;
 BEGIN
     PERFORM public.llm_require(
-        key NOT IN ({{ architectures.config_columns }}),
+        key NOT IN (
+            {{ architectures.config_columns }}
+        ),
         format('%s repeats the column of that name', subject),
         format('Remove it from settings; the column %s of llm_model_config has the value.', key)
     );

@@ -21,7 +21,10 @@ BEGIN
             filled := filled || jsonb_build_object(key, value);
         END IF;
         IF NOT public.llm_setting_fits(value, declaration, config)
-            OR key IN ('model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps', 'activation_function', 'tied', 'init_seed', 'created_at', 'settings')
+            OR key IN (
+                'model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps',
+                'activation_function', 'tied', 'init_seed', 'created_at', 'settings'
+            )
         THEN
             PERFORM public.llm_refuse_setting(key, value, declared, config);
         END IF;
@@ -126,7 +129,10 @@ DECLARE
     rule text;
 BEGIN
     PERFORM public.llm_require(
-        key NOT IN ('model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps', 'activation_function', 'tied', 'init_seed', 'created_at', 'settings'),
+        key NOT IN (
+            'model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps',
+            'activation_function', 'tied', 'init_seed', 'created_at', 'settings'
+        ),
         format('%s repeats the column of that name', subject),
         format('Remove it from settings; the column %s of llm_model_config has the value.', key)
     );
