@@ -616,6 +616,19 @@ llm_encode = encode = SqlFunction(
         'the tokenizer does not know; 42704: the model has no tokenizer.'
     ),
 )
+llm_encode_sequence = encode_sequence = SqlFunction(
+    'llm_encode_sequence',
+    (
+        'text text, model text?, max_tokens integer?',
+        'integer[]',
+    ),
+    doc=(
+        "Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) "
+        "gives them: special tokens in the text recognised, the tokens of the tokenizer's template around "
+        'it ([CLS] and [SEP] of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the '
+        'template; 42704: the model has no tokenizer.'
+    ),
+)
 llm_decode = decode = SqlFunction(
     'llm_decode',
     (
@@ -623,9 +636,10 @@ llm_decode = decode = SqlFunction(
         'text',
     ),
     doc=(
-        "The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that "
-        'are not valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes '
-        'themselves. 22003: an unknown token; 42704: the model has no tokenizer.'
+        "The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's "
+        'tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, '
+        'which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown '
+        'token; 42704: the model has no tokenizer.'
     ),
 )
 llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
@@ -659,6 +673,29 @@ llm_load_bpe = load_bpe = SqlFunction(
         "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
         'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
         'texts.'
+    ),
+)
+llm_load_wordpiece = load_wordpiece = SqlFunction(
+    'llm_load_wordpiece',
+    (
+        'model text, vocab bytea, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    (
+        'model text, vocab text, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token "
+        'in each line, or of a JSON object of token to id. settings: lowercase (true), strip_accents '
+        '(null: as lowercase), handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), '
+        'continuing_subword_prefix (##), max_input_chars_per_word (100), cleanup (true: llm_decode leaves '
+        'out blanks before punctuation), template (prefix and suffix, arrays of the ids around a text; '
+        'left out, [CLS] and [SEP] if the vocabulary has both). added: added tokens as for '
+        'llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special. Returns the number of '
+        'tokens. 22023: contents that are not such a vocabulary, with the line, one without unk_token, or '
+        "settings that do not exist; 0A000: the database's encoding cannot hold the tokens.\n\nLike "
+        'llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.'
     ),
 )
 llm_token_bytes = token_bytes = SqlFunction(
@@ -750,7 +787,8 @@ llm_tokenizer_kind = tokenizer_kind = SqlFunction(
         'text',
     ),
     doc=(
-        'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.'
+        'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the '
+        'model has no tokenizer.'
     ),
 )
 llm_boundaries = boundaries = RowsFunction(

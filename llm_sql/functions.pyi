@@ -604,10 +604,19 @@ def llm_encode(
     """
 encode = llm_encode
 
+def llm_encode_sequence(text: Text, model: Text = ..., max_tokens: Int = ...) -> Function[Sequence[int]]:
+    """Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) gives them:
+    special tokens in the text recognised, the tokens of the tokenizer's template around it ([CLS] and [SEP]
+    of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the template; 42704: the model has
+    no tokenizer.
+    """
+encode_sequence = llm_encode_sequence
+
 def llm_decode(ids: Ints, model: Text = ...) -> Function[str]:
-    """The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that are not
-    valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an
-    unknown token; 42704: the model has no tokenizer.
+    """The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's
+    tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, which a
+    text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown token; 42704: the
+    model has no tokenizer.
     """
 decode = llm_decode
 
@@ -639,6 +648,34 @@ def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
     """
 load_bpe = llm_load_bpe
+
+@overload
+def llm_load_wordpiece(model: Text, vocab: Bytes, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+@overload
+def llm_load_wordpiece(model: Text, vocab: Text, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+load_wordpiece = llm_load_wordpiece
 
 def llm_token_bytes(ids: Ints, model: Text) -> Function[bytes]:
     """The bytes of the tokens, concatenated. 22003: an unknown token."""
@@ -685,7 +722,9 @@ def llm_train_bpe(model: Text, query: Text, vocab: Int) -> Function[int]:
 train_bpe = llm_train_bpe
 
 def llm_tokenizer_kind(model: Text) -> Function[str]:
-    """char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer."""
+    """char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has
+    no tokenizer.
+    """
 tokenizer_kind = llm_tokenizer_kind
 
 def llm_boundaries(model: Text) -> TableValuedAlias:

@@ -24,6 +24,14 @@ DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
+DROP FUNCTION IF EXISTS public.llm_load_wordpiece(model text, vocab text, settings jsonb, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_load_wordpiece(model text, vocab bytea, settings jsonb, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_wordpiece_feed(model text, version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_wordpiece_settings(settings jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_release(shared boolean);
 
 DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int, keep_moments boolean);
@@ -123,6 +131,10 @@ DROP FUNCTION IF EXISTS public.llm_decode(ids int[], model text);
 DROP FUNCTION IF EXISTS public.llm_known_tokens(ids int[], model text);
 
 DROP FUNCTION IF EXISTS public.llm_token_bytes(ids int[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_encode_sequence(text text, model text, max_tokens int);
+
+DROP FUNCTION IF EXISTS public.llm_encode_sequences(texts text[], model text, max_tokens int);
 
 DROP FUNCTION IF EXISTS public.llm_encode(text text, model text, special boolean, bos boolean);
 
@@ -463,6 +475,8 @@ DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab bytea, merges byte
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_merges(model text, contents bytea);
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]);
+
+DROP FUNCTION IF EXISTS public.llm_bpe_feed(model text, version bytea);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 
