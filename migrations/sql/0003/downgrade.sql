@@ -332,6 +332,8 @@ DROP FUNCTION IF EXISTS public.pg_llm_export_npz(path text, model text, gzip boo
 
 DROP FUNCTION IF EXISTS public.llm_export_file(path text, model text, format text);
 
+DROP FUNCTION IF EXISTS public.llm_export_transposed(model text, name text);
+
 DROP FUNCTION IF EXISTS public.llm_export_data(model text);
 
 DROP FUNCTION IF EXISTS public.llm_export_tensors(model text);
@@ -483,6 +485,10 @@ DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 DROP FUNCTION IF EXISTS public.llm_token_flags(token text, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_version(model text);
+
+DROP FUNCTION IF EXISTS public.llm_has_bert_names(model text);
+
+DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
 
 DROP FUNCTION IF EXISTS public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_tokens int[], beam_width int, OUT handles int[], OUT totals double precision[]);
 
