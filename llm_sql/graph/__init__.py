@@ -45,8 +45,10 @@ from llm_sql.models import Setting
 from . import ops
 from .adhoc import select
 from .architecture import Architecture, ParameterSpec
+from .bert import bert
+from .built_in import ARCHITECTURES
 from .elements import BOOLEAN, INTEGER, REAL, TEXT, Node, TensorNode, Variable
-from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
+from .gpt import gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
 from .ops import *  # noqa: F403 (what ops.__all__ lists)
 from .substitute import bind
@@ -57,6 +59,7 @@ from .variables import (
     dropout_p,
     layer,
     layer_norm_eps,
+    lengths,
     model,
     n_head,
     n_layer,
@@ -84,6 +87,7 @@ __all__ = [
     "TensorNode",
     "Variable",
     "activation_function",
+    "bert",
     "bind",
     "d_ff",
     "d_model",
@@ -93,6 +97,7 @@ __all__ = [
     "gradients",
     "layer",
     "layer_norm_eps",
+    "lengths",
     "microgpt",
     "model",
     "n_head",
