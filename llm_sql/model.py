@@ -19,7 +19,7 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import encoder_files, functions, importing, tokenizer_files, weights
+from llm_sql import embedding, encoder_files, functions, importing, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
@@ -236,7 +236,21 @@ class LanguageModel:
         """
         return float(self.session.scalars(select_perplexity(self.model, text, stride)).one())
 
-    def embed(self, text: str, *, layer: int | None = None, pooling: str = "mean") -> NDArray[np.float32]:
+    def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> NDArray[np.float32]:
+        """The embeddings [n, d] of texts, or [d] of one, as the model's settings say. prompt: the name of one
+        of its prompts, to be put before each.
+
+        A text that is None is refused. Computed by statements of 1,024 texts.
+        """
+        embeddings: list[NDArray[np.float32]] = []
+        for statement in embedding.statements(embedding.texts_of(texts), self.model, prompt):
+            embeddings += self.session.scalars(statement)
+        width = 0 if embeddings else int(self.session.scalars(embedding.WIDTH, {"model": self.model}).one())
+        return embedding.as_array(texts, embeddings, width)
+
+    def embed_text(
+        self, text: str, *, layer: int | None = None, pooling: str = "mean"
+    ) -> NDArray[np.float32]:
         """A text's states in a layer (None: the last), pooled 'mean' or 'last' [d_model], or 'none'
         [T, d_model].
         """
