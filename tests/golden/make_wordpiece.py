@@ -1,5 +1,5 @@
-"""Writes wordpiece_vocab.txt, a small vocabulary learnt by Hugging Face's tokenizers, and wordpiece_cases.json:
-what they make of difficult strings with it.
+"""Writes wordpiece_vocab.txt, a small vocabulary learnt by Hugging Face's tokenizers, and
+wordpiece_cases.json: what they make of difficult strings with it.
 
     python -m tests.golden.make_wordpiece
 

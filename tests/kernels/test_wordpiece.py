@@ -166,7 +166,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_megabyte_of_what_is_hard(name: str) -> None:
-    """What takes more than linear time, for the normalizer, the search or the parts of a word, takes hours."""
+    """What takes more than linear time, for normalizer, search or parts of a word, takes hours."""
     text = HOSTILE[name] * 1000
     for longest in (100, 2**31):
         ids = reference.ours(VOCAB, max_input_chars_per_word=longest).encode(text)
