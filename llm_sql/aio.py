@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from llm_sql import functions, weights
+from llm_sql import functions, importing, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import opens_connections, separate_engine
 from llm_sql.errors import LLMSQLError
@@ -78,6 +78,27 @@ class AsyncLanguageModel:
             select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
         )
         return cls(session, model)
+
+    @classmethod
+    async def import_model(
+        cls,
+        session: AsyncSession,
+        model: str,
+        source: str | os.PathLike[str],
+        *,
+        tokenizer: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        progress: weights.Advance | None = None,
+    ) -> AsyncLanguageModel:
+        """As LanguageModel.import_model; files are read in the event loop's thread, between statements."""
+        found = importing.read(source, tokenizer=tokenizer, settings=settings)
+
+        def store(connection: Connection) -> int:
+            return importing.store(connection, model, found, progress=progress).weights
+
+        this = cls(session, model)
+        await this._run(store)
+        return this
 
     @takes(Sampling)
     async def generate(self, prompt: str, **options: Unpack[Sampling]) -> str:

@@ -30,9 +30,9 @@ CATALOGUE = {
         " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
     ),
     "training": (
-        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_replay llm_finetune llm_train_step"
-        " llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state llm_tape_flush"
-        " llm_prune_runs"
+        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_train_give_up llm_replay llm_finetune"
+        " llm_train_step llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state"
+        " llm_tape_flush llm_prune_runs"
     ),
     "tokenizers and data": (
         "llm_encode llm_encode_sequence llm_decode llm_build_char_tokenizer llm_load_bpe llm_load_wordpiece"

@@ -164,7 +164,7 @@ bidirectional_forward(OpCall *call)
     {
         if (call->in[0].ndim != 2)
             op_shape_error(call, "q, k and v [n, d] with lengths, [..., t, d] without");
-        op_require_lengths(call->op->name, &call->ids, op_rows(&call->in[0]));
+        tensor_require_lengths(call->op->name, &call->ids, op_rows(&call->in[0]));
     }
     attention_forward(call);
 }
