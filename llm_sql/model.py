@@ -280,8 +280,8 @@ class LanguageModel:
         """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
         hub's layout; returns their number. The model's sizes must stand in llm_model_config.
 
-        A directory's tokenizer (vocab.json and merges.txt, or tokenizer.json) becomes the model's, unless
-        `tokenizer` is false.
+        A directory's tokenizer (tokenizer.json, vocab.json and merges.txt, or vocab.txt) becomes the
+        model's, unless `tokenizer` is false.
         """
         return import_weights(
             self.session.connection(), path, self.model, tokenizer, megatron_version, progress
@@ -290,8 +290,9 @@ class LanguageModel:
     def load_tokenizer(
         self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
     ) -> int:
-        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file alone, or
-        a directory that holds such files or a tokenizer.json; returns the number of tokens.
+        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file or a
+        vocab.txt alone, or a directory that holds such files or a tokenizer.json; returns the number of
+        tokens.
         """
         return load_tokenizer(self.session.connection(), self.model, vocab, merges)
 
