@@ -269,6 +269,84 @@ def test_an_exported_file_is_the_one_that_was_imported(
     check(conn, encoder, "again")
 
 
+def whole(conn: Connection, model: str) -> list[Any]:
+    """Configuration, tokenizer and the ids of a text."""
+    queries = (
+        "SELECT to_jsonb(c) - 'created_at' - 'model' - 'settings' FROM llm_model_config c WHERE model = %s",
+        "SELECT (llm_config(%s)).settings",
+        "SELECT jsonb_agg(to_jsonb(v) - 'model' ORDER BY token_id) FROM llm_bpe_vocab v WHERE model = %s",
+        "SELECT settings FROM llm_tokenizer WHERE model = %s",
+        "SELECT llm_encode_sequence('Abcd éa [MASK] xyz [cls]', %s)",
+    )
+    return [value(conn, query, (model,)) for query in queries]
+
+
+@pytest.mark.parametrize("form", ["mean", "cls, prompts, capital letters"])
+def test_a_directory_that_is_exported_gives_the_same_model(
+    conn: Connection, engine: Engine, encoder: Encoder, put: Any, form: str
+) -> None:
+    encoder.vocabulary()
+    if form != "mean":
+        encoder.vocabulary(do_lower_case=False, strip_accents=True, tokenize_chinese_chars=False)
+        encoder.pooling(pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+        encoder.modules("Transformer", "Pooling")
+        encoder.prompts({"query": "q: ", "passage": "p: "}, "query")
+        encoder.put("sentence_bert_config.json", {"max_seq_length": 16})
+        encoder.config(hidden_act="relu", layer_norm_eps=1e-7, pad_token_id=None)
+    with Session(engine) as session, session.begin():
+        lm = LanguageModel.import_model(session, "e", encoder.folder)
+        assert lm.export_weights(encoder.folder / "out") == sum(t.size for t in encoder.tensors.values())
+        again = LanguageModel.import_model(session, "again", encoder.folder / "out")
+        assert again.encode("abc") == lm.encode("abc")
+    assert whole(conn, "again") == whole(conn, "e")
+    assert value(conn, "SELECT llm_encode_sequence('ab', 'e')") == [2, 5, 19, 3]
+    check(conn, encoder, "again")
+    kept = sorted(path.name for path in encoder.folder.iterdir() if path.name.startswith("."))
+    assert kept == []
+
+
+def test_a_directory_is_written_whole_or_not_at_all(
+    conn: Connection, engine: Engine, encoder: Encoder, put: Any
+) -> None:
+    put(encoder.folder)
+    conn.execute("SELECT llm_create_model('g', 'gpt2', 1, 2, 8, 16, 30)")
+    full, file = encoder.folder / "full", encoder.folder / "file"
+    full.mkdir()
+    (full / "mine").touch()
+    file.touch()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before = sorted(encoder.folder.iterdir())
+    with Session(engine) as session:
+        for model, target, message in (
+            ("e", full, "is there already and not empty"),
+            ("e", file, "is there already and not empty"),
+            ("e", encoder.folder / "no" / "folder", "cannot write"),
+            ("g", encoder.folder / "decoder", 'model "g" of architecture gpt2 is no sentence encoder'),
+        ):
+            with pytest.raises(LLMSQLError, match=message):
+                LanguageModel(session, model).export_weights(target)
+        with pytest.raises(KeyboardInterrupt):
+            LanguageModel(session, "e").export_weights(encoder.folder / "new", progress=stop)
+        with pytest.raises(DBAPIError, match="does not exist"):
+            LanguageModel(session, "nobody").export_weights(encoder.folder / "new")
+        assert sorted(encoder.folder.iterdir()) == before
+        empty = encoder.folder / "empty.dir"
+        empty.mkdir()
+        LanguageModel(session, "e").export_weights(empty)
+        # Without a tokenizer there is none in it.
+        assert {path.name for path in empty.iterdir()} == {
+            "model.safetensors",
+            "config.json",
+            "modules.json",
+            "1_Pooling",
+            "sentence_bert_config.json",
+            "config_sentence_transformers.json",
+        }
+
+
 def test_an_export_while_recording_records_nothing(conn: Connection, encoder: Encoder, put: Any) -> None:
     put(encoder.folder)
     with conn.transaction():
