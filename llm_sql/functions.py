@@ -311,6 +311,59 @@ llm_elements = elements = SqlFunction(
     ),
 )
 
+# ---- embeddings ----
+
+llm_embed = embed = SqlFunction(
+    'llm_embed',
+    (
+        'texts text[], model text?, prompt text?',
+        'tensor[]',
+    ),
+    (
+        'text text, model text?, prompt text?',
+        'tensor',
+    ),
+    doc=(
+        'The embedding of each of the texts, in their order, each identical to what a separate call '
+        'returns, NULL for NULL. Several dimensions become one.\n\nThe embedding of the text, as the '
+        "model's settings say: pooled, of length 1 if normalize says so, cut to max_tokens tokens with a "
+        'NOTICE. prompt: the name of one of its prompts, which is put before the text (NULL: its '
+        "default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes "
+        'nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: '
+        'unknown model, or one without a tokenizer.'
+    ),
+)
+llm_embed_missing = embed_missing = Procedure(
+    'llm_embed_missing',
+    (
+        'relation regclass, text_column text, embedding_column text, model text?, prompt text?, '
+        'batch_rows integer?',
+        'void',
+    ),
+    doc=(
+        'Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that '
+        'have a text and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows '
+        'rows, so that after an error or a crash a further call goes on with the rows that are left. '
+        'Several sessions may do it at once: each locks the rows it is at and passes over those that '
+        'others have locked. Takes the rights of the caller: SELECT and UPDATE on the table. Call it '
+        'outside a transaction block (2D000 otherwise). 42809: a view, a foreign or a system table; '
+        '42703: no such column; 42804: a column of another type; 22023: batch_rows, prompt; 42704: '
+        'unknown model.'
+    ),
+)
+llm_embed_sequences = embed_sequences = SqlFunction(
+    'llm_embed_sequences',
+    (
+        'model text, tokens integer[], lengths integer[], training boolean?, dropout_p double precision?',
+        'tensor',
+    ),
+    doc=(
+        "An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has "
+        'the number of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those '
+        'of the tokens; 22003: a token outside the vocabulary, or a sequence longer than the context.'
+    ),
+)
+
 # ---- training ----
 
 llm_train = train = SqlFunction(

@@ -31,6 +31,7 @@ BEGIN
     SELECT s.* INTO smallest
     FROM (
         VALUES
+        ('bert', 6, 12, 384, 512, 30522, 1e-12, 'gelu', true),
         ('gpt2', 12, 12, 768, 1024, 50257, 1e-05, 'gelu_new', true),
         ('gpt3', 12, 12, 768, 2048, 50257, 1e-05, 'gelu_new', true),
         ('microgpt', 1, 4, 16, 16, 27, 1e-05, 'gelu_new', false)
