@@ -83,9 +83,7 @@ def test_a_cancel_is_told_as_one(connect: Connect) -> None:
     """Wherever it lands: in the attention, or as its output is looked through for what is not finite."""
     conn, observer = connect(), connect()
     short_rows = RANDOM.format("16, 1, 300000", 7)
-    statement = (
-        f"SELECT norm(pg_llm_causal_attention(x, 1)) FROM (SELECT {short_rows} OFFSET 0) t (x),"
-    )
+    statement = f"SELECT norm(pg_llm_causal_attention(x, 1)) FROM (SELECT {short_rows} OFFSET 0) t (x),"
     statement += " generate_series(1, 1000)"
     random = Random(5)
     over = threading.Event()
