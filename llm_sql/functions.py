@@ -23,16 +23,17 @@ llm_create_model = create_model = SqlFunction(
     'llm_create_model',
     (
         'model text, arch text?, n_layer integer?, n_head integer?, d_model integer?, n_positions '
-        'integer?, vocab integer?, seed bigint?',
+        'integer?, vocab integer?, seed bigint?, settings jsonb?',
         'bigint',
     ),
     doc=(
         'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
         'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
-        "model's tokenizer if it already has one. 42710: the model exists; 42704: unknown architecture; "
-        '22023: inconsistent sizes; 53100: the weights do not fit on the disk; 54000: more than 10,000 '
-        'layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped '
-        'model.'
+        "model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as "
+        'llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: '
+        'inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit '
+        'on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees '
+        'the space of a failed or dropped model.'
     ),
 )
 llm_init_model = init_model = SqlFunction(

@@ -33,12 +33,14 @@ def llm_create_model(
     n_positions: Int = ...,
     vocab: Int = ...,
     seed: Int = ...,
+    settings: Json = ...,
 ) -> Function[int]:
     """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
     those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
-    it already has one. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes;
-    53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM
-    (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares.
+    42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is
+    unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12
+    weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.
     """
 create_model = llm_create_model
 

@@ -34,6 +34,7 @@ __all__ = [
     "NamedTensor",
     "Param",
     "RuntimeTensor",
+    "Setting",
     "SqlObject",
     "TapeEntry",
     "Tensor",

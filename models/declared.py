@@ -16,6 +16,7 @@ from .roles import Grant as Grant
 from .roles import declared_grants as declared_grants
 from .seeds import ARCHITECTURE_ROWS as ARCHITECTURE_ROWS
 from .seeds import MODELS as MODELS
+from .settings import Setting as Setting
 from .tape import NamedTensor as NamedTensor
 from .tape import RuntimeTensor as RuntimeTensor
 from .tape import TapeEntry as TapeEntry

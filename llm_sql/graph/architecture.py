@@ -9,15 +9,25 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnElement
 
-from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER
+from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER, Setting
 
 from . import variables as v
-from .elements import SCHEMA, TensorNode, quote_literal
-from .plpgsql import forward_function, head_variants, hidden_function, parameters_function
+from .elements import SCHEMA, TensorNode, Variable, quote_literal
+from .plpgsql import (
+    ARGUMENTS,
+    CONFIGURATION,
+    RESERVED,
+    forward_function,
+    head_variants,
+    hidden_function,
+    parameters_function,
+)
 from .substitute import bind, substitute
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
@@ -53,6 +63,8 @@ class Architecture:
     `stem` makes the residual stream [..., T, D] from `tokens`; `block` makes the next from `x` and `layer`;
     `head` makes logits [..., T, V] from `x`, and where it ends in `lm_head`, losses are computed without
     holding them. `same_as`: an architecture of the same graph, whose installed functions this one's call.
+    `settings`: what a model's configuration holds for it beyond sizes; trees read them by `setting(...)`.
+    `kind`: a decoder's head makes logits, an encoder's one vector for each sequence.
     """
 
     name: str
@@ -62,6 +74,8 @@ class Architecture:
     parameters: Sequence[ParameterSpec] = ()
     description: str = ""
     same_as: Architecture | None = None
+    kind: Literal["decoder", "encoder"] = "decoder"
+    settings: Sequence[Setting] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -78,6 +92,17 @@ class Architecture:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ArgumentError(f"architecture {self.name}: parameters declared twice: {twice}")
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        if self.kind not in ("decoder", "encoder"):
+            raise ArgumentError(f"architecture {self.name}: kind is {self.kind!r}, not decoder or encoder")
+        names = [setting.name for setting in self.settings]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ArgumentError(f"architecture {self.name}: settings declared twice: {twice}")
+        if taken := sorted({*ARGUMENTS, *CONFIGURATION, *RESERVED}.intersection(names)):
+            raise ArgumentError(f"architecture {self.name}: settings named as variables are: {taken}")
 
     def renamed(self, name: str, description: str) -> Architecture:
         """The same graph under another name."""
@@ -99,10 +124,7 @@ class Architecture:
 
     def hidden(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The residual stream [..., T, D] after `n_layer` blocks. `values` give variables, as in select()."""
-        stream = self.stem
-        for number in range(n_layer):
-            stream = substitute(self.block, {v.x.key: stream, v.layer.key: number})
-        return bind(stream, {**(values or {}), **variables})
+        return self._bound(self._stream(n_layer), {**(values or {}), **variables})
 
     def logits(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The logits [..., T, V] of a model of `n_layer` blocks."""
@@ -113,8 +135,20 @@ class Architecture:
         return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
 
     def _headed(self, head: TensorNode, n_layer: int, given: Mapping[Any, Any]) -> TensorNode:
-        tree = substitute(head, {v.x.key: self.hidden(n_layer)})
-        return bind(tree, given)
+        return self._bound(substitute(head, {v.x.key: self._stream(n_layer)}), given)
+
+    def _stream(self, n_layer: int) -> TensorNode:
+        stream = self.stem
+        for number in range(n_layer):
+            stream = substitute(self.block, {v.x.key: stream, v.layer.key: number})
+        return stream
+
+    def _bound(self, tree: TensorNode, given: Mapping[Any, Any]) -> TensorNode:
+        """The tree with what is given; settings that are not have their defaults, as an installed model's."""
+        defaults = {s.name: s.default for s in self.settings if s.default is not None}
+        named = {key.key if isinstance(key, Variable) else key for key in given}
+        used = {e.key for leaf in tree.leaves for e in visitors.iterate(leaf) if isinstance(e, Variable)}
+        return bind(tree, {**{k: x for k, x in defaults.items() if k in used - named}, **given})
 
     # ---- installed ----
 
@@ -169,6 +203,8 @@ class Architecture:
             "forward": f"{SCHEMA}.{self.forward_name}",
             "parameters": f"{SCHEMA}.{self.parameters_name}",
             "description": self.description or None,
+            "kind": self.kind,
+            "settings": {setting.name: setting.declaration() for setting in self.settings},
         }
         connection.execute(_UPSERT, row)
 
@@ -217,8 +253,8 @@ def _comment_on(function: str, comment: str) -> str:
 BUILT_IN = frozenset(row["arch"] for row in ARCHITECTURE_ROWS)
 
 _UPSERT = sa.text(
-    "INSERT INTO public.llm_arch (arch, forward, parameters, description)"
-    " VALUES (:arch, :forward, :parameters, :description)"
+    "INSERT INTO public.llm_arch (arch, forward, parameters, description, kind, settings)"
+    " VALUES (:arch, :forward, :parameters, :description, :kind, :settings)"
     " ON CONFLICT (arch) DO UPDATE SET forward = excluded.forward, parameters = excluded.parameters,"
-    " description = excluded.description"
-)
+    " description = excluded.description, kind = excluded.kind, settings = excluded.settings"
+).bindparams(sa.bindparam("settings", type_=JSONB))

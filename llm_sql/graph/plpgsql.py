@@ -43,8 +43,24 @@ CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_mod
 CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied, v.activation_function)}
 CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
 LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
+# A setting by its type in llm_arch.settings; llm_config has checked it, so no cast fails.
+SETTINGS = {
+    "text": "(config.settings ->> {name})",
+    "boolean": "(config.settings ->> {name})::boolean",
+    "integer": "(config.settings ->> {name})::int",
+    "number": "(config.settings ->> {name})::double precision",
+    "object": "(config.settings -> {name})",
+}
 LINE = 96
 RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only", "n_blocks"})
+
+
+def configuration(arch: Architecture) -> dict[str, str]:
+    """How what a model's configuration holds is written: its sizes, and the architecture's settings."""
+    return CONFIGURATION | {
+        setting.name: SETTINGS[setting.type].format(name=quote_literal(setting.name))
+        for setting in arch.settings
+    }
 
 
 class Body:
@@ -127,7 +143,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     if arch.same_as is not None:
         call = f"{arch.same_as.forward_name}(model, tokens, training, targets, dropout_p, last_only)"
         return _function(head, [], f"RETURN {SCHEMA}.{call};")
-    body = Body({**ARGUMENTS, **CONFIGURATION, **LOCALS}, f"architecture {arch.name}")
+    body = Body({**ARGUMENTS, **configuration(arch), **LOCALS}, f"architecture {arch.name}")
     logits, logits_of_last, loss = (body.assign(tree) for tree in head_variants(arch.head))
     stem, block = body.assign(arch.stem), body.assign(arch.block)
     source = f"""
@@ -181,7 +197,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     if arch.same_as is not None:
         call = f"{arch.same_as.hidden_name}(model, tokens, n_blocks)"
         return _function(head, [], f"RETURN {SCHEMA}.{call};")
-    scope = {**ARGUMENTS, **CONFIGURATION, **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
+    scope = {**ARGUMENTS, **configuration(arch), **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
     body = Body(scope, f"architecture {arch.name}")
     final = final_state(arch.head)
     pieces = {"stem": body.assign(arch.stem), "block": body.assign(arch.block)}
@@ -229,7 +245,7 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
         columns = "p.name, p.shape, p.init, p.std"
         call = f"{SCHEMA}.{arch.same_as.parameters_name}(model)"
         return _function(head, [], f"RETURN QUERY SELECT {columns} FROM {call} p;")
-    body = Body({**CONFIGURATION, v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
+    body = Body({**configuration(arch), v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
     lines = [f"config := {SCHEMA}.llm_config(model);"]
     for per_layer, specs in groupby(arch.parameters, lambda spec: spec.per_layer):
         rows = "\n".join(_emit(spec, body) for spec in specs)

@@ -129,8 +129,10 @@ ARRAYS = [
 ]
 ROWS_OF_CONFIG = [
     "llm_config('hostile')",
-    "ROW('hostile','gpt2',1,1,1,1,1,1,1,true,now())::llm_model_config",
-    "ROW('x','y',-1,0,2147483647,0,-5,NULL,'NaN',NULL,NULL)::llm_model_config",
+    """jsonb_populate_record(NULL::llm_model_config, '{"model": "hostile", "arch": "gpt2", "n_layer": 1,
+    "n_head": 1, "d_model": 1, "n_positions": 1, "vocab": 1, "settings": {"pooling": 1e400, "m": []}}')""",
+    """jsonb_populate_record(NULL::llm_model_config, '{"model": "x", "arch": "y", "n_layer": -1, "n_head": 0,
+    "d_model": 2147483647, "n_positions": 0, "layer_norm_eps": "NaN", "settings": ["a"]}')""",
 ]
 VALUES: dict[str, Sequence[str]] = {
     "integer": INTEGERS,
@@ -178,6 +180,7 @@ VALUES: dict[str, Sequence[str]] = {
         "'{\"n_steps\": 1}'",
         '\'{"n_steps": "x"}\'',
         "'{\"n_steps\": 1e400}'",
+        '\'{"pooling": null, "type": "integer", "minimum": "n_positions", "maximum": [], "values": {}}\'',
     ],
     "cstring": [
         "'[1,2]'",

@@ -162,6 +162,14 @@ DROP FUNCTION IF EXISTS public.llm_tape_forget(model text, before bigint);
 
 DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigint);
 
+DROP FUNCTION IF EXISTS public.llm_refuse_setting(key text, value jsonb, declared jsonb, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_setting_fits(number numeric, declaration jsonb, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_setting_bound(bound jsonb, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config);
+
 DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
@@ -200,7 +208,7 @@ DROP FUNCTION IF EXISTS public.llm_check_size(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_init_model(model text, seed bigint);
 
-DROP FUNCTION IF EXISTS public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
+DROP FUNCTION IF EXISTS public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint, settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int);
 
@@ -347,6 +355,8 @@ DROP FUNCTION IF EXISTS public.llm_default_model(model text);
 DROP FUNCTION IF EXISTS public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int);
 
 DROP FUNCTION IF EXISTS public.llm_registered_arch(model text);
+
+DROP FUNCTION IF EXISTS public.llm_stored_config(model text);
 
 DROP FUNCTION IF EXISTS public.llm_config(model text);
 

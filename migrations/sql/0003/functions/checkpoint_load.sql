@@ -50,6 +50,7 @@ BEGIN
     -- The model may have been renamed since.
     config.model := model;
     config.activation_function := COALESCE(config.activation_function, 'gelu_new');
+    config.settings := COALESCE(config.settings, '{}');
     PERFORM public.llm_check_size(config);
     RETURN config;
 END;
@@ -67,17 +68,18 @@ BEGIN
     PERFORM public.llm_require_argument('config', config.model IS NOT NULL);
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
-        activation_function, tied, init_seed
+        activation_function, tied, init_seed, settings
     )
     VALUES (
         config.model, config.arch, config.n_layer, config.n_head, config.d_model, config.n_positions, config.vocab,
-        config.d_ff, config.layer_norm_eps, config.activation_function, config.tied, config.init_seed
+        config.d_ff, config.layer_norm_eps, config.activation_function, config.tied, config.init_seed,
+        config.settings
     )
     ON CONFLICT (model) DO UPDATE SET
         arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
         n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
         layer_norm_eps = EXCLUDED.layer_norm_eps, activation_function = EXCLUDED.activation_function,
-        tied = EXCLUDED.tied, init_seed = EXCLUDED.init_seed;
+        tied = EXCLUDED.tied, init_seed = EXCLUDED.init_seed, settings = EXCLUDED.settings;
 END;
 $function$;
 
