@@ -213,10 +213,10 @@ llm_loss = loss = SqlFunction(
     ),
     doc=(
         'Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, '
-        'without dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token '
-        "outside the vocabulary.\n\nThe loss with the model's sizes as arguments, which are checked against "
-        'its configuration (22023). training: with dropout of probability dropout_p, with the random keys '
-        "of the model's next training step with seed 0."
+        "without dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. "
+        "22023: shapes or length; 22003: a token outside the vocabulary.\n\nThe loss with the model's sizes "
+        'as arguments, which are checked against its configuration (22023). training: with dropout of '
+        "probability dropout_p, with the random keys of the model's next training step with seed 0."
     ),
 )
 llm_weight = weight = SqlFunction(

@@ -180,7 +180,8 @@ logits = llm_logits
 @overload
 def llm_loss(model: Text, tokens: Ints, targets: Ints) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step
@@ -199,7 +200,8 @@ def llm_loss(
     training: Bool = ...,
 ) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step

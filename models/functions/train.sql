@@ -88,6 +88,9 @@ BEGIN
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
+    IF public.llm_is_encoder(config) THEN
+        PERFORM public.llm_check_contrast(config, h.batch_size, h.block_size, (arguments ->> 'row')::bigint);
+    END IF;
     PERFORM public.llm_tell_unstored(model, first_step);
     -- Later steps of an earlier history, and runs that ended without saying so, give way to this one.
     UPDATE public.llm_train_log l SET superseded = true

@@ -172,7 +172,9 @@ def test_refused(conn: Connection, call: str) -> None:
         conn.execute(f"SELECT {call}".encode())
 
 
-@pytest.mark.parametrize("call", ["pg_llm_pairs('{1,NULL}', '{0,1}', 4)", "pg_llm_pairs('{1,2}', '{0,NULL}', 4)"])
+@pytest.mark.parametrize(
+    "call", ["pg_llm_pairs('{1,NULL}', '{0,1}', 4)", "pg_llm_pairs('{1,2}', '{0,NULL}', 4)"]
+)
 def test_null_elements(conn: Connection, call: str) -> None:
     with pytest.raises(psycopg.errors.NullValueNotAllowed):
         conn.execute(f"SELECT {call}".encode())
@@ -184,7 +186,8 @@ def ranks(scores: np.ndarray[Any, Any], pairs: list[tuple[int, int]]) -> list[in
     for row, column in pairs:
         paired = {c for r, c in pairs if r == row}
         found.append(
-            1 + sum(not scores[row, j] < scores[row, column] for j in range(scores.shape[1]) if j not in paired)
+            1
+            + sum(not scores[row, j] < scores[row, column] for j in range(scores.shape[1]) if j not in paired)
         )
     return found
 

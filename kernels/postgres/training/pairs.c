@@ -15,9 +15,9 @@
 
 #include "tensor/tensor.h"
 
-#define POLL_EVERY 65536   /* elements between two looks at interrupts */
-#define EXCLUDED   -1e30f  /* added to a logit: its softmax is 0, and no arithmetic makes a NaN of it */
-#define ANCHOR     0       /* segments */
+#define POLL_EVERY 65536  /* elements between two looks at interrupts */
+#define EXCLUDED   -1e30f /* added to a logit: its softmax is 0, and no arithmetic makes a NaN of it */
+#define ANCHOR     0      /* segments */
 #define POSITIVE   1
 
 /* One sequence: its tokens, and what text it is: sequences of the same tokens have the same number. */
@@ -124,9 +124,9 @@ typedef struct Pairs
 static void
 split_rows(Pairs *pairs, const IntArray *tokens, const IntArray *segments, int max_tokens)
 {
-    int        width = tokens->dims[tokens->ndim - 1];
-    int        next_negative = 2 * pairs->n_rows;
-    Sequence  *sequence = NULL;
+    int       width = tokens->dims[tokens->ndim - 1];
+    int       next_negative = 2 * pairs->n_rows;
+    Sequence *sequence = NULL;
 
     pairs->n_sequences = 0;
     for (int row = 0; row < pairs->n_rows; row++)

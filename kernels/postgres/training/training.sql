@@ -108,10 +108,10 @@ CREATE FUNCTION public.pg_llm_pairs(
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_pairs';
 COMMENT ON FUNCTION public.pg_llm_pairs(integer[], integer[], integer) IS
-    'Splits the rows of a batch, [T] or [B, T], by their segments: all anchors, all positives, then all negatives, laid '
-    'end to end, and their lengths. exclusions [B, candidates]: -1e30 where a positive or negative is no negative of '
-    'the row''s anchor, being the text of its positive again or another positive of the same anchor, else 0; NULL if '
-    'there is no such. 22023, naming the row: as for pg_llm_pair_problem.';
+    'Splits the rows of a batch, [T] or [B, T], by their segments: all anchors, all positives, then all negatives, '
+    'laid end to end, and their lengths. exclusions [B, candidates]: -1e30 where a candidate is no negative of the '
+    'row''s anchor, being the text of its positive again or another positive of the same anchor, else 0; NULL if there '
+    'is none such. 22023, naming the row: as for pg_llm_pair_problem.';
 
 CREATE FUNCTION public.pg_llm_ranks(scores public.tensor, rows integer[], columns integer[])
     RETURNS integer[]

@@ -328,6 +328,14 @@ DROP FUNCTION IF EXISTS public.llm_pin_statement(model text);
 
 DROP FUNCTION IF EXISTS public.llm_windows(n int, width int, stride int);
 
+DROP FUNCTION IF EXISTS public.llm_embed_prefix(config public.llm_model_config, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_sequences(model text, tokens int[], lengths int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_decoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_is_encoder(config public.llm_model_config);
+
 DROP FUNCTION IF EXISTS public.llm_refuse_row(model text, row_id bigint, problem text);
 
 DROP FUNCTION IF EXISTS public.llm_check_row(config public.llm_model_config, row_id bigint);
@@ -345,6 +353,20 @@ DROP FUNCTION IF EXISTS public.llm_insert_blocks(config public.llm_model_config,
 DROP FUNCTION IF EXISTS public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]);
 
 DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
+
+DROP FUNCTION IF EXISTS public.llm_first_places(numbers int[]);
+
+DROP FUNCTION IF EXISTS public.llm_recall(model text, split text, k int, OUT pairs bigint, OUT candidates bigint, OUT recall double precision);
+
+DROP FUNCTION IF EXISTS public.llm_recall_rows(config public.llm_model_config, split text, OUT row_ids bigint[], OUT anchors int[], OUT positives int[]);
+
+DROP FUNCTION IF EXISTS public.llm_check_contrast(config public.llm_model_config, batch_size int, block_size int, only_row bigint);
+
+DROP FUNCTION IF EXISTS public.llm_contrastive_loss(model text, tokens int[], targets int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_encoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_max_tokens(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 
