@@ -136,7 +136,7 @@ def _without_settings() -> str:
 
 
 def _config_columns() -> str:
-    return ", ".join(map(_text, COLUMNS))
+    return wrapped(map(_text, COLUMNS), 16)
 
 
 ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {

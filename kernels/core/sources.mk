@@ -5,7 +5,7 @@ CORE_SOURCES = \
     engine/engine.c engine/memory.c engine/pool.c engine/random.c engine/scalar_math.c \
     products/gemm.c products/row_product.c products/linear.c products/quantized.c \
     ops/attention.c ops/kv_cache.c ops/rows.c ops/elementwise.c ops/embedding.c ops/loss.c ops/rotary.c ops/optimizer.c \
-    ops/sample.c ops/schedule.c \
+    ops/sample.c ops/schedule.c ops/sequences.c \
     measure/measure.c measure/measure_decode.c \
     tokenizer/bytes_map.c tokenizer/bpe.c tokenizer/bpe_added.c tokenizer/bpe_merge.c tokenizer/bpe_text.c \
     tokenizer/bpe_files.c tokenizer/bpe_recover.c tokenizer/bpe_train.c \

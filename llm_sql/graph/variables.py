@@ -21,6 +21,8 @@ tokens = Variable("tokens", INTEGERS)
 """Token ids, [T] or [B, T]."""
 targets = Variable("targets", INTEGERS)
 """Next tokens, shaped as `tokens`; those below 0 are ignored by losses."""
+lengths = Variable("lengths", INTEGERS, value=None)
+"""The number of tokens of each sequence, where `tokens` [N] holds several end to end."""
 training = Variable("training", BOOLEAN, value=False)
 """Whether dropout acts."""
 dropout_p = Variable("dropout_p", REAL, value=0.1)

@@ -164,11 +164,11 @@ DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigin
 
 DROP FUNCTION IF EXISTS public.llm_refuse_setting(key text, value jsonb, declared jsonb, config public.llm_model_config);
 
-DROP FUNCTION IF EXISTS public.llm_setting_fits(number numeric, declaration jsonb, config public.llm_model_config);
+DROP FUNCTION IF EXISTS public.llm_size(name text, config public.llm_model_config);
 
-DROP FUNCTION IF EXISTS public.llm_setting_bound(bound jsonb, config public.llm_model_config);
+DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, config public.llm_model_config);
 
-DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config);
+DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
 

@@ -85,14 +85,20 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
+    declared jsonb;
 BEGIN
     SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
     IF NOT FOUND THEN
         RETURN public.llm_stored_config(model);
     END IF;
     -- Nothing is looked up for those that know no settings: this runs in every pass.
-    IF config.arch NOT IN ('gpt2', 'gpt3', 'microgpt') OR config.settings <> '{}' THEN
-        config.settings := public.llm_settings(config);
+    IF config.arch IN ('gpt2', 'gpt3', 'microgpt') AND config.settings = '{}' THEN
+        RETURN config;
+    END IF;
+    SELECT a.settings INTO declared FROM public.llm_arch a WHERE a.arch = config.arch;
+    -- Without its architecture, as replication can leave it, a model computes nothing: llm_registered_arch tells.
+    IF FOUND AND (declared <> '{}' OR config.settings <> '{}') THEN
+        config.settings := public.llm_settings(config, declared);
     END IF;
     RETURN config;
 END;

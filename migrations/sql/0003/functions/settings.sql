@@ -1,98 +1,116 @@
 -- What an architecture needs of a configuration beyond its columns: llm_model_config.settings, as llm_arch.settings
 -- declares them. Checked where they are used, not by a CHECK, which would have to read llm_arch during a restore.
 
-CREATE FUNCTION public.llm_settings(config public.llm_model_config) RETURNS jsonb
-LANGUAGE plpgsql STABLE PARALLEL SAFE
+CREATE FUNCTION public.llm_settings(config public.llm_model_config, declared jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    declared jsonb;
-    filled jsonb;
-    wrong text;
+    filled jsonb := COALESCE(config.settings, '{}');
+    key text;
+    declaration jsonb;
+    value jsonb;
+    known text[] := '{}';
 BEGIN
-    SELECT a.settings INTO declared FROM public.llm_arch a WHERE a.arch = config.arch;
-    -- Without its architecture, as replication can leave it, a model computes nothing: llm_registered_arch tells.
-    IF declared IS NULL OR (declared = '{}' AND config.settings = '{}') THEN
-        RETURN config.settings;
-    END IF;
-    SELECT COALESCE(jsonb_object_agg(d.key, d.value -> 'default'), '{}') || COALESCE(config.settings, '{}') INTO filled
-    FROM jsonb_each(declared) d (key, value);
-    SELECT s.key INTO wrong
-    FROM jsonb_each(filled) s (key, value)
-    LEFT JOIN jsonb_each(declared) d (key, value) ON d.key = s.key
-    WHERE s.key IN ('model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps', 'activation_function', 'tied', 'init_seed', 'created_at', 'settings')
-        OR CASE
-            WHEN s.value = 'null' AND COALESCE(d.value -> 'default', 'null') = 'null' THEN
-                COALESCE(d.value ->> 'type', '') NOT IN ('text', 'boolean', 'integer', 'number', 'object')
-            WHEN d.value ->> 'type' = 'text' THEN
-                jsonb_typeof(s.value) <> 'string'
-                OR (d.value ? 'values' AND NOT d.value -> 'values' @> s.value)
-            WHEN d.value ->> 'type' = 'boolean' THEN jsonb_typeof(s.value) <> 'boolean'
-            WHEN d.value ->> 'type' = 'object' THEN
-                jsonb_typeof(s.value) <> 'object' OR jsonb_path_exists(s.value, '$.* ? (@.type() <> "string")')
-            WHEN d.value ->> 'type' IN ('integer', 'number') THEN CASE
-                WHEN jsonb_typeof(s.value) <> 'number' THEN true
-                ELSE NOT public.llm_setting_fits((s.value #>> '{}')::numeric, d.value, config)
-            END
-            ELSE true
-        END
-    ORDER BY s.key
-    LIMIT 1;
-    IF wrong IS NOT NULL THEN
-        PERFORM public.llm_refuse_setting(wrong, filled -> wrong, declared, config);
+    -- A loop of simple expressions, which cost less to begin than one query: this runs in every pass.
+    FOR key, declaration IN SELECT e.key, e.value FROM jsonb_each(declared) e (key, value) LOOP
+        known := known || key;
+        value := config.settings -> key;
+        IF value IS NULL THEN
+            value := COALESCE(declaration -> 'default', 'null');
+            filled := filled || jsonb_build_object(key, value);
+        END IF;
+        IF NOT public.llm_setting_fits(value, declaration, config)
+            OR key IN (
+                'model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps',
+                'activation_function', 'tied', 'init_seed', 'created_at', 'settings'
+            )
+        THEN
+            PERFORM public.llm_refuse_setting(key, value, declared, config);
+        END IF;
+    END LOOP;
+    IF filled - known <> '{}' THEN
+        key := (SELECT min(u.key) FROM jsonb_object_keys(filled - known) u (key));
+        PERFORM public.llm_refuse_setting(key, config.settings -> key, declared, config);
     END IF;
     RETURN filled;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_settings(public.llm_model_config) IS
-'The settings of a configuration, held against what its architecture declares in llm_arch.settings, with defaults for '
+COMMENT ON FUNCTION public.llm_settings(public.llm_model_config, jsonb) IS
+'The settings of a configuration, held against what its architecture declares (llm_arch.settings), with defaults for '
 'those it lacks. 22023, with the setting''s name: the architecture does not know it, its type or value is not allowed, '
 'or a column of llm_model_config has the name.';
 
 
-CREATE FUNCTION public.llm_setting_bound(bound jsonb, config public.llm_model_config) RETURNS numeric
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-BEGIN
-    RETURN CASE jsonb_typeof(bound)
-        WHEN 'number' THEN (bound #>> '{}')::numeric
-        WHEN 'string' THEN CASE bound #>> '{}'
-            WHEN 'n_layer' THEN config.n_layer
-            WHEN 'n_head' THEN config.n_head
-            WHEN 'd_model' THEN config.d_model
-            WHEN 'n_positions' THEN config.n_positions
-            WHEN 'vocab' THEN config.vocab
-            WHEN 'd_ff' THEN COALESCE(config.d_ff, 4 * config.d_model::bigint)
-        END
-    END;
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_setting_bound(jsonb, public.llm_model_config) IS
-'The value of a bound in llm_arch.settings: a number, or the size of the model that it names; NULL: none.';
-
-
-CREATE FUNCTION public.llm_setting_fits(number numeric, declaration jsonb, config public.llm_model_config)
+CREATE FUNCTION public.llm_setting_fits(value jsonb, declaration jsonb, config public.llm_model_config)
 RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    type CONSTANT text := declaration ->> 'type';
+    minimum jsonb;
+    maximum jsonb;
 BEGIN
-    -- What int and double precision hold, so that the casts of those who read it cannot fail.
-    RETURN CASE declaration ->> 'type'
-        WHEN 'integer' THEN scale(number) = 0 AND abs(number) <= 2147483647
-        ELSE number = 0 OR abs(number) BETWEEN 1e-300 AND 1e300
-    END
-        AND number >= COALESCE(public.llm_setting_bound(declaration -> 'minimum', config), number)
-        AND number <= COALESCE(public.llm_setting_bound(declaration -> 'maximum', config), number)
-        AND number > COALESCE(public.llm_setting_bound(declaration -> 'above', config), number - 1);
+    IF value = 'null' AND COALESCE(declaration -> 'default', 'null') = 'null' THEN
+        RETURN COALESCE(type IN ('text', 'boolean', 'integer', 'number', 'object'), false);
+    END IF;
+    IF type IS NULL OR type NOT IN ('integer', 'number') THEN
+        RETURN COALESCE(CASE type
+            WHEN 'text' THEN
+                jsonb_typeof(value) = 'string'
+                AND (NOT declaration ? 'values' OR declaration -> 'values' @> value)
+            WHEN 'boolean' THEN jsonb_typeof(value) = 'boolean'
+            WHEN 'object' THEN
+                jsonb_typeof(value) = 'object' AND NOT jsonb_path_exists(value, '$.* ? (@.type() <> "string")')
+        END, false);
+    END IF;
+    -- jsonb's numbers are compared as numbers, and lie apart from all else. What int and double precision hold, so
+    -- that the casts of those who read it cannot fail.
+    IF type = 'integer' THEN
+        IF value < '-2147483647' OR value > '2147483647' OR scale((value #>> '{}')::numeric) > 0 THEN
+            RETURN false;
+        END IF;
+    ELSIF value <> '0' AND NOT (value BETWEEN '1e-300' AND '1e300' OR value BETWEEN '-1e300' AND '-1e-300') THEN
+        RETURN false;
+    END IF;
+    minimum := declaration -> 'minimum';
+    IF jsonb_typeof(minimum) = 'string' THEN
+        minimum := public.llm_size(minimum #>> '{}', config);
+    END IF;
+    maximum := declaration -> 'maximum';
+    IF jsonb_typeof(maximum) = 'string' THEN
+        maximum := public.llm_size(maximum #>> '{}', config);
+    END IF;
+    RETURN COALESCE(value >= minimum, true) AND COALESCE(value <= maximum, true)
+        AND COALESCE(value > declaration -> 'above', true);
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_setting_fits(numeric, jsonb, public.llm_model_config) IS
-'Whether a number is one of the declared type, between the declared bounds.';
+COMMENT ON FUNCTION public.llm_setting_fits(jsonb, jsonb, public.llm_model_config) IS
+'Whether a value is one that a declaration in llm_arch.settings allows: its type, one of its values, between its '
+'bounds, which are numbers or sizes by their names.';
+
+
+CREATE FUNCTION public.llm_size(name text, config public.llm_model_config) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN to_jsonb(CASE name
+        WHEN 'n_layer' THEN config.n_layer
+        WHEN 'n_head' THEN config.n_head
+        WHEN 'd_model' THEN config.d_model
+        WHEN 'n_positions' THEN config.n_positions
+        WHEN 'vocab' THEN config.vocab
+        WHEN 'd_ff' THEN COALESCE(config.d_ff, 4 * config.d_model::bigint)
+    END);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_size(text, public.llm_model_config) IS
+'A size of a configuration by its name, as JSON; NULL for any other name.';
 
 
 CREATE FUNCTION public.llm_refuse_setting(
@@ -111,7 +129,10 @@ DECLARE
     rule text;
 BEGIN
     PERFORM public.llm_require(
-        key NOT IN ('model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps', 'activation_function', 'tied', 'init_seed', 'created_at', 'settings'),
+        key NOT IN (
+            'model', 'arch', 'n_layer', 'n_head', 'd_model', 'n_positions', 'vocab', 'd_ff', 'layer_norm_eps',
+            'activation_function', 'tied', 'init_seed', 'created_at', 'settings'
+        ),
         format('%s repeats the column of that name', subject),
         format('Remove it from settings; the column %s of llm_model_config has the value.', key)
     );
