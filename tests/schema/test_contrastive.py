@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from ..support.encoders import add_pairs, make_bag
-from ..support.small_models import state_sha256, train, weights
+from ..support.small_models import train
 from ..support.tensors import value
 from ..support.training import losses_of_run
 
@@ -103,23 +103,6 @@ def test_gradients_against_differences(conn: Connection) -> None:
         assert np.abs(grad).max() > 0.05, name
 
 
-def test_training_learns_and_repeats(conn: Connection) -> None:
-    """The loss falls, recall rises, and the same seed gives the same bits."""
-    make_bag(conn, d_model=16)
-    add_pairs(conn, rows=20)
-    add_pairs(conn, rows=20, split="validation")
-    before = value(conn, "SELECT recall FROM llm_recall('bag', k => 1)")
-    run = train(conn, "bag", 60, batch_size=8, lr_max=0.05)
-    losses = losses_of_run(conn, run)
-    assert losses[-1] < 0.3 < losses[0]
-    assert value(conn, "SELECT recall FROM llm_recall('bag', k => 1)") > before + 0.5
-    first = state_sha256(conn, "bag")
-    conn.execute("SELECT llm_init_model('bag', 1)")
-    train(conn, "bag", 60, batch_size=8, lr_max=0.05)
-    assert state_sha256(conn, "bag") == first
-    assert {row[0] for row in conn.execute("SELECT DISTINCT tokens FROM llm_train_log").fetchall()} == {8}
-
-
 def test_the_log_counts_pairs(conn: Connection) -> None:
     make_bag(conn)
     add_pairs(conn, rows=5, negatives=1)
@@ -158,35 +141,6 @@ def test_dropout_differs_between_sequences_and_steps(conn: Connection) -> None:
     run = train(conn, "bag", 2, batch_size=2, lr_max=1e-12, dropout_p=0.5, data_order="by_id")
     first, second = losses_of_run(conn, run)
     assert first != pytest.approx(second, rel=1e-6)
-
-
-def test_replay_checkpoint_and_costs(conn: Connection) -> None:
-    """What trainings of other models can do, an encoder's can."""
-    make_bag(conn)
-    add_pairs(conn, rows=10)
-    run = train(conn, "bag", 4, batch_size=4)
-    assert all(same for (same,) in conn.execute("SELECT same FROM llm_replay(%s)", (run,)).fetchall())
-    state = weights(conn, "bag")
-    saved = value(conn, "SELECT llm_checkpoint_save('bag')")
-    train(conn, "bag", 2, batch_size=4)
-    assert weights(conn, "bag") != state
-    conn.execute("SELECT llm_checkpoint_load('bag', %s)", (saved,))
-    assert weights(conn, "bag") == state
-    assert value(conn, "SELECT count(*) FROM llm_write_cost('bag')") >= 2
-    conn.execute("SELECT llm_require_room_for('bag', 'training', 4)")
-
-
-def test_a_loop_that_is_stopped_goes_on(conn: Connection) -> None:
-    make_bag(conn)
-    add_pairs(conn, rows=10)
-    conn.execute("CALL llm_train_loop('bag', 12, commit_every => 2, batch_size => 4, log_every => 0)")
-    whole = state_sha256(conn, "bag")
-    conn.execute("SELECT llm_init_model('bag', 1)")
-    conn.execute(
-        "CALL llm_train_loop('bag', 12, commit_every => 2, write_back_every => 5, batch_size => 4,"
-        " log_every => 0)"
-    )
-    assert state_sha256(conn, "bag") == whole
 
 
 def test_one_step(conn: Connection) -> None:
@@ -273,3 +227,30 @@ def test_a_batch_of_more_rows_than_there_are(conn: Connection) -> None:
     add_pairs(conn, rows=3)
     run = train(conn, "bag", 2, batch_size=7, dropout_p=0, lr_max=1e-3)
     assert all(0 < found < math.inf for found in losses_of_run(conn, run))
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        ("llm_evaluate('bag')", "llm_recall"),
+        ("llm_log_evaluation('bag')", "llm_recall"),
+        ("llm_finetune('bag', 'SELECT 1', 1)", "llm_fill_pairs"),
+        ("llm_fill_dataset('bag', 'SELECT 1')", "llm_fill_pairs"),
+    ],
+)
+def test_what_is_for_decoders(conn: Connection, call: str, hint: str) -> None:
+    make_bag(conn)
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match='"bag"') as refused:
+        conn.execute(f"SELECT {call}".encode())
+    assert hint in str(refused.value.diag.message_hint)
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [("llm_recall('tiny')", "llm_evaluate"), ("llm_fill_pairs('tiny', 'SELECT 1, 2')", "llm_fill_dataset")],
+)
+def test_what_is_for_encoders(conn: Connection, call: str, hint: str) -> None:
+    conn.execute("SELECT llm_create_model('tiny', 'gpt2', 1, 1, 4, 4, 8)")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="needs an encoder") as refused:
+        conn.execute(f"SELECT {call}".encode())
+    assert hint in str(refused.value.diag.message_hint)

@@ -88,6 +88,26 @@ def make_bag(
     return model
 
 
+def make_bert(
+    conn: Connection,
+    model: str = "bert",
+    *,
+    vocab: int = 40,
+    d_model: int = 8,
+    n_layer: int = 1,
+    n_head: int = 2,
+    n_positions: int = 6,
+    seed: int = 1,
+    settings: str = "{}",
+) -> str:
+    """A small model of the built-in architecture, with weights large enough to learn from at once."""
+    conn.execute(
+        "SELECT llm_create_model(%s, 'bert', %s, %s, %s, %s, %s, %s, %s)",
+        (model, n_layer, n_head, d_model, n_positions, vocab, seed, settings),
+    )
+    return model
+
+
 def add_pairs(
     conn: Connection,
     model: str = "bag",

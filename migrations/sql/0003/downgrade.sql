@@ -194,6 +194,12 @@ DROP FUNCTION IF EXISTS public.llm_publication_tables(model text);
 
 DROP FUNCTION IF EXISTS public.llm_publication(model text);
 
+DROP FUNCTION IF EXISTS public.llm_fill_pairs(model text, query text, split text, validation double precision, seed bigint, anchor_prompt text, positive_prompt text, max_tokens int, OUT pairs bigint, OUT validation_pairs bigint);
+
+DROP FUNCTION IF EXISTS public.llm_encode_pair(texts text[], model text, max_tokens int, anchor_prompt text, positive_prompt text, OUT tokens int[], OUT target int[], OUT n_cut int);
+
+DROP FUNCTION IF EXISTS public.llm_query_pairs(query text);
+
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint);
