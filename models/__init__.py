@@ -39,6 +39,7 @@ __all__ = [
     "TapeEntry",
     "Tensor",
     "TensorMap",
+    "Tokenizer",
     "TrainLog",
     "TrainRun",
     "declared_grants",

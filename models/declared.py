@@ -23,6 +23,7 @@ from .tape import TapeEntry as TapeEntry
 from .tape import TensorMap as TensorMap
 from .tokenizer import BpeMerge as BpeMerge
 from .tokenizer import BpeToken as BpeToken
+from .tokenizer import Tokenizer as Tokenizer
 from .train import Clip as Clip
 from .train import EvalLog as EvalLog
 from .train import TrainLog as TrainLog

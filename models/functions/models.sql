@@ -219,6 +219,7 @@ BEGIN
     DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
     PERFORM public.pg_llm_shared_forget(model);
@@ -250,11 +251,12 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
+        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
         OR EXISTS (SELECT FROM public.llm_dataset d WHERE d.model = new_name)
     THEN
         RAISE EXCEPTION 'there is already a tokenizer or data for a model "%"', new_name
             USING ERRCODE = 'duplicate_object',
-            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_dataset.';
+            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab, llm_tokenizer and llm_dataset.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
     INSERT INTO public.llm_model_config
@@ -285,6 +287,7 @@ BEGIN
     UPDATE public.llm_tape SET model = new_name WHERE model = old_name;
     UPDATE public.llm_bpe_vocab SET model = new_name WHERE model = old_name;
     UPDATE public.llm_bpe_merges SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_tokenizer SET model = new_name WHERE model = old_name;
     UPDATE public.llm_dataset SET model = new_name WHERE model = old_name;
     UPDATE public.llm_dataset_load SET model = new_name WHERE model = old_name;
     -- What an earlier model of the new name left in the log is no longer that of the name's steps.

@@ -10,7 +10,6 @@
 #include "utils/memutils.h"
 
 #include "generation.h"
-#include "ops/ops.h"
 
 #define POLL_EVERY 65536 /* elements between two looks at pending interrupts */
 
@@ -231,7 +230,7 @@ positions_in_sequences(int32 *values, const IntArray *ids, const IntArray *lengt
     if (ids->ndim != 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("positions: ids has %d dimensions", ids->ndim),
                 errhint("With lengths, ids is a list of all sequences' tokens end to end."));
-    op_require_lengths("positions", lengths, ids->n);
+    tensor_require_lengths("positions", lengths, ids->n);
     for (size_t b = 0; b < lengths->n; b++)
         for (int32 t = 0; t < lengths->values[b]; t++, i++)
         {

@@ -89,7 +89,7 @@ attention_shape(const OpCall *call, size_t d)
 static void
 require_finite(const OpCall *call)
 {
-    if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
+    if (!pg_llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
                 errhint("Infinity and NaN in q, k or v would reach %s.",
@@ -164,7 +164,7 @@ bidirectional_forward(OpCall *call)
     {
         if (call->in[0].ndim != 2)
             op_shape_error(call, "q, k and v [n, d] with lengths, [..., t, d] without");
-        op_require_lengths(call->op->name, &call->ids, op_rows(&call->in[0]));
+        tensor_require_lengths(call->op->name, &call->ids, op_rows(&call->in[0]));
     }
     attention_forward(call);
 }

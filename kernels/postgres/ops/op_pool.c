@@ -3,37 +3,9 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "ops.h"
-
-#define POLL_EVERY 65536 /* lengths between two looks at pending interrupts */
-
-void
-op_require_lengths(const char *name, const IntArray *lengths, size_t n)
-{
-    size_t sum = 0;
-
-    if (lengths->ndim != 1)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: lengths has %d dimensions", name, lengths->ndim),
-                errhint("It is a list of the number of tokens of each sequence."));
-    for (size_t b = 0; b < lengths->n; b++)
-    {
-        if (b % POLL_EVERY == 0)
-            CHECK_FOR_INTERRUPTS();
-        if (lengths->values[b] < 1)
-            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("%s: sequence %zu of lengths has %d tokens", name, b + 1, lengths->values[b]),
-                    errhint("Every sequence has at least one: leave out those without."));
-        sum += lengths->values[b];
-    }
-    if (sum != n)
-        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("%s: lengths add up to %zu tokens, not to %zu", name, sum, n),
-                errhint("The sequences lie end to end, and all tokens belong to one of them."));
-}
 
 /* ---- pooling; ids: lengths ---- */
 
@@ -85,7 +57,7 @@ pool_forward(OpCall *call, PoolForward kernel)
     {
         if (x->ndim != 2)
             op_shape_error(call, "x [n, d] with lengths, [..., t, d] without");
-        op_require_lengths(call->op->name, &call->ids, op_rows(x));
+        tensor_require_lengths(call->op->name, &call->ids, op_rows(x));
         dims[0] = (int32) call->ids.n;
         dims[1] = x->dims[1];
         op_output(call, 2, dims);

@@ -22,9 +22,6 @@ extern const OpDef *op_of_activation(const text *name);
 /* The op of a pooling, mean or cls (op_pool.c); 22023 for another. */
 extern const OpDef *op_of_pooling(const text *name);
 
-/* Ensure that lengths lay sequences of at least one token end to end over n tokens; `name` is the op's (op_pool.c). */
-extern void op_require_lengths(const char *name, const IntArray *lengths, size_t n);
-
 /* Broadcasting (op_broadcast.c) */
 extern int          op_broadcast_dims(const OpCall *call, int32 *dims);
 extern const float *op_broadcast_to(const OpValue *v, int ndim, const int32 *dims);

@@ -101,7 +101,10 @@ BEGIN
         FROM public.llm_parameters(llm_checkpoint_check.model) p
         CROSS JOIN (VALUES (''), ('optimizer.m.'), ('optimizer.v.')) k (prefix)
         UNION ALL
-        SELECT t.name, NULL, 'U8', true FROM (VALUES ('tokenizer.merges'), ('tokenizer.vocab')) t (name)
+        SELECT t.name, NULL, 'U8', t.required
+        FROM (
+            VALUES ('tokenizer.merges', true), ('tokenizer.vocab', true), ('tokenizer.settings', false)
+        ) t (name, required)
     )
     SELECT min(COALESCE(e.name, f.name)) INTO wrong
     FROM expected e
@@ -133,6 +136,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_checkpoint_restore_tokenizer.model;
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_restore_tokenizer.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_restore_tokenizer.model;
     INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
@@ -147,6 +151,13 @@ BEGIN
     FROM json_array_elements(
         convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.vocab'), public.llm_checkpoint_encoding())::json
     ) e (value);
+    INSERT INTO public.llm_tokenizer (model, kind, settings)
+    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1
+    FROM public.pg_llm_checkpoint_tensors(id) t
+    CROSS JOIN LATERAL (
+        SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb AS value
+    ) s
+    WHERE t.name = 'tokenizer.settings';
 END;
 $function$;
 
