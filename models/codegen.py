@@ -31,10 +31,9 @@ CATALOGUE = {
     ),
     "embeddings": "llm_embed llm_embed_missing llm_embed_sequences",
     "training": (
-        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_replay llm_finetune llm_train_step"
-        " llm_contrastive_loss llm_recall"
-        " llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state llm_tape_flush"
-        " llm_prune_runs"
+        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_train_give_up llm_replay llm_finetune"
+        " llm_train_step llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state"
+        " llm_tape_flush llm_prune_runs llm_contrastive_loss llm_recall"
     ),
     "tokenizers and data": (
         "llm_encode llm_encode_sequence llm_decode llm_build_char_tokenizer llm_load_bpe llm_load_wordpiece"

@@ -128,6 +128,11 @@ BEGIN
                 EXTRACT(epoch FROM clock_timestamp() - started)
             )
             RETURNING tape_id INTO tape;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'step % of run % cannot be logged', step, run.run_id
+                    USING ERRCODE = 'insufficient_privilege',
+                    HINT = 'A trigger on llm_train_log keeps the row out. Without its log a run cannot be resumed.';
+            END IF;
             IF grad_norm > h.grad_clip THEN
                 INSERT INTO public.llm_clip (tape_id, clip_threshold, applied_norm, gradient_slice)
                 VALUES (tape, h.grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
@@ -160,7 +165,7 @@ COMMENT ON FUNCTION public.llm_train_steps(
 'one that is logged already is compared with the log instead (40001 where it differs), unless audit is true, which '
 'neither compares nor logs. Loss and gradient are means over the step''s target tokens: with grad_accum, each '
 'micro-batch is weighted by its share of them, computed from zero, and added in order. 40001: dataset rows are gone; '
-'P0002: a step without any target.';
+'P0002: a step without any target; 42501: a trigger keeps its row out of the log.';
 
 
 CREATE FUNCTION public.llm_train_step_rows(run public.llm_train_run, row_ids bigint[], step bigint) RETURNS text

@@ -32,6 +32,8 @@ from ..support.small_models import Connection, make_model
 from ..support.tensors import value
 
 Connect = Callable[..., Connection]
+
+pytestmark = pytest.mark.usefixtures("no_files_left")
 HEADER = struct.Struct("<8s6I6Q4I32s")
 FIELDS = {
     "crc": 92,
@@ -77,12 +79,6 @@ def sealed(content: bytearray) -> bytes:
     end = min(table_end(bytes(content)), len(content))
     struct.pack_into("<I", content, FIELDS["crc"], crc32c(bytes(content[:end])))
     return bytes(content)
-
-
-@pytest.fixture(autouse=True)
-def no_files_left(connect: Connect) -> Iterator[None]:
-    yield
-    connect().execute("SELECT llm_release(shared => true)")
 
 
 # ---- hostile files ----

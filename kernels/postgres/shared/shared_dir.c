@@ -24,6 +24,7 @@
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
+#include "core/engine/memory.h"
 #include "shared.h"
 
 #define PREFIX        "pgsql_tmp_llm"
@@ -51,7 +52,7 @@ shared_init(void)
                                "Relative to the data directory. Empty: each session keeps a copy of its own.",
                                &pg_llm_shared_dir, "base/pgsql_tmp", PGC_SUSET, 0, check_directory, NULL, NULL);
     DefineCustomIntVariable("pg_llm.shared_size", "What the files in pg_llm.shared_dir may take.",
-                            "The least recently used go; -1 means a quarter of the machine's memory.",
+                            "The least recently used go; -1 means a quarter of the memory of the machine or container.",
                             &pg_llm_shared_size_mb, -1, -1, INT_MAX, PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
     DefineCustomIntVariable("pg_llm.shared_age", "How old a version of weights must be to be shared.",
                             "Spares a training that commits often a file per commit. It is also how long a session "
@@ -74,11 +75,12 @@ shared_directory(void)
 size_t
 shared_limit(void)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    size_t total;
 
     if (pg_llm_shared_size_mb >= 0)
         return (size_t) pg_llm_shared_size_mb << 20;
-    return pages > 0 && page > 0 ? (size_t) pages / 4 * (size_t) page : (size_t) 1 << 30;
+    total = llm_memory_total();
+    return total != SIZE_MAX ? total / 4 : (size_t) 1 << 30;
 }
 
 uint64
@@ -315,6 +317,7 @@ static void
 remove_above_limit(SharedEntry *entries, int n, const char *keep)
 {
     const SharedEntry *kept = NULL;
+    const size_t       limit = shared_limit();
 
     for (int i = 0; i < n && kept == NULL; i++)
         if (strcmp(entries[i].path, keep) == 0)
@@ -345,7 +348,7 @@ remove_above_limit(SharedEntry *entries, int n, const char *keep)
                 oldest_use = use;
             }
         }
-        if (oldest == NULL || (uint64) bytes <= shared_limit())
+        if (oldest == NULL || (uint64) bytes <= limit)
             break;
         (void) remove_entry(oldest);
     }
