@@ -26,6 +26,8 @@ from llm_sql.model import (
     STREAMING,
     Evaluation,
     FineTuning,
+    Recall,
+    export_weights,
     import_weights,
     load_tokenizer,
     select_beams,
@@ -33,6 +35,7 @@ from llm_sql.model import (
     select_evaluation,
     select_finetuning,
     select_perplexity,
+    select_recall,
     select_saving,
     select_stream,
     stream_query,
@@ -185,6 +188,9 @@ class AsyncLanguageModel:
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*(await self.session.execute(statement)).one())
 
+    async def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        return Recall(*(await self.session.execute(select_recall(self.model, split, k))).one())
+
     async def import_weights(
         self,
         path: str | os.PathLike[str],
@@ -209,11 +215,7 @@ class AsyncLanguageModel:
         progress: weights.Advance | None = None,
     ) -> int:
         """As LanguageModel.export_weights; the file is written in the event loop's thread."""
-
-        def export(connection: Connection) -> int:
-            return weights.export_weights(connection, self.model, path, format=format, progress=progress)
-
-        return await self._run(export)
+        return await self._run(export_weights, self.model, path, format, progress)
 
     async def rename(self, new_name: str) -> None:
         await self.session.execute(select(functions.rename_model(self.model, new_name)))

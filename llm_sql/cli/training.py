@@ -106,7 +106,7 @@ def train(
     else:
         say(
             f"{model}: run {run_id}, {summary['steps']} steps in {summary['seconds']:.1f} s, "
-            f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per token"
+            f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per {_unit(engine, model)}"
         )
 
 
@@ -175,6 +175,15 @@ def _summary(engine: Engine, run_id: int) -> dict[str, Any] | None:
     with engine.connect() as connection:
         found = connection.execute(query, {"run": run_id}).mappings().one_or_none()
         return dict(found) if found else None
+
+
+def _unit(engine: Engine, model: str) -> str:
+    """What the loss is a mean over."""
+    from sqlalchemy import text
+
+    query = text("SELECT public.llm_is_encoder(public.llm_config(:model))")
+    with engine.connect() as connection:
+        return "pair" if connection.scalars(query, {"model": model}).one() else "token"
 
 
 def _kept(engine: Engine, model: str, before: int, commit: bool) -> str:

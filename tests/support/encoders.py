@@ -145,6 +145,22 @@ class Encoder:
         }
         self.put("1_Pooling/config.json", modes | changes)
 
+    def vocabulary(self, **config: Any) -> None:
+        """A WordPiece tokenizer of as many tokens as the model has: vocab.txt."""
+        parts = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            *"abcdefghijklm",
+            *(f"##{c}" for c in "abcdefghijkl"),
+        ]
+        (self.folder / "vocab.txt").write_text(
+            "".join(f"{part}\n" for part in parts[: self.values["vocab_size"]])
+        )
+        self.put("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"} | config)
+
     def prompts(self, prompts: dict[str, Any], default: str | None = None) -> None:
         self.put("config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": default})
 
