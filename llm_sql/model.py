@@ -44,6 +44,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """An encoder on a split of its pairs: `recall` is the share of them whose positive is among the k that
+    are nearest to the anchor, of all the `candidates`.
+    """
+
+    pairs: int
+    candidates: int
+    recall: float
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """A fine-tuned copy: its name, and its perplexity on held-out text before and after."""
 
@@ -62,6 +73,11 @@ def select_evaluation(
         return select(logged.c.tokens, logged.c.nll, logged.c.perplexity)
     row = functions.evaluate(model, split, **not_none({"stride": stride, "query": query}))
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
+
+
+def select_recall(model: str, split: str, k: int) -> Select[Any]:
+    row = functions.recall(model, split, k)
+    return select(row.c.pairs, row.c.candidates, row.c.recall)
 
 
 def select_stream(prompt: str, model: str, options: Sampling) -> Select[Any]:
@@ -296,6 +312,10 @@ class LanguageModel:
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*self.session.execute(statement).one())
 
+    def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        """An encoder's share of pairs of a split whose positive is among the k nearest to the anchor."""
+        return Recall(*self.session.execute(select_recall(self.model, split, k)).one())
+
     def import_weights(
         self,
         path: str | os.PathLike[str],
@@ -307,8 +327,8 @@ class LanguageModel:
         """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
         hub's layout; returns their number. The model's sizes must stand in llm_model_config.
 
-        A directory's tokenizer (vocab.json and merges.txt, or tokenizer.json) becomes the model's, unless
-        `tokenizer` is false.
+        A directory's tokenizer (tokenizer.json, vocab.json and merges.txt, or vocab.txt) becomes the
+        model's, unless `tokenizer` is false.
         """
         return import_weights(
             self.session.connection(), path, self.model, tokenizer, megatron_version, progress
@@ -317,8 +337,9 @@ class LanguageModel:
     def load_tokenizer(
         self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
     ) -> int:
-        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file alone, or
-        a directory that holds such files or a tokenizer.json; returns the number of tokens.
+        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file or a
+        vocab.txt alone, or a directory that holds such files or a tokenizer.json; returns the number of
+        tokens.
         """
         return load_tokenizer(self.session.connection(), self.model, vocab, merges)
 

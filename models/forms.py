@@ -1,6 +1,7 @@
 """The forms of a list of arguments in functions/*.sql, where `{{ sampling.parameters }}` stands for one.
 
-`{{ architectures.forward }}` stands for something of each built-in architecture.
+`{{ architectures.forward }}` stands for something of each built-in architecture, `{{ rows.of_run }}` for the
+rows of llm_dataset that a run trains on.
 
 migrations/sql holds the text written out.
 """
@@ -158,6 +159,27 @@ ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {
     "config_columns": _config_columns,
 }
 
+
+def _rows_of(model: str) -> str:
+    """Condition on a row d of llm_dataset: a run of the model trains on it (only_row: on that one)."""
+    return (
+        "CASE\n"
+        f"    WHEN only_row IS NULL THEN (d.model = {model} OR d.model IS NULL) AND d.split = 'train'\n"
+        "    ELSE d.id = only_row\n"
+        "END"
+    )
+
+
+OTHER_FORMS: dict[str, dict[str, Callable[[], str]]] = {
+    "architectures": ARCHITECTURE_FORMS,
+    "rows": {
+        "of_model": lambda: _rows_of("llm_train_data.model"),
+        "of_run": lambda: _rows_of("run.model"),
+        # As a range of one; the highest bigint has no successor, which a range's upper bound would be.
+        "as_range": lambda: "int8range(d.id, NULLIF(d.id, 9223372036854775807) + 1)",
+    },
+}
+
 _MARK = re.compile(r"^(?P<indent> *)(?P<before>[^\n{]*)\{\{ (?P<list>\w+)\.(?P<form>\w+) \}\}", re.MULTILINE)
 
 
@@ -166,8 +188,8 @@ def expand(script: str) -> str:
 
     def written(mark: re.Match[str]) -> str:
         indent = mark["indent"]
-        if mark["list"] == "architectures":
-            text = ARCHITECTURE_FORMS[mark["form"]]()
+        if mark["list"] in OTHER_FORMS:
+            text = OTHER_FORMS[mark["list"]][mark["form"]]()
         else:
             text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
         return indent + mark["before"] + text.replace("\n", "\n" + indent)

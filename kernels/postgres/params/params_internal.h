@@ -10,8 +10,9 @@
 extern ModelVersion *versions_new(const char *model, const char *fingerprint, int len, bool training);
 /* Ready, and for this user to read or, when training, to change; NULL: memory has no such version. */
 extern ModelVersion *versions_find(const char *model, const char *fingerprint, int len, bool training);
-/* Kept for the run after that step, on top of the rows with that fingerprint; NULL: memory has no such version. */
-extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step);
+/* Kept for the run after the step logged there, on the rows with that fingerprint; NULL: memory has no such version. */
+extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id,
+                                        int64 log_id);
 extern void          versions_forget_kept(const char *model); /* this user's, unless pinned */
 extern void          versions_let_go(Portal holder);   /* kept versions of that portal, or all, are like any others */
 extern void          versions_use(ModelVersion *v);    /* the most recently used one */

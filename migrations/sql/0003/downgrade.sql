@@ -78,6 +78,8 @@ DROP FUNCTION IF EXISTS public.llm_write_seconds(model text);
 
 DROP FUNCTION IF EXISTS public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint);
 
+DROP FUNCTION IF EXISTS public.llm_train_log_id(run_id bigint, step bigint);
+
 DROP FUNCTION IF EXISTS public.llm_train_advance(run_id bigint, commit_every int, write_back_every int, INOUT fingerprint bytea, INOUT row_ids bigint[], INOUT row_versions bytea, INOUT step bigint, INOUT written_at timestamptz, INOUT write_seconds double precision, INOUT write_began timestamptz, OUT ended boolean, OUT code text, OUT problem text, OUT details text, OUT advice text);
 
 DROP FUNCTION IF EXISTS public.llm_train_stop(run_id bigint);
@@ -120,7 +122,9 @@ DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model
 
 DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text);
 
-DROP FUNCTION IF EXISTS public.llm_tell_unstored(model text, next_step bigint);
+DROP FUNCTION IF EXISTS public.llm_train_give_up(run_id bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_supersede(model text, first_step bigint, run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_begin(model text, arguments jsonb);
 
@@ -204,7 +208,15 @@ DROP FUNCTION IF EXISTS public.llm_publish(model text);
 
 DROP FUNCTION IF EXISTS public.llm_publication_tables(model text);
 
+DROP FUNCTION IF EXISTS public.llm_publication_mark(model text);
+
 DROP FUNCTION IF EXISTS public.llm_publication(model text);
+
+DROP FUNCTION IF EXISTS public.llm_fill_pairs(model text, query text, split text, validation double precision, seed bigint, anchor_prompt text, positive_prompt text, max_tokens int, OUT pairs bigint, OUT validation_pairs bigint);
+
+DROP FUNCTION IF EXISTS public.llm_encode_pair(texts text[], model text, max_tokens int, anchor_prompt text, positive_prompt text, OUT tokens int[], OUT target int[], OUT n_cut int);
+
+DROP FUNCTION IF EXISTS public.llm_query_pairs(query text);
 
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
@@ -405,6 +417,20 @@ DROP FUNCTION IF EXISTS public.llm_insert_blocks(config public.llm_model_config,
 DROP FUNCTION IF EXISTS public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]);
 
 DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
+
+DROP FUNCTION IF EXISTS public.llm_first_places(numbers int[]);
+
+DROP FUNCTION IF EXISTS public.llm_recall(model text, split text, k int, OUT pairs bigint, OUT candidates bigint, OUT recall double precision);
+
+DROP FUNCTION IF EXISTS public.llm_recall_rows(config public.llm_model_config, split text, OUT row_ids bigint[], OUT anchors int[], OUT positives int[]);
+
+DROP FUNCTION IF EXISTS public.llm_check_contrast(config public.llm_model_config, batch_size int, block_size int, only_row bigint);
+
+DROP FUNCTION IF EXISTS public.llm_contrastive_loss(model text, tokens int[], targets int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_encoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_max_tokens(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 
