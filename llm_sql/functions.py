@@ -23,16 +23,17 @@ llm_create_model = create_model = SqlFunction(
     'llm_create_model',
     (
         'model text, arch text?, n_layer integer?, n_head integer?, d_model integer?, n_positions '
-        'integer?, vocab integer?, seed bigint?',
+        'integer?, vocab integer?, seed bigint?, settings jsonb?',
         'bigint',
     ),
     doc=(
         'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
         'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
-        "model's tokenizer if it already has one. 42710: the model exists; 42704: unknown architecture; "
-        '22023: inconsistent sizes; 53100: the weights do not fit on the disk; 54000: more than 10,000 '
-        'layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped '
-        'model.'
+        "model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as "
+        'llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: '
+        'inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit '
+        'on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees '
+        'the space of a failed or dropped model.'
     ),
 )
 llm_init_model = init_model = SqlFunction(
@@ -310,6 +311,59 @@ llm_elements = elements = SqlFunction(
     ),
 )
 
+# ---- embeddings ----
+
+llm_embed = embed = SqlFunction(
+    'llm_embed',
+    (
+        'texts text[], model text?, prompt text?',
+        'tensor[]',
+    ),
+    (
+        'text text, model text?, prompt text?',
+        'tensor',
+    ),
+    doc=(
+        'The embedding of each of the texts, in their order, each identical to what a separate call '
+        'returns, NULL for NULL. Several dimensions become one.\n\nThe embedding of the text, as the '
+        "model's settings say: pooled, of length 1 if normalize says so, cut to max_tokens tokens with a "
+        'NOTICE. prompt: the name of one of its prompts, which is put before the text (NULL: its '
+        "default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes "
+        'nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: '
+        'unknown model, or one without a tokenizer.'
+    ),
+)
+llm_embed_missing = embed_missing = Procedure(
+    'llm_embed_missing',
+    (
+        'relation regclass, text_column text, embedding_column text, model text?, prompt text?, '
+        'batch_rows integer?',
+        'void',
+    ),
+    doc=(
+        'Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that '
+        'have a text and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows '
+        'rows, so that after an error or a crash a further call goes on with the rows that are left. '
+        'Several sessions may do it at once: each locks the rows it is at and passes over those that '
+        'others have locked. Takes the rights of the caller: SELECT and UPDATE on the table. Call it '
+        'outside a transaction block (2D000 otherwise). 42809: a view, a foreign or a system table; '
+        '42703: no such column; 42804: a column of another type; 22023: batch_rows, prompt; 42704: '
+        'unknown model.'
+    ),
+)
+llm_embed_sequences = embed_sequences = SqlFunction(
+    'llm_embed_sequences',
+    (
+        'model text, tokens integer[], lengths integer[], training boolean?, dropout_p double precision?',
+        'tensor',
+    ),
+    doc=(
+        "An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has "
+        'the number of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those '
+        'of the tokens; 22003: a token outside the vocabulary, or a sequence longer than the context.'
+    ),
+)
+
 # ---- training ----
 
 llm_train = train = SqlFunction(
@@ -577,6 +631,19 @@ llm_encode = encode = SqlFunction(
         'the tokenizer does not know; 42704: the model has no tokenizer.'
     ),
 )
+llm_encode_sequence = encode_sequence = SqlFunction(
+    'llm_encode_sequence',
+    (
+        'text text, model text?, max_tokens integer?',
+        'integer[]',
+    ),
+    doc=(
+        "Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) "
+        "gives them: special tokens in the text recognised, the tokens of the tokenizer's template around "
+        'it ([CLS] and [SEP] of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the '
+        'template; 42704: the model has no tokenizer.'
+    ),
+)
 llm_decode = decode = SqlFunction(
     'llm_decode',
     (
@@ -584,9 +651,10 @@ llm_decode = decode = SqlFunction(
         'text',
     ),
     doc=(
-        "The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that "
-        'are not valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes '
-        'themselves. 22003: an unknown token; 42704: the model has no tokenizer.'
+        "The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's "
+        'tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, '
+        'which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown '
+        'token; 42704: the model has no tokenizer.'
     ),
 )
 llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
@@ -620,6 +688,29 @@ llm_load_bpe = load_bpe = SqlFunction(
         "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
         'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
         'texts.'
+    ),
+)
+llm_load_wordpiece = load_wordpiece = SqlFunction(
+    'llm_load_wordpiece',
+    (
+        'model text, vocab bytea, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    (
+        'model text, vocab text, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token "
+        'in each line, or of a JSON object of token to id. settings: lowercase (true), strip_accents '
+        '(null: as lowercase), handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), '
+        'continuing_subword_prefix (##), max_input_chars_per_word (100), cleanup (true: llm_decode leaves '
+        'out blanks before punctuation), template (prefix and suffix, arrays of the ids around a text; '
+        'left out, [CLS] and [SEP] if the vocabulary has both). added: added tokens as for '
+        'llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special. Returns the number of '
+        'tokens. 22023: contents that are not such a vocabulary, with the line, one without unk_token, or '
+        "settings that do not exist; 0A000: the database's encoding cannot hold the tokens.\n\nLike "
+        'llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.'
     ),
 )
 llm_token_bytes = token_bytes = SqlFunction(
@@ -711,7 +802,8 @@ llm_tokenizer_kind = tokenizer_kind = SqlFunction(
         'text',
     ),
     doc=(
-        'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.'
+        'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the '
+        'model has no tokenizer.'
     ),
 )
 llm_boundaries = boundaries = RowsFunction(

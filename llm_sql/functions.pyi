@@ -33,12 +33,14 @@ def llm_create_model(
     n_positions: Int = ...,
     vocab: Int = ...,
     seed: Int = ...,
+    settings: Json = ...,
 ) -> Function[int]:
     """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
     those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
-    it already has one. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes;
-    53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM
-    (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares.
+    42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is
+    unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12
+    weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.
     """
 create_model = llm_create_model
 
@@ -262,6 +264,67 @@ log_evaluation = llm_log_evaluation
 def llm_elements(shape: Ints) -> Function[int]:
     """Number of elements of a tensor of this shape. 22003: more than a bigint can count."""
 elements = llm_elements
+
+# ---- embeddings ----
+
+@overload
+def llm_embed(
+    texts: Texts,
+    model: Text = ...,
+    prompt: Text = ...,
+) -> Function[list[NDArray[np.float32] | None]]:
+    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+
+    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+    """
+@overload
+def llm_embed(text: Text, model: Text = ..., prompt: Text = ...) -> Function[NDArray[np.float32]]:
+    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+
+    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+    """
+embed = llm_embed
+
+def llm_embed_missing(
+    relation: Text,
+    text_column: Text,
+    embedding_column: Text,
+    model: Text = ...,
+    prompt: Text = ...,
+    batch_rows: Int = ...,
+) -> Call:
+    """Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that have a text
+    and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows rows, so that after an
+    error or a crash a further call goes on with the rows that are left. Several sessions may do it at once:
+    each locks the rows it is at and passes over those that others have locked. Takes the rights of the
+    caller: SELECT and UPDATE on the table. Call it outside a transaction block (2D000 otherwise). 42809: a
+    view, a foreign or a system table; 42703: no such column; 42804: a column of another type; 22023:
+    batch_rows, prompt; 42704: unknown model.
+    """
+embed_missing = llm_embed_missing
+
+def llm_embed_sequences(
+    model: Text,
+    tokens: Ints,
+    lengths: Ints,
+    training: Bool = ...,
+    dropout_p: Double = ...,
+) -> Function[NDArray[np.float32]]:
+    """An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has the number
+    of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those of the tokens; 22003:
+    a token outside the vocabulary, or a sequence longer than the context.
+    """
+embed_sequences = llm_embed_sequences
 
 # ---- training ----
 
@@ -550,10 +613,19 @@ def llm_encode(
     """
 encode = llm_encode
 
+def llm_encode_sequence(text: Text, model: Text = ..., max_tokens: Int = ...) -> Function[Sequence[int]]:
+    """Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) gives them:
+    special tokens in the text recognised, the tokens of the tokenizer's template around it ([CLS] and [SEP]
+    of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the template; 42704: the model has
+    no tokenizer.
+    """
+encode_sequence = llm_encode_sequence
+
 def llm_decode(ids: Ints, model: Text = ...) -> Function[str]:
-    """The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that are not
-    valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an
-    unknown token; 42704: the model has no tokenizer.
+    """The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's
+    tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, which a
+    text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown token; 42704: the
+    model has no tokenizer.
     """
 decode = llm_decode
 
@@ -585,6 +657,34 @@ def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
     """
 load_bpe = llm_load_bpe
+
+@overload
+def llm_load_wordpiece(model: Text, vocab: Bytes, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+@overload
+def llm_load_wordpiece(model: Text, vocab: Text, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+load_wordpiece = llm_load_wordpiece
 
 def llm_token_bytes(ids: Ints, model: Text) -> Function[bytes]:
     """The bytes of the tokens, concatenated. 22003: an unknown token."""
@@ -631,7 +731,9 @@ def llm_train_bpe(model: Text, query: Text, vocab: Int) -> Function[int]:
 train_bpe = llm_train_bpe
 
 def llm_tokenizer_kind(model: Text) -> Function[str]:
-    """char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer."""
+    """char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has
+    no tokenizer.
+    """
 tokenizer_kind = llm_tokenizer_kind
 
 def llm_boundaries(model: Text) -> TableValuedAlias:

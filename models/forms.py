@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from .arguments import LISTS, Argument
 from .seeds import ARCHITECTURE_ROWS, MODELS
+from .settings import COLUMNS
 
 WIDTH = 120
 Arguments = tuple[Argument, ...]
@@ -122,17 +123,40 @@ def _hidden_calls() -> str:
 def _sizes() -> str:
     """Rows of VALUES: each architecture and the sizes of its smallest published model."""
     smallest = {model["arch"]: model for model in reversed(MODELS)}
-    names = ("n_layer", "n_head", "d_model", "n_positions", "vocab")
+    names = ("n_layer", "n_head", "d_model", "n_positions", "vocab", "layer_norm_eps")
     return ",\n".join(
-        f"({_text(arch)}, {', '.join(str(model[name]) for name in names)}, {str(model['tied']).lower()})"
+        f"({_text(arch)}, {', '.join(str(model[name]) for name in names)},"
+        f" {_text(model['activation_function'])}, {str(model['tied']).lower()})"
         for arch, model in sorted(smallest.items())
+    )
+
+
+def _without_settings() -> str:
+    """The architectures that know no settings."""
+    return ", ".join(_text(row["arch"]) for row in ARCHITECTURE_ROWS if not row["settings"])
+
+
+def _config_columns() -> str:
+    return wrapped(map(_text, COLUMNS), 16)
+
+
+def _embed_calls() -> str:
+    """Branches of a CASE by architecture: the call that gives an encoder's embeddings."""
+    return "\n".join(
+        f"WHEN {_text(row['arch'])} THEN\n"
+        f"    RETURN public.llm_embed_{row['arch']}(model, tokens, lengths, training, dropout_p);"
+        for row in ARCHITECTURE_ROWS
+        if row["kind"] == "encoder"
     )
 
 
 ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {
     "forward": _forward_calls,
     "hidden": _hidden_calls,
+    "embed": _embed_calls,
     "sizes": _sizes,
+    "without_settings": _without_settings,
+    "config_columns": _config_columns,
 }
 
 

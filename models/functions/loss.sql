@@ -158,6 +158,7 @@ BEGIN
     END IF;
     model := public.llm_default_model(model);
     config := public.llm_check_config(model, n_layer, n_head, d_model, vocab_size);
+    PERFORM public.llm_require_decoder(config, 'llm_logits');
     PERFORM public.llm_check_tokens(config, tokens);
     PERFORM public.llm_pin(model, public.pg_llm_recording());
     logits := public.llm_forward(model, tokens);

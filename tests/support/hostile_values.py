@@ -129,8 +129,10 @@ ARRAYS = [
 ]
 ROWS_OF_CONFIG = [
     "llm_config('hostile')",
-    "ROW('hostile','gpt2',1,1,1,1,1,1,1,true,now())::llm_model_config",
-    "ROW('x','y',-1,0,2147483647,0,-5,NULL,'NaN',NULL,NULL)::llm_model_config",
+    """jsonb_populate_record(NULL::llm_model_config, '{"model": "hostile", "arch": "gpt2", "n_layer": 1,
+    "n_head": 1, "d_model": 1, "n_positions": 1, "vocab": 1, "settings": {"pooling": 1e400, "m": []}}')""",
+    """jsonb_populate_record(NULL::llm_model_config, '{"model": "x", "arch": "y", "n_layer": -1, "n_head": 0,
+    "d_model": 2147483647, "n_positions": 0, "layer_norm_eps": "NaN", "settings": ["a"]}')""",
 ]
 VALUES: dict[str, Sequence[str]] = {
     "integer": INTEGERS,
@@ -150,7 +152,7 @@ VALUES: dict[str, Sequence[str]] = {
     "double precision[]": [*ARRAYS, "'{1e300}'"],
     "numeric[]": [*ARRAYS, "'{1e300}'"],
     "regclass[]": [
-        "'{llm_bpe_vocab,llm_bpe_merges}'",
+        "'{llm_bpe_vocab,llm_bpe_merges,llm_tokenizer}'",
         "'{}'",
         "'{pg_class,0,NULL}'",
         "'{llm_param,llm_step}'",
@@ -177,7 +179,9 @@ VALUES: dict[str, Sequence[str]] = {
         "'null'",
         "'{\"n_steps\": 1}'",
         '\'{"n_steps": "x"}\'',
+        '\'{"lowercase": true, "template": {"prefix": [0], "suffix": []}, "max_input_chars_per_word": 1e9}\'',
         "'{\"n_steps\": 1e400}'",
+        '\'{"pooling": null, "type": "integer", "minimum": "n_positions", "maximum": [], "values": {}}\'',
     ],
     "cstring": [
         "'[1,2]'",
@@ -244,6 +248,13 @@ SENSE: dict[str, Sense] = {
     "prompts": one_of("ARRAY['em', 'a']"),
     "text": one_of("'emma'", "'ava'"),
     "documents": one_of("ARRAY['emma', 'ava']"),
+    "texts": one_of("ARRAY['emma', NULL, '']"),
+    "normalizer": one_of("15", "0"),
+    "unk_token": one_of("'[UNK]'"),
+    "prefix": one_of("'##'", "''"),
+    "max_characters": one_of("100", "1"),
+    "before_ids": one_of("'{}'", "'{0}'"),
+    "after_ids": one_of("'{}'", "'{1}'"),
     "query": one_of("'SELECT ''emma'''", "'SELECT unnest(ARRAY[''ava'',''mia''])'"),
     "max_tokens": one_of("1", "3"),
     "beam_width": one_of("1", "3"),

@@ -1,5 +1,5 @@
 /*
- * attention_kernels.h -- causal attention of one head, MR queries at a time against stored keys and values:
+ * attention_kernels.h -- attention of one head, MR queries at a time against stored keys and values:
  * all scores, their exact maximum, the weights, then weights times values. Nothing is rescaled on the way.
  *
  * Bits: scores and outputs are matrix products in numerics.h's order, sums of weights run in 16 lanes by key
@@ -140,14 +140,14 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
                    size_t from, size_t n, const float *panels, const float *values, const llm_attention_head *h,
                    float *scratch)
 {
-    const size_t keys = from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
+    const size_t keys = h->keys > 0 ? h->keys : from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
     uint16_t *mask = (uint16_t *)(ap + MR * (ld > h->d_head ? ld : h->d_head) + PANEL_SLACK);
 
     pack_panel(ap, (llm_view){ q, q_stride, 1 }, n, h->d_head);
     panel_scores(scores, ld, ap, n, panels, keys, h->d_head);
     for (size_t i = 0; i < n; i++) {
-        size_t seen = from + i + 1;
+        size_t seen = h->keys > 0 ? h->keys : from + i + 1;
         float *row = scores + i * ld;
         float max = scaled_maximum(row, seen, h->scale);
         float sum = exponentials(row, seen, ld, h->scale, max);

@@ -21,6 +21,9 @@ DECLARE
     -- Which of the documents are held out, as many as there are documents.
     held_out boolean[];
 BEGIN
+    PERFORM public.llm_require_decoder(
+        config, 'llm_fill_dataset', 'llm_fill_pairs(model, query) fills the data of an encoder.'
+    );
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
     PERFORM public.llm_require(keep_order IS NOT NULL, 'keep_order must not be NULL');

@@ -47,7 +47,8 @@ BEGIN
         ('public.llm_param', 'llm_param', ' (model, name, token_id, data, step, updated_at)'),
         ('public.llm_model_config', 'llm_model_config', ''),
         ('public.llm_bpe_vocab', 'llm_bpe_vocab', ''),
-        ('public.llm_bpe_merges', 'llm_bpe_merges', '')
+        ('public.llm_bpe_merges', 'llm_bpe_merges', ''),
+        ('public.llm_tokenizer', 'llm_tokenizer', '')
     ) t (relation, name, columns);
 END;
 $function$;
