@@ -26,6 +26,7 @@ from llm_sql.model import (
     STREAMING,
     Evaluation,
     FineTuning,
+    Recall,
     export_weights,
     import_weights,
     load_tokenizer,
@@ -34,6 +35,7 @@ from llm_sql.model import (
     select_evaluation,
     select_finetuning,
     select_perplexity,
+    select_recall,
     select_saving,
     select_stream,
     stream_query,
@@ -185,6 +187,9 @@ class AsyncLanguageModel:
     ) -> Evaluation:
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*(await self.session.execute(statement)).one())
+
+    async def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        return Recall(*(await self.session.execute(select_recall(self.model, split, k))).one())
 
     async def import_weights(
         self,

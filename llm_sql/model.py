@@ -44,6 +44,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """An encoder on a split of its pairs: `recall` is the share of them whose positive is among the k that
+    are nearest to the anchor, of all the `candidates`.
+    """
+
+    pairs: int
+    candidates: int
+    recall: float
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """A fine-tuned copy: its name, and its perplexity on held-out text before and after."""
 
@@ -62,6 +73,11 @@ def select_evaluation(
         return select(logged.c.tokens, logged.c.nll, logged.c.perplexity)
     row = functions.evaluate(model, split, **not_none({"stride": stride, "query": query}))
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
+
+
+def select_recall(model: str, split: str, k: int) -> Select[Any]:
+    row = functions.recall(model, split, k)
+    return select(row.c.pairs, row.c.candidates, row.c.recall)
 
 
 def select_stream(prompt: str, model: str, options: Sampling) -> Select[Any]:
@@ -295,6 +311,10 @@ class LanguageModel:
         """
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*self.session.execute(statement).one())
+
+    def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        """An encoder's share of pairs of a split whose positive is among the k nearest to the anchor."""
+        return Recall(*self.session.execute(select_recall(self.model, split, k)).one())
 
     def import_weights(
         self,

@@ -89,6 +89,9 @@ BEGIN
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
+    IF public.llm_is_encoder(config) THEN
+        PERFORM public.llm_check_contrast(config, h.batch_size, h.block_size, (arguments ->> 'row')::bigint);
+    END IF;
     PERFORM public.llm_train_supersede(model, first_step);
     INSERT INTO public.llm_train_run (
         model, hyperparameters, data, seed, first_step, last_step, stored_step, status, started_at, numerics_version,

@@ -212,6 +212,12 @@ DROP FUNCTION IF EXISTS public.llm_publication_mark(model text);
 
 DROP FUNCTION IF EXISTS public.llm_publication(model text);
 
+DROP FUNCTION IF EXISTS public.llm_fill_pairs(model text, query text, split text, validation double precision, seed bigint, anchor_prompt text, positive_prompt text, max_tokens int, OUT pairs bigint, OUT validation_pairs bigint);
+
+DROP FUNCTION IF EXISTS public.llm_encode_pair(texts text[], model text, max_tokens int, anchor_prompt text, positive_prompt text, OUT tokens int[], OUT target int[], OUT n_cut int);
+
+DROP FUNCTION IF EXISTS public.llm_query_pairs(query text);
+
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint);
@@ -411,6 +417,20 @@ DROP FUNCTION IF EXISTS public.llm_insert_blocks(config public.llm_model_config,
 DROP FUNCTION IF EXISTS public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]);
 
 DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
+
+DROP FUNCTION IF EXISTS public.llm_first_places(numbers int[]);
+
+DROP FUNCTION IF EXISTS public.llm_recall(model text, split text, k int, OUT pairs bigint, OUT candidates bigint, OUT recall double precision);
+
+DROP FUNCTION IF EXISTS public.llm_recall_rows(config public.llm_model_config, split text, OUT row_ids bigint[], OUT anchors int[], OUT positives int[]);
+
+DROP FUNCTION IF EXISTS public.llm_check_contrast(config public.llm_model_config, batch_size int, block_size int, only_row bigint);
+
+DROP FUNCTION IF EXISTS public.llm_contrastive_loss(model text, tokens int[], targets int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_encoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_max_tokens(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 
