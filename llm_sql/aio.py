@@ -27,6 +27,7 @@ from llm_sql.model import (
     Evaluation,
     FineTuning,
     Recall,
+    export_weights,
     import_weights,
     load_tokenizer,
     select_beams,
@@ -214,11 +215,7 @@ class AsyncLanguageModel:
         progress: weights.Advance | None = None,
     ) -> int:
         """As LanguageModel.export_weights; the file is written in the event loop's thread."""
-
-        def export(connection: Connection) -> int:
-            return weights.export_weights(connection, self.model, path, format=format, progress=progress)
-
-        return await self._run(export)
+        return await self._run(export_weights, self.model, path, format, progress)
 
     async def rename(self, new_name: str) -> None:
         await self.session.execute(select(functions.rename_model(self.model, new_name)))

@@ -34,8 +34,10 @@ def statements(texts: Sequence[str], model: str, prompt: str | None) -> Iterator
     """Statements whose rows, one after the other, are the embeddings."""
     for first in range(0, len(texts), TEXTS):
         part = functions.embed(list(texts[first : first + TEXTS]), model, **not_none({"prompt": prompt}))
-        rows = func.pg_catalog.unnest(part).table_valued(
-            column("embedding", Tensor()), with_ordinality="place"
+        rows = (
+            func.pg_catalog.unnest(part)
+            .table_valued(column("embedding", Tensor()), with_ordinality="place")
+            .render_derived()
         )
         yield select(rows.c.embedding).order_by(rows.c.place)
 

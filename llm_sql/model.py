@@ -19,7 +19,7 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import embedding, encoder_files, functions, importing, tokenizer_files, weights
+from llm_sql import embedding, encoder_export, encoder_files, functions, importing, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
@@ -133,6 +133,19 @@ def import_weights(
         return weights.import_weights(
             connection, directory, model, megatron_version=megatron_version, progress=progress
         )
+
+
+def export_weights(
+    connection: Connection,
+    model: str,
+    path: str | os.PathLike[str],
+    format: str | None,
+    progress: weights.Advance | None,
+) -> int:
+    """The weights as a file, or with all that belongs to them as a directory; the number of weights."""
+    if encoder_export.is_directory(Path(path), format):
+        return encoder_export.export_directory(connection, model, Path(path), progress=progress)
+    return weights.export_weights(connection, model, path, format=format, progress=progress)
 
 
 def load_tokenizer(
@@ -314,8 +327,8 @@ class LanguageModel:
         """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
         hub's layout; returns their number. The model's sizes must stand in llm_model_config.
 
-        A directory's tokenizer (vocab.json and merges.txt, or tokenizer.json) becomes the model's, unless
-        `tokenizer` is false.
+        A directory's tokenizer (tokenizer.json, vocab.json and merges.txt, or vocab.txt) becomes the
+        model's, unless `tokenizer` is false.
         """
         return import_weights(
             self.session.connection(), path, self.model, tokenizer, megatron_version, progress
@@ -324,8 +337,9 @@ class LanguageModel:
     def load_tokenizer(
         self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
     ) -> int:
-        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file alone, or
-        a directory that holds such files or a tokenizer.json; returns the number of tokens.
+        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file or a
+        vocab.txt alone, or a directory that holds such files or a tokenizer.json; returns the number of
+        tokens.
         """
         return load_tokenizer(self.session.connection(), self.model, vocab, merges)
 
@@ -338,10 +352,11 @@ class LanguageModel:
     ) -> int:
         """Write the weights to a file here, in the format of its suffix or the given one; returns their
         number.
+
+        Without a suffix and a format `path` is a new directory, which a sentence encoder is written to as
+        sentence-transformers loads it: weights, configuration, modules and tokenizer.
         """
-        return weights.export_weights(
-            self.session.connection(), self.model, path, format=format, progress=progress
-        )
+        return export_weights(self.session.connection(), self.model, path, format, progress)
 
     def rename(self, new_name: str) -> None:
         """Give the model another name, with all that belongs to it; this object goes by it from now on."""

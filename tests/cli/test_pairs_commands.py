@@ -9,7 +9,7 @@ import pytest
 
 from llm_sql.url import libpq_url
 
-from ..support.encoders import make_bag
+from ..support.encoder_pairs import make_bag
 from .test_cli import Call, call, refuse, run, succeed
 
 __all__ = ["call", "run"]

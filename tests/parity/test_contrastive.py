@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 import torch
 from transformers import BertConfig, BertModel
 
-from ..support.encoders import make_bert
+from ..support.encoder_pairs import make_bert
 from ..support.small_models import train
 from ..support.training import gradients, losses_of_run, relative_error
 

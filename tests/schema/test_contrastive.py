@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from ..support.encoders import add_pairs, make_bag
+from ..support.encoder_pairs import add_pairs, make_bag
 from ..support.small_models import train
 from ..support.tensors import value
 from ..support.training import losses_of_run

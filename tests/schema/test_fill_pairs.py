@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ..support.encoders import make_bag
+from ..support.encoder_pairs import make_bag
 from ..support.small_models import train
 from ..support.tensors import value
 

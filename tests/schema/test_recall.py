@@ -8,7 +8,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from ..support.encoders import add_pairs, make_bag
+from ..support.encoder_pairs import add_pairs, make_bag
 from ..support.tensors import value
 
 Connection = psycopg.Connection[Any]

@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from ..support.encoders import add_pairs, make_bag, make_bert
+from ..support.encoder_pairs import add_pairs, make_bag, make_bert
 from ..support.small_models import state_sha256, train, weights
 from ..support.tensors import value
 from ..support.training import gradients, losses_of_run

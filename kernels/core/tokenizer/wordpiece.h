@@ -30,10 +30,10 @@ llm_wordpiece *llm_wordpiece_create(const llm_wordpiece_settings *settings); /* 
 void llm_wordpiece_destroy(llm_wordpiece *t);
 size_t llm_wordpiece_memory(const llm_wordpiece *t); /* bytes */
 /*
- * A token by its text (UTF-8, with the prefix), all in any order but for normalized added tokens that read alike, of
- * which the first counts; ids are different, which is the caller's business. flags are those of LLM_BPE_ADDED ...; an
- * added token without LLM_BPE_BASE is no part of words. LLM_BPE_BAD_TOKEN: as for llm_bpe_put_token, or a normalized
- * token of which nothing is left.
+ * A token by its text (UTF-8, with the prefix). That ids are different is the caller's business. flags are those of
+ * LLM_BPE_ADDED ...; an added token without LLM_BPE_BASE is no part of words; of normalized ones that read alike the
+ * first is found (tokenizers find any). LLM_BPE_BAD_TOKEN: as for llm_bpe_put_token, or a normalized token of which
+ * nothing is left.
  */
 llm_bpe_status llm_wordpiece_put_token(llm_wordpiece *t, int32_t id, const uint8_t *token, size_t n, unsigned flags);
 /* Once, after all tokens: LLM_BPE_UNKNOWN_TOKEN when the unknown token is none. */

@@ -16,7 +16,7 @@ COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea) IS
 
 CREATE FUNCTION public.pg_llm_wordpiece_create(
     model text, version bytea, normalizer integer, unk_token text, prefix text, max_characters integer,
-    cleanup boolean, before integer[], after integer[]
+    cleanup boolean, before_ids integer[], after_ids integer[]
 )
     RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -25,7 +25,7 @@ COMMENT ON FUNCTION public.pg_llm_wordpiece_create(
     text, bytea, integer, text, text, integer, boolean, integer[], integer[]
 ) IS
     'The same for WordPiece, which is fed tokens by their text. normalizer is the sum of 1 (clean_text), 2 '
-    '(handle_chinese_chars), 4 (strip accents), 8 (lowercase); before and after are the tokens around a text.';
+    '(handle_chinese_chars), 4 (strip accents), 8 (lowercase); before_ids and after_ids stand around a text.';
 
 CREATE FUNCTION public.pg_llm_bpe_put_token(handle integer, token_id integer, bytes bytea, flags integer)
     RETURNS void

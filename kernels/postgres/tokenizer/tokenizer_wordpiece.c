@@ -12,14 +12,14 @@
 #include "tensor/tensor.h"
 #include "tokenizer.h"
 
-/* pg_llm_wordpiece_create(model, version, normalizer, unk_token, prefix, max_characters, cleanup, before, after) */
+/* pg_llm_wordpiece_create(model, version, normalizer, unk_token, prefix, max_characters, cleanup, before_ids, after_ids) */
 PG_FUNCTION_INFO_V1(pg_llm_wordpiece_create);
 Datum
 pg_llm_wordpiece_create(PG_FUNCTION_ARGS)
 {
     int32                  normalizer = PG_GETARG_INT32(2), max_characters = PG_GETARG_INT32(5);
-    IntArray               before = tensor_int_array(PG_GETARG_DATUM(7), "before");
-    IntArray               after = tensor_int_array(PG_GETARG_DATUM(8), "after");
+    IntArray               before = tensor_int_array(PG_GETARG_DATUM(7), "before_ids");
+    IntArray               after = tensor_int_array(PG_GETARG_DATUM(8), "after_ids");
     llm_wordpiece_settings settings = {.normalizer = (unsigned) normalizer, .cleanup = PG_GETARG_BOOL(6)};
     int32                 *around;
     Tokenizer             *t;

@@ -138,16 +138,15 @@ DECLARE
     recording boolean := public.pg_llm_recording();
     config public.llm_model_config := public.llm_config(model);
     prefix CONSTANT text := public.llm_embed_prefix(config, prompt);
-    is_encoder CONSTANT boolean := public.llm_is_encoder(config);
-    max_tokens CONSTANT int := least(
-        COALESCE((config.settings ->> 'max_tokens')::int, config.n_positions), 2147483646
-    );
+    max_tokens CONSTANT int := COALESCE((config.settings ->> 'max_tokens')::int, config.n_positions);
     -- A pass holds some eight states and twice the MLP's for each of its tokens: about 64 MB, whatever the model.
     room CONSTANT bigint := greatest(
         67108864 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
     );
+    given CONSTANT int[] := ARRAY(
+        SELECT t.place FROM unnest(texts) WITH ORDINALITY t (text, place) WHERE t.text IS NOT NULL ORDER BY t.place
+    );
     item record;
-    ids int[];
     tokens int[] := '{}';
     lengths int[] := '{}';
     places int[] := '{}';
@@ -157,44 +156,45 @@ BEGIN
     n_cut := 0;
     PERFORM public.llm_pin_statement(model);
     PERFORM public.pg_llm_set_recording(false, true);
-    FOR item IN
-        SELECT t.place, t.text FROM unnest(texts) WITH ORDINALITY t (text, place) WHERE t.text IS NOT NULL
-        UNION ALL
-        -- The end, where what is left is computed.
-        SELECT NULL, NULL
-    LOOP
-        IF NOT is_encoder THEN
-            CONTINUE WHEN item.place IS NULL;
+    IF NOT public.llm_is_encoder(config) THEN
+        FOR item IN SELECT t.place, t.text FROM unnest(texts) WITH ORDINALITY t (text, place) LOOP
             embeddings[item.place] := public.llm_embed_text(prefix || item.text, model);
-            CONTINUE;
-        END IF;
-        IF item.place IS NOT NULL THEN
-            ids := public.llm_encode_sequence(prefix || item.text, model, max_tokens + 1);
-            IF cardinality(ids) > max_tokens THEN
-                n_cut := n_cut + 1;
-                ids := public.llm_encode_sequence(prefix || item.text, model, max_tokens);
-            ELSIF cardinality(ids) = 0 THEN
-                ids := ARRAY[public.llm_begin_token(model)];
+        END LOOP;
+    ELSE
+        FOR item IN
+            SELECT given[e.number] AS place, e.ids, e.length
+            FROM public.llm_encode_sequences(
+                ARRAY(SELECT prefix || t.text FROM unnest(texts) WITH ORDINALITY t (text, place)
+                    WHERE t.text IS NOT NULL ORDER BY t.place),
+                model, max_tokens
+            ) e
+            UNION ALL
+            -- The end, where what is left is computed.
+            SELECT NULL, NULL, NULL
+        LOOP
+            IF cardinality(item.ids) = 0 THEN
+                item.ids := ARRAY[public.llm_begin_token(model)];
                 PERFORM public.llm_require(
-                    ids[1] IS NOT NULL, format('model "%s" has no token to represent an empty text', model)
+                    item.ids[1] IS NOT NULL, format('model "%s" has no token to represent an empty text', model)
                 );
             END IF;
-        END IF;
-        IF cardinality(lengths) > 0
-            AND (item.place IS NULL OR cardinality(tokens) + cardinality(ids) > room)
-        THEN
-            results := public.llm_rows(public.llm_embed_sequences(model, tokens, lengths, false, 0.0));
-            FOR i IN 1 .. cardinality(places) LOOP
-                embeddings[places[i]] := results[i];
-            END LOOP;
-            tokens := '{}';
-            lengths := '{}';
-            places := '{}';
-        END IF;
-        tokens := tokens || ids;
-        lengths := lengths || cardinality(ids);
-        places := places || item.place::int;
-    END LOOP;
+            IF cardinality(lengths) > 0
+                AND (item.ids IS NULL OR cardinality(tokens) + cardinality(item.ids) > room)
+            THEN
+                results := public.llm_rows(public.llm_embed_sequences(model, tokens, lengths, false, 0.0));
+                FOR i IN 1 .. cardinality(places) LOOP
+                    embeddings[places[i]] := results[i];
+                END LOOP;
+                tokens := '{}';
+                lengths := '{}';
+                places := '{}';
+            END IF;
+            tokens := tokens || item.ids;
+            lengths := lengths || cardinality(item.ids);
+            places := places || item.place;
+            n_cut := n_cut + COALESCE(item.length > max_tokens, false)::int;
+        END LOOP;
+    END IF;
     PERFORM public.pg_llm_set_recording(recording, true);
 END;
 $function$;

@@ -191,7 +191,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_train_supersede(text, bigint, bigint) IS
 'Makes way for a run that is about to make the model''s step first_step: later steps of other runs are marked as '
 'superseded, and runs that say that they are going on as interrupted. run_id: the run, if it exists already. The '
-'caller has the model''s lock. 55000: another run has logged steps whose weights are not stored, and can go on with them.';
+'caller has the model''s lock. 55000: another run has logged steps whose weights are not stored, and can go on with '
+'them.';
 
 
 CREATE FUNCTION public.llm_train_give_up(run_id bigint) RETURNS bigint

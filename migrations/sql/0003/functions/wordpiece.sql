@@ -75,7 +75,7 @@ DECLARE
             ORDER BY i.place)
     );
 BEGIN
-    -- Of added tokens that the normalizer makes equal the first counts, special ones before others, as in tokenizers.
+    -- Of added tokens that the normalizer makes equal the first is found.
     PERFORM count(public.pg_llm_bpe_put_token(
         handle, v.token_id, convert_to(v.token, 'UTF8'),
         CASE WHEN v.flags IS NULL OR cardinality(v.flags) = 0 THEN 0 ELSE public.llm_token_flags(v.token, v.flags) END
@@ -83,7 +83,7 @@ BEGIN
     FROM (
         SELECT b.token_id, b.token, b.flags FROM public.llm_bpe_vocab b
         WHERE b.model = llm_wordpiece_feed.model
-        ORDER BY COALESCE('special' = ANY (b.flags), false) DESC, b.token_id
+        ORDER BY b.token_id
     ) v;
     RETURN handle;
 END;
