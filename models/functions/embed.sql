@@ -54,10 +54,9 @@ BEGIN
     CASE config.arch
         {{ architectures.embed }}
         ELSE
-            IF NOT public.llm_is_encoder(config) THEN
-                RAISE EXCEPTION 'model "%" (%) is no encoder', model, config.arch
-                    USING ERRCODE = 'feature_not_supported', HINT = 'llm_hidden(model, tokens) gives its states.';
-            END IF;
+            PERFORM public.llm_require_encoder(
+                config, 'llm_embed_sequences', 'llm_hidden(model, tokens) gives its states.'
+            );
             function := to_regprocedure(
                 format('public.%I(text, int[], int[], boolean, double precision)', 'llm_embed_' || config.arch)
             );
