@@ -288,6 +288,13 @@ def conn(connect: Connect) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture
+def no_files_left(connect: Connect) -> Iterator[None]:
+    """Shared files of the test's models go with it."""
+    yield
+    connect().execute("SELECT llm_release(shared => true)")
+
+
+@pytest.fixture
 def fresh_conn(connect: Connect) -> psycopg.Connection[Any]:
     """As `conn`, to a database of the test's own."""
     return connect()

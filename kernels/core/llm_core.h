@@ -195,24 +195,48 @@ void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout,
 void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d);
 /* from the forward's output */
 void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
+/*
+ * out = x / max(|x|, 1e-12), |x| the row's 2-norm, as PyTorch's normalize; norm (n), that maximum, is kept for the
+ * backward, which reads the forward's output
+ */
+void llm_l2_normalize_forward(llm_engine *e, float *out, float *norm, const float *x, size_t n, size_t d);
+void llm_l2_normalize_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out,
+                               const float *norm, size_t n, size_t d);
 /* out (d) (+)= sum over the n rows of x, in row blocks of a constant size */
 void llm_sum_rows(llm_engine *e, float *out, bool acc, const float *x, size_t n, size_t d);
 double llm_sum(llm_engine *e, const float *x, size_t n);
 double llm_sum_squares(llm_engine *e, const float *x, size_t n);
 bool llm_all_finite(llm_engine *e, const float *x, size_t n);
 
+/* ---- sequences laid end to end ------------------------------------------------------ */
+
+/*
+ * x (N,d) holds B sequences one after another, the b-th of lengths[b] >= 1 rows, N their sum; out (B,d). Mean: of each
+ * one's rows, summed as llm_sum_rows does; cls: its first row.
+ */
+void llm_mean_pool_forward(llm_engine *e, float *out, const float *x, const int32_t *lengths, size_t B, size_t d);
+void llm_mean_pool_backward(llm_engine *e, float *dx, bool acc, const float *dout, const int32_t *lengths, size_t B,
+                            size_t d);
+void llm_cls_pool_forward(llm_engine *e, float *out, const float *x, const int32_t *lengths, size_t B, size_t d);
+void llm_cls_pool_backward(llm_engine *e, float *dx, bool acc, const float *dout, const int32_t *lengths, size_t B,
+                           size_t d);
+
 /* ---- attention ---------------------------------------------------------------------- */
 
 /*
- * Causal multi-head attention, the only op that mixes information across time.
- * out (B,T,D), q k v (B,T,...) each with its own row stride (3D when they lie interleaved in one c_attn
+ * Multi-head attention, the only op that mixes information across time: causal, or of every token to all of its
+ * sequence. out (B,T,D), q k v (B,T,...) each with its own row stride (3D when they lie interleaved in one c_attn
  * output as [q | k | v] per token; D when separate). Head h is columns h*dh .. (h+1)*dh, dh = D / n_head.
  * scores = q.k / sqrt(dh); row_max and row_sum (B,n_head,T) are kept for the backward.
  * Dropout (p > 0) acts on the weights, keyed by the element's index in (B,n_head,T,T_max).
+ * With lengths, sequences lie end to end instead of T apart, and so do their parts of row_max, row_sum and the weights,
+ * (n_head, its length, ...) each: equal lengths give what B and T do.
  */
 typedef struct llm_attention_shape {
     size_t B, T, D, n_head;
     size_t q_stride, k_stride, v_stride; /* floats from one token to the next; batches are T * stride apart */
+    bool bidirectional;
+    const int32_t *lengths; /* (B), each at least 1, T the largest; NULL: all are T */
     float dropout_p;
     llm_dropout_key key;
     uint64_t first; /* logical index of the first weight */
@@ -222,7 +246,13 @@ typedef struct llm_attention_shape {
 /* Words of `kept`: a row of llm_mask_words(T) for each query of each head. */
 static inline size_t llm_attention_mask_words(const llm_attention_shape *s)
 {
-    return s->B * s->n_head * s->T * llm_mask_words(s->T);
+    size_t words = 0;
+
+    if (s->lengths == NULL)
+        return s->B * s->n_head * s->T * llm_mask_words(s->T);
+    for (size_t b = 0; b < s->B; b++)
+        words += (size_t)s->lengths[b] * llm_mask_words((size_t)s->lengths[b]);
+    return s->n_head * words;
 }
 
 void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q, const float *k,

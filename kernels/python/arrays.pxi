@@ -114,6 +114,16 @@ def _ids(str name, ids, limit, bint ignore_negative=False, shape=None):
     return np.require(ids, np.int32, ["C", "A"])
 
 
+def _lengths(lengths, rows=None):
+    """The lengths of sequences laid end to end as contiguous int32, each at least 1, adding up to `rows`."""
+    lengths = _ids("lengths", lengths, 2**31)
+    if lengths.ndim != 1 or (lengths < 1).any():
+        raise ValueError("lengths is not a list of numbers of tokens, each at least 1")
+    if rows is not None and int(lengths.sum(dtype=np.int64)) != rows:
+        raise ValueError(f"lengths add up to {lengths.sum(dtype=np.int64)} rows, not to {rows}")
+    return lengths
+
+
 cdef llm_dropout_key _dropout_key(seed, step, site_) except *:
     cdef llm_dropout_key key
     key.seed = seed

@@ -1,4 +1,4 @@
-# Causal multi-head attention, whole and with a key/value cache. Included by core.pyx.
+# Multi-head attention, whole and with a key/value cache. Included by core.pyx.
 
 cdef class KVCache:
     """Keys and values of one attention layer: room for `capacity` tokens of n_head heads of d_head floats."""
@@ -23,7 +23,8 @@ cdef class KVCache:
         return llm_kv_cache_bytes(self.c)
 
 
-cdef llm_attention_shape _attention_shape(shape, n_head, dropout_p, seed, step, site_, first) except *:
+cdef llm_attention_shape _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site_,
+                                          first) except *:
     if len(shape) != 3:
         raise ValueError(f"q has shape {shape}, expected (B,T,D)")
     B, T, D = shape
@@ -32,6 +33,12 @@ cdef llm_attention_shape _attention_shape(shape, n_head, dropout_p, seed, step, 
     cdef llm_attention_shape s
     s.B, s.T, s.D, s.n_head = B, T, D, n_head
     s.q_stride = s.k_stride = s.v_stride = D
+    s.bidirectional = bidirectional
+    s.lengths = NULL
+    if lengths is not None:
+        if B != 1 or T != lengths.sum(dtype=np.int64):
+            raise ValueError(f"q has shape {shape}, expected (1,{lengths.sum(dtype=np.int64)},D) with these lengths")
+        s.B, s.T, s.lengths = lengths.size, max(lengths, default=0), _int_data(lengths)
     s.dropout_p = _probability(dropout_p)
     s.key = _dropout_key(seed, step, site_)
     s.first = first
@@ -101,19 +108,24 @@ cdef class AttentionOps(RowOps):
         self._check()
         return dx
 
-    def attention_forward(self, q, k, v, n_head, *, dropout_p=0.0, seed=0, step=0, site=0, first=0):
-        """(out (B,T,D), row_max, row_sum (B,n_head,T)) of causal attention, scores q.k / sqrt(D / n_head).
+    def attention_forward(self, q, k, v, n_head, *, bidirectional=False, lengths=None, dropout_p=0.0, seed=0, step=0,
+                          site=0, first=0):
+        """(out (B,T,D), row_max, row_sum (B,n_head,T)) of attention, scores q.k / sqrt(D / n_head).
 
-        q, k, v are (B,T,D); the column slices of an interleaved (B,T,3D) are read in place. Dropout acts on the weights,
-        keyed by (seed, step, site) and the index in (B,n_head,T,T), counted from `first`.
+        q, k, v are (B,T,D); the column slices of an interleaved (B,T,3D) are read in place. Attention is causal, or
+        bidirectional. Dropout acts on the weights, keyed by (seed, step, site) and the index in (B,n_head,T,T), counted
+        from `first`. With `lengths`, q, k, v (1,N,D) hold sequences of so many tokens end to end, and row_max, row_sum
+        and the weights those of one after another.
         """
         shape = np.shape(q)
-        cdef llm_attention_shape s = _attention_shape(shape, n_head, dropout_p, seed, step, site, first)
+        lengths = None if lengths is None else _lengths(lengths)
+        cdef llm_attention_shape s = _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site,
+                                                      first)
         q, s.q_stride = _tokens("q", q, shape)
         k, s.k_stride = _tokens("k", k, shape)
         v, s.v_stride = _tokens("v", v, shape)
         out = _new(*shape)
-        row_max, row_sum = _new(s.B, n_head, s.T), _new(s.B, n_head, s.T)
+        row_max, row_sum = _new(shape[0], n_head, shape[1]), _new(shape[0], n_head, shape[1])
         cdef float *po = _data(out)
         cdef float *pm = _data(row_max)
         cdef float *ps = _data(row_sum)
@@ -126,21 +138,23 @@ cdef class AttentionOps(RowOps):
             self._check()
         return out, row_max, row_sum
 
-    def attention_backward(self, dout, out, row_max, row_sum, q, k, v, n_head, *, into=None,
-                           dropout_p=0.0, seed=0, step=0, site=0, first=0):
+    def attention_backward(self, dout, out, row_max, row_sum, q, k, v, n_head, *, into=None, bidirectional=False,
+                           lengths=None, dropout_p=0.0, seed=0, step=0, site=0, first=0):
         """(dq, dk, dv), each (B,T,D), from the forward's inputs and results and the same dropout key.
 
         `into` is a (dq, dk, dv) so far, which the new gradients are added to.
         """
         shape = np.shape(q)
-        cdef llm_attention_shape s = _attention_shape(shape, n_head, dropout_p, seed, step, site, first)
+        lengths = None if lengths is None else _lengths(lengths)
+        cdef llm_attention_shape s = _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site,
+                                                      first)
         q, s.q_stride = _tokens("q", q, shape)
         k, s.k_stride = _tokens("k", k, shape)
         v, s.v_stride = _tokens("v", v, shape)
         dout = _f32("dout", dout, shape)
         out = _f32("out", out, shape)
-        row_max = _f32("row_max", row_max, (s.B, n_head, s.T))
-        row_sum = _f32("row_sum", row_sum, (s.B, n_head, s.T))
+        row_max = _f32("row_max", row_max, (shape[0], n_head, shape[1]))
+        row_sum = _f32("row_sum", row_sum, (shape[0], n_head, shape[1]))
         so_far = (None, None, None) if into is None else into
         if len(so_far) != 3 or (into is not None and any(g is None for g in into)):
             raise ValueError("into needs three gradients, for q, k and v")

@@ -54,6 +54,34 @@ def parse_tiktoken(contents: bytes) -> list[tuple[int, bytes]]: ...
 def recover_merges(tokens: Iterable[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]: ...
 def train_bpe(texts: Iterable[str], n_merges: int, min_count: int = 2) -> list[tuple[int, int]]: ...
 
+class WordPiece:
+    def __init__(
+        self,
+        tokens: Iterable[tuple[int, str]],
+        *,
+        flags: Mapping[int, int] | None = None,
+        clean_text: bool = True,
+        handle_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        lowercase: bool = True,
+        unk_token: str = "[UNK]",
+        continuing_subword_prefix: str = "##",
+        max_input_chars_per_word: int = 100,
+        cleanup: bool = True,
+    ) -> None: ...
+    def encode(self, text: str | bytes, *, special: bool = True) -> npt.NDArray[np.int32]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+def bert_normalize(
+    text: str | bytes,
+    *,
+    clean_text: bool = True,
+    handle_chinese_chars: bool = True,
+    strip_accents: bool | None = None,
+    lowercase: bool = True,
+) -> str: ...
+def parse_wordpiece_vocab(contents: bytes) -> list[tuple[int, str]]: ...
+
 class KVCache:
     def __init__(self, n_head: int, d_head: int, capacity: int) -> None: ...
     @property
@@ -157,6 +185,14 @@ class RowOps(ElementwiseOps):
     def rmsnorm_backward(
         self, dout: Floats, x: Floats, rstd: Floats, *, dx: Floats | None = None
     ) -> Floats: ...
+    def l2_normalize_forward(self, x: Floats) -> tuple[Floats, Floats]: ...
+    def l2_normalize_backward(
+        self, dout: Floats, out: Floats, norm: Floats, *, dx: Floats | None = None
+    ) -> Floats: ...
+    def mean_pool_forward(self, x: Floats, lengths: Ids) -> Floats: ...
+    def mean_pool_backward(self, dout: Floats, lengths: Ids, *, dx: Floats | None = None) -> Floats: ...
+    def cls_pool_forward(self, x: Floats, lengths: Ids) -> Floats: ...
+    def cls_pool_backward(self, dout: Floats, lengths: Ids, *, dx: Floats | None = None) -> Floats: ...
     def softmax_forward(self, x: Floats) -> Floats: ...
     def softmax_backward(self, dout: Floats, out: Floats, *, dx: Floats | None = None) -> Floats: ...
     def sum_rows(self, x: Floats, *, out: Floats | None = None) -> Floats: ...
@@ -185,6 +221,8 @@ class AttentionOps(RowOps):
         v: Floats,
         n_head: int,
         *,
+        bidirectional: bool = False,
+        lengths: Ids | None = None,
         dropout_p: float = 0.0,
         seed: int = 0,
         step: int = 0,
@@ -203,6 +241,8 @@ class AttentionOps(RowOps):
         n_head: int,
         *,
         into: tuple[Floats, Floats, Floats] | None = None,
+        bidirectional: bool = False,
+        lengths: Ids | None = None,
         dropout_p: float = 0.0,
         seed: int = 0,
         step: int = 0,

@@ -26,6 +26,8 @@ cdef extern from "llm_core.h" nogil:
     ctypedef struct llm_attention_shape:
         size_t B, T, D, n_head
         size_t q_stride, k_stride, v_stride
+        c_bool bidirectional
+        const int32_t *lengths
         float dropout_p
         llm_dropout_key key
         uint64_t first
@@ -115,6 +117,9 @@ cdef extern from "llm_core.h" nogil:
     void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
     void llm_rmsnorm_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x,
                               const float *rstd, size_t n, size_t d)
+    void llm_l2_normalize_forward(llm_engine *e, float *out, float *norm, const float *x, size_t n, size_t d)
+    void llm_l2_normalize_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *out,
+                                   const float *norm, size_t n, size_t d)
     void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d)
     void llm_softmax_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *out,
                               size_t n, size_t d)
@@ -122,6 +127,13 @@ cdef extern from "llm_core.h" nogil:
     double llm_sum(llm_engine *e, const float *x, size_t n)
     double llm_sum_squares(llm_engine *e, const float *x, size_t n)
     bint llm_all_finite(llm_engine *e, const float *x, size_t n)
+
+    void llm_mean_pool_forward(llm_engine *e, float *out, const float *x, const int32_t *lengths, size_t B, size_t d)
+    void llm_mean_pool_backward(llm_engine *e, float *dx, bint acc, const float *dout, const int32_t *lengths,
+                                size_t B, size_t d)
+    void llm_cls_pool_forward(llm_engine *e, float *out, const float *x, const int32_t *lengths, size_t B, size_t d)
+    void llm_cls_pool_backward(llm_engine *e, float *dx, bint acc, const float *dout, const int32_t *lengths,
+                               size_t B, size_t d)
 
     void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row_sum, const float *q,
                                const float *k, const float *v, const llm_attention_shape *s)

@@ -75,6 +75,87 @@ cdef class RowOps(ElementwiseOps):
         self._check()
         return dx
 
+    def l2_normalize_forward(self, x):
+        """(out (...,d), norm (...)): x / max(|x|, 1e-12), |x| each row's 2-norm."""
+        x, rows, width = _rows("x", x)
+        out, norm = _new(*x.shape), _new(*x.shape[:-1])
+        cdef size_t n = rows, d = width
+        cdef float *po = _data(out)
+        cdef float *pn = _data(norm)
+        cdef const float *px = _data(x)
+        with _running, nogil:
+            llm_l2_normalize_forward(self.e, po, pn, px, n, d)
+        self._check()
+        return out, norm
+
+    def l2_normalize_backward(self, dout, out, norm, *, dx=None):
+        """dx from dout, the forward's output and its norm."""
+        out, rows, width = _rows("out", out)
+        dout = _f32("dout", dout, out.shape)
+        norm = _f32("norm", norm, out.shape[:-1])
+        dx, acc = _gradient("dx", dx, out.shape)
+        cdef size_t n = rows, d = width
+        cdef float *pdx = _data(dx)
+        cdef const float *pd = _data(dout)
+        cdef const float *po = _data(out)
+        cdef const float *pn = _data(norm)
+        cdef bint add = acc
+        with _running, nogil:
+            llm_l2_normalize_backward(self.e, pdx, add, pd, po, pn, n, d)
+        self._check()
+        return dx
+
+    def mean_pool_forward(self, x, lengths):
+        """The mean (B,d) of the rows of each of B sequences, of so many rows each, laid end to end in x (N,d)."""
+        return self._pooled(x, lengths, True)
+
+    def mean_pool_backward(self, dout, lengths, *, dx=None):
+        """dx (N,d) from dout (B,d)."""
+        return self._pool_gradient(dout, lengths, True, dx)
+
+    def cls_pool_forward(self, x, lengths):
+        """The first row (B,d) of each of B sequences, of so many rows each, laid end to end in x (N,d)."""
+        return self._pooled(x, lengths, False)
+
+    def cls_pool_backward(self, dout, lengths, *, dx=None):
+        """dx (N,d) from dout (B,d)."""
+        return self._pool_gradient(dout, lengths, False, dx)
+
+    def _pooled(self, x, lengths, bint mean):
+        x, rows, width = _rows("x", x)
+        lengths = _lengths(lengths, rows)
+        out = _new(lengths.size, width)
+        cdef size_t B = lengths.size, d = width
+        cdef float *po = _data(out)
+        cdef const float *px = _data(x)
+        cdef const int32_t *pl = _int_data(lengths)
+        with _running, nogil:
+            if mean:
+                llm_mean_pool_forward(self.e, po, px, pl, B, d)
+            else:
+                llm_cls_pool_forward(self.e, po, px, pl, B, d)
+        self._check()
+        return out
+
+    def _pool_gradient(self, dout, lengths, bint mean, dx):
+        lengths = _lengths(lengths)
+        dout, rows, width = _rows("dout", dout)
+        if dout.shape != (lengths.size, width):
+            raise ValueError(f"dout has shape {dout.shape}, expected ({lengths.size}, {width})")
+        dx, acc = _gradient("dx", dx, (int(lengths.sum(dtype=np.int64)), width))
+        cdef size_t B = lengths.size, d = width
+        cdef float *pdx = _data(dx)
+        cdef const float *pd = _data(dout)
+        cdef const int32_t *pl = _int_data(lengths)
+        cdef bint add = acc
+        with _running, nogil:
+            if mean:
+                llm_mean_pool_backward(self.e, pdx, add, pd, pl, B, d)
+            else:
+                llm_cls_pool_backward(self.e, pdx, add, pd, pl, B, d)
+        self._check()
+        return dx
+
     def softmax_forward(self, x):
         """Softmax of each row of x (...,d)."""
         x, rows, width = _rows("x", x)

@@ -43,8 +43,10 @@ __all__ = [
     "activation",
     "add",
     "attention",
+    "bidirectional_attention",
     "causal_attention",
     "causal_attention_qkv",
+    "cls_pool",
     "concat",
     "cross_entropy",
     "div",
@@ -53,6 +55,7 @@ __all__ = [
     "gelu",
     "gelu_exact",
     "item",
+    "l2_normalize",
     "last",
     "layer_norm",
     "let",
@@ -61,12 +64,14 @@ __all__ = [
     "lm_head_loss",
     "matmul",
     "mean_all",
+    "mean_pool",
     "mul",
     "neg",
     "norm",
     "ones_like",
     "op",
     "p",
+    "pool",
     "positions",
     "relu",
     "reshape",
@@ -145,6 +150,11 @@ def integers(value: Any) -> Arg:
     return coerce(value, INTEGERS)
 
 
+def lengths_of(value: Any) -> Arg | None:
+    """The number of tokens of each of several sequences laid end to end; None: left out."""
+    return None if value is None else integers(value)
+
+
 def integer(value: Any) -> Arg:
     return coerce(value, INTEGER)
 
@@ -219,9 +229,12 @@ def embedding(w: TensorLike, ids: IntsLike) -> Arguments:
 
 
 @scalar_op("pg_llm_positions", INTEGERS)
-def positions(ids: IntsLike) -> Arguments:
-    """0 .. T-1 in each row of ids [..., T], counted from the open key/value cache's end -> int[...]."""
-    return [integers(ids)]
+def positions(ids: IntsLike, lengths: IntsLike | None = None) -> Arguments:
+    """0 .. T-1 in each row of ids [..., T], counted from the open key/value cache's end -> int[...].
+
+    With lengths, ids [N] holds sequences of so many tokens end to end, each counted from 0.
+    """
+    return [integers(ids), lengths_of(lengths)]
 
 
 @op("pg_llm_rotary")
@@ -362,6 +375,12 @@ def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Arguments:
     return [tensor(x), real(eps)]
 
 
+@op("pg_llm_l2_normalize")
+def l2_normalize(x: TensorLike, enabled: BoolLike = True) -> Arguments:
+    """x / max(|x|, 1e-12) over the last axis, |x| the 2-norm; x itself when not enabled."""
+    return [tensor(x), boolean(enabled)]
+
+
 @op("pg_llm_softmax")
 def softmax(x: TensorLike) -> Arguments:
     """exp(x) / sum(exp(x)) over the last axis."""
@@ -448,6 +467,26 @@ def causal_attention_qkv(
     return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
 
 
+@op("pg_llm_bidirectional_attention")
+def bidirectional_attention(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    n_head: IntLike = variables.n_head,
+    dropout_p: RealLike = variables.dropout_p,
+    training: BoolLike = variables.training,
+    site: TextLike = "",
+    lengths: IntsLike | None = None,
+) -> Arguments:
+    """Attention of every token to all of its sequence over q, k, v, each [..., T, D] -> [..., T, D].
+
+    With lengths, q, k, v [N, D] hold sequences of so many tokens end to end. Scores and dropout are those of
+    `causal_attention`.
+    """
+    inputs = [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training)]
+    return [*inputs, text(site), lengths_of(lengths)]
+
+
 @op("pg_llm_attention")
 def attention(
     x: TensorLike,
@@ -462,6 +501,30 @@ def attention(
     """GPT-2's attention with its projections w_qkv [D, 3D] and w_o [D, D]: x [..., T, D] -> [..., T, D]."""
     weights = [tensor(x), tensor(w_qkv), tensor(b_qkv), tensor(w_o), tensor(b_o)]
     return [*weights, integer(n_head), integer(T), integer(D)]
+
+
+# ---- one row for each sequence ----
+
+
+@op("pg_llm_mean_pool")
+def mean_pool(x: TensorLike, lengths: IntsLike | None = None) -> Arguments:
+    """The mean over each sequence of x [..., T, D] -> [..., D].
+
+    With lengths, x [N, D] holds sequences of so many tokens end to end -> [sequences, D].
+    """
+    return [tensor(x), lengths_of(lengths)]
+
+
+@op("pg_llm_cls_pool")
+def cls_pool(x: TensorLike, lengths: IntsLike | None = None) -> Arguments:
+    """The first row of each sequence, which are those of `mean_pool`."""
+    return [tensor(x), lengths_of(lengths)]
+
+
+@op("pg_llm_pool")
+def pool(x: TensorLike, lengths: IntsLike | None, pooling: TextLike) -> Arguments:
+    """`mean_pool` or `cls_pool`, by the name "mean" or "cls"."""
+    return [tensor(x), integers(lengths), text(pooling)]
 
 
 # ---- heads and losses ----

@@ -26,6 +26,7 @@ REFUSED = (
     "SELECT llm_build_char_tokenizer('other', 'SELECT 1 WHERE false')",
     "SELECT llm_build_char_tokenizer('other', 'SELEC 1')",
     "SELECT '[1,2]'::tensor @ '[[1,2,3]]'::tensor",
+    "SELECT pg_llm_mean_pool('[[1],[2],[3]]', '{2}')",
     "SELECT '[1,2'::tensor",
     "SELECT '[1]'::tensor(3)",
     "SET pg_llm.weights = 'int4'",

@@ -302,6 +302,22 @@ def test_a_gradient_in_the_middle_of_a_pass_is_that_outside(generation: Connecti
     assert value(generation, f"SELECT pg_llm_gen_length({H})") == 1
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_llm_bidirectional_attention('[[1]]', '[[1]]', '[[1]]', 1)",
+        "pg_llm_positions('{1}', lengths => '{1}')",
+    ],
+)
+def test_what_an_encoder_does_goes_on_from_no_cache(generation: Connection, call: str) -> None:
+    run(generation, [USE])
+    with pytest.raises(errors.FeatureNotSupported, match="key/value cache"), generation.transaction():
+        generation.execute(f"SELECT {call}")
+    run(generation, ["SELECT pg_llm_positions('{1}')", ATTENTION, "SELECT pg_llm_gen_done()"])
+    gradient = "pg_llm_bidirectional_attention_backward('[[1]]', '[[1]]', '[[1]]', '[[1]]', 1)"
+    run(generation, [USE, f"SELECT {gradient}", ATTENTION, "SELECT pg_llm_gen_done()"])
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_all_passes_have_the_same_layers(generation: Connection, layers: int) -> None:
     run(generation, [USE, ATTENTION, ATTENTION, "SELECT pg_llm_gen_done()", USE])

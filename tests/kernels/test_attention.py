@@ -1,4 +1,4 @@
-"""Causal attention and its key/value cache against float64."""
+"""Attention, causal and of sequences end to end, and the key/value cache against float64."""
 
 from __future__ import annotations
 
@@ -17,12 +17,25 @@ from .tolerance import U, normal, odd_shapes, relative_error, seeds, wide
 DROP = {"dropout_p": 0.1875, **large.KEY}
 
 
+LENGTHS = [70, 1, 129, 3, 97]
+
+
+END_TO_END = [np.ascontiguousarray(x).reshape(1, 300, 60) for x in (Q, K, V)]
+FLAT_DATT = DATT.reshape(1, 300, 60)
+SEQUENCES = {"bidirectional": True, "lengths": LENGTHS}
+
+
 def same_backward(e: Engine) -> object:
     plain = e.attention_backward(DATT, *e.attention_forward(Q, K, V, 4), Q, K, V, 4)
     dropped = e.attention_backward(
         DATT, *e.attention_forward(Q, K, V, 5, **DROP), Q, K, V, 5, into=plain, **DROP
     )
-    return plain, dropped
+    q, k, v = END_TO_END
+    sequences = [
+        e.attention_backward(FLAT_DATT, *e.attention_forward(q, k, v, 4, **given), q, k, v, 4, **given)
+        for given in (SEQUENCES, SEQUENCES | DROP)
+    ]
+    return plain, dropped, sequences
 
 
 def same_cached(e: Engine) -> object:
@@ -43,6 +56,9 @@ SAME_BITS: Cases = {
     "attention_forward": lambda e: (
         *e.attention_forward(Q, K, V, 4),
         *e.attention_forward(Q, K, V, 1, **DROP),
+        *e.attention_forward(Q, K, V, 4, bidirectional=True),
+        *e.attention_forward(*END_TO_END, 4, **SEQUENCES),
+        *e.attention_forward(*END_TO_END, 1, **SEQUENCES, **DROP),
     ),
     "attention_backward": same_backward,
     "attention_cached": same_cached,
@@ -189,6 +205,103 @@ def test_large_scores_do_not_overflow(engine: Engine) -> None:
     out, _, _ = engine.attention_forward(q * np.float32(100), k * np.float32(100), v.copy(), 2)
     want = reference.attention(wide(q) * 100, wide(k) * 100, wide(v), 2)
     np.testing.assert_allclose(out, want, atol=2e-3)
+
+
+# -- every token to all of its sequence
+
+
+sequences = st.lists(st.integers(1, 140), min_size=1, max_size=5)
+
+
+@odd_shapes
+@given(sequences, heads, head_widths, seeds)
+def test_bidirectional(engine: Engine, lengths: list[int], H: int, dh: int, seed: int) -> None:
+    n, D = sum(lengths), H * dh
+    q, k, v = qkv(seed, 1, n, D)
+    dout = normal(seed + 1, 1, n, D)
+    given = {"bidirectional": True, "lengths": lengths}
+    saved = engine.attention_forward(q, k, v, H, **given)
+    want = reference.bidirectional_attention(*(wide(x)[0] for x in (q, k, v)), H, lengths=lengths)
+    np.testing.assert_allclose(saved[0][0], want, rtol=0, atol=2e-6 * np.abs(v).max())
+    assert saved[1].size == saved[2].size == n * H
+    got = engine.attention_backward(dout, *saved, q, k, v, H, **given)
+    wants = reference.bidirectional_attention_backward(*(wide(x)[0] for x in (dout, q, k, v)), H, lengths)
+    for mine, theirs in zip(got, wants, strict=True):
+        assert np.linalg.norm(mine[0] - theirs) <= 2e-6 * np.linalg.norm(theirs) + 1e-6 * np.sqrt(theirs.size)
+    before = [normal(seed + 2 + i, 1, n, D) for i in range(3)]
+    added = engine.attention_backward(dout, *saved, q, k, v, H, into=before, **given)
+    for mine, start, gradient in zip(added, before, got, strict=True):
+        np.testing.assert_array_equal(mine, start + gradient)
+
+
+@odd_shapes
+@given(sequences, heads, head_widths, seeds)
+def test_a_sequence_alone_and_among_others(
+    engine: Engine, lengths: list[int], H: int, dh: int, seed: int
+) -> None:
+    """The same bits, forward and backward; what other sequences hold, NaN even, does not matter."""
+    n, D = sum(lengths), H * dh
+    q, k, v = qkv(seed, 1, n, D)
+    dout = normal(seed + 1, 1, n, D)
+    given = {"bidirectional": True, "lengths": lengths}
+    chosen = seed % len(lengths)
+    rows = slice(sum(lengths[:chosen]), sum(lengths[: chosen + 1]))
+    others = np.ones(n, bool)
+    others[rows] = False
+    q, k, v = (x.copy() for x in (q, k, v))
+    v[:, others] = np.nan
+    k[:, others] = np.inf
+    saved = engine.attention_forward(q, k, v, H, **given)
+    gradients = engine.attention_backward(dout, *saved, q, k, v, H, **given)
+    one = [x[:, rows] for x in (q, k, v)]
+    alone = engine.attention_forward(*one, H, bidirectional=True)
+    np.testing.assert_array_equal(saved[0][:, rows], alone[0])
+    back = engine.attention_backward(dout[:, rows], *alone, *one, H, bidirectional=True)
+    for whole, part in zip(gradients, back, strict=True):
+        np.testing.assert_array_equal(whole[:, rows], part)
+
+
+def test_sequences_of_one_length_are_a_batch(engine: Engine) -> None:
+    q, k, v = (np.ascontiguousarray(x) for x in (Q, K, V))
+    flat = [x.reshape(1, 300, 60) for x in (q, k, v)]
+    for dropped in ({}, DROP):
+        batch = engine.attention_forward(q, k, v, 4, bidirectional=True, **dropped)
+        end_to_end = engine.attention_forward(*flat, 4, bidirectional=True, lengths=[150, 150], **dropped)
+        for one, other in zip(batch, end_to_end, strict=True):
+            np.testing.assert_array_equal(one.reshape(-1), other.reshape(-1))
+
+
+def test_dropout_of_sequences(engine: Engine) -> None:
+    """A sequence's mask is llm_dropout's over (n_head,T,T), one sequence's after the other's."""
+    lengths, H, n = [5, 1, 37], 2, 43
+    given = {"bidirectional": True, "lengths": lengths, "dropout_p": 0.25, **large.KEY}
+    widest = max(lengths)
+    flat = np.zeros((1, n, H * widest), np.float32)  # equal scores: every weight is 1 / T
+    rows = [np.eye(T, widest, dtype=np.float32) for T in lengths]
+    values = np.tile(np.concatenate(rows), (1, H))[None]
+    out, _, _ = engine.attention_forward(flat, flat, values, H, **given)
+    first = row = 0
+    for T in lengths:
+        plain = engine.dropout(np.ones((H, T, T), np.float32), 0.25, first=first, **large.KEY)
+        mine = out[0, row : row + T].reshape(T, H, widest).swapaxes(0, 1)[..., :T]
+        np.testing.assert_allclose(mine * T, plain, rtol=1e-5)
+        first, row = first + H * T * T, row + T
+
+
+@odd_shapes
+@given(batches, st.integers(1, 50), heads, st.integers(1, 20), seeds)
+def test_bidirectional_dropout(engine: Engine, B: int, T: int, H: int, dh: int, seed: int) -> None:
+    q, k, v = qkv(seed, B, T, H * dh)
+    dout = normal(seed + 1, B, T, H * dh)
+    keep = wide(engine.dropout(np.ones((B, H, T, T), np.float32), 0.25, **large.KEY))
+    given = {"bidirectional": True, "dropout_p": 0.25, **large.KEY}
+    saved = engine.attention_forward(q, k, v, H, **given)
+    want = reference.attention(wide(q), wide(k), wide(v), H, keep, causal=False)
+    np.testing.assert_allclose(saved[0], want, rtol=0, atol=4e-6 * np.abs(v).max())
+    got = engine.attention_backward(dout, *saved, q, k, v, H, **given)
+    wants = reference.attention_backward(wide(dout), wide(q), wide(k), wide(v), H, keep, causal=False)
+    for mine, theirs in zip(got, wants, strict=True):
+        assert np.linalg.norm(mine - theirs) <= 2e-6 * np.linalg.norm(theirs) + 2e-6 * np.sqrt(theirs.size)
 
 
 # -- dropout of the weights

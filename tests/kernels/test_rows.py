@@ -24,6 +24,15 @@ SAME_BITS: Cases = {
     "layernorm_backward": same_layernorm_backward,
     "rmsnorm_forward": lambda e: e.rmsnorm_forward(X),
     "rmsnorm_backward": lambda e: e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1]),
+    "l2_normalize_forward": lambda e: e.l2_normalize_forward(X),
+    "l2_normalize_backward": lambda e: e.l2_normalize_backward(DOUT, *e.l2_normalize_forward(X), dx=X),
+    "mean_pool_forward": lambda e: e.mean_pool_forward(X, LENGTHS),
+    "mean_pool_backward": lambda e: e.mean_pool_backward(DOUT[: len(LENGTHS)], LENGTHS, dx=X),
+    "cls_pool_forward": lambda e: e.cls_pool_forward(X, LENGTHS),
+    "cls_pool_backward": lambda e: (
+        e.cls_pool_backward(DOUT[: len(LENGTHS)], LENGTHS),
+        e.cls_pool_backward(DOUT[: len(LENGTHS)], LENGTHS, dx=X),
+    ),
     "softmax_forward": lambda e: e.softmax_forward(LOGITS),
     "softmax_backward": lambda e: e.softmax_backward(DOUT, e.softmax_forward(LOGITS), dx=X),
     "sum_rows": lambda e: (e.sum_rows(X), e.sum_rows(X, out=BETA)),
@@ -33,6 +42,7 @@ SAME_BITS: Cases = {
 }
 
 
+LENGTHS = [1, 300, 17, 2, 380]
 EPS = float(np.float32(1e-5))
 widths = st.integers(1, 300)
 
@@ -128,6 +138,61 @@ def test_rmsnorm(engine: Engine, n: int, d: int, seed: int) -> None:
     assert_close(dx, want_dx, scale, 32)
     added = engine.rmsnorm_backward(dout, x, rstd, dx=before)
     assert_close(added, wide(before) + want_dx, np.abs(before) + scale, 33)
+
+
+@odd_shapes
+@given(sizes, widths, st.sampled_from([1e-30, 1e-6, 1.0, 1e15, 1e30]), seeds)
+def test_l2_normalize(engine: Engine, n: int, d: int, spread: float, seed: int) -> None:
+    x, dout, before = normal(seed, n, d, scale=spread), normal(seed + 1, n, d), normal(seed + 2, n, d)
+    out, norm = engine.l2_normalize_forward(x)
+    want = reference.l2_normalize(wide(x))
+    assert_close(out, want, np.abs(want), 16)
+    least = np.maximum(np.linalg.norm(wide(x), axis=-1), 1e-12)
+    assert_close(norm, least, least, 16)
+    dx = engine.l2_normalize_backward(dout, out, norm)
+    want_dx = reference.l2_normalize_backward(wide(dout), wide(x))
+    scale = (np.abs(dout) + np.abs(want) * np.abs(wide(dout) * want).sum(-1, keepdims=True)) / least[:, None]
+    assert_close(dx, want_dx, scale, 48)
+    added = engine.l2_normalize_backward(dout, out, norm, dx=before)
+    assert_close(added, wide(before) + want_dx, np.abs(before) + scale, 49)
+
+
+def test_l2_normalize_of_what_is_not_finite(engine: Engine) -> None:
+    """As in PyTorch: no row is changed by another one's NaN."""
+    x = np.array([[0, 0], [np.inf, 1], [np.nan, 1], [3, 4]], np.float32)
+    out, norm = engine.l2_normalize_forward(x)
+    want = np.array([[0, 0], [np.nan, 0], [np.nan, np.nan], [0.6, 0.8]], np.float32)
+    np.testing.assert_array_equal(out, want)
+    np.testing.assert_array_equal(norm, np.array([1e-12, np.inf, np.nan, 5], np.float32))
+
+
+@odd_shapes
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), widths, seeds)
+def test_pools(engine: Engine, lengths: list[int], d: int, seed: int) -> None:
+    n, count = sum(lengths), len(lengths)
+    x, dout, before = normal(seed, n, d), normal(seed + 1, count, d), normal(seed + 2, n, d)
+    size = reference.mean_pool(np.abs(wide(x)), lengths)
+    assert_close(engine.mean_pool_forward(x, lengths), reference.mean_pool(wide(x), lengths), size, 16)
+    np.testing.assert_array_equal(engine.cls_pool_forward(x, lengths), reference.cls_pool(x, lengths))
+    dx = reference.mean_pool_backward(wide(dout), lengths)
+    assert_close(engine.mean_pool_backward(dout, lengths), dx, np.abs(dx), 2)
+    added = engine.mean_pool_backward(dout, lengths, dx=before)
+    assert_close(added, wide(before) + dx, np.abs(before) + np.abs(dx), 3)
+    first = reference.cls_pool_backward(dout, lengths).astype(np.float32)
+    np.testing.assert_array_equal(engine.cls_pool_backward(dout, lengths), first)
+    np.testing.assert_array_equal(engine.cls_pool_backward(dout, lengths, dx=before), before + first)
+
+
+@pytest.mark.parametrize("lengths", [[1, 2], [4], [3, 0], [4, -1], [[3]], [], [0, 3], [1.0, 2.0]])
+def test_lengths_that_do_not_fit(engine: Engine, lengths: list) -> None:
+    x = normal(1, 3, 4) if lengths != [1, 2] else normal(1, 4, 4)
+    for refused in (
+        lambda: engine.mean_pool_forward(x, lengths),
+        lambda: engine.cls_pool_forward(x, lengths),
+        lambda: engine.attention_forward(x[None], x[None], x[None], 2, bidirectional=True, lengths=lengths),
+    ):
+        with pytest.raises((ValueError, TypeError), match="lengths"):
+            refused()
 
 
 @odd_shapes

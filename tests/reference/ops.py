@@ -227,6 +227,16 @@ def rmsnorm_backward(dout: Array, x: Array, eps: float = 1e-5) -> Array:
     return rstd * (dout - x * rstd**2 * (dout * x).mean(-1, keepdims=True))
 
 
+def l2_normalize(x: Array, enabled: bool = True) -> Array:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if enabled else x
+
+
+def l2_normalize_backward(dout: Array, x: Array) -> Array:
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
+    along = (dout * x).sum(-1, keepdims=True) / np.maximum(norm, 1e-12) ** 2
+    return (dout - np.where(norm > 1e-12, x * along, 0)) / np.maximum(norm, 1e-12)
+
+
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -252,26 +262,86 @@ def _tokens(x: Array) -> Array:
     return x.swapaxes(-2, -3).reshape(*batch, T, H * dh)
 
 
-def attention_weights(q: Array, k: Array, n_head: int) -> Array:
-    """softmax(q k^T / sqrt(d_head)) over positions up to one's own: [..., n_head, T, T] of [..., T, D]."""
+def attention_weights(q: Array, k: Array, n_head: int, causal: bool = True) -> Array:
+    """softmax(q k^T / sqrt(d_head)) over positions up to one's own, or over all.
+
+    [..., n_head, T, T] of [..., T, D].
+    """
     qh, kh = _heads(q, n_head), _heads(k, n_head)
     scores = qh @ kh.swapaxes(-1, -2) / np.sqrt(qh.shape[-1])
-    return softmax(np.where(np.tri(q.shape[-2], dtype=bool), scores, -np.inf))
+    return softmax(np.where(np.tri(q.shape[-2], dtype=bool), scores, -np.inf) if causal else scores)
 
 
-def attention(q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0) -> Array:
+def attention(
+    q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0, causal: bool = True
+) -> Array:
     """keep [..., n_head, T, T] multiplies the weights: 0 where dropout acts, else 1 / (1 - p)."""
-    return _tokens((attention_weights(q, k, n_head) * keep) @ _heads(v, n_head))
+    return _tokens((attention_weights(q, k, n_head, causal) * keep) @ _heads(v, n_head))
 
 
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0
+    dout: Array, q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0, causal: bool = True
 ) -> tuple[Array, Array, Array]:
-    p = attention_weights(q, k, n_head)
+    p = attention_weights(q, k, n_head, causal)
     qh, kh, vh, dh = (_heads(x, n_head) for x in (q, k, v, dout))
     dp = (dh @ vh.swapaxes(-1, -2)) * keep
     ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / np.sqrt(qh.shape[-1])
     return _tokens(ds @ kh), _tokens(ds.swapaxes(-1, -2) @ qh), _tokens((p * keep).swapaxes(-1, -2) @ dh)
+
+
+def parts(x: Array, lengths: ArrayLike) -> list[Array]:
+    """The sequences that lie end to end in x [N, D]."""
+    return np.split(x, np.cumsum(lengths)[:-1])
+
+
+def bidirectional_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    n_head: int,
+    dropout_p: float = 0.0,
+    training: bool = False,
+    site: str = "",
+    lengths: ArrayLike | None = None,
+) -> Array:
+    """Of every token to all of its sequence: [..., T, D], or [N, D] of sequences end to end."""
+    if lengths is None:
+        return attention(q, k, v, n_head, causal=False)
+    sequences = zip(*(parts(x, lengths) for x in (q, k, v)), strict=True)
+    return np.concatenate([attention(*sequence, n_head, causal=False) for sequence in sequences])
+
+
+def bidirectional_attention_backward(
+    dout: Array, q: Array, k: Array, v: Array, n_head: int, lengths: ArrayLike
+) -> tuple[Array, ...]:
+    sequences = zip(*(parts(x, lengths) for x in (dout, q, k, v)), strict=True)
+    gradients = [attention_backward(*sequence, n_head, causal=False) for sequence in sequences]
+    return tuple(np.concatenate(of) for of in zip(*gradients, strict=True))
+
+
+def mean_pool(x: Array, lengths: ArrayLike | None = None) -> Array:
+    """[..., D] of x [..., T, D], or a row for each of the sequences end to end in x [N, D]."""
+    return x.mean(-2) if lengths is None else np.stack([part.mean(0) for part in parts(x, lengths)])
+
+
+def mean_pool_backward(dout: Array, lengths: ArrayLike) -> Array:
+    sizes = np.asarray(lengths)
+    return np.repeat(dout / sizes[:, None], sizes, 0)
+
+
+def cls_pool(x: Array, lengths: ArrayLike | None = None) -> Array:
+    return x[..., 0, :] if lengths is None else np.stack([part[0] for part in parts(x, lengths)])
+
+
+def cls_pool_backward(dout: Array, lengths: ArrayLike) -> Array:
+    sizes = np.asarray(lengths)
+    dx = np.zeros((sizes.sum(), dout.shape[-1]))
+    dx[np.cumsum(sizes) - sizes] = dout
+    return dx
+
+
+def pool(x: Array, lengths: ArrayLike | None, pooling: str) -> Array:
+    return {"mean": mean_pool, "cls": cls_pool}[pooling](x, lengths)
 
 
 def fused_attention(qkv: Array, n_head: int) -> Array:
@@ -392,6 +462,27 @@ GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Array, 
         (_normal(2, 3, 12),),
     ),
     "softmax": (softmax, softmax_backward, (_normal(4, 7),)),
+    "l2_normalize": (l2_normalize, l2_normalize_backward, (_normal(4, 7),)),
+    "mean_pool": (
+        lambda x: mean_pool(x, [1, 4, 2]),
+        lambda d, x: mean_pool_backward(d, [1, 4, 2]),
+        (_normal(7, 3),),
+    ),
+    "cls_pool": (
+        lambda x: cls_pool(x, [1, 4, 2]),
+        lambda d, x: cls_pool_backward(d, [1, 4, 2]),
+        (_normal(7, 3),),
+    ),
+    "attention of sequences": (
+        lambda q, k, v: bidirectional_attention(q, k, v, 2, lengths=[1, 4, 2]),
+        lambda d, q, k, v: bidirectional_attention_backward(d, q, k, v, 2, [1, 4, 2]),
+        (_normal(7, 6), _normal(7, 6), _normal(7, 6)),
+    ),
+    "attention both ways with dropout": (
+        lambda q, k, v: attention(q, k, v, 2, _KEEP, causal=False),
+        lambda d, q, k, v: attention_backward(d, q, k, v, 2, _KEEP, causal=False),
+        (_normal(2, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6)),
+    ),
     "attention": (
         lambda q, k, v: attention(q, k, v, 2),
         lambda d, q, k, v: attention_backward(d, q, k, v, 2),

@@ -16,6 +16,7 @@ from llm_sql.types import adapt_engine
 from llm_sql.url import normalize_url
 
 from ..support.durable import Durable, provisioned, streaming_replica, wait_for_replay
+from ..support.shared_files import version
 from ..support.small_models import Connection, make_names, train, weights
 from ..support.tensors import value
 
@@ -100,7 +101,7 @@ def test_a_replica_answers_as_its_primary_does(pair: tuple[Connection, Connectio
 def test_a_version_has_one_name_on_both_servers(pair: tuple[Connection, Connection]) -> None:
     names = []
     for _ in range(2):
-        mine, theirs = (value(conn, "SELECT pg_llm_public_name(llm_fingerprint('names'))") for conn in pair)
+        mine, theirs = (version(conn, "names") for conn in pair)
         assert mine is not None
         assert mine == theirs
         names.append(mine)

@@ -168,6 +168,9 @@ CASES = [
     Case("layernorm", [(5, 7), (7,), (7,)], ops.layernorm, [0.1], [], g.layer_norm),
     Case("rmsnorm", [(3, 17)], ops.rmsnorm, [1e-05], [3, 17], g.rms_norm),
     Case("rmsnorm", [(5, 7)], ops.rmsnorm, [0.1], [5, 7], g.rms_norm),
+    Case("l2_normalize", [(3, 35)], ops.l2_normalize, [True], [3, 35], g.l2_normalize),
+    Case("l2_normalize", [(2, 3, 5)], ops.l2_normalize, (), None, g.l2_normalize),
+    Case("l2_normalize", [(4, 6)], ops.l2_normalize, [False], [4, 6], g.l2_normalize),
     Case("softmax", [(3, 35)], ops.softmax, (), [3, 35], g.softmax),
     Case("softmax", [(4, 129)], ops.softmax, (), [4, 129]),
     # attention
@@ -178,6 +181,30 @@ CASES = [
     Case("causal_attention", [(2, 5, 12)], lambda qkv, *_: qkv[..., :4], [2, 0.2, True, "s"], drawn=True),
     Case("causal_attention", [(5, 6)] * 3, lambda q, *_: q, [2, 0.2, True, "s"], drawn=True),
     Case(
+        "bidirectional_attention",
+        [(2, 7, 6)] * 3,
+        ops.bidirectional_attention,
+        [2],
+        None,
+        g.bidirectional_attention,
+    ),
+    Case(
+        "bidirectional_attention",
+        [(9, 12)] * 3,
+        ops.bidirectional_attention,
+        [3, 0.1, False, "", [4, 1, 4]],
+        [9, 12],
+        g.bidirectional_attention,
+    ),
+    Case(
+        "bidirectional_attention",
+        [(9, 6)] * 3,
+        lambda q, *_: q,
+        [2, 0.2, True, "s", [4, 3, 2]],
+        [9, 6],
+        drawn=True,
+    ),
+    Case(
         "attention",
         [(5, 4), (4, 12), (12,), (4, 4), (4,)],
         lambda *inputs: ops.attention_layer(*inputs[:6]),
@@ -185,6 +212,21 @@ CASES = [
         [],
         g.attention,
     ),
+    # one row for each sequence
+    *(
+        case
+        for name, formula, node in (
+            ("mean_pool", ops.mean_pool, g.mean_pool),
+            ("cls_pool", ops.cls_pool, g.cls_pool),
+        )
+        for case in (
+            Case(name, [(9, 21)], formula, [[1, 6, 2]], [9, 21], node),
+            Case(name, [(5, 7)], formula, [[5]], [5, 7], node),
+            Case(name, [(2, 3, 4, 5)], formula, (), None, node),
+        )
+    ),
+    Case("pool", [(9, 21)], ops.pool, [[1, 6, 2], "mean"], [9, 21], g.pool),
+    Case("pool", [(9, 21)], ops.pool, [[1, 6, 2], "cls"], [9, 21], g.pool),
     # losses
     Case("lm_head_loss", [(5, 7), (11, 7)], ops.lm_head_loss, [TARGETS], [5, 7, 11], g.lm_head_loss),
     Case("lm_head_loss", [(4, 5), (11, 5)], ops.lm_head_loss, [[1, -1, 10, 0]], [4, 5, 11]),
@@ -214,4 +256,4 @@ CASES = [
 ]
 
 # Functions made of ops, differentiable and on bytea as these are.
-COMPOSITES = {"attention", "activation"}
+COMPOSITES = {"attention", "activation", "pool"}

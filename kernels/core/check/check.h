@@ -27,10 +27,14 @@ void finish(llm_engine *e);
 void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, size_t K, size_t ldc, size_t lda,
                 size_t ldb, bool ta, bool tb, bool acc);
 
+void plain_attention(double *out, double *dq, double *dk, double *dv, const float *q, const float *k, const float *v,
+                     const float *dout, size_t T, size_t dh, size_t stride, size_t D, bool causal);
+
 void check_attention(void);
 void check_memory(void);
 void check_pool(bool may_fork);
 void check_quantized(void);
+void check_sequences(void);
 void check_training(void);
 
 #endif /* LLM_CHECK_H */

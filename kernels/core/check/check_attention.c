@@ -9,23 +9,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One sequence and head in double, no dropout; d* may be NULL. Rows are `stride` apart, out rows `D`. */
-static void plain_attention(double *out, double *dq, double *dk, double *dv, const float *q, const float *k,
-                            const float *v, const float *dout, size_t T, size_t dh, size_t stride, size_t D)
+/* One sequence and head in double, no dropout. Rows are `stride` apart, out rows `D`. */
+void plain_attention(double *out, double *dq, double *dk, double *dv, const float *q, const float *k, const float *v,
+                     const float *dout, size_t T, size_t dh, size_t stride, size_t D, bool causal)
 {
     double *p = calloc(T, sizeof *p), *dp = calloc(T, sizeof *dp), scale = 1 / sqrt((double)dh);
 
     for (size_t t = 0; t < T; t++) {
+        const size_t seen = causal ? t + 1 : T;
         double max = -INFINITY, sum = 0, delta = 0;
-        for (size_t s = 0; s <= t; s++) {
+        for (size_t s = 0; s < seen; s++) {
             p[s] = 0;
             for (size_t c = 0; c < dh; c++)
                 p[s] += (double)q[t * stride + c] * k[s * stride + c] * scale;
             max = fmax(max, p[s]);
         }
-        for (size_t s = 0; s <= t; s++)
+        for (size_t s = 0; s < seen; s++)
             sum += p[s] = exp(p[s] - max);
-        for (size_t s = 0; s <= t; s++) {
+        for (size_t s = 0; s < seen; s++) {
             p[s] /= sum;
             dp[s] = 0;
             for (size_t c = 0; c < dh; c++) {
@@ -35,7 +36,7 @@ static void plain_attention(double *out, double *dq, double *dk, double *dv, con
             }
             delta += p[s] * dp[s];
         }
-        for (size_t s = 0; s <= t; s++)
+        for (size_t s = 0; s < seen; s++)
             for (size_t c = 0; c < dh; c++) {
                 dq[t * stride + c] += p[s] * (dp[s] - delta) * scale * k[s * stride + c];
                 dk[s * stride + c] += p[s] * (dp[s] - delta) * scale * q[t * stride + c];
@@ -72,7 +73,7 @@ static void check_attention_truth(const llm_attention_shape *s, const attention_
         for (size_t h = 0; h < s->n_head; h++) {
             size_t at = b * s->T * 3 * s->D + h * dh, o = b * s->T * s->D + h * dh;
             plain_attention(out + o, grads + at, grads + at + s->D, grads + at + 2 * s->D, qkv + at, qkv + at + s->D,
-                            qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, s->D);
+                            qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, s->D, true);
         }
     expect_near("attention forward", r->out, out, n, 1e-6);
     expect_near("attention backward", r->dqkv, grads, 3 * n, 2e-6);

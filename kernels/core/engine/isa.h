@@ -63,6 +63,7 @@ static inline size_t llm_padded(size_t n) { return (n + LLM_KEY_PANEL - 1) / LLM
 /* What the rows of one head share. `index` is the logical index of the weight (query 0, key 0). */
 typedef struct llm_attention_head {
     size_t d_head;
+    size_t keys;                    /* the first so many are what each query attends to; 0: those up to its own */
     float scale;                    /* 1 / sqrt(d_head) */
     const llm_dropout_key *dropout; /* NULL: none */
     float dropout_scale;
@@ -89,7 +90,7 @@ typedef struct llm_attention_kernels {
     void (*store_keys)(float *panels, const float *k, size_t stride, size_t at, size_t n, size_t d_head);
     void (*store_values)(float *rows, const float *v, size_t stride, size_t at, size_t n, size_t d_head);
     /*
-     * out rows of the queries at positions from .. from + n, each over the keys up to its own position.
+     * out rows of the queries at positions from .. from + n, each over the keys up to its own position, or h->keys.
      * q and out point at the first of them; row_max and row_sum (n) may be NULL.
      */
     void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,

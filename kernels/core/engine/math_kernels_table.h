@@ -70,6 +70,9 @@ typedef struct llm_adamw_constants {
     KERNEL(void, rmsnorm_forward, (float *out, float *rstd, const float *x, float eps, size_t n, size_t d))            \
     KERNEL(void, rmsnorm_backward,                                                                                     \
            (float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n, size_t d))            \
+    KERNEL(void, l2_normalize_forward, (float *out, float *norm, const float *x, size_t n, size_t d))                  \
+    KERNEL(void, l2_normalize_backward,                                                                                \
+           (float *dx, bool acc, const float *dout, const float *out, const float *norm, size_t n, size_t d))          \
     KERNEL(void, softmax_forward, (float *out, const float *x, size_t n, size_t d))                                    \
     KERNEL(void, softmax_backward, (float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d))     \
     KERNEL(void, max_and_exp_sum, (float *max, float *sum, const float *x, size_t d))                                  \

@@ -1,5 +1,5 @@
 /*
- * attention_backward_kernels.h -- gradients of causal attention of one head. With P the weights, Pd what
+ * attention_backward_kernels.h -- gradients of attention of one head, causal or not. With P the weights, Pd what
  * dropout left of them, dP the gradient that reaches P, and D[t] = dout[t] . out[t]:
  *
  *   dv = Pd^T dout     dP = dropout(dout v^T)     dS = P (dP - D) / sqrt(d_head)     dq = dS k     dk = dS^T
@@ -131,7 +131,7 @@ static void weight_rows(const backward_buffers *w, const llm_attention_grads *g,
                         size_t from, size_t queries, size_t key0, size_t keys)
 {
     for (size_t i = 0; i < queries; i++) {
-        size_t t = from + i, seen = from == key0 ? i + 1 : keys;
+        size_t t = from + i, seen = h->keys == 0 && from == key0 ? i + 1 : keys;
         const uint16_t *kept = w->mask;
 
         if (h->dropout == NULL) {
@@ -146,25 +146,27 @@ static void weight_rows(const backward_buffers *w, const llm_attention_grads *g,
     }
 }
 
-/* to (keys,width) += x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it
- */
+/* to (keys,width) (+)= x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it */
 static void add_to_keys(const backward_buffers *w, float *to, const float *x, const float *b, size_t queries,
-                        size_t keys, bool diagonal)
+                        size_t keys, bool diagonal, bool first)
 {
     pack_block(w->packed, (llm_view){ x, 1, QB }, keys, queries);
     for (size_t i = 0; i < keys; i += MR) {
         size_t rows = smaller(MR, keys - i), unseen = diagonal ? i : 0; /* queries before key i */
         panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
-                         queries - unseen, w->width, diagonal);
+                         queries - unseen, w->width, first);
     }
 }
 
-/* One block of queries against one block of keys, the diagonal one when they are the same positions. */
+/*
+ * One block of queries against one block of keys; the causal one of the same positions is a triangle. The first block
+ * of queries that meets these keys is the causal one of their own positions, or the first of all.
+ */
 static void backward_pair(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
                           size_t from, size_t queries, size_t key0)
 {
-    const size_t d = h->d_head, keys = from == key0 ? queries : QB;
-    const bool diagonal = from == key0;
+    const size_t d = h->d_head, keys = smaller(QB, g->T - key0);
+    const bool diagonal = h->keys == 0 && from == key0, first = h->keys == 0 ? diagonal : from == 0;
 
     for (size_t i = 0; i < queries; i += MR) {
         size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
@@ -173,8 +175,8 @@ static void backward_pair(const backward_buffers *w, const llm_attention_grads *
     }
     weight_rows(w, g, h, from, queries, key0, keys);
 
-    add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal);
-    add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal);
+    add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal, first);
+    add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal, first);
     pack_block(w->packed, (llm_view){ w->ds, QB, 1 }, queries, keys);
     for (size_t i = 0; i < queries; i += MR) {
         size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
@@ -201,7 +203,7 @@ static void attention_backward(const llm_attention_grads *g, const llm_attention
     for (size_t from = 0; from < g->T; from += QB) {
         size_t n = smaller(QB, g->T - from);
         begin_queries(&w, g, d, from, n);
-        for (size_t key0 = 0; key0 <= from; key0 += QB) {
+        for (size_t key0 = 0; key0 < (h->keys > 0 ? g->T : from + n); key0 += QB) {
             if (g->stopped(g->e))
                 return;
             backward_pair(&w, g, h, from, n, key0);

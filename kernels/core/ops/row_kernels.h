@@ -10,6 +10,7 @@
 
 #include "engine/numerics.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -152,6 +153,61 @@ static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, cons
             v16 norm = v16_mul(load_lanes(x + i, lanes), r);
 
             put_lanes(dx + i, acc, v16_mul(v16_fnma(norm, average, load_lanes(dout + i, lanes)), r), lanes);
+        }
+    }
+}
+
+/* ---- l2 normalisation ------------------------------------------------------------------ */
+
+#define LEAST_NORM 1e-12f /* what a row is divided by if its norm is smaller */
+
+LLM_INLINE float scaled_sum_squares(const float *x, float scale, size_t n)
+{
+    v16 sum = v16_zero();
+
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        v16 a = v16_mul(load_lanes(x + i, lanes_of(n - i)), v16_set1(scale));
+
+        sum = v16_fma(a, a, sum);
+    }
+    return v16_hsum(sum);
+}
+
+/* A row whose squares overflow is made smaller first, by a power of two. */
+static void kernel_l2_normalize_forward(float *out, float *norm, const float *x, size_t n, size_t d)
+{
+    for (size_t row = 0; row < n; row++, x += d, out += d) {
+        float scale = 1.0f, squares = scaled_sum_squares(x, scale, d), length;
+
+        if (squares > FLT_MAX) {
+            scale = 0x1p-70f;
+            squares = scaled_sum_squares(x, scale, d);
+        }
+        length = sqrtf(squares);
+        if (length < LEAST_NORM)
+            length = LEAST_NORM;
+        norm[row] = length / scale;
+        for (size_t i = 0; i < d; i += V16_LANES) {
+            size_t lanes = lanes_of(d - i);
+
+            store_lanes(out + i, v16_div(v16_mul(load_lanes(x + i, lanes), v16_set1(scale)), v16_set1(length)), lanes);
+        }
+    }
+}
+
+/* dx = (dout - out sum(dout out)) / |x|, row by row; a row that was too small was divided by a constant */
+static void kernel_l2_normalize_backward(float *dx, bool acc, const float *dout, const float *out, const float *norm,
+                                         size_t n, size_t d)
+{
+    for (size_t row = 0; row < n; row++, dx += d, dout += d, out += d) {
+        const v16 length = v16_set1(norm[row]);
+        const v16 along = v16_set1(norm[row] > LEAST_NORM ? dot_of_rows(dout, out, d) : 0.0f);
+
+        for (size_t i = 0; i < d; i += V16_LANES) {
+            size_t lanes = lanes_of(d - i);
+            v16 across = v16_fnma(load_lanes(out + i, lanes), along, load_lanes(dout + i, lanes));
+
+            put_lanes(dx + i, acc, v16_div(across, length), lanes);
         }
     }
 }

@@ -1,4 +1,4 @@
-/* rows.c -- ops on rows: layernorm, rmsnorm, softmax, sums over rows and over whole arrays. */
+/* rows.c -- ops on rows: layernorm, rmsnorm, l2 normalisation, softmax, sums over rows and over whole arrays. */
 #include "engine/numerics.h"
 #include "engine/pool.h"
 
@@ -131,6 +131,40 @@ void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout,
     row_job job = { .out = dx, .acc = acc, .dout = dout, .x = x, .rstd = rstd, .n = n, .d = d };
 
     by_rows(e, &job, rmsnorm_backward_range);
+}
+
+/* ---- l2 normalisation ------------------------------------------------------------------ */
+
+/* out (n,d) = x / max(|x|, 1e-12), norm (n) that maximum, of rows begin to end */
+static void l2_normalize_forward_range(void *arg, size_t begin, size_t end)
+{
+    const row_job *j = arg;
+
+    j->math->l2_normalize_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, end - begin, j->d);
+}
+
+void llm_l2_normalize_forward(llm_engine *e, float *out, float *norm, const float *x, size_t n, size_t d)
+{
+    row_job job = { .out = out, .rstd_out = norm, .x = x, .n = n, .d = d };
+
+    by_rows(e, &job, l2_normalize_forward_range);
+}
+
+/* dx (n,d) (+)= of rows begin to end; x is the forward's out here, rstd its norm */
+static void l2_normalize_backward_range(void *arg, size_t begin, size_t end)
+{
+    const row_job *j = arg;
+
+    j->math->l2_normalize_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d,
+                                   j->rstd + begin, end - begin, j->d);
+}
+
+void llm_l2_normalize_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out,
+                               const float *norm, size_t n, size_t d)
+{
+    row_job job = { .out = dx, .acc = acc, .dout = dout, .x = out, .rstd = norm, .n = n, .d = d };
+
+    by_rows(e, &job, l2_normalize_backward_range);
 }
 
 /* ---- softmax --------------------------------------------------------------------------- */

@@ -271,13 +271,30 @@ op_arg_name(const OpDef *op, char kind, int n)
     return "an argument";
 }
 
+bool
+op_null_argument(const OpDef *op, FunctionCallInfo fcinfo, int arg)
+{
+    int n_args = op_n_args(op);
+
+    for (int i = 0; i < PG_NARGS(); i++)
+    {
+        const OpArg *declared = i >= arg && i - arg < n_args ? &op->args[i - arg] : NULL;
+        bool         may_be_null = declared != NULL && declared->text != NULL && strcmp(declared->text, "NULL") == 0;
+
+        if (PG_ARGISNULL(i) && !may_be_null)
+            return true;
+    }
+    return false;
+}
+
 void
 op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int n)
 {
     switch (kind)
     {
         case 'i':
-            call->ids = tensor_int_array(PG_GETARG_DATUM(arg), op_arg_name(call->op, kind, n));
+            if (!PG_ARGISNULL(arg))
+                call->ids = tensor_int_array(PG_GETARG_DATUM(arg), op_arg_name(call->op, kind, n));
             break;
         case 'n':
             call->ints[n] = PG_GETARG_INT32(arg);
@@ -319,6 +336,8 @@ op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
 {
     OpCall call = {.op = op};
 
+    if (op_null_argument(op, fcinfo, 0))
+        PG_RETURN_NULL();
     if (op->is_identity != NULL && op->is_identity(fcinfo))
         PG_RETURN_DATUM(PG_GETARG_DATUM(0));
     read_arguments(&call, fcinfo, 0);
@@ -347,9 +366,12 @@ Datum
 op_sql_backward(FunctionCallInfo fcinfo, const OpDef *op)
 {
     OpCall *call = palloc0(sizeof(OpCall));
-    Tensor *dout = PG_GETARG_TENSOR(0);
+    Tensor *dout;
     Tensor *grads[OP_MAX_INPUTS];
 
+    if (op_null_argument(op, fcinfo, 1))
+        PG_RETURN_NULL();
+    dout = PG_GETARG_TENSOR(0);
     call->op = op;
     call->pure = true; /* in a generation's pass, too: a gradient reads no cache and writes none */
     read_arguments(call, fcinfo, 1);

@@ -44,10 +44,10 @@ struct OpCall
     OpValue         in[OP_MAX_INPUTS];
     OpValue         out;
     OpValue         saved[OP_MAX_SAVED];
-    IntArray        ids; /* token ids, targets or a shape */
+    IntArray        ids; /* token ids, targets, a shape, lengths; values NULL: not given */
     int64           ints[OP_MAX_CONSTS];
     double          reals[OP_MAX_CONSTS];
-    bool            flag;      /* training */
+    bool            flag;      /* training, enabled */
     bool            read_only; /* no gradient will be asked for: weights may be rounded */
     bool            pure;      /* depends on nothing but its arguments: no key/value cache, no rounded weights */
     char            site[OP_SITE_LEN];
@@ -81,7 +81,8 @@ typedef struct OpArg
 } OpArg;
 
 /*
- * How arguments are declared, at most OP_MAX_ARGS of them. The default, if there is one, is SQL text.
+ * How arguments are declared, at most OP_MAX_ARGS of them. The default, if there is one, is SQL text. An argument whose
+ * default is NULL may be NULL; any other NULL gives NULL.
  *
  * A shape says what a bytea holds for the tensor: its axes, "n, 3 d", whose names the op's overload for bytea takes
  * as further arguments, in the order in which they are first named. "= n": a vector, as long as the bytea is.
@@ -89,7 +90,7 @@ typedef struct OpArg
  * stands the argument's name on bytea, where it is another one.
  */
 #define TENSOR(name, shape) {'t', name, shape}
-#define INTEGERS(name, ...) {'i', name, __VA_ARGS__} /* token ids, targets, a shape: at most one argument */
+#define INTEGERS(name, ...) {'i', name, __VA_ARGS__} /* token ids, targets, a shape, lengths: at most one argument */
 #define INTEGER(name, ...)  {'n', name, __VA_ARGS__}
 #define REAL(name, ...)     {'r', name, __VA_ARGS__}
 #define BOOLEAN(name, ...)  {'b', name, __VA_ARGS__}
@@ -123,6 +124,8 @@ extern int op_arg_rank(const OpDef *op, int arg);
 extern const char *op_arg_type(char kind);
 /* The name of the n-th argument of a kind, n from 0. */
 extern const char *op_arg_name(const OpDef *op, char kind, int n);
+/* Whether the result is NULL: an argument is that must not be, the op's standing from number `arg` on. */
+extern bool op_null_argument(const OpDef *op, FunctionCallInfo fcinfo, int arg);
 /* Reads the argument number `arg` of a function call, of a kind other than a tensor; `n` counts those of its kind. */
 extern void op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int n);
 

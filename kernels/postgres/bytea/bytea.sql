@@ -1,5 +1,5 @@
--- What else has an overload on bytea: constants, activations by name, a complete attention layer, sampling, the
--- optimizer.
+-- What else has an overload on bytea: constants, activations and poolings by name, a complete attention layer,
+-- sampling, the optimizer.
 
 CREATE FUNCTION public.pg_llm_zeros_like(x bytea)
     RETURNS bytea
@@ -28,6 +28,22 @@ CREATE FUNCTION public.pg_llm_activation(x bytea, name text)
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_activation';
 COMMENT ON FUNCTION public.pg_llm_activation(bytea, text) IS
     'the activation with this name in Hugging Face configurations, elementwise';
+
+CREATE FUNCTION public.pg_llm_pool(x bytea, lengths integer[], pooling text, n integer, d integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_pool';
+COMMENT ON FUNCTION public.pg_llm_pool(bytea, integer[], text, integer, integer) IS
+    'one row for each sequence of x (n,d): pg_llm_mean_pool or pg_llm_cls_pool, by pooling, mean or cls';
+
+CREATE FUNCTION public.pg_llm_pool_backward(
+    dout bytea, x bytea, lengths integer[], pooling text, n integer, d integer
+)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_pool_backward(bytea, bytea, integer[], text, integer, integer) IS
+    'gradient of pg_llm_pool from that of its output';
 
 CREATE FUNCTION public.pg_llm_sample(
     logits bytea, temperature double precision DEFAULT 1, top_k integer DEFAULT 0, top_p double precision DEFAULT 1,

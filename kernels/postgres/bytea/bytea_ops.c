@@ -216,6 +216,8 @@ output_of(FunctionCallInfo fcinfo, const OpCall *call)
 static Datum
 bytea_forward(FunctionCallInfo fcinfo, const OpDef *op)
 {
+    if (op_null_argument(op, fcinfo, 0))
+        PG_RETURN_NULL();
     return output_of(fcinfo, bytea_call(fcinfo, op, 0, true));
 }
 
@@ -239,12 +241,15 @@ gradients(FunctionCallInfo fcinfo, bytea *const *grads, int n)
 static Datum
 bytea_backward(FunctionCallInfo fcinfo, const OpDef *op)
 {
-    const OpCall *call = bytea_call(fcinfo, op, 1, false);
+    const OpCall *call;
     Floats        dout = {"dout", NULL, 1};
     float         number;
     bytea        *grads[OP_MAX_INPUTS];
     OpGrad        din[OP_MAX_INPUTS] = {{0}};
 
+    if (op_null_argument(op, fcinfo, 1))
+        PG_RETURN_NULL();
+    call = bytea_call(fcinfo, op, 1, false);
     if (op->is_number)
     {
         number = tensor_float4(PG_GETARG_FLOAT8(0));
@@ -316,6 +321,47 @@ Datum
 pg_llm_bytea_activation_backward(PG_FUNCTION_ARGS)
 {
     return bytea_backward(fcinfo, op_of_activation(PG_GETARG_TEXT_PP(2)));
+}
+
+/* The call without its argument number `left_out`, and the pooling that this one names. */
+static const OpDef *
+pooling_of(FunctionCallInfo call, FunctionCallInfo fcinfo, int left_out)
+{
+    memcpy(call, fcinfo, SizeForFunctionCallInfo(PG_NARGS()));
+    call->nargs = PG_NARGS() - 1;
+    for (int i = left_out; i < call->nargs; i++)
+        call->args[i] = fcinfo->args[i + 1];
+    return op_of_pooling(PG_GETARG_TEXT_PP(left_out));
+}
+
+/* pg_llm_pool(x (n,d), lengths, pooling, n, d) */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_pool);
+Datum
+pg_llm_bytea_pool(PG_FUNCTION_ARGS)
+{
+    LOCAL_FCINFO(call, 5);
+    Datum result;
+
+    if (PG_ARGISNULL(2))
+        PG_RETURN_NULL();
+    result = bytea_forward(call, pooling_of(call, fcinfo, 2));
+    fcinfo->isnull = call->isnull;
+    return result;
+}
+
+/* pg_llm_pool_backward(dout, x (n,d), lengths, pooling, n, d) */
+PG_FUNCTION_INFO_V1(pg_llm_bytea_pool_backward);
+Datum
+pg_llm_bytea_pool_backward(PG_FUNCTION_ARGS)
+{
+    LOCAL_FCINFO(call, 6);
+    Datum result;
+
+    if (PG_ARGISNULL(3))
+        PG_RETURN_NULL();
+    result = bytea_backward(call, pooling_of(call, fcinfo, 3));
+    fcinfo->isnull = call->isnull;
+    return result;
 }
 
 /* A copy of a bytea argument as a tensor (rows, cols), or (cols) for rows = 0. */

@@ -32,6 +32,31 @@ CREATE FUNCTION public.pg_llm_causal_attention_backward(
 COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(bytea, bytea, bytea, bytea, integer, integer, integer) IS
     'gradients of pg_llm_causal_attention from that of its output';
 
+CREATE FUNCTION public.pg_llm_bidirectional_attention(
+    q bytea, k bytea, v bytea, n_head integer, dropout_p double precision, training boolean, site text,
+    lengths integer[], n integer, d integer
+)
+    RETURNS bytea
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_bidirectional_attention';
+COMMENT ON FUNCTION public.pg_llm_bidirectional_attention(
+    bytea, bytea, bytea, integer, double precision, boolean, text, integer[], integer, integer
+) IS
+    'multi-head attention of every token to all of its sequence; q, k, v (n,d) each hold sequences of lengths tokens '
+    'end to end, or one (NULL) -> (n,d)';
+
+CREATE FUNCTION public.pg_llm_bidirectional_attention_backward(
+    dout bytea, q bytea, k bytea, v bytea, n_head integer, dropout_p double precision, training boolean, site text,
+    lengths integer[], n integer, d integer, OUT dq bytea, OUT dk bytea, OUT dv bytea
+)
+    RETURNS record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_bidirectional_attention_backward';
+COMMENT ON FUNCTION public.pg_llm_bidirectional_attention_backward(
+    bytea, bytea, bytea, bytea, integer, double precision, boolean, text, integer[], integer, integer
+) IS
+    'gradients of pg_llm_bidirectional_attention from that of its output';
+
 CREATE FUNCTION public.pg_llm_causal_attention(qkv bytea, n_head integer, t integer, d integer)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -289,6 +314,20 @@ CREATE FUNCTION public.pg_llm_rmsnorm_backward(dout bytea, x bytea, eps double p
 COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(bytea, bytea, double precision, integer, integer) IS
     'gradient of pg_llm_rmsnorm from that of its output';
 
+CREATE FUNCTION public.pg_llm_l2_normalize(x bytea, enabled boolean, rows integer, cols integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_l2_normalize';
+COMMENT ON FUNCTION public.pg_llm_l2_normalize(bytea, boolean, integer, integer) IS
+    'x / max(|x|, 1e-12) of each row, |x| its 2-norm; x itself when not enabled';
+
+CREATE FUNCTION public.pg_llm_l2_normalize_backward(dout bytea, x bytea, enabled boolean, rows integer, cols integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_l2_normalize_backward';
+COMMENT ON FUNCTION public.pg_llm_l2_normalize_backward(bytea, bytea, boolean, integer, integer) IS
+    'gradient of pg_llm_l2_normalize from that of its output';
+
 CREATE FUNCTION public.pg_llm_softmax(x bytea, rows integer, cols integer)
     RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -317,6 +356,34 @@ CREATE FUNCTION public.pg_llm_cross_entropy_backward(
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_cross_entropy_backward';
 COMMENT ON FUNCTION public.pg_llm_cross_entropy_backward(double precision, bytea, integer[], integer, integer) IS
     'gradient of pg_llm_cross_entropy from that of its output';
+
+CREATE FUNCTION public.pg_llm_mean_pool(x bytea, lengths integer[], n integer, d integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_mean_pool';
+COMMENT ON FUNCTION public.pg_llm_mean_pool(bytea, integer[], integer, integer) IS
+    'the mean of each sequence''s rows; x (n,d) holds sequences of lengths tokens end to end, or one (NULL)';
+
+CREATE FUNCTION public.pg_llm_mean_pool_backward(dout bytea, x bytea, lengths integer[], n integer, d integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_mean_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_mean_pool_backward(bytea, bytea, integer[], integer, integer) IS
+    'gradient of pg_llm_mean_pool from that of its output';
+
+CREATE FUNCTION public.pg_llm_cls_pool(x bytea, lengths integer[], n integer, d integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_cls_pool';
+COMMENT ON FUNCTION public.pg_llm_cls_pool(bytea, integer[], integer, integer) IS
+    'each sequence''s first row; x (n,d) holds sequences of lengths tokens end to end, or one (NULL)';
+
+CREATE FUNCTION public.pg_llm_cls_pool_backward(dout bytea, x bytea, lengths integer[], n integer, d integer)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_cls_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_cls_pool_backward(bytea, bytea, integer[], integer, integer) IS
+    'gradient of pg_llm_cls_pool from that of its output';
 
 CREATE FUNCTION public.pg_llm_rotary(
     x bytea, n_head integer, theta double precision, dims integer, positions integer[], scaling jsonb, t integer,

@@ -217,16 +217,55 @@ pg_llm_gen_done(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* pg_llm_positions(ids): 0, 1, ... along the last axis, after what the caches hold already. */
+/* 0, 1, ... in each of the sequences that lie end to end. */
+static void
+positions_in_sequences(int32 *values, const IntArray *ids, const IntArray *lengths)
+{
+    size_t i = 0;
+
+    if (pass.n > 0)
+        ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                errmsg("sequences end to end cannot go on from a key/value cache"),
+                errhint("In a generation's forward pass, leave out lengths: the sequences are the rows of ids."));
+    if (ids->ndim != 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("positions: ids has %d dimensions", ids->ndim),
+                errhint("With lengths, ids is a list of all sequences' tokens end to end."));
+    tensor_require_lengths("positions", lengths, ids->n);
+    for (size_t b = 0; b < lengths->n; b++)
+        for (int32 t = 0; t < lengths->values[b]; t++, i++)
+        {
+            if (i % POLL_EVERY == 0)
+                CHECK_FOR_INTERRUPTS();
+            values[i] = t;
+        }
+}
+
+/*
+ * pg_llm_positions(ids, lengths): 0, 1, ... along the last axis, after what the caches hold already; or in each
+ * sequence.
+ */
 PG_FUNCTION_INFO_V1(pg_llm_positions);
 Datum
 pg_llm_positions(PG_FUNCTION_ARGS)
 {
-    ArrayType *ids = PG_GETARG_ARRAYTYPE_P_COPY(0);
-    IntArray   checked = tensor_int_array(PointerGetDatum(ids), "ids");
-    int32     *values = (int32 *) ARR_DATA_PTR(ids);
-    size_t     width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
+    ArrayType *ids;
+    IntArray   checked;
+    int32     *values;
+    size_t     width;
 
+    if (PG_ARGISNULL(0))
+        PG_RETURN_NULL();
+    ids = PG_GETARG_ARRAYTYPE_P_COPY(0);
+    checked = tensor_int_array(PointerGetDatum(ids), "ids");
+    values = (int32 *) ARR_DATA_PTR(ids);
+    width = checked.ndim == 0 ? 0 : (size_t) checked.dims[checked.ndim - 1];
+    if (!PG_ARGISNULL(1))
+    {
+        IntArray lengths = tensor_int_array(PG_GETARG_DATUM(1), "lengths");
+
+        positions_in_sequences(values, &checked, &lengths);
+        PG_RETURN_ARRAYTYPE_P(ids);
+    }
     if (pass.n > 0)
         require_own_pass();
     if (pass.n > 0 && width > 0)

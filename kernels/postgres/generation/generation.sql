@@ -102,12 +102,14 @@ CREATE FUNCTION public.pg_llm_gen_done()
     AS 'MODULE_PATHNAME', 'pg_llm_gen_done';
 COMMENT ON FUNCTION public.pg_llm_gen_done() IS 'Ends the forward pass and commits its positions to the caches.';
 
-CREATE FUNCTION public.pg_llm_positions(ids integer[])
+CREATE FUNCTION public.pg_llm_positions(ids integer[], lengths integer[] DEFAULT NULL)
     RETURNS integer[]
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_positions';
-COMMENT ON FUNCTION public.pg_llm_positions(integer[]) IS
-    '0, 1, ... along the last axis; in a generation''s forward pass, counted from the end of each sequence''s cache.';
+COMMENT ON FUNCTION public.pg_llm_positions(integer[], integer[]) IS
+    '0, 1, ... along the last axis; in a generation''s forward pass, counted from the end of each sequence''s cache. '
+    'lengths: ids [n] hold sequences of so many tokens end to end, each counted from 0. 22023: they do not add up '
+    'to n.';
 
 CREATE FUNCTION public.pg_llm_sample(
     logits public.tensor, temperature double precision DEFAULT 1, top_k integer DEFAULT 0,

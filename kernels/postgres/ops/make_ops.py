@@ -39,13 +39,17 @@ class Argument:
     kind: str
     name: str
     text: str | None
-    """A tensor's shape on bytea, the default of another argument."""
+    """A tensor's shape on bytea, the default of another argument, or with a colon its name on bytea."""
 
     @property
     def default(self) -> str:
-        if self.kind in ("TENSOR", "INTEGERS") or self.text is None:
+        if self.kind == "TENSOR" or self.text is None or self.text.endswith(":"):
             return ""
         return f" DEFAULT {self.text}"
+
+    @property
+    def may_be_null(self) -> bool:
+        return self.default == " DEFAULT NULL"
 
     @property
     def bytea_name(self) -> str:
@@ -151,9 +155,8 @@ def declarations() -> list[Op]:
 
 
 def create(
-    name: str, args: list[str], types: list[str], returns: str, symbol: str, doc: str, *, pure: bool
+    name: str, args: list[str], types: list[str], returns: str, symbol: str, doc: str, *, behaviour: str
 ) -> str:
-    behaviour = "IMMUTABLE STRICT PARALLEL SAFE" if pure else "VOLATILE STRICT PARALLEL RESTRICTED"
     comment = with_list(f"COMMENT ON FUNCTION public.{name}", types, " IS")
     literal = literals(doc)
     return "\n".join(
@@ -215,7 +218,10 @@ def pair(
         gradients = gradients[0].lower() + gradients[1:]
     else:
         gradients += (": " + ", ".join(out.split()[1] for out in outs) if outs else "") + "."
-    forward = create(f"pg_llm_{op.name}", args, types, result, symbol, doc, pure=pure)
+    behaviour = "IMMUTABLE STRICT PARALLEL SAFE" if pure else "VOLATILE STRICT PARALLEL RESTRICTED"
+    if any(arg.may_be_null for arg in taken):
+        behaviour = behaviour.replace(" STRICT", "")
+    forward = create(f"pg_llm_{op.name}", args, types, result, symbol, doc, behaviour=behaviour)
     backward = create(
         f"pg_llm_{op.name}_backward",
         [f"dout {result}", *args, *outs],
@@ -223,7 +229,7 @@ def pair(
         "record" if outs else type_,
         f"{symbol}_backward",
         gradients,
-        pure=pure,
+        behaviour=behaviour,
     )
     return f"{forward}\n\n{backward}"
 

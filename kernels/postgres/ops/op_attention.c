@@ -1,7 +1,8 @@
 /*
- * op_attention.c -- embeddings, and causal multi-head attention over separate or interleaved q, k, v.
+ * op_attention.c -- embeddings, causal multi-head attention over separate or interleaved q, k, v, and bidirectional
+ * attention within sequences that may lie end to end.
  *
- * While a key/value cache is in use (generate.c), attention stores its keys and values there and attends to
+ * While a key/value cache is in use (generate.c), causal attention stores its keys and values there and attends to
  * everything stored before: the same function serves training, prefill and decoding.
  */
 #include "postgres.h"
@@ -39,7 +40,7 @@ embedding_backward(const OpCall *call, const float *dout, OpGrad *din)
                            call->in[0].dims[1]);
 }
 
-/* ---- causal attention; ints: n_head; reals: dropout_p ---- */
+/* ---- attention; ints: n_head; reals: dropout_p; ids: lengths ---- */
 
 enum
 {
@@ -55,10 +56,21 @@ attention_shape(const OpCall *call, size_t d)
     const OpValue      *q = &call->in[0];
     llm_attention_shape s = {0};
 
-    s.T = q->dims[q->ndim - 2];
-    s.B = 1;
-    for (int i = 0; i < q->ndim - 2; i++)
-        s.B *= q->dims[i];
+    s.bidirectional = call->op == &op_bidirectional_attention;
+    if (call->ids.n > 0)
+    {
+        s.lengths = call->ids.values;
+        s.B = call->ids.n;
+        for (size_t b = 0; b < s.B; b++)
+            s.T = Max(s.T, (size_t) s.lengths[b]);
+    }
+    else
+    {
+        s.T = q->dims[q->ndim - 2];
+        s.B = 1;
+        for (int i = 0; i < q->ndim - 2; i++)
+            s.B *= q->dims[i];
+    }
     s.D = d;
     s.n_head = (size_t) call->ints[0];
     s.q_stride = q->dims[q->ndim - 1];
@@ -77,10 +89,11 @@ attention_shape(const OpCall *call, size_t d)
 static void
 require_finite(const OpCall *call)
 {
-    if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
+    if (!pg_llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
-                errhint("Infinity and NaN in q, k or v would reach earlier tokens."));
+                errhint("Infinity and NaN in q, k or v would reach %s.",
+                        call->op == &op_bidirectional_attention ? "all tokens of their sequence" : "earlier tokens"));
 }
 
 static void
@@ -105,7 +118,7 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
     if (call->reals[0] > 0.0)
         op_dropout_key(call);
     s = attention_shape(call, d);
-    rows = s.B * s.n_head * s.T;
+    rows = op_rows(&call->in[0]) * s.n_head;
     row_max = op_save(call, SAVED_MAX, rows);
     row_sum = op_save(call, SAVED_SUM, rows);
     if (s.dropout_p > 0)
@@ -138,6 +151,22 @@ attention_forward(OpCall *call)
             op_shape_error(call, "q, k and v of one shape [..., t, d]");
     op_output_like(call, 0);
     attend(call, q->data, call->in[1].data, call->in[2].data, q->dims[q->ndim - 1]);
+}
+
+static void
+bidirectional_forward(OpCall *call)
+{
+    if (generate_in_use() && !call->pure)
+        ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                errmsg("%s cannot go on from a key/value cache", call->op->name),
+                errhint("A generation's tokens attend to earlier ones alone: its model needs causal attention."));
+    if (call->ids.values != NULL)
+    {
+        if (call->in[0].ndim != 2)
+            op_shape_error(call, "q, k and v [n, d] with lengths, [..., t, d] without");
+        tensor_require_lengths(call->op->name, &call->ids, op_rows(&call->in[0]));
+    }
+    attention_forward(call);
 }
 
 static void
@@ -203,6 +232,17 @@ OP(causal_attention, .name = "causal_attention",
    .doc = "Causal multi-head attention over q, k, v [..., t, d].",
    .bytea_doc = "causal multi-head attention over q, k, v (t,d) each -> (t,d)", .forward = attention_forward,
    .backward = attention_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT, .bytea_args = 4);
+OP(bidirectional_attention, .name = "bidirectional_attention",
+   .args = {TENSOR("q", "n, d"), TENSOR("k", "n, d"), TENSOR("v", "n, d"), INTEGER("n_head"), REAL("dropout_p", "0"),
+            BOOLEAN("training", "false"), SITE("site", "''"), INTEGERS("lengths", "NULL")},
+   .doc =
+       "Multi-head attention of every token to all of its sequence, as encoders have it. lengths: q, k, v [n, d] hold "
+       "sequences of so many tokens end to end; NULL: each [t, d] of q, k, v [..., t, d] is one. 22023: lengths do "
+       "not add up to n.",
+   .bytea_doc = "multi-head attention of every token to all of its sequence; q, k, v (n,d) each hold sequences of "
+                "lengths tokens end to end, or one (NULL) -> (n,d)",
+   .forward = bidirectional_forward, .backward = attention_backward,
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT);
 OP(causal_attention_qkv, .name = "causal_attention",
    .args = {TENSOR("qkv", "t, 3 d"), INTEGER("n_head"), REAL("dropout_p", "0"), BOOLEAN("training", "false"),
             SITE("site", "''")},

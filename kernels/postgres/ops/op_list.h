@@ -5,6 +5,7 @@
 #define OP_LIST(X)                                                                                                     \
     X(embedding)                                                                                                       \
     X(causal_attention)                                                                                                \
+    X(bidirectional_attention)                                                                                         \
     X(causal_attention_qkv)                                                                                            \
     X(add)                                                                                                             \
     X(sub)                                                                                                             \
@@ -23,8 +24,11 @@
     X(lm_head_loss)                                                                                                    \
     X(layernorm)                                                                                                       \
     X(rmsnorm)                                                                                                         \
+    X(l2_normalize)                                                                                                    \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \
+    X(mean_pool)                                                                                                       \
+    X(cls_pool)                                                                                                        \
     X(rotary)                                                                                                          \
     X(reshape)                                                                                                         \
     X(transpose)                                                                                                       \
@@ -38,6 +42,7 @@
 #define BYTEA_OP_LIST(X)                                                                                               \
     X(embedding)                                                                                                       \
     X(causal_attention)                                                                                                \
+    X(bidirectional_attention)                                                                                         \
     X(causal_attention_qkv)                                                                                            \
     X(add)                                                                                                             \
     X(sub)                                                                                                             \
@@ -56,8 +61,11 @@
     X(lm_head_loss)                                                                                                    \
     X(layernorm)                                                                                                       \
     X(rmsnorm)                                                                                                         \
+    X(l2_normalize)                                                                                                    \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \
+    X(mean_pool)                                                                                                       \
+    X(cls_pool)                                                                                                        \
     X(rotary)                                                                                                          \
     X(transpose)                                                                                                       \
     X(sum)                                                                                                             \

@@ -1,8 +1,9 @@
 /*
- * op_norm.c -- ops on the rows of the last axis: layernorm, rmsnorm, softmax, cross-entropy.
+ * op_norm.c -- ops on the rows of the last axis: layernorm, rmsnorm, l2 normalisation, softmax, cross-entropy.
  */
 #include "postgres.h"
 
+#include "autograd/pass.h"
 #include "ops.h"
 
 static void
@@ -64,6 +65,45 @@ rmsnorm_backward(const OpCall *call, const float *dout, OpGrad *din)
                              op_rows(&call->in[0]), op_last_dim(&call->in[0]));
 }
 
+/* Where nothing is normalized or recorded, a value that nobody else holds goes through as it is. */
+static bool
+normalizes_nothing(FunctionCallInfo fcinfo)
+{
+    Datum x = PG_GETARG_DATUM(0);
+
+    return !PG_GETARG_BOOL(1) && !pass_recording() && VARATT_IS_EXTERNAL_EXPANDED_RW(DatumGetPointer(x)) &&
+           PG_GETARG_TENSOR(0)->ndim > 0;
+}
+
+static void
+l2_normalize_forward(OpCall *call)
+{
+    const OpValue *x = &call->in[0];
+    size_t         n = op_rows(x);
+    float         *out;
+
+    op_require_ndim(call, 0, 1);
+    out = op_output_like(call, 0);
+    if (call->flag)
+        llm_l2_normalize_forward(pg_llm_engine(), out, op_save(call, 0, n), x->data, n, op_last_dim(x));
+    else
+        llm_copy(pg_llm_engine(), out, x->data, false, x->n);
+}
+
+static void
+l2_normalize_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    const OpValue *x = &call->in[0];
+
+    if (din[0].data == NULL)
+        return;
+    if (call->flag)
+        llm_l2_normalize_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->out.data, call->saved[0].data,
+                                  op_rows(x), op_last_dim(x));
+    else
+        llm_copy(pg_llm_engine(), din[0].data, dout, din[0].acc, x->n);
+}
+
 static void
 softmax_forward(OpCall *call)
 {
@@ -117,6 +157,11 @@ OP(rmsnorm, .name = "rmsnorm", .args = {TENSOR("x", "rows, cols"), REAL("eps", "
    .doc = "x / sqrt(mean(x^2) + eps) per row of the last axis, without a gain (Zhang & Sennrich 2019).",
    .bytea_doc = "x / sqrt(mean(x^2) + eps) of each row", .forward = rmsnorm_forward, .backward = rmsnorm_backward,
    .keeps = KEEPS_IN(0));
+OP(l2_normalize, .name = "l2_normalize", .args = {TENSOR("x", "rows, cols"), BOOLEAN("enabled", "true")},
+   .doc = "x / max(|x|, 1e-12) per row of the last axis, |x| its 2-norm; x itself when not enabled.",
+   .bytea_doc = "x / max(|x|, 1e-12) of each row, |x| its 2-norm; x itself when not enabled",
+   .forward = l2_normalize_forward, .backward = l2_normalize_backward, .keeps = KEEPS_OUT,
+   .is_identity = normalizes_nothing);
 OP(softmax, .name = "softmax", .args = {TENSOR("x", "rows, cols")}, .doc = "Softmax per row of the last axis.",
    .bytea_doc = "softmax of each row", .forward = softmax_forward, .backward = softmax_backward, .keeps = KEEPS_OUT);
 OP(cross_entropy, .name = "cross_entropy", .args = {TENSOR("logits", "rows, vocab"), INTEGERS("target", "targets:")},

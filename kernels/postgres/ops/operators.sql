@@ -1,5 +1,5 @@
--- Other ways to call the ops: with numbers, one row, an activation by name, a complete attention layer; the operators;
--- the op table.
+-- Other ways to call the ops: with numbers, one row, an activation or a pooling by name, a complete attention layer;
+-- the operators; the op table.
 
 CREATE FUNCTION public.pg_llm_activation(x public.tensor, name text)
     RETURNS public.tensor
@@ -16,6 +16,23 @@ CREATE FUNCTION public.pg_llm_activation_backward(dout public.tensor, x public.t
     AS 'MODULE_PATHNAME', 'pg_llm_activation_backward';
 COMMENT ON FUNCTION public.pg_llm_activation_backward(public.tensor, public.tensor, text) IS
     'Gradient of pg_llm_activation from that of its output.';
+
+CREATE FUNCTION public.pg_llm_pool(x public.tensor, lengths integer[], pooling text)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_pool';
+COMMENT ON FUNCTION public.pg_llm_pool(public.tensor, integer[], text) IS
+    'One row for each sequence: pg_llm_mean_pool(x, lengths) for the pooling ''mean'', pg_llm_cls_pool(x, lengths) for '
+    '''cls''. 22023: any other name.';
+
+CREATE FUNCTION public.pg_llm_pool_backward(
+    dout public.tensor, x public.tensor, lengths integer[], pooling text
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_pool_backward(public.tensor, public.tensor, integer[], text) IS
+    'Gradient of pg_llm_pool from that of its output.';
 
 CREATE FUNCTION public.pg_llm_cross_entropy(logits public.tensor, target integer)
     RETURNS public.tensor

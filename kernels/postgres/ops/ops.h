@@ -19,6 +19,9 @@ extern void op_attention_gradients(Tensor **grads, Tensor *dout, Tensor *const *
 /* The activation that a name in Hugging Face's configurations means (op_elementwise.c); 22023 for another. */
 extern const OpDef *op_of_activation(const text *name);
 
+/* The op of a pooling, mean or cls (op_pool.c); 22023 for another. */
+extern const OpDef *op_of_pooling(const text *name);
+
 /* Broadcasting (op_broadcast.c) */
 extern int          op_broadcast_dims(const OpCall *call, int32 *dims);
 extern const float *op_broadcast_to(const OpValue *v, int ndim, const int32 *dims);

@@ -42,6 +42,33 @@ COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(
 ) IS
     'Gradients of pg_llm_causal_attention from that of its output: dq, dk, dv.';
 
+CREATE FUNCTION public.pg_llm_bidirectional_attention(
+    q public.tensor, k public.tensor, v public.tensor, n_head integer, dropout_p double precision DEFAULT 0,
+    training boolean DEFAULT false, site text DEFAULT '', lengths integer[] DEFAULT NULL
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_bidirectional_attention';
+COMMENT ON FUNCTION public.pg_llm_bidirectional_attention(
+    public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text, integer[]
+) IS
+    'Multi-head attention of every token to all of its sequence, as encoders have it. lengths: q, k, v [n, d] hold '
+    'sequences of so many tokens end to end; NULL: each [t, d] of q, k, v [..., t, d] is one. 22023: lengths do not '
+    'add up to n.';
+
+CREATE FUNCTION public.pg_llm_bidirectional_attention_backward(
+    dout public.tensor, q public.tensor, k public.tensor, v public.tensor, n_head integer,
+    dropout_p double precision DEFAULT 0, training boolean DEFAULT false, site text DEFAULT '',
+    lengths integer[] DEFAULT NULL, OUT dq public.tensor, OUT dk public.tensor, OUT dv public.tensor
+)
+    RETURNS record
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_bidirectional_attention_backward';
+COMMENT ON FUNCTION public.pg_llm_bidirectional_attention_backward(
+    public.tensor, public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text, integer[]
+) IS
+    'Gradients of pg_llm_bidirectional_attention from that of its output: dq, dk, dv.';
+
 CREATE FUNCTION public.pg_llm_causal_attention(
     qkv public.tensor, n_head integer, dropout_p double precision DEFAULT 0, training boolean DEFAULT false,
     site text DEFAULT ''
@@ -332,6 +359,20 @@ CREATE FUNCTION public.pg_llm_rmsnorm_backward(dout public.tensor, x public.tens
 COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(public.tensor, public.tensor, double precision) IS
     'Gradient of pg_llm_rmsnorm from that of its output.';
 
+CREATE FUNCTION public.pg_llm_l2_normalize(x public.tensor, enabled boolean DEFAULT true)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_l2_normalize';
+COMMENT ON FUNCTION public.pg_llm_l2_normalize(public.tensor, boolean) IS
+    'x / max(|x|, 1e-12) per row of the last axis, |x| its 2-norm; x itself when not enabled.';
+
+CREATE FUNCTION public.pg_llm_l2_normalize_backward(dout public.tensor, x public.tensor, enabled boolean DEFAULT true)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_l2_normalize_backward';
+COMMENT ON FUNCTION public.pg_llm_l2_normalize_backward(public.tensor, public.tensor, boolean) IS
+    'Gradient of pg_llm_l2_normalize from that of its output.';
+
 CREATE FUNCTION public.pg_llm_softmax(x public.tensor)
     RETURNS public.tensor
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -358,6 +399,36 @@ CREATE FUNCTION public.pg_llm_cross_entropy_backward(dout public.tensor, logits 
     AS 'MODULE_PATHNAME', 'pg_llm_cross_entropy_backward';
 COMMENT ON FUNCTION public.pg_llm_cross_entropy_backward(public.tensor, public.tensor, integer[]) IS
     'Gradient of pg_llm_cross_entropy from that of its output.';
+
+CREATE FUNCTION public.pg_llm_mean_pool(x public.tensor, lengths integer[] DEFAULT NULL)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_mean_pool';
+COMMENT ON FUNCTION public.pg_llm_mean_pool(public.tensor, integer[]) IS
+    'The mean of each sequence''s rows: [sequences, d] of x [n, d], which holds sequences of lengths tokens end to '
+    'end; lengths NULL: [..., d] of x [..., t, d]. 22023: lengths do not add up to n.';
+
+CREATE FUNCTION public.pg_llm_mean_pool_backward(dout public.tensor, x public.tensor, lengths integer[] DEFAULT NULL)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_mean_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_mean_pool_backward(public.tensor, public.tensor, integer[]) IS
+    'Gradient of pg_llm_mean_pool from that of its output.';
+
+CREATE FUNCTION public.pg_llm_cls_pool(x public.tensor, lengths integer[] DEFAULT NULL)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_cls_pool';
+COMMENT ON FUNCTION public.pg_llm_cls_pool(public.tensor, integer[]) IS
+    'Each sequence''s first row: [sequences, d] of x [n, d], which holds sequences of lengths tokens end to end; '
+    'lengths NULL: [..., d] of x [..., t, d]. 22023: lengths do not add up to n.';
+
+CREATE FUNCTION public.pg_llm_cls_pool_backward(dout public.tensor, x public.tensor, lengths integer[] DEFAULT NULL)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_cls_pool_backward';
+COMMENT ON FUNCTION public.pg_llm_cls_pool_backward(public.tensor, public.tensor, integer[]) IS
+    'Gradient of pg_llm_cls_pool from that of its output.';
 
 CREATE FUNCTION public.pg_llm_rotary(
     x public.tensor, n_head integer, theta double precision, dims integer, positions integer[],

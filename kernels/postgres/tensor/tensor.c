@@ -7,6 +7,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
 
@@ -304,6 +305,31 @@ tensor_int_array(Datum array, const char *argument)
     result.n = (size_t) ArrayGetNItems(ARR_NDIM(a), ARR_DIMS(a));
     result.values = (const int32 *) ARR_DATA_PTR(a);
     return result;
+}
+
+void
+tensor_require_lengths(const char *name, const IntArray *lengths, size_t n)
+{
+    size_t sum = 0;
+
+    if (lengths->ndim != 1)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: lengths has %d dimensions", name, lengths->ndim),
+                errhint("It is a list of the number of tokens of each sequence."));
+    for (size_t b = 0; b < lengths->n; b++)
+    {
+        if ((b & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
+        if (lengths->values[b] < 1)
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("%s: sequence %zu of lengths has %d tokens", name, b + 1, lengths->values[b]),
+                    errhint("Every sequence has at least one: leave out those without."));
+        sum += lengths->values[b];
+    }
+    if (sum != n)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: lengths add up to %zu tokens, not to %zu", name, sum, n),
+                errhint("The sequences lie end to end, and all tokens belong to one of them."));
 }
 
 ArrayType *

@@ -90,6 +90,8 @@ typedef struct IntArray
     const int32 *values;
 } IntArray;
 extern IntArray tensor_int_array(Datum array, const char *argument);
+/* Ensure that sequences of these lengths, each at least 1, lie end to end over n tokens; `name` is who asks. */
+extern void tensor_require_lengths(const char *name, const IntArray *lengths, size_t n);
 /* An int[] of n numbers in the current memory context; 54000 when an array cannot hold them. */
 extern struct ArrayType *tensor_make_int_array(const int32 *values, size_t n);
 
