@@ -29,7 +29,7 @@ COLUMNS: dict[str, tuple[str, Any]] = {
 # Whose files hold the encoder, perhaps with a head of pre-training, which is left out.
 _ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForPreTraining", "SentenceTransformer")
 _POOLING = {"mean": "mean", "cls": "cls"}
-_POOLING_FLAGS = {
+POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -159,7 +159,7 @@ def _pooling(path: Path, config: Mapping[str, Any]) -> str:
     # Of sentence-transformers until 5 a flag for each way, after it a name or a list of names.
     named = pooling.get("pooling_mode")
     if named is None:
-        named = [mode for flag, mode in _POOLING_FLAGS.items() if pooling.get(flag)] or ["mean"]
+        named = [mode for flag, mode in POOLING_FLAGS.items() if pooling.get(flag)] or ["mean"]
     modes = named if isinstance(named, list) else [named]
     if len(modes) != 1:
         _refuse(path, f"several kinds of pooling at once, {', '.join(map(str, modes))}")

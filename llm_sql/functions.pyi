@@ -180,7 +180,8 @@ logits = llm_logits
 @overload
 def llm_loss(model: Text, tokens: Ints, targets: Ints) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step
@@ -199,7 +200,8 @@ def llm_loss(
     training: Bool = ...,
 ) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step
@@ -264,6 +266,67 @@ log_evaluation = llm_log_evaluation
 def llm_elements(shape: Ints) -> Function[int]:
     """Number of elements of a tensor of this shape. 22003: more than a bigint can count."""
 elements = llm_elements
+
+# ---- embeddings ----
+
+@overload
+def llm_embed(
+    texts: Texts,
+    model: Text = ...,
+    prompt: Text = ...,
+) -> Function[list[NDArray[np.float32] | None]]:
+    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+
+    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+    """
+@overload
+def llm_embed(text: Text, model: Text = ..., prompt: Text = ...) -> Function[NDArray[np.float32]]:
+    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+
+    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+    """
+embed = llm_embed
+
+def llm_embed_missing(
+    relation: Text,
+    text_column: Text,
+    embedding_column: Text,
+    model: Text = ...,
+    prompt: Text = ...,
+    batch_rows: Int = ...,
+) -> Call:
+    """Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that have a text
+    and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows rows, so that after an
+    error or a crash a further call goes on with the rows that are left. Several sessions may do it at once:
+    each locks the rows it is at and passes over those that others have locked. Takes the rights of the
+    caller: SELECT and UPDATE on the table. Call it outside a transaction block (2D000 otherwise). 42809: a
+    view, a foreign or a system table; 42703: no such column; 42804: a column of another type; 22023:
+    batch_rows, prompt; 42704: unknown model.
+    """
+embed_missing = llm_embed_missing
+
+def llm_embed_sequences(
+    model: Text,
+    tokens: Ints,
+    lengths: Ints,
+    training: Bool = ...,
+    dropout_p: Double = ...,
+) -> Function[NDArray[np.float32]]:
+    """An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has the number
+    of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those of the tokens; 22003:
+    a token outside the vocabulary, or a sequence longer than the context.
+    """
+embed_sequences = llm_embed_sequences
 
 # ---- training ----
 
@@ -536,6 +599,34 @@ def llm_prune_runs(model: Text = ..., keep: Int = ...) -> TableValuedAlias:
     """
 prune_runs = llm_prune_runs
 
+def llm_contrastive_loss(
+    model: Text,
+    tokens: Ints,
+    targets: Ints,
+    training: Bool = ...,
+    dropout_p: Double = ...,
+) -> Function[NDArray[np.float32]]:
+    """The contrastive loss of a batch of pairs, 0-d: tokens [T] or [B, T] hold in each row an anchor, its
+    positive and any hard negatives, and targets number these sequences: 0, 1, 2 and on, below 0 for padding.
+    The mean over the rows of -log softmax of (anchor . candidate) / temperature at the row's own positive;
+    the candidates are the positives and negatives of all rows (multiple negatives ranking, Henderson et al.
+    2017; InfoNCE, van den Oord et al. 2018), without those that are the same text as the own positive or
+    another positive of the same anchor. temperature is the model's setting, 0.05 where it has none. 22023,
+    naming the row: no anchor or positive, a gap in the numbers, a sequence longer than the model takes; a
+    single pair without negatives.
+    """
+contrastive_loss = llm_contrastive_loss
+
+def llm_recall(model: Text, split: Text = ..., k: Int = ...) -> TableValuedAlias:
+    """Of the split's different pairs, the share whose positive is among the k of all the split's positives
+    (candidates) that are nearest to the anchor, by dot product (the cosine, where the model normalises). A
+    text that occurs several times is one candidate, other positives of the same anchor do not count against a
+    pair, and equal similarity does: a model that makes one vector of everything has recall 0. Writes nothing.
+    P0002: no rows; 0A000: the model is no encoder; 22023: k is below 1 or not below the number of candidates,
+    or a row is no pair.
+    """
+recall = llm_recall
+
 # ---- tokenizers and data ----
 
 def llm_encode(
@@ -700,6 +791,29 @@ def llm_fill_dataset(
     truncated to the context, and a NOTICE reports what was cut off.
     """
 fill_dataset = llm_fill_dataset
+
+def llm_fill_pairs(
+    model: Text,
+    query: Text,
+    split: Text = ...,
+    validation: Double = ...,
+    seed: Int = ...,
+    anchor_prompt: Text = ...,
+    positive_prompt: Text = ...,
+    max_tokens: Int = ...,
+) -> TableValuedAlias:
+    """Replaces an encoder's rows of a split of llm_dataset with the pairs of a query: its first column is the
+    anchor, its second the positive, further ones are hard negatives, of which NULL and empty ones are left
+    out. Equal pairs count once; rows without an anchor or a positive are left out, which a NOTICE counts. The
+    fraction validation of the pairs, drawn by seed, goes into split validation instead, whose rows are
+    replaced then. A split other than train leaves out pairs that train has: fill train first. anchor_prompt,
+    positive_prompt (which negatives have, too): names of prompts among the model's settings, put before the
+    texts (NULL: its default_prompt, '': none). Texts are cut to max_tokens with the special tokens (default:
+    what the model takes), which a NOTICE counts. Returns the numbers of pairs. P0002: there is none; 42804:
+    the query has fewer than two columns; 0A000: the model is no encoder; 22023: it has no such prompt; 42704:
+    it has no tokenizer.
+    """
+fill_pairs = llm_fill_pairs
 
 # ---- generation ----
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, text
 
@@ -166,10 +166,12 @@ def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -
         connection.execute(_SETTINGS, {"model": model})
         return
     there = dict(row)
-    # gpt3 and architectures of one's own have GPT-2's files, too.
     if "bert" not in (there["arch"], columns["arch"]):
+        # gpt3 and architectures of one's own have GPT-2's files, too.
         del there["arch"]
-    elif there["arch"] == columns["arch"]:
+    elif there["arch"] != columns["arch"]:
+        _differs(model, "arch", columns["arch"], there["arch"])
+    else:
         there |= connection.execute(_SETTINGS, {"model": model}).scalar_one()
     if unknown := sorted(columns["settings"].keys() - there):
         raise LLMSQLError(
@@ -183,11 +185,12 @@ def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -
         if name == "activation_function":
             value, wanted = ACTIVATIONS[value], ACTIVATIONS[wanted]
         if value != wanted:
-            raise LLMSQLError(
-                f'config.json has {name} {_shown(wanted)}, model "{model}" has {_shown(value)}',
-                hint="Import it under another name, or drop the model first (llm_drop_model).",
-            )
+            _differs(model, name, wanted, value)
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _differs(model: str, name: str, wanted: Any, there: Any) -> NoReturn:
+    shown, has = (value if isinstance(value, str) else json.dumps(value) for value in (wanted, there))
+    raise LLMSQLError(
+        f'config.json has {name} {shown}, model "{model}" has {has}',
+        hint="Import it under another name, or drop the model first (llm_drop_model).",
+    )

@@ -140,9 +140,20 @@ def _config_columns() -> str:
     return wrapped(map(_text, COLUMNS), 16)
 
 
+def _embed_calls() -> str:
+    """Branches of a CASE by architecture: the call that gives an encoder's embeddings."""
+    return "\n".join(
+        f"WHEN {_text(row['arch'])} THEN\n"
+        f"    RETURN public.llm_embed_{row['arch']}(model, tokens, lengths, training, dropout_p);"
+        for row in ARCHITECTURE_ROWS
+        if row["kind"] == "encoder"
+    )
+
+
 ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {
     "forward": _forward_calls,
     "hidden": _hidden_calls,
+    "embed": _embed_calls,
     "sizes": _sizes,
     "without_settings": _without_settings,
     "config_columns": _config_columns,

@@ -29,15 +29,13 @@ ARCHITECTURE_ROWS: list[dict[str, Any]] = [
     ),
     _architecture("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
     _architecture("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
+    _architecture(
+        "bert",
+        "BERT as a sentence encoder: post-LayerNorm blocks, one vector for a text (Devlin et al. 2018)",
+        "encoder",
+        BERT,
+    ),
 ]
-
-# Becomes one of ARCHITECTURE_ROWS with the functions that it names, all-minilm-l6-v2 one of MODELS.
-BERT_ROW = _architecture(
-    "bert",
-    "BERT as a sentence encoder: post-LayerNorm blocks, one pooled vector for a text (Devlin et al. 2018)",
-    "encoder",
-    BERT,
-)
 
 
 def _model(
@@ -82,8 +80,5 @@ MODELS: list[dict[str, Any]] = [
     _model("gpt3-13b", "gpt3", 40, 40, 5120, 2048),
     _model("gpt3-175b", "gpt3", 96, 96, 12288, 2048),
     _model("microgpt", "microgpt", 1, 4, 16, 16, vocab=27),
-]
-
-BERT_MODELS: list[dict[str, Any]] = [
     _model("all-minilm-l6-v2", "bert", 6, 12, 384, 512, vocab=30522, max_tokens=256),
 ]

@@ -133,7 +133,9 @@ def import_(
 
 
 def export(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write, or of a sentence encoder a new directory.")
+    ],
     model: ModelName,
     format_: FormatOption = None,
     url: UrlOption = None,
@@ -141,7 +143,9 @@ def export(
 ) -> None:
     """Write a model's weights to a file.
 
-    The file is here, not on the server; tensors have Hugging Face's names.
+    The file is here, not on the server; tensors have Hugging Face's names. A name without a suffix is a new
+    directory, in which sentence-transformers finds a sentence encoder: weights, configuration, modules and
+    tokenizer.
     """
     from sqlalchemy.orm import Session
 

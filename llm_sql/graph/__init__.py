@@ -45,8 +45,10 @@ from llm_sql.models import Setting
 from . import ops
 from .adhoc import select
 from .architecture import Architecture, ParameterSpec
+from .bert import bert
+from .built_in import ARCHITECTURES
 from .elements import BOOLEAN, INTEGER, REAL, TEXT, Node, TensorNode, Variable
-from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
+from .gpt import gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
 from .ops import *  # noqa: F403 (what ops.__all__ lists)
 from .substitute import bind
@@ -85,6 +87,7 @@ __all__ = [
     "TensorNode",
     "Variable",
     "activation_function",
+    "bert",
     "bind",
     "d_ff",
     "d_model",

@@ -19,6 +19,7 @@ from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER, Setting
 
 from . import variables as v
 from .elements import SCHEMA, TensorNode, Variable, quote_literal
+from .encoders import embed_function, encoder_forward_function, encoder_hidden_function
 from .plpgsql import (
     ARGUMENTS,
     CONFIGURATION,
@@ -31,6 +32,7 @@ from .plpgsql import (
 from .substitute import bind, substitute
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
+_EMBED_TYPES = "text, int[], int[], boolean, double precision"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 Init = Literal["normal", "residual", "zeros", "ones"]
@@ -64,7 +66,10 @@ class Architecture:
     `head` makes logits [..., T, V] from `x`, and where it ends in `lm_head`, losses are computed without
     holding them. `same_as`: an architecture of the same graph, whose installed functions this one's call.
     `settings`: what a model's configuration holds for it beyond sizes; trees read them by `setting(...)`.
-    `kind`: a decoder's head makes logits, an encoder's one vector for each sequence.
+
+    An encoder's trees (`kind`) run over sequences laid end to end: `tokens` is [N], and `lengths` says how
+    many of them each sequence has, for attention, positions and pooling. Its head makes one vector of each,
+    [B, D].
     """
 
     name: str
@@ -117,6 +122,10 @@ class Architecture:
         return f"llm_hidden_{self.name}"
 
     @property
+    def embed_name(self) -> str:
+        return f"llm_embed_{self.name}"
+
+    @property
     def parameters_name(self) -> str:
         return f"llm_parameters_{self.name}"
 
@@ -128,11 +137,28 @@ class Architecture:
 
     def logits(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The logits [..., T, V] of a model of `n_layer` blocks."""
+        self._require("decoder", "logits")
         return self._headed(head_variants(self.head)[0], n_layer, {**(values or {}), **variables})
 
     def loss(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The mean loss over `targets`, 0-d, of a model of `n_layer` blocks."""
+        self._require("decoder", "loss of next tokens")
         return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
+
+    def embeddings(
+        self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any
+    ) -> TensorNode:
+        """The embeddings [B, D] that an encoder of `n_layer` blocks makes of `tokens` [N], B sequences of
+        `lengths`.
+        """
+        self._require("encoder", "embeddings")
+        return self._headed(self.head, n_layer, {**(values or {}), **variables})
+
+    def _require(self, kind: str, what: str) -> None:
+        if self.kind != kind:
+            raise ArgumentError(
+                f"architecture {self.name} has no {what}: it is no {kind} but of kind {self.kind}"
+            )
 
     def _headed(self, head: TensorNode, n_layer: int, given: Mapping[Any, Any]) -> TensorNode:
         return self._bound(substitute(head, {v.x.key: self._stream(n_layer)}), given)
@@ -154,11 +180,15 @@ class Architecture:
 
     def compile_function(self) -> str:
         """CREATE FUNCTION llm_forward_<name>(model, tokens, training, targets, dropout_p, last_only)."""
-        return forward_function(self)
+        return encoder_forward_function(self) if self.kind == "encoder" else forward_function(self)
+
+    def compile_embed(self) -> str:
+        """CREATE FUNCTION llm_embed_<name>(model, tokens, lengths, training, dropout_p) of an encoder."""
+        return embed_function(self)
 
     def compile_hidden(self) -> str:
         """CREATE FUNCTION public.llm_hidden_<name>(model, tokens, n_blocks): the residual stream."""
-        return hidden_function(self)
+        return encoder_hidden_function(self) if self.kind == "encoder" else hidden_function(self)
 
     def compile_parameters(self) -> str:
         """CREATE FUNCTION public.llm_parameters_<name>(model), one row per parameter: name, shape, init."""
@@ -174,7 +204,9 @@ class Architecture:
 
     def _functions(self) -> list[tuple[str, str]]:
         """CREATE FUNCTION and COMMENT ON of each installed function."""
+        embed = [(self.compile_embed(), self._comment_on_embed())] if self.kind == "encoder" else []
         return [
+            *embed,
             (self.compile_function(), self._comment_on_forward()),
             (self.compile_hidden(), self._comment_on_hidden()),
             *([(self.compile_parameters(), self._comment_on_parameters())] if self.parameters else []),
@@ -214,6 +246,8 @@ class Architecture:
         routines = (
             f"{forward}, {SCHEMA}.{self.hidden_name}(text, int[], int), {SCHEMA}.{self.parameters_name}(text)"
         )
+        if self.kind == "encoder":
+            routines += f", {SCHEMA}.{self.embed_name}({_EMBED_TYPES})"
         return [
             f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN "
             f"GRANT EXECUTE ON FUNCTION {routines} TO {role}; END IF; END $$"
@@ -222,18 +256,34 @@ class Architecture:
 
     def _comment_on_forward(self) -> str:
         about = self.description or f"Architecture {self.name}."
+        of_encoder = (
+            "Embeddings [B, D] of int[] or int[][] tokens; with targets, which number each row's sequences, "
+            f"their contrastive loss, 0-d. {about}"
+        )
         comment = (
-            "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
-            f"last_only the logits of the last position, [..., 1, V]. {about}"
+            of_encoder
+            if self.kind == "encoder"
+            else (
+                "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
+                f"last_only the logits of the last position, [..., 1, V]. {about}"
+            )
         )
         signature = "text, int[], boolean, int[], double precision, boolean"
         return _comment_on(f"{self.forward_name}({signature})", comment)
 
+    def _comment_on_embed(self) -> str:
+        return _comment_on(
+            f"{self.embed_name}({_EMBED_TYPES})",
+            "Embeddings [B, D] of B sequences that are laid end to end in tokens; lengths has the number of "
+            f"tokens of each. {self.description or f'Architecture {self.name}.'}",
+        )
+
     def _comment_on_hidden(self) -> str:
+        made = "embeddings" if self.kind == "encoder" else "logits"
         return _comment_on(
             f"{self.hidden_name}(text, int[], int)",
             f"The residual stream [..., T, D] of architecture {self.name} after n_blocks blocks, 0 for the "
-            "embeddings; after the last block, the default, what the head makes logits from.",
+            f"embeddings; after the last block, the default, what the head makes {made} from.",
         )
 
     def _comment_on_parameters(self) -> str:

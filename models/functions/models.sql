@@ -327,9 +327,10 @@ BEGIN
         WHERE r.age > keep
         ORDER BY r.run_id
     LOOP
+        -- Its log, and what was clipped, go with it. Meanwhile another session may have taken it up.
+        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id AND r.status <> 'running';
+        CONTINUE WHEN NOT FOUND;
         passes := passes + public.llm_prune_passes(run.run_id);
-        -- Its log, and what was clipped, go with it.
-        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id;
         runs := runs + 1;
     END LOOP;
 END;

@@ -237,7 +237,9 @@ def test_finetuning_sync_and_async(tiny: LanguageModel, db_url: str) -> None:
             result = await twin.finetune(query, 60, new_name="tuned", **options)
             evaluated = await AsyncLanguageModel(session, result.model).evaluate()
             assert evaluated.perplexity == result.perplexity_after
-            np.testing.assert_array_equal(await twin.embed("the", layer=0), tiny.embed("the", layer=0))
+            np.testing.assert_array_equal(
+                await twin.embed_text("the", layer=0), tiny.embed_text("the", layer=0)
+            )
         await engine.dispose()
         return result
 
@@ -245,7 +247,7 @@ def test_finetuning_sync_and_async(tiny: LanguageModel, db_url: str) -> None:
 
 
 def test_embeddings_are_arrays(tiny: LanguageModel) -> None:
-    states = tiny.embed("the cat", pooling="none")
+    states = tiny.embed_text("the cat", pooling="none")
     assert states.shape == (7, 16)
-    np.testing.assert_array_equal(tiny.embed("the cat", pooling="last"), states[-1])
-    np.testing.assert_allclose(tiny.embed("the cat"), states.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(tiny.embed_text("the cat", pooling="last"), states[-1])
+    np.testing.assert_allclose(tiny.embed_text("the cat"), states.mean(0), rtol=1e-5, atol=1e-7)

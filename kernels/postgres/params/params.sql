@@ -100,6 +100,21 @@ CREATE FUNCTION public.pg_llm_arena_pin_statement(model text)
 COMMENT ON FUNCTION public.pg_llm_arena_pin_statement(text) IS
     'Keeps the newest pin until the running statement ends or this session writes.';
 
+CREATE FUNCTION public.pg_llm_memo(model text, key text)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_memo';
+COMMENT ON FUNCTION public.pg_llm_memo(text, text) IS
+    'What pg_llm_memo_put was given under this key by the running statement, NULL if nothing.';
+
+CREATE FUNCTION public.pg_llm_memo_put(model text, key text, value public.tensor)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_memo_put';
+COMMENT ON FUNCTION public.pg_llm_memo_put(text, text, public.tensor) IS
+    'Keeps a value that the statement''s pinned version of the model gave, for pg_llm_memo, until that pin ends; only '
+    'the last few values, and small ones.';
+
 CREATE FUNCTION public.pg_llm_arena_shape(model text, name text)
     RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED

@@ -30,6 +30,10 @@ extern void          params_require_pin_room(void);
 extern void          params_push_training_pin(ModelVersion *v);
 extern ModelVersion *params_pinned(const char *model);              /* NULL: no pin of this user in force */
 extern bool          params_pinned_for_training(const char *model); /* the pin in force lets its holder change it */
+extern uint64        params_statement_pin(const char *model);       /* that pin, if its statement's end ends it; or 0 */
+
+/* memo.c */
+extern void memo_forget(uint64 pin); /* as it ends; never throws */
 
 /* lookup.c */
 extern uint32      params_hash_name(const char *name);

@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -352,6 +353,33 @@ remove_above_limit(SharedEntry *entries, int n, const char *keep)
             break;
         (void) remove_entry(oldest);
     }
+}
+
+/*
+ * Two models that do not fit beside each other would be written again with every change between them, and their sessions
+ * would never have a mapping for long.
+ */
+size_t
+shared_in_use(uint64 model_hash)
+{
+    struct timespec now;
+    size_t          bytes = 0;
+    int             n = 0;
+    SharedEntry    *entries = pg_llm_shared_age_ms == 0 ? NULL : shared_entries(&n);
+
+    if (entries == NULL || clock_gettime(CLOCK_REALTIME, &now) != 0)
+        return 0;
+    for (int i = 0; i < n; i++)
+    {
+        const struct stat *about = &entries[i].about;
+        int64              use = Max(nanoseconds(&about->st_atim), nanoseconds(&about->st_mtim));
+
+        if ((entries[i].database != MyDatabaseId || entries[i].model_hash != model_hash) && !entries[i].temporary &&
+            use >= nanoseconds(&now) - (int64) pg_llm_shared_age_ms * 1000000 && !left_over(&entries[i], model_hash))
+            bytes += (size_t) about->st_blocks * 512;
+    }
+    pfree(entries);
+    return bytes;
 }
 
 void

@@ -337,11 +337,11 @@ CREATE UNIQUE INDEX uq_llm_train_log_model_step ON public.llm_train_log (model, 
 
 COMMENT ON TABLE public.llm_train_log IS 'one row per optimizer step';
 
-COMMENT ON COLUMN public.llm_train_log.loss IS 'mean over the step''s tokens, nats';
+COMMENT ON COLUMN public.llm_train_log.loss IS 'mean over the step''s tokens or pairs, nats';
 
 COMMENT ON COLUMN public.llm_train_log.grad_norm IS 'global L2 norm before clipping';
 
-COMMENT ON COLUMN public.llm_train_log.tokens IS 'number of tokens that the loss averages';
+COMMENT ON COLUMN public.llm_train_log.tokens IS 'number of tokens, of an encoder pairs, that the loss averages';
 
 COMMENT ON COLUMN public.llm_train_log.batch_hash IS 'pg_llm_ids_hash of the step''s batches, each from the hash of the one before';
 

@@ -212,6 +212,12 @@ DROP FUNCTION IF EXISTS public.llm_publication_mark(model text);
 
 DROP FUNCTION IF EXISTS public.llm_publication(model text);
 
+DROP FUNCTION IF EXISTS public.llm_fill_pairs(model text, query text, split text, validation double precision, seed bigint, anchor_prompt text, positive_prompt text, max_tokens int, OUT pairs bigint, OUT validation_pairs bigint);
+
+DROP FUNCTION IF EXISTS public.llm_encode_pair(texts text[], model text, max_tokens int, anchor_prompt text, positive_prompt text, OUT tokens int[], OUT target int[], OUT n_cut int);
+
+DROP FUNCTION IF EXISTS public.llm_query_pairs(query text);
+
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_prune_runs(model text, keep int, OUT runs bigint, OUT passes bigint);
@@ -316,6 +322,14 @@ DROP FUNCTION IF EXISTS public.llm_hidden_gpt2(model text, tokens int[], n_block
 
 DROP FUNCTION IF EXISTS public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_bert(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_bert(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_bert(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_embed_bert(model text, tokens int[], lengths int[], training boolean, dropout_p double precision);
+
 DROP FUNCTION IF EXISTS public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, beta1 double precision, beta2 double precision, eps double precision, grad_workers int, prune_workers int, data_order text, start_step bigint, total_steps bigint, keep_grad boolean, optimizer text, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
@@ -348,6 +362,44 @@ DROP FUNCTION IF EXISTS public.llm_pin_statement(model text);
 
 DROP FUNCTION IF EXISTS public.llm_windows(n int, width int, stride int);
 
+DROP FUNCTION IF EXISTS public.llm_check_embed_trigger(name text, happens text, level text, event text, arguments text[], max_arguments int);
+
+DROP FUNCTION IF EXISTS public.llm_embed_later();
+
+DROP FUNCTION IF EXISTS public.llm_embed_column();
+
+DROP FUNCTION IF EXISTS public.llm_embedding_assignment(relation regclass, embedding_column text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_batch(relation regclass, text_column text, embedding_column text, model text, prompt text, tables oid[], places tid[], OUT filled bigint, OUT n_cut bigint);
+
+DROP FUNCTION IF EXISTS public.llm_embed_find(relation regclass, text_column text, embedding_column text, OUT tables oid[], OUT places tid[]);
+
+DROP FUNCTION IF EXISTS public.llm_embed_advance(relation regclass, text_column text, embedding_column text, model text, prompt text, batch_rows int, INOUT tables oid[], INOUT places tid[], INOUT place int, INOUT filled bigint, INOUT filled_before bigint, INOUT n_cut bigint, INOUT shown_at timestamptz, OUT ended boolean);
+
+DROP PROCEDURE IF EXISTS public.llm_embed_missing(relation regclass, text_column text, embedding_column text, model text, prompt text, batch_rows int);
+
+DROP FUNCTION IF EXISTS public.llm_check_embedding(relation regclass, text_column text, embedding_column text);
+
+DROP FUNCTION IF EXISTS public.llm_embedding_cast(relation regclass, column_name text);
+
+DROP FUNCTION IF EXISTS public.llm_tell_cut(model text, n_cut bigint, n_texts bigint);
+
+DROP FUNCTION IF EXISTS public.llm_embed(text text, model text, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed(texts text[], model text, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_texts(texts text[], model text, prompt text, OUT embeddings public.tensor[], OUT n_cut bigint);
+
+DROP FUNCTION IF EXISTS public.llm_rows(x public.tensor);
+
+DROP FUNCTION IF EXISTS public.llm_embed_prefix(config public.llm_model_config, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_sequences(model text, tokens int[], lengths int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_decoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_is_encoder(config public.llm_model_config);
+
 DROP FUNCTION IF EXISTS public.llm_refuse_row(model text, row_id bigint, problem text);
 
 DROP FUNCTION IF EXISTS public.llm_check_row(config public.llm_model_config, row_id bigint);
@@ -365,6 +417,20 @@ DROP FUNCTION IF EXISTS public.llm_insert_blocks(config public.llm_model_config,
 DROP FUNCTION IF EXISTS public.llm_split_documents(given text[], validation double precision, seed bigint, keep_order boolean, OUT documents text[], OUT held_out boolean[]);
 
 DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
+
+DROP FUNCTION IF EXISTS public.llm_first_places(numbers int[]);
+
+DROP FUNCTION IF EXISTS public.llm_recall(model text, split text, k int, OUT pairs bigint, OUT candidates bigint, OUT recall double precision);
+
+DROP FUNCTION IF EXISTS public.llm_recall_rows(config public.llm_model_config, split text, OUT row_ids bigint[], OUT anchors int[], OUT positives int[]);
+
+DROP FUNCTION IF EXISTS public.llm_check_contrast(config public.llm_model_config, batch_size int, block_size int, only_row bigint);
+
+DROP FUNCTION IF EXISTS public.llm_contrastive_loss(model text, tokens int[], targets int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_encoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_max_tokens(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 

@@ -121,6 +121,9 @@ AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
 BEGIN
+    PERFORM public.llm_require_decoder(
+        config, 'llm_finetune', 'llm_fill_pairs and llm_train fit an encoder to pairs of texts.'
+    );
     PERFORM public.llm_require(
         validation > 0 AND validation < 1,
         format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),

@@ -31,6 +31,7 @@ BEGIN
     SELECT s.* INTO smallest
     FROM (
         VALUES
+        ('bert', 6, 12, 384, 512, 30522, 1e-12, 'gelu', true),
         ('gpt2', 12, 12, 768, 1024, 50257, 1e-05, 'gelu_new', true),
         ('gpt3', 12, 12, 768, 2048, 50257, 1e-05, 'gelu_new', true),
         ('microgpt', 1, 4, 16, 16, 27, 1e-05, 'gelu_new', false)
@@ -329,9 +330,10 @@ BEGIN
         WHERE r.age > keep
         ORDER BY r.run_id
     LOOP
+        -- Its log, and what was clipped, go with it. Meanwhile another session may have taken it up.
+        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id AND r.status <> 'running';
+        CONTINUE WHEN NOT FOUND;
         passes := passes + public.llm_prune_passes(run.run_id);
-        -- Its log, and what was clipped, go with it.
-        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id;
         runs := runs + 1;
     END LOOP;
 END;

@@ -129,6 +129,9 @@ BEGIN
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
+    IF public.llm_is_encoder(config) THEN
+        PERFORM public.llm_check_contrast(config, h.batch_size, h.block_size, (arguments ->> 'row')::bigint);
+    END IF;
     PERFORM public.llm_train_supersede(model, first_step);
     INSERT INTO public.llm_train_run (
         model, hyperparameters, data, seed, first_step, last_step, stored_step, status, started_at, numerics_version,
@@ -188,7 +191,8 @@ $function$;
 COMMENT ON FUNCTION public.llm_train_supersede(text, bigint, bigint) IS
 'Makes way for a run that is about to make the model''s step first_step: later steps of other runs are marked as '
 'superseded, and runs that say that they are going on as interrupted. run_id: the run, if it exists already. The '
-'caller has the model''s lock. 55000: another run has logged steps whose weights are not stored, and can go on with them.';
+'caller has the model''s lock. 55000: another run has logged steps whose weights are not stored, and can go on with '
+'them.';
 
 
 CREATE FUNCTION public.llm_train_give_up(run_id bigint) RETURNS bigint

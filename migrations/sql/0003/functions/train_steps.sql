@@ -20,6 +20,8 @@ DECLARE
     h record := public.llm_hyperparameters(run.hyperparameters);
     final_step bigint := run.first_step + h.n_steps - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
+    -- The loss of an encoder is a mean over pairs, not over tokens.
+    of_pairs boolean := public.llm_is_encoder(public.llm_config(run.model));
     began timestamptz := clock_timestamp();
     started timestamptz;
     kept boolean;
@@ -58,8 +60,8 @@ BEGIN
             first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
             batch := public.llm_train_batch(row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order);
             batch_hash := public.pg_llm_ids_hash(batch.tokens, batch.targets, batch_hash);
-            counted[micro] := batch.n_targets;
-            tokens := tokens + batch.n_targets;
+            counted[micro] := CASE WHEN of_pairs THEN h.batch_size ELSE batch.n_targets END;
+            tokens := tokens + counted[micro];
         END LOOP;
         IF logged.batch_hash <> batch_hash THEN
             PERFORM public.llm_raise_mismatch(
