@@ -43,6 +43,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
+    -- Its function looks at the rest of the configuration.
+    arch text := (SELECT c.arch FROM public.llm_model_config c WHERE c.model = llm_embed_sequences.model);
     config public.llm_model_config;
     function regprocedure;
     result public.tensor;
@@ -50,10 +52,10 @@ BEGIN
     IF tokens IS NULL OR lengths IS NULL THEN
         RETURN NULL;
     END IF;
-    config := public.llm_config(model);
-    CASE config.arch
+    CASE arch
         {{ architectures.embed }}
         ELSE
+            config := public.llm_config(model);
             PERFORM public.llm_require_encoder(
                 config, 'llm_embed_sequences', 'llm_hidden(model, tokens) gives its states.'
             );
