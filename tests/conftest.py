@@ -8,6 +8,7 @@ clone of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
+import typer.main
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
@@ -50,6 +52,8 @@ TEST_SETTINGS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # of pytest-xdist, which else undoes our order
+    # typer makes its tree of commands for every call; typer.testing will keep the function, too.
+    typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

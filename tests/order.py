@@ -11,6 +11,7 @@ import pytest
 
 # Of some seconds, the longest first: `pytest --durations=0` tells. One that has become short does no harm.
 LONG = (
+    "schema/test_hostile.py",
     "cli/test_embedded.py",
     "cli/test_interrupts.py",
     "schema/test_transactions.py",
@@ -18,7 +19,6 @@ LONG = (
     "docs/test_playbook.py",
     "docs/test_examples.py",
     "schema/test_import.py",
-    "schema/test_hostile.py",
     "llm_sql/test_root_server.py",
     "llm_sql/test_server.py",
     "cli/test_cli.py",

@@ -54,10 +54,9 @@ BEGIN
     CASE config.arch
         {{ architectures.embed }}
         ELSE
-            IF NOT public.llm_is_encoder(config) THEN
-                RAISE EXCEPTION 'model "%" (%) is no encoder', model, config.arch
-                    USING ERRCODE = 'feature_not_supported', HINT = 'llm_hidden(model, tokens) gives its states.';
-            END IF;
+            PERFORM public.llm_require_encoder(
+                config, 'llm_embed_sequences', 'llm_hidden(model, tokens) gives its states.'
+            );
             function := to_regprocedure(
                 format('public.%I(text, int[], int[], boolean, double precision)', 'llm_embed_' || config.arch)
             );
@@ -138,9 +137,9 @@ DECLARE
     config public.llm_model_config := public.llm_config(model);
     prefix CONSTANT text := public.llm_embed_prefix(config, prompt);
     max_tokens CONSTANT int := COALESCE((config.settings ->> 'max_tokens')::int, config.n_positions);
-    -- A pass holds some eight states and twice the MLP's for each of its tokens: about 64 MB, whatever the model.
+    -- A pass holds some eight states and twice the MLP's for each of its tokens: about 16 MB, which stays in caches.
     room CONSTANT bigint := greatest(
-        67108864 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
+        16777216 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
     );
     given CONSTANT int[] := ARRAY(
         SELECT t.place FROM unnest(texts) WITH ORDINALITY t (text, place) WHERE t.text IS NOT NULL ORDER BY t.place
@@ -200,7 +199,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_embed_texts(text[], text, text) IS
 'What llm_embed returns, and how many of the texts were cut because they are longer than the model reads. Texts are '
-'computed together, as many at a time as take about 64 MB.';
+'computed together, as many at a time as take about 16 MB.';
 
 
 CREATE FUNCTION public.llm_embed(texts text[], model text DEFAULT NULL, prompt text DEFAULT NULL)

@@ -19,6 +19,7 @@ import pytest
 from llm_sql.errors import ServerError
 from llm_sql.server import EmbeddedServer
 
+from ..amount import EXTENDED, grows
 from ..support import commands
 from ..support.places import new_place
 
@@ -96,12 +97,14 @@ def test_a_home_that_cannot_be_used_is_an_error_of_one_line(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@grows
 def test_demo_learns_and_can_be_repeated(home: Path) -> None:
-    first = json.loads(run(home, "demo", "--steps", "40", "--json"))
+    steps = "40" if EXTENDED else "20"
+    first = json.loads(run(home, "demo", "--steps", steps, "--json"))
     assert first["made"]["heldout_rows"] > 0
     assert first["loss_after"] < first["unigram"] + 0.2 < first["loss_before"]
     assert len(first["samples"]) == 8
-    second = json.loads(run(home, "demo", "--steps", "40", "--json"))
+    second = json.loads(run(home, "demo", "--steps", steps, "--json"))
     measured = ("loss_before", "loss_after", "samples", "made")
     assert {name: first[name] for name in measured} == {name: second[name] for name in measured}
     overlap = run(

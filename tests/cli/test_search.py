@@ -23,6 +23,7 @@ QUESTION = "which functions look at JSON?"
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_directory(tmp_path / "encoder", TINY)
     monkeypatch.setattr(packages, "find", lambda name: tmp_path / "encoder")
+    monkeypatch.setattr(search, "MODEL", "tiny-encoder")
     return tmp_path / "encoder"
 
 

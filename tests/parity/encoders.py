@@ -13,7 +13,8 @@ import psycopg
 import pytest
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 from transformers import BertConfig, BertModel, BertTokenizerFast
 from typer.testing import CliRunner
 
@@ -116,9 +117,9 @@ class Tiny:
         vocab.write_text("".join(f"{token}\n" for token in vocabulary()))
         BertTokenizerFast(str(vocab), do_lower_case=True).save_pretrained(raw)
         parts = [
-            models.Transformer(str(raw), max_seq_length=self.max_tokens),
-            models.Pooling(self.hidden_size, pooling_mode=self.pooling),
-            *([models.Normalize()] if self.normalize else []),
+            modules.Transformer(str(raw), max_seq_length=self.max_tokens),
+            modules.Pooling(self.hidden_size, pooling_mode=self.pooling),
+            *([modules.Normalize()] if self.normalize else []),
         ]
         sentences = SentenceTransformer(
             modules=parts, device="cpu", prompts=self.prompts, default_prompt_name=self.default_prompt

@@ -108,10 +108,11 @@ def test_from_the_directory_it_is_the_same(
 def test_cut_texts_are_counted(minilm: Connection) -> None:
     tokenizer = AutoTokenizer.from_pretrained(published_minilm())
     tokenizer.backend_tokenizer.no_truncation()
-    lengths = [len(ids) for ids in tokenizer(TEXTS, padding=False)["input_ids"]]
+    texts = TEXTS[:96]
+    lengths = [len(ids) for ids in tokenizer(texts, padding=False, verbose=False)["input_ids"]]
     too_long = sum(length > MAX_TOKENS for length in lengths)
-    assert too_long > 10
+    assert too_long > 3
     notices: list[str] = []
     minilm.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
-    embed_all(minilm, TEXTS, MODEL)
+    embed_all(minilm, texts, MODEL)
     assert [str(too_long) in notice.split() for notice in notices] == [True], notices

@@ -114,7 +114,9 @@ def main() -> None:
     import llm_sql.visualize.schema  # noqa: F401
     from llm_sql.cli import app
 
-    typer.main.get_command(app)  # imports more
+    once = functools.cache(typer.main.get_command)
+    once(app)  # imports more
+    typer.main.get_command = once
     gc.collect()
     gc.freeze()
     requests = socket.socket(fileno=int(sys.argv[1]))

@@ -85,6 +85,9 @@ LLM_INLINE m16 v16i_gt(v16i a, v16i b) { return _mm512_cmpgt_epi32_mask(a, b); }
 LLM_INLINE m16 v16i_lt_u32(v16i a, v16i b) { return _mm512_cmplt_epu32_mask(a, b); }
 LLM_INLINE v16i v16i_select(m16 m, v16i a, v16i b) { return _mm512_mask_blend_epi32(m, b, a); }
 
+#define V16_SCALE2
+LLM_INLINE v16 v16_scale2(v16 a, v16i n) { return _mm512_scalef_ps(a, _mm512_cvtepi32_ps(n)); }
+
 LLM_INLINE v16i v16i_mul_wide_u32(v16i *high, v16i a, v16i b)
 {
     __m512i even = _mm512_mul_epu32(a, b);

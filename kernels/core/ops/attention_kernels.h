@@ -16,6 +16,8 @@ _Static_assert(LLM_KEY_PANEL % NR == 0, "micro-tiles divide a stored panel");
 
 /* ---- the store ---- */
 
+enum { AHEAD = 16 }; /* rows of keys or values to ask for: each is a short stream of its own */
+
 /* Lanes without a key hold anything: their scores are never read. */
 static void store_keys(float *panels, const float *k, size_t stride, size_t at, size_t n, size_t d_head)
 {
@@ -24,8 +26,13 @@ static void store_keys(float *panels, const float *k, size_t stride, size_t at, 
         float *to = panels + s / LLM_KEY_PANEL * LLM_KEY_PANEL * d_head + s % LLM_KEY_PANEL;
         if (s % 16 == 0)
             for (size_t c = 0; c < d_head; c += 16)
-                transpose_block(to + c * LLM_KEY_PANEL, LLM_KEY_PANEL, k + i * stride + c, stride, keys,
-                                smaller(16, d_head - c));
+                if (keys == 16 && d_head - c >= 16) {
+                    for (size_t r = 0; r < 16; r++)
+                        __builtin_prefetch(k + (i + AHEAD + r) * stride + c);
+                    transpose_whole(to + c * LLM_KEY_PANEL, LLM_KEY_PANEL, k + i * stride + c, stride, 16);
+                } else
+                    transpose_block(to + c * LLM_KEY_PANEL, LLM_KEY_PANEL, k + i * stride + c, stride, keys,
+                                    smaller(16, d_head - c));
         else
             for (size_t c = 0; c < d_head; c++)
                 to[c * LLM_KEY_PANEL] = k[i * stride + c];
@@ -35,11 +42,17 @@ static void store_keys(float *panels, const float *k, size_t stride, size_t at, 
 
 static void store_values(float *rows, const float *v, size_t stride, size_t at, size_t n, size_t d_head)
 {
-    size_t width = llm_padded(d_head);
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < width; c += 16)
-            v16_store(rows + (at + i) * width + c,
-                      load_lanes(v + i * stride + smaller(c, d_head), lanes_of(d_head - smaller(c, d_head))));
+    size_t width = llm_padded(d_head), whole = d_head / 16 * 16;
+    for (size_t i = 0; i < n; i++) {
+        float *to = rows + (at + i) * width;
+        const float *from = v + i * stride;
+        for (size_t c = 0; c < whole; c += 16) {
+            __builtin_prefetch(from + AHEAD * stride + c);
+            v16_store(to + c, v16_load(from + c));
+        }
+        for (size_t c = whole; c < width; c += 16)
+            v16_store(to + c, load_lanes(from + smaller(c, d_head), lanes_of(d_head - smaller(c, d_head))));
+    }
 }
 
 /* ---- weights of a row ---- */
@@ -47,24 +60,35 @@ static void store_values(float *rows, const float *v, size_t stride, size_t at, 
 /* The largest of n scores, scaled: rounding keeps order, so it is the largest scaled score too. */
 LLM_INLINE float scaled_maximum(const float *scores, size_t n, float scale)
 {
-    v16 max = v16_set1(-__builtin_inff());
-    for (size_t s = 0; s < n; s += 16)
+    v16 max = v16_set1(-__builtin_inff()), other = max; /* two, for each waits for itself */
+    size_t s = 0;
+    for (; s + 32 <= n; s += 32) {
+        max = v16_max(max, v16_load(scores + s));
+        other = v16_max(other, v16_load(scores + s + 16));
+    }
+    for (; s < n; s += 16)
         max = v16_max(max, load_lanes_or(scores + s, lanes_of(n - s), -__builtin_inff()));
-    return v16_hmax(max) * scale;
+    return v16_hmax(v16_max(max, other)) * scale;
 }
 
 /* exp(scale * score - max) over n scores in place, +0 from there up to `width`; their sum */
 LLM_INLINE float exponentials(float *scores, size_t n, size_t width, float scale, float max)
 {
     v16 sum = v16_zero();
-    for (size_t s = 0; s < n; s += 16) {
+    size_t s = 0;
+    for (; s + 16 <= n; s += 16) {
         v16 p = v16_exp(v16_fma(v16_load(scores + s), v16_set1(scale), v16_set1(-max)));
-        if (n - s < 16)
-            p = v16_select(m16_first(n - s), p, v16_zero());
         sum = v16_add(sum, p);
         v16_store(scores + s, p);
     }
-    for (size_t s = round_up(n, 16); s < width; s += 16)
+    if (s < n) {
+        v16 p = v16_exp(v16_fma(v16_load(scores + s), v16_set1(scale), v16_set1(-max)));
+        p = v16_select(m16_first(n - s), p, v16_zero());
+        sum = v16_add(sum, p);
+        v16_store(scores + s, p);
+        s += 16;
+    }
+    for (; s < width; s += 16)
         v16_store(scores + s, v16_zero());
     return v16_hsum(sum);
 }
@@ -111,6 +135,14 @@ LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const f
         tiles[rows](k, ap, b + j, width, c + j, width, first);
 }
 
+/* The same with rows of a that lie lda apart */
+LLM_INLINE void rows_times_rows(float *c, const float *a, size_t lda, size_t rows, const float *b, size_t k,
+                                size_t width)
+{
+    for (size_t j = 0; j < width; j += NR)
+        rows_tiles[rows](k, a, lda, b + j, width, c + j, width, true);
+}
+
 /* The same for one row of weights, which is read once: whole rows of b rather than micro-tiles. */
 LLM_INLINE void weights_times_rows(float *c, const float *weights, const float *b, size_t k, size_t width, float *sums)
 {
@@ -129,10 +161,12 @@ LLM_INLINE void put_row(float *out, bool acc, const float *x, size_t n)
 
 /* ---- forward ---- */
 
+/* From one row of scores to the next: an odd number of lines, so that a column of them spreads over the cache's sets */
+LLM_INLINE size_t score_row(size_t keys) { return llm_padded(keys) + 16; }
+
 static size_t attention_forward_scratch(size_t keys, size_t d_head)
 {
-    size_t wide = llm_padded(keys);
-    return MR * (wide + llm_padded(d_head)) + MR * (wide > d_head ? wide : d_head) + PANEL_SLACK + llm_mask_words(keys);
+    return MR * (score_row(keys) + llm_padded(d_head) + d_head) + PANEL_SLACK + llm_mask_words(keys);
 }
 
 /* At most MR queries from position `from` on. */
@@ -140,29 +174,32 @@ static void attend(float *out, size_t out_stride, float *row_max, float *row_sum
                    size_t from, size_t n, const float *panels, const float *values, const llm_attention_head *h,
                    float *scratch)
 {
-    const size_t keys = h->keys > 0 ? h->keys : from + n, ld = llm_padded(keys), width = llm_padded(h->d_head);
+    const size_t keys = h->keys > 0 ? h->keys : from + n, ld = score_row(keys), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
-    uint16_t *mask = (uint16_t *)(ap + MR * (ld > h->d_head ? ld : h->d_head) + PANEL_SLACK);
+    uint16_t *mask = (uint16_t *)(ap + MR * h->d_head + PANEL_SLACK);
+    float maxima[MR];
 
-    pack_panel(ap, (llm_view){ q, q_stride, 1 }, n, h->d_head);
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < h->d_head; c += 16)
+            __builtin_prefetch(out + i * out_stride + c, 1);
+    pack_rows(ap, q, q_stride, n, h->d_head);
     panel_scores(scores, ld, ap, n, panels, keys, h->d_head);
+    for (size_t i = 0; i < n; i++)
+        maxima[i] = scaled_maximum(scores + i * ld, h->keys > 0 ? h->keys : from + i + 1, h->scale);
     for (size_t i = 0; i < n; i++) {
         size_t seen = h->keys > 0 ? h->keys : from + i + 1;
         float *row = scores + i * ld;
-        float max = scaled_maximum(row, seen, h->scale);
-        float sum = exponentials(row, seen, ld, h->scale, max);
+        float sum = exponentials(row, seen, keys, h->scale, maxima[i]);
         weights_of(row, 1.0f / sum, from + i, seen, h, mask);
         if (row_max != NULL) {
-            row_max[i] = max;
+            row_max[i] = maxima[i];
             row_sum[i] = sum;
         }
     }
     if (n == 1)
         weights_times_rows(o, scores, values, keys, width, o + width);
-    else {
-        pack_panel(ap, (llm_view){ scores, ld, 1 }, n, keys);
-        panel_times_rows(o, ap, n, values, keys, width, true);
-    }
+    else
+        rows_times_rows(o, scores, ld, n, values, keys, width);
     for (size_t i = 0; i < n; i++)
         put_row(out + i * out_stride, false, o + i * width, h->d_head);
 }

@@ -36,23 +36,30 @@ LLM_INLINE void transpose_block(float *dst, size_t ldd, const float *src, size_t
 }
 
 /*
- * Panel of `rows` rows of A: dst[k * rows + i]. Each stored vector runs over into the next row of the panel,
- * which is written after it.
+ * Panel of `rows` rows of A, which begin lda apart: dst[k * rows + i]. Each stored vector runs over into the next row of
+ * the panel, which is written after it.
  */
-static void pack_panel(float *dst, llm_view a, size_t rows, size_t k)
+static void pack_rows(float *dst, const float *a, size_t lda, size_t rows, size_t k)
 {
-    if (a.column == 1 && rows == 1)
-        memcpy(dst, a.p, k * sizeof *dst);
-    else if (a.column == 1)
+    if (rows == 1)
+        memcpy(dst, a, k * sizeof *dst);
+    else
         for (size_t p = 0; p < k; p += 16) {
             /* The next panel: its rows are many short streams. Near the core they would push out each other. */
             for (size_t i = rows; i < 2 * rows; i++)
-                __builtin_prefetch(a.p + i * a.row + p, 0, 2);
+                __builtin_prefetch(a + i * lda + p, 0, 2);
             if (k - p >= 16 && rows == MR)
-                transpose_whole(dst + p * MR, MR, a.p + p, a.row, MR);
+                transpose_whole(dst + p * MR, MR, a + p, lda, MR);
             else
-                transpose_block(dst + p * rows, rows, a.p + p, a.row, rows, smaller(16, k - p));
+                transpose_block(dst + p * rows, rows, a + p, lda, rows, smaller(16, k - p));
         }
+}
+
+/* The same of a view of A. */
+static void pack_panel(float *dst, llm_view a, size_t rows, size_t k)
+{
+    if (a.column == 1)
+        pack_rows(dst, a.p, a.row, rows, k);
     else
         for (size_t p = 0; p < k; p++)
             v16_store(dst + p * rows, v16_load_n(a.p + p * a.column, rows));

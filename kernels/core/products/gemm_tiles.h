@@ -86,6 +86,58 @@ LLM_INLINE void micro_kernel(const size_t rows, const size_t nv, size_t k, const
     }
 }
 
+enum { ROW_GROUP = 3 }; /* rows that one pointer reaches: itself, and a row's length once and twice further */
+
+/*
+ * c (rows, 16 nv) = [first: 0, else c] + a b over k, like micro_kernel, but a is not packed: its rows begin lda apart.
+ * For an a that is near the core and is used once.
+ */
+LLM_INLINE void rows_kernel(const size_t rows, const size_t nv, size_t k, const float *a, size_t lda, const float *b,
+                            size_t b_row, float *c, size_t ldc, bool first)
+{
+    const float *group[(MR + ROW_GROUP - 1) / ROW_GROUP];
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < rows; i += ROW_GROUP)
+        group[i / ROW_GROUP] = a + i * lda;
+    while (k > 0) {
+        size_t kb = k < LLM_GEMM_KB ? k : LLM_GEMM_KB;
+        v16 acc[MR][NV];
+#pragma GCC unroll 16
+        for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 8
+            for (size_t v = 0; v < nv; v++)
+                acc[i][v] = v16_zero();
+#pragma GCC unroll 2
+        for (size_t p = 0; p < kb; p++) {
+            v16 bv[NV];
+#pragma GCC unroll 8
+            for (size_t v = 0; v < nv; v++)
+                bv[v] = v16_load(b + 16 * v);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < rows; i++) {
+                v16 ai = v16_set1(group[i / ROW_GROUP][i % ROW_GROUP * lda]);
+#pragma GCC unroll 8
+                for (size_t v = 0; v < nv; v++)
+                    acc[i][v] = v16_fma(ai, bv[v], acc[i][v]);
+            }
+#pragma GCC unroll 16
+            for (size_t i = 0; i < rows; i += ROW_GROUP)
+                group[i / ROW_GROUP]++;
+            b += b_row;
+        }
+#pragma GCC unroll 16
+        for (size_t i = 0; i < rows; i++)
+#pragma GCC unroll 8
+            for (size_t v = 0; v < nv; v++) {
+                float *to = c + i * ldc + 16 * v;
+                v16_store(to, v16_add(first ? v16_zero() : v16_load(to), acc[i][v]));
+            }
+        first = false;
+        k -= kb;
+    }
+}
+
 enum { RESUME_AHEAD = 4 * NR }; /* along the rows of b, which the tiles to the right go on with */
 
 /* sums (rows, 16 nv) = [first: 0, else sums] + a b: a numeric block of which some values of k are through goes on. */
@@ -112,14 +164,24 @@ LLM_INLINE void resume_kernel(const size_t rows, const size_t nv, size_t k, cons
 }
 
 typedef void (*tile_function)(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc, bool first);
+typedef void (*rows_tile_function)(size_t k, const float *a, size_t lda, const float *b, size_t b_row, float *c,
+                                   size_t ldc, bool first);
 typedef void (*panel_tile_function)(size_t k, const float *a, const float *b, float *c, size_t ldc, bool first,
                                     const ahead *next);
 
-/* tile_R for any b; resume_tile_R for part of a block; panel_tile_R for a packed panel, looking ahead */
+/*
+ * tile_R for any b; rows_tile_R for an a that is not packed; resume_tile_R for part of a block; panel_tile_R for a packed
+ * panel, looking ahead
+ */
 #define DEFINE_TILE(R)                                                                                                 \
     static void tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *c, size_t ldc, bool first)     \
     {                                                                                                                  \
         micro_kernel(R, NV, k, a, b, b_row, c, ldc, first, NULL);                                                      \
+    }                                                                                                                  \
+    static void rows_tile_##R(size_t k, const float *a, size_t lda, const float *b, size_t b_row, float *c,            \
+                              size_t ldc, bool first)                                                                  \
+    {                                                                                                                  \
+        rows_kernel(R, NV, k, a, lda, b, b_row, c, ldc, first);                                                        \
     }                                                                                                                  \
     static void resume_tile_##R(size_t k, const float *a, const float *b, size_t b_row, float *sums, size_t lds,       \
                                 bool first)                                                                            \
@@ -135,6 +197,9 @@ FOR_EACH_TILE(DEFINE_TILE)
 
 #define NAME_TILE(R) tile_##R,
 static const tile_function tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_TILE) };
+
+#define NAME_ROWS_TILE(R) rows_tile_##R,
+static const rows_tile_function rows_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_ROWS_TILE) };
 
 #define NAME_RESUME_TILE(R) resume_tile_##R,
 static const tile_function resume_tiles[MR + 1] = { NULL, FOR_EACH_TILE(NAME_RESUME_TILE) };
