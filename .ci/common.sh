@@ -13,6 +13,7 @@ export LLM_SQL_HOME="$work/home"
 bin="${VENV:-.venv}/bin"
 
 cleanup() {
+    [ -z "${asan_build:-}" ] || kill -- "-$asan_build" 2>/dev/null || true
     [ -x "$bin/llm-sql" ] && "$bin/llm-sql" down >/dev/null 2>&1 || true
     [ -n "${scratch:-}" ] && scratch_down $scratch
     rm -rf "$work"
@@ -33,6 +34,27 @@ apt_install() {
     apt_update
     DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq --no-install-recommends "$@" \
         >/dev/null </dev/null
+}
+
+# A server with the address sanitizer takes minutes to compile. It begins after the first part, in the time that the next
+# ones leave to it, and is done before any that measures.
+asan="$work/asan-server"
+begin_asan_server() {
+    can_apt && on_debian || return 0
+    step "a server with the address sanitizer: build, beside what follows"
+    need bison bison && need flex flex && need perl perl
+    mkdir -p "$asan"
+    chmod 755 "$asan"
+    setsid nice -n 19 bash tests/hunts/build_server.sh "$asan" >"$work/asan-build.txt" 2>&1 &
+    asan_build=$!
+}
+finish_asan_server() {
+    [ -n "${asan_build:-}" ] || return 0
+    local began=$SECONDS
+    renice -n 0 -g "$asan_build" >/dev/null 2>&1 || true
+    wait "$asan_build" || { cat "$work/asan-build.txt"; return 1; }
+    asan_build=
+    echo "waited $((SECONDS - began)) s for the server with the address sanitizer"
 }
 
 # need PROGRAM PACKAGE...: have the program, installed if it is missing. Where that is impossible the caller goes on

@@ -2,12 +2,10 @@
 # docs/develop/testing.md.
 
 if can_apt && on_debian; then
-    step "a server with the address sanitizer: build"
-    need bison bison && need flex flex && need perl perl && need sqlsmith sqlsmith
-    asan="$work/asan-server"
-    mkdir -p "$asan"
-    chmod 755 "$asan"
-    bash tests/hunts/build_server.sh "$asan"
+    need sqlsmith sqlsmith
+    [ -f "$asan/asan.env" ] || begin_asan_server
+    finish_asan_server
+    cat "$work/asan-build.txt"
 
     hunt() ( # in a shell of its own: the sanitizer's options are for this server only
         . "$asan/asan.env"

@@ -127,7 +127,8 @@ def keywords(body: str) -> Iterator[tuple[int, str]]:
 def sql_in(head: str, body: re.Match[str]) -> Iterator[tuple[int, str]]:
     """Each statement and expression, and the line of the body that it begins in."""
     source, place = body["text"], 0
-    for text, mode in queries(parse_plpgsql(head + body.group())):
+    # The parser knows no types but PostgreSQL's, and takes an array of ours for one of rows.
+    for text, mode in queries(parse_plpgsql((head + body.group()).replace("public.tensor[]", "real[]"))):
         sql = (text.partition(":=")[2] if mode > EXPRESSION else text).strip()
         if TRIVIAL.fullmatch(sql):
             continue

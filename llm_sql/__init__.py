@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llm_sql.aio import AsyncLanguageModel
     from llm_sql.client import AsyncPGLLMClient, BeamResult, PGLLMClient, StreamEvent
-    from llm_sql.model import Evaluation, FineTuning, LanguageModel
+    from llm_sql.model import Evaluation, FineTuning, LanguageModel, Recall
     from llm_sql.training import Progress
 
     __version__: str
@@ -31,6 +31,7 @@ _HOME = {
     "LanguageModel": "llm_sql.model",
     "PGLLMClient": "llm_sql.client",
     "Progress": "llm_sql.training",
+    "Recall": "llm_sql.model",
     "StreamEvent": "llm_sql.client",
 }
 
@@ -43,6 +44,7 @@ __all__ = [
     "LanguageModel",
     "PGLLMClient",
     "Progress",
+    "Recall",
     "StreamEvent",
     "__version__",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from llm_sql import functions, weights
+from llm_sql import embedding, functions, importing, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import opens_connections, separate_engine
 from llm_sql.errors import LLMSQLError
@@ -26,6 +26,8 @@ from llm_sql.model import (
     STREAMING,
     Evaluation,
     FineTuning,
+    Recall,
+    export_weights,
     import_weights,
     load_tokenizer,
     select_beams,
@@ -33,6 +35,7 @@ from llm_sql.model import (
     select_evaluation,
     select_finetuning,
     select_perplexity,
+    select_recall,
     select_saving,
     select_stream,
     stream_query,
@@ -73,11 +76,37 @@ class AsyncLanguageModel:
         vocab: int,
         arch: str = "gpt2",
         seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> AsyncLanguageModel:
         await session.execute(
-            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+            select(
+                functions.create_model(
+                    model, arch, n_layer, n_head, d_model, n_positions, vocab, seed, dict(settings or {})
+                )
+            )
         )
         return cls(session, model)
+
+    @classmethod
+    async def import_model(
+        cls,
+        session: AsyncSession,
+        model: str,
+        source: str | os.PathLike[str],
+        *,
+        tokenizer: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        progress: weights.Advance | None = None,
+    ) -> AsyncLanguageModel:
+        """As LanguageModel.import_model; files are read in the event loop's thread, between statements."""
+        found = importing.read(source, tokenizer=tokenizer, settings=settings)
+
+        def store(connection: Connection) -> int:
+            return importing.store(connection, model, found, progress=progress).weights
+
+        this = cls(session, model)
+        await this._run(store)
+        return this
 
     @takes(Sampling)
     async def generate(self, prompt: str, **options: Unpack[Sampling]) -> str:
@@ -140,7 +169,14 @@ class AsyncLanguageModel:
     async def decode(self, tokens: Sequence[int]) -> str:
         return str((await self.session.scalars(select(functions.decode(list(tokens), self.model)))).one())
 
-    async def embed(
+    async def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> NDArray[np.float32]:
+        embeddings: list[NDArray[np.float32]] = []
+        for statement in embedding.statements(embedding.texts_of(texts), self.model, prompt):
+            embeddings += await self.session.scalars(statement)
+        found = None if embeddings else await self.session.scalars(embedding.WIDTH, {"model": self.model})
+        return embedding.as_array(texts, embeddings, 0 if found is None else int(found.one()))
+
+    async def embed_text(
         self, text: str, *, layer: int | None = None, pooling: str = "mean"
     ) -> NDArray[np.float32]:
         query = select_embedding(text, self.model, layer, pooling)
@@ -156,6 +192,9 @@ class AsyncLanguageModel:
     ) -> Evaluation:
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*(await self.session.execute(statement)).one())
+
+    async def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        return Recall(*(await self.session.execute(select_recall(self.model, split, k))).one())
 
     async def import_weights(
         self,
@@ -181,11 +220,7 @@ class AsyncLanguageModel:
         progress: weights.Advance | None = None,
     ) -> int:
         """As LanguageModel.export_weights; the file is written in the event loop's thread."""
-
-        def export(connection: Connection) -> int:
-            return weights.export_weights(connection, self.model, path, format=format, progress=progress)
-
-        return await self._run(export)
+        return await self._run(export_weights, self.model, path, format, progress)
 
     async def rename(self, new_name: str) -> None:
         await self.session.execute(select(functions.rename_model(self.model, new_name)))

@@ -26,7 +26,7 @@ from llm_sql import functions
 from llm_sql.connections import separate_engine
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.sources import FileSource, QuerySource, Source
-from llm_sql.tokenizer import read_bpe, read_encoding
+from llm_sql.tokenizer import read_bpe, read_encoding, read_wordpiece
 
 Ids = NDArray[np.int32]
 COMMIT_TOKENS = 4 * 1024 * 1024
@@ -203,8 +203,12 @@ def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, Bounda
     row = functions.boundaries(model)
     first, between, last = session.execute(select(row.c.first_ids, row.c.between_ids, row.c.last_ids)).one()
     boundaries = (first, between, last)
-    if session.scalar(select(functions.tokenizer_kind(model))) == "char":
+    own = session.scalar(select(functions.tokenizer_kind(model)))
+    if own == "char":
         return _character_encoder(session, model), boundaries
+    if own == "wordpiece":
+        bert = read_wordpiece(session, model)
+        return lambda text: bert.encode(text, special=False), boundaries
     if kind == "tiktoken":
         encoding = read_encoding(session, model)
         return lambda text: np.asarray(encoding.encode_ordinary(text), dtype=np.int32), boundaries

@@ -23,16 +23,17 @@ llm_create_model = create_model = SqlFunction(
     'llm_create_model',
     (
         'model text, arch text?, n_layer integer?, n_head integer?, d_model integer?, n_positions '
-        'integer?, vocab integer?, seed bigint?',
+        'integer?, vocab integer?, seed bigint?, settings jsonb?',
         'bigint',
     ),
     doc=(
         'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
         'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
-        "model's tokenizer if it already has one. 42710: the model exists; 42704: unknown architecture; "
-        '22023: inconsistent sizes; 53100: the weights do not fit on the disk; 54000: more than 10,000 '
-        'layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped '
-        'model.'
+        "model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as "
+        'llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: '
+        'inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit '
+        'on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees '
+        'the space of a failed or dropped model.'
     ),
 )
 llm_init_model = init_model = SqlFunction(
@@ -212,10 +213,10 @@ llm_loss = loss = SqlFunction(
     ),
     doc=(
         'Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, '
-        'without dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token '
-        "outside the vocabulary.\n\nThe loss with the model's sizes as arguments, which are checked against "
-        'its configuration (22023). training: with dropout of probability dropout_p, with the random keys '
-        "of the model's next training step with seed 0."
+        "without dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. "
+        "22023: shapes or length; 22003: a token outside the vocabulary.\n\nThe loss with the model's sizes "
+        'as arguments, which are checked against its configuration (22023). training: with dropout of '
+        "probability dropout_p, with the random keys of the model's next training step with seed 0."
     ),
 )
 llm_weight = weight = SqlFunction(
@@ -310,6 +311,59 @@ llm_elements = elements = SqlFunction(
     ),
 )
 
+# ---- embeddings ----
+
+llm_embed = embed = SqlFunction(
+    'llm_embed',
+    (
+        'text text, model text?, prompt text?',
+        'tensor',
+    ),
+    (
+        'texts text[], model text?, prompt text?',
+        'tensor[]',
+    ),
+    doc=(
+        "The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says "
+        'so, cut to max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put '
+        "before the text (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. "
+        'NULL for NULL. Writes nothing. All calls in a statement use one version of the weights. 22023: '
+        'no such prompt; 42704: unknown model, or one without a tokenizer.\n\nThe embedding of each of the '
+        'texts, in their order, each identical to what a separate call returns, NULL for NULL. Several '
+        'dimensions become one.'
+    ),
+)
+llm_embed_missing = embed_missing = Procedure(
+    'llm_embed_missing',
+    (
+        'relation regclass, text_column text, embedding_column text, model text?, prompt text?, '
+        'batch_rows integer?',
+        'void',
+    ),
+    doc=(
+        'Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that '
+        'have a text and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows '
+        'rows, so that after an error or a crash a further call goes on with the rows that are left. '
+        'Several sessions may do it at once: each locks the rows it is at and passes over those that '
+        'others have locked. Takes the rights of the caller: SELECT and UPDATE on the table. Call it '
+        'outside a transaction block (2D000 otherwise). 42809: a view, a foreign or a system table; '
+        '42703: no such column; 42804: a column of another type; 22023: batch_rows, prompt; 42704: '
+        'unknown model.'
+    ),
+)
+llm_embed_sequences = embed_sequences = SqlFunction(
+    'llm_embed_sequences',
+    (
+        'model text, tokens integer[], lengths integer[], training boolean?, dropout_p double precision?',
+        'tensor',
+    ),
+    doc=(
+        "An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has "
+        'the number of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those '
+        'of the tokens; 22003: a token outside the vocabulary, or a sequence longer than the context.'
+    ),
+)
+
 # ---- training ----
 
 llm_train = train = SqlFunction(
@@ -345,9 +399,11 @@ llm_train = train = SqlFunction(
         "default: this call's. total_steps: length of the schedule, in steps; default: this call's. "
         "log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in "
         "llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which "
-        'then stores data only. 55P03: another session trains the model; 40001: its weights or data were '
-        'changed meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a '
-        'step without any target; 53200, 53100: it does not fit in memory or on disk.'
+        'then stores data only. 55P03: another session trains the model; 55000: a run of it has logged '
+        'steps whose weights are not stored, to be resumed or given up (llm_train_give_up); 40001: its '
+        'weights or data were changed meanwhile; 22023: invalid arguments; 22003: the loss is not finite; '
+        'P0002: no data, or a step without any target; 53200, 53100: it does not fit in memory or on '
+        'disk.'
     ),
 )
 llm_train_loop = train_loop = Procedure(
@@ -369,9 +425,10 @@ llm_train_loop = train_loop = Procedure(
         'the log at once and the weights as they were last written; after a crash or an error '
         'llm_train_resume(run_id) computes the logged steps again and goes on. llm_train_stop(run_id) '
         'ends it with its weights stored. llm_train_run has the id of the run. Call it outside a '
-        'transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that existed when '
-        'the run began, were changed; rows added later do not join the run. Weights that only moved '
-        '(VACUUM FULL, CLUSTER) count as unchanged.'
+        'transaction block (2D000 otherwise). 55000: an earlier run has logged steps whose weights are '
+        'not stored: llm_train_resume continues it, llm_train_give_up gives them up. 40001: the weights, '
+        'or the dataset rows that existed when the run began, were changed; rows added later do not join '
+        'the run. Weights that only moved (VACUUM FULL, CLUSTER) count as unchanged.'
     ),
 )
 llm_train_resume = train_resume = Procedure(
@@ -388,9 +445,9 @@ llm_train_resume = train_resume = Procedure(
         'llm_train_loop; NULL: as the run began. on_mismatch: error, or rewind: give up the logged steps '
         'that are not stored (they are superseded) and go on from the stored weights, with the data and '
         'the library as they are now. 40001, naming step and rows: weights, data or log have changed '
-        'since; 55000: another library whose self-test fails, or other numerical rules; 22023: the run is '
-        'complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it '
-        'outside a transaction block.'
+        'since; 55000: another library whose self-test fails, other numerical rules, or steps of another '
+        'run that are logged and not stored; 22023: the run is complete. An error marks the run as failed '
+        'in llm_train_run; it can be resumed again. Call it outside a transaction block.'
     ),
 )
 llm_train_stop = train_stop = SqlFunction(
@@ -404,6 +461,18 @@ llm_train_stop = train_stop = SqlFunction(
         'back and end after the present step, with status stopped; llm_train_resume can continue it. '
         'Returns at once: true, or false with a NOTICE where no session runs it. 42704: unknown run; '
         '42501: the caller neither has the rights of the role that trains nor may update llm_train_run.'
+    ),
+)
+llm_train_give_up = train_give_up = SqlFunction(
+    'llm_train_give_up',
+    (
+        'run_id bigint',
+        'bigint',
+    ),
+    doc=(
+        'Gives up the logged steps of a run whose weights are not stored: they stay in llm_train_log as '
+        'superseded, and training goes on from the stored weights, by a new run or by llm_train_resume. '
+        'Returns the number of steps. 42704: unknown run; 55P03: a session trains or changes the model.'
     ),
 )
 llm_replay = replay = RowsFunction(
@@ -545,6 +614,38 @@ llm_prune_runs = prune_runs = RowsFunction(
         'checkpoints are kept. A removed run cannot be resumed.'
     ),
 )
+llm_contrastive_loss = contrastive_loss = SqlFunction(
+    'llm_contrastive_loss',
+    (
+        'model text, tokens integer[], targets integer[], training boolean?, dropout_p double precision?',
+        'tensor',
+    ),
+    doc=(
+        'The contrastive loss of a batch of pairs, 0-d: tokens [T] or [B, T] hold in each row an anchor, '
+        'its positive and any hard negatives, and targets number these sequences: 0, 1, 2 and on, below 0 '
+        'for padding. The mean over the rows of -log softmax of (anchor . candidate) / temperature at the '
+        "row's own positive; the candidates are the positives and negatives of all rows (multiple "
+        'negatives ranking, Henderson et al. 2017; InfoNCE, van den Oord et al. 2018), without those that '
+        'are the same text as the own positive or another positive of the same anchor. temperature is the '
+        "model's setting, 0.05 where it has none. 22023, naming the row: no anchor or positive, a gap in "
+        'the numbers, a sequence longer than the model takes; a single pair without negatives.'
+    ),
+)
+llm_recall = recall = RowsFunction(
+    'llm_recall',
+    (
+        'model text, split text?, k integer?',
+        '(pairs bigint, candidates bigint, recall double precision)',
+    ),
+    doc=(
+        "Of the split's different pairs, the share whose positive is among the k of all the split's "
+        'positives (candidates) that are nearest to the anchor, by dot product (the cosine, where the '
+        'model normalises). A text that occurs several times is one candidate, other positives of the '
+        'same anchor do not count against a pair, and equal similarity does: a model that makes one '
+        'vector of everything has recall 0. Writes nothing. P0002: no rows; 0A000: the model is no '
+        'encoder; 22023: k is below 1 or not below the number of candidates, or a row is no pair.'
+    ),
+)
 
 # ---- tokenizers and data ----
 
@@ -562,6 +663,19 @@ llm_encode = encode = SqlFunction(
         'the tokenizer does not know; 42704: the model has no tokenizer.'
     ),
 )
+llm_encode_sequence = encode_sequence = SqlFunction(
+    'llm_encode_sequence',
+    (
+        'text text, model text?, max_tokens integer?',
+        'integer[]',
+    ),
+    doc=(
+        "Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) "
+        "gives them: special tokens in the text recognised, the tokens of the tokenizer's template around "
+        'it ([CLS] and [SEP] of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the '
+        'template; 42704: the model has no tokenizer.'
+    ),
+)
 llm_decode = decode = SqlFunction(
     'llm_decode',
     (
@@ -569,9 +683,10 @@ llm_decode = decode = SqlFunction(
         'text',
     ),
     doc=(
-        "The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that "
-        'are not valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes '
-        'themselves. 22003: an unknown token; 42704: the model has no tokenizer.'
+        "The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's "
+        'tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, '
+        'which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown '
+        'token; 42704: the model has no tokenizer.'
     ),
 )
 llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
@@ -605,6 +720,29 @@ llm_load_bpe = load_bpe = SqlFunction(
         "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
         'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
         'texts.'
+    ),
+)
+llm_load_wordpiece = load_wordpiece = SqlFunction(
+    'llm_load_wordpiece',
+    (
+        'model text, vocab bytea, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    (
+        'model text, vocab text, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token "
+        'in each line, or of a JSON object of token to id. settings: lowercase (true), strip_accents '
+        '(null: as lowercase), handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), '
+        'continuing_subword_prefix (##), max_input_chars_per_word (100), cleanup (true: llm_decode leaves '
+        'out blanks before punctuation), template (prefix and suffix, arrays of the ids around a text; '
+        'left out, [CLS] and [SEP] if the vocabulary has both). added: added tokens as for '
+        'llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special. Returns the number of '
+        'tokens. 22023: contents that are not such a vocabulary, with the line, one without unk_token, or '
+        "settings that do not exist; 0A000: the database's encoding cannot hold the tokens.\n\nLike "
+        'llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.'
     ),
 )
 llm_token_bytes = token_bytes = SqlFunction(
@@ -696,7 +834,8 @@ llm_tokenizer_kind = tokenizer_kind = SqlFunction(
         'text',
     ),
     doc=(
-        'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.'
+        'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the '
+        'model has no tokenizer.'
     ),
 )
 llm_boundaries = boundaries = RowsFunction(
@@ -728,6 +867,27 @@ llm_fill_dataset = fill_dataset = RowsFunction(
         'documents of a split are joined and cut into rows of that many tokens that start stride tokens '
         'apart (default: block_size). Without it each document is a row, truncated to the context, and a '
         'NOTICE reports what was cut off.'
+    ),
+)
+llm_fill_pairs = fill_pairs = RowsFunction(
+    'llm_fill_pairs',
+    (
+        'model text, query text, split text?, validation double precision?, seed bigint?, anchor_prompt '
+        'text?, positive_prompt text?, max_tokens integer?',
+        '(pairs bigint, validation_pairs bigint)',
+    ),
+    doc=(
+        "Replaces an encoder's rows of a split of llm_dataset with the pairs of a query: its first column "
+        'is the anchor, its second the positive, further ones are hard negatives, of which NULL and empty '
+        'ones are left out. Equal pairs count once; rows without an anchor or a positive are left out, '
+        'which a NOTICE counts. The fraction validation of the pairs, drawn by seed, goes into split '
+        'validation instead, whose rows are replaced then. A split other than train leaves out pairs that '
+        'train has: fill train first. anchor_prompt, positive_prompt (which negatives have, too): names '
+        "of prompts among the model's settings, put before the texts (NULL: its default_prompt, '': "
+        'none). Texts are cut to max_tokens with the special tokens (default: what the model takes), '
+        'which a NOTICE counts. Returns the numbers of pairs. P0002: there is none; 42804: the query has '
+        'fewer than two columns; 0A000: the model is no encoder; 22023: it has no such prompt; 42704: it '
+        'has no tokenizer.'
     ),
 )
 

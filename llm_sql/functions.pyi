@@ -33,12 +33,14 @@ def llm_create_model(
     n_positions: Int = ...,
     vocab: Int = ...,
     seed: Int = ...,
+    settings: Json = ...,
 ) -> Function[int]:
     """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
     those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
-    it already has one. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes;
-    53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM
-    (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares.
+    42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is
+    unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12
+    weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.
     """
 create_model = llm_create_model
 
@@ -178,7 +180,8 @@ logits = llm_logits
 @overload
 def llm_loss(model: Text, tokens: Ints, targets: Ints) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step
@@ -197,7 +200,8 @@ def llm_loss(
     training: Bool = ...,
 ) -> Function[float]:
     """Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without
-    dropout; targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.
+    dropout; targets below 0 are not counted. Of an encoder's pairs: llm_contrastive_loss. 22023: shapes or
+    length; 22003: a token outside the vocabulary.
 
     The loss with the model's sizes as arguments, which are checked against its configuration (22023).
     training: with dropout of probability dropout_p, with the random keys of the model's next training step
@@ -263,6 +267,67 @@ def llm_elements(shape: Ints) -> Function[int]:
     """Number of elements of a tensor of this shape. 22003: more than a bigint can count."""
 elements = llm_elements
 
+# ---- embeddings ----
+
+@overload
+def llm_embed(text: Text, model: Text = ..., prompt: Text = ...) -> Function[NDArray[np.float32]]:
+    """The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+
+    The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+    """
+@overload
+def llm_embed(
+    texts: Texts,
+    model: Text = ...,
+    prompt: Text = ...,
+) -> Function[list[NDArray[np.float32] | None]]:
+    """The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+
+    The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+    """
+embed = llm_embed
+
+def llm_embed_missing(
+    relation: Text,
+    text_column: Text,
+    embedding_column: Text,
+    model: Text = ...,
+    prompt: Text = ...,
+    batch_rows: Int = ...,
+) -> Call:
+    """Fills the column of embeddings, of type tensor, real[] or vector, in all rows of a table that have a text
+    and no embedding: llm_embed(text, model, prompt) of each. Commits after batch_rows rows, so that after an
+    error or a crash a further call goes on with the rows that are left. Several sessions may do it at once:
+    each locks the rows it is at and passes over those that others have locked. Takes the rights of the
+    caller: SELECT and UPDATE on the table. Call it outside a transaction block (2D000 otherwise). 42809: a
+    view, a foreign or a system table; 42703: no such column; 42804: a column of another type; 22023:
+    batch_rows, prompt; 42704: unknown model.
+    """
+embed_missing = llm_embed_missing
+
+def llm_embed_sequences(
+    model: Text,
+    tokens: Ints,
+    lengths: Ints,
+    training: Bool = ...,
+    dropout_p: Double = ...,
+) -> Function[NDArray[np.float32]]:
+    """An encoder's embeddings [B, D] of B sequences of tokens that are laid end to end: lengths has the number
+    of tokens of each. 0A000: the model is no encoder; 22023: lengths that are not those of the tokens; 22003:
+    a token outside the vocabulary, or a sequence longer than the context.
+    """
+embed_sequences = llm_embed_sequences
+
 # ---- training ----
 
 def llm_train(
@@ -314,9 +379,10 @@ def llm_train(
     which the schedule begins; default: this call's. total_steps: length of the schedule, in steps; default:
     this call's. log_every: steps between NOTICEs; 0: none. keep_grad: store the last step's gradients in
     llm_param.grad. optimizer: keep AdamW's moments, or drop them from the last write-back, which then stores
-    data only. 55P03: another session trains the model; 40001: its weights or data were changed meanwhile;
-    22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any target;
-    53200, 53100: it does not fit in memory or on disk.
+    data only. 55P03: another session trains the model; 55000: a run of it has logged steps whose weights are
+    not stored, to be resumed or given up (llm_train_give_up); 40001: its weights or data were changed
+    meanwhile; 22023: invalid arguments; 22003: the loss is not finite; P0002: no data, or a step without any
+    target; 53200, 53100: it does not fit in memory or on disk.
     """
 train = llm_train
 
@@ -358,9 +424,10 @@ def llm_train_loop(
     (NULL: when that costs at most 5% of the time) and at the end. Others see the log at once and the weights
     as they were last written; after a crash or an error llm_train_resume(run_id) computes the logged steps
     again and goes on. llm_train_stop(run_id) ends it with its weights stored. llm_train_run has the id of the
-    run. Call it outside a transaction block (2D000 otherwise). 40001: the weights, or the dataset rows that
-    existed when the run began, were changed; rows added later do not join the run. Weights that only moved
-    (VACUUM FULL, CLUSTER) count as unchanged.
+    run. Call it outside a transaction block (2D000 otherwise). 55000: an earlier run has logged steps whose
+    weights are not stored: llm_train_resume continues it, llm_train_give_up gives them up. 40001: the
+    weights, or the dataset rows that existed when the run began, were changed; rows added later do not join
+    the run. Weights that only moved (VACUUM FULL, CLUSTER) count as unchanged.
     """
 train_loop = llm_train_loop
 
@@ -376,9 +443,9 @@ def llm_train_resume(
     the bit. commit_every, write_back_every: as for llm_train_loop; NULL: as the run began. on_mismatch:
     error, or rewind: give up the logged steps that are not stored (they are superseded) and go on from the
     stored weights, with the data and the library as they are now. 40001, naming step and rows: weights, data
-    or log have changed since; 55000: another library whose self-test fails, or other numerical rules; 22023:
-    the run is complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it
-    outside a transaction block.
+    or log have changed since; 55000: another library whose self-test fails, other numerical rules, or steps
+    of another run that are logged and not stored; 22023: the run is complete. An error marks the run as
+    failed in llm_train_run; it can be resumed again. Call it outside a transaction block.
     """
 train_resume = llm_train_resume
 
@@ -389,6 +456,13 @@ def llm_train_stop(run_id: Int) -> Function[bool]:
     rights of the role that trains nor may update llm_train_run.
     """
 train_stop = llm_train_stop
+
+def llm_train_give_up(run_id: Int) -> Function[int]:
+    """Gives up the logged steps of a run whose weights are not stored: they stay in llm_train_log as superseded,
+    and training goes on from the stored weights, by a new run or by llm_train_resume. Returns the number of
+    steps. 42704: unknown run; 55P03: a session trains or changes the model.
+    """
+train_give_up = llm_train_give_up
 
 def llm_replay(run_id: Int, first: Int = ..., last: Int = ...) -> TableValuedAlias:
     """Computes steps first to last of a run again (NULL: from its first, to its last logged one) and compares
@@ -525,6 +599,34 @@ def llm_prune_runs(model: Text = ..., keep: Int = ...) -> TableValuedAlias:
     """
 prune_runs = llm_prune_runs
 
+def llm_contrastive_loss(
+    model: Text,
+    tokens: Ints,
+    targets: Ints,
+    training: Bool = ...,
+    dropout_p: Double = ...,
+) -> Function[NDArray[np.float32]]:
+    """The contrastive loss of a batch of pairs, 0-d: tokens [T] or [B, T] hold in each row an anchor, its
+    positive and any hard negatives, and targets number these sequences: 0, 1, 2 and on, below 0 for padding.
+    The mean over the rows of -log softmax of (anchor . candidate) / temperature at the row's own positive;
+    the candidates are the positives and negatives of all rows (multiple negatives ranking, Henderson et al.
+    2017; InfoNCE, van den Oord et al. 2018), without those that are the same text as the own positive or
+    another positive of the same anchor. temperature is the model's setting, 0.05 where it has none. 22023,
+    naming the row: no anchor or positive, a gap in the numbers, a sequence longer than the model takes; a
+    single pair without negatives.
+    """
+contrastive_loss = llm_contrastive_loss
+
+def llm_recall(model: Text, split: Text = ..., k: Int = ...) -> TableValuedAlias:
+    """Of the split's different pairs, the share whose positive is among the k of all the split's positives
+    (candidates) that are nearest to the anchor, by dot product (the cosine, where the model normalises). A
+    text that occurs several times is one candidate, other positives of the same anchor do not count against a
+    pair, and equal similarity does: a model that makes one vector of everything has recall 0. Writes nothing.
+    P0002: no rows; 0A000: the model is no encoder; 22023: k is below 1 or not below the number of candidates,
+    or a row is no pair.
+    """
+recall = llm_recall
+
 # ---- tokenizers and data ----
 
 def llm_encode(
@@ -541,10 +643,19 @@ def llm_encode(
     """
 encode = llm_encode
 
+def llm_encode_sequence(text: Text, model: Text = ..., max_tokens: Int = ...) -> Function[Sequence[int]]:
+    """Token ids of the text as a model reads it, as Hugging Face's tokenizer(text, truncation=True) gives them:
+    special tokens in the text recognised, the tokens of the tokenizer's template around it ([CLS] and [SEP]
+    of BERT), cut to max_tokens in all. 22023: max_tokens has no room for the template; 42704: the model has
+    no tokenizer.
+    """
+encode_sequence = llm_encode_sequence
+
 def llm_decode(ids: Ints, model: Text = ...) -> Function[str]:
-    """The text of token ids under the model's tokenizer. BOS has no text. U+FFFD replaces bytes that are not
-    valid UTF-8, and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an
-    unknown token; 42704: the model has no tokenizer.
+    """The text of token ids under the model's tokenizer, of WordPiece as its decoder in Hugging Face's
+    tokenizers gives it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, and NUL, which a
+    text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown token; 42704: the
+    model has no tokenizer.
     """
 decode = llm_decode
 
@@ -576,6 +687,34 @@ def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
     """
 load_bpe = llm_load_bpe
+
+@overload
+def llm_load_wordpiece(model: Text, vocab: Bytes, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+@overload
+def llm_load_wordpiece(model: Text, vocab: Text, settings: Json = ..., added: Json = ...) -> Function[int]:
+    """Replaces the model's tokenizer with WordPiece, BERT's, of the contents of vocab.txt, one token in each
+    line, or of a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase),
+    handle_chinese_chars (true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##),
+    max_input_chars_per_word (100), cleanup (true: llm_decode leaves out blanks before punctuation), template
+    (prefix and suffix, arrays of the ids around a text; left out, [CLS] and [SEP] if the vocabulary has
+    both). added: added tokens as for llm_add_tokens; NULL: [PAD], [UNK], [CLS], [SEP] and [MASK] are special.
+    Returns the number of tokens. 22023: contents that are not such a vocabulary, with the line, one without
+    unk_token, or settings that do not exist; 0A000: the database's encoding cannot hold the tokens.
+
+    Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
+    """
+load_wordpiece = llm_load_wordpiece
 
 def llm_token_bytes(ids: Ints, model: Text) -> Function[bytes]:
     """The bytes of the tokens, concatenated. 22003: an unknown token."""
@@ -622,7 +761,9 @@ def llm_train_bpe(model: Text, query: Text, vocab: Int) -> Function[int]:
 train_bpe = llm_train_bpe
 
 def llm_tokenizer_kind(model: Text) -> Function[str]:
-    """char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer."""
+    """char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has
+    no tokenizer.
+    """
 tokenizer_kind = llm_tokenizer_kind
 
 def llm_boundaries(model: Text) -> TableValuedAlias:
@@ -650,6 +791,29 @@ def llm_fill_dataset(
     truncated to the context, and a NOTICE reports what was cut off.
     """
 fill_dataset = llm_fill_dataset
+
+def llm_fill_pairs(
+    model: Text,
+    query: Text,
+    split: Text = ...,
+    validation: Double = ...,
+    seed: Int = ...,
+    anchor_prompt: Text = ...,
+    positive_prompt: Text = ...,
+    max_tokens: Int = ...,
+) -> TableValuedAlias:
+    """Replaces an encoder's rows of a split of llm_dataset with the pairs of a query: its first column is the
+    anchor, its second the positive, further ones are hard negatives, of which NULL and empty ones are left
+    out. Equal pairs count once; rows without an anchor or a positive are left out, which a NOTICE counts. The
+    fraction validation of the pairs, drawn by seed, goes into split validation instead, whose rows are
+    replaced then. A split other than train leaves out pairs that train has: fill train first. anchor_prompt,
+    positive_prompt (which negatives have, too): names of prompts among the model's settings, put before the
+    texts (NULL: its default_prompt, '': none). Texts are cut to max_tokens with the special tokens (default:
+    what the model takes), which a NOTICE counts. Returns the numbers of pairs. P0002: there is none; 42804:
+    the query has fewer than two columns; 0A000: the model is no encoder; 22023: it has no such prompt; 42704:
+    it has no tokenizer.
+    """
+fill_pairs = llm_fill_pairs
 
 # ---- generation ----
 

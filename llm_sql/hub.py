@@ -1,16 +1,20 @@
 """Models in the layout of the Hugging Face hub: config.json beside model.safetensors.
 
-Only what this package computes exactly is taken: GPT-2's equations, with one of the activations below.
+Only what this package computes exactly is taken: GPT-2's equations, and BERT's as a sentence encoder
+(encoder_files.py), with one of the activations of models/config.py.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, text
 
+from llm_sql import encoder_files, packages
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.models.config import ACTIVATIONS
 
@@ -25,6 +29,13 @@ HUB_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",
+    "vocab.txt",
+    # Of sentence-transformers; each of its modules has a folder, named by its number.
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]_*/*.json",
+    "[0-9]_*/vocab.txt",
 )
 
 
@@ -59,29 +70,60 @@ def download(name: str) -> Path:
         raise LLMSQLError(f"cannot download {name}: {str(error).strip().splitlines()[0]}") from error
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """The columns of llm_model_config that a directory's config.json asks for; refuses what is not GPT-2."""
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != "gpt2":
+@dataclass(frozen=True)
+class HubModel:
+    """What a directory holds: the columns of llm_model_config, and the folder of the weights and the
+    tokenizer, which is the directory itself or one below it.
+    """
+
+    columns: dict[str, Any]
+    folder: Path
+
+
+def find(source: str) -> Path:
+    """What a name stands for: hf:NAME of the hub, package:NAME of an installed package, or a path."""
+    if source.startswith("hf:"):
+        return download(source.removeprefix("hf:"))
+    if source.startswith("package:"):
+        return packages.find(source.removeprefix("package:"))
+    return Path(source)
+
+
+def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel:
+    """The model that a directory's config.json describes; refuses by name what is not computed.
+
+    `settings` stand above those that the files of a sentence encoder ask for.
+    """
+    folder = encoder_files.transformer(directory)
+    path = folder / "config.json"
+    config = encoder_files.read_object(path)
+    kind = config.get("model_type")
+    if kind not in ("gpt2", "bert"):
         raise LLMSQLError(
             f"{path} describes a model of type {kind!r}",
-            hint="Models of type gpt2 can be loaded: GPT-2, DistilGPT2, Cerebras-GPT.",
+            hint="Models of type gpt2 can be loaded (GPT-2, DistilGPT2, Cerebras-GPT), and sentence encoders "
+            "of type bert (MiniLM, BGE, E5, GTE).",
         )
-    _refuse_differences(path, config)
-    columns = {column: config.get(name, default) for column, (name, default) in _COLUMNS.items()}
-    for column, value in columns.items():
+    if kind == "bert":
+        names = encoder_files.COLUMNS
+        found = encoder_files.settings_of(directory, config)
+        columns = {"arch": "bert", "settings": found | dict(settings or {})}
+    else:
+        names = _COLUMNS
+        _refuse_differences(path, config)
+        columns = {"arch": "gpt2", "settings": dict(settings or {})}
+    sizes = {column: config.get(name, default) for column, (name, default) in names.items()}
+    for column, value in sizes.items():
         wanted = _TYPES.get(column, int)
         is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
         if not (is_right or (column == "d_ff" and value is None)):
-            raise UsageError(f"{path} has {value!r} for {_COLUMNS[column][0]}")
-    return columns
+            raise UsageError(f"{path} has {value!r} for {names[column][0]}")
+    return HubModel(columns | sizes, folder)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The columns of llm_model_config that a directory's config.json asks for."""
+    return read(directory).columns
 
 
 def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
@@ -101,32 +143,54 @@ def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
 
 
 _EXISTING = text(
-    "SELECT n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function"
+    "SELECT arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function"
     " FROM public.llm_model_config WHERE model = :model"
 )
+_SETTINGS = text("SELECT (public.llm_config(CAST(:model AS text))).settings")
 _INSERT = text(
     "INSERT INTO public.llm_model_config"
     " (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,"
-    " activation_function, tied)"
-    " VALUES (:model, 'gpt2', :n_layer, :n_head, :d_model, :n_positions, :vocab, :d_ff, :layer_norm_eps,"
-    " :activation_function, :tied)"
+    " activation_function, tied, settings)"
+    " VALUES (:model, :arch, :n_layer, :n_head, :d_model, :n_positions, :vocab, :d_ff, :layer_norm_eps,"
+    " :activation_function, :tied, CAST(:settings AS jsonb))"
 )
 
 
 def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -> None:
-    """Register the model with these sizes, or hold them against the ones it has."""
+    """Register the model with these sizes and settings, or hold them against the ones it has."""
     row = connection.execute(_EXISTING, {"model": model}).mappings().one_or_none()
     if row is None:
-        connection.execute(_INSERT, {"model": model, **columns})
+        values = columns | {"model": model, "settings": json.dumps(columns["settings"])}
+        connection.execute(_INSERT, values)
+        # Settings that were given by name may be none that there are.
+        connection.execute(_SETTINGS, {"model": model})
         return
-    for name, value in row.items():
-        wanted = columns[name]
+    there = dict(row)
+    if "bert" not in (there["arch"], columns["arch"]):
+        # gpt3 and architectures of one's own have GPT-2's files, too.
+        del there["arch"]
+    elif there["arch"] != columns["arch"]:
+        _differs(model, "arch", columns["arch"], there["arch"])
+    else:
+        there |= connection.execute(_SETTINGS, {"model": model}).scalar_one()
+    if unknown := sorted(columns["settings"].keys() - there):
+        raise LLMSQLError(
+            f'model "{model}" knows no setting {", ".join(unknown)}',
+            hint="llm_arch.settings lists what its architecture knows.",
+        )
+    for name, value in there.items():
+        wanted = columns.get(name, columns["settings"].get(name, value))
         if name == "d_ff":
             value, wanted = (x or 4 * columns["d_model"] for x in (value, wanted))
         if name == "activation_function":
             value, wanted = ACTIVATIONS[value], ACTIVATIONS[wanted]
         if value != wanted:
-            raise LLMSQLError(
-                f'config.json has {name} {wanted}, model "{model}" has {value}',
-                hint="Import it under another name, or drop the model first (llm_drop_model).",
-            )
+            _differs(model, name, wanted, value)
+
+
+def _differs(model: str, name: str, wanted: Any, there: Any) -> NoReturn:
+    shown, has = (value if isinstance(value, str) else json.dumps(value) for value in (wanted, there))
+    raise LLMSQLError(
+        f'config.json has {name} {shown}, model "{model}" has {has}',
+        hint="Import it under another name, or drop the model first (llm_drop_model).",
+    )

@@ -7,7 +7,7 @@ otherwise.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import functions, tokenizer_files, weights
+from llm_sql import embedding, encoder_export, encoder_files, functions, importing, tokenizer_files, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
@@ -44,6 +44,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """An encoder on a split of its pairs: `recall` is the share of them whose positive is among the k that
+    are nearest to the anchor, of all the `candidates`.
+    """
+
+    pairs: int
+    candidates: int
+    recall: float
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """A fine-tuned copy: its name, and its perplexity on held-out text before and after."""
 
@@ -62,6 +73,11 @@ def select_evaluation(
         return select(logged.c.tokens, logged.c.nll, logged.c.perplexity)
     row = functions.evaluate(model, split, **not_none({"stride": stride, "query": query}))
     return select(row.c.tokens, row.c.nll, row.c.perplexity)
+
+
+def select_recall(model: str, split: str, k: int) -> Select[Any]:
+    row = functions.recall(model, split, k)
+    return select(row.c.pairs, row.c.candidates, row.c.recall)
 
 
 def select_stream(prompt: str, model: str, options: Sampling) -> Select[Any]:
@@ -107,14 +123,29 @@ def import_weights(
 ) -> int:
     """The weights of a file or directory and, if wanted, the directory's tokenizer; the number of weights."""
     directory = Path(path)
+    if directory.is_dir():
+        directory = encoder_files.transformer(directory)
     # A tokenizer that is refused should not wait for a gigabyte of weights.
     files = tokenizer_files.read_directory(directory) if tokenizer and directory.is_dir() else None
     with atomic(connection):
         if files is not None:
             tokenizer_files.load(connection, model, files)
         return weights.import_weights(
-            connection, path, model, megatron_version=megatron_version, progress=progress
+            connection, directory, model, megatron_version=megatron_version, progress=progress
         )
+
+
+def export_weights(
+    connection: Connection,
+    model: str,
+    path: str | os.PathLike[str],
+    format: str | None,
+    progress: weights.Advance | None,
+) -> int:
+    """The weights as a file, or with all that belongs to them as a directory; the number of weights."""
+    if encoder_export.is_directory(Path(path), format):
+        return encoder_export.export_directory(connection, model, Path(path), progress=progress)
+    return weights.export_weights(connection, model, path, format=format, progress=progress)
 
 
 def load_tokenizer(
@@ -151,11 +182,38 @@ class LanguageModel:
         vocab: int,
         arch: str = "gpt2",
         seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> LanguageModel:
-        """Register a new model and initialise its weights from the seed."""
+        """Register a new model and initialise its weights from the seed. `settings`: what its architecture
+        knows beyond sizes (llm_arch.settings).
+        """
         session.execute(
-            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+            select(
+                functions.create_model(
+                    model, arch, n_layer, n_head, d_model, n_positions, vocab, seed, dict(settings or {})
+                )
+            )
         )
+        return cls(session, model)
+
+    @classmethod
+    def import_model(
+        cls,
+        session: Session,
+        model: str,
+        source: str | os.PathLike[str],
+        *,
+        tokenizer: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        progress: weights.Advance | None = None,
+    ) -> LanguageModel:
+        """A model from a directory with config.json here, package:NAME of an installed Python package, or
+        hf:NAME of the Hugging Face hub: registered, with its tokenizer and weights.
+
+        `settings` stand above those that a sentence encoder's files ask for: prompts={"query": "query: "}.
+        """
+        found = importing.read(source, tokenizer=tokenizer, settings=settings)
+        importing.store(session.connection(), model, found, progress=progress)
         return cls(session, model)
 
     @takes(Sampling)
@@ -214,7 +272,21 @@ class LanguageModel:
         """
         return float(self.session.scalars(select_perplexity(self.model, text, stride)).one())
 
-    def embed(self, text: str, *, layer: int | None = None, pooling: str = "mean") -> NDArray[np.float32]:
+    def embed(self, texts: str | Sequence[str], *, prompt: str | None = None) -> NDArray[np.float32]:
+        """The embeddings [n, d] of texts, or [d] of one, as the model's settings say. prompt: the name of one
+        of its prompts, to be put before each.
+
+        A text that is None is refused. Computed by statements of 1,024 texts.
+        """
+        embeddings: list[NDArray[np.float32]] = []
+        for statement in embedding.statements(embedding.texts_of(texts), self.model, prompt):
+            embeddings += self.session.scalars(statement)
+        width = 0 if embeddings else int(self.session.scalars(embedding.WIDTH, {"model": self.model}).one())
+        return embedding.as_array(texts, embeddings, width)
+
+    def embed_text(
+        self, text: str, *, layer: int | None = None, pooling: str = "mean"
+    ) -> NDArray[np.float32]:
         """A text's states in a layer (None: the last), pooled 'mean' or 'last' [d_model], or 'none'
         [T, d_model].
         """
@@ -247,6 +319,10 @@ class LanguageModel:
         statement = select_evaluation(self.model, split, stride, query, log)
         return Evaluation(*self.session.execute(statement).one())
 
+    def recall(self, split: str = "validation", k: int = 10) -> Recall:
+        """An encoder's share of pairs of a split whose positive is among the k nearest to the anchor."""
+        return Recall(*self.session.execute(select_recall(self.model, split, k)).one())
+
     def import_weights(
         self,
         path: str | os.PathLike[str],
@@ -258,8 +334,8 @@ class LanguageModel:
         """Replace the weights by those of a file here (.safetensors, .npz, gzip) or of a directory in the
         hub's layout; returns their number. The model's sizes must stand in llm_model_config.
 
-        A directory's tokenizer (vocab.json and merges.txt, or tokenizer.json) becomes the model's, unless
-        `tokenizer` is false.
+        A directory's tokenizer (tokenizer.json, vocab.json and merges.txt, or vocab.txt) becomes the
+        model's, unless `tokenizer` is false.
         """
         return import_weights(
             self.session.connection(), path, self.model, tokenizer, megatron_version, progress
@@ -268,8 +344,9 @@ class LanguageModel:
     def load_tokenizer(
         self, vocab: str | os.PathLike[str], merges: str | os.PathLike[str] | None = None
     ) -> int:
-        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file alone, or
-        a directory that holds such files or a tokenizer.json; returns the number of tokens.
+        """Replace the tokenizer by that of files here: vocab.json and merges.txt, a .tiktoken file or a
+        vocab.txt alone, or a directory that holds such files or a tokenizer.json; returns the number of
+        tokens.
         """
         return load_tokenizer(self.session.connection(), self.model, vocab, merges)
 
@@ -282,10 +359,11 @@ class LanguageModel:
     ) -> int:
         """Write the weights to a file here, in the format of its suffix or the given one; returns their
         number.
+
+        Without a suffix and a format `path` is a new directory, which a sentence encoder is written to as
+        sentence-transformers loads it: weights, configuration, modules and tokenizer.
         """
-        return weights.export_weights(
-            self.session.connection(), self.model, path, format=format, progress=progress
-        )
+        return export_weights(self.session.connection(), self.model, path, format, progress)
 
     def rename(self, new_name: str) -> None:
         """Give the model another name, with all that belongs to it; this object goes by it from now on."""

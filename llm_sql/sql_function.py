@@ -20,7 +20,7 @@ from sqlalchemy import (
     column,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, REGCLASS
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -38,7 +38,9 @@ TYPES: dict[str, TypeEngine[Any]] = {
     "integer": Integer(),
     "integer[]": ARRAY(Integer),
     "jsonb": JSONB(),
+    "regclass": REGCLASS(),
     "tensor": Tensor(),
+    "tensor[]": ARRAY(Tensor()),
     "text": Text(),
     "text[]": ARRAY(Text),
     "void": NullType(),
@@ -213,7 +215,7 @@ def _fits(value: Any, type_: str) -> bool:
     if type_ == "jsonb":
         return not isinstance(value, (bytes, bytearray))
     if isinstance(value, str):
-        return type_ in ("text", "text[]")
+        return type_ in ("text", "text[]", "regclass")
     if isinstance(value, (bytes, bytearray)):
         return type_ in ("bytea", "tensor")
     return hasattr(value, "__len__") == (is_array or type_ in ("tensor", "bytea"))

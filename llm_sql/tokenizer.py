@@ -1,9 +1,10 @@
 """A model's tokenizer outside the database: from its rows, for the client's own use.
 
     bpe = read_bpe(session, "gpt2-small")          # the database's own code: equal ids by construction
+    bert = read_wordpiece(session, "minilm")       # the same for WordPiece
     encoding = read_encoding(session, "gpt2-small")  # a tiktoken.Encoding, for what expects one
 
-Both are built from llm_bpe_vocab and llm_bpe_merges; nothing is ever downloaded.
+All are built from llm_tokenizer, llm_bpe_vocab and llm_bpe_merges; nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from llm_sql.errors import LLMSQLError, UsageError
-from llm_sql.kernels import BPE, BPE_FLAGS, bpe_alphabet_bytes
+from llm_sql.kernels import BPE, BPE_FLAGS, WordPiece, bpe_alphabet_bytes
 
 if TYPE_CHECKING:
     import tiktoken
@@ -27,6 +28,16 @@ GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|
 
 SPECIAL_TOKEN = re.compile(r"<\|[^<>]+\|>")
 """Tokens of this form are special where llm_bpe_vocab says nothing of it, as in llm_token_flags."""
+
+
+_KIND = text("SELECT kind FROM public.llm_tokenizer WHERE model = :model")
+_SETTINGS = text(
+    "SELECT public.llm_wordpiece_settings(settings) FROM public.llm_tokenizer"
+    " WHERE model = :model AND kind = 'wordpiece'"
+)
+_TOKENS = text(
+    "SELECT token_id, token, flags FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
         ),
         {"model": model},
     ).all()
-    if not vocab or any(not row.bytes for row in vocab):
+    kind = session.scalar(_KIND, {"model": model})
+    if not vocab or kind == "wordpiece" or any(not row.bytes for row in vocab):
         raise LLMSQLError(
             f'model "{model}" has no BPE tokenizer', hint="llm-sql tokenizer load MODEL VOCAB MERGES"
         )
@@ -81,6 +93,22 @@ def read_bpe(session: Session | Connection, model: str) -> BPE:
     """The model's tokenizer, run by this process exactly as the database runs it."""
     rows = read_rows(session, model)
     return BPE(rows.tokens.items(), rows.merges, flags=rows.flags)
+
+
+def read_wordpiece(session: Session | Connection, model: str) -> WordPiece:
+    """The model's WordPiece tokenizer, run by this process as the database runs it."""
+    settings = session.scalar(_SETTINGS, {"model": model})
+    if settings is None:
+        raise LLMSQLError(
+            f'model "{model}" has no WordPiece tokenizer', hint="llm-sql tokenizer load MODEL DIRECTORY"
+        )
+    rows = session.execute(_TOKENS, {"model": model}).all()
+    flags = {row.token_id: token_flags(row.token, row.flags or ()) for row in rows}
+    return WordPiece(
+        [(row.token_id, row.token) for row in rows],
+        flags={id_: bits for id_, bits in flags.items() if bits},
+        **{name: value for name, value in settings.items() if name != "template"},
+    )
 
 
 def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encoding:

@@ -1,9 +1,9 @@
-"""The tokenizer files of a directory in the hub's layout, as what llm_load_bpe takes.
+"""The tokenizer files of a directory in the hub's layout, as what llm_load_bpe or llm_load_wordpiece takes.
 
 A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and
-vocab.bpe; the files beside them tell added tokens and which tokens begin and end a text (added_tokens.py).
-Only GPT-2's kind of tokenizer is taken, byte-level BPE that cuts a text as GPT-2 does; what would be computed
-otherwise is refused by its name.
+vocab.bpe, else vocab.txt; the files beside them tell added tokens and which tokens begin and end a text
+(added_tokens.py). Two kinds of tokenizers are taken: GPT-2's, byte-level BPE that cuts a text as GPT-2 does,
+and BERT's WordPiece (wordpiece_files.py); what would be computed otherwise is refused by its name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
-from llm_sql import added_tokens, functions
+from llm_sql import added_tokens, functions, wordpiece_files
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import bpe_alphabet, parse_bpe_vocab
 from llm_sql.keywords import not_none
@@ -48,13 +48,14 @@ class TokenizerFiles:
     """Contents in the forms of vocab.json and merges.txt, and the names of the files they come from.
 
     `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens
-    takes; None leaves it to the names of the tokens.
+    takes; None leaves it to the names of the tokens. `settings` are WordPiece's, None for BPE.
     """
 
     vocab: bytes
     merges: bytes | None
     names: tuple[str, ...]
     added: list[dict[str, Any]] | None = None
+    settings: dict[str, Any] | None = None
 
 
 def read_file(path: Path) -> bytes:
@@ -82,18 +83,25 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
         if not there.isdisjoint(names):
             [missing] = set(names) - there
             raise UsageError(f"{directory} has {', '.join(set(names) & there)}, but no {missing}")
+    if wordpiece_files.VOCABULARY in there:
+        return _from_vocab_txt(directory / wordpiece_files.VOCABULARY, beside)
     return None
 
 
 def read_files(vocab: Path, merges: Path | None = None) -> TokenizerFiles:
-    """A tokenizer from a directory, a tokenizer.json, a .tiktoken file, or a vocabulary and merges."""
+    """A tokenizer from a directory, a tokenizer.json, a .tiktoken file, vocab.txt, or vocab.json and merges.
+
+    A vocab.txt alone is BERT's in lower case: what makes it another stands beside it in its directory.
+    """
     if merges is None and vocab.is_dir():
         files = read_directory(vocab)
         if files is None:
-            raise UsageError(f"{vocab} has no vocab.json and merges.txt, and no tokenizer.json")
+            raise UsageError(f"{vocab} has no vocab.json and merges.txt, no vocab.txt, and no tokenizer.json")
         return files
     if merges is None and vocab.name == ALONE:
         return _from_tokenizer_json(vocab, {})
+    if merges is None and vocab.suffix == ".txt":
+        return _from_vocab_txt(vocab, {})
     return TokenizerFiles(read_file(vocab), None if merges is None else read_file(merges), (vocab.name,))
 
 
@@ -102,8 +110,9 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
 
     LLMSQLError when it has ids that the model's vocabulary does not reach.
     """
-    more = not_none({"merges": files.merges, "added": files.added})
-    size = session.execute(select(functions.load_bpe(model, files.vocab, **more))).scalar_one()
+    more = not_none({"merges": files.merges, "added": files.added, "settings": files.settings})
+    load_ = functions.load_bpe if files.settings is None else functions.load_wordpiece
+    size = session.execute(select(load_(model, files.vocab, **more))).scalar_one()
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
         raise LLMSQLError(
@@ -142,9 +151,18 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
     return TokenizerFiles(vocab, merges, names, added)
 
 
+def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
+    contents = read_file(path)
+    _, settings, added = wordpiece_files.from_vocab_txt(path, contents, beside)
+    return TokenizerFiles(contents, None, (path.name,), added, settings)
+
+
 def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
     """What a tokenizer.json holds, the format of Hugging Face's tokenizers."""
     contents = _read_object(path)
+    if isinstance(contents.get("model"), dict) and contents["model"].get("type") == "WordPiece":
+        base, settings, added = wordpiece_files.from_tokenizer_json(path, contents, beside)
+        return TokenizerFiles(json.dumps(base).encode(), None, (path.name,), added, settings)
     try:
         model = contents["model"]
         _refuse_other_kinds(path, contents, model)
@@ -170,7 +188,7 @@ def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> Token
 def _refuse(path: Path, name: str, found: object, how: str = "") -> None:
     raise LLMSQLError(
         f"{path} has {name} = {found!r}{how and ' ' + how}, which is not supported",
-        hint="Only byte-level BPE tokenizers like GPT-2's can be loaded.",
+        hint="Byte-level BPE tokenizers like GPT-2's and WordPiece ones like BERT's can be loaded.",
     )
 
 

@@ -245,15 +245,11 @@ def format_of(path: str | os.PathLike[str], given: str | None = None) -> Format:
     )
 
 
-_STORED = text(
-    "SELECT name, sum((public.shape(data))[1])::integer || (min(public.shape(data)))[2:] AS shape"
-    ' FROM public.llm_param WHERE model = :model GROUP BY name ORDER BY name COLLATE "C"'
-)
-# One statement, so one snapshot. The inner query sorts references to the values, not the values.
+_STORED = text("SELECT t.name, t.shape FROM public.llm_export_tensors(CAST(:model AS text)) AS t")
+# One statement, so one snapshot.
 _DATA = text(
-    "SELECT name, data::bytea, shape FROM"
-    " (SELECT name, data, public.shape(data) AS shape FROM public.llm_param WHERE model = :model"
-    ' ORDER BY name COLLATE "C", token_id OFFSET 0) AS stored'
+    "SELECT d.data::bytea, public.shape(d.data) AS shape"
+    " FROM (SELECT e.data FROM public.llm_export_data(CAST(:model AS text)) AS e OFFSET 0) AS d"
 )
 _EXPORTING = "an export is going on on this connection: use another one in its progress callback"
 

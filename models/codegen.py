@@ -29,15 +29,17 @@ CATALOGUE = {
         "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_logits llm_loss llm_weight"
         " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
     ),
+    "embeddings": "llm_embed llm_embed_missing llm_embed_sequences",
     "training": (
-        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_replay llm_finetune llm_train_step"
-        " llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state llm_tape_flush"
-        " llm_prune_runs"
+        "llm_train llm_train_loop llm_train_resume llm_train_stop llm_train_give_up llm_replay llm_finetune"
+        " llm_train_step llm_materialize_params llm_backprop llm_accumulate_grads llm_prune_autograd_state"
+        " llm_tape_flush llm_prune_runs llm_contrastive_loss llm_recall"
     ),
     "tokenizers and data": (
-        "llm_encode llm_decode llm_build_char_tokenizer llm_load_bpe llm_token_bytes llm_end_token"
-        " llm_begin_token llm_end_tokens pg_llm_load_bpe_vocab pg_llm_load_bpe_merges llm_train_bpe"
-        " llm_tokenizer_kind llm_boundaries llm_fill_dataset"
+        "llm_encode llm_encode_sequence llm_decode llm_build_char_tokenizer llm_load_bpe llm_load_wordpiece"
+        " llm_token_bytes llm_end_token llm_begin_token llm_end_tokens pg_llm_load_bpe_vocab"
+        " pg_llm_load_bpe_merges llm_train_bpe llm_tokenizer_kind llm_boundaries llm_fill_dataset"
+        " llm_fill_pairs"
     ),
     "generation": "llm_generate llm_generate_stream llm_beam_search llm_release",
     "weights in and out": (
@@ -59,7 +61,9 @@ _VALUES = {
     "integer": "int",
     "integer[]": "Sequence[int]",
     "jsonb": "Any",
+    "regclass": "str",
     "tensor": "NDArray[np.float32]",
+    "tensor[]": "list[NDArray[np.float32] | None]",
     "text": "str",
     "text[]": "Sequence[str]",
     "void": "None",
@@ -72,6 +76,7 @@ _NAMES = {
     "integer": "Int",
     "integer[]": "Ints",
     "jsonb": "Json",
+    "regclass": "Text",
     "tensor": "Tensor",
     "text": "Text",
     "text[]": "Texts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, func, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -30,7 +31,11 @@ class Arch(Base):
     """
 
     __tablename__ = "llm_arch"
-    __table_args__ = ({"comment": "architectures and the SQL functions that compute them"},)
+    __table_args__ = (
+        CheckConstraint("kind IN ('decoder', 'encoder')", name="kind"),
+        CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
+        {"comment": "architectures and the SQL functions that compute them"},
+    )
 
     arch: Mapped[str] = mapped_column(primary_key=True)
     forward: Mapped[str] = mapped_column(
@@ -40,6 +45,14 @@ class Arch(Base):
         comment="parameters(model) returns name, shape and initialisation of every tensor"
     )
     description: Mapped[str | None]
+    kind: Mapped[str] = mapped_column(
+        server_default=text("'decoder'"),
+        comment="decoder: logits of next tokens; encoder: one vector for a sequence",
+    )
+    settings: Mapped[dict[str, Any]] = mapped_column(
+        server_default=text("'{}'"),
+        comment="what may stand in llm_model_config.settings: name, then type, default, values, bounds",
+    )
 
 
 class ModelConfig(Base):
@@ -62,6 +75,8 @@ class ModelConfig(Base):
         # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head
         # refuses.
         CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
+        # Only that it is an object: what may stand in it is a row of llm_arch, which a CHECK cannot read.
+        CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
         {"comment": "the configuration of every model"},
     )
 
@@ -85,3 +100,7 @@ class ModelConfig(Base):
         BigInteger, comment="seed of the llm_init_model that the weights began with; NULL: imported or copied"
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    settings: Mapped[dict[str, Any]] = mapped_column(
+        server_default=text("'{}'"),
+        comment="what the architecture needs besides, as llm_arch.settings declares; {}: its defaults",
+    )

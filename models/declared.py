@@ -16,12 +16,14 @@ from .roles import Grant as Grant
 from .roles import declared_grants as declared_grants
 from .seeds import ARCHITECTURE_ROWS as ARCHITECTURE_ROWS
 from .seeds import MODELS as MODELS
+from .settings import Setting as Setting
 from .tape import NamedTensor as NamedTensor
 from .tape import RuntimeTensor as RuntimeTensor
 from .tape import TapeEntry as TapeEntry
 from .tape import TensorMap as TensorMap
 from .tokenizer import BpeMerge as BpeMerge
 from .tokenizer import BpeToken as BpeToken
+from .tokenizer import Tokenizer as Tokenizer
 from .train import Clip as Clip
 from .train import EvalLog as EvalLog
 from .train import TrainLog as TrainLog

@@ -1,6 +1,7 @@
 """The forms of a list of arguments in functions/*.sql, where `{{ sampling.parameters }}` stands for one.
 
-`{{ architectures.forward }}` stands for something of each built-in architecture.
+`{{ architectures.forward }}` stands for something of each built-in architecture, `{{ rows.of_run }}` for the
+rows of llm_dataset that a run trains on.
 
 migrations/sql holds the text written out.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from .arguments import LISTS, Argument
 from .seeds import ARCHITECTURE_ROWS, MODELS
+from .settings import COLUMNS
 
 WIDTH = 120
 Arguments = tuple[Argument, ...]
@@ -121,17 +123,61 @@ def _hidden_calls() -> str:
 def _sizes() -> str:
     """Rows of VALUES: each architecture and the sizes of its smallest published model."""
     smallest = {model["arch"]: model for model in reversed(MODELS)}
-    names = ("n_layer", "n_head", "d_model", "n_positions", "vocab")
+    names = ("n_layer", "n_head", "d_model", "n_positions", "vocab", "layer_norm_eps")
     return ",\n".join(
-        f"({_text(arch)}, {', '.join(str(model[name]) for name in names)}, {str(model['tied']).lower()})"
+        f"({_text(arch)}, {', '.join(str(model[name]) for name in names)},"
+        f" {_text(model['activation_function'])}, {str(model['tied']).lower()})"
         for arch, model in sorted(smallest.items())
+    )
+
+
+def _without_settings() -> str:
+    """The architectures that know no settings."""
+    return ", ".join(_text(row["arch"]) for row in ARCHITECTURE_ROWS if not row["settings"])
+
+
+def _config_columns() -> str:
+    return wrapped(map(_text, COLUMNS), 16)
+
+
+def _embed_calls() -> str:
+    """Branches of a CASE by architecture: the call that gives an encoder's embeddings."""
+    return "\n".join(
+        f"WHEN {_text(row['arch'])} THEN\n"
+        f"    RETURN public.llm_embed_{row['arch']}(model, tokens, lengths, training, dropout_p);"
+        for row in ARCHITECTURE_ROWS
+        if row["kind"] == "encoder"
     )
 
 
 ARCHITECTURE_FORMS: dict[str, Callable[[], str]] = {
     "forward": _forward_calls,
     "hidden": _hidden_calls,
+    "embed": _embed_calls,
     "sizes": _sizes,
+    "without_settings": _without_settings,
+    "config_columns": _config_columns,
+}
+
+
+def _rows_of(model: str) -> str:
+    """Condition on a row d of llm_dataset: a run of the model trains on it (only_row: on that one)."""
+    return (
+        "CASE\n"
+        f"    WHEN only_row IS NULL THEN (d.model = {model} OR d.model IS NULL) AND d.split = 'train'\n"
+        "    ELSE d.id = only_row\n"
+        "END"
+    )
+
+
+OTHER_FORMS: dict[str, dict[str, Callable[[], str]]] = {
+    "architectures": ARCHITECTURE_FORMS,
+    "rows": {
+        "of_model": lambda: _rows_of("llm_train_data.model"),
+        "of_run": lambda: _rows_of("run.model"),
+        # As a range of one; the highest bigint has no successor, which a range's upper bound would be.
+        "as_range": lambda: "int8range(d.id, NULLIF(d.id, 9223372036854775807) + 1)",
+    },
 }
 
 _MARK = re.compile(r"^(?P<indent> *)(?P<before>[^\n{]*)\{\{ (?P<list>\w+)\.(?P<form>\w+) \}\}", re.MULTILINE)
@@ -142,8 +188,8 @@ def expand(script: str) -> str:
 
     def written(mark: re.Match[str]) -> str:
         indent = mark["indent"]
-        if mark["list"] == "architectures":
-            text = ARCHITECTURE_FORMS[mark["form"]]()
+        if mark["list"] in OTHER_FORMS:
+            text = OTHER_FORMS[mark["list"]][mark["form"]]()
         else:
             text = FORMS[mark["form"]](LISTS[mark["list"]], len(indent))
         return indent + mark["before"] + text.replace("\n", "\n" + indent)

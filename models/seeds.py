@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from .settings import BERT, Setting
 
 _GPT2_VOCAB = 50257
 
-ARCHITECTURE_ROWS: list[dict[str, Any]] = [
-    {
+
+def _architecture(
+    arch: str, description: str, kind: str = "decoder", settings: Sequence[Setting] = ()
+) -> dict[str, Any]:
+    return {
         "arch": arch,
         "forward": f"public.llm_forward_{arch}",
         "parameters": f"public.llm_parameters_{arch}",
         "description": description,
+        "kind": kind,
+        "settings": {setting.name: setting.declaration() for setting in settings},
     }
-    for arch, description in (
-        (
-            "gpt2",
-            "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)",
-        ),
-        ("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
-        ("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
-    )
+
+
+ARCHITECTURE_ROWS: list[dict[str, Any]] = [
+    _architecture(
+        "gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)"
+    ),
+    _architecture("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
+    _architecture("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
+    _architecture(
+        "bert",
+        "BERT as a sentence encoder: post-LayerNorm blocks, one vector for a text (Devlin et al. 2018)",
+        "encoder",
+        BERT,
+    ),
 ]
 
 
 def _model(
-    model: str, arch: str, n_layer: int, n_head: int, d_model: int, n_positions: int, vocab: int = _GPT2_VOCAB
+    model: str,
+    arch: str,
+    n_layer: int,
+    n_head: int,
+    d_model: int,
+    n_positions: int,
+    vocab: int = _GPT2_VOCAB,
+    **settings: Any,
 ) -> dict[str, Any]:
+    encoder = arch == "bert"
     return {
         "model": model,
         "arch": arch,
@@ -35,7 +57,10 @@ def _model(
         "d_model": d_model,
         "n_positions": n_positions,
         "vocab": vocab,
+        "layer_norm_eps": 1e-12 if encoder else 1e-5,
+        "activation_function": "gelu" if encoder else "gelu_new",
         "tied": arch != "microgpt",
+        "settings": settings,
     }
 
 
@@ -55,4 +80,5 @@ MODELS: list[dict[str, Any]] = [
     _model("gpt3-13b", "gpt3", 40, 40, 5120, 2048),
     _model("gpt3-175b", "gpt3", 96, 96, 12288, 2048),
     _model("microgpt", "microgpt", 1, 4, 16, 16, vocab=27),
+    _model("all-minilm-l6-v2", "bert", 6, 12, 384, 512, vocab=30522, max_tokens=256),
 ]

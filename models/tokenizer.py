@@ -1,17 +1,40 @@
-"""llm_bpe_vocab and llm_bpe_merges: the tokenizer of every model."""
+"""llm_tokenizer, llm_bpe_vocab and llm_bpe_merges: the tokenizer of every model."""
 
 from __future__ import annotations
 
 import builtins
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from .base import Base
 
 
+class Tokenizer(Base):
+    """What a tokenizer is beside its tokens. Without a row it is BPE, or characters if its tokens say so."""
+
+    __tablename__ = "llm_tokenizer"
+    __table_args__ = (
+        CheckConstraint("model <> ''", name="model"),
+        CheckConstraint("kind IN ('bpe', 'char', 'wordpiece')", name="kind"),
+        CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
+        {"comment": "kinds and settings of tokenizers"},
+    )
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(comment="bpe, char or wordpiece")
+    settings: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default=text("'{}'::jsonb"), comment="of wordpiece: as llm_load_wordpiece takes them"
+    )
+
+
 class BpeToken(Base):
     """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's added tokens for their name.
+
+    WordPiece has its tokens here, too, by their texts: parts of words with their prefix, which `bytes` leaves
+    out; those that begin a word have a blank there.
 
     `flags` tell what it is beside a token that merging makes: `added` tokens are searched for in a text as
     a whole, as Hugging Face's AddedToken with its `special`, `lstrip`, `rstrip`, `single_word` and
@@ -35,7 +58,9 @@ class BpeToken(Base):
 
     model: Mapped[str] = mapped_column(primary_key=True)
     token_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    token: Mapped[str] = mapped_column(comment="in GPT-2's byte-level alphabet, or the character itself")
+    token: Mapped[str] = mapped_column(
+        comment="in GPT-2's byte-level alphabet, the character itself, or a part of a word"
+    )
     bytes: Mapped[builtins.bytes] = mapped_column(comment="the token's bytes in a text")
     score: Mapped[float | None]
     flags: Mapped[list[str] | None] = mapped_column(

@@ -70,9 +70,11 @@ class TrainLog(Base):
     step: Mapped[int] = mapped_column(BigInteger)
     model: Mapped[str]
     lr: Mapped[float | None]
-    loss: Mapped[float | None] = mapped_column(comment="mean over the step's tokens, nats")
+    loss: Mapped[float | None] = mapped_column(comment="mean over the step's tokens or pairs, nats")
     grad_norm: Mapped[float | None] = mapped_column(comment="global L2 norm before clipping")
-    tokens: Mapped[int | None] = mapped_column(BigInteger, comment="number of tokens that the loss averages")
+    tokens: Mapped[int | None] = mapped_column(
+        BigInteger, comment="number of tokens, of an encoder pairs, that the loss averages"
+    )
     batch_hash: Mapped[int | None] = mapped_column(
         BigInteger, comment="pg_llm_ids_hash of the step's batches, each from the hash of the one before"
     )

@@ -8,6 +8,7 @@ clone of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import psycopg
 import pytest
+import typer.main
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
@@ -30,7 +32,9 @@ from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
 from .amount import FIRST_CASES, first_cases
+from .order import longest_first
 from .support.places import new_place
+from .support.stock import DATABASE, stocked
 
 # A crash of the operating system is no test's subject; a crash of the server (kill -9) needs no fsync.
 # Old WAL is kept to be written over, but less than the embedded server keeps: a test machine has little disk.
@@ -46,7 +50,14 @@ TEST_SETTINGS = {
 }
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # of pytest-xdist, which else undoes our order
+    # typer makes its tree of commands for every call; typer.testing will keep the function, too.
+    typer.main.get_command = functools.cache(typer.main.get_command)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    longest_first(items)
     if FIRST_CASES:
         kept = first_cases(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -144,7 +155,7 @@ def server() -> Iterator[Server]:
         yield Server(None, libpq_url(given))
         return
     home = new_place("llm-sql-test-")
-    embedded = EmbeddedServer(home / "home", settings=TEST_SETTINGS)
+    embedded = EmbeddedServer(home / "home", settings=TEST_SETTINGS, installation=stocked(home / "home"))
     try:
         embedded.start()
         yield Server(embedded, embedded.url("postgres"))
@@ -158,6 +169,10 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[str]:
     """The provisioned database that the others are clones of."""
+    if server.embedded is not None:
+        server.seeded_models = seeded_models(server.url(DATABASE))
+        yield DATABASE
+        return
     from llm_sql.provision import upgrade
 
     parts = conninfo_to_dict(server.url())
@@ -171,10 +186,13 @@ def template(server: Server) -> Iterator[str]:
     )
     with janitor:
         upgrade(server.sqlalchemy_url(name))
-        with psycopg.connect(server.url(name)) as connection:
-            rows = connection.execute("SELECT model FROM public.llm_model_config").fetchall()
-        server.seeded_models = [row[0] for row in rows]
+        server.seeded_models = seeded_models(server.url(name))
         yield name
+
+
+def seeded_models(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        return [model for (model,) in connection.execute("SELECT model FROM public.llm_model_config")]
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +285,13 @@ def connect(server: Server, dbname: str) -> Iterator[Connect]:
 def conn(connect: Connect) -> psycopg.Connection[Any]:
     """An autocommit connection to the module's database, tensors as NumPy arrays."""
     return connect()
+
+
+@pytest.fixture
+def no_files_left(connect: Connect) -> Iterator[None]:
+    """Shared files of the test's models go with it."""
+    yield
+    connect().execute("SELECT llm_release(shared => true)")
 
 
 @pytest.fixture

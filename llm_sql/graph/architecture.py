@@ -9,18 +9,30 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnElement
 
-from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER
+from llm_sql.models import ARCHITECTURE_ROWS, READER, TRAINER, Setting
 
 from . import variables as v
-from .elements import SCHEMA, TensorNode, quote_literal
-from .plpgsql import forward_function, head_variants, hidden_function, parameters_function
+from .elements import SCHEMA, TensorNode, Variable, quote_literal
+from .encoders import embed_function, encoder_forward_function, encoder_hidden_function
+from .plpgsql import (
+    ARGUMENTS,
+    CONFIGURATION,
+    RESERVED,
+    forward_function,
+    head_variants,
+    hidden_function,
+    parameters_function,
+)
 from .substitute import bind, substitute
 
 # Short of PostgreSQL's 63 bytes by what stands before it in function names.
+_EMBED_TYPES = "text, int[], int[], boolean, double precision"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 Init = Literal["normal", "residual", "zeros", "ones"]
@@ -53,6 +65,11 @@ class Architecture:
     `stem` makes the residual stream [..., T, D] from `tokens`; `block` makes the next from `x` and `layer`;
     `head` makes logits [..., T, V] from `x`, and where it ends in `lm_head`, losses are computed without
     holding them. `same_as`: an architecture of the same graph, whose installed functions this one's call.
+    `settings`: what a model's configuration holds for it beyond sizes; trees read them by `setting(...)`.
+
+    An encoder's trees (`kind`) run over sequences laid end to end: `tokens` is [N], and `lengths` says how
+    many of them each sequence has, for attention, positions and pooling. Its head makes one vector of each,
+    [B, D].
     """
 
     name: str
@@ -62,6 +79,8 @@ class Architecture:
     parameters: Sequence[ParameterSpec] = ()
     description: str = ""
     same_as: Architecture | None = None
+    kind: Literal["decoder", "encoder"] = "decoder"
+    settings: Sequence[Setting] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -78,6 +97,17 @@ class Architecture:
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ArgumentError(f"architecture {self.name}: parameters declared twice: {twice}")
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        if self.kind not in ("decoder", "encoder"):
+            raise ArgumentError(f"architecture {self.name}: kind is {self.kind!r}, not decoder or encoder")
+        names = [setting.name for setting in self.settings]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ArgumentError(f"architecture {self.name}: settings declared twice: {twice}")
+        if taken := sorted({*ARGUMENTS, *CONFIGURATION, *RESERVED}.intersection(names)):
+            raise ArgumentError(f"architecture {self.name}: settings named as variables are: {taken}")
 
     def renamed(self, name: str, description: str) -> Architecture:
         """The same graph under another name."""
@@ -92,6 +122,10 @@ class Architecture:
         return f"llm_hidden_{self.name}"
 
     @property
+    def embed_name(self) -> str:
+        return f"llm_embed_{self.name}"
+
+    @property
     def parameters_name(self) -> str:
         return f"llm_parameters_{self.name}"
 
@@ -99,32 +133,62 @@ class Architecture:
 
     def hidden(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The residual stream [..., T, D] after `n_layer` blocks. `values` give variables, as in select()."""
-        stream = self.stem
-        for number in range(n_layer):
-            stream = substitute(self.block, {v.x.key: stream, v.layer.key: number})
-        return bind(stream, {**(values or {}), **variables})
+        return self._bound(self._stream(n_layer), {**(values or {}), **variables})
 
     def logits(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The logits [..., T, V] of a model of `n_layer` blocks."""
+        self._require("decoder", "logits")
         return self._headed(head_variants(self.head)[0], n_layer, {**(values or {}), **variables})
 
     def loss(self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any) -> TensorNode:
         """The mean loss over `targets`, 0-d, of a model of `n_layer` blocks."""
+        self._require("decoder", "loss of next tokens")
         return self._headed(head_variants(self.head)[2], n_layer, {**(values or {}), **variables})
 
+    def embeddings(
+        self, n_layer: int, values: Mapping[Any, Any] | None = None, **variables: Any
+    ) -> TensorNode:
+        """The embeddings [B, D] that an encoder of `n_layer` blocks makes of `tokens` [N], B sequences of
+        `lengths`.
+        """
+        self._require("encoder", "embeddings")
+        return self._headed(self.head, n_layer, {**(values or {}), **variables})
+
+    def _require(self, kind: str, what: str) -> None:
+        if self.kind != kind:
+            raise ArgumentError(
+                f"architecture {self.name} has no {what}: it is no {kind} but of kind {self.kind}"
+            )
+
     def _headed(self, head: TensorNode, n_layer: int, given: Mapping[Any, Any]) -> TensorNode:
-        tree = substitute(head, {v.x.key: self.hidden(n_layer)})
-        return bind(tree, given)
+        return self._bound(substitute(head, {v.x.key: self._stream(n_layer)}), given)
+
+    def _stream(self, n_layer: int) -> TensorNode:
+        stream = self.stem
+        for number in range(n_layer):
+            stream = substitute(self.block, {v.x.key: stream, v.layer.key: number})
+        return stream
+
+    def _bound(self, tree: TensorNode, given: Mapping[Any, Any]) -> TensorNode:
+        """The tree with what is given; settings that are not have their defaults, as an installed model's."""
+        defaults = {s.name: s.default for s in self.settings if s.default is not None}
+        named = {key.key if isinstance(key, Variable) else key for key in given}
+        used = {e.key for leaf in tree.leaves for e in visitors.iterate(leaf) if isinstance(e, Variable)}
+        return bind(tree, {**{k: x for k, x in defaults.items() if k in used - named}, **given})
 
     # ---- installed ----
 
     def compile_function(self) -> str:
         """CREATE FUNCTION llm_forward_<name>(model, tokens, training, targets, dropout_p, last_only)."""
-        return forward_function(self)
+        return encoder_forward_function(self) if self.kind == "encoder" else forward_function(self)
+
+    def compile_embed(self) -> str:
+        """CREATE FUNCTION llm_embed_<name>(model, tokens, lengths, training, dropout_p) of an encoder."""
+        return embed_function(self)
 
     def compile_hidden(self) -> str:
         """CREATE FUNCTION public.llm_hidden_<name>(model, tokens, n_blocks): the residual stream."""
-        return hidden_function(self)
+        return encoder_hidden_function(self) if self.kind == "encoder" else hidden_function(self)
 
     def compile_parameters(self) -> str:
         """CREATE FUNCTION public.llm_parameters_<name>(model), one row per parameter: name, shape, init."""
@@ -140,7 +204,9 @@ class Architecture:
 
     def _functions(self) -> list[tuple[str, str]]:
         """CREATE FUNCTION and COMMENT ON of each installed function."""
+        embed = [(self.compile_embed(), self._comment_on_embed())] if self.kind == "encoder" else []
         return [
+            *embed,
             (self.compile_function(), self._comment_on_forward()),
             (self.compile_hidden(), self._comment_on_hidden()),
             *([(self.compile_parameters(), self._comment_on_parameters())] if self.parameters else []),
@@ -169,6 +235,8 @@ class Architecture:
             "forward": f"{SCHEMA}.{self.forward_name}",
             "parameters": f"{SCHEMA}.{self.parameters_name}",
             "description": self.description or None,
+            "kind": self.kind,
+            "settings": {setting.name: setting.declaration() for setting in self.settings},
         }
         connection.execute(_UPSERT, row)
 
@@ -178,6 +246,8 @@ class Architecture:
         routines = (
             f"{forward}, {SCHEMA}.{self.hidden_name}(text, int[], int), {SCHEMA}.{self.parameters_name}(text)"
         )
+        if self.kind == "encoder":
+            routines += f", {SCHEMA}.{self.embed_name}({_EMBED_TYPES})"
         return [
             f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN "
             f"GRANT EXECUTE ON FUNCTION {routines} TO {role}; END IF; END $$"
@@ -186,18 +256,34 @@ class Architecture:
 
     def _comment_on_forward(self) -> str:
         about = self.description or f"Architecture {self.name}."
+        of_encoder = (
+            "Embeddings [B, D] of int[] or int[][] tokens; with targets, which number each row's sequences, "
+            f"their contrastive loss, 0-d. {about}"
+        )
         comment = (
-            "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
-            f"last_only the logits of the last position, [..., 1, V]. {about}"
+            of_encoder
+            if self.kind == "encoder"
+            else (
+                "Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with "
+                f"last_only the logits of the last position, [..., 1, V]. {about}"
+            )
         )
         signature = "text, int[], boolean, int[], double precision, boolean"
         return _comment_on(f"{self.forward_name}({signature})", comment)
 
+    def _comment_on_embed(self) -> str:
+        return _comment_on(
+            f"{self.embed_name}({_EMBED_TYPES})",
+            "Embeddings [B, D] of B sequences that are laid end to end in tokens; lengths has the number of "
+            f"tokens of each. {self.description or f'Architecture {self.name}.'}",
+        )
+
     def _comment_on_hidden(self) -> str:
+        made = "embeddings" if self.kind == "encoder" else "logits"
         return _comment_on(
             f"{self.hidden_name}(text, int[], int)",
             f"The residual stream [..., T, D] of architecture {self.name} after n_blocks blocks, 0 for the "
-            "embeddings; after the last block, the default, what the head makes logits from.",
+            f"embeddings; after the last block, the default, what the head makes {made} from.",
         )
 
     def _comment_on_parameters(self) -> str:
@@ -217,8 +303,8 @@ def _comment_on(function: str, comment: str) -> str:
 BUILT_IN = frozenset(row["arch"] for row in ARCHITECTURE_ROWS)
 
 _UPSERT = sa.text(
-    "INSERT INTO public.llm_arch (arch, forward, parameters, description)"
-    " VALUES (:arch, :forward, :parameters, :description)"
+    "INSERT INTO public.llm_arch (arch, forward, parameters, description, kind, settings)"
+    " VALUES (:arch, :forward, :parameters, :description, :kind, :settings)"
     " ON CONFLICT (arch) DO UPDATE SET forward = excluded.forward, parameters = excluded.parameters,"
-    " description = excluded.description"
-)
+    " description = excluded.description, kind = excluded.kind, settings = excluded.settings"
+).bindparams(sa.bindparam("settings", type_=JSONB))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from .architecture import Architecture, Init, ParameterSpec
-from .elements import TensorNode
+from .architecture import Architecture, ParameterSpec
+from .layers import affine, affine_parameters, norm_parameters, normed
 from .ops import (
-    TensorLike,
     activation,
     causal_attention,
     causal_attention_qkv,
     dropout,
     embedding,
-    layer_norm,
     linear,
     lm_head,
     p,
@@ -23,45 +21,18 @@ from .ops import (
 )
 from .variables import d_ff, d_model, layer_norm_eps, n_positions, tied, tokens, vocab, x
 
-Width = sa.ColumnElement[int]
-
-
-def _norm(stream: TensorLike, name: str) -> TensorNode:
-    return layer_norm(stream, p(f"{name}.weight"), p(f"{name}.bias"), layer_norm_eps)
-
-
-def _affine(stream: TensorLike, name: str) -> TensorNode:
-    return linear(stream, p(f"{name}.weight"), p(f"{name}.bias"))
-
-
-def _norm_parameters(name: str) -> tuple[ParameterSpec, ParameterSpec]:
-    return (
-        ParameterSpec(f"{name}.weight", (d_model,), "ones"),
-        ParameterSpec(f"{name}.bias", (d_model,), "zeros"),
-    )
-
-
-def _affine_parameters(
-    name: str, width_in: Width, width_out: Width, init: Init = "normal"
-) -> tuple[ParameterSpec, ParameterSpec]:
-    return (
-        ParameterSpec(f"{name}.weight", (width_in, width_out), init),
-        ParameterSpec(f"{name}.bias", (width_out,), "zeros"),
-    )
-
-
 # Under Hugging Face's names; linear weights are [in, out]. Radford et al. 2019, section 2.3: residual
 # projections begin scaled by 1/sqrt(2 n_layer).
 _GPT_PARAMETERS = (
     ParameterSpec("wte.weight", (vocab, d_model)),
     ParameterSpec("wpe.weight", (n_positions, d_model)),
-    *_norm_parameters("h.{layer}.ln_1"),
-    *_affine_parameters("h.{layer}.attn.c_attn", d_model, 3 * d_model),
-    *_affine_parameters("h.{layer}.attn.c_proj", d_model, d_model, "residual"),
-    *_norm_parameters("h.{layer}.ln_2"),
-    *_affine_parameters("h.{layer}.mlp.c_fc", d_model, d_ff),
-    *_affine_parameters("h.{layer}.mlp.c_proj", d_ff, d_model, "residual"),
-    *_norm_parameters("ln_f"),
+    *norm_parameters("h.{layer}.ln_1"),
+    *affine_parameters("h.{layer}.attn.c_attn", d_model, 3 * d_model),
+    *affine_parameters("h.{layer}.attn.c_proj", d_model, d_model, "residual"),
+    *norm_parameters("h.{layer}.ln_2"),
+    *affine_parameters("h.{layer}.mlp.c_fc", d_model, d_ff),
+    *affine_parameters("h.{layer}.mlp.c_proj", d_ff, d_model, "residual"),
+    *norm_parameters("ln_f"),
     ParameterSpec("lm_head.weight", (vocab, d_model), only_if=sa.not_(tied)),
 )
 
@@ -88,11 +59,11 @@ def _gpt2() -> Architecture:
         embedding(p("wte.weight"), tokens) + embedding(p("wpe.weight"), positions(tokens)), site="embd"
     )
     attention = causal_attention_qkv(
-        _affine(_norm(x, "h.{layer}.ln_1"), "h.{layer}.attn.c_attn"), site="h.{layer}.attn"
+        affine(normed(x, "h.{layer}.ln_1"), "h.{layer}.attn.c_attn"), site="h.{layer}.attn"
     )
-    attended = x + dropout(_affine(attention, "h.{layer}.attn.c_proj"), site="h.{layer}.resid_attn")
-    mlp = _affine(
-        activation(_affine(_norm(attended, "h.{layer}.ln_2"), "h.{layer}.mlp.c_fc")), "h.{layer}.mlp.c_proj"
+    attended = x + dropout(affine(attention, "h.{layer}.attn.c_proj"), site="h.{layer}.resid_attn")
+    mlp = affine(
+        activation(affine(normed(attended, "h.{layer}.ln_2"), "h.{layer}.mlp.c_fc")), "h.{layer}.mlp.c_proj"
     )
     block = attended + dropout(mlp, site="h.{layer}.resid_mlp")
     output_embedding = p(sa.case((tied, "wte.weight"), else_="lm_head.weight"))
@@ -100,7 +71,7 @@ def _gpt2() -> Architecture:
         "gpt2",
         stem,
         block,
-        lm_head(_norm(x, "ln_f"), output_embedding),
+        lm_head(normed(x, "ln_f"), output_embedding),
         _GPT_PARAMETERS,
         "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019).",
     )
@@ -111,8 +82,8 @@ def _microgpt() -> Architecture:
     stem = rms_norm(
         embedding(p("wte.weight"), tokens) + embedding(p("wpe.weight"), positions(tokens)), layer_norm_eps
     )
-    normed = rms_norm(x, layer_norm_eps)
-    q, k, v = (linear(normed, p(f"h.{{layer}}.attn.{part}_proj.weight")) for part in "qkv")
+    inner = rms_norm(x, layer_norm_eps)
+    q, k, v = (linear(inner, p(f"h.{{layer}}.attn.{part}_proj.weight")) for part in "qkv")
     attended = x + linear(causal_attention(q, k, v, dropout_p=0.0), p("h.{layer}.attn.o_proj.weight"))
     expanded = relu(linear(rms_norm(attended, layer_norm_eps), p("h.{layer}.mlp.fc1.weight")))
     block = attended + linear(expanded, p("h.{layer}.mlp.fc2.weight"))
@@ -129,5 +100,3 @@ def _microgpt() -> Architecture:
 gpt2 = _gpt2()
 gpt3 = gpt2.renamed("gpt3", "GPT-3: the graph of GPT-2, every layer dense (Brown et al. 2020).")
 microgpt = _microgpt()
-
-ARCHITECTURES = (gpt2, gpt3, microgpt)

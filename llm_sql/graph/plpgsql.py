@@ -43,8 +43,26 @@ CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_mod
 CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied, v.activation_function)}
 CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
 LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
+# A setting by its type in llm_arch.settings; llm_config has checked it, so no cast fails.
+SETTINGS = {
+    "text": "(config.settings ->> {name})",
+    "boolean": "(config.settings ->> {name})::boolean",
+    "integer": "(config.settings ->> {name})::int",
+    "number": "(config.settings ->> {name})::double precision",
+    "object": "(config.settings -> {name})",
+}
 LINE = 96
-RESERVED = frozenset({*ARGUMENTS, *LOCALS, "config", "pinned", "last_only", "n_blocks"})
+RESERVED = frozenset(
+    {*ARGUMENTS, *LOCALS, "config", "pinned", "last_only", "n_blocks", "lengths", "width", "is_batch"}
+)
+
+
+def configuration(arch: Architecture) -> dict[str, str]:
+    """How what a model's configuration holds is written: its sizes, and the architecture's settings."""
+    return CONFIGURATION | {
+        setting.name: SETTINGS[setting.type].format(name=quote_literal(setting.name))
+        for setting in arch.settings
+    }
 
 
 class Body:
@@ -126,8 +144,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 {SEARCH_PATH}"""
     if arch.same_as is not None:
         call = f"{arch.same_as.forward_name}(model, tokens, training, targets, dropout_p, last_only)"
-        return _function(head, [], f"RETURN {SCHEMA}.{call};")
-    body = Body({**ARGUMENTS, **CONFIGURATION, **LOCALS}, f"architecture {arch.name}")
+        return function(head, [], f"RETURN {SCHEMA}.{call};")
+    body = Body({**ARGUMENTS, **configuration(arch), **LOCALS}, f"architecture {arch.name}")
     logits, logits_of_last, loss = (body.assign(tree) for tree in head_variants(arch.head))
     stem, block = body.assign(arch.stem), body.assign(arch.block)
     source = f"""
@@ -160,7 +178,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     pieces = {"stem": stem, "block": block, "loss": loss, "last": logits_of_last, "logits": logits}
     variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
     variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
-    return _function(head, variables, _fill(dedent(source).strip("\n"), pieces))
+    return function(head, variables, fill(dedent(source).strip("\n"), pieces))
 
 
 def final_state(head: TensorNode) -> TensorNode | None:
@@ -180,8 +198,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 {SEARCH_PATH}"""
     if arch.same_as is not None:
         call = f"{arch.same_as.hidden_name}(model, tokens, n_blocks)"
-        return _function(head, [], f"RETURN {SCHEMA}.{call};")
-    scope = {**ARGUMENTS, **CONFIGURATION, **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
+        return function(head, [], f"RETURN {SCHEMA}.{call};")
+    scope = {**ARGUMENTS, **configuration(arch), **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
     body = Body(scope, f"architecture {arch.name}")
     final = final_state(arch.head)
     pieces = {"stem": body.assign(arch.stem), "block": body.assign(arch.block)}
@@ -214,7 +232,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
         RETURN x;"""
     variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
     variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
-    return _function(head, variables, _fill(dedent(source).strip("\n"), pieces))
+    return function(head, variables, fill(dedent(source).strip("\n"), pieces))
 
 
 def parameters_function(arch: Architecture) -> str:
@@ -228,15 +246,15 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
     if arch.same_as is not None:
         columns = "p.name, p.shape, p.init, p.std"
         call = f"{SCHEMA}.{arch.same_as.parameters_name}(model)"
-        return _function(head, [], f"RETURN QUERY SELECT {columns} FROM {call} p;")
-    body = Body({**CONFIGURATION, v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
+        return function(head, [], f"RETURN QUERY SELECT {columns} FROM {call} p;")
+    body = Body({**configuration(arch), v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
     lines = [f"config := {SCHEMA}.llm_config(model);"]
     for per_layer, specs in groupby(arch.parameters, lambda spec: spec.per_layer):
         rows = "\n".join(_emit(spec, body) for spec in specs)
         if per_layer:
             rows = f"FOR layer IN 0 .. config.n_layer - 1 LOOP\n{indent(rows, '    ')}\nEND LOOP;"
         lines.append(rows)
-    return _function(head, [f"config {SCHEMA}.llm_model_config;"], "\n".join(lines))
+    return function(head, [f"config {SCHEMA}.llm_model_config;"], "\n".join(lines))
 
 
 def _emit(spec: ParameterSpec, body: Body) -> str:
@@ -258,7 +276,7 @@ def _emit(spec: ParameterSpec, body: Body) -> str:
     return f"IF {body.leaf(spec.only_if)} THEN\n{indent(row, '    ')}\nEND IF;"
 
 
-def _fill(source: str, pieces: Mapping[str, str]) -> str:
+def fill(source: str, pieces: Mapping[str, str]) -> str:
     """`source` with each line `@name` replaced by that piece, at the line's indentation."""
     lines = []
     for line in source.split("\n"):
@@ -270,7 +288,7 @@ def _fill(source: str, pieces: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _function(head: str, variables: Sequence[str], source: str) -> str:
+def function(head: str, variables: Sequence[str], source: str) -> str:
     declared = "".join(f"    {variable}\n" for variable in variables)
     body = f"BEGIN\n{indent(source, '    ')}\nEND;"
     if declared:

@@ -1,10 +1,15 @@
 """The variables that trees run over.
 
 In a SELECT each is a bind parameter of its name; in an architecture the first few are arguments of the
-installed function, and those from n_layer on are read from the model's row of llm_model_config.
+installed function, and those from n_layer on are read from the model's row of llm_model_config. What an
+architecture needs besides is a `setting(...)`, read from that row's settings.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.types import TypeEngine
 
 from .elements import BOOLEAN, INTEGER, INTEGERS, REAL, TEXT, TensorVariable, Variable
 
@@ -36,3 +41,11 @@ activation_function = Variable("activation_function", TEXT, value="gelu_new")
 """What acts inside the feed-forward layer, as Hugging Face names it."""
 tied = Variable("tied", BOOLEAN, value=True)
 """Whether the token embedding is the output head too."""
+
+
+def setting(name: str, type_: TypeEngine[Any], **default: Any) -> Variable:
+    """A setting of the model's configuration, which the architecture declares (Architecture.settings).
+
+    In a SELECT it is a variable like others; `value` is its default there.
+    """
+    return Variable(name, type_, **default)

@@ -1,4 +1,4 @@
--- Byte pair encoding: a model's tokenizer in memory, loading it from files or their contents, learning it from text.
+-- Tokenizers in memory, and byte pair encoding: loading it from files or their contents, learning it from text.
 
 CREATE FUNCTION public.llm_bpe_version(model text) RETURNS bytea
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
@@ -7,6 +7,7 @@ AS $function$
 BEGIN
     IF pg_catalog.row_security_active('public.llm_bpe_vocab'::pg_catalog.regclass)
         OR pg_catalog.row_security_active('public.llm_bpe_merges'::pg_catalog.regclass)
+        OR pg_catalog.row_security_active('public.llm_tokenizer'::pg_catalog.regclass)
     THEN
         -- What the policies show depends on role and settings: read what they show now.
         RETURN (
@@ -19,10 +20,14 @@ BEGIN
                 SELECT 'merge', m.rank, m.tableoid, m.ctid, m.xmin
                 FROM public.llm_bpe_merges m
                 WHERE m.model = llm_bpe_version.model AND m.left_token IS NOT NULL AND m.right_token IS NOT NULL
+                UNION ALL
+                SELECT 'kind', 0, t.tableoid, t.ctid, t.xmin
+                FROM public.llm_tokenizer t
+                WHERE t.model = llm_bpe_version.model AND t.kind IS NOT NULL AND t.settings IS NOT NULL
             ) r
         );
     END IF;
-    RETURN public.pg_llm_relation_version('{public.llm_bpe_vocab,public.llm_bpe_merges}');
+    RETURN public.pg_llm_relation_version('{public.llm_bpe_vocab,public.llm_bpe_merges,public.llm_tokenizer}');
 END;
 $function$;
 
@@ -64,44 +69,63 @@ AS $function$
 DECLARE
     version bytea := public.llm_bpe_version(model);
     handle int := public.pg_llm_bpe_open(model, version);
+    kind text;
 BEGIN
     IF handle IS NOT NULL THEN
         RETURN handle;
     END IF;
-    PERFORM public.llm_check_tokenizer(model);
-    IF public.llm_tokenizer_kind(model) = 'char' THEN
-        RETURN NULL;
-    END IF;
     LOOP
-        handle := public.pg_llm_bpe_create(model, version);
-        -- Counted, so that no result is kept for each row; a call of PL/pgSQL for each would take most of the time.
-        PERFORM count(public.pg_llm_bpe_put_token(
-            handle, v.token_id, v.bytes,
-            CASE
-                WHEN cardinality(v.flags) = 0 OR v.flags IS NULL AND v.token NOT LIKE '<|%|>' THEN 0
-                ELSE public.llm_token_flags(v.token, v.flags)
-            END
-        ))
-        FROM public.llm_bpe_vocab v
-        WHERE v.model = llm_bpe_handle.model;
-        PERFORM count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
-        FROM public.llm_bpe_merges m
-        WHERE m.model = llm_bpe_handle.model;
+        PERFORM public.llm_check_tokenizer(model);
+        kind := public.llm_tokenizer_kind(model);
+        IF kind = 'char' THEN
+            RETURN NULL;
+        ELSIF kind = 'wordpiece' THEN
+            handle := public.llm_wordpiece_feed(model, version);
+        ELSE
+            handle := public.llm_bpe_feed(model, version);
+        END IF;
         -- Another session's commit between the queries would leave a mixture under a wrong name.
         IF public.llm_bpe_version(model) IS NOT DISTINCT FROM version THEN
             PERFORM public.pg_llm_bpe_seal(handle);
             RETURN handle;
         END IF;
         version := public.llm_bpe_version(model);
-        PERFORM public.llm_check_tokenizer(model);
     END LOOP;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
-'Handle of the model''s BPE tokenizer in this session''s memory, read from llm_bpe_vocab and llm_bpe_merges if memory '
-'does not have their present version; NULL for a character tokenizer. 42704: the model has no tokenizer; 22023: its '
-'merges do not match its vocabulary; 55000: a subscription is still copying the model.';
+'Handle of the model''s BPE or WordPiece tokenizer in this session''s memory, read from its rows if memory does not '
+'have their present version; NULL for a character tokenizer. 42704: the model has no tokenizer; 22023: its merges do '
+'not match its vocabulary, or its rows make no tokenizer; 55000: a subscription is still copying the model.';
+
+
+CREATE FUNCTION public.llm_bpe_feed(model text, version bytea) RETURNS int
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    handle int := public.pg_llm_bpe_create(model, version);
+BEGIN
+    -- Counted, so that no result is kept for each row; a call of PL/pgSQL for each would take most of the time.
+    PERFORM count(public.pg_llm_bpe_put_token(
+        handle, v.token_id, v.bytes,
+        CASE
+            WHEN cardinality(v.flags) = 0 OR v.flags IS NULL AND v.token NOT LIKE '<|%|>' THEN 0
+            ELSE public.llm_token_flags(v.token, v.flags)
+        END
+    ))
+    FROM public.llm_bpe_vocab v
+    WHERE v.model = llm_bpe_feed.model;
+    PERFORM count(public.pg_llm_bpe_put_merge(handle, m.rank, m.left_token, m.right_token))
+    FROM public.llm_bpe_merges m
+    WHERE m.model = llm_bpe_feed.model;
+    RETURN handle;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_bpe_feed(text, bytea) IS
+'Puts the model''s rows into a new BPE tokenizer in this session''s memory; returns its handle.';
 
 
 CREATE FUNCTION public.llm_replace_bpe_vocab(model text, contents bytea, flags text[] DEFAULT NULL) RETURNS int
@@ -112,6 +136,7 @@ DECLARE
     n int;
 BEGIN
     PERFORM public.llm_require(model <> '', 'a tokenizer needs a model''s name');
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_replace_bpe_vocab.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_replace_bpe_vocab.model;
     IF ltrim(convert_from(substr(contents, 1, 64), 'SQL_ASCII'), E' \t\r\n') LIKE '{%' THEN
         INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
@@ -272,6 +297,7 @@ BEGIN
     FOR i IN 1 .. n_merges LOOP
         tokens[256 + i] := tokens[pairs[2 * i - 1] + 1] || tokens[pairs[2 * i] + 1];
     END LOOP;
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_train_bpe.model;
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_train_bpe.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_train_bpe.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)

@@ -21,6 +21,9 @@ DECLARE
     -- Which of the documents are held out, as many as there are documents.
     held_out boolean[];
 BEGIN
+    PERFORM public.llm_require_decoder(
+        config, 'llm_fill_dataset', 'llm_fill_pairs(model, query) fills the data of an encoder.'
+    );
     PERFORM public.llm_require(query IS NOT NULL, 'query must not be NULL');
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
     PERFORM public.llm_require(keep_order IS NOT NULL, 'keep_order must not be NULL');
@@ -267,6 +270,12 @@ BEGIN ATOMIC
     -- A body that is parsed once can be inlined, so that conditions reach the index, and needs no search_path.
     SELECT d.id, d.model, d.split, CASE
         WHEN cardinality(d.tokens) = 0 THEN 'has no tokens'
+        -- Those of an encoder are pairs. Of a batch of them each is looked at again.
+        WHEN (SELECT a.kind FROM public.llm_arch a WHERE a.arch = (config).arch) = 'encoder' THEN CASE
+            WHEN NOT public.pg_llm_ids_within(d.tokens, 0, (config).vocab)
+                THEN format('has a token outside the vocabulary of %s', (config).vocab)
+            ELSE public.pg_llm_pair_problem(d.tokens, d.target, public.llm_max_tokens(config))
+        END
         WHEN block_size IS NULL AND cardinality(d.tokens) > (config).n_positions
             THEN format('has %s tokens, the context holds %s', cardinality(d.tokens), (config).n_positions)
         WHEN NOT public.pg_llm_ids_within(d.tokens, 0, (config).vocab)
@@ -304,7 +313,11 @@ BEGIN
         RAISE EXCEPTION 'llm_dataset has no rows for model "%" with split %',
             config.model, COALESCE('"' || llm_check_dataset.split || '"', 'NULL')
             USING ERRCODE = 'no_data_found',
-            HINT = 'llm_fill_dataset(model, query, block_size) creates rows from the result of a query.';
+            HINT = CASE
+                WHEN public.llm_is_encoder(config)
+                    THEN 'llm_fill_pairs(model, query, split) creates rows from the result of a query.'
+                ELSE 'llm_fill_dataset(model, query, block_size) creates rows from the result of a query.'
+            END;
     END IF;
 END;
 $function$;

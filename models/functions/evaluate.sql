@@ -49,6 +49,9 @@ DECLARE
     recording boolean := public.pg_llm_recording();
     batch record;
 BEGIN
+    PERFORM public.llm_require_decoder(
+        config, 'llm_evaluate', 'llm_recall(model, split, k) evaluates an encoder on its pairs.'
+    );
     PERFORM public.llm_require(
         COALESCE(stride BETWEEN 1 AND config.n_positions, true),
         format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)
@@ -204,6 +207,7 @@ BEGIN
         RETURN NULL;
     END IF;
     config := public.llm_config(model);
+    PERFORM public.llm_require_decoder(config, 'llm_perplexity');
     PERFORM public.llm_require(
         COALESCE(stride BETWEEN 1 AND config.n_positions, true),
         format('stride must be between 1 and the context of %s, got %s', config.n_positions, stride)

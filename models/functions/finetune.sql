@@ -15,9 +15,11 @@ BEGIN
         RAISE EXCEPTION 'model "%" already exists', new_name
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
-    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name) THEN
+    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
+        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
+    THEN
         RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab.';
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
     PERFORM public.llm_require_room_for(
@@ -37,6 +39,8 @@ BEGIN
     SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
     FROM public.llm_bpe_merges m
     WHERE m.model = llm_copy_model.model;
+    INSERT INTO public.llm_tokenizer (model, kind, settings)
+    SELECT new_name, t.kind, t.settings FROM public.llm_tokenizer t WHERE t.model = llm_copy_model.model;
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
     SELECT new_name, p.name, p.token_id, p.data, CASE WHEN optimizer THEN p.m END, CASE WHEN optimizer THEN p.v END,
         CASE WHEN optimizer THEN p.step ELSE 0 END
@@ -64,6 +68,7 @@ DECLARE
 BEGIN
     WHILE EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = name)
         OR EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = name)
+        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = name)
     LOOP
         n := n + 1;
         name := format('%s-finetuned-%s', model, n);
@@ -95,6 +100,9 @@ AS $function$
 DECLARE
     config public.llm_model_config := public.llm_config(model);
 BEGIN
+    PERFORM public.llm_require_decoder(
+        config, 'llm_finetune', 'llm_fill_pairs and llm_train fit an encoder to pairs of texts.'
+    );
     PERFORM public.llm_require(
         validation > 0 AND validation < 1,
         format('validation must be in (0, 1), got %s', COALESCE(validation::text, 'NULL')),

@@ -18,6 +18,7 @@ DECLARE
 BEGIN
     chosen := public.llm_default_model(model);
     config := public.llm_config(chosen);
+    PERFORM public.llm_require_decoder(config, 'generating text');
     context := config.n_positions;
     ids := public.llm_encode(prompt, chosen);
     end_tokens := public.llm_end_tokens(chosen);
@@ -348,6 +349,7 @@ DECLARE
 BEGIN
     model := public.llm_default_model(model);
     config := public.llm_config(model);
+    PERFORM public.llm_require_decoder(config, 'generating text');
     IF prompts IS NULL THEN
         RETURN NULL;
     END IF;

@@ -12,7 +12,9 @@ BEGIN
     -- What wrappers put before a name, in any order: transformers' own, Megatron-LM's, torch.compile's, data
     -- parallelism's.
     LOOP
-        prefix := substring(short FROM '^(?:_orig_mod|module|model|language_model|transformer|encoder|decoder)\.');
+        prefix := substring(
+            short FROM '^(?:_orig_mod|module|model|language_model|transformer|encoder|decoder|bert|auto_model)\.'
+        );
         EXIT WHEN prefix IS NULL;
         short := substr(short, length(prefix) + 1);
     END LOOP;
@@ -29,6 +31,9 @@ BEGIN
         WHEN 'final_layernorm.bias' THEN 'ln_f.bias'
         ELSE short
     END;
+    -- As BERT's norms were called once.
+    short := regexp_replace(regexp_replace(short, 'LayerNorm[.]gamma$', 'LayerNorm.weight'), 'LayerNorm[.]beta$',
+        'LayerNorm.bias');
     block := regexp_match(short, '^(?:h|layers)[.]([0-9]{1,9})[.](.+)[.](weight|bias|masked_bias)$');
     IF block IS NULL THEN
         RETURN short;
@@ -54,7 +59,7 @@ COMMENT ON FUNCTION public.llm_file_name(text) IS
 'The name under which llm-sql knows a tensor of a weight file: without prefixes of wrappers, blocks as h.N, '
 'Megatron-LM''s embeddings and norms with GPT-2''s names. Linear layers keep names that show their layout: '
 'attn.c_attn is [in, out]; attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and '
-'attn.{q,k,v,out}_proj are [out, in].';
+'attn.{q,k,v,out}_proj are [out, in]. BERT''s names stay but for the wrappers'': llm_bert_name has them.';
 
 
 CREATE FUNCTION public.llm_require_tensors(tensors jsonb) RETURNS void
@@ -102,6 +107,7 @@ DECLARE
     nanogpt boolean;
     without_biases boolean;
     layout text;
+    encoder CONSTANT boolean := public.llm_has_bert_names(model);
 BEGIN
     PERFORM public.llm_require_tensors(tensors);
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
@@ -185,7 +191,12 @@ BEGIN
         FROM parameter p
         WHERE p.name = 'wte.weight' AND NOT EXISTS (SELECT FROM parameter h WHERE h.name = 'lm_head.weight')
         UNION ALL
-        SELECT p.name, 7, '{}'::text[], 'zeros'
+        SELECT p.name, 7, ARRAY[public.llm_file_name(b.name)], CASE WHEN b.transposed THEN 'transposed' ELSE 'same' END
+        FROM parameter p
+        CROSS JOIN LATERAL public.llm_bert_name(p.name) b
+        WHERE encoder AND b.name IS NOT NULL
+        UNION ALL
+        SELECT p.name, 8, '{}'::text[], 'zeros'
         FROM parameter p
         WHERE without_biases AND p.name LIKE '%.bias'
     ),
@@ -215,6 +226,8 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
             AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$'
             AND k.short !~ '[.]rotary_emb[.]inv_freq$'
+            -- Heads of pre-training, and numbers that are the positions' own.
+            AND NOT (encoder AND k.short ~ '^(pooler|cls)[.]|^embeddings[.](position_ids|token_type_ids)$')
     ) r
     ORDER BY r.first;
 END;
@@ -226,7 +239,8 @@ COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
 'keys, values end to end; joined transposed: then transposed; joined columns: side by side), megatron 1 or 2 '
 '(reordered, then perhaps transposed), zeros (no source: the biases of a nanoGPT model without biases). name is NULL '
 'for an unknown tensor (how: unknown) and for an output head in addition to tied embeddings (how: head). In a tied '
-'model lm_head.weight may be the only name of the matrix. Attention masks are left out.';
+'model lm_head.weight may be the only name of the matrix. Attention masks are left out, of an encoder''s file also the '
+'heads of its pre-training (pooler, cls).';
 
 
 CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
@@ -302,7 +316,7 @@ BEGIN
         RAISE EXCEPTION 'the file has tensors that model "%" does not have: %', llm_import_check.model, unknown
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = COALESCE('It lacks: ' || missing, ''),
-            HINT = 'Use the names of Hugging Face''s GPT-2, nanoGPT or Megatron-LM; llm_parameters lists them.';
+            HINT = 'Use the names of Hugging Face''s GPT-2 or BERT, nanoGPT or Megatron-LM; llm_parameters lists ours.';
     ELSIF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
             USING ERRCODE = 'invalid_parameter_value',

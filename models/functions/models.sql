@@ -8,7 +8,8 @@ CREATE FUNCTION public.llm_create_model(
     d_model int DEFAULT NULL,
     n_positions int DEFAULT NULL,
     vocab int DEFAULT NULL,
-    seed bigint DEFAULT 0
+    seed bigint DEFAULT 0,
+    settings jsonb DEFAULT '{}'
 ) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -27,11 +28,11 @@ BEGIN
             USING ERRCODE = 'duplicate_object',
             HINT = 'llm_init_model gives it new weights, llm_drop_model removes it.';
     END IF;
-    SELECT s.n_layer, s.n_head, s.d_model, s.n_positions, s.vocab, s.tied INTO smallest
+    SELECT s.* INTO smallest
     FROM (
         VALUES
         {{ architectures.sizes }}
-    ) s (arch, n_layer, n_head, d_model, n_positions, vocab, tied)
+    ) s (arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied)
     WHERE s.arch IN (llm_create_model.arch, 'gpt2')
     ORDER BY s.arch = llm_create_model.arch DESC
     LIMIT 1;
@@ -53,8 +54,17 @@ BEGIN
     PERFORM public.llm_require(
         d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
     );
-    INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, tied)
-    VALUES (model, arch, n_layer, n_head, d_model, n_positions, vocab, smallest.tied)
+    settings := COALESCE(settings, '{}');
+    PERFORM public.llm_require(
+        jsonb_typeof(settings) = 'object', format('settings must be a JSON object, got %s', left(settings::text, 100))
+    );
+    INSERT INTO public.llm_model_config (
+        model, arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied, settings
+    )
+    VALUES (
+        model, arch, n_layer, n_head, d_model, n_positions, vocab, smallest.layer_norm_eps,
+        smallest.activation_function, smallest.tied, settings
+    )
     -- Waits for another session that is creating it, to the end of its transaction.
     ON CONFLICT ON CONSTRAINT pk_llm_model_config DO NOTHING;
     IF NOT FOUND THEN
@@ -66,12 +76,13 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint) IS
+COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint, jsonb) IS
 'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are those of '
 'the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model''s tokenizer if it already has one. '
-'42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes; 53100: the weights do not fit on '
-'the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed '
-'or dropped model.';
+'settings: what the architecture knows beyond sizes, as llm_arch.settings declares. 42710: the model exists; 42704: '
+'unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do '
+'not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of '
+'a failed or dropped model.';
 
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
@@ -193,7 +204,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
-    PERFORM public.llm_config(model);
+    PERFORM public.llm_stored_config(model);
     PERFORM public.llm_lock_model(model);
     DELETE FROM public.llm_tensor_rt r
     USING (
@@ -208,6 +219,7 @@ BEGIN
     DELETE FROM public.llm_train_log l WHERE l.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset d WHERE d.model = llm_drop_model.model;
     DELETE FROM public.llm_dataset_load l WHERE l.model = llm_drop_model.model;
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_merges b WHERE b.model = llm_drop_model.model;
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
     PERFORM public.pg_llm_shared_forget(model);
@@ -231,7 +243,7 @@ DECLARE
     old_name CONSTANT text := llm_rename_model.model;
     new_name CONSTANT text := llm_rename_model.new_name;
 BEGIN
-    PERFORM public.llm_config(old_name);
+    PERFORM public.llm_stored_config(old_name);
     PERFORM public.llm_require(new_name <> '', 'a model needs a name');
     PERFORM public.llm_lock_model(old_name);
     IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
@@ -239,11 +251,12 @@ BEGIN
             USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
     END IF;
     IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
+        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
         OR EXISTS (SELECT FROM public.llm_dataset d WHERE d.model = new_name)
     THEN
         RAISE EXCEPTION 'there is already a tokenizer or data for a model "%"', new_name
             USING ERRCODE = 'duplicate_object',
-            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_dataset.';
+            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab, llm_tokenizer and llm_dataset.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
     INSERT INTO public.llm_model_config
@@ -274,6 +287,7 @@ BEGIN
     UPDATE public.llm_tape SET model = new_name WHERE model = old_name;
     UPDATE public.llm_bpe_vocab SET model = new_name WHERE model = old_name;
     UPDATE public.llm_bpe_merges SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_tokenizer SET model = new_name WHERE model = old_name;
     UPDATE public.llm_dataset SET model = new_name WHERE model = old_name;
     UPDATE public.llm_dataset_load SET model = new_name WHERE model = old_name;
     -- What an earlier model of the new name left in the log is no longer that of the name's steps.
@@ -313,9 +327,10 @@ BEGIN
         WHERE r.age > keep
         ORDER BY r.run_id
     LOOP
+        -- Its log, and what was clipped, go with it. Meanwhile another session may have taken it up.
+        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id AND r.status <> 'running';
+        CONTINUE WHEN NOT FOUND;
         passes := passes + public.llm_prune_passes(run.run_id);
-        -- Its log, and what was clipped, go with it.
-        DELETE FROM public.llm_train_run r WHERE r.run_id = run.run_id;
         runs := runs + 1;
     END LOOP;
 END;

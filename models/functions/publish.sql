@@ -18,6 +18,19 @@ COMMENT ON FUNCTION public.llm_publication(text) IS
 'beginning and a hash.';
 
 
+CREATE FUNCTION public.llm_publication_mark(model text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN format('model "%s", by llm_publish', model);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_publication_mark(text) IS
+'The comment on a publication that llm_publish(model) made, by which it is known again.';
+
+
 CREATE FUNCTION public.llm_publication_tables(model text)
 RETURNS TABLE (relation regclass, definition text)
 LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -34,7 +47,8 @@ BEGIN
         ('public.llm_param', 'llm_param', ' (model, name, token_id, data, step, updated_at)'),
         ('public.llm_model_config', 'llm_model_config', ''),
         ('public.llm_bpe_vocab', 'llm_bpe_vocab', ''),
-        ('public.llm_bpe_merges', 'llm_bpe_merges', '')
+        ('public.llm_bpe_merges', 'llm_bpe_merges', ''),
+        ('public.llm_tokenizer', 'llm_tokenizer', '')
     ) t (relation, name, columns);
 END;
 $function$;
@@ -50,7 +64,7 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     publication text := public.llm_publication((public.llm_config(model)).model);
-    mark CONSTANT text := format('model "%s", by llm_publish', model);
+    mark CONSTANT text := public.llm_publication_mark(model);
     tables text;
     problem text;
 BEGIN
@@ -143,7 +157,7 @@ DECLARE
     found record;
 BEGIN
     SELECT p.pubname, pg_get_userbyid(p.pubowner) AS owner, pg_has_role(p.pubowner, 'USAGE') AS owned,
-        obj_description(p.oid, 'pg_publication') = format('model "%s", by llm_publish', model) AS ours
+        obj_description(p.oid, 'pg_publication') = public.llm_publication_mark(model) AS ours
     INTO found
     FROM pg_publication p
     WHERE p.pubname = public.llm_publication(model);

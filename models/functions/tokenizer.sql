@@ -4,8 +4,10 @@ CREATE FUNCTION public.llm_tokenizer_kind(model text) RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    stated text := (SELECT t.kind FROM public.llm_tokenizer t WHERE t.model = llm_tokenizer_kind.model);
 BEGIN
-    IF EXISTS (
+    IF stated IS NULL AND EXISTS (
         SELECT FROM public.llm_bpe_vocab v
         WHERE v.model = llm_tokenizer_kind.model AND v.token = '<|bos|>' AND v.bytes = ''
     ) THEN
@@ -14,14 +16,15 @@ BEGIN
     -- In the index's order: any row of the model would be looked for among those of all other models.
     PERFORM FROM public.llm_bpe_vocab v WHERE v.model = llm_tokenizer_kind.model ORDER BY v.token_id LIMIT 1;
     IF FOUND THEN
-        RETURN 'bpe';
+        RETURN COALESCE(stated, 'bpe');
     END IF;
     RETURN NULL;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
-'char for a character tokenizer, bpe for byte pair encoding, NULL if the model has no tokenizer.';
+'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has no '
+'tokenizer.';
 
 
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
@@ -33,8 +36,8 @@ BEGIN
     IF public.llm_tokenizer_kind(model) IS NULL THEN
         RAISE EXCEPTION 'model % has no tokenizer', COALESCE('"' || model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
-            HINT = 'llm_load_bpe(model, vocab, merges) loads GPT-2''s; llm_train_bpe(model, query, vocab) and '
-                'llm_build_char_tokenizer(model, query) make one from text.';
+            HINT = 'llm_load_bpe(model, vocab, merges) loads GPT-2''s, llm_load_wordpiece(model, vocab) BERT''s; '
+                'llm_train_bpe(model, query, vocab) and llm_build_char_tokenizer(model, query) make one from text.';
     END IF;
 END;
 $function$;
@@ -135,6 +138,7 @@ BEGIN
             cardinality(characters), llm_build_char_tokenizer.model, expected),
         'Build the tokenizer before llm_create_model, which then takes its vocab from it.'
     );
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_build_char_tokenizer.model;
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_build_char_tokenizer.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_build_char_tokenizer.model;
     INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, flags)
@@ -290,6 +294,59 @@ COMMENT ON FUNCTION public.llm_encode(text, text, boolean, boolean) IS
 'encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the model has no tokenizer.';
 
 
+CREATE FUNCTION public.llm_encode_sequences(texts text[], model text, max_tokens int DEFAULT NULL)
+RETURNS TABLE (number bigint, ids int[], length int)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+    handle int := public.llm_bpe_handle(model);
+    most CONSTANT int := COALESCE(max_tokens, 2147483647);
+BEGIN
+    PERFORM public.llm_require(most > 0, format('max_tokens must be positive, got %s', max_tokens));
+    IF handle IS NULL THEN
+        RETURN QUERY
+        SELECT e.number, e.ids[: most], cardinality(e.ids)
+        FROM public.llm_encode_characters(array_remove(texts, NULL), model) e;
+    ELSE
+        RETURN QUERY
+        SELECT d.number, s.ids, s.length
+        FROM unnest(texts) WITH ORDINALITY d (document, number)
+        CROSS JOIN LATERAL public.pg_llm_encode_sequence(handle, d.document, most) s
+        WHERE d.document IS NOT NULL;
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_encode_sequences(text[], text, int) IS
+'Number of each text that is not NULL, its tokens as llm_encode_sequence gives them, and how many they would be '
+'without max_tokens.';
+
+
+CREATE FUNCTION public.llm_encode_sequence(text text, model text DEFAULT NULL, max_tokens int DEFAULT NULL)
+RETURNS int[]
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF llm_encode_sequence.text IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT s.ids
+        FROM public.llm_encode_sequences(
+            ARRAY[llm_encode_sequence.text], public.llm_default_model(model), max_tokens) s
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_encode_sequence(text, text, int) IS
+'Token ids of the text as a model reads it, as Hugging Face''s tokenizer(text, truncation=True) gives them: special '
+'tokens in the text recognised, the tokens of the tokenizer''s template around it ([CLS] and [SEP] of BERT), cut to '
+'max_tokens in all. 22023: max_tokens has no room for the template; 42704: the model has no tokenizer.';
+
+
 CREATE FUNCTION public.llm_token_bytes(ids int[], model text) RETURNS bytea
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -360,6 +417,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_decode(int[], text) IS
-'The text of token ids under the model''s tokenizer. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, '
+'The text of token ids under the model''s tokenizer, of WordPiece as its decoder in Hugging Face''s tokenizers gives '
+'it. BOS has no text. U+FFFD replaces bytes that are not valid UTF-8, '
 'and NUL, which a text cannot contain; llm_token_bytes returns the bytes themselves. 22003: an unknown token; 42704: '
 'the model has no tokenizer.';

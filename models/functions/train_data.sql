@@ -7,15 +7,12 @@ AS $function$
 BEGIN
     RETURN (
         SELECT jsonb_build_object(
-            'rows', range_agg(int8range(d.id, d.id, '[]') ORDER BY d.id)::text,
+            'rows', range_agg({{ rows.as_range }} ORDER BY d.id)::text,
             'hash', encode(public.pg_llm_rows_hash(d.id, d.tokens, d.target), 'hex'),
             'version', encode(public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin), 'hex')
         )
         FROM public.llm_dataset d
-        WHERE CASE
-            WHEN only_row IS NULL THEN (d.model = llm_train_data.model OR d.model IS NULL) AND d.split = 'train'
-            ELSE d.id = only_row
-        END
+        WHERE {{ rows.of_model }}
     );
 END;
 $function$;
@@ -39,13 +36,11 @@ BEGIN
     SELECT array_agg(d.id ORDER BY d.id), public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin)
     INTO row_ids, version
     FROM public.llm_dataset d
-    WHERE d.id <@ expected AND CASE
-        WHEN only_row IS NULL THEN (d.model = run.model OR d.model IS NULL) AND d.split = 'train'
-        ELSE d.id = only_row
-    END;
-    missing := expected - COALESCE(
-        (SELECT range_agg(int8range(i.id, i.id, '[]') ORDER BY i.id) FROM unnest(row_ids) i (id)), '{}'
-    );
+    WHERE d.id <@ expected AND {{ rows.of_run }};
+    missing := expected - COALESCE((
+        SELECT range_agg({{ rows.as_range }} ORDER BY d.id)
+        FROM unnest(row_ids) d (id)
+    ), '{}');
     IF NOT isempty(missing) THEN
         PERFORM public.llm_raise_missing(run.run_id, missing);
     END IF;
@@ -85,10 +80,7 @@ DECLARE
     only_row bigint := (run.hyperparameters ->> 'row')::bigint;
     version bytea := (
         SELECT public.pg_llm_fingerprint('', d.id, d.tableoid, d.ctid, d.xmin) FROM public.llm_dataset d
-        WHERE d.id <@ expected AND CASE
-            WHEN only_row IS NULL THEN (d.model = run.model OR d.model IS NULL) AND d.split = 'train'
-            ELSE d.id = only_row
-        END
+        WHERE d.id <@ expected AND {{ rows.of_run }}
     );
 BEGIN
     IF version = known THEN
@@ -111,10 +103,14 @@ DECLARE
     -- Ranges as a person writes them; the first twenty will do.
     ids text := (
         SELECT string_agg(
-            CASE WHEN upper(r.r) - lower(r.r) = 1 THEN lower(r.r)::text
-                ELSE format('%s to %s', lower(r.r), upper(r.r) - 1) END, ', ' ORDER BY lower(r.r)
+            CASE WHEN r.low = r.high THEN r.low::text ELSE format('%s to %s', r.low, r.high) END, ', ' ORDER BY r.low
         )
-        FROM (SELECT m.r FROM unnest(missing) m (r) ORDER BY m.r LIMIT 20) r
+        FROM (
+            SELECT lower(m.r) AS low, COALESCE(upper(m.r) - 1, 9223372036854775807) AS high
+            FROM unnest(missing) m (r)
+            ORDER BY m.r
+            LIMIT 20
+        ) r
     );
 BEGIN
     RAISE EXCEPTION 'rows of llm_dataset that run % trains on are gone: id %', run_id, ids

@@ -129,6 +129,9 @@ BEGIN
         UNION ALL
         SELECT pg_column_size(g) + 8, entry + 12, 0
         FROM public.llm_bpe_merges g WHERE g.model = llm_tokenizer_cost.model
+        UNION ALL
+        SELECT pg_column_size(t) + 8, entry, 0
+        FROM public.llm_tokenizer t WHERE t.model = llm_tokenizer_cost.model
     ) r (heap, by_number, by_text);
 END;
 $function$;

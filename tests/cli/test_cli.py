@@ -18,6 +18,8 @@ from llm_sql.cli import main
 from llm_sql.cli.demo import CORPUS
 from llm_sql.url import libpq_url
 
+from ..support import commands
+
 TEXT = "SELECT unnest(ARRAY['the cat sat', 'the dog ran', 'a cat ran', 'a dog sat', 'the end'])"
 
 
@@ -31,24 +33,25 @@ class Result:
 Call = Callable[..., Result]
 
 
+def variables_for(url: str | None) -> dict[str, str]:
+    unwanted = ("DATABASE_URL", "LLM_SQL_DEBUG")
+    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return variables | {"COLUMNS": "120", "NO_COLOR": "1"} | ({} if url is None else {"DATABASE_URL": url})
+
+
 def as_process(*arguments: str, url: str | None) -> Result:
     """The console script's main in a process of its own."""
-    variables = {
-        name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "LLM_SQL_DEBUG")
-    }
-    variables |= {"COLUMNS": "120", "NO_COLOR": "1"}
-    if url is not None:
-        variables["DATABASE_URL"] = url
+    done = commands.run(*arguments, env=variables_for(url))
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def as_new_process(*arguments: str, url: str | None) -> Result:
+    """The same, which imports everything itself."""
     command = [sys.executable, "-c", "from llm_sql.cli import main; main()", *arguments]
     done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        check=False,
-    )
+        command, capture_output=True, text=True, env=variables_for(url), stdin=subprocess.DEVNULL,
+        timeout=300, check=False,
+    )  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -163,7 +166,7 @@ def test_usage_errors_end_with_2(run: Call) -> None:
 
 
 def test_an_unreachable_database_ends_with_3() -> None:
-    refuse(as_process("generate", "a", url="postgresql://127.0.0.1:1/none"), 3, "refused", "hint:")
+    refuse(as_new_process("generate", "a", url="postgresql://127.0.0.1:1/none"), 3, "refused", "hint:")
 
 
 def test_a_database_that_does_not_exist_ends_with_3(call: Call, server: Any) -> None:
@@ -211,7 +214,7 @@ def test_url_prints_what_psql_and_psycopg_accept(call: Call, db_url: str) -> Non
 
 
 def test_version_and_help(call: Call) -> None:
-    assert succeed(as_process("--version", url=None)).startswith("llm-sql ")
+    assert succeed(as_new_process("--version", url=None)).startswith("llm-sql ")
     text = succeed(call("--help", url=None))
     for command in ("up", "down", "url", "psql", "demo", "doctor", "create", "train", "generate", "evaluate"):
         assert f" {command} " in text

@@ -19,7 +19,11 @@ import pytest
 from llm_sql.errors import ServerError
 from llm_sql.server import EmbeddedServer
 
+from ..amount import EXTENDED, grows
+from ..support import commands
 from ..support.places import new_place
+
+COUNT = "SELECT count(*) FROM llm_param"
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +35,23 @@ def home() -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from llm_sql.cli import main; main()", *arguments]
-
-
 def environment(home: Path) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     return variables | {"LLM_SQL_HOME": str(home), "COLUMNS": "120", "NO_COLOR": "1"}
 
 
 def run(home: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        command(*arguments), env=environment(home), capture_output=True, text=True, timeout=300, check=False
-    )
+    done = commands.run(*arguments, env=environment(home))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_a_command_starts_provisions_and_stops(home: Path) -> None:
-    assert run(home, "psql", "-Atc", "SELECT count(*) FROM llm_param") == "0\n"
+    done = subprocess.run(
+        [sys.executable, "-c", "from llm_sql.cli import main; main()", "psql", "-Atc", COUNT],
+        env=environment(home), capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    assert done.stdout == "0\n"
     assert not EmbeddedServer(home).running
 
 
@@ -76,16 +78,7 @@ def test_url_of_a_stopped_server_starts_it_for_good(home: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_command_lets_the_server_go(home: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        command("demo", "--steps", "100000"),
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background job, as the tests may be one, ignores SIGINT, and so would its children
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
-    assert process.stdout is not None
+    process = commands.Command("demo", "--steps", "100000", env=environment(home))
     for line in process.stdout:
         if line.startswith("before"):
             break
@@ -98,21 +91,20 @@ def test_an_interrupted_command_lets_the_server_go(home: Path, number: signal.Si
 
 
 def test_a_home_that_cannot_be_used_is_an_error_of_one_line(home: Path) -> None:
-    done = subprocess.run(
-        command("evaluate"), env=environment(home) | {"LLM_SQL_HOME": "/proc/nowhere"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    done = commands.run("evaluate", env=environment(home) | {"LLM_SQL_HOME": "/proc/nowhere"})
     assert done.returncode == 3
     assert "/proc/nowhere" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@grows
 def test_demo_learns_and_can_be_repeated(home: Path) -> None:
-    first = json.loads(run(home, "demo", "--steps", "40", "--json"))
+    steps = "40" if EXTENDED else "20"
+    first = json.loads(run(home, "demo", "--steps", steps, "--json"))
     assert first["made"]["heldout_rows"] > 0
     assert first["loss_after"] < first["unigram"] + 0.2 < first["loss_before"]
     assert len(first["samples"]) == 8
-    second = json.loads(run(home, "demo", "--steps", "40", "--json"))
+    second = json.loads(run(home, "demo", "--steps", steps, "--json"))
     measured = ("loss_before", "loss_after", "samples", "made")
     assert {name: first[name] for name in measured} == {name: second[name] for name in measured}
     overlap = run(

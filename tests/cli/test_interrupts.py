@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from ..support import commands
+from ..support.commands import Command
 from .test_cli import Call, call, run, succeed
 
 __all__ = ["call", "run"]
@@ -34,18 +34,13 @@ def interrupted(
     url: str, *arguments: str, when: Callable[[], bool], number: signal.Signals = signal.SIGINT
 ) -> tuple[str, str]:
     """stdout and stderr of the command, which gets the signal once `when` holds."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from llm_sql.cli import main; main()", *arguments],
-        env={**os.environ, "DATABASE_URL": url, "NO_COLOR": "1", "COLUMNS": "120"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A background job of a shell, as the tests may be one, ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )  # fmt: skip
+    variables = {**os.environ, "DATABASE_URL": url, "NO_COLOR": "1", "COLUMNS": "120"}
+    process = Command(*arguments, env=variables)
     end = time.monotonic() + 60
     while not when():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -176,10 +171,7 @@ def test_the_demo_says_what_it_leaves(model: Path, db_url: str, holds: Any) -> N
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_an_error_of_one_line() -> None:
     with Path("/dev/full").open("w") as full:
-        process = subprocess.run(
-            [sys.executable, "-c", "from llm_sql.cli import main; main()", "visualize", "schema"],
-            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
+        process = commands.run("visualize", "schema", env=os.environ, stdout=full)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     assert "No space left" in process.stderr

@@ -1,11 +1,9 @@
-"""Fingerprints of a model's rows: what enters them, how data reaches them, and their public half."""
+"""Fingerprints of a model's rows: what enters them, how data reaches them, and what they open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import psycopg
 import pytest
 from psycopg import errors
 
@@ -31,17 +29,8 @@ def wide(conn: Connection) -> Connection:
 def fingerprint(conn: Connection, source: str = "llm_param") -> bytes:
     found = value(conn, f"SELECT {FINGERPRINT} FROM {source} AS p")
     assert isinstance(found, bytes)
-    assert len(found) == 2 * NAME_BYTES
+    assert len(found) == NAME_BYTES
     return found
-
-
-def public(conn: Connection) -> str | None:
-    """The name that other sessions may know."""
-    name, whole = conn.execute(
-        f"SELECT pg_llm_public_name(f), f FROM (SELECT {FINGERPRINT} AS f FROM llm_param OFFSET 0) AS q"
-    ).fetchone()  # type: ignore[misc]
-    assert name in (None, whole[NAME_BYTES:].hex())
-    return name  # type: ignore[no-any-return]
 
 
 def run(conn: Connection, statements: Iterable[str]) -> None:
@@ -80,7 +69,7 @@ PLANS = {
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_data_arrives_as_it_is_stored(wide: Connection, plan: str) -> None:
-    """Whatever plan brings the rows, pointers are not followed; so all sessions agree on the public name."""
+    """Whatever plan brings the rows, pointers are not followed."""
     plain = fingerprint(wide)
     wide.execute("CREATE OR REPLACE VIEW seen AS " + ALL)
     with wide.transaction(force_rollback=True):
@@ -190,56 +179,7 @@ def test_every_argument_counts(wide: Connection) -> None:
     assert fingerprint(wide, f"({ALL} UNION ALL ({ALL} LIMIT 1))") != plain
 
 
-# ---- the public name ----
-
-
-def test_sessions_agree_on_the_public_name_only(wide: Connection, connect: Connect) -> None:
-    mine, others = fingerprint(wide), fingerprint(connect())
-    assert mine[:NAME_BYTES] != others[:NAME_BYTES]
-    assert mine[NAME_BYTES:] == others[NAME_BYTES:] != mine[:NAME_BYTES]
-    assert value(wide, "SELECT llm_fingerprint('wide')") == mine
-
-
-# What makes rows that may yet be rolled back.
-OWN = {
-    "update": ("UPDATE llm_param SET step = 1 WHERE name = 'ln_f.bias'",),
-    "delete and insert": (
-        "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM llm_param WHERE name = 'ln_f.bias'",
-        "DELETE FROM llm_param WHERE name = 'ln_f.bias'",
-        "INSERT INTO llm_param (model, name, token_id, data) SELECT model, name, token_id, data FROM kept",
-    ),
-    "released savepoint": ("SAVEPOINT a", "UPDATE llm_param SET step = 1 WHERE name = 'ln_f.bias'", "RELEASE a"),  # noqa: E501
-    "nested savepoint": ("SAVEPOINT a", "SAVEPOINT b", "UPDATE llm_param SET step = 1 WHERE name = 'ln_f.bias'", "RELEASE b"),  # noqa: E501
-    "block": ("DO $$ BEGIN UPDATE llm_param SET step = 1 WHERE name = 'ln_f.bias';"
-              " EXCEPTION WHEN others THEN RAISE; END $$",),
-    "rewrite": ("ALTER TABLE llm_param ADD drawn float DEFAULT random()",),
-    "cluster": ("CLUSTER llm_param USING pk_llm_param",),
-    "unlogged": ("ALTER TABLE llm_param SET UNLOGGED",),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("way", OWN)
-def test_what_may_be_rolled_back_has_no_public_name(
-    fresh_conn: Connection, connect: Connect, way: str
-) -> None:
-    conn = fresh_conn
-    make_model(conn, "wide", d_model=64)
-    other, before = connect(), public(conn)
-    with conn.transaction(force_rollback=True):
-        assert public(conn) == before
-        run(conn, OWN[way])
-        assert public(conn) is None
-    assert public(conn) == before
-    with conn.transaction():
-        with conn.transaction(force_rollback=True):
-            run(conn, OWN[way])
-            assert public(conn) is None
-        assert public(conn) == before
-        run(conn, OWN[way])
-        assert public(conn) is None
-    after = public(conn)
-    assert before != after
-    assert public(other) == after is not None
+# ---- what it opens, and for how long it is the same ----
 
 
 def test_a_commit_leaves_the_fingerprint_as_it_is(conn: Connection) -> None:
@@ -248,41 +188,52 @@ def test_a_commit_leaves_the_fingerprint_as_it_is(conn: Connection) -> None:
     with conn.transaction():
         conn.execute("UPDATE llm_param SET step = 1")
         written = fingerprint(conn)
-        assert public(conn) is None
-    assert fingerprint(conn) == written
-    assert public(conn) is not None
+    assert fingerprint(conn) == written == value(conn, "SELECT llm_fingerprint('tiny')")
 
 
-def test_only_who_was_just_given_a_fingerprint_has_its_name(wide: Connection, connect: Connect) -> None:
+def test_only_who_was_just_given_a_fingerprint_opens_memory(wide: Connection) -> None:
+    """One that named rows when they could be read opens nothing later."""
+    wide.execute("SET pg_llm.shared_dir = ''")
+    value(wide, "SELECT sum(pg_llm_item(pg_llm_sum(llm_weight('wide', name)))) FROM llm_param")
     known = fingerprint(wide)
     given = f"(SELECT {FINGERPRINT} FROM llm_param)"
-    for session in (wide, connect()):
-        for query in (f"'\\x{known.hex()}'", "'\\x'", f"substr({given}, 1, 24)", f"{given} || '\\x00'"):
-            assert value(session, f"SELECT pg_llm_public_name({query})") is None
-        assert value(session, f"SELECT pg_llm_public_name({given})") == known[NAME_BYTES:].hex()
-    with wide.transaction():
-        assert value(wide, f"SELECT pg_llm_public_name({given})") is not None
+    opened = "SELECT pg_llm_arena_open('wide', {}, false)"
+    with wide.transaction(force_rollback=True):
+        assert value(wide, opened.format(given)) is True
+    for query in (f"'\\x{known.hex()}'", "'\\x'", f"substr({given}, 1, 23)", f"{given} || '\\x00'"):
+        with wide.transaction(force_rollback=True):
+            assert value(wide, opened.format(query)) is False
+    with wide.transaction(force_rollback=True):
+        assert value(wide, opened.format(given)) is True
         wide.execute("SET LOCAL ROLE llm_reader")
-        assert value(wide, f"SELECT pg_llm_public_name('\\x{known.hex()}')") is None
+        assert value(wide, opened.format(given)) is False
+    # Rows without their data prove nothing.
+    without = "(SELECT pg_llm_fingerprint(name, token_id, tableoid, ctid, xmin) FROM llm_param)"
+    for _ in range(2):
+        with wide.transaction():
+            assert value(wide, opened.format(without)) is False
+            for row in wide.execute("SELECT name, token_id, data FROM llm_param").fetchall():
+                wide.execute("SELECT pg_llm_arena_put('wide', %s, %s, %s, NULL, NULL)", row)
+            wide.execute("SELECT pg_llm_arena_seal('wide')")
 
 
 def test_a_transaction_that_wrote_elsewhere_names_what_it_reads(conn: Connection) -> None:
     make_trainable(conn)
-    before = public(conn)
+    before = fingerprint(conn)
     with conn.transaction():
         conn.execute("UPDATE llm_dataset SET split = 'train'")
-        assert public(conn) == before
+        assert fingerprint(conn) == before
 
 
 def test_an_older_snapshot_names_its_own_version(conn: Connection, connect: Connect) -> None:
     make_trainable(conn)
     reader = connect(autocommit=False)
     reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    before = public(reader)
+    before = fingerprint(reader)
     train(conn, "tiny", 1)
-    assert public(reader) == before != public(conn)
+    assert fingerprint(reader) == before
     reader.commit()
-    assert public(reader) == public(conn)
+    assert fingerprint(reader) != before
 
 
 LAYOUTS = (
@@ -300,35 +251,11 @@ LAYOUTS = (
 def test_the_same_pointers_in_another_layout_are_another_version(fresh_conn: Connection) -> None:
     conn = fresh_conn
     make_model(conn, "wide", d_model=64)
-    names = {public(conn)}
+    names = {fingerprint(conn)}
     for change in LAYOUTS:
         conn.execute(change)
-        names.add(public(conn))
+        names.add(fingerprint(conn))
     assert len(names) == 1 + len(LAYOUTS)
-    assert None not in names
-
-
-def test_a_copied_database_has_names_of_its_own(server: Any, fresh_conn: Connection, dbname: str) -> None:
-    """Places, transactions and pointers are the same there."""
-    make_model(fresh_conn, "wide", d_model=64)
-    query = (
-        f"SELECT array_agg((name, ctid, xmin, tableoid)::text ORDER BY name), {FINGERPRINT} FROM llm_param"
-    )
-    original = fresh_conn.execute(query).fetchone()
-    fresh_conn.close()
-    copy = server.create_database(dbname)
-    try:
-        with psycopg.connect(server.url(copy)) as conn:
-            copied = conn.execute(query).fetchone()
-        with psycopg.connect(server.url(dbname)) as conn:
-            again = conn.execute(query).fetchone()
-    finally:
-        server.drop_database(copy)
-    assert original is not None
-    assert copied is not None
-    assert again is not None
-    assert copied[0] == original[0]
-    assert again[1][NAME_BYTES:] == original[1][NAME_BYTES:] != copied[1][NAME_BYTES:]
 
 
 def test_a_row_of_what_is_no_ordinary_table(conn: Connection) -> None:

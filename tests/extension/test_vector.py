@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ..support.small_models import NAMES, make_names
+from ..support.small_models import NAMES, make_encoder, make_names
 from ..support.tensors import value
 
 Connection = psycopg.Connection[Any]
@@ -100,3 +100,52 @@ def test_the_embedding_of_a_constant_is_not_made_for_every_row_and_the_index_is_
     assert calls == 1 + 3
     assert len(found) == 3
     vectors.execute("DROP TABLE body")
+
+
+def test_a_search_by_text_uses_the_index_and_embeds_once(vectors: Connection) -> None:
+    make_encoder(vectors)
+    vectors.execute("CREATE TABLE docs (id int, body text, embedding vector(16), half halfvec(16))")
+    try:
+        vectors.execute(
+            "INSERT INTO docs SELECT i, (%s::text[])[1 + i %% 29] || i FROM generate_series(1, 600) i",
+            (NAMES,),
+        )
+        vectors.execute("CALL llm_embed_missing('docs', 'body', 'embedding', 'enc', batch_rows => 100)")
+        vectors.execute("CALL llm_embed_missing('docs', 'body', 'half', 'enc')")
+        wrong = (
+            "SELECT count(*) FROM docs WHERE embedding IS DISTINCT FROM llm_embed(body, 'enc')::vector(16)"
+            " OR half IS DISTINCT FROM llm_embed(body, 'enc')::vector::halfvec(16)"
+        )
+        assert value(vectors, wrong) == 0
+        vectors.execute("CREATE INDEX docs_e ON docs USING hnsw (embedding vector_cosine_ops)")
+        vectors.execute("ANALYZE docs")
+        vectors.execute("SET track_functions = 'all'")
+        query = (
+            "SELECT body FROM docs ORDER BY embedding <=> llm_embed('sofia3', model => 'enc')::vector LIMIT 5"
+        )
+        plan = "\n".join(row[0] for row in vectors.execute(f"EXPLAIN {query}"))
+        assert "Index Scan using docs_e" in plan
+        with vectors.transaction():
+            found = [row[0] for row in vectors.execute(query)]
+            calls = value(vectors, "SELECT pg_stat_get_xact_function_calls('llm_embed_bert'::regproc)")
+        assert len(found) == 5
+        assert calls == 1
+        vectors.execute(
+            "CREATE TRIGGER keep BEFORE INSERT OR UPDATE ON docs FOR EACH ROW"
+            " EXECUTE FUNCTION llm_embed_column('body', 'embedding', 'enc')"
+        )
+        vectors.execute("UPDATE docs SET body = 'emma' WHERE id = 1")
+        vectors.execute("SET search_path = pg_catalog")
+        vectors.execute("UPDATE public.docs SET body = 'mia' WHERE id = 2")
+        vectors.execute("CALL public.llm_embed_missing('public.docs', 'body', 'embedding', 'enc')")
+        vectors.execute("RESET search_path")
+        vectors.execute("SET search_path = public, elsewhere")
+        assert (
+            value(vectors, "SELECT count(*) FROM docs WHERE embedding <> llm_embed(body, 'enc')::vector") == 0
+        )
+        vectors.execute("ALTER TABLE docs ADD COLUMN other vector(15)")
+        with pytest.raises(errors.DataException, match="dimensions"):
+            vectors.execute("CALL llm_embed_missing('docs', 'body', 'other', 'enc')")
+    finally:
+        vectors.execute("SET search_path = public, elsewhere")
+        vectors.execute("DROP TABLE docs")

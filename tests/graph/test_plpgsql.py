@@ -92,7 +92,9 @@ def test_nothing_in_a_body_copies_a_tensor() -> None:
     for architecture in g.ARCHITECTURES:
         for text in (architecture.compile_function(), architecture.compile_hidden()):
             assert not re.search(r":= *x\w*;", text)
-            assert "SELECT" not in text
+            assert "SELECT" not in text.replace(
+                "tokens := ARRAY(SELECT t.id FROM unnest(tokens) t (id));", ""
+            )
 
 
 def test_parameters_are_listed_by_a_function() -> None:

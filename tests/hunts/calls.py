@@ -269,11 +269,15 @@ def tokenizer(p: Plausible) -> Makers:
         return Call(f"pg_llm_bpe_seal({p.number(chosen)})", sealed)
 
     def create() -> Call:
-        return Call(
-            f"pg_llm_bpe_create({p.text(rng.choice(('b1', 'b2', MODEL)))}, {version})",
-            kept("building"),
-            late=True,
-        )
+        name = p.text(rng.choice(("b1", "b2", MODEL)))
+        if rng.random() < 0.3:
+            return Call(
+                f"pg_llm_wordpiece_create({name}, {version}, {p.number(rng.randrange(16))}, 'a', 'b',"
+                f" {p.number(20)}, true, '{{0}}', '{{}}')",
+                kept("building"),
+                late=True,
+            )
+        return Call(f"pg_llm_bpe_create({name}, {version})", kept("building"), late=True)
 
     def opened() -> Call:
         return Call(f"llm_bpe_handle({p.text(LEARNT)})", kept("tokenizers"), late=True)
@@ -313,10 +317,12 @@ def tokenizer(p: Plausible) -> Makers:
 
     encode = lambda: Call(f"pg_llm_bpe_encode({handle()}, {p.text('emma ava mia')}, true)")  # noqa: E731
     decode = lambda: Call(f"pg_llm_bpe_decode({handle()}, {p.arg('integer[]', tokens(rng))})")  # noqa: E731
+    sequence = lambda: Call(f"(pg_llm_encode_sequence({handle()}, {p.text('ab aba')}, {p.number(9)})).ids")  # noqa: E731
     learn = "SELECT ''emma ava''"
+    words = "E'[UNK]\\n[CLS]\\n[SEP]\\nemma\\n##a'"
     return [
         *[building_first(maker) for maker in (put_token, put_merge, put_merge, put_bytes, seal)],
-        *[open_first(maker) for maker in (encode, encode, decode)],
+        *[open_first(maker) for maker in (encode, encode, decode, sequence)],
         create,
         seal,
         lambda: Call(f"pg_llm_bpe_open({model()}, {version})", kept("tokenizers"), late=True),
@@ -324,6 +330,9 @@ def tokenizer(p: Plausible) -> Makers:
         lambda: Call(f"llm_encode({p.text('emma')}, {model()})"),
         lambda: Call(f"llm_decode({p.arg('integer[]', tokens(rng))}, {model()})"),
         lambda: Call("(SELECT pg_llm_bpe_learn(d, 20, 1) FROM unnest(ARRAY['emma ava', 'mia', NULL, '']) d)"),
+        lambda: Call(f"llm_load_wordpiece('b1', {words})"),
+        lambda: Call(f"llm_encode_sequence({p.text('emma')}, {model()}, {p.number(3)})"),
+        lambda: Call(f"(SELECT count(*) FROM pg_llm_wordpiece_read_vocab({p.arg('bytea', words)}))"),
         lambda: Call(f"llm_train_bpe({p.text(rng.choice(('b1', LEARNT)))}, '{learn}', {p.number(262)})"),
     ]
 

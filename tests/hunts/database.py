@@ -28,6 +28,7 @@ KEPT = (
     "llm_dataset",
     "llm_bpe_vocab",
     "llm_bpe_merges",
+    "llm_tokenizer",
 )
 GROWING = (
     "llm_tape",
@@ -80,7 +81,7 @@ def prepare(conn: Connection) -> None:
     conn.execute("DROP SCHEMA IF EXISTS hunt CASCADE")
     for model in (MODEL, MICRO, LEARNT):
         conn.execute("SELECT llm_drop_model(%(m)s) FROM llm_model_config WHERE model = %(m)s", {"m": model})
-        for table in ("llm_bpe_vocab", "llm_bpe_merges", "llm_dataset"):
+        for table in ("llm_bpe_vocab", "llm_bpe_merges", "llm_tokenizer", "llm_dataset"):
             conn.execute(sql.SQL("DELETE FROM {} WHERE model = %s").format(sql.Identifier(table)), (model,))
     make_names(conn, MODEL, n_positions=8, d_model=8)
     train(conn, MODEL, 2)

@@ -1,4 +1,4 @@
-"""A short hunt as each role; LLM_SQL_HUNT_SECONDS for each (6; CI takes 12), LLM_SQL_HUNT_SEED repeats one.
+"""A short hunt as each role; LLM_SQL_HUNT_SECONDS for each (3; CI takes 12), LLM_SQL_HUNT_SEED repeats one.
 
 Long ones, and those under the sanitizer: docs/develop/testing.md.
 """
@@ -17,7 +17,7 @@ from .database import ROLES, clean, prepare
 from .stateful import Hunt, connection
 from .statements import Statements
 
-SECONDS = float(os.environ.get("LLM_SQL_HUNT_SECONDS", "6"))
+SECONDS = float(os.environ.get("LLM_SQL_HUNT_SECONDS", "3"))
 SEED = os.environ.get("LLM_SQL_HUNT_SEED") or secrets.token_hex(4)
 
 

@@ -483,8 +483,8 @@ def test_a_server_that_never_answers_does_not_keep_root_waiting(
     home: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "RECOVERY_PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(waiting, "CONNECTION_PATIENCE_SECONDS", 2)
-    monkeypatch.setattr(embedded_module, "SHUTDOWN_SECONDS", 2)
+    monkeypatch.setattr(waiting, "CONNECTION_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(embedded_module, "SHUTDOWN_SECONDS", 1)
     server = EmbeddedServer(home, settings=QUICK)
     pid = pretend_to_be_a_server(server, account)
     try:

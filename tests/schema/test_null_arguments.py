@@ -31,7 +31,7 @@ CLASSES = ("22", "42", "55", "P0002", "54", "58", "0A", "2D")
 
 # Where defaults stand for NULL, and are large; and a name that a message can repeat.
 SMALL = {
-    "llm_create_model": ["'another'", "'gpt2'", "1", "2", "8", "8", "20", "1"],
+    "llm_create_model": ["'another'", "'gpt2'", "1", "2", "8", "8", "20", "1", "'{}'"],
     "llm_require_argument": ["'wte.weight'", "true"],
 }
 

@@ -203,7 +203,7 @@ def test_a_run_that_is_stopped_keeps_them(conn: Connection) -> None:
 
 
 def test_a_run_goes_on_from_memory_after_it_wrote_back(fresh_conn: Connection) -> None:
-    """What it wrote has a public name once it is committed: memory is not read from the table for that."""
+    """What it wrote has the same name once it is committed: memory is not read from the table again."""
     conn = fresh_conn
     make_trainable(conn)
     conn.execute("CREATE SEQUENCE public.loads")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -13,6 +12,7 @@ from psycopg import errors
 
 from ..support.small_models import make_trainable, train, weights
 from ..support.tensors import value
+from ..support.training import refusing_write_backs, run_of, trigger
 from ..support.waiting import wait_for
 
 Connection = psycopg.Connection[Any]
@@ -25,12 +25,6 @@ SETTINGS: dict[str, Any] = {"lr_max": 0.01, "dropout_p": 0.2, "batch_size": 3, "
 def loop(conn: Connection, n: int, commit: str = "2", write: str = "100000", model: str = "tiny") -> None:
     intervals = f"commit_every => {commit}, write_back_every => {write}"
     conn.execute(f"CALL llm_train_loop('{model}', {n}, {intervals}, {ARGUMENTS})")
-
-
-def run_of(conn: Connection, model: str = "tiny") -> int:
-    found = value(conn, "SELECT max(run_id) FROM llm_train_run WHERE model = %s", (model,))
-    assert isinstance(found, int)
-    return found
 
 
 def steps(conn: Connection, run: int) -> tuple[int, int, str]:
@@ -186,16 +180,6 @@ def test_who_may_stop(conn: Connection, connect: Connect) -> None:
     assert steps(conn, run)[2] == "stopped"
 
 
-def test_a_new_run_tells_what_it_supersedes(conn: Connection, connect: Connect) -> None:
-    run = unstored(conn, connect)
-    hints: list[str] = []
-    conn.add_notice_handler(lambda notice: hints.append(str(notice.message_hint)))
-    train(conn, n_steps=1)
-    assert any(f"CALL llm_train_resume({run})" in hint for hint in hints)
-    with pytest.raises(errors.SerializationFailure, match="no longer those of run"):
-        conn.execute("CALL llm_train_resume(%s)", (run,))
-
-
 def test_a_failed_write_back_is_tried_again_from_memory(conn: Connection) -> None:
     """The log stands, and the session that has the weights need not compute them again."""
     for model in ("tiny", "whole"):
@@ -270,28 +254,7 @@ def test_wal_between_write_backs(conn: Connection) -> None:
             wal = value(conn, "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", (before,))
             assert value(conn, "SELECT count(*) FROM llm_train_log WHERE NOT superseded") == 200
             assert wal / 200 < most
-
-
-@contextlib.contextmanager
-def refusing_write_backs(conn: Connection, code: str) -> Iterator[None]:
-    body = f"RAISE EXCEPTION 'no write-back' USING ERRCODE = {code};"
-    with trigger(conn, body, "BEFORE UPDATE ON llm_param", "llm_param"):
-        yield
-
-
-@contextlib.contextmanager
-def trigger(conn: Connection, body: str, event: str, table: str) -> Iterator[None]:
-    """A trigger for each row, for as long as this takes."""
-    conn.execute(
-        f"CREATE FUNCTION at_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$"
-    )
-    kind = "CONSTRAINT TRIGGER" if "DEFERRED" in event else "TRIGGER"
-    conn.execute(f"CREATE {kind} at_row {event} FOR EACH ROW EXECUTE FUNCTION at_row()")
-    try:
-        yield
-    finally:
-        conn.execute(f"DROP TRIGGER at_row ON {table}")
-        conn.execute("DROP FUNCTION at_row()")
+            assert value(conn, "SELECT llm_train_give_up(%s)", (run_of(conn),)) == 200
 
 
 def test_the_lock_is_held_through_commits_and_no_longer(conn: Connection, connect: Connect) -> None:

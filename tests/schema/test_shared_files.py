@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,7 @@ from ..support.tensors import value
 
 Connect = Callable[..., Connection]
 
-
-@pytest.fixture(autouse=True)
-def no_files_left(connect: Connect) -> Iterator[None]:
-    yield
-    connect().execute("SELECT llm_release(shared => true)")
+pytestmark = pytest.mark.usefixtures("no_files_left")
 
 
 def test_release_is_for_those_who_may_write(conn: Connection, connect: Connect) -> None:

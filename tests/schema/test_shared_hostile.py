@@ -32,6 +32,8 @@ from ..support.small_models import Connection, make_model
 from ..support.tensors import value
 
 Connect = Callable[..., Connection]
+
+pytestmark = pytest.mark.usefixtures("no_files_left")
 HEADER = struct.Struct("<8s6I6Q4I32s")
 FIELDS = {
     "crc": 92,
@@ -77,12 +79,6 @@ def sealed(content: bytearray) -> bytes:
     end = min(table_end(bytes(content)), len(content))
     struct.pack_into("<I", content, FIELDS["crc"], crc32c(bytes(content[:end])))
     return bytes(content)
-
-
-@pytest.fixture(autouse=True)
-def no_files_left(connect: Connect) -> Iterator[None]:
-    yield
-    connect().execute("SELECT llm_release(shared => true)")
 
 
 # ---- hostile files ----
@@ -392,3 +388,30 @@ def test_the_least_recently_used_goes(conn: Connection, connect: Connect, place:
     logits(reader, "c")
     assert {row[0] for row in listed(reader)} == {"a", "c"}
     assert sum(path.stat().st_size for path in place.iterdir()) <= 2**20
+
+
+def test_models_that_do_not_fit_beside_each_other_are_not_written_in_turn(
+    conn: Connection, connect: Connect, place: Path
+) -> None:
+    """Who comes second has a copy of its own for a while."""
+    for model in ("a", "b"):
+        make_model(conn, model, d_model=32, vocab=5000)
+    conn.execute("UPDATE llm_param SET updated_at = now() - interval '1 day'")
+    expected = {model: private_logits(conn, model) for model in ("a", "b")}
+    sessions = {model: using(connect(), place) for model in ("a", "b")}
+    heard = notices(sessions["b"])
+    for session in sessions.values():
+        session.execute("SET pg_llm.shared_size = '1MB'")
+        session.execute("SET pg_llm.shared_age = '1h'")
+    written = set()
+    for _ in range(3):
+        for model, session in sessions.items():
+            assert logits(session, model) == expected[model]
+            session.execute("SELECT llm_release()")
+            written.add((only_file(place).name, only_file(place).stat().st_mtime_ns))
+    assert len(written) == 1
+    assert len(heard) == 1
+    assert "other models that are in use" in heard[0]
+    os.utime(only_file(place), (1, only_file(place).stat().st_mtime - 7200))
+    assert logits(sessions["b"], "b") == expected["b"]
+    assert listed(sessions["b"]) == [("b", "float32", True)]

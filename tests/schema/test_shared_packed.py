@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from llm_sql.server.install import server_account
-
+from ..support.limits import as_the_server, limits
 from ..support.shared_files import files, listed, logits, mapped
 from ..support.small_models import Connection, make_model, make_names, make_trainable, train
 from ..support.tensors import value
@@ -54,17 +51,6 @@ def suffixes(names: list[str]) -> list[str]:
 def packed_file(conn: Connection, setting: str) -> Path:
     (path,) = (path for path in mapped(conn) if path.endswith(f".{setting}"))
     return Path(path)
-
-
-def as_the_server(command: list[str]) -> None:
-    account = server_account()
-    subprocess.run(
-        command,
-        check=True,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-    )
 
 
 # ---- one copy ----
@@ -252,8 +238,7 @@ def test_numbers_that_a_session_feeds_itself_reach_no_file(
 # ---- failures ----
 
 
-@pytest.mark.skipif(shutil.which("prlimit") is None, reason="limits of another process are Linux's")
-@pytest.mark.skipif("DATABASE_URL" in os.environ, reason="limits are for a server of the test's own")
+@limits
 @both
 def test_a_full_disk_leaves_a_session_its_own_copy(
     conn: Connection, session: Callable[..., Connection], setting: str

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from psycopg import errors, sql
 
-from ..support.shared_files import files, listed, logits, mapped, private_logits
+from ..support.shared_files import files, listed, logits, mapped, private_logits, version
 from ..support.small_models import Connection, make_model, make_names, make_trainable, train
 from ..support.tensors import value
 
 Connect = Callable[..., Connection]
 
-
-@pytest.fixture(autouse=True)
-def no_files_left(connect: Connect) -> Iterator[None]:
-    yield
-    connect().execute("SELECT llm_release(shared => true)")
+pytestmark = pytest.mark.usefixtures("no_files_left")
 
 
 # ---- one copy ----
@@ -174,6 +172,77 @@ def test_weights_that_are_not_committed_are_nobody_elses(conn: Connection, conne
     writer.rollback()
     assert logits(writer) == before
     assert files(conn) == kept
+
+
+# What makes rows that may yet be rolled back.
+OWN = {
+    "update": ("UPDATE llm_param SET step = 1 WHERE name = 'ln_f.bias'",),
+    "delete and insert": (
+        "CREATE TEMP TABLE kept ON COMMIT DROP AS SELECT * FROM llm_param WHERE name = 'ln_f.bias'",
+        "DELETE FROM llm_param WHERE name = 'ln_f.bias'",
+        "INSERT INTO llm_param (model, name, token_id, data) SELECT model, name, token_id, data FROM kept",
+    ),
+    "released savepoint": ("SAVEPOINT a", "UPDATE llm_param SET step = 1", "RELEASE a"),
+    "nested savepoint": ("SAVEPOINT a", "SAVEPOINT b", "UPDATE llm_param SET step = 1", "RELEASE b"),
+    "block": ("DO $$ BEGIN UPDATE llm_param SET step = 1; EXCEPTION WHEN others THEN RAISE; END $$",),
+    "rewrite": ("ALTER TABLE llm_param ADD drawn float DEFAULT random()",),
+    "unlogged": ("ALTER TABLE llm_param SET UNLOGGED",),
+}
+
+
+@pytest.mark.parametrize("way", OWN)
+def test_what_may_be_rolled_back_has_no_name(fresh_conn: Connection, connect: Connect, way: str) -> None:
+    conn = fresh_conn
+    make_model(conn, d_model=64)
+    other, before = connect(), version(conn)
+    assert before is not None
+    with conn.transaction():
+        with conn.transaction(force_rollback=True):
+            for statement in OWN[way]:
+                conn.execute(statement)
+            assert version(conn) is None
+        assert version(conn) == before
+        for statement in OWN[way]:
+            conn.execute(statement)
+        assert version(conn) is None
+    after = version(conn)
+    assert before != after is not None
+    assert version(other) == after
+
+
+def test_a_transaction_that_moved_or_wrote_elsewhere_shares_what_it_reads(
+    fresh_conn: Connection,
+) -> None:
+    conn = fresh_conn
+    make_trainable(conn)
+    before = version(conn)
+    with conn.transaction(force_rollback=True):
+        conn.execute("UPDATE llm_dataset SET split = 'train'")
+        conn.execute("CLUSTER llm_param USING pk_llm_param")
+        assert version(conn) == before is not None
+
+
+def test_a_copied_database_has_files_of_its_own(server: Any, fresh_conn: Connection, dbname: str) -> None:
+    """Places, transactions and pointers are the same there."""
+    make_model(fresh_conn, d_model=64)
+    query = "SELECT array_agg((name, ctid, xmin, tableoid)::text ORDER BY name) FROM llm_param"
+    original = value(fresh_conn, query)
+    fresh_conn.close()
+    copy = server.create_database(dbname)
+    try:
+        with (
+            psycopg.connect(server.url(copy), autocommit=True) as theirs,
+            psycopg.connect(server.url(dbname), autocommit=True) as ours,
+        ):
+            assert value(theirs, query) == original
+            assert logits(theirs) == logits(ours)
+            assert mapped(theirs) != mapped(ours)
+            assert len(mapped(theirs)) == len(mapped(ours)) == 1
+            assert len(listed(ours)) == 1
+            ours.execute("SELECT llm_release(shared => true)")
+            assert len(listed(theirs)) == 1
+    finally:
+        server.drop_database(copy)
 
 
 def test_what_was_written_in_a_transaction_is_shared_after_it(conn: Connection, connect: Connect) -> None:

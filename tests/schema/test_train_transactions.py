@@ -162,11 +162,12 @@ def test_what_ends_badly_leaves_the_model_as_it_was(conn: Connection, connect: C
 @grows
 def test_a_cancel_lands_in_the_midst_of_a_step(conn: Connection, connect: Connect) -> None:
     make_model(conn, d_model=256, n_layer=4, n_head=4, n_positions=128)
-    add_rows(conn, length=128, rows=40)
-    step = work_of(conn, lambda: train(conn, n_steps=1, batch_size=40))
+    rows = 40 if EXTENDED else 20
+    add_rows(conn, length=128, rows=rows)
+    step = work_of(conn, lambda: train(conn, n_steps=1, batch_size=rows))
     for _ in range(5 if EXTENDED else 2):
         trainer = connect()
-        running = start(conn, trainer, batch_size=40)
+        running = start(conn, trainer, batch_size=rows)
         conn.execute("SELECT pg_cancel_backend(%s)", (trainer.info.backend_pid,))
         late = work_of(trainer, running.join)
         assert isinstance(running.error, errors.QueryCanceled)

@@ -263,6 +263,20 @@ def big(server: Server, template: str) -> Iterator[Connect]:
     server.drop_database(name)
 
 
+@pytest.fixture(scope="module")
+def digest(big: Connect) -> object:
+    """Of the model, which no test here may change."""
+    return value(big(), DIGEST)
+
+
+@pytest.fixture(scope="module")
+def of_a_pass(big: Connect) -> float:
+    """CPU seconds of a forward pass."""
+    worker = big()
+    worker.execute("SELECT llm_loss('big', '{1}', '{2}')")
+    return work_of(worker, lambda: worker.execute(ONE_BATCH))
+
+
 # Of all that training changes; to fetch it takes longer than the rest of a test.
 DIGEST = """
 SELECT md5(string_agg(
@@ -286,12 +300,12 @@ ONE_BATCH = "SELECT llm_loss('big', array_fill(1, '{16,256}'), array_fill(2, '{1
     ],
     ids=["train", "load", "evaluate", "generate", "initialise", "one batch", "permutation"],
 )
-def test_a_cancel_lands_in_the_midst_of_a_pass(big: Connect, statement: str, longest: float) -> None:
+def test_a_cancel_lands_in_the_midst_of_a_pass(
+    big: Connect, digest: object, of_a_pass: float, statement: str, longest: float
+) -> None:
     """Whatever the statement does, it goes on for less than half the work of a forward pass."""
     observer, worker = big(), big()
     worker.execute("SELECT llm_loss('big', '{1}', '{2}')")
-    of_a_pass = work_of(worker, lambda: worker.execute(ONE_BATCH))
-    before = value(observer, DIGEST)
     landed = []
     for moment in (1, 2, 3, 4) if EXTENDED else (1, 3):
         delay = longest * moment / 4
@@ -299,7 +313,7 @@ def test_a_cancel_lands_in_the_midst_of_a_pass(big: Connect, statement: str, lon
         landed += [late] if late is not None else []
         assert late is None or late < of_a_pass / 2, (delay, late, of_a_pass)
     assert landed, "every statement ended before its cancel"
-    assert value(observer, DIGEST) == before
+    assert value(observer, DIGEST) == digest
     assert value(worker, "SELECT 1") == 1
 
 

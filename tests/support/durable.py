@@ -12,13 +12,12 @@ from pathlib import Path
 
 import psycopg
 
-from llm_sql.provision import upgrade
 from llm_sql.server import EmbeddedServer, Installation, layout
 from llm_sql.server.install import server_account
-from llm_sql.url import normalize_url
 
 from .places import new_place
 from .small_models import Connection
+from .stock import stocked
 from .tensors import value
 from .waiting import wait_for
 
@@ -68,9 +67,9 @@ def alive(conn: Connection) -> bool:
 
 
 @contextlib.contextmanager
-def running(home: Path, **settings: str) -> Iterator[Durable]:
+def running(home: Path, installation: Installation | None = None, **settings: str) -> Iterator[Durable]:
     """The server of this home, from whatever its data directory holds; stopped afterwards."""
-    server = EmbeddedServer(home, settings=SETTINGS | settings)
+    server = EmbeddedServer(home, settings=SETTINGS | settings, installation=installation)
     try:
         server.start()
         yield Durable(server)
@@ -91,13 +90,10 @@ def temporary_directory(*, on_disk: bool = False) -> Iterator[Path]:
 @contextlib.contextmanager
 def provisioned(*, on_disk: bool = False, **settings: str) -> Iterator[Durable]:
     """A new server with the schema in its default database."""
-    with (
-        temporary_directory(on_disk=on_disk) as directory,
-        running(directory / "home", **settings) as durable,
-    ):
-        durable.server.ensure_database()
-        upgrade(normalize_url(durable.server.url()).render_as_string(hide_password=False))
-        yield durable
+    with temporary_directory(on_disk=on_disk) as directory:
+        home = directory / "home"
+        with running(home, stocked(home), **settings) as durable:
+            yield durable
 
 
 @contextlib.contextmanager
@@ -115,7 +111,7 @@ def streaming_replica(primary: Durable, *, on_disk: bool = False, **settings: st
         if account is not None:
             for path in (data, *data.rglob("*")):
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
-        with running(home, **settings) as replica:
+        with running(home, primary.server.installation, **settings) as replica:
             yield replica
 
 

@@ -22,7 +22,9 @@ def make_follower(publisher: Connection) -> None:
     """The role that subscriptions connect as, with what it needs and no more."""
     publisher.execute("CREATE ROLE follower LOGIN REPLICATION")
     publisher.execute("GRANT SELECT (model, name, token_id, data, step, updated_at) ON llm_param TO follower")
-    publisher.execute("GRANT SELECT ON llm_model_config, llm_bpe_vocab, llm_bpe_merges TO follower")
+    publisher.execute(
+        "GRANT SELECT ON llm_model_config, llm_bpe_vocab, llm_bpe_merges, llm_tokenizer TO follower"
+    )
 
 
 def subscribe(publisher: Durable, subscriber: Connection, model: str, name: str = "served") -> None:
@@ -74,5 +76,5 @@ def subscribed(
 
 def forget(conn: Connection, model: str) -> None:
     """Whatever there is of the model."""
-    for table in ("llm_param", "llm_bpe_merges", "llm_bpe_vocab", "llm_model_config"):
+    for table in ("llm_param", "llm_tokenizer", "llm_bpe_merges", "llm_bpe_vocab", "llm_model_config"):
         conn.execute(sql.SQL("DELETE FROM {} WHERE model = %s").format(sql.Identifier(table)), (model,))

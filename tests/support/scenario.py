@@ -125,6 +125,7 @@ LEFT: dict[str, str] = {
     "configurations": "SELECT model, (to_jsonb(c) - 'created_at')::text FROM llm_model_config c"
     " WHERE model = ANY (%(models)s) ORDER BY model",
     "tokenizers": "SELECT model, token_id, token, bytes, score FROM llm_bpe_vocab ORDER BY 1, 2",
+    "tokenizer_settings": "SELECT model, kind, settings FROM llm_tokenizer ORDER BY 1",
     "merges": "SELECT model, rank, pair FROM llm_bpe_merges ORDER BY 1, 2",
 }
 MODELS = ("s", "s2", "g", "m", "u")

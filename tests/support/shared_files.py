@@ -41,6 +41,15 @@ def mapped(conn: Connection) -> list[str]:
     return sorted(line[5].strip().removesuffix(" (deleted)") for line in lines)
 
 
+def version(conn: Connection, model: str = "tiny") -> str | None:
+    """The name that all sessions have for what this one reads of the model; None while there is none."""
+    conn.execute("SELECT llm_release()")
+    logits(conn, model)
+    names = {Path(path).name.split(".")[4] for path in mapped(conn)}
+    assert len(names) <= 1
+    return names.pop() if names else None
+
+
 def files(conn: Connection) -> list[str]:
     """This database's shared files in the place that they are in by default."""
     rows = conn.execute(

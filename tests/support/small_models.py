@@ -73,11 +73,30 @@ def make_names(conn: Connection, model: str = "names", *, n_positions: int = 16,
     return model
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDPIECES = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{x}" for x in LETTERS)])
+
+
+def make_encoder(
+    conn: Connection, model: str = "enc", *, n_positions: int = 16, settings: str = "{}", **sizes: Any
+) -> str:
+    """A sentence encoder over letters, untrained: 'emma' is [CLS] e ##m ##m ##a [SEP]."""
+    conn.execute("SELECT llm_load_wordpiece(%s, %s::text)", (model, WORDPIECES))
+    given = {"n_layer": 2, "n_head": 2, "d_model": 16, "vocab": WORDPIECES.count("\n") + 1} | sizes
+    named = "".join(f", {name} => {size}" for name, size in given.items())
+    conn.execute(
+        f"SELECT llm_create_model(%s, 'bert', n_positions => %s, seed => 5, settings => %s{named})",
+        (model, n_positions, settings),
+    )
+    return model
+
+
 def weights(conn: Connection, model: str = "tiny") -> dict[tuple[str, int], Any]:
     """All that training changes, as bytes: equal exactly when every bit is."""
     rows = conn.execute(
         "SELECT name, token_id, data::bytea, m::bytea, v::bytea, step FROM llm_param WHERE model = %s",
         (model,),
+        binary=True,
     ).fetchall()
     assert rows
     return {(row[0], row[1]): row[2:] for row in rows}

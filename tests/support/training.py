@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,30 @@ def losses_of_run(conn: psycopg.Connection[Any], run_id: int) -> list[float]:
             "SELECT loss FROM llm_train_log WHERE run_id = %s ORDER BY step", (run_id,)
         )
     ]
+
+
+def run_of(conn: psycopg.Connection[Any], model: str = "tiny") -> int:
+    """The model's last run."""
+    return int(scalar(conn, "SELECT max(run_id) FROM llm_train_run WHERE model = %s", (model,)))
+
+
+@contextlib.contextmanager
+def trigger(conn: psycopg.Connection[Any], body: str, event: str, table: str) -> Iterator[None]:
+    """A trigger for each row, for as long as this takes."""
+    conn.execute(
+        f"CREATE FUNCTION at_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$"
+    )
+    kind = "CONSTRAINT TRIGGER" if "DEFERRED" in event else "TRIGGER"
+    conn.execute(f"CREATE {kind} at_row {event} FOR EACH ROW EXECUTE FUNCTION at_row()")
+    try:
+        yield
+    finally:
+        conn.execute(f"DROP TRIGGER at_row ON {table}")
+        conn.execute("DROP FUNCTION at_row()")
+
+
+@contextlib.contextmanager
+def refusing_write_backs(conn: psycopg.Connection[Any], code: str = "'disk_full'") -> Iterator[None]:
+    body = f"RAISE EXCEPTION 'no write-back' USING ERRCODE = {code};"
+    with trigger(conn, body, "BEFORE UPDATE ON llm_param", "llm_param"):
+        yield

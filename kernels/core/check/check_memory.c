@@ -34,17 +34,21 @@ static void put(const char *path, const char *text)
     fclose(f);
 }
 
-static void expect_left(const char *what, size_t wanted)
+static void expect(const char *what, const char *of, size_t (*ask)(const char *, const char *), size_t wanted)
 {
     char proc[64], cgroup[64];
     size_t got;
 
     snprintf(proc, sizeof proc, "%s/proc", root);
     snprintf(cgroup, sizeof cgroup, "%s/cgroup", root);
-    got = llm_memory_available_below(proc, cgroup);
+    got = ask(proc, cgroup);
     if (got != wanted)
-        fail("memory: %s leaves %zu, not %zu", what, got, wanted);
+        fail("memory: %s %s %zu, not %zu", what, of, got, wanted);
 }
+
+static void expect_left(const char *what, size_t wanted) { expect(what, "leaves", llm_memory_available_below, wanted); }
+
+static void expect_total(const char *what, size_t wanted) { expect(what, "has", llm_memory_total_below, wanted); }
 
 static void check_groups(void)
 {
@@ -55,19 +59,24 @@ static void check_groups(void)
         return;
     }
     expect_left("a system that says nothing", SIZE_MAX);
+    expect_total("a system that says nothing", SIZE_MAX);
     put("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n");
     expect_left("the system", 5000 * 1024);
+    expect_total("the system", (size_t)9000 * 1024);
     put("proc/self/cgroup", "0::/system.slice/postgresql.service\n");
     put("cgroup/system.slice/postgresql.service/memory.max", "max\n");
     put("cgroup/system.slice/postgresql.service/memory.current", "700\n");
     expect_left("a group without a limit", 5000 * 1024);
+    expect_total("a group without a limit", (size_t)9000 * 1024);
     put("cgroup/system.slice/postgresql.service/memory.max", "3000\n");
     expect_left("a nested group", 2300);
+    expect_total("a nested group", 3000);
     put("cgroup/system.slice/postgresql.service/memory.stat", "anon 1\ninactive_file 200\n");
     expect_left("a nested group with cache", 2500);
     put("cgroup/system.slice/memory.max", "1000\n");
     put("cgroup/system.slice/memory.current", "900\n");
     expect_left("the group above it", 100);
+    expect_total("the group above it", 1000);
     put("cgroup/system.slice/memory.current", "1200\n");
     expect_left("a group that is over its limit", 0);
     put("proc/self/cgroup", "12:cpu,cpuacct:/x\n7:memory:/docker/abc\n0::/none\n");
@@ -75,10 +84,12 @@ static void check_groups(void)
     put("cgroup/memory/docker/abc/memory.usage_in_bytes", "1000\n");
     put("cgroup/memory/docker/abc/memory.stat", "inactive_file 9\ntotal_inactive_file 500\n");
     expect_left("version 1", 3500);
+    expect_total("version 1", 4000);
     put("proc/self/cgroup", "7:memory:/known/to/the/host/alone\n");
     put("cgroup/memory/memory.limit_in_bytes", "2000\n");
     put("cgroup/memory/memory.usage_in_bytes", "500\n");
     expect_left("version 1 in a container", 1500);
+    expect_total("version 1 in a container", 2000);
     put("proc/self/cgroup", "nonsense\n7:memory\n:\n");
     expect_left("a file of another kind", 5000 * 1024);
     snprintf(remove, sizeof remove, "rm -r %s", root);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PATH_ROOM 4096
 
@@ -45,23 +46,33 @@ static size_t read_number(const char *folder, const char *file, const char *key)
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-/* What one group can still give: its limit less what it uses, but for the cache that the kernel drops when asked. */
-static size_t left_in_group(const char *folder, const char *limit_file, const char *usage_file, const char *cache_key)
-{
-    const size_t limit = read_number(folder, limit_file, "");
-    size_t used = read_number(folder, usage_file, "");
-    const size_t cache = read_number(folder, "memory.stat", cache_key);
+/* What a version of control groups calls its files, and the cache in memory.stat. */
+typedef struct group_names {
+    const char *limit, *usage, *cache;
+} group_names;
 
-    if (limit == SIZE_MAX || used == SIZE_MAX)
+static const group_names version_1 = { "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file " };
+static const group_names version_2 = { "memory.max", "memory.current", "inactive_file " };
+
+/* Of one group: its limit, or what it can still give, the cache that the kernel drops when asked included. */
+static size_t in_group(const char *folder, const group_names *names, bool in_all)
+{
+    const size_t limit = read_number(folder, names->limit, "");
+    size_t used, cache;
+
+    if (in_all || limit == SIZE_MAX)
+        return limit;
+    used = read_number(folder, names->usage, "");
+    if (used == SIZE_MAX)
         return SIZE_MAX;
+    cache = read_number(folder, "memory.stat", names->cache);
     if (cache != SIZE_MAX)
         used -= least(used, cache);
     return limit - least(limit, used);
 }
 
 /* The least over a group and all above it: `path` below `root`, as /proc/self/cgroup names it. */
-static size_t left_on_path(const char *root, const char *path, const char *limit_file, const char *usage_file,
-                           const char *cache_key)
+static size_t on_path(const char *root, const char *path, const group_names *names, bool in_all)
 {
     char folder[PATH_ROOM];
     size_t left = SIZE_MAX;
@@ -72,7 +83,7 @@ static size_t left_on_path(const char *root, const char *path, const char *limit
     for (;;) {
         char *end;
 
-        left = least(left, left_in_group(folder, limit_file, usage_file, cache_key));
+        left = least(left, in_group(folder, names, in_all));
         end = strrchr(folder, '/');
         if (strlen(folder) <= strlen(root) || end == NULL || (size_t)(end - folder) < strlen(root))
             return left;
@@ -92,14 +103,14 @@ static bool names_controller(const char *list, const char *name)
 }
 
 /* Lines of /proc/self/cgroup: hierarchy number, controllers (none: version 2), path. */
-static size_t left_in_groups(const char *proc, const char *cgroup)
+static size_t in_groups(const char *proc, const char *cgroup, bool in_all)
 {
     char path[PATH_ROOM], line[PATH_ROOM];
     size_t left = SIZE_MAX;
     FILE *f;
 
     if ((size_t)snprintf(path, sizeof path, "%s/self/cgroup", proc) >= sizeof path || (f = fopen(path, "r")) == NULL)
-        return left_on_path(cgroup, "", "memory.max", "memory.current", "inactive_file ");
+        return on_path(cgroup, "", &version_2, in_all);
     while (fgets(line, sizeof line, f) != NULL) {
         char *controllers = strchr(line, ':'), *at;
 
@@ -109,25 +120,45 @@ static size_t left_in_groups(const char *proc, const char *cgroup)
         *at++ = '\0';
         if (*controllers == '\0') {
             /* beside version 1 it lies one folder deeper */
-            left = least(left, left_on_path(cgroup, at, "memory.max", "memory.current", "inactive_file "));
+            left = least(left, on_path(cgroup, at, &version_2, in_all));
             snprintf(path, sizeof path, "%s/unified", cgroup);
-            left = least(left, left_on_path(path, at, "memory.max", "memory.current", "inactive_file "));
+            left = least(left, on_path(path, at, &version_2, in_all));
         } else if (names_controller(controllers, "memory")) {
             snprintf(path, sizeof path, "%s/memory", cgroup);
-            left = least(left, left_on_path(path, at, "memory.limit_in_bytes", "memory.usage_in_bytes",
-                                            "total_inactive_file "));
+            left = least(left, on_path(path, at, &version_1, in_all));
         }
     }
     fclose(f);
     return left;
 }
 
+static size_t in_system(const char *proc, const char *key)
+{
+    const size_t kilobytes = read_number(proc, "meminfo", key);
+
+    return kilobytes > SIZE_MAX / 1024 ? SIZE_MAX : kilobytes * 1024;
+}
+
 size_t llm_memory_available_below(const char *proc, const char *cgroup)
 {
-    const size_t kilobytes = read_number(proc, "meminfo", "MemAvailable:");
-    const size_t system = kilobytes > SIZE_MAX / 1024 ? SIZE_MAX : kilobytes * 1024;
-
-    return least(system, left_in_groups(proc, cgroup));
+    return least(in_system(proc, "MemAvailable:"), in_groups(proc, cgroup, false));
 }
 
 size_t llm_memory_available(void) { return llm_memory_available_below("/proc", "/sys/fs/cgroup"); }
+
+size_t llm_memory_total_below(const char *proc, const char *cgroup)
+{
+    return least(in_system(proc, "MemTotal:"), in_groups(proc, cgroup, true));
+}
+
+size_t llm_memory_total(void)
+{
+    const size_t total = llm_memory_total_below("/proc", "/sys/fs/cgroup");
+#ifdef _SC_PHYS_PAGES
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+    if (pages > 0 && page > 0)
+        return least(total, (size_t)pages * (size_t)page);
+#endif
+    return total;
+}

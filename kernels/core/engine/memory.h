@@ -18,6 +18,9 @@ extern "C" {
 size_t llm_memory_available(void);
 /* The same with other roots than /proc and /sys/fs/cgroup. */
 size_t llm_memory_available_below(const char *proc, const char *cgroup);
+/* Bytes that there are in all: the machine's, or the limit of the smallest of those control groups; SIZE_MAX: unknown. */
+size_t llm_memory_total(void);
+size_t llm_memory_total_below(const char *proc, const char *cgroup);
 
 /*
  * A program may be asked before the core allocates as much as LLM_MEMORY_ASK bytes at once; what it answers false to

@@ -20,10 +20,8 @@ void llm_bpe_added_free(added_tokens *a)
     bytes_map_free(&a->tokens);
     free(a->ids);
     free(a->flags);
-    for (int i = 0; i < 2; i++) {
-        free(a->tries[i].edges);
-        free(a->tries[i].token);
-    }
+    for (int i = 0; i < 2; i++)
+        llm_bpe_trie_free(&a->tries[i]);
 }
 
 size_t llm_bpe_added_memory(const added_tokens *a)
@@ -31,12 +29,13 @@ size_t llm_bpe_added_memory(const added_tokens *a)
     size_t bytes = a->tokens.bytes_room + a->tokens.n * (sizeof(size_t) + sizeof(int32_t) + sizeof(uint8_t)) +
                    a->tokens.n_slots * sizeof(bytes_map_slot);
 
-    for (int i = 0; i < 2; i++)
-        bytes += a->tries[i].n_slots * sizeof(added_edge) + a->tries[i].token_room * sizeof(uint32_t);
-    return bytes;
+    return bytes + llm_bpe_trie_memory(&a->tries[0]) + llm_bpe_trie_memory(&a->tries[1]);
 }
 
-/* ---- the trie: nodes from 1 on, reached by edges in an open-addressing table; node 0 is the root ---- */
+/*
+ * ---- the trie: nodes from 1 on, reached by edges in an open-addressing table; node 0 is the root. A way to a token for
+ * which memory ran out leads to none. ----
+ */
 
 static inline size_t edge_slot(const added_trie *t, uint32_t from, uint8_t byte)
 {
@@ -45,7 +44,17 @@ static inline size_t edge_slot(const added_trie *t, uint32_t from, uint8_t byte)
     return (size_t)((h ^ h >> 32) & (t->n_slots - 1));
 }
 
-/* The node behind an edge, 0 when there is none */
+void llm_bpe_trie_free(added_trie *t)
+{
+    free(t->edges);
+    free(t->token);
+}
+
+size_t llm_bpe_trie_memory(const added_trie *t)
+{
+    return t->n_slots * sizeof(added_edge) + t->token_room * sizeof(uint32_t);
+}
+
 static inline uint32_t follow(const added_trie *t, uint32_t from, uint8_t byte)
 {
     if (t->n_slots == 0)
@@ -55,6 +64,8 @@ static inline uint32_t follow(const added_trie *t, uint32_t from, uint8_t byte)
             return t->edges[i].to;
     return 0;
 }
+
+uint32_t llm_bpe_trie_follow(const added_trie *t, uint32_t from, uint8_t byte) { return follow(t, from, byte); }
 
 static void put_edge(added_trie *t, added_edge edge)
 {
@@ -82,8 +93,7 @@ static bool grow_edges(added_trie *t)
     return true;
 }
 
-/* Ensures that the trie leads to a token by its bytes; false: no memory, then nothing leads to it. */
-static bool trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
+bool llm_bpe_trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token)
 {
     uint32_t node = 0;
 
@@ -130,7 +140,7 @@ llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *byt
         return LLM_BPE_DUPLICATE;
     a->ids[token] = id;
     a->flags[token] = (uint8_t)flags;
-    if (!trie_add(trie, bytes, n, token))
+    if (!llm_bpe_trie_add(trie, bytes, n, token))
         return LLM_BPE_NO_MEMORY;
     trie->n_tokens++;
     if (!(flags & LLM_BPE_SPECIAL))

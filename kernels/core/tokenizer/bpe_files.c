@@ -1,12 +1,10 @@
 /*
  * bpe_files.c -- parsers of vocabulary and merge files, which are untrusted input: every byte is checked.
  */
-#include "bpe.h"
+#include "bpe_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "bytes_map.h"
 
 /* What all parsers keep: where they are, what they found, to refuse the second of anything */
 typedef struct reader {
@@ -168,7 +166,7 @@ static bool read_string(reader *r)
     }
     if (r->n_token == 0)
         return refuse(r, "an empty token");
-    if (llm_utf8_replace(NULL, r->token, r->n_token, true, false) != r->n_token)
+    if (!llm_bpe_is_utf8(r->token, r->n_token))
         return refuse(r, "a token is not UTF-8");
     return add_new(r, &r->keys, r->token, r->n_token, "a duplicate token");
 }

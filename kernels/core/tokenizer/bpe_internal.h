@@ -123,6 +123,15 @@ bool llm_bpe_added_any(const added_tokens *a, int level, bool special);
 llm_bpe_status llm_bpe_added_next(const added_tokens *a, int level, bool special, const uint8_t *text, size_t n,
                                   added_match *m, llm_should_stop stop, void *arg);
 
+/* The trie alone: the node that an edge leads to, 0 when there is none; a way to a token by its bytes (false: no memory) */
+uint32_t llm_bpe_trie_follow(const added_trie *t, uint32_t from, uint8_t byte);
+bool llm_bpe_trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token);
+size_t llm_bpe_trie_memory(const added_trie *t);
+void llm_bpe_trie_free(added_trie *t);
+
+bool llm_bpe_is_utf8(const uint8_t *text, size_t n);
+/* The length of the character at p < end, and its code point, UINT32_MAX for what is no UTF-8 */
+size_t llm_bpe_next(const uint8_t *p, const uint8_t *end, uint32_t *code);
 /* The code point at p < end, UINT32_MAX for what is no UTF-8; the length of the white space character there, or 0 */
 uint32_t llm_bpe_code_point(const uint8_t *p, const uint8_t *end);
 size_t llm_bpe_space(const uint8_t *p, const uint8_t *end);

@@ -98,12 +98,27 @@ static inline int class_at(const uint8_t *p, const uint8_t *end, size_t *length)
     return class_of(code);
 }
 
+size_t llm_bpe_next(const uint8_t *p, const uint8_t *end, uint32_t *code)
+{
+    bool truncated;
+
+    return next_character(p, end, code, &truncated);
+}
+
+bool llm_bpe_is_utf8(const uint8_t *text, size_t n)
+{
+    uint32_t code = 0;
+
+    for (size_t i = 0; i < n && code != UINT32_MAX;)
+        i += llm_bpe_next(text + i, text + n, &code);
+    return code != UINT32_MAX;
+}
+
 uint32_t llm_bpe_code_point(const uint8_t *p, const uint8_t *end)
 {
     uint32_t code;
-    bool truncated;
 
-    (void)next_character(p, end, &code, &truncated);
+    (void)llm_bpe_next(p, end, &code);
     return code;
 }
 

@@ -275,7 +275,7 @@ describe_value(TapeValue *v, TensorBuffer *buffer, float *data)
 {
     if (!tape_wants_rows())
         return;
-    v->norm = sqrt(llm_sum_squares(pg_llm_engine(), data, v->n));
+    v->norm = pg_llm_l2_norm(data, v->n);
     if (pg_llm_record == RECORD_FULL)
     {
         v->payload = tensor_buffer_retain(buffer);

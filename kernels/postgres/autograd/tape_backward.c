@@ -165,7 +165,7 @@ pg_llm_backward(PG_FUNCTION_ARGS)
     differentiate(node, out->grad->data);
     tape.broken = NULL;
     out->spent = true;
-    out->grad_norm = tape_wants_rows() ? sqrt(llm_sum_squares(pg_llm_engine(), out->grad->data, out->n)) : NAN;
+    out->grad_norm = tape_wants_rows() ? pg_llm_l2_norm(out->grad->data, out->n) : NAN;
     if (pg_llm_record != RECORD_FULL || tape.quiet)
     {
         tensor_buffer_release(out->grad);

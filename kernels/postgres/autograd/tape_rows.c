@@ -116,7 +116,7 @@ pg_llm_tape_tensors(PG_FUNCTION_ARGS)
         if (v->kind == VALUE_LOST)
             continue;
         if (grad != NULL && isnan(grad_norm))
-            grad_norm = sqrt(llm_sum_squares(pg_llm_engine(), grad->data, v->n));
+            grad_norm = pg_llm_l2_norm(grad->data, v->n);
         values[0] = Int64GetDatum(tape.base + i);
         values[1] = shape_array(v->ndim, v->dims);
         values[2] = BoolGetDatum(v->needs_grad);

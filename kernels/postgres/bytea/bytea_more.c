@@ -55,8 +55,7 @@ pg_llm_bytea_grad_clip(PG_FUNCTION_ARGS)
 
     if (!(clip > 0))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("clip must be positive, not %g", clip));
-    norm = sqrt(llm_sum_squares(e, grad.data, grad.n));
-    pg_llm_check(e);
+    norm = pg_llm_l2_norm(grad.data, grad.n);
     if (!isfinite(norm))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("the gradient is not finite"));
     result = floats_new(grad.n, &out);

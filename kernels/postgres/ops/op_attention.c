@@ -89,7 +89,7 @@ attention_shape(const OpCall *call, size_t d)
 static void
 require_finite(const OpCall *call)
 {
-    if (!llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
+    if (!pg_llm_all_finite(pg_llm_engine(), call->out.data, call->out.n))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                 errmsg("%s: the input is not finite, or its scores overflow", call->op->name),
                 errhint("Infinity and NaN in q, k or v would reach %s.",

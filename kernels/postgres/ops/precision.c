@@ -24,8 +24,10 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
         packed = NULL;
     else
     {
+        /* not checked where it came out: an interrupt now would lose it */
         packed = llm_pack(e, w->data, i, o, transposed, precision);
-        pg_llm_check(e);
+        if (packed == NULL)
+            pg_llm_check(e);
     }
     if (packed == NULL)
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a copy of %s weights", op_shape(w)),

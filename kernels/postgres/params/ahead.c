@@ -2,9 +2,10 @@
  * ahead.c -- versions ahead of the table: the weights of a training run between two write-backs.
  *
  * A run commits its log often and its weights seldom. In between its version is one that no row of llm_param holds, and
- * must outlive COMMIT. arena_keep marks it so; arena_open_run takes it up again, for the same run, step, role and stored
- * version, and nobody else ever finds it: readers of this session read what the table holds. A rollback of steps takes
- * their version with it, as ever; the run then goes on from the table, and computes again what is logged.
+ * must outlive COMMIT. arena_keep marks it so; arena_open_run takes it up again, for the same run, role and stored
+ * version and the same row of the log, and nobody else ever finds it: readers of this session read what the table holds.
+ * The step's number would not do: other sessions can give up logged steps and make others with their numbers. A rollback
+ * of steps takes their version with it, as ever; the run then goes on from the table, and computes again what is logged.
  *
  * While the statement that keeps it runs, no room is made at its cost. When that ends, or with a rollback, it is a
  * cached version like any other: the next version of the model, pg_llm.cache_size and llm_release() end it.
@@ -18,7 +19,7 @@
 #include "session/mixed.h"
 #include "session/portals.h"
 
-/* pg_llm_arena_keep(model, run_id, step): the version pinned for training is the run's after that step */
+/* pg_llm_arena_keep(model, run_id, log_id): the version pinned for training is the run's after the step logged there */
 PG_FUNCTION_INFO_V1(pg_llm_arena_keep);
 Datum
 pg_llm_arena_keep(PG_FUNCTION_ARGS)
@@ -30,13 +31,13 @@ pg_llm_arena_keep(PG_FUNCTION_ARGS)
     v->holder = portals_watch();
     v->kept = true;
     v->run_id = PG_GETARG_INT64(1);
-    v->step = PG_GETARG_INT64(2);
+    v->log_id = PG_GETARG_INT64(2);
     PG_RETURN_VOID();
 }
 
 /*
- * pg_llm_arena_open_run(model, fingerprint, run_id, step) -> whether memory has the version that the run kept after that
- * step on top of the stored one; it is then pinned for training.
+ * pg_llm_arena_open_run(model, fingerprint, run_id, log_id) -> whether memory has the version that the run kept after the
+ * step logged there on top of the stored one; it is then pinned for training.
  */
 PG_FUNCTION_INFO_V1(pg_llm_arena_open_run);
 Datum

@@ -2,33 +2,26 @@
  * identity.c -- which row versions the rows of a query are: pg_llm_fingerprint(name, number, tableoid, ctid, xmin) and,
  * for a model's weights, pg_llm_fingerprint(name, number, tableoid, ctid, xmin, data).
  *
- * The first gives 24 bytes, the session's own name of these rows, keyed by a secret of its own. The second gives 48:
+ * Both give 24 bytes, the session's own name of these rows: keyed by a secret of its own, so that nobody can look for
+ * other rows with the same sums, and compared within one session only. What sessions share has another name
+ * (shared/shared_rows.c).
  *
- *     24 bytes    the session's own name
- *     24 bytes    the public name, the same in every session of the cluster and on its standbys
+ * A name is of what identifies the relation's file and columns, and of (name, number, ctid, xmin, data) of every row, in
+ * any order; fingerprint.c says why that identifies the row. It is the same before and after a commit, so that a trainer
+ * knows again what it wrote. `data` counts as the executor hands it over, before it is fetched from TOAST: the pointer
+ * (TOAST table, value id, sizes), else the content. So a name is also a proof. A pointer is had from nothing but the
+ * column itself, by one who may read it, and never of rows that policies hide; what only looks like a row (VALUES), or is
+ * another column's, gives another name. Content, which anyone may know, proves that it is known. And data that a view
+ * computes is told from what it computed before.
  *
- * Both are the same before and after a commit, so that a trainer knows again what it wrote. But while a row is this
- * transaction's own, or lies in a file that it made, it may yet be rolled back, and nobody else may know it by its name:
- * fingerprint_public() gives none then.
- *
- * All are of what identifies the relation's file and columns, and of (name, number, ctid, xmin, data) of every row, in
- * any order; fingerprint.c says why that identifies the row. `data` counts as the executor hands it over, before it is
- * fetched from TOAST: the pointer (TOAST table, value id, sizes), else the content. So a name is also a proof. A pointer
- * is had from nothing but the column itself, by one who may read it, and never of rows that policies hide; what only
- * looks like a row (VALUES), or is another column's, gives another name. Content, which anyone may know, proves that it
- * is known. And data that a view computes is told from what it computed before.
- *
- * Rows are hashed with a secret of the cluster, which no SQL shows, and their sums once more: nobody can look for other
- * rows with the same sums. A public name can be copied, though. Hence fingerprint_public() believes only what this
- * session has given out to the same role within the statement.
+ * A name can be kept, though. Hence a reader's memory opens only for one that this session has given out to the same
+ * role within the statement (fingerprint_is_old).
  */
 #include "postgres.h"
 
 #include "access/detoast.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "access/xlog.h"
-#include "catalog/pg_control.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -41,16 +34,27 @@
 #include "fingerprint.h"
 #include "siphash.h"
 
-#define FINGERPRINT_BYTES (2 * IDENTITY_BYTES)
+#define IDENTITY_BYTES 24
 
-struct Identity
+/* One row. `data` may point to TOAST: it is not fetched then. NULL: its data does not count. */
+typedef struct IdentityRow
+{
+    const char     *name;
+    int             name_len;
+    int64           number;
+    Oid             tableoid;
+    ItemPointer     ctid;
+    TransactionId   xmin;
+    struct varlena *data;
+} IdentityRow;
+
+typedef struct Identity
 {
     uint64  rows, sums[3]; /* which do not depend on the order of rows */
     Oid     relid;         /* of the row before, and what is known of its relation */
     SipHash relation;
-    bool    own_file;
-    bool    own_rows; /* of a file or a transaction that may yet be rolled back */
-};
+    bool    own_file; /* this transaction made it, and so may empty it in place */
+} Identity;
 
 /* What is hashed starts with what it is. */
 enum
@@ -61,35 +65,7 @@ enum
     OF_ROWS
 };
 
-/* ---- secrets ---- */
-
-/*
- * Where the hash of every row starts: from this database of this cluster. The cluster's secret is the one with which
- * PostgreSQL answers logins of unknown users; it lies in pg_control, and so in a base backup as well.
- */
-static SipHash
-cluster_start(void)
-{
-    static bool    known = false;
-    static SipHash start;
-
-    if (!known)
-    {
-        uint64 nonce[MOCK_AUTH_NONCE_LEN / sizeof(uint64)];
-
-        StaticAssertStmt(lengthof(nonce) == 4, "the cluster's secret has 32 bytes");
-        memcpy(nonce, GetMockAuthenticationNonce(), sizeof(nonce));
-        siphash_start(&start, nonce);
-        siphash_add(&start, nonce[2]);
-        siphash_add(&start, nonce[3]);
-        siphash_add_bytes(&start, "pg_llm identity 1", 17);
-        siphash_add(&start, GetSystemIdentifier());
-        siphash_add(&start, MyDatabaseId);
-        known = true;
-    }
-    return start;
-}
-
+/* Where every hash of this session starts */
 static SipHash
 session_start(void)
 {
@@ -106,7 +82,7 @@ session_start(void)
 
 /* ---- rows ---- */
 
-Identity *
+static Identity *
 identity_new(void)
 {
     Identity *identity = palloc0(sizeof(Identity));
@@ -123,7 +99,7 @@ learn_relation(Identity *identity, Oid relid)
     TupleDesc desc = RelationGetDescr(rel);
     SipHash  *hash = &identity->relation;
 
-    *hash = cluster_start();
+    *hash = session_start();
     siphash_add(hash, (uint64) relid << 32 | rel->rd_rel->relfilenode);
     siphash_add(hash, (uint64) rel->rd_rel->reltablespace << 32 | (uint32) desc->natts);
     for (int i = 0; i < desc->natts; i++)
@@ -164,7 +140,7 @@ add_data(SipHash *hash, struct varlena *data)
     }
 }
 
-void
+static void
 identity_add(Identity *identity, const IdentityRow *row)
 {
     SipHash hash;
@@ -184,15 +160,14 @@ identity_add(Identity *identity, const IdentityRow *row)
     for (int i = 0; i < 3; i++)
         identity->sums[i] += words[i];
     identity->rows++;
-    identity->own_rows |= identity->own_file || TransactionIdIsCurrentTransactionId(row->xmin);
 }
 
-/* ---- names ---- */
-
-static void
-name_rows(SipHash hash, const Identity *identity, char name[IDENTITY_BYTES])
+static bytea *
+name_of(const Identity *identity)
 {
-    uint64 words[3];
+    SipHash hash = session_start();
+    uint64  words[3];
+    bytea  *result = palloc(VARHDRSZ + IDENTITY_BYTES);
 
     siphash_add(&hash, OF_ROWS);
     siphash_add(&hash, identity->rows);
@@ -200,14 +175,9 @@ name_rows(SipHash hash, const Identity *identity, char name[IDENTITY_BYTES])
         siphash_add(&hash, identity->sums[i]);
     siphash_finish(&hash, words);
     StaticAssertStmt(sizeof(words) == IDENTITY_BYTES, "a name has three words");
-    memcpy(name, words, IDENTITY_BYTES);
-}
-
-bool
-identity_name(const Identity *identity, char name[IDENTITY_BYTES])
-{
-    name_rows(cluster_start(), identity, name);
-    return !identity->own_rows;
+    SET_VARSIZE(result, VARHDRSZ + IDENTITY_BYTES);
+    memcpy(VARDATA(result), words, IDENTITY_BYTES);
+    return result;
 }
 
 /* ---- what this session has given out, to whom, and when ---- */
@@ -216,8 +186,7 @@ identity_name(const Identity *identity, char name[IDENTITY_BYTES])
 
 static struct
 {
-    char               bytes[FINGERPRINT_BYTES];
-    bool               own_rows;
+    char               bytes[IDENTITY_BYTES];
     Oid                user;
     LocalTransactionId transaction;
     TimestampTz        statement;
@@ -235,61 +204,26 @@ local_transaction(void)
 }
 
 static void
-remember(const char bytes[FINGERPRINT_BYTES], bool own_rows)
+remember(const char bytes[IDENTITY_BYTES])
 {
     uint64 i = n_given++ % MAX_GIVEN;
 
-    memcpy(given[i].bytes, bytes, FINGERPRINT_BYTES);
-    given[i].own_rows = own_rows;
+    memcpy(given[i].bytes, bytes, IDENTITY_BYTES);
     given[i].user = GetUserId();
     given[i].transaction = local_transaction();
     given[i].statement = GetCurrentStatementStartTimestamp();
 }
 
-/* Its number in given, -1 when it was not given just now; the newest, for rows can be committed meanwhile */
-static int
-just_given(const char *bytes)
-{
-    for (uint64 back = 1; back <= Min(n_given, MAX_GIVEN); back++)
-    {
-        int i = (int) ((n_given - back) % MAX_GIVEN);
-
-        if (memcmp(given[i].bytes, bytes, FINGERPRINT_BYTES) == 0 && given[i].user == GetUserId() &&
-            given[i].transaction == local_transaction() && given[i].statement == GetCurrentStatementStartTimestamp())
-            return i;
-    }
-    return -1;
-}
-
 bool
 fingerprint_is_old(const char *bytes, int len)
 {
-    return len == FINGERPRINT_BYTES && just_given(bytes) < 0;
-}
-
-bool
-fingerprint_public(const char *bytes, int len, char hex[2 * IDENTITY_BYTES + 1])
-{
-    int i = len == FINGERPRINT_BYTES ? just_given(bytes) : -1;
-
-    if (i < 0 || given[i].own_rows)
+    if (len != IDENTITY_BYTES)
         return false;
-    hex_encode(bytes + IDENTITY_BYTES, IDENTITY_BYTES, hex);
-    hex[2 * IDENTITY_BYTES] = '\0';
+    for (uint64 i = 0; i < Min(n_given, MAX_GIVEN); i++)
+        if (memcmp(given[i].bytes, bytes, IDENTITY_BYTES) == 0 && given[i].user == GetUserId() &&
+            given[i].transaction == local_transaction() && given[i].statement == GetCurrentStatementStartTimestamp())
+            return false;
     return true;
-}
-
-/* pg_llm_public_name(fingerprint) -> what fingerprint_public() gives; NULL for none */
-PG_FUNCTION_INFO_V1(pg_llm_public_name);
-Datum
-pg_llm_public_name(PG_FUNCTION_ARGS)
-{
-    bytea *fingerprint = PG_GETARG_BYTEA_PP(0);
-    char   hex[2 * IDENTITY_BYTES + 1];
-
-    if (!fingerprint_public(VARDATA_ANY(fingerprint), (int) VARSIZE_ANY_EXHDR(fingerprint), hex))
-        PG_RETURN_NULL();
-    PG_RETURN_TEXT_P(cstring_to_text(hex));
 }
 
 /* ---- the aggregates ---- */
@@ -330,30 +264,17 @@ pg_llm_fingerprint_add(PG_FUNCTION_ARGS)
     PG_RETURN_POINTER(identity);
 }
 
-static bytea *
-new_bytea(int n)
-{
-    bytea *result = palloc0(VARHDRSZ + n);
-
-    SET_VARSIZE(result, VARHDRSZ + n);
-    return result;
-}
-
-/* Final function without data: the session's name; NULL without rows */
+/* Final function without data; NULL without rows */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final);
 Datum
 pg_llm_fingerprint_final(PG_FUNCTION_ARGS)
 {
-    bytea *result;
-
     if (PG_ARGISNULL(0))
         PG_RETURN_NULL();
-    result = new_bytea(IDENTITY_BYTES);
-    name_rows(session_start(), (Identity *) PG_GETARG_POINTER(0), VARDATA(result));
-    PG_RETURN_BYTEA_P(result);
+    PG_RETURN_BYTEA_P(name_of((Identity *) PG_GETARG_POINTER(0)));
 }
 
-/* Final function with data: both names; NULL without rows that count */
+/* Final function with data; NULL without rows that count */
 PG_FUNCTION_INFO_V1(pg_llm_fingerprint_final_data);
 Datum
 pg_llm_fingerprint_final_data(PG_FUNCTION_ARGS)
@@ -363,9 +284,7 @@ pg_llm_fingerprint_final_data(PG_FUNCTION_ARGS)
 
     if (identity == NULL || identity->rows == 0)
         PG_RETURN_NULL();
-    result = new_bytea(FINGERPRINT_BYTES);
-    name_rows(session_start(), identity, VARDATA(result));
-    (void) identity_name(identity, VARDATA(result) + IDENTITY_BYTES);
-    remember(VARDATA(result), identity->own_rows);
+    result = name_of(identity);
+    remember(VARDATA(result));
     PG_RETURN_BYTEA_P(result);
 }

@@ -62,14 +62,26 @@ same_shapes(const ModelVersion *v, const SharedTable *t)
     return true;
 }
 
-/* Gives up this session's own weights for the mapping's. */
+/* Gives up this session's own weights for the mapping's. The caller's reference on it becomes the version's. */
 static void
 exchange(ModelVersion *v, SharedMapping *m)
 {
-    TensorBuffer **mapped = palloc0(sizeof(TensorBuffer *) * (v->n_params + 1));
+    TensorBuffer **volatile mapped = NULL;
 
-    for (int i = 0; i < v->n_params; i++)
-        mapped[i] = shared_mapping_buffer(m, &m->table->tensors[i]);
+    PG_TRY();
+    {
+        mapped = palloc0(sizeof(TensorBuffer *) * (v->n_params + 1));
+        for (int i = 0; i < v->n_params; i++)
+            mapped[i] = shared_mapping_buffer(m, &m->table->tensors[i]);
+    }
+    PG_CATCH();
+    {
+        for (int i = 0; mapped != NULL && i < v->n_params; i++)
+            tensor_buffer_release(mapped[i]);
+        shared_mapping_release(m);
+        PG_RE_THROW();
+    }
+    PG_END_TRY();
     /* from here on nothing can fail */
     for (int i = 0; i < v->n_params; i++)
     {

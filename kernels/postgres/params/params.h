@@ -65,9 +65,9 @@ typedef struct ModelVersion
     bool                 dirty;      /* differs from the table: not to be found by anyone else */
     bool                 changed;    /* by this transaction */
     bool                 discarded;  /* and what it is, nobody knows: never to be kept */
-    bool                 kept;       /* outlives its pins, even dirty, for `run_id` after `step` (ahead.c) */
+    bool                 kept;       /* outlives its pins, even dirty, for `run_id` after a step (ahead.c) */
     int64                run_id;
-    int64                step;
+    int64                log_id; /* of the step */
     Portal               holder; /* of a kept version: while this runs, no room is made at its cost */
     bool                 cached; /* the cache holds one of refs */
     ModelParam          *params; /* sorted by name once sealed */

@@ -50,14 +50,6 @@ COMMENT ON AGGREGATE public.pg_llm_fingerprint(text, bigint, oid, tid, xid, publ
     'Fingerprint of the row versions of ordinary tables in a query''s result and of their data, which is not fetched '
     'from TOAST; NULL without rows. Comparable within one session only.';
 
-CREATE FUNCTION public.pg_llm_public_name(fingerprint bytea)
-    RETURNS text
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
-    AS 'MODULE_PATHNAME', 'pg_llm_public_name';
-COMMENT ON FUNCTION public.pg_llm_public_name(bytea) IS
-    'The name that all sessions of the cluster and its standbys have for the version with this fingerprint. NULL if '
-    'the same role has not had the fingerprint computed in this statement, and while the rows may be rolled back.';
-
 CREATE FUNCTION public.pg_llm_arena_open(model text, fingerprint bytea, training boolean)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -107,6 +99,21 @@ CREATE FUNCTION public.pg_llm_arena_pin_statement(model text)
     AS 'MODULE_PATHNAME', 'pg_llm_arena_pin_statement';
 COMMENT ON FUNCTION public.pg_llm_arena_pin_statement(text) IS
     'Keeps the newest pin until the running statement ends or this session writes.';
+
+CREATE FUNCTION public.pg_llm_memo(model text, key text)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_memo';
+COMMENT ON FUNCTION public.pg_llm_memo(text, text) IS
+    'What pg_llm_memo_put was given under this key by the running statement, NULL if nothing.';
+
+CREATE FUNCTION public.pg_llm_memo_put(model text, key text, value public.tensor)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_memo_put';
+COMMENT ON FUNCTION public.pg_llm_memo_put(text, text, public.tensor) IS
+    'Keeps a value that the statement''s pinned version of the model gave, for pg_llm_memo, until that pin ends; only '
+    'the last few values, and small ones.';
 
 CREATE FUNCTION public.pg_llm_arena_shape(model text, name text)
     RETURNS integer[]
@@ -226,21 +233,21 @@ CREATE FUNCTION public.pg_llm_arena_discard(model text)
     AS 'MODULE_PATHNAME', 'pg_llm_arena_discard';
 COMMENT ON FUNCTION public.pg_llm_arena_discard(text) IS 'Marks the pinned version as not to be used again.';
 
-CREATE FUNCTION public.pg_llm_arena_keep(model text, run_id bigint, step bigint)
+CREATE FUNCTION public.pg_llm_arena_keep(model text, run_id bigint, log_id bigint)
     RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_arena_keep';
 COMMENT ON FUNCTION public.pg_llm_arena_keep(text, bigint, bigint) IS
-    'Keeps the version that is pinned for training through commits, as the run''s after that step; only '
-    'pg_llm_arena_open_run finds it.';
+    'Keeps the version that is pinned for training through commits, as the run''s after the step with that tape_id in '
+    'llm_train_log; only pg_llm_arena_open_run finds it.';
 
-CREATE FUNCTION public.pg_llm_arena_open_run(model text, fingerprint bytea, run_id bigint, step bigint)
+CREATE FUNCTION public.pg_llm_arena_open_run(model text, fingerprint bytea, run_id bigint, log_id bigint)
     RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_arena_open_run';
 COMMENT ON FUNCTION public.pg_llm_arena_open_run(text, bytea, bigint, bigint) IS
-    'Pins for training the version that this role''s run kept after that step on top of the stored version; false if '
-    'memory has none.';
+    'Pins for training the version that this role''s run kept after the step logged under log_id on top of the stored '
+    'version; false if memory has none.';
 
 CREATE FUNCTION public.pg_llm_arena_hash(model text)
     RETURNS bigint

@@ -10,8 +10,9 @@
 extern ModelVersion *versions_new(const char *model, const char *fingerprint, int len, bool training);
 /* Ready, and for this user to read or, when training, to change; NULL: memory has no such version. */
 extern ModelVersion *versions_find(const char *model, const char *fingerprint, int len, bool training);
-/* Kept for the run after that step, on top of the rows with that fingerprint; NULL: memory has no such version. */
-extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step);
+/* Kept for the run after the step logged there, on the rows with that fingerprint; NULL: memory has no such version. */
+extern ModelVersion *versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id,
+                                        int64 log_id);
 extern void          versions_forget_kept(const char *model); /* this user's, unless pinned */
 extern void          versions_let_go(Portal holder);   /* kept versions of that portal, or all, are like any others */
 extern void          versions_use(ModelVersion *v);    /* the most recently used one */
@@ -29,6 +30,10 @@ extern void          params_require_pin_room(void);
 extern void          params_push_training_pin(ModelVersion *v);
 extern ModelVersion *params_pinned(const char *model);              /* NULL: no pin of this user in force */
 extern bool          params_pinned_for_training(const char *model); /* the pin in force lets its holder change it */
+extern uint64        params_statement_pin(const char *model);       /* that pin, if its statement's end ends it; or 0 */
+
+/* memo.c */
+extern void memo_forget(uint64 pin); /* as it ends; never throws */
 
 /* lookup.c */
 extern uint32      params_hash_name(const char *name);

@@ -83,6 +83,7 @@ drop_pin(VersionPin *pin)
         link = &(*link)->next;
     *link = pin->next;
     n_pins--;
+    memo_forget(pin->id);
     pin->version->pins--;
     pin->version->trainers -= pin->training;
     if (pin->version->pins == 0 && ((pin->version->dirty && !pin->version->kept) || !pin->version->ready))
@@ -140,6 +141,14 @@ params_pinned_for_training(const char *model)
     VersionPin *pin = find_pin(model);
 
     return pin != NULL && pin->training;
+}
+
+uint64
+params_statement_pin(const char *model)
+{
+    VersionPin *pin = find_pin(model);
+
+    return pin == NULL || pin->kind != PIN_STATEMENT || !pin->version->ready ? 0 : pin->id;
 }
 
 ModelVersion *

@@ -136,11 +136,12 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
 }
 
 ModelVersion *
-versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 step)
+versions_find_kept(const char *model, const char *fingerprint, int len, int64 run_id, int64 log_id)
 {
     for (ModelVersion *v = versions; v != NULL; v = v->next)
-        if (v->kept && v->ready && v->training && v->run_id == run_id && v->step == step && v->user == GetUserId() &&
-            v->pins == 0 && v->readers == 0 && has_fingerprint(v, fingerprint, len) && strcmp(v->model, model) == 0)
+        if (v->kept && v->ready && v->training && v->run_id == run_id && v->log_id == log_id &&
+            v->user == GetUserId() && v->pins == 0 && v->readers == 0 && has_fingerprint(v, fingerprint, len) &&
+            strcmp(v->model, model) == 0)
             return v;
     return NULL;
 }

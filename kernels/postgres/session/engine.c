@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -42,8 +43,6 @@ pg_llm_engine(void)
             ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for the numerical engine"));
         llm_engine_set_should_stop(engine, pg_llm_should_stop, NULL);
     }
-    if (llm_engine_status(engine) != LLM_OK)
-        llm_engine_clear_status(engine);
     if (applied_threads != pg_llm_threads || applied_max_threads != pg_llm_max_threads)
     {
         int most = pg_llm_max_threads > 0 ? pg_llm_max_threads : llm_cpu_count();
@@ -85,6 +84,22 @@ pg_llm_check(llm_engine *e)
                 errhint("Use a smaller batch or a shorter block."));
     CHECK_FOR_INTERRUPTS();
     ereport(ERROR, errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling statement: a kernel was interrupted"));
+}
+
+void
+pg_llm_engine_abort(void)
+{
+    if (engine != NULL)
+        llm_engine_clear_status(engine);
+}
+
+double
+pg_llm_l2_norm(const float *x, size_t n)
+{
+    double squares = llm_sum_squares(pg_llm_engine(), x, n);
+
+    pg_llm_check(engine);
+    return sqrt(squares);
 }
 
 bool

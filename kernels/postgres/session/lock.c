@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -35,13 +36,16 @@ static struct
 
 static int n_held = 0;
 
-/* 48 bits of the name's hash are all that a lock's tag holds. */
+/* 48 bits of the name's hash are all that a lock's tag holds. A name for an object of a catalog's could be looked for. */
 static LOCKTAG
 tag_of(Oid relation, const text *name)
 {
     uint64  hash = hash_bytes_extended((const unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), 0);
     LOCKTAG tag;
 
+    if (relation < FirstNormalObjectId)
+        ereport(ERROR, errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                errmsg("relation with OID %u is the system's: its objects are not to be locked", relation));
     SET_LOCKTAG_OBJECT(tag, MyDatabaseId, relation, (uint32) hash, (uint16) (hash >> 32));
     return tag;
 }

@@ -18,6 +18,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/fd.h"
@@ -32,7 +33,7 @@
 
 #include "progress.h"
 
-#define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress.2"
+#define PROGRESS_FILE  "pg_stat_tmp/pg_llm_progress.3"
 #define PROGRESS_MODEL 128
 
 typedef struct ProgressSlot
@@ -45,6 +46,7 @@ typedef struct ProgressSlot
     int64            run_id, step, total, tokens;
     double           loss, lr;
     TimestampTz      started_at, updated_at;
+    TimestampTz      server, session; /* when they began: what others left in the file is not theirs */
     char             model[PROGRESS_MODEL];
 } ProgressSlot;
 
@@ -99,6 +101,13 @@ my_slot(void)
 #endif
 }
 
+/* After a crash a slot is as it was, and another session may have its process id. */
+static bool
+is_mine(const ProgressSlot *slot)
+{
+    return slot->pid == MyProcPid && slot->server == PgStartTime && slot->session == MyStartTimestamp;
+}
+
 static void
 begin_change(ProgressSlot *slot)
 {
@@ -121,7 +130,7 @@ progress_clear(void)
     if (slots == NULL || MyProc == NULL)
         return;
     slot = my_slot();
-    if (slot->pid != MyProcPid)
+    if (!is_mine(slot))
         return;
     begin_change(slot);
     slot->pid = 0;
@@ -178,13 +187,15 @@ pg_llm_progress(PG_FUNCTION_ARGS)
     run_id = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
     /* nothing between the two changes of the counter can fail */
     begin_change(slot);
-    if (slot->pid != MyProcPid || slot->run_id != run_id)
+    if (!is_mine(slot) || slot->run_id != run_id)
     {
         slot->started_at = GetCurrentTimestamp();
         begun_in = GetCurrentSubTransactionId();
         pg_atomic_write_u64(&slot->stop, 0);
     }
     slot->pid = MyProcPid;
+    slot->server = PgStartTime;
+    slot->session = MyStartTimestamp;
     slot->database = MyDatabaseId;
     slot->role = GetUserId();
     slot->run_id = run_id;
@@ -222,7 +233,7 @@ read_slot(const ProgressSlot *slot, ProgressSlot *copy)
         if ((before & 1) == 0 && before == pg_atomic_read_u32(unconstify(pg_atomic_uint32 *, &slot->changes)))
         {
             copy->model[PROGRESS_MODEL - 1] = '\0';
-            return copy->pid != 0 && BackendPidGetProc(copy->pid) != NULL;
+            return copy->pid != 0 && copy->server == PgStartTime && BackendPidGetProc(copy->pid) != NULL;
         }
     }
     return false;
@@ -239,6 +250,8 @@ hidden_by_policies(const char *model)
 
     if (!OidIsValid(table) || check_enable_rls(table, InvalidOid, true) != RLS_ENABLED)
         return false;
+    if (strlen(model) + MAX_MULTIBYTE_CHAR_LEN >= PROGRESS_MODEL)
+        return true; /* it may have been cut, and be another's name now */
     SPI_connect();
     if (SPI_execute_with_args("SELECT FROM public.llm_model_config c WHERE c.model OPERATOR(pg_catalog.=) $1", 1, &type,
                               &argument, NULL, true, 1) != SPI_OK_SELECT)
@@ -328,6 +341,8 @@ PG_FUNCTION_INFO_V1(pg_llm_stop_wanted);
 Datum
 pg_llm_stop_wanted(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_BOOL(slots != NULL && MyProc != NULL &&
-                   pg_atomic_read_u64(&my_slot()->stop) == (uint64) PG_GETARG_INT64(0));
+    int64 run_id = PG_GETARG_INT64(0);
+
+    PG_RETURN_BOOL(run_id > 0 && slots != NULL && MyProc != NULL &&
+                   pg_atomic_read_u64(&my_slot()->stop) == (uint64) run_id);
 }

@@ -230,6 +230,8 @@ typedef struct SharedEntry
 /* The files of this server, palloc'd; never throws. */
 extern SharedEntry *shared_entries(int *n);
 extern int64        shared_unlink_model(uint64 model_hash); /* in this database; their bytes. Never throws. */
+/* Bytes of other models' files that sessions took up within pg_llm.shared_age, which a new one must not push out. */
+extern size_t shared_in_use(uint64 model_hash);
 /* After a file was written: outdated ones go, what crashes left, and the least recently used above the limit. */
 extern void shared_trim(uint64 model_hash, const char *keep);
 

@@ -305,6 +305,8 @@ static SharedTable *
 plan(const SharedRows *rows, const SharedContent *content)
 {
     SharedHeader h = {.n_tensors = content->n_tensors, .n_parts = content->n_parts, .text_bytes = content->text_bytes};
+    const size_t limit = shared_limit();
+    size_t       bytes, others;
     SharedTable *t;
 
     shared_header_init(&h, rows, content->precision, content->data_bytes);
@@ -312,9 +314,15 @@ plan(const SharedRows *rows, const SharedContent *content)
     if (t == NULL)
         return NULL;
     t->header.bytes = h.data_at + content->data_bytes + (uint64) content->n_tensors * SHARED_ALIGNMENT;
-    if (t->header.bytes + content->beside > shared_limit())
+    bytes = t->header.bytes + content->beside;
+    others = shared_in_use(rows->model_hash);
+    if (bytes > limit)
         shared_notice(0, psprintf("model \"%s\" takes %zu MB, and pg_llm.shared_size allows %zu MB", rows->model,
-                                  (size_t) ((t->header.bytes + content->beside) >> 20), shared_limit() >> 20));
+                                  bytes >> 20, limit >> 20));
+    else if (bytes > limit - Min(limit, others))
+        shared_notice(0, psprintf("model \"%s\" takes %zu MB, other models that are in use %zu MB, and "
+                                  "pg_llm.shared_size allows %zu MB",
+                                  rows->model, bytes >> 20, others >> 20, limit >> 20));
     else if (!shared_make_directory())
         shared_notice(errno, "make or enter");
     else if (!memory_suffices(t->header.bytes))

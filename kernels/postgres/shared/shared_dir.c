@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
@@ -24,6 +25,7 @@
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
+#include "core/engine/memory.h"
 #include "shared.h"
 
 #define PREFIX        "pgsql_tmp_llm"
@@ -51,7 +53,7 @@ shared_init(void)
                                "Relative to the data directory. Empty: each session keeps a copy of its own.",
                                &pg_llm_shared_dir, "base/pgsql_tmp", PGC_SUSET, 0, check_directory, NULL, NULL);
     DefineCustomIntVariable("pg_llm.shared_size", "What the files in pg_llm.shared_dir may take.",
-                            "The least recently used go; -1 means a quarter of the machine's memory.",
+                            "The least recently used go; -1 means a quarter of the memory of the machine or container.",
                             &pg_llm_shared_size_mb, -1, -1, INT_MAX, PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
     DefineCustomIntVariable("pg_llm.shared_age", "How old a version of weights must be to be shared.",
                             "Spares a training that commits often a file per commit. It is also how long a session "
@@ -74,11 +76,12 @@ shared_directory(void)
 size_t
 shared_limit(void)
 {
-    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    size_t total;
 
     if (pg_llm_shared_size_mb >= 0)
         return (size_t) pg_llm_shared_size_mb << 20;
-    return pages > 0 && page > 0 ? (size_t) pages / 4 * (size_t) page : (size_t) 1 << 30;
+    total = llm_memory_total();
+    return total != SIZE_MAX ? total / 4 : (size_t) 1 << 30;
 }
 
 uint64
@@ -315,6 +318,7 @@ static void
 remove_above_limit(SharedEntry *entries, int n, const char *keep)
 {
     const SharedEntry *kept = NULL;
+    const size_t       limit = shared_limit();
 
     for (int i = 0; i < n && kept == NULL; i++)
         if (strcmp(entries[i].path, keep) == 0)
@@ -345,10 +349,37 @@ remove_above_limit(SharedEntry *entries, int n, const char *keep)
                 oldest_use = use;
             }
         }
-        if (oldest == NULL || (uint64) bytes <= shared_limit())
+        if (oldest == NULL || (uint64) bytes <= limit)
             break;
         (void) remove_entry(oldest);
     }
+}
+
+/*
+ * Two models that do not fit beside each other would be written again with every change between them, and their sessions
+ * would never have a mapping for long.
+ */
+size_t
+shared_in_use(uint64 model_hash)
+{
+    struct timespec now;
+    size_t          bytes = 0;
+    int             n = 0;
+    SharedEntry    *entries = pg_llm_shared_age_ms == 0 ? NULL : shared_entries(&n);
+
+    if (entries == NULL || clock_gettime(CLOCK_REALTIME, &now) != 0)
+        return 0;
+    for (int i = 0; i < n; i++)
+    {
+        const struct stat *about = &entries[i].about;
+        int64              use = Max(nanoseconds(&about->st_atim), nanoseconds(&about->st_mtim));
+
+        if ((entries[i].database != MyDatabaseId || entries[i].model_hash != model_hash) && !entries[i].temporary &&
+            use >= nanoseconds(&now) - (int64) pg_llm_shared_age_ms * 1000000 && !left_over(&entries[i], model_hash))
+            bytes += (size_t) about->st_blocks * 512;
+    }
+    pfree(entries);
+    return bytes;
 }
 
 void

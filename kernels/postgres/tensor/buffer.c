@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -130,16 +129,11 @@ tensor_buffer_end_xact(void)
     trim_to(idle_limit());
 }
 
-/* Once per session: an eighth of the machine's memory, and no more than MAX_CACHE, may wait in free lists. */
+/* Once per session: an eighth of the memory that there is, and no more than MAX_CACHE, may wait in free lists. */
 static void
 first_use(void)
 {
-    long pages = sysconf(_SC_PHYS_PAGES);
-    long page = sysconf(_SC_PAGESIZE);
-
-    cache_limit = MAX_CACHE;
-    if (pages > 0 && page > 0)
-        cache_limit = Min(cache_limit, (size_t) pages / 8 * (size_t) page);
+    cache_limit = Min(MAX_CACHE, llm_memory_total() / 8);
 }
 
 /* A mapping of its own on a huge-page boundary, so that the kernel can back it with huge pages. */

@@ -43,12 +43,9 @@ PG_FUNCTION_INFO_V1(pg_llm_norm);
 Datum
 pg_llm_norm(PG_FUNCTION_ARGS)
 {
-    TensorView  v = PG_GETARG_TENSOR_VIEW(0);
-    llm_engine *e = pg_llm_engine();
-    double      squares = llm_sum_squares(e, v.data, v.n);
+    TensorView v = PG_GETARG_TENSOR_VIEW(0);
 
-    pg_llm_check(e);
-    PG_RETURN_FLOAT8(sqrt(squares));
+    PG_RETURN_FLOAT8(pg_llm_l2_norm(v.data, v.n));
 }
 
 /* ---- constructors ---- */

@@ -6,7 +6,7 @@
  * A tokenizer is its role's alone: nobody else finds it, so that what a role may not read stays hidden, and what it
  * fed by hand deceives no SECURITY DEFINER function.
  *
- * States of a handle: bpe_create --> being fed (put_token, put_merge; the next create forgets it); seal --> in memory
+ * States of a handle: bpe_create or wordpiece_create --> being fed (put_token, put_merge; the next create forgets it); seal --> in memory
  * (encode, decode, bpe_open), which ends with llm_release() or when others take its place. Anything else is 55000.
  */
 #include "postgres.h"
@@ -24,18 +24,6 @@
 
 #define MAX_TOKENIZERS 8
 #define LARGE_OUTPUT   (1 << 20)
-
-typedef struct Tokenizer
-{
-    struct Tokenizer *next; /* the most recently used first */
-    int32             handle;
-    Oid               user;
-    bool              sealed;
-    llm_bpe          *bpe;
-    char             *model;
-    int               version_len;
-    char             *version;
-} Tokenizer;
 
 static Tokenizer *tokenizers = NULL;
 static int32      last_handle = 0;
@@ -85,8 +73,8 @@ tokenizer_text(const uint8_t *utf8, size_t n)
 
 /* ---- tokenizers in memory ---- */
 
-static void
-forget(Tokenizer *t)
+void
+tokenizer_forget(Tokenizer *t)
 {
     Tokenizer **link = &tokenizers;
 
@@ -94,6 +82,9 @@ forget(Tokenizer *t)
         link = &(*link)->next;
     *link = t->next;
     llm_bpe_destroy(t->bpe);
+    llm_wordpiece_destroy(t->wordpiece);
+    if (t->around != NULL)
+        pfree(t->around);
     pfree(t->model);
     pfree(t->version);
     pfree(t);
@@ -106,8 +97,11 @@ tokenizer_release(void)
 
     while (tokenizers != NULL)
     {
-        bytes += llm_bpe_memory(tokenizers->bpe);
-        forget(tokenizers);
+        if (tokenizers->bpe != NULL)
+            bytes += llm_bpe_memory(tokenizers->bpe);
+        if (tokenizers->wordpiece != NULL)
+            bytes += llm_wordpiece_memory(tokenizers->wordpiece);
+        tokenizer_forget(tokenizers);
     }
     return bytes;
 }
@@ -124,8 +118,8 @@ move_to_front(Tokenizer *t)
     tokenizers = t;
 }
 
-static Tokenizer *
-require(int32 handle, bool sealed)
+Tokenizer *
+tokenizer_require(int32 handle, bool sealed)
 {
     for (Tokenizer *t = tokenizers; t != NULL; t = t->next)
         if (t->handle == handle && t->user == GetUserId() && t->sealed == sealed)
@@ -166,8 +160,29 @@ trim(const char *model)
     {
         next = t->next;
         if ((t->user == GetUserId() && (!t->sealed || strcmp(t->model, model) == 0)) || ++n >= MAX_TOKENIZERS)
-            forget(t);
+            tokenizer_forget(t);
     }
+}
+
+Tokenizer *
+tokenizer_begin(text *model, bytea *version)
+{
+    char      *name = text_to_cstring(model);
+    int        version_len = VARSIZE_ANY_EXHDR(version);
+    char      *own_model = MemoryContextStrdup(TopMemoryContext, name);
+    char      *own_version = MemoryContextAlloc(TopMemoryContext, version_len + 1);
+    Tokenizer *t = MemoryContextAllocZero(TopMemoryContext, sizeof(Tokenizer));
+
+    trim(name);
+    memcpy(own_version, VARDATA_ANY(version), version_len);
+    t->next = tokenizers;
+    t->handle = ++last_handle;
+    t->user = GetUserId();
+    t->model = own_model;
+    t->version_len = version_len;
+    t->version = own_version;
+    tokenizers = t;
+    return t;
 }
 
 /* pg_llm_bpe_create(model, version) -> handle of an empty tokenizer, to be fed and sealed */
@@ -175,21 +190,12 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_create);
 Datum
 pg_llm_bpe_create(PG_FUNCTION_ARGS)
 {
-    char      *model = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    bytea     *version = PG_GETARG_BYTEA_PP(1);
-    int        version_len = VARSIZE_ANY_EXHDR(version);
-    char      *own_model = MemoryContextStrdup(TopMemoryContext, model);
-    char      *own_version = MemoryContextAlloc(TopMemoryContext, version_len + 1);
-    Tokenizer *t = MemoryContextAllocZero(TopMemoryContext, sizeof(Tokenizer));
+    Tokenizer *t = tokenizer_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_BYTEA_PP(1));
 
-    trim(model);
-    memcpy(own_version, VARDATA_ANY(version), version_len);
-    *t = (Tokenizer){tokenizers,       ++last_handle, GetUserId(), false,
-                     llm_bpe_create(), own_model,     version_len, own_version};
-    tokenizers = t;
+    t->bpe = llm_bpe_create();
     if (t->bpe == NULL)
     {
-        forget(t);
+        tokenizer_forget(t);
         tokenizer_check(LLM_BPE_NO_MEMORY);
     }
     PG_RETURN_INT32(t->handle);
@@ -200,13 +206,19 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_put_token);
 Datum
 pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
 {
-    Tokenizer     *t = require(PG_GETARG_INT32(0), false);
+    Tokenizer     *t = tokenizer_require(PG_GETARG_INT32(0), false);
     bytea         *bytes = PG_GETARG_BYTEA_PP(2);
     int32          flags = PG_GETARG_INT32(3);
     llm_bpe_status status;
 
     if (flags < 0 || flags > 2 * LLM_BPE_BASE - 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d is not a set of token flags", flags));
+    if (t->wordpiece != NULL)
+    {
+        wordpiece_put_token(t, PG_GETARG_INT32(1), (const uint8_t *) VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes),
+                            (unsigned) flags);
+        PG_RETURN_VOID();
+    }
     status = llm_bpe_put_token(t->bpe, PG_GETARG_INT32(1), (const uint8_t *) VARDATA_ANY(bytes),
                                VARSIZE_ANY_EXHDR(bytes), (unsigned) flags);
 
@@ -243,12 +255,16 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_put_merge);
 Datum
 pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
 {
-    Tokenizer     *t = require(PG_GETARG_INT32(0), false);
+    Tokenizer     *t = tokenizer_require(PG_GETARG_INT32(0), false);
     size_t         n_left, n_right;
     uint8_t       *left = token_bytes(PG_GETARG_TEXT_PP(2), &n_left);
     uint8_t       *right = token_bytes(PG_GETARG_TEXT_PP(3), &n_right);
-    llm_bpe_status status = llm_bpe_put_merge(t->bpe, (uint32_t) PG_GETARG_INT32(1), left, n_left, right, n_right);
+    llm_bpe_status status;
 
+    if (t->bpe == NULL)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("tokenizer %d of model \"%s\" has no merges", t->handle, t->model));
+    status = llm_bpe_put_merge(t->bpe, (uint32_t) PG_GETARG_INT32(1), left, n_left, right, n_right);
     if (status == LLM_BPE_UNKNOWN_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("merge %d of model \"%s\", \"%s\" and \"%s\", names or makes a token that is not in its "
@@ -269,7 +285,11 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_seal);
 Datum
 pg_llm_bpe_seal(PG_FUNCTION_ARGS)
 {
-    require(PG_GETARG_INT32(0), false)->sealed = true;
+    Tokenizer *t = tokenizer_require(PG_GETARG_INT32(0), false);
+
+    if (t->wordpiece != NULL)
+        wordpiece_seal(t);
+    t->sealed = true;
     PG_RETURN_VOID();
 }
 
@@ -297,29 +317,62 @@ int_array(const int32_t *values, size_t n)
     return a;
 }
 
-/* pg_llm_bpe_encode(handle, text, special) -> token ids */
-PG_FUNCTION_INFO_V1(pg_llm_bpe_encode);
-Datum
-pg_llm_bpe_encode(PG_FUNCTION_ARGS)
+void
+tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **token_ids, size_t *n_ids)
 {
-    Tokenizer     *t = require(PG_GETARG_INT32(0), true);
-    size_t         n, n_ids;
-    const uint8_t *utf8 = tokenizer_utf8(PG_GETARG_TEXT_PP(1), &n);
-    const int32_t *ids;
-    ArrayType     *result;
+    size_t         n;
+    const uint8_t *utf8 = tokenizer_utf8(document, &n);
     llm_bpe_status status;
 
-    status = llm_bpe_encode(t->bpe, utf8, n, PG_GETARG_BOOL(2), pg_llm_should_stop, NULL, &ids, &n_ids);
+    if (t->wordpiece != NULL)
+        status = llm_wordpiece_encode(t->wordpiece, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
+    else
+        status = llm_bpe_encode(t->bpe, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
     if (status == LLM_BPE_NO_BYTE)
         ereport(ERROR, errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
                 errmsg("the tokenizer of model \"%s\" has no token for the byte 0x%02x", t->model,
                        llm_bpe_missing_byte(t->bpe)),
                 errhint("A byte-level vocabulary has a token for each of the 256 bytes."));
     tokenizer_check(status);
+}
+
+void
+tokenizer_end_encode(Tokenizer *t, size_t n_ids)
+{
+    const uint8_t  empty = 0;
+    const int32_t *none;
+    size_t         n;
+
+    if (n_ids <= LARGE_OUTPUT)
+        return;
+    if (t->wordpiece != NULL)
+        (void) llm_wordpiece_encode(t->wordpiece, &empty, 0, false, NULL, NULL, &none, &n);
+    else
+        (void) llm_bpe_encode(t->bpe, &empty, 0, false, NULL, NULL, &none, &n);
+}
+
+/* pg_llm_bpe_encode(handle, text, special) -> token ids */
+PG_FUNCTION_INFO_V1(pg_llm_bpe_encode);
+Datum
+pg_llm_bpe_encode(PG_FUNCTION_ARGS)
+{
+    Tokenizer     *t = tokenizer_require(PG_GETARG_INT32(0), true);
+    size_t         n_ids;
+    const int32_t *ids;
+    ArrayType     *result;
+
+    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), PG_GETARG_BOOL(2), &ids, &n_ids);
     result = int_array(ids, n_ids);
-    if (n_ids > LARGE_OUTPUT)
-        (void) llm_bpe_encode(t->bpe, utf8, 0, false, NULL, NULL, &ids, &n_ids); /* gives its buffer back */
+    tokenizer_end_encode(t, n_ids);
     PG_RETURN_ARRAYTYPE_P(result);
+}
+
+void
+tokenizer_unknown_id(Tokenizer *t, int32 id)
+{
+    ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+            errmsg("token %d is not in the tokenizer of model \"%s\"", id, t->model),
+            errhint("llm_bpe_vocab lists the tokens."));
 }
 
 /* pg_llm_bpe_decode(handle, ids) -> the bytes that the tokens stand for */
@@ -327,20 +380,20 @@ PG_FUNCTION_INFO_V1(pg_llm_bpe_decode);
 Datum
 pg_llm_bpe_decode(PG_FUNCTION_ARGS)
 {
-    Tokenizer *t = require(PG_GETARG_INT32(0), true);
+    Tokenizer *t = tokenizer_require(PG_GETARG_INT32(0), true);
     IntArray   ids = tensor_int_array(PG_GETARG_DATUM(1), "ids");
     size_t     total = VARHDRSZ, n;
     bytea     *result;
     char      *p;
 
+    if (t->wordpiece != NULL)
+        PG_RETURN_BYTEA_P(wordpiece_decode(t, ids.values, ids.n));
     for (size_t i = 0; i < ids.n; i++)
     {
         if ((i & 0xffff) == 0)
             CHECK_FOR_INTERRUPTS();
         if (llm_bpe_token(t->bpe, ids.values[i], &n) == NULL)
-            ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-                    errmsg("token %d is not in the tokenizer of model \"%s\"", ids.values[i], t->model),
-                    errhint("llm_bpe_vocab lists the tokens."));
+            tokenizer_unknown_id(t, ids.values[i]);
         total += n;
     }
     if (!AllocSizeIsValid(total))

@@ -1,4 +1,4 @@
--- Byte-level byte pair encoding: tokenizers in memory, their files, learning merges.
+-- Byte-level byte pair encoding and WordPiece: tokenizers in memory, their files, learning merges.
 
 CREATE FUNCTION public.pg_llm_bpe_open(model text, version bytea)
     RETURNS integer
@@ -13,6 +13,19 @@ CREATE FUNCTION public.pg_llm_bpe_create(model text, version bytea)
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_create';
 COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea) IS
     'Creates an empty tokenizer and returns its handle; feed it tokens, then merges, then seal it.';
+
+CREATE FUNCTION public.pg_llm_wordpiece_create(
+    model text, version bytea, normalizer integer, unk_token text, prefix text, max_characters integer,
+    cleanup boolean, before_ids integer[], after_ids integer[]
+)
+    RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_wordpiece_create';
+COMMENT ON FUNCTION public.pg_llm_wordpiece_create(
+    text, bytea, integer, text, text, integer, boolean, integer[], integer[]
+) IS
+    'The same for WordPiece, which is fed tokens by their text. normalizer is the sum of 1 (clean_text), 2 '
+    '(handle_chinese_chars), 4 (strip accents), 8 (lowercase); before_ids and after_ids stand around a text.';
 
 CREATE FUNCTION public.pg_llm_bpe_put_token(handle integer, token_id integer, bytes bytea, flags integer)
     RETURNS void
@@ -43,6 +56,16 @@ COMMENT ON FUNCTION public.pg_llm_bpe_encode(integer, text, boolean) IS
     'Token ids of a text. Text that matches an added token becomes that token; special tokens are matched only with '
     'special.';
 
+CREATE FUNCTION public.pg_llm_encode_sequence(
+    handle integer, text text, max_tokens integer, OUT ids integer[], OUT length integer
+)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_encode_sequence';
+COMMENT ON FUNCTION public.pg_llm_encode_sequence(integer, text, integer) IS
+    'Token ids of a text, special tokens recognised, with the tokens that the tokenizer puts around it, of which at '
+    'most max_tokens are left; and how many there would be.';
+
 CREATE FUNCTION public.pg_llm_characters(text text)
     RETURNS SETOF text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
@@ -55,7 +78,8 @@ CREATE FUNCTION public.pg_llm_bpe_decode(handle integer, ids integer[])
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_decode';
-COMMENT ON FUNCTION public.pg_llm_bpe_decode(integer, integer[]) IS 'The bytes of the tokens, concatenated.';
+COMMENT ON FUNCTION public.pg_llm_bpe_decode(integer, integer[]) IS
+    'The bytes of the tokens, concatenated; of WordPiece the text that its decoder gives.';
 
 CREATE FUNCTION public.pg_llm_utf8_text(bytes bytea, final boolean DEFAULT true)
     RETURNS text
@@ -77,6 +101,14 @@ CREATE FUNCTION public.pg_llm_bpe_read_vocab(contents bytea, OUT token_id intege
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_read_vocab';
 COMMENT ON FUNCTION public.pg_llm_bpe_read_vocab(bytea) IS
     'The tokens of vocab.json or encoder.json; 22023, with the line, if the contents are not such a file.';
+
+CREATE FUNCTION public.pg_llm_wordpiece_read_vocab(contents bytea, OUT token_id integer, OUT token text)
+    RETURNS SETOF record
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_wordpiece_read_vocab';
+COMMENT ON FUNCTION public.pg_llm_wordpiece_read_vocab(bytea) IS
+    'The tokens of vocab.txt, one in each line, or of a JSON object of token to id; 22023, with the line, if the '
+    'contents are neither.';
 
 CREATE FUNCTION public.pg_llm_bpe_read_merges(
     contents bytea, OUT rank integer, OUT left_token text, OUT right_token text

@@ -122,7 +122,7 @@ require_alphabet(void)
 {
     if (GetDatabaseEncoding() != PG_UTF8 && GetDatabaseEncoding() != PG_SQL_ASCII)
         ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                errmsg("a database of encoding %s cannot hold the byte-level alphabet of byte pair encoding",
+                errmsg("a database of encoding %s cannot hold the tokens of BPE or WordPiece",
                        GetDatabaseEncodingName()),
                 errhint("Use a database with encoding UTF8, or a character tokenizer (llm_build_char_tokenizer)."));
 }
@@ -141,12 +141,13 @@ alphabet_datum(const uint8_t *bytes, size_t n)
 typedef enum RowKind
 {
     TOKEN_ROWS,
+    PLAIN_ROWS,
     BYTES_ROWS,
     MERGE_ROWS,
     BYTES_MERGE_ROWS
 } RowKind;
 
-/* One entry as a row: token_id, token, bytes, or rank, left_token, right_token */
+/* One entry as a row: token_id, token, bytes (PLAIN_ROWS: without), or rank, left_token, right_token */
 static void
 put_row(ReturnSetInfo *rsinfo, RowKind kind, const Entry *entry, const uint8_t *pool)
 {
@@ -163,6 +164,9 @@ put_row(ReturnSetInfo *rsinfo, RowKind kind, const Entry *entry, const uint8_t *
             values[1] = text_datum(p, entry->n);
             /* Tokens added by hand may hold characters that stand for themselves. */
             values[2] = n == SIZE_MAX ? bytea_datum(p, entry->n) : bytea_datum(bytes, n);
+            break;
+        case PLAIN_ROWS:
+            values[1] = text_datum(p, entry->n);
             break;
         case BYTES_ROWS:
             values[1] = alphabet_datum(p, entry->n);
@@ -223,6 +227,31 @@ pg_llm_bpe_read_vocab(PG_FUNCTION_ARGS)
         refuse("vocabulary", &error, &found);
     }
     put_rows(fcinfo, TOKEN_ROWS, &found);
+    return (Datum) 0;
+}
+
+/* pg_llm_wordpiece_read_vocab(contents) -> (token_id, token) of vocab.txt, or of an object like vocab.json */
+PG_FUNCTION_INFO_V1(pg_llm_wordpiece_read_vocab);
+Datum
+pg_llm_wordpiece_read_vocab(PG_FUNCTION_ARGS)
+{
+    bytea         *contents = PG_GETARG_BYTEA_PP(0);
+    const uint8_t *p = (const uint8_t *) VARDATA_ANY(contents);
+    size_t         n = VARSIZE_ANY_EXHDR(contents);
+    Entries        found = {0};
+    llm_bpe_error  error;
+    bool           done;
+
+    if (llm_wordpiece_is_json(p, n))
+        done = llm_bpe_parse_vocab(p, n, collect_token, &found, &error);
+    else
+        done = llm_wordpiece_parse_vocab(p, n, collect_token, &found, &error);
+    if (!done)
+    {
+        free_entries(&found);
+        refuse("vocabulary", &error, &found);
+    }
+    put_rows(fcinfo, PLAIN_ROWS, &found);
     return (Datum) 0;
 }
 

@@ -109,7 +109,7 @@ pg_llm_grad_clip(PG_FUNCTION_ARGS)
                 errmsg("the clipping threshold must be above 0, not %g", clip));
     if (!pg_llm_all_finite(e, grad->data, grad->n))
         ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE), errmsg("the gradient is not finite"));
-    scale = Min(1.0, clip / (sqrt(llm_sum_squares(e, grad->data, grad->n)) + 1e-6));
+    scale = Min(1.0, clip / (pg_llm_l2_norm(grad->data, grad->n) + 1e-6));
     out = tensor_new(grad->ndim, grad->dims);
     llm_scale(e, out->data, grad->data, (float) scale, false, grad->n);
     pg_llm_check(e);

@@ -1,4 +1,4 @@
--- Training: optimizer steps on given tensors, learning rate schedules, permutations and batches.
+-- Training: optimizer steps on given tensors, learning rate schedules, permutations, batches, pairs of sequences.
 
 CREATE FUNCTION public.pg_llm_adamw_step(
     weight public.tensor, grad public.tensor, m public.tensor, v public.tensor, lr double precision,
@@ -90,3 +90,33 @@ CREATE FUNCTION public.pg_llm_ids_within(ids integer[], low integer, high intege
     AS 'MODULE_PATHNAME', 'pg_llm_ids_within';
 COMMENT ON FUNCTION public.pg_llm_ids_within(integer[], integer, integer) IS
     'Whether no id is NULL and all are at least low and below high.';
+
+CREATE FUNCTION public.pg_llm_pair_problem(tokens integer[], segments integer[], max_tokens integer)
+    RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_pair_problem';
+COMMENT ON FUNCTION public.pg_llm_pair_problem(integer[], integer[], integer) IS
+    'What is wrong with a row of pairs, NULL if nothing: segments number its sequences token by token, 0 for the '
+    'anchor, 1 for the positive, 2 and on for negatives, below 0 for padding at the end, and no sequence is longer '
+    'than max_tokens. 22023: tokens and segments of different lengths.';
+
+CREATE FUNCTION public.pg_llm_pairs(
+    tokens integer[], segments integer[], max_tokens integer, OUT sequences integer[], OUT lengths integer[],
+    OUT n_rows integer, OUT exclusions public.tensor
+)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_pairs';
+COMMENT ON FUNCTION public.pg_llm_pairs(integer[], integer[], integer) IS
+    'Splits the rows of a batch, [T] or [B, T], by their segments: all anchors, all positives, then all negatives, '
+    'laid end to end, and their lengths. exclusions [B, candidates]: -1e30 where a candidate is no negative of the '
+    'row''s anchor, being the text of its positive again or another positive of the same anchor, else 0; NULL if there '
+    'is none such. 22023, naming the row: as for pg_llm_pair_problem.';
+
+CREATE FUNCTION public.pg_llm_ranks(scores public.tensor, rows integer[], columns integer[])
+    RETURNS integer[]
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_ranks';
+COMMENT ON FUNCTION public.pg_llm_ranks(public.tensor, integer[], integer[]) IS
+    'The rank, from 1, of each pair of a row and a column (from 0) of scores [m, n] among the columns that are not '
+    'paired with that row; equal scores count against it. 22003: there is no such element.';

@@ -10,6 +10,8 @@ DROP TABLE IF EXISTS public.llm_model_config;
 
 DROP TABLE IF EXISTS public.llm_train_run;
 
+DROP TABLE IF EXISTS public.llm_tokenizer;
+
 DROP TABLE IF EXISTS public.llm_tensor_rt;
 
 DROP TABLE IF EXISTS public.llm_tensor_map;

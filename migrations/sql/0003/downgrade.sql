@@ -24,6 +24,14 @@ DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
+DROP FUNCTION IF EXISTS public.llm_load_wordpiece(model text, vocab text, settings jsonb, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_load_wordpiece(model text, vocab bytea, settings jsonb, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_wordpiece_feed(model text, version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_wordpiece_settings(settings jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_release(shared boolean);
 
 DROP FUNCTION IF EXISTS public.llm_write_back(model text, fingerprint bytea, step bigint, keep_grad boolean, workers int, keep_moments boolean);
@@ -70,6 +78,8 @@ DROP FUNCTION IF EXISTS public.llm_write_seconds(model text);
 
 DROP FUNCTION IF EXISTS public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint);
 
+DROP FUNCTION IF EXISTS public.llm_train_log_id(run_id bigint, step bigint);
+
 DROP FUNCTION IF EXISTS public.llm_train_advance(run_id bigint, commit_every int, write_back_every int, INOUT fingerprint bytea, INOUT row_ids bigint[], INOUT row_versions bytea, INOUT step bigint, INOUT written_at timestamptz, INOUT write_seconds double precision, INOUT write_began timestamptz, OUT ended boolean, OUT code text, OUT problem text, OUT details text, OUT advice text);
 
 DROP FUNCTION IF EXISTS public.llm_train_stop(run_id bigint);
@@ -112,7 +122,9 @@ DROP FUNCTION IF EXISTS public.llm_check_hyperparameters(config public.llm_model
 
 DROP FUNCTION IF EXISTS public.llm_hyperparameters(arguments jsonb, OUT n_steps bigint, OUT dropout_p double precision, OUT beta1 double precision, OUT beta2 double precision, OUT eps double precision, OUT wd double precision, OUT lr_max double precision, OUT warmup int, OUT grad_clip double precision, OUT grad_workers int, OUT prune_workers int, OUT batch_size int, OUT grad_accum int, OUT block_size int, OUT schedule text, OUT min_lr double precision, OUT decay text, OUT seed bigint, OUT data_order text, OUT start_step bigint, OUT total_steps bigint, OUT log_every int, OUT keep_grad boolean, OUT optimizer text);
 
-DROP FUNCTION IF EXISTS public.llm_tell_unstored(model text, next_step bigint);
+DROP FUNCTION IF EXISTS public.llm_train_give_up(run_id bigint);
+
+DROP FUNCTION IF EXISTS public.llm_train_supersede(model text, first_step bigint, run_id bigint);
 
 DROP FUNCTION IF EXISTS public.llm_train_begin(model text, arguments jsonb);
 
@@ -123,6 +135,10 @@ DROP FUNCTION IF EXISTS public.llm_decode(ids int[], model text);
 DROP FUNCTION IF EXISTS public.llm_known_tokens(ids int[], model text);
 
 DROP FUNCTION IF EXISTS public.llm_token_bytes(ids int[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_encode_sequence(text text, model text, max_tokens int);
+
+DROP FUNCTION IF EXISTS public.llm_encode_sequences(texts text[], model text, max_tokens int);
 
 DROP FUNCTION IF EXISTS public.llm_encode(text text, model text, special boolean, bos boolean);
 
@@ -162,6 +178,14 @@ DROP FUNCTION IF EXISTS public.llm_tape_forget(model text, before bigint);
 
 DROP FUNCTION IF EXISTS public.llm_tape_flush(run bigint, model text, step bigint);
 
+DROP FUNCTION IF EXISTS public.llm_refuse_setting(key text, value jsonb, declared jsonb, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_size(name text, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, config public.llm_model_config);
+
+DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
@@ -184,7 +208,15 @@ DROP FUNCTION IF EXISTS public.llm_publish(model text);
 
 DROP FUNCTION IF EXISTS public.llm_publication_tables(model text);
 
+DROP FUNCTION IF EXISTS public.llm_publication_mark(model text);
+
 DROP FUNCTION IF EXISTS public.llm_publication(model text);
+
+DROP FUNCTION IF EXISTS public.llm_fill_pairs(model text, query text, split text, validation double precision, seed bigint, anchor_prompt text, positive_prompt text, max_tokens int, OUT pairs bigint, OUT validation_pairs bigint);
+
+DROP FUNCTION IF EXISTS public.llm_encode_pair(texts text[], model text, max_tokens int, anchor_prompt text, positive_prompt text, OUT tokens int[], OUT target int[], OUT n_cut int);
+
+DROP FUNCTION IF EXISTS public.llm_query_pairs(query text);
 
 DROP FUNCTION IF EXISTS public.llm_prune_passes(run_id bigint);
 
@@ -200,7 +232,7 @@ DROP FUNCTION IF EXISTS public.llm_check_size(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_init_model(model text, seed bigint);
 
-DROP FUNCTION IF EXISTS public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint);
+DROP FUNCTION IF EXISTS public.llm_create_model(model text, arch text, n_layer int, n_head int, d_model int, n_positions int, vocab int, seed bigint, settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_logits(tokens int[], model text, n_layer int, n_head int, d_model int, vocab_size int);
 
@@ -290,6 +322,14 @@ DROP FUNCTION IF EXISTS public.llm_hidden_gpt2(model text, tokens int[], n_block
 
 DROP FUNCTION IF EXISTS public.llm_forward_gpt2(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_bert(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_bert(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_bert(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_embed_bert(model text, tokens int[], lengths int[], training boolean, dropout_p double precision);
+
 DROP FUNCTION IF EXISTS public.llm_forward(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, new_name text, block_size int, stride int, validation double precision, batch_size int, grad_accum int, lr_max double precision, warmup int, schedule text, min_lr double precision, dropout_p double precision, wd double precision, grad_clip double precision, decay text, seed bigint, log_every int, beta1 double precision, beta2 double precision, eps double precision, grad_workers int, prune_workers int, data_order text, start_step bigint, total_steps bigint, keep_grad boolean, optimizer text, OUT name text, OUT perplexity_before double precision, OUT perplexity_after double precision);
@@ -303,6 +343,8 @@ DROP FUNCTION IF EXISTS public.pg_llm_export_safetensors(path text, model text);
 DROP FUNCTION IF EXISTS public.pg_llm_export_npz(path text, model text, gzip boolean);
 
 DROP FUNCTION IF EXISTS public.llm_export_file(path text, model text, format text);
+
+DROP FUNCTION IF EXISTS public.llm_export_transposed(model text, name text);
 
 DROP FUNCTION IF EXISTS public.llm_export_data(model text);
 
@@ -319,6 +361,44 @@ DROP FUNCTION IF EXISTS public.llm_evaluate(model text, split text, stride int, 
 DROP FUNCTION IF EXISTS public.llm_pin_statement(model text);
 
 DROP FUNCTION IF EXISTS public.llm_windows(n int, width int, stride int);
+
+DROP FUNCTION IF EXISTS public.llm_check_embed_trigger(name text, happens text, level text, event text, arguments text[], max_arguments int);
+
+DROP FUNCTION IF EXISTS public.llm_embed_later();
+
+DROP FUNCTION IF EXISTS public.llm_embed_column();
+
+DROP FUNCTION IF EXISTS public.llm_embedding_assignment(relation regclass, embedding_column text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_batch(relation regclass, text_column text, embedding_column text, model text, prompt text, tables oid[], places tid[], OUT filled bigint, OUT n_cut bigint);
+
+DROP FUNCTION IF EXISTS public.llm_embed_find(relation regclass, text_column text, embedding_column text, OUT tables oid[], OUT places tid[]);
+
+DROP FUNCTION IF EXISTS public.llm_embed_advance(relation regclass, text_column text, embedding_column text, model text, prompt text, batch_rows int, INOUT tables oid[], INOUT places tid[], INOUT place int, INOUT filled bigint, INOUT filled_before bigint, INOUT n_cut bigint, INOUT shown_at timestamptz, OUT ended boolean);
+
+DROP PROCEDURE IF EXISTS public.llm_embed_missing(relation regclass, text_column text, embedding_column text, model text, prompt text, batch_rows int);
+
+DROP FUNCTION IF EXISTS public.llm_check_embedding(relation regclass, text_column text, embedding_column text);
+
+DROP FUNCTION IF EXISTS public.llm_embedding_cast(relation regclass, column_name text);
+
+DROP FUNCTION IF EXISTS public.llm_tell_cut(model text, n_cut bigint, n_texts bigint);
+
+DROP FUNCTION IF EXISTS public.llm_embed(texts text[], model text, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed(text text, model text, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_texts(texts text[], model text, prompt text, OUT embeddings public.tensor[], OUT n_cut bigint);
+
+DROP FUNCTION IF EXISTS public.llm_rows(x public.tensor);
+
+DROP FUNCTION IF EXISTS public.llm_embed_prefix(config public.llm_model_config, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed_sequences(model text, tokens int[], lengths int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_decoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_is_encoder(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_refuse_row(model text, row_id bigint, problem text);
 
@@ -338,6 +418,20 @@ DROP FUNCTION IF EXISTS public.llm_split_documents(given text[], validation doub
 
 DROP FUNCTION IF EXISTS public.llm_fill_dataset(model text, query text, block_size int, stride int, validation double precision, seed bigint, keep_order boolean, OUT train_rows bigint, OUT validation_rows bigint);
 
+DROP FUNCTION IF EXISTS public.llm_first_places(numbers int[]);
+
+DROP FUNCTION IF EXISTS public.llm_recall(model text, split text, k int, OUT pairs bigint, OUT candidates bigint, OUT recall double precision);
+
+DROP FUNCTION IF EXISTS public.llm_recall_rows(config public.llm_model_config, split text, OUT row_ids bigint[], OUT anchors int[], OUT positives int[]);
+
+DROP FUNCTION IF EXISTS public.llm_check_contrast(config public.llm_model_config, batch_size int, block_size int, only_row bigint);
+
+DROP FUNCTION IF EXISTS public.llm_contrastive_loss(model text, tokens int[], targets int[], training boolean, dropout_p double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_encoder(config public.llm_model_config, task text, hint text);
+
+DROP FUNCTION IF EXISTS public.llm_max_tokens(config public.llm_model_config);
+
 DROP FUNCTION IF EXISTS public.llm_model_step(model text);
 
 DROP FUNCTION IF EXISTS public.llm_lock_model(model text, change text);
@@ -347,6 +441,8 @@ DROP FUNCTION IF EXISTS public.llm_default_model(model text);
 DROP FUNCTION IF EXISTS public.llm_check_config(model text, n_layer int, n_head int, d_model int, vocab int);
 
 DROP FUNCTION IF EXISTS public.llm_registered_arch(model text);
+
+DROP FUNCTION IF EXISTS public.llm_stored_config(model text);
 
 DROP FUNCTION IF EXISTS public.llm_config(model text);
 
@@ -408,11 +504,17 @@ DROP FUNCTION IF EXISTS public.llm_replace_bpe_merges(model text, contents bytea
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]);
 
+DROP FUNCTION IF EXISTS public.llm_bpe_feed(model text, version bytea);
+
 DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 
 DROP FUNCTION IF EXISTS public.llm_token_flags(token text, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_version(model text);
+
+DROP FUNCTION IF EXISTS public.llm_has_bert_names(model text);
+
+DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
 
 DROP FUNCTION IF EXISTS public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_tokens int[], beam_width int, OUT handles int[], OUT totals double precision[]);
 

@@ -36,6 +36,8 @@ REVOKE ALL ON TABLE public.llm_tensor_map FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_tensor_rt FROM PUBLIC;
 
+REVOKE ALL ON TABLE public.llm_tokenizer FROM PUBLIC;
+
 REVOKE ALL ON TABLE public.llm_train_log FROM PUBLIC;
 
 REVOKE ALL ON TABLE public.llm_train_progress FROM PUBLIC;
@@ -83,6 +85,7 @@ BEGIN
     GRANT SELECT ON TABLE public.llm_tensor TO llm_reader;
     GRANT SELECT ON TABLE public.llm_tensor_map TO llm_reader;
     GRANT SELECT ON TABLE public.llm_tensor_rt TO llm_reader;
+    GRANT SELECT ON TABLE public.llm_tokenizer TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_log TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_reader;
     GRANT SELECT ON TABLE public.llm_train_run TO llm_reader;
@@ -154,6 +157,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_map TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tensor_rt TO llm_trainer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_tokenizer TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_log TO llm_trainer;
     GRANT SELECT ON TABLE public.llm_train_progress TO llm_trainer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_train_run TO llm_trainer;
@@ -192,8 +196,9 @@ DECLARE
         'llm_add_tokens(text, jsonb)', 'llm_parameters(text)',
         'llm_beam_search(text, int, int, text, double precision, boolean)',
         'llm_beam_candidates(int[], double precision[], text, int, int)',
-        'llm_beam_advance(int[], int[], int[], double precision[], int[], int)', 'llm_bpe_version(text)',
-        'llm_token_flags(text, text[])', 'llm_bpe_handle(text)', 'llm_replace_bpe_vocab(text, bytea, text[])',
+        'llm_beam_advance(int[], int[], int[], double precision[], int[], int)', 'llm_bert_name(text)',
+        'llm_has_bert_names(text)', 'llm_bpe_version(text)', 'llm_token_flags(text, text[])', 'llm_bpe_handle(text)',
+        'llm_bpe_feed(text, bytea)', 'llm_replace_bpe_vocab(text, bytea, text[])',
         'llm_replace_bpe_merges(text, bytea)', 'llm_load_bpe(text, bytea, bytea, jsonb)',
         'llm_load_bpe(text, text, text)', 'pg_llm_load_bpe_vocab(text, text)', 'pg_llm_load_bpe_merges(text, text)',
         'llm_train_bpe(text, text, int)', 'llm_checkpoint_sweep()', 'llm_checkpoint_permitted(text)',
@@ -205,21 +210,38 @@ DECLARE
         'llm_checkpoint_check(text, bigint)', 'llm_checkpoint_restore_tokenizer(text, bigint)',
         'llm_checkpoint_load(text, bigint)', 'llm_require(boolean, text, text)', 'llm_require_argument(text, boolean)',
         'llm_raise(text, text, text, text)', 'llm_exact_number(double precision)', 'llm_config(text)',
-        'llm_registered_arch(text)', 'llm_check_config(text, int, int, int, int)', 'llm_default_model(text)',
-        'llm_lock_model(text, text)', 'llm_model_step(text)',
+        'llm_stored_config(text)', 'llm_registered_arch(text)', 'llm_check_config(text, int, int, int, int)',
+        'llm_default_model(text)', 'llm_lock_model(text, text)', 'llm_model_step(text)',
+        'llm_max_tokens(public.llm_model_config)', 'llm_require_encoder(public.llm_model_config, text, text)',
+        'llm_contrastive_loss(text, int[], int[], boolean, double precision)',
+        'llm_check_contrast(public.llm_model_config, int, int, bigint)',
+        'llm_recall_rows(public.llm_model_config, text)', 'llm_recall(text, text, int)', 'llm_first_places(int[])',
         'llm_fill_dataset(text, text, int, int, double precision, bigint, boolean)',
         'llm_split_documents(text[], double precision, bigint, boolean)',
         'llm_insert_blocks(public.llm_model_config, text, text[], int, int)', 'llm_boundaries(text)',
         'llm_insert_documents(public.llm_model_config, text, text[])',
         'llm_dataset_problems(public.llm_model_config, int)', 'llm_check_dataset(public.llm_model_config, text, int)',
         'llm_check_row(public.llm_model_config, bigint)', 'llm_refuse_row(text, bigint, text)',
-        'llm_windows(int, int, int)', 'llm_pin_statement(text)', 'llm_evaluate(text, text, int, text)',
-        'llm_log_evaluation(text, text, int)', 'llm_evaluation_batches(public.llm_model_config, text, int, text)',
-        'llm_perplexity(text, text, int)', 'llm_export_tensors(text)', 'llm_export_data(text)',
+        'llm_is_encoder(public.llm_model_config)', 'llm_require_decoder(public.llm_model_config, text, text)',
+        'llm_embed_sequences(text, int[], int[], boolean, double precision)',
+        'llm_embed_prefix(public.llm_model_config, text)', 'llm_rows(public.tensor)',
+        'llm_embed_texts(text[], text, text)', 'llm_embed(text, text, text)', 'llm_embed(text[], text, text)',
+        'llm_tell_cut(text, bigint, bigint)', 'llm_embedding_cast(regclass, text)',
+        'llm_check_embedding(regclass, text, text)', 'llm_embed_missing(regclass, text, text, text, text, int)',
+        'llm_embed_advance(regclass, text, text, text, text, int, oid[], tid[], int, bigint, bigint, bigint, timestamptz)',
+        'llm_embed_find(regclass, text, text)', 'llm_embed_batch(regclass, text, text, text, text, oid[], tid[])',
+        'llm_embedding_assignment(regclass, text)', 'llm_embed_column()', 'llm_embed_later()',
+        'llm_check_embed_trigger(text, text, text, text, text[], int)', 'llm_windows(int, int, int)',
+        'llm_pin_statement(text)', 'llm_evaluate(text, text, int, text)', 'llm_log_evaluation(text, text, int)',
+        'llm_evaluation_batches(public.llm_model_config, text, int, text)', 'llm_perplexity(text, text, int)',
+        'llm_export_tensors(text)', 'llm_export_data(text)', 'llm_export_transposed(text, text)',
         'llm_export_file(text, text, text)', 'pg_llm_export_npz(text, text, boolean)',
         'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
         'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean, text)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
+        'llm_embed_bert(text, int[], int[], boolean, double precision)',
+        'llm_forward_bert(text, int[], boolean, int[], double precision, boolean)',
+        'llm_hidden_bert(text, int[], int)', 'llm_parameters_bert(text)',
         'llm_forward_gpt2(text, int[], boolean, int[], double precision, boolean)',
         'llm_hidden_gpt2(text, int[], int)', 'llm_parameters_gpt2(text)',
         'llm_forward_gpt3(text, int[], boolean, int[], double precision, boolean)',
@@ -244,25 +266,31 @@ DECLARE
         'llm_shape_text(anyarray)', 'llm_check_tokens(public.llm_model_config, int[], int[])',
         'llm_recorded_loss(public.llm_model_config, int[], int[], double precision, boolean)',
         'llm_loss(text, int[], int[])', 'llm_loss(text, int[], int[], int, int, int, int, double precision, boolean)',
-        'llm_logits(int[], text, int, int, int, int)', 'llm_create_model(text, text, int, int, int, int, int, bigint)',
-        'llm_init_model(text, bigint)', 'llm_check_size(public.llm_model_config)',
+        'llm_logits(int[], text, int, int, int, int)',
+        'llm_create_model(text, text, int, int, int, int, int, bigint, jsonb)', 'llm_init_model(text, bigint)',
+        'llm_check_size(public.llm_model_config)',
         'llm_initial_tensor(int[], text, double precision, bigint, text, int)', 'llm_drop_model(text)',
         'llm_rename_model(text, text)', 'llm_prune_runs(text, int)', 'llm_prune_passes(bigint)',
-        'llm_publication(text)', 'llm_publication_tables(text)', 'llm_publish(text)', 'llm_unpublish(text)',
+        'llm_query_pairs(text)', 'llm_encode_pair(text[], text, int, text, text)',
+        'llm_fill_pairs(text, text, text, double precision, bigint, text, text, int)', 'llm_publication(text)',
+        'llm_publication_mark(text)', 'llm_publication_tables(text)', 'llm_publish(text)', 'llm_unpublish(text)',
         'llm_check_publication(text)', 'llm_is_filtered(text)', 'llm_check_copied(text)', 'llm_count(int[])',
         'llm_require_disk(text, numeric, numeric, numeric, numeric)', 'llm_require_memory(text, numeric, int)',
         'llm_require_room_to_fill(text, text[], int, int)', 'llm_require_room_for(text, text, int, text, boolean)',
+        'llm_settings(public.llm_model_config, jsonb)', 'llm_setting_fits(jsonb, jsonb, public.llm_model_config)',
+        'llm_size(text, public.llm_model_config)', 'llm_refuse_setting(text, jsonb, jsonb, public.llm_model_config)',
         'llm_tape_flush(bigint, text, bigint)', 'llm_tape_forget(text, bigint)', 'llm_forget_tensors(bigint[])',
         'llm_tape_backward(bigint, double precision)', 'llm_backprop(bigint, text)', 'llm_materialize_params(text)',
         'llm_accumulate_grads(text, int)', 'llm_prune_autograd_state(int)', 'llm_tokenizer_kind(text)',
         'llm_check_tokenizer(text)', 'llm_end_tokens(text)', 'llm_end_token(text)', 'llm_begin_token(text)',
         'llm_build_char_tokenizer(text, text)', 'llm_subquery(text)', 'llm_query_documents(text)',
         'llm_encode_characters(text[], text)', 'llm_encode_documents(text[], text)',
-        'llm_encode(text, text, boolean, boolean)', 'llm_token_bytes(int[], text)', 'llm_known_tokens(int[], text)',
+        'llm_encode(text, text, boolean, boolean)', 'llm_encode_sequences(text[], text, int)',
+        'llm_encode_sequence(text, text, int)', 'llm_token_bytes(int[], text)', 'llm_known_tokens(int[], text)',
         'llm_decode(int[], text)',
         'llm_train(text, int, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, double precision, int, int, int, int, int, text, double precision, text, bigint, text, bigint, bigint, int, boolean, text)',
-        'llm_train_begin(text, jsonb)', 'llm_tell_unstored(text, bigint)', 'llm_hyperparameters(jsonb)',
-        'llm_check_hyperparameters(public.llm_model_config, jsonb)', 'llm_run(bigint)',
+        'llm_train_begin(text, jsonb)', 'llm_train_supersede(text, bigint, bigint)', 'llm_train_give_up(bigint)',
+        'llm_hyperparameters(jsonb)', 'llm_check_hyperparameters(public.llm_model_config, jsonb)', 'llm_run(bigint)',
         'llm_train_chunk(bigint, bigint, bytea)', 'llm_raise_other_weights(public.llm_train_run)',
         'llm_train_clear(text, int)', 'llm_train_data(text, bigint)', 'llm_train_rows(public.llm_train_run)',
         'llm_train_rows_version(public.llm_train_run, bytea)', 'llm_raise_missing(bigint, int8multirange)',
@@ -273,9 +301,9 @@ DECLARE
         'llm_train_take_up(bigint, int, int, text)', 'llm_train_other_library(public.llm_train_run)',
         'llm_train_rewind(bigint, bigint, text)', 'llm_train_stop(bigint)',
         'llm_train_advance(bigint, int, int, bytea, bigint[], bytea, bigint, timestamptz, double precision, timestamptz)',
-        'llm_train_load(public.llm_train_run)', 'llm_write_seconds(text)', 'llm_replay(bigint, bigint, bigint)',
-        'llm_replay_steps(public.llm_train_run, bigint, bigint)', 'llm_replay_bases(public.llm_train_run)',
-        'llm_replay_usable(public.llm_train_run, public.llm_checkpoint)',
+        'llm_train_log_id(bigint, bigint)', 'llm_train_load(public.llm_train_run)', 'llm_write_seconds(text)',
+        'llm_replay(bigint, bigint, bigint)', 'llm_replay_steps(public.llm_train_run, bigint, bigint)',
+        'llm_replay_bases(public.llm_train_run)', 'llm_replay_usable(public.llm_train_run, public.llm_checkpoint)',
         'llm_replay_base(public.llm_train_run, bigint)', 'llm_replay_load(text, bigint, bigint)',
         'llm_train_step(text, bigint, int, int, int, int, double precision, double precision, double precision, double precision, double precision, double precision, int, bigint, double precision, int, int)',
         'llm_train_steps(public.llm_train_run, bigint[], bigint, bigint, double precision, boolean)',
@@ -284,9 +312,10 @@ DECLARE
         'llm_check_weights(text)', 'llm_weight(text, text)', 'llm_lock_rows(text, bytea)',
         'llm_stored_as_written(text, bigint, bigint)', 'llm_written(text, bigint, bigint)',
         'llm_recognise(text, bytea)', 'llm_write_back(text, bytea, bigint, boolean, int, boolean)',
-        'llm_release(boolean)', 'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)',
-        'llm_tokenizer_cost(text)', 'llm_write_cost(text, text, int, bigint, text, boolean)',
-        'llm_autograd_mode_write()'
+        'llm_release(boolean)', 'llm_wordpiece_settings(jsonb)', 'llm_wordpiece_feed(text, bytea)',
+        'llm_load_wordpiece(text, bytea, jsonb, jsonb)', 'llm_load_wordpiece(text, text, jsonb, jsonb)',
+        'llm_row_layout(int, int, bigint, int)', 'llm_version_layout(text, int)', 'llm_tokenizer_cost(text)',
+        'llm_write_cost(text, text, int, bigint, text, boolean)', 'llm_autograd_mode_write()'
     ];
     routine text;
     role name;

@@ -43,7 +43,9 @@ BEGIN
         SELECT format('token "%s" is already in the vocabulary with other bytes', g.content)
         FROM given g
         INNER JOIN public.llm_bpe_vocab v ON v.model = llm_add_tokens.model AND v.token_id = g.id
-        WHERE v.token = g.content AND v.bytes <> convert_to(g.content, 'UTF8')
+        WHERE v.token = g.content AND v.bytes <> convert_to(g.content, 'UTF8') AND NOT EXISTS (
+            SELECT FROM public.llm_tokenizer t WHERE t.model = llm_add_tokens.model AND t.kind = 'wordpiece'
+        )
     ) p;
     PERFORM public.llm_require(problem IS NULL, 'the added tokens do not fit: ' || problem);
     UPDATE public.llm_bpe_vocab v

@@ -264,13 +264,18 @@ BEGIN
                 json_build_array(v.token_id, v.token, encode(v.bytes, 'hex'), v.score, v.flags) ORDER BY v.token_id)
             FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_tokenizer.model
         ), '[]')::text, public.llm_checkpoint_encoding()
-    );
+    )
+    UNION ALL
+    SELECT 'tokenizer.settings', convert_to(
+        json_build_array(t.kind, t.settings)::text, public.llm_checkpoint_encoding()
+    )
+    FROM public.llm_tokenizer t WHERE t.model = llm_checkpoint_tokenizer.model;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
 'The model''s tokenizer in the form that a checkpoint stores: JSON of [rank, left, right, pair] and of [id, token, '
-'bytes, score, flags].';
+'bytes, score, flags]; of llm_tokenizer''s row, if there is one, [kind, settings].';
 
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void

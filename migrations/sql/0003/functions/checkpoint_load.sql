@@ -50,6 +50,7 @@ BEGIN
     -- The model may have been renamed since.
     config.model := model;
     config.activation_function := COALESCE(config.activation_function, 'gelu_new');
+    config.settings := COALESCE(config.settings, '{}');
     PERFORM public.llm_check_size(config);
     RETURN config;
 END;
@@ -67,17 +68,18 @@ BEGIN
     PERFORM public.llm_require_argument('config', config.model IS NOT NULL);
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps,
-        activation_function, tied, init_seed
+        activation_function, tied, init_seed, settings
     )
     VALUES (
         config.model, config.arch, config.n_layer, config.n_head, config.d_model, config.n_positions, config.vocab,
-        config.d_ff, config.layer_norm_eps, config.activation_function, config.tied, config.init_seed
+        config.d_ff, config.layer_norm_eps, config.activation_function, config.tied, config.init_seed,
+        config.settings
     )
     ON CONFLICT (model) DO UPDATE SET
         arch = EXCLUDED.arch, n_layer = EXCLUDED.n_layer, n_head = EXCLUDED.n_head, d_model = EXCLUDED.d_model,
         n_positions = EXCLUDED.n_positions, vocab = EXCLUDED.vocab, d_ff = EXCLUDED.d_ff,
         layer_norm_eps = EXCLUDED.layer_norm_eps, activation_function = EXCLUDED.activation_function,
-        tied = EXCLUDED.tied, init_seed = EXCLUDED.init_seed;
+        tied = EXCLUDED.tied, init_seed = EXCLUDED.init_seed, settings = EXCLUDED.settings;
 END;
 $function$;
 
@@ -99,7 +101,10 @@ BEGIN
         FROM public.llm_parameters(llm_checkpoint_check.model) p
         CROSS JOIN (VALUES (''), ('optimizer.m.'), ('optimizer.v.')) k (prefix)
         UNION ALL
-        SELECT t.name, NULL, 'U8', true FROM (VALUES ('tokenizer.merges'), ('tokenizer.vocab')) t (name)
+        SELECT t.name, NULL, 'U8', t.required
+        FROM (
+            VALUES ('tokenizer.merges', true), ('tokenizer.vocab', true), ('tokenizer.settings', false)
+        ) t (name, required)
     )
     SELECT min(COALESCE(e.name, f.name)) INTO wrong
     FROM expected e
@@ -131,6 +136,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    DELETE FROM public.llm_tokenizer t WHERE t.model = llm_checkpoint_restore_tokenizer.model;
     DELETE FROM public.llm_bpe_merges m WHERE m.model = llm_checkpoint_restore_tokenizer.model;
     DELETE FROM public.llm_bpe_vocab v WHERE v.model = llm_checkpoint_restore_tokenizer.model;
     INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
@@ -145,6 +151,13 @@ BEGIN
     FROM json_array_elements(
         convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.vocab'), public.llm_checkpoint_encoding())::json
     ) e (value);
+    INSERT INTO public.llm_tokenizer (model, kind, settings)
+    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1
+    FROM public.pg_llm_checkpoint_tensors(id) t
+    CROSS JOIN LATERAL (
+        SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb AS value
+    ) s
+    WHERE t.name = 'tokenizer.settings';
 END;
 $function$;
 

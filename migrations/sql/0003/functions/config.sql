@@ -85,11 +85,41 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
+    declared jsonb;
 BEGIN
     SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_config.model;
     IF NOT FOUND THEN
+        RETURN public.llm_stored_config(model);
+    END IF;
+    -- Nothing is looked up for those that know no settings: this runs in every pass.
+    IF config.arch IN ('gpt2', 'gpt3', 'microgpt') AND config.settings = '{}' THEN
+        RETURN config;
+    END IF;
+    SELECT a.settings INTO declared FROM public.llm_arch a WHERE a.arch = config.arch;
+    -- Without its architecture, as replication can leave it, a model computes nothing: llm_registered_arch tells.
+    IF FOUND AND (declared <> '{}' OR config.settings <> '{}') THEN
+        config.settings := public.llm_settings(config, declared);
+    END IF;
+    RETURN config;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_config(text) IS
+'The model''s row of llm_model_config, its settings checked and those it lacks filled in. 42704: no such model; 55000: '
+'a subscription is still copying it; 22023: a setting that its architecture does not know or allow.';
+
+
+CREATE FUNCTION public.llm_stored_config(model text) RETURNS public.llm_model_config
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    config public.llm_model_config;
+BEGIN
+    SELECT c.* INTO config FROM public.llm_model_config c WHERE c.model = llm_stored_config.model;
+    IF NOT FOUND THEN
         PERFORM public.llm_check_copied(model);
-        RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_config.model || '"', 'NULL')
+        RAISE EXCEPTION 'model % does not exist', COALESCE('"' || llm_stored_config.model || '"', 'NULL')
             USING ERRCODE = 'undefined_object',
             HINT = 'llm_model_config lists the models; llm_create_model creates one.';
     END IF;
@@ -97,8 +127,9 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_config(text) IS
-'The model''s row of llm_model_config. 42704: no such model; 55000: a subscription is still copying it.';
+COMMENT ON FUNCTION public.llm_stored_config(text) IS
+'The model''s row of llm_model_config as it stands there, for what must work with wrong settings too: dropping, '
+'renaming. 42704: no such model; 55000: a subscription is still copying it.';
 
 
 CREATE FUNCTION public.llm_registered_arch(model text) RETURNS public.llm_arch

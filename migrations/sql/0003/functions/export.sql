@@ -5,32 +5,76 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 #variable_conflict use_column
+DECLARE
+    encoder CONSTANT boolean := public.llm_has_bert_names(llm_export_tensors.model);
 BEGIN
     RETURN QUERY
-    SELECT p.name, 'F32'::text, sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:]
-    FROM public.llm_param p
-    WHERE p.model = llm_export_tensors.model
-    GROUP BY p.name
+    SELECT CASE WHEN encoder THEN COALESCE(b.name, p.name) ELSE p.name END, 'F32'::text,
+        CASE WHEN encoder AND b.transposed THEN ARRAY[p.shape[2], p.shape[1]] ELSE p.shape END
+    FROM (
+        SELECT s.name, sum((public.shape(s.data))[1])::int || (min(public.shape(s.data)))[2:] AS shape
+        FROM public.llm_param s
+        WHERE s.model = llm_export_tensors.model
+        GROUP BY s.name
+    ) p
+    CROSS JOIN LATERAL public.llm_bert_name(p.name) b
     ORDER BY p.name COLLATE "C";
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_export_tensors(text) IS
-'The parameters that make up an exported file, in its order.';
+'The tensors that make up an exported file, in its order, under Hugging Face''s names: a decoder''s parameters as they '
+'are, an encoder''s as llm_bert_name tells.';
 
 
 -- Inlined, so that rows go to the file one by one; what is inlined cannot set a path, so that operators are qualified.
 CREATE FUNCTION public.llm_export_data(model text) RETURNS TABLE (data public.tensor, bytes bytea)
-LANGUAGE sql STABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL UNSAFE
 AS $function$
-    SELECT p.data, NULL::pg_catalog.bytea
-    FROM public.llm_param p
-    WHERE p.model OPERATOR(pg_catalog.=) llm_export_data.model
-    ORDER BY p.name COLLATE pg_catalog."C", p.token_id
+    SELECT CASE WHEN p.transposed THEN public.llm_export_transposed(llm_export_data.model, p.name) ELSE p.data END,
+        NULL::pg_catalog.bytea
+    FROM (
+        SELECT s.name, s.token_id, s.data,
+            public.llm_has_bert_names(llm_export_data.model) AND (public.llm_bert_name(s.name)).transposed AS transposed
+        FROM public.llm_param s
+        WHERE s.model OPERATOR(pg_catalog.=) llm_export_data.model
+        ORDER BY s.name COLLATE pg_catalog."C", s.token_id
+        -- References to the values are sorted, not the values.
+        OFFSET 0
+    ) p
+    WHERE NOT p.transposed OR p.token_id OPERATOR(pg_catalog.=) 0
 $function$;
 
 COMMENT ON FUNCTION public.llm_export_data(text) IS
 'The contents of what llm_export_tensors lists, in its order; a large parameter is several rows.';
+
+
+-- STABLE: it sees what the query that calls it sees, so that a file holds one version of the model.
+CREATE FUNCTION public.llm_export_transposed(model text, name text) RETURNS public.tensor
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    recording boolean := public.pg_llm_recording();
+    part record;
+    whole public.tensor;
+BEGIN
+    PERFORM public.pg_llm_set_recording(false, true);
+    FOR part IN
+        SELECT p.data FROM public.llm_param p
+        WHERE p.model = llm_export_transposed.model AND p.name = llm_export_transposed.name
+        ORDER BY p.token_id
+    LOOP
+        whole := CASE WHEN whole IS NULL THEN part.data ELSE public.pg_llm_concat(whole, part.data, 0) END;
+    END LOOP;
+    whole := public.pg_llm_transpose(whole);
+    PERFORM public.pg_llm_set_recording(recording, true);
+    RETURN whole;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_export_transposed(text, text) IS
+'A parameter of the model as a file of PyTorch''s has it, [out, in].';
 
 
 CREATE FUNCTION public.llm_export_file(path text, model text, format text) RETURNS bigint

@@ -22,6 +22,8 @@ BEGIN
             RETURN public.llm_hidden_gpt3(model, tokens, n_blocks);
         WHEN 'microgpt' THEN
             RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
+        WHEN 'bert' THEN
+            RETURN public.llm_hidden_bert(model, tokens, n_blocks);
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN
@@ -70,6 +72,7 @@ BEGIN
     );
     model := public.llm_default_model(model);
     config := public.llm_config(model);
+    PERFORM public.llm_require_decoder(config, 'llm_embed_text');
     ids := public.llm_encode(llm_embed_text.text, model);
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(model)];

@@ -30,7 +30,8 @@ BEGIN
         format('tokens must be one sequence or a batch of them, got shape %s', public.llm_shape_text(tokens))
     );
     PERFORM public.llm_require(
-        length <= config.n_positions,
+        -- Pairs are several sequences; llm_contrastive_loss looks at each.
+        length <= config.n_positions OR (targets IS NOT NULL AND public.llm_is_encoder(config)),
         format('a sequence of %s tokens exceeds the context of %s of model "%s"',
             length, config.n_positions, config.model)
     );
@@ -99,7 +100,8 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_loss(text, int[], int[]) IS
 'Mean negative log-likelihood in nats of targets [T] or [B, T] given tokens of the same shape, without dropout; '
-'targets below 0 are not counted. 22023: shapes or length; 22003: a token outside the vocabulary.';
+'targets below 0 are not counted. Of an encoder''s pairs: llm_contrastive_loss. 22023: shapes or length; 22003: a '
+'token outside the vocabulary.';
 
 
 CREATE FUNCTION public.llm_loss(
@@ -158,6 +160,7 @@ BEGIN
     END IF;
     model := public.llm_default_model(model);
     config := public.llm_check_config(model, n_layer, n_head, d_model, vocab_size);
+    PERFORM public.llm_require_decoder(config, 'llm_logits');
     PERFORM public.llm_check_tokens(config, tokens);
     PERFORM public.llm_pin(model, public.pg_llm_recording());
     logits := public.llm_forward(model, tokens);

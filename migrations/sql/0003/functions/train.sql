@@ -76,9 +76,10 @@ COMMENT ON FUNCTION public.llm_train(
 'call''s. total_steps: length of the schedule, in steps; default: this call''s. log_every: steps between NOTICEs; '
 '0: none. keep_grad: store the last step''s gradients in llm_param.grad. optimizer: keep AdamW''s moments, or drop '
 'them from the last write-back, which then stores data only. '
-'55P03: another session trains the model; 40001: its weights or data were changed meanwhile; 22023: invalid '
-'arguments; 22003: the loss is not finite; P0002: no data, or a step without any target; 53200, 53100: it does not '
-'fit in memory or on disk.';
+'55P03: another session trains the model; 55000: a run of it has logged steps whose weights are not stored, to be '
+'resumed or given up (llm_train_give_up); 40001: its weights or data were changed meanwhile; 22023: invalid arguments; '
+'22003: the loss is not finite; P0002: no data, or a step without any target; 53200, 53100: it does not fit in memory '
+'or on disk.';
 
 
 CREATE FUNCTION public.llm_train_begin(model text, arguments jsonb) RETURNS bigint
@@ -128,12 +129,10 @@ BEGIN
     IF arguments ->> 'row' IS NULL THEN
         PERFORM public.llm_check_dataset(config, 'train', h.block_size);
     END IF;
-    PERFORM public.llm_tell_unstored(model, first_step);
-    -- Later steps of an earlier history, and runs that ended without saying so, give way to this one.
-    UPDATE public.llm_train_log l SET superseded = true
-    WHERE l.model = llm_train_begin.model AND l.step >= first_step AND NOT l.superseded;
-    UPDATE public.llm_train_run r SET status = 'interrupted', finished_at = clock_timestamp()
-    WHERE r.model = llm_train_begin.model AND r.status = 'running';
+    IF public.llm_is_encoder(config) THEN
+        PERFORM public.llm_check_contrast(config, h.batch_size, h.block_size, (arguments ->> 'row')::bigint);
+    END IF;
+    PERFORM public.llm_train_supersede(model, first_step);
     INSERT INTO public.llm_train_run (
         model, hyperparameters, data, seed, first_step, last_step, stored_step, status, started_at, numerics_version,
         precision, library
@@ -155,32 +154,74 @@ COMMENT ON FUNCTION public.llm_train_begin(text, jsonb) IS
 'determines its schedule and inserts it into llm_train_run. Takes the training lock of the model.';
 
 
-CREATE FUNCTION public.llm_tell_unstored(model text, next_step bigint) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+CREATE FUNCTION public.llm_train_supersede(model text, first_step bigint, run_id bigint DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    other public.llm_train_run;
+    other record;
 BEGIN
-    SELECT r.* INTO other FROM public.llm_train_run r
-    WHERE r.model = llm_tell_unstored.model AND r.stored_step = next_step - 1 AND r.last_step >= next_step
-        AND EXISTS (
-            SELECT FROM public.llm_train_log l WHERE l.run_id = r.run_id AND l.step >= next_step AND NOT l.superseded
-        )
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    PERFORM public.llm_require_argument('first_step', first_step IS NOT NULL);
+    SELECT r.run_id, min(l.step) AS first_step, max(l.step) AS last_step INTO other
+    FROM public.llm_train_run r
+    INNER JOIN public.llm_train_log l ON l.run_id = r.run_id AND l.step > r.stored_step AND NOT l.superseded
+    WHERE r.model = llm_train_supersede.model AND r.stored_step = llm_train_supersede.first_step - 1
+        AND r.run_id IS DISTINCT FROM llm_train_supersede.run_id
+    GROUP BY r.run_id
     ORDER BY r.run_id DESC LIMIT 1;
     IF FOUND THEN
-        RAISE NOTICE 'run % logged steps % to % without storing their weights; the new run begins before them',
-            other.run_id, next_step, other.last_step
-            USING HINT = format(
-                'To keep them instead, undo this one: CALL llm_train_resume(%s) computes them again.', other.run_id
+        RAISE EXCEPTION 'steps % to % of run % of model "%" are logged, and their weights are not stored',
+            other.first_step, other.last_step, other.run_id, model
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = format(
+                'CALL llm_train_resume(%s) computes them again and goes on with that run. SELECT llm_train_give_up(%s) '
+                'gives them up; training then begins with the stored weights.', other.run_id, other.run_id
             );
     END IF;
+    -- Later steps of an earlier history, and runs that ended without saying so, give way.
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.model = llm_train_supersede.model AND l.step >= llm_train_supersede.first_step AND NOT l.superseded
+        AND l.run_id IS DISTINCT FROM llm_train_supersede.run_id;
+    UPDATE public.llm_train_run r SET status = 'interrupted', finished_at = clock_timestamp()
+    WHERE r.model = llm_train_supersede.model AND r.status = 'running'
+        AND r.run_id IS DISTINCT FROM llm_train_supersede.run_id;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_tell_unstored(text, bigint) IS
-'A NOTICE if a run that was interrupted has logged steps from next_step on whose weights are not stored: a run that '
-'begins with that step supersedes them.';
+COMMENT ON FUNCTION public.llm_train_supersede(text, bigint, bigint) IS
+'Makes way for a run that is about to make the model''s step first_step: later steps of other runs are marked as '
+'superseded, and runs that say that they are going on as interrupted. run_id: the run, if it exists already. The '
+'caller has the model''s lock. 55000: another run has logged steps whose weights are not stored, and can go on with '
+'them.';
+
+
+CREATE FUNCTION public.llm_train_give_up(run_id bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    run public.llm_train_run := public.llm_run(llm_train_give_up.run_id);
+    given_up bigint;
+BEGIN
+    PERFORM public.llm_lock_model(run.model);
+    -- As it is now that nobody else can go on with it
+    run := public.llm_run(run.run_id);
+    UPDATE public.llm_train_log l SET superseded = true
+    WHERE l.run_id = run.run_id AND l.step > run.stored_step AND NOT l.superseded;
+    GET DIAGNOSTICS given_up = ROW_COUNT;
+    UPDATE public.llm_train_run r
+    SET last_step = COALESCE(r.stored_step, r.last_step),
+        status = CASE r.status WHEN 'running' THEN 'interrupted' ELSE r.status END,
+        finished_at = COALESCE(r.finished_at, clock_timestamp())
+    WHERE r.run_id = run.run_id;
+    RETURN given_up;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_give_up(bigint) IS
+'Gives up the logged steps of a run whose weights are not stored: they stay in llm_train_log as superseded, and '
+'training goes on from the stored weights, by a new run or by llm_train_resume. Returns the number of steps. 42704: '
+'unknown run; 55P03: a session trains or changes the model.';
 
 
 CREATE FUNCTION public.llm_hyperparameters(
@@ -353,8 +394,8 @@ BEGIN
         run.model, run.run_id, run.stored_step
         USING ERRCODE = 'serialization_failure', HINT = format(
             'The run keeps what it committed. CALL llm_train_resume(%s, on_mismatch => ''rewind'') continues from '
-            'weights that have taken the same number of steps; otherwise start a new run from the present weights.',
-            run.run_id
+            'weights that have taken the same number of steps; or start a new run from the present weights, after '
+            'SELECT llm_train_give_up(%s) where this one has logged steps that are not stored.', run.run_id, run.run_id
         );
 END;
 $function$;

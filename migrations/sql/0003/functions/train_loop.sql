@@ -69,8 +69,9 @@ COMMENT ON PROCEDURE public.llm_train_loop(
 '5% of the time) and at the end. Others see the log at once and the weights as they were last written; after a crash '
 'or an error llm_train_resume(run_id) computes the logged steps again and goes on. llm_train_stop(run_id) ends it with '
 'its weights stored. llm_train_run has the id of the run. Call it outside a transaction block (2D000 otherwise). '
-'40001: the weights, or the dataset rows that existed when the run began, were changed; rows added later do not join '
-'the run. Weights that only moved (VACUUM FULL, CLUSTER) count as unchanged.';
+'55000: an earlier run has logged steps whose weights are not stored: llm_train_resume continues it, llm_train_give_up '
+'gives them up. 40001: the weights, or the dataset rows that existed when the run began, were changed; rows added '
+'later do not join the run. Weights that only moved (VACUUM FULL, CLUSTER) count as unchanged.';
 
 
 CREATE FUNCTION public.llm_check_intervals(commit_every int, write_back_every int) RETURNS void
@@ -169,8 +170,9 @@ COMMENT ON PROCEDURE public.llm_train_resume(bigint, int, int, text) IS
 'write_back_every: as for llm_train_loop; NULL: as the run began. on_mismatch: error, or rewind: give up the logged '
 'steps that are not stored (they are superseded) and go on from the stored weights, with the data and the library as '
 'they are now. 40001, naming step and rows: weights, data or log have changed since; 55000: another library whose '
-'self-test fails, or other numerical rules; 22023: the run is complete. An error marks the run as failed in '
-'llm_train_run; it can be resumed again. Call it outside a transaction block.';
+'self-test fails, other numerical rules, or steps of another run that are logged and not stored; 22023: the run is '
+'complete. An error marks the run as failed in llm_train_run; it can be resumed again. Call it outside a transaction '
+'block.';
 
 
 CREATE FUNCTION public.llm_train_take_up(
@@ -200,6 +202,7 @@ BEGIN
     IF public.llm_model_step(run.model) <> run.stored_step THEN
         PERFORM public.llm_raise_other_weights(run);
     END IF;
+    PERFORM public.llm_train_supersede(run.model, run.stored_step + 1, run.run_id);
     other := public.llm_train_other_library(run);
     gone := (
         SELECT min(s.step) FROM generate_series(run.stored_step + 1, run.last_step) s (step)
@@ -379,7 +382,9 @@ BEGIN
     -- Memory is ahead of the table by the steps since the last write-back.
     fingerprint := public.llm_fingerprint(run.model);
     step := COALESCE(step, run.last_step);
-    IF public.pg_llm_arena_open_run(run.model, fingerprint, run_id, step) IS NOT TRUE THEN
+    IF public.pg_llm_arena_open_run(
+        run.model, fingerprint, run_id, public.llm_train_log_id(run_id, step)
+    ) IS NOT TRUE THEN
         SELECT l.* INTO fingerprint, hash FROM public.llm_train_load(run) l;
         run.stored_hash := hash;
         step := run.stored_step;
@@ -420,7 +425,7 @@ BEGIN
     END IF;
     PERFORM public.llm_train_clear(run.model, h.prune_workers);
     IF NOT dropped THEN
-        PERFORM public.pg_llm_arena_keep(run.model, run_id, step);
+        PERFORM public.pg_llm_arena_keep(run.model, run_id, public.llm_train_log_id(run_id, step));
     END IF;
     PERFORM public.pg_llm_arena_close(run.model);
     PERFORM public.pg_llm_set_recording(recording, true);
@@ -448,6 +453,23 @@ COMMENT ON FUNCTION public.llm_train_advance(
 'due. The other arguments are what the call before returned, NULL at first: the version of the stored weights, the '
 'rows of the data and their version, the step that memory has, when the last write-back ended, how long it took, when '
 'the present one began (NULL: none). code and so on: the error of a write-back that failed; its steps are logged.';
+
+
+CREATE FUNCTION public.llm_train_log_id(run_id bigint, step bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN (
+        SELECT l.tape_id FROM public.llm_train_log l
+        WHERE l.run_id = llm_train_log_id.run_id AND l.step = llm_train_log_id.step AND NOT l.superseded
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_train_log_id(bigint, bigint) IS
+'The tape_id under which a step of the run is logged; NULL: it is not, or no longer. Tells a step from that of the '
+'same number in a history that was given up.';
 
 
 CREATE FUNCTION public.llm_train_load(run public.llm_train_run, OUT fingerprint bytea, OUT hash bigint)

@@ -20,6 +20,8 @@ DECLARE
     h record := public.llm_hyperparameters(run.hyperparameters);
     final_step bigint := run.first_step + h.n_steps - 1;
     keep text := current_setting('pg_llm.tape_keep', true);
+    -- The loss of an encoder is a mean over pairs, not over tokens.
+    of_pairs boolean := public.llm_is_encoder(public.llm_config(run.model));
     began timestamptz := clock_timestamp();
     started timestamptz;
     kept boolean;
@@ -58,8 +60,8 @@ BEGIN
             first_row := ((step - h.start_step) * h.grad_accum + micro) * h.batch_size;
             batch := public.llm_train_batch(row_ids, run.seed, first_row, h.batch_size, h.block_size, h.data_order);
             batch_hash := public.pg_llm_ids_hash(batch.tokens, batch.targets, batch_hash);
-            counted[micro] := batch.n_targets;
-            tokens := tokens + batch.n_targets;
+            counted[micro] := CASE WHEN of_pairs THEN h.batch_size ELSE batch.n_targets END;
+            tokens := tokens + counted[micro];
         END LOOP;
         IF logged.batch_hash <> batch_hash THEN
             PERFORM public.llm_raise_mismatch(
@@ -126,6 +128,11 @@ BEGIN
                 EXTRACT(epoch FROM clock_timestamp() - started)
             )
             RETURNING tape_id INTO tape;
+            IF NOT FOUND THEN
+                RAISE EXCEPTION 'step % of run % cannot be logged', step, run.run_id
+                    USING ERRCODE = 'insufficient_privilege',
+                    HINT = 'A trigger on llm_train_log keeps the row out. Without its log a run cannot be resumed.';
+            END IF;
             IF grad_norm > h.grad_clip THEN
                 INSERT INTO public.llm_clip (tape_id, clip_threshold, applied_norm, gradient_slice)
                 VALUES (tape, h.grad_clip, grad_norm, public.pg_llm_arena_grad_norms(run.model));
@@ -158,7 +165,7 @@ COMMENT ON FUNCTION public.llm_train_steps(
 'one that is logged already is compared with the log instead (40001 where it differs), unless audit is true, which '
 'neither compares nor logs. Loss and gradient are means over the step''s target tokens: with grad_accum, each '
 'micro-batch is weighted by its share of them, computed from zero, and added in order. 40001: dataset rows are gone; '
-'P0002: a step without any target.';
+'P0002: a step without any target; 42501: a trigger keeps its row out of the log.';
 
 
 CREATE FUNCTION public.llm_train_step_rows(run public.llm_train_run, row_ids bigint[], step bigint) RETURNS text

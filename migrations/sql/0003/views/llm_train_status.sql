@@ -20,9 +20,12 @@ FROM public.llm_train_run AS run
 CROSS JOIN LATERAL (
     SELECT
         EXISTS (SELECT FROM public.llm_train_progress AS progress WHERE progress.run_id = run.run_id)
-        -- Before its first step a run shows no progress, but its trainer holds the model's lock.
+        -- Before its first step a run shows no progress, but its trainer holds the model's lock. Or that of another
+        -- run does, which has not committed yet.
         OR (run.status = 'running'
-            AND public.pg_llm_lock_holder('public.llm_model_config', run.model) IS NOT NULL) AS is_live
+            AND public.pg_llm_lock_holder('public.llm_train_run', run.model) IS NOT NULL
+            AND NOT EXISTS (SELECT FROM public.llm_train_progress AS progress WHERE progress.model = run.model)
+        ) AS is_live
 ) AS live;
 
 COMMENT ON VIEW public.llm_train_status IS
