@@ -84,12 +84,13 @@ BEGIN
         RAISE EXCEPTION 'column "%" of relation "%" does not exist', text_column, relation
             USING ERRCODE = 'undefined_column';
     END IF;
+    PERFORM public.llm_embedding_cast(relation, embedding_column);
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_embedding(regclass, text, text) IS
-'Raises 42809 unless the relation is an ordinary or a partitioned table, 42P01 if it is none, 42703 without the column '
-'of texts, 22004 for NULL.';
+'Raises 42809 unless the relation is an ordinary or a partitioned table, 42P01 if it is none, 42703 without the '
+'columns, 42804 if the second can hold no embedding, 22004 for NULL.';
 
 
 CREATE PROCEDURE public.llm_embed_missing(
@@ -169,7 +170,6 @@ BEGIN
     shown_at := COALESCE(shown_at, clock_timestamp());
     ended := false;
     IF places IS NULL THEN
-        PERFORM public.llm_embedding_cast(relation, embedding_column);
         PERFORM public.llm_embed_prefix(public.llm_config(model), prompt);
         SELECT f.* INTO tables, places FROM public.llm_embed_find(relation, text_column, embedding_column) f;
         place := 1;
@@ -224,6 +224,7 @@ LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_check_embedding(relation, text_column, embedding_column);
     -- As many as take a few megabytes of memory; each time the table is read from its beginning.
     EXECUTE format(
         'SELECT COALESCE(array_agg(f.o), ''{}''), COALESCE(array_agg(f.c), ''{}'')
