@@ -13,22 +13,20 @@ COMMENT ON FUNCTION public.llm_max_tokens(public.llm_model_config) IS
 'The longest sequence that an encoder takes: its setting max_tokens, else n_positions.';
 
 
-CREATE FUNCTION public.llm_require_encoder(config public.llm_model_config, task text, hint text DEFAULT NULL)
-RETURNS void
+CREATE FUNCTION public.llm_require_encoder(config public.llm_model_config, task text, hint text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
     IF NOT public.llm_is_encoder(config) THEN
         RAISE EXCEPTION '% needs an encoder, and "%" (%) is none', task, config.model, config.arch
-            USING ERRCODE = 'feature_not_supported',
-            HINT = COALESCE(hint, 'llm_arch.kind tells which architectures make encoders.');
+            USING ERRCODE = 'feature_not_supported', HINT = COALESCE(hint, 'llm_arch tells which are encoders.');
     END IF;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_require_encoder(public.llm_model_config, text, text) IS
-'Raises 0A000, with the name of the function that was called, unless the model is an encoder.';
+'Raises 0A000, with the name of the function that was called and the hint, unless the model is an encoder.';
 
 
 CREATE FUNCTION public.llm_contrastive_loss(

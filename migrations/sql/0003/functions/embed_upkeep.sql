@@ -324,7 +324,7 @@ DECLARE
     body text;
     before text;
 BEGIN
-    PERFORM public.llm_check_embed_trigger('llm_embed_column', TG_WHEN, TG_LEVEL, TG_OP, TG_ARGV, 4);
+    PERFORM public.llm_check_embed_trigger('llm_embed_column', TG_WHEN, TG_LEVEL, TG_OP, COALESCE(TG_ARGV, '{}'), 4);
     EXECUTE format('SELECT ($1).%I::text', TG_ARGV[0]) INTO body USING NEW;
     IF TG_OP = 'UPDATE' THEN
         EXECUTE format('SELECT ($1).%I::text', TG_ARGV[0]) INTO before USING OLD;
@@ -352,7 +352,7 @@ DECLARE
     body text;
     before text;
 BEGIN
-    PERFORM public.llm_check_embed_trigger('llm_embed_later', TG_WHEN, TG_LEVEL, TG_OP, TG_ARGV, 2);
+    PERFORM public.llm_check_embed_trigger('llm_embed_later', TG_WHEN, TG_LEVEL, TG_OP, COALESCE(TG_ARGV, '{}'), 2);
     IF TG_OP = 'UPDATE' THEN
         EXECUTE format('SELECT ($1).%1$I::text, ($2).%1$I::text', TG_ARGV[0]) INTO body, before USING NEW, OLD;
         IF body IS NOT DISTINCT FROM before THEN
@@ -373,7 +373,7 @@ COMMENT ON FUNCTION public.llm_embed_later() IS
 CREATE FUNCTION public.llm_check_embed_trigger(
     name text, happens text, level text, event text, arguments text[], max_arguments int
 ) RETURNS void
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
