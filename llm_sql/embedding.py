@@ -34,8 +34,9 @@ def statements(texts: Sequence[str], model: str, prompt: str | None) -> Iterator
     """Statements whose rows, one after the other, are the embeddings."""
     for first in range(0, len(texts), TEXTS):
         part = functions.embed(list(texts[first : first + TEXTS]), model, **not_none({"prompt": prompt}))
+        # The planner computes a STABLE argument of unnest to count its rows, but no subquery.
         rows = (
-            func.pg_catalog.unnest(part)
+            func.pg_catalog.unnest(select(part).scalar_subquery())
             .table_valued(column("embedding", Tensor()), with_ordinality="place")
             .render_derived()
         )

