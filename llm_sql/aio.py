@@ -76,9 +76,14 @@ class AsyncLanguageModel:
         vocab: int,
         arch: str = "gpt2",
         seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> AsyncLanguageModel:
         await session.execute(
-            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+            select(
+                functions.create_model(
+                    model, arch, n_layer, n_head, d_model, n_positions, vocab, seed, dict(settings or {})
+                )
+            )
         )
         return cls(session, model)
 

@@ -316,21 +316,21 @@ llm_elements = elements = SqlFunction(
 llm_embed = embed = SqlFunction(
     'llm_embed',
     (
-        'texts text[], model text?, prompt text?',
-        'tensor[]',
-    ),
-    (
         'text text, model text?, prompt text?',
         'tensor',
     ),
+    (
+        'texts text[], model text?, prompt text?',
+        'tensor[]',
+    ),
     doc=(
-        'The embedding of each of the texts, in their order, each identical to what a separate call '
-        'returns, NULL for NULL. Several dimensions become one.\n\nThe embedding of the text, as the '
-        "model's settings say: pooled, of length 1 if normalize says so, cut to max_tokens tokens with a "
-        'NOTICE. prompt: the name of one of its prompts, which is put before the text (NULL: its '
-        "default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes "
-        'nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: '
-        'unknown model, or one without a tokenizer.'
+        "The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says "
+        'so, cut to max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put '
+        "before the text (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. "
+        'NULL for NULL. Writes nothing. All calls in a statement use one version of the weights. 22023: '
+        'no such prompt; 42704: unknown model, or one without a tokenizer.\n\nThe embedding of each of the '
+        'texts, in their order, each identical to what a separate call returns, NULL for NULL. Several '
+        'dimensions become one.'
     ),
 )
 llm_embed_missing = embed_missing = Procedure(

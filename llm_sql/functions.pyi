@@ -270,30 +270,30 @@ elements = llm_elements
 # ---- embeddings ----
 
 @overload
+def llm_embed(text: Text, model: Text = ..., prompt: Text = ...) -> Function[NDArray[np.float32]]:
+    """The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
+    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
+    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
+    model, or one without a tokenizer.
+
+    The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
+    """
+@overload
 def llm_embed(
     texts: Texts,
     model: Text = ...,
     prompt: Text = ...,
 ) -> Function[list[NDArray[np.float32] | None]]:
-    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
-    for NULL. Several dimensions become one.
-
-    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
+    """The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
     max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
     (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
     nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
     model, or one without a tokenizer.
-    """
-@overload
-def llm_embed(text: Text, model: Text = ..., prompt: Text = ...) -> Function[NDArray[np.float32]]:
-    """The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
-    for NULL. Several dimensions become one.
 
-    The embedding of the text, as the model's settings say: pooled, of length 1 if normalize says so, cut to
-    max_tokens tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text
-    (NULL: its default_prompt, '': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes
-    nothing. All calls in a statement use one version of the weights. 22023: no such prompt; 42704: unknown
-    model, or one without a tokenizer.
+    The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL
+    for NULL. Several dimensions become one.
     """
 embed = llm_embed
 

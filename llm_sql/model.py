@@ -182,10 +182,17 @@ class LanguageModel:
         vocab: int,
         arch: str = "gpt2",
         seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
     ) -> LanguageModel:
-        """Register a new model and initialise its weights from the seed."""
+        """Register a new model and initialise its weights from the seed. `settings`: what its architecture
+        knows beyond sizes (llm_arch.settings).
+        """
         session.execute(
-            select(functions.create_model(model, arch, n_layer, n_head, d_model, n_positions, vocab, seed))
+            select(
+                functions.create_model(
+                    model, arch, n_layer, n_head, d_model, n_positions, vocab, seed, dict(settings or {})
+                )
+            )
         )
         return cls(session, model)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from llm_sql.cli.completion import complete_models
-from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError, LLMSQLWarning, StatementRefusedError
+from llm_sql.errors import EXIT_INTERRUPTED, LLMSQLError, LLMSQLWarning, StatementRefusedError, UsageError
 from llm_sql.printable import harmless
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ ModelOption = Annotated[
 ]  # fmt: skip
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Name of the model.", autocompletion=complete_models)
+]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="NAME=VALUE", help="A setting of the architecture; may be repeated."),
 ]
 
 
@@ -164,3 +168,21 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
 
 def format_value(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else harmless(str(value))
+
+
+def named_values(prompts: list[str] | None, settings: list[str] | None) -> dict[str, Any]:
+    """The values of --prompt and --setting, each NAME=VALUE."""
+    found: dict[str, Any] = {}
+    for flag, given in (("--setting", settings), ("--prompt", prompts)):
+        for pair in given or []:
+            name, equals, value = pair.partition("=")
+            if not (name and equals):
+                raise UsageError(f"{flag} {pair}: it is NAME=VALUE")
+            if flag == "--prompt":
+                found.setdefault("prompts", {})[name] = value
+            else:
+                try:
+                    found[name] = json.loads(value)
+                except ValueError:
+                    found[name] = value
+    return found

@@ -21,7 +21,12 @@ _TOKENS = text("SELECT max(token_id) + 1 FROM public.llm_bpe_vocab WHERE model =
 
 
 def create_model(
-    url: str | None, model: str, arch: str | None, sizes: dict[str, int], seed: int
+    url: str | None,
+    model: str,
+    arch: str | None,
+    sizes: dict[str, int],
+    seed: int,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Registered or found, and initialised; what it is, and its number of weights."""
     wanted = sizes if arch else {**SMALL, **sizes}
@@ -29,12 +34,17 @@ def create_model(
         config = session.execute(_CONFIG, {"model": model}).mappings().one_or_none()
         if config is not None and not config["has_weights"]:
             _check({**sizes, **({"arch": arch} if arch else {})}, config, model)
+            if settings:
+                raise UsageError(
+                    f'"{model}" is registered with its settings',
+                    hint="omit --setting, or UPDATE llm_model_config SET settings = ...",
+                )
             n_weights = session.scalars(select(functions.init_model(model, seed))).one()
         else:
             if config is None:
                 _check_new(session, model, arch, wanted)
             n_weights = session.scalars(
-                select(functions.create_model(model, arch or "gpt2", **wanted, seed=seed))
+                select(functions.create_model(model, arch or "gpt2", **wanted, seed=seed, settings=settings))
             ).one()
             config = session.execute(_CONFIG, {"model": model}).mappings().one()
         shape = {name: value for name, value in config.items() if name != "has_weights"}

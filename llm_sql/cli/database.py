@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Duplicate table, function, object (type, role, trigger).
 ALREADY_THERE = ("42P07", "42723", "42710")
 # Of the server's notices those that are for people.
-_SHOWN = re.compile(r"step |\d+ of \d+ texts are longer")
+_SHOWN = re.compile(r"step |\d+ of \d+ texts are longer|\d+ rows of the query|\d+ pairs for ")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def open_session(url: str | None) -> Iterator[Session]:
 
 
 def _show_notices(connection: Any, _: object) -> None:
-    """What the server warns of, the steps that --log-every asks for, and what was cut go to stderr."""
+    """To stderr: warnings, the steps that --log-every asks for, and what was cut or left out."""
 
     def show(diagnostic: Any) -> None:
         message = diagnostic.message_primary or ""

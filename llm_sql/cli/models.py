@@ -13,7 +13,9 @@ from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
     ModelOption,
+    SettingOption,
     UrlOption,
+    named_values,
     print_json,
     say,
     telling_what_is_kept,
@@ -73,9 +75,10 @@ def create(
         typer.Option("--vocab", min=1, help="Vocabulary size; default: that of the model's tokenizer."),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="gpt2, gpt3, microgpt, or one registered in llm_arch.")
+        str | None, typer.Option("--arch", help="gpt2, gpt3, microgpt, bert, or one registered in llm_arch.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
+    settings: SettingOption = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -97,7 +100,8 @@ def create(
         "n_positions": n_positions,
         "vocab": vocab,
     }
-    created = create_model(url, model, arch, {name: n for name, n in sizes.items() if n is not None}, seed)
+    given = {name: n for name, n in sizes.items() if n is not None}
+    created = create_model(url, model, arch, given, seed, named_values(None, settings))
     if json_:
         print_json(created)
     else:

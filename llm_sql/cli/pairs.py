@@ -47,7 +47,7 @@ def dataset_pairs(
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tokenize pairs of texts into the rows that an encoder is trained and measured on.
+    """Tokenize pairs of texts, which an encoder is trained on.
 
     Example: llm-sql dataset pairs minilm -q "SELECT question, answer FROM faq" --validation 0.1
     """

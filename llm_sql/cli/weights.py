@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from llm_sql.cli.common import (
     JsonOption,
     ModelArgument,
+    SettingOption,
     UrlOption,
+    named_values,
     print_json,
     print_table,
     say,
     telling_what_is_kept,
 )
 from llm_sql.cli.completion import complete_models
-from llm_sql.errors import UsageError
 
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Name of the model.", autocompletion=complete_models)
@@ -40,24 +40,6 @@ def register(app: typer.Typer) -> None:
     checkpoint.command("load")(checkpoint_load)
     checkpoint.command("list")(checkpoint_list)
     app.add_typer(checkpoint, name="checkpoint")
-
-
-def _settings(prompts: list[str] | None, settings: list[str] | None) -> dict[str, Any]:
-    """The values of --prompt and --setting, each NAME=VALUE."""
-    found: dict[str, Any] = {}
-    for flag, given in (("--setting", settings), ("--prompt", prompts)):
-        for pair in given or []:
-            name, equals, value = pair.partition("=")
-            if not (name and equals):
-                raise UsageError(f"{flag} {pair}: it is NAME=VALUE")
-            if flag == "--prompt":
-                found.setdefault("prompts", {})[name] = value
-            else:
-                try:
-                    found[name] = json.loads(value)
-                except ValueError:
-                    found[name] = value
-    return found
 
 
 def _report(json_: bool, model: str | None, path: str, count: int) -> None:
@@ -90,12 +72,7 @@ def import_(
             "--prompt", metavar="NAME=TEXT", help="A prompt of a sentence encoder; may be repeated."
         ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--setting", metavar="NAME=VALUE", help="A setting of the architecture; may be repeated."
-        ),
-    ] = None,
+    settings: SettingOption = None,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -112,7 +89,7 @@ def import_(
     from llm_sql.cli.progress import weights_bar
 
     with telling_what_is_kept("nothing was imported; files of the hub stay in its cache"):
-        found = importing.read(source, tokenizer=tokenizer, settings=_settings(prompts, settings))
+        found = importing.read(source, tokenizer=tokenizer, settings=named_values(prompts, settings))
     path = str(found.path)
     with (
         telling_what_is_kept(f"nothing was imported: {model} is as it was"),

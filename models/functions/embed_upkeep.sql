@@ -84,12 +84,13 @@ BEGIN
         RAISE EXCEPTION 'column "%" of relation "%" does not exist', text_column, relation
             USING ERRCODE = 'undefined_column';
     END IF;
+    PERFORM public.llm_embedding_cast(relation, embedding_column);
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_check_embedding(regclass, text, text) IS
-'Raises 42809 unless the relation is an ordinary or a partitioned table, 42P01 if it is none, 42703 without the column '
-'of texts, 22004 for NULL.';
+'Raises 42809 unless the relation is an ordinary or a partitioned table, 42P01 if it is none, 42703 without the '
+'columns, 42804 if the second can hold no embedding, 22004 for NULL.';
 
 
 CREATE PROCEDURE public.llm_embed_missing(
@@ -169,7 +170,6 @@ BEGIN
     shown_at := COALESCE(shown_at, clock_timestamp());
     ended := false;
     IF places IS NULL THEN
-        PERFORM public.llm_embedding_cast(relation, embedding_column);
         PERFORM public.llm_embed_prefix(public.llm_config(model), prompt);
         SELECT f.* INTO tables, places FROM public.llm_embed_find(relation, text_column, embedding_column) f;
         place := 1;
@@ -224,6 +224,7 @@ LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN
+    PERFORM public.llm_check_embedding(relation, text_column, embedding_column);
     -- As many as take a few megabytes of memory; each time the table is read from its beginning.
     EXECUTE format(
         'SELECT COALESCE(array_agg(f.o), ''{}''), COALESCE(array_agg(f.c), ''{}'')
@@ -324,7 +325,7 @@ DECLARE
     body text;
     before text;
 BEGIN
-    PERFORM public.llm_check_embed_trigger('llm_embed_column', TG_WHEN, TG_LEVEL, TG_OP, TG_ARGV, 4);
+    PERFORM public.llm_check_embed_trigger('llm_embed_column', TG_WHEN, TG_LEVEL, TG_OP, COALESCE(TG_ARGV, '{}'), 4);
     EXECUTE format('SELECT ($1).%I::text', TG_ARGV[0]) INTO body USING NEW;
     IF TG_OP = 'UPDATE' THEN
         EXECUTE format('SELECT ($1).%I::text', TG_ARGV[0]) INTO before USING OLD;
@@ -352,7 +353,7 @@ DECLARE
     body text;
     before text;
 BEGIN
-    PERFORM public.llm_check_embed_trigger('llm_embed_later', TG_WHEN, TG_LEVEL, TG_OP, TG_ARGV, 2);
+    PERFORM public.llm_check_embed_trigger('llm_embed_later', TG_WHEN, TG_LEVEL, TG_OP, COALESCE(TG_ARGV, '{}'), 2);
     IF TG_OP = 'UPDATE' THEN
         EXECUTE format('SELECT ($1).%1$I::text, ($2).%1$I::text', TG_ARGV[0]) INTO body, before USING NEW, OLD;
         IF body IS NOT DISTINCT FROM before THEN
@@ -373,7 +374,7 @@ COMMENT ON FUNCTION public.llm_embed_later() IS
 CREATE FUNCTION public.llm_check_embed_trigger(
     name text, happens text, level text, event text, arguments text[], max_arguments int
 ) RETURNS void
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 BEGIN

@@ -87,3 +87,30 @@ def test_what_is_not_supported_leaves_nothing(
     encoder.modules("Transformer", "Pooling", "Dense")
     refuse(run("import", str(encoder.folder), "-m", "e"), 1, "modules.json has a module of type Dense")
     assert value(conn, "SELECT count(*) FROM llm_model_config WHERE model = 'e'") == 0
+
+
+def test_a_new_model_with_settings(run: Call, conn: psycopg.Connection[Any]) -> None:
+    sizes = (
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--width",
+        "8",
+        "--context",
+        "16",
+        "--vocab",
+        "30",
+        "--arch",
+        "bert",
+    )
+    succeed(run("create", "new", *sizes, "--setting", "pooling=cls", "--setting", "max_tokens=9"))
+    found = value(conn, "SELECT settings FROM llm_model_config WHERE model = 'new'")
+    assert found == {"pooling": "cls", "max_tokens": 9}
+    refuse(
+        run("create", "next", *sizes, "--setting", "max_tokens=17"), 5, "max_tokens", "at most n_positions"
+    )
+    refuse(run("create", "next", *sizes, "--setting", "=17"), 2, "NAME=VALUE")
+    refuse(
+        run("create", "all-minilm-l6-v2", "--setting", "pooling=cls"), 2, "is registered with its settings"
+    )

@@ -37,6 +37,11 @@ def test_from_pairs_to_recall(encoder: Call) -> None:
     found = json.loads(succeed(encoder("recall", "-m", "bag", "-k", "2", "--json")))
     assert found.keys() == {"model", "split", "k", "pairs", "candidates", "recall"}
     assert (found["pairs"], found["candidates"], found["k"]) == (9, 9, 2)
+    cut = encoder(
+        "dataset", "pairs", "bag", "-q", "VALUES ('aaaaaaaaa', 'p'), ('', 'p'), ('a', '0')", "--split", "s"
+    )
+    assert "1 of 4 texts are longer than the 8 tokens" in cut.stderr
+    assert "1 rows of the query were left out" in cut.stderr
     assert "of 9 pairs" in succeed(encoder("recall", "-m", "bag", "--top", "2"))
 
 

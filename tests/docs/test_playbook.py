@@ -130,9 +130,8 @@ def pretraining_ends_as_the_page_says(connection: psycopg.Connection[Any]) -> No
     with pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(RUN)
     connection.execute("ALTER TABLE llm_train_log DROP CONSTRAINT crash")
-    assert connection.execute("SELECT max(step) FROM llm_param WHERE model = 'gpt2-nano'").fetchone() == (
-        150,
-    )
+    # What was committed, if not written back yet: resuming computes the rest again.
+    assert connection.execute(log).fetchall()[-1][0] == 150
     connection.execute(RUN)
     assert connection.execute(log).fetchall() == rows
     assert connection.execute(WEIGHTS).fetchall() == weights

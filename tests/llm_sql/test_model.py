@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from llm_sql import AsyncLanguageModel, Evaluation, FineTuning, LanguageModel, Progress, functions
+from llm_sql.errors import UsageError
 from llm_sql.types import adapt_engine
 
 GREEDY = {"max_tokens": 12, "temperature": 0.0}
@@ -251,3 +252,34 @@ def test_embeddings_are_arrays(tiny: LanguageModel) -> None:
     assert states.shape == (7, 16)
     np.testing.assert_array_equal(tiny.embed_text("the cat", pooling="last"), states[-1])
     np.testing.assert_allclose(tiny.embed_text("the cat"), states.mean(0), rtol=1e-5, atol=1e-7)
+
+
+def test_one_text_and_many(tiny: LanguageModel, db_url: str) -> None:
+    texts = ["the cat", "", "a dog ran"]
+    many = tiny.embed(texts)
+    assert many.shape == (3, 16)
+    assert many.dtype == np.float32
+    for row, one in zip(many, texts, strict=True):
+        np.testing.assert_array_equal(tiny.embed(one), row)
+        np.testing.assert_array_equal(tiny.embed_text(one), row)
+    assert tiny.embed([]).shape == (0, 16)
+    np.testing.assert_array_equal(tiny.embed(tuple(texts) * 400), np.tile(many, (400, 1)))
+    with pytest.raises(UsageError, match="text 1 is None"):
+        tiny.embed(["a", None])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="bytes"):
+        tiny.embed([b"a"])  # type: ignore[list-item]
+    as_column = tiny.session.scalar(select(functions.llm_embed(texts, "tiny")))
+    np.testing.assert_array_equal(np.stack(as_column), many)
+    np.testing.assert_array_equal(tiny.session.scalar(select(functions.embed("the cat", "tiny"))), many[0])
+
+    async def embed() -> None:
+        engine = create_async_engine(db_url)
+        adapt_engine(engine)
+        async with AsyncSession(engine) as session:
+            twin = AsyncLanguageModel(session, "tiny")
+            np.testing.assert_array_equal(await twin.embed(texts), many)
+            np.testing.assert_array_equal(await twin.embed("a dog ran"), many[2])
+            assert (await twin.embed([])).shape == (0, 16)
+        await engine.dispose()
+
+    asyncio.run(embed())

@@ -112,6 +112,35 @@ def test_a_tokenizer_json(session: Session, tmp_path: Path) -> None:
     assert sequence(session, read(tmp_path), "İ\x01中 é") == expected("İ\x01中 é", **plain)
 
 
+def test_settings_beside_it_as_transformers_writes_them(session: Session, tmp_path: Path) -> None:
+    """BGE's and E5's form: the special tokens once more in added_tokens_decoder, limits, a generic class."""
+    write(tmp_path, CONTENTS)
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    config = {
+        "added_tokens_decoder": {
+            str(VOCAB[token]): {"content": token, "special": True, **flags} for token in reference.SPECIAL
+        },
+        "clean_up_tokenization_spaces": True,
+        "cls_token": "[CLS]",
+        "do_basic_tokenize": True,
+        "do_lower_case": True,
+        "mask_token": {"content": "[MASK]", **flags},
+        "model_max_length": 512,
+        "never_split": None,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "strip_accents": None,
+        "tokenize_chinese_chars": True,
+        "unk_token": "[UNK]",
+    }
+    for class_ in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"):
+        write(tmp_path, {**config, "tokenizer_class": class_}, "tokenizer_config.json")
+        write(tmp_path, {"cls_token": "[CLS]", "unk_token": {"content": "[UNK]"}}, "special_tokens_map.json")
+        files = read(tmp_path)
+        assert sequence(session, files) == expected()
+        assert sorted(row["content"] for row in files.added or []) == sorted(reference.SPECIAL)
+
+
 def test_steps_in_sequences_of_one_and_other_processors(session: Session, tmp_path: Path) -> None:
     wrapped = {"type": "Sequence", "normalizers": [CONTENTS["normalizer"]]}
     for path, value in (

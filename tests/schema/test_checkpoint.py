@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +13,8 @@ from psycopg import errors
 from llm_sql.server import EmbeddedServer
 
 from ..support.checkpoints import file_of, files, load, referenced, save, skip_unless_visible
-from ..support.small_models import make_model, make_names, make_trainable, train, weights
+from ..support.durable import provisioned
+from ..support.small_models import make_model, make_names, make_trainable, state_sha256, train, weights
 from ..support.tensors import value
 from ..support.waiting import wait_for
 
@@ -217,34 +216,22 @@ def test_a_trainer_needs_no_more(conn: Connection, connect: Any) -> None:
         conn.execute("DROP ROLE llm_test_saver")
 
 
-def test_a_crash_while_saving_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+def test_a_crash_while_saving_leaves_the_older_checkpoint() -> None:
     if "DATABASE_URL" in os.environ:
         pytest.skip("DATABASE_URL's server cannot be killed by a test")
-    from llm_sql.provision import upgrade
-    from llm_sql.url import normalize_url
-
-    home = Path("/tmp") / f"llm-sql-save-{os.getpid()}"
-    home.mkdir(mode=0o711)
-    server = EmbeddedServer(home / "home")
-    try:
-        server.start()
-        upgrade(normalize_url(server.url("postgres")).render_as_string(hide_password=False))
-        with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+    with provisioned() as durable:
+        with durable.connect() as conn:
             make_model(conn, n_layer=2, d_model=256, n_head=4, vocab=20000)
-            older, before, one_file = save(conn), weights(conn), files(conn)
-        crash_while_saving(server, one_file)
-        with psycopg.connect(server.url("postgres"), autocommit=True) as conn:
+            older, before, one_file = save(conn), state_sha256(conn), files(conn)
+        crash_while_saving(durable.server, one_file)
+        with durable.connect() as conn:
             assert value(conn, "SELECT array_agg(id) FROM llm_checkpoint") == [older]
             assert len(files(conn)) == 2
             conn.execute("SELECT llm_init_model('tiny', 9)")
             load(conn, older)
-            assert weights(conn) == before
+            assert state_sha256(conn) == before
             save(conn)
             assert files(conn) == referenced(conn)
-    finally:
-        server.stop()
-        server.release()
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def crash_while_saving(server: EmbeddedServer, known: set[str]) -> None:
@@ -252,11 +239,11 @@ def crash_while_saving(server: EmbeddedServer, known: set[str]) -> None:
 
     def save_on() -> None:
         query = "SELECT llm_checkpoint_save('tiny'), pg_sleep(60)"
-        with pytest.raises(psycopg.OperationalError), psycopg.connect(server.url("postgres")) as conn:
+        with pytest.raises(psycopg.OperationalError), psycopg.connect(server.url()) as conn:
             conn.execute(query)
 
     thread = threading.Thread(target=save_on)
-    with psycopg.connect(server.url("postgres"), autocommit=True) as observer:
+    with psycopg.connect(server.url(), autocommit=True) as observer:
         thread.start()
         wait_for(lambda: files(observer) - known, "the beginning of a save", pause=0.001)
     server.kill()

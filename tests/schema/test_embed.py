@@ -94,7 +94,7 @@ def test_nothing_is_recorded_or_written(conn: Connection) -> None:
 
 
 # Nothing of these is ever recorded, and they write nothing: the planner may call them once for a statement.
-NEVER_RECORDED = {"llm_embed_text", "llm_perplexity", "llm_encode", "llm_decode"}
+NEVER_RECORDED = {"llm_embed", "llm_embed_text", "llm_perplexity", "llm_encode", "llm_decode"}
 
 
 def test_what_is_never_recorded_is_stable(conn: Connection) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from ..support.small_models import make_names
 from ..support.tensors import value
@@ -62,6 +63,14 @@ def test_a_dump_restores(server: Any, fresh_conn: Connection, fresh_database: st
     fresh_conn.execute("CREATE TABLE kept (x tensor DEFAULT '[1,2]', CHECK (x <> '[0,0]' AND norm(x) > 0))")
     fresh_conn.execute("INSERT INTO kept DEFAULT VALUES")
     fresh_conn.execute("CREATE INDEX ON kept (norm(x))")
+    declared = Jsonb({"rate": {"type": "number", "default": 0.5}})
+    fresh_conn.execute(
+        "INSERT INTO llm_arch (arch, forward, parameters, kind, settings) VALUES"
+        " ('own', 'public.llm_forward_gpt2', 'public.llm_parameters_gpt2', 'encoder', %s)",
+        (declared,),
+    )
+    create = "SELECT llm_create_model('own', 'own', 1, 1, 4, 4, 5, settings => %s)"
+    fresh_conn.execute(create, (Jsonb({"rate": 0.25}),))
     programs = Path(value(fresh_conn, "SELECT setting FROM pg_config WHERE name = 'BINDIR'"))
     dump = subprocess.run(
         [programs / "pg_dump", server.url(fresh_database)], capture_output=True, text=True, check=True
@@ -79,6 +88,9 @@ def test_a_dump_restores(server: Any, fresh_conn: Connection, fresh_database: st
         text = "SELECT llm_generate('e', 6, seed => 1, model => 'names'), (SELECT e::text FROM m)"
         with psycopg.connect(server.url(name), autocommit=True) as other:
             assert other.execute(text).fetchall() == fresh_conn.execute(text).fetchall()
+            rate = "SELECT (llm_config('own')).settings, count(*) FROM llm_parameters('own')"
+            assert other.execute(rate).fetchall() == fresh_conn.execute(rate).fetchall()
+            assert other.execute(rate).fetchall()[0][0] == {"rate": 0.25}
             assert other.execute(
                 "SELECT has_function_privilege('llm_reader', 'pg_llm_release()', 'EXECUTE')"
             ).fetchall()

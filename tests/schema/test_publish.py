@@ -26,7 +26,7 @@ from ..support.small_models import Connection, make_model, make_names, names_que
 from ..support.tensors import value
 from ..support.waiting import wait_for
 
-TABLES = ("llm_bpe_merges", "llm_bpe_vocab", "llm_model_config", "llm_param")
+TABLES = ("llm_bpe_merges", "llm_bpe_vocab", "llm_model_config", "llm_param", "llm_tokenizer")
 SETTINGS = {"wal_level": "logical", "wal_retrieve_retry_interval": "100ms", "max_worker_processes": "20"}
 READS = (
     "SELECT llm_generate('emma', 12, 1, 5, 0.9, %s, 7)",

@@ -17,7 +17,7 @@ from llm_sql.url import normalize_url
 
 from ..support.durable import Durable, provisioned, streaming_replica, wait_for_replay
 from ..support.shared_files import version
-from ..support.small_models import Connection, make_names, train, weights
+from ..support.small_models import Connection, make_encoder, make_names, train, weights
 from ..support.tensors import value
 
 # Where a function samples, the seed makes both servers give the same text. Casts to text are exact.
@@ -30,6 +30,9 @@ READS = (
     "SELECT llm_perplexity('names', 'emmaoliviaavaisabellasophia', 4)",
     "SELECT llm_embed_text('emma', 'names')::text",
     "SELECT llm_embed_text('emmaoliviaavaisabellasophia', 'names', 1, 'none')::text",
+    "SELECT llm_embed('emma', 'names')::text",
+    "SELECT llm_embed('emma and mia', 'enc')::text",
+    "SELECT llm_embed(ARRAY['emma', NULL, ''], 'enc')::text",
     "SELECT * FROM llm_evaluate('names', 'train')",
     "SELECT llm_loss('names', tokens, target) FROM llm_dataset ORDER BY id LIMIT 3",
     "SELECT llm_logits('{1,2,3}', 'names')::text",
@@ -63,6 +66,7 @@ def servers() -> Iterator[tuple[Durable, Durable]]:
     with provisioned() as primary:
         with primary.connect() as conn:
             make_names(conn)
+            make_encoder(conn)
             train(conn, "names", 20, lr_max=0.01)
         with streaming_replica(primary) as replica:
             yield primary, replica

@@ -96,6 +96,7 @@ def weights(conn: Connection, model: str = "tiny") -> dict[tuple[str, int], Any]
     rows = conn.execute(
         "SELECT name, token_id, data::bytea, m::bytea, v::bytea, step FROM llm_param WHERE model = %s",
         (model,),
+        binary=True,
     ).fetchall()
     assert rows
     return {(row[0], row[1]): row[2:] for row in rows}

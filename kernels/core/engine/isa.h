@@ -26,9 +26,12 @@ typedef struct llm_gemm_kernels {
     double task_flops; /* a task between two polls of should_stop does about this much */
     /* floats of scratch that product() needs for a task of that size */
     size_t (*scratch)(size_t m, size_t n, size_t k);
-    /* C (m,n) = or += A (m,k) B (k,n), whole k, by one thread; unfinished once stopped(e), which is asked often */
+    /*
+     * C (m,n) = or += A (m,k) B (k,n), whole k, and then row (n), which may be NULL, to every row, by one thread;
+     * unfinished once stopped(e), which is asked often
+     */
     void (*product)(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
-                    float *scratch, bool (*stopped)(llm_engine *e), llm_engine *e);
+                    const float *row, float *scratch, bool (*stopped)(llm_engine *e), llm_engine *e);
     /* c (m,n) += row (n), to every row */
     void (*add_row)(float *c, size_t ldc, const float *row, size_t m, size_t n);
     /* dst (cols,rows) = transpose of src (rows,cols) */

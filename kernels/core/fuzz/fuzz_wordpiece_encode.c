@@ -115,7 +115,7 @@ static void compare(const llm_bert_buffer *b, const int32_t *found, size_t n_fou
     int32_t ids[4 * LONGEST];
     size_t start = 0, end, n_characters, done = 0;
 
-    while (llm_bert_word(b->text, b->n, &start, &end, &n_characters)) {
+    while (b->n > 0 && llm_bert_word(b->text, b->n, &start, &end, &n_characters)) {
         size_t n;
 
         if (end <= start || end > b->n || n_characters > end - start)
@@ -144,7 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t n_ids;
 
     if (llm_bert_normalize(&b, options, text, n, NULL, NULL) != LLM_BPE_OK ||
-        llm_utf8_replace(NULL, b.text, b.n, true, false) != b.n)
+        (b.n > 0 && llm_utf8_replace(NULL, b.text, b.n, true, false) != b.n))
         abort();
     /* All added tokens are special: without them the text is words alone. */
     if (llm_wordpiece_encode(t, text, n, false, NULL, NULL, &ids, &n_ids) != LLM_BPE_OK)

@@ -317,6 +317,51 @@ static void memory_lines(void)
     line("sum of rows %zu x %zu", row_sums, (size_t[]){ 1024, 3072, 0 }, 0, 4.0 * 1024 * 3072);
 }
 
+/* ---- a sentence encoder's layer, MiniLM's: size = rows, inputs, outputs, or sequences, T, heads of 32 ---- */
+
+static void linear_bias(const size_t *s)
+{
+    llm_linear_forward(e, data(2), data(0), data(1), data(3), s[0], s[1], s[2]);
+}
+
+static void gelu_exact(const size_t *s) { llm_gelu_exact_forward(e, data(2), data(0), s[0] * s[1]); }
+
+static llm_attention_shape encoder_shape(const size_t *s)
+{
+    const size_t d = 32 * s[2];
+    return (llm_attention_shape){
+        .B = s[0], .T = s[1], .D = d, .n_head = s[2], .q_stride = d, .k_stride = d, .v_stride = d, .bidirectional = true
+    };
+}
+
+static void encoder_attention(const size_t *s)
+{
+    llm_attention_shape shape = encoder_shape(s);
+    llm_attention_forward(e, data(2), data(3), data(4), data(0), data(1), data(5), &shape);
+}
+
+static void encoder_attention_back(const size_t *s)
+{
+    llm_attention_shape shape = encoder_shape(s);
+    llm_attention_backward(e, data(6), data(7), data(8), false, data(9), data(2), data(3), data(4), data(0), data(1),
+                           data(5), &shape);
+}
+
+static void encoder_lines(void)
+{
+    static const size_t layers[][2] = { { 384, 384 }, { 384, 1536 }, { 1536, 384 } };
+    const size_t rows = 8192, sequences[] = { 32, 256, 12 };
+    const double flops = (double)(sequences[0] * sequences[2]) * (double)(sequences[1] * sequences[1]) * 32;
+
+    for (size_t l = 0; l < sizeof layers / sizeof *layers; l++)
+        line("encoder linear %zu x %zu x %zu", linear_bias, (size_t[]){ rows, layers[l][0], layers[l][1] },
+             2.0 * (double)(rows * layers[l][0] * layers[l][1]), 0);
+    line("encoder gelu exact %zu x %zu", gelu_exact, (size_t[]){ rows, 1536, 0 }, 0, 8.0 * (double)rows * 1536);
+    line("encoder layernorm %zu x %zu", layernorm, (size_t[]){ rows, 384, 0 }, 0, 8.0 * (double)rows * 384);
+    line("encoder attention %zu x %zu x %zu", encoder_attention, sequences, 4 * flops, 0);
+    line("encoder attention bwd %zu x %zu x %zu", encoder_attention_back, sequences, 10 * flops, 0);
+}
+
 int main(int argc, char **argv)
 {
     e = llm_engine_create();
@@ -336,6 +381,7 @@ int main(int argc, char **argv)
     packed_lines();
     head_lines();
     attention_lines();
+    encoder_lines();
     memory_lines();
     llm_engine_destroy(e);
     return 0;

@@ -35,9 +35,8 @@ static void product_task(void *arg, size_t task)
     llm_view a = { j->a.p + i0 * j->a.row, j->a.row, j->a.column };
     llm_view b = { j->b.p + j0 * j->b.column, j->b.row, j->b.column };
 
-    kernels->product(c, j->ldc, a, b, m, n, j->k, j->acc, llm_thread_scratch(j->e), llm_task_stopped, j->e);
-    if (j->row != NULL)
-        kernels->add_row(c, j->ldc, j->row + j0, m, n);
+    kernels->product(c, j->ldc, a, b, m, n, j->k, j->acc, j->row == NULL ? NULL : j->row + j0, llm_thread_scratch(j->e),
+                     llm_task_stopped, j->e);
 }
 
 /* Multiply-adds that storing one element takes as long as: with a K of 1 memory is all there is to wait for. */

@@ -82,12 +82,23 @@ static ahead part_of_panel(llm_view b, size_t k, size_t x, size_t blocks)
     return (ahead){ b.p, 0, 0 };
 }
 
+static void add_row(float *c, size_t ldc, const float *row, size_t m, size_t n)
+{
+    for (size_t i = 0; i < m; i++, c += ldc) {
+        size_t j = 0;
+        for (; j + 16 <= n; j += 16)
+            v16_store(c + j, v16_add(v16_load(c + j), v16_load(row + j)));
+        if (j < n)
+            v16_store_n(c + j, v16_add(v16_load_n(c + j, n - j), v16_load_n(row + j, n - j)), n - j);
+    }
+}
+
 /*
- * C (mc,NR) += packed A block times a packed panel of B, of which the first `cols` columns exist; `next` is the
- * panel to come.
+ * C (mc,NR) += packed A block times a packed panel of B, of which the first `cols` columns exist, and then row, unless it
+ * is NULL, while a tile is near the core; `next` is the panel to come.
  */
 static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp, size_t mc, size_t cols, size_t kc,
-                         bool first, llm_view next)
+                         bool first, const float *row, llm_view next)
 {
     const size_t blocks = (kc + LLM_GEMM_KB - 1) / LLM_GEMM_KB;
 
@@ -98,6 +109,8 @@ static void macro_kernel(float *c, size_t ldc, const float *ap, const float *bp,
             panel_tiles[rows](kc, ap + i * kc, bp, c + i * ldc, ldc, first, &part);
         else
             edge_tile(rows, cols, kc, ap + i * kc, bp, NR, c + i * ldc, ldc, first);
+        if (row != NULL)
+            add_row(c + i * ldc, ldc, row, rows, smaller(cols, NR));
     }
 }
 
@@ -106,7 +119,8 @@ typedef struct blocking {
     llm_view a, b;
     size_t m, n, k;
     size_t m_step, n_step, k_step;
-    float *packed; /* panels of B */
+    const float *row; /* (n), added to all rows of C at last, or NULL */
+    float *packed;    /* panels of B */
     bool (*stopped)(llm_engine *e);
     llm_engine *e;
 } blocking;
@@ -134,13 +148,14 @@ static void block_product(float *c, size_t ldc, const blocking *w, size_t j, siz
                           bool first)
 {
     const size_t nc = smaller(w->n_step, w->n - j), kc = smaller(w->k_step, w->k - p);
+    const float *row = p + kc == w->k && w->row != NULL ? w->row + j : NULL;
 
     for (size_t q = 0; q < nc && !w->stopped(w->e); q += NR) {
         float *packed = w->packed + (w->m_step < w->m ? q * kc : 0);
         if (i == 0)
             pack_columns(packed, panel_of(w, p, j + q), kc, smaller(NR, nc - q));
         macro_kernel(c + i * ldc + j + q, ldc, ap, packed, smaller(w->m_step, w->m - i), smaller(NR, nc - q), kc, first,
-                     next_panel(w, j, p, i, q, kc));
+                     row == NULL ? NULL : row + q, next_panel(w, j, p, i, q, kc));
     }
 }
 
@@ -149,14 +164,15 @@ static void block_product(float *c, size_t ldc, const blocking *w, size_t j, siz
  * from memory; it is kept only when there are more blocks of A.
  */
 static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size_t n, size_t k, bool acc,
-                    float *scratch, bool (*stopped)(llm_engine *e), llm_engine *e)
+                    const float *row, float *scratch, bool (*stopped)(llm_engine *e), llm_engine *e)
 {
     for (size_t i = 0; k == 0 && !acc && i < m; i++)
         memset(c + i * ldc, 0, n * sizeof *c);
-    if (k == 0)
-        return;
-    if (m <= DIRECT_ROWS) {
+    if (m <= DIRECT_ROWS && k > 0)
         product_few_rows(c, ldc, a, b, m, n, k, acc, scratch);
+    if (m <= DIRECT_ROWS || k == 0) {
+        if (row != NULL)
+            add_row(c, ldc, row, m, n);
         return;
     }
     const blocking w = { .a = a,
@@ -167,6 +183,7 @@ static void product(float *c, size_t ldc, llm_view a, llm_view b, size_t m, size
                          .m_step = equal_parts(m, MC, MR),
                          .n_step = equal_parts(n, NC, NR),
                          .k_step = equal_parts(k, KC, LLM_GEMM_KB),
+                         .row = row,
                          .packed = scratch + MC * KC + PANEL_SLACK,
                          .stopped = stopped,
                          .e = e };
@@ -189,17 +206,6 @@ static size_t product_scratch(size_t m, size_t n, size_t k)
 }
 
 /* ---- by rows and columns ---- */
-
-static void add_row(float *c, size_t ldc, const float *row, size_t m, size_t n)
-{
-    for (size_t i = 0; i < m; i++, c += ldc) {
-        size_t j = 0;
-        for (; j + 16 <= n; j += 16)
-            v16_store(c + j, v16_add(v16_load(c + j), v16_load(row + j)));
-        if (j < n)
-            v16_store_n(c + j, v16_add(v16_load_n(c + j, n - j), v16_load_n(row + j, n - j)), n - j);
-    }
-}
 
 static void transpose(float *dst, size_t ldd, const float *src, size_t lds, size_t rows, size_t cols)
 {

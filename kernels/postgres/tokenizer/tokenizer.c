@@ -339,15 +339,16 @@ tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **tok
 void
 tokenizer_end_encode(Tokenizer *t, size_t n_ids)
 {
+    const uint8_t  empty = 0;
     const int32_t *none;
     size_t         n;
 
     if (n_ids <= LARGE_OUTPUT)
         return;
     if (t->wordpiece != NULL)
-        (void) llm_wordpiece_encode(t->wordpiece, NULL, 0, false, NULL, NULL, &none, &n);
+        (void) llm_wordpiece_encode(t->wordpiece, &empty, 0, false, NULL, NULL, &none, &n);
     else
-        (void) llm_bpe_encode(t->bpe, NULL, 0, false, NULL, NULL, &none, &n);
+        (void) llm_bpe_encode(t->bpe, &empty, 0, false, NULL, NULL, &none, &n);
 }
 
 /* pg_llm_bpe_encode(handle, text, special) -> token ids */

@@ -384,9 +384,9 @@ DROP FUNCTION IF EXISTS public.llm_embedding_cast(relation regclass, column_name
 
 DROP FUNCTION IF EXISTS public.llm_tell_cut(model text, n_cut bigint, n_texts bigint);
 
-DROP FUNCTION IF EXISTS public.llm_embed(text text, model text, prompt text);
-
 DROP FUNCTION IF EXISTS public.llm_embed(texts text[], model text, prompt text);
+
+DROP FUNCTION IF EXISTS public.llm_embed(text text, model text, prompt text);
 
 DROP FUNCTION IF EXISTS public.llm_embed_texts(texts text[], model text, prompt text, OUT embeddings public.tensor[], OUT n_cut bigint);
 

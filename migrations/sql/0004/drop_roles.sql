@@ -33,7 +33,7 @@ DECLARE
         'llm_is_encoder(public.llm_model_config)', 'llm_require_decoder(public.llm_model_config, text, text)',
         'llm_embed_sequences(text, int[], int[], boolean, double precision)',
         'llm_embed_prefix(public.llm_model_config, text)', 'llm_rows(public.tensor)',
-        'llm_embed_texts(text[], text, text)', 'llm_embed(text[], text, text)', 'llm_embed(text, text, text)',
+        'llm_embed_texts(text[], text, text)', 'llm_embed(text, text, text)', 'llm_embed(text[], text, text)',
         'llm_tell_cut(text, bigint, bigint)', 'llm_embedding_cast(regclass, text)',
         'llm_check_embedding(regclass, text, text)', 'llm_embed_missing(regclass, text, text, text, text, int)',
         'llm_embed_advance(regclass, text, text, text, text, int, oid[], tid[], int, bigint, bigint, bigint, timestamptz)',

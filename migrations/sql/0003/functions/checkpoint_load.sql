@@ -155,8 +155,8 @@ BEGIN
     SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1
     FROM public.pg_llm_checkpoint_tensors(id) t
     CROSS JOIN LATERAL (
-        SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb AS value
-    ) s
+        SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb
+    ) s (value)
     WHERE t.name = 'tokenizer.settings';
 END;
 $function$;

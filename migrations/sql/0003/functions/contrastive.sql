@@ -20,7 +20,7 @@ AS $function$
 BEGIN
     IF NOT public.llm_is_encoder(config) THEN
         RAISE EXCEPTION '% needs an encoder, and "%" (%) is none', task, config.model, config.arch
-            USING ERRCODE = 'feature_not_supported', HINT = hint;
+            USING ERRCODE = 'feature_not_supported', HINT = COALESCE(hint, 'llm_arch tells which are encoders.');
     END IF;
 END;
 $function$;

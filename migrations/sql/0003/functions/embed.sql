@@ -43,6 +43,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
+    -- Its function looks at the rest of the configuration.
+    arch text := (SELECT c.arch FROM public.llm_model_config c WHERE c.model = llm_embed_sequences.model);
     config public.llm_model_config;
     function regprocedure;
     result public.tensor;
@@ -50,11 +52,11 @@ BEGIN
     IF tokens IS NULL OR lengths IS NULL THEN
         RETURN NULL;
     END IF;
-    config := public.llm_config(model);
-    CASE config.arch
+    CASE arch
         WHEN 'bert' THEN
             RETURN public.llm_embed_bert(model, tokens, lengths, training, dropout_p);
         ELSE
+            config := public.llm_config(model);
             PERFORM public.llm_require_encoder(
                 config, 'llm_embed_sequences', 'llm_hidden(model, tokens) gives its states.'
             );
@@ -203,32 +205,6 @@ COMMENT ON FUNCTION public.llm_embed_texts(text[], text, text) IS
 'computed together, as many at a time as take about 16 MB.';
 
 
-CREATE FUNCTION public.llm_embed(texts text[], model text DEFAULT NULL, prompt text DEFAULT NULL)
-RETURNS public.tensor[]
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_llm, pg_temp
-AS $function$
-DECLARE
-    chosen text;
-    result record;
-BEGIN
-    IF texts IS NULL THEN
-        RETURN NULL;
-    END IF;
-    chosen := public.llm_default_model(model);
-    result := public.llm_embed_texts(texts, chosen, prompt);
-    IF result.n_cut > 0 THEN
-        PERFORM public.llm_tell_cut(chosen, result.n_cut, cardinality(texts));
-    END IF;
-    RETURN result.embeddings;
-END;
-$function$;
-
-COMMENT ON FUNCTION public.llm_embed(text[], text, text) IS
-'The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL for NULL. '
-'Several dimensions become one.';
-
-
 CREATE FUNCTION public.llm_embed(text text, model text DEFAULT NULL, prompt text DEFAULT NULL) RETURNS public.tensor
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -260,6 +236,32 @@ COMMENT ON FUNCTION public.llm_embed(text, text, text) IS
 'tokens with a NOTICE. prompt: the name of one of its prompts, which is put before the text (NULL: its default_prompt, '
 ''''': none). Of a decoder: what llm_embed_text returns. NULL for NULL. Writes nothing. All calls in a statement use '
 'one version of the weights. 22023: no such prompt; 42704: unknown model, or one without a tokenizer.';
+
+
+CREATE FUNCTION public.llm_embed(texts text[], model text DEFAULT NULL, prompt text DEFAULT NULL)
+RETURNS public.tensor[]
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    chosen text;
+    result record;
+BEGIN
+    IF texts IS NULL THEN
+        RETURN NULL;
+    END IF;
+    chosen := public.llm_default_model(model);
+    result := public.llm_embed_texts(texts, chosen, prompt);
+    IF result.n_cut > 0 THEN
+        PERFORM public.llm_tell_cut(chosen, result.n_cut, cardinality(texts));
+    END IF;
+    RETURN result.embeddings;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_embed(text[], text, text) IS
+'The embedding of each of the texts, in their order, each identical to what a separate call returns, NULL for NULL. '
+'Several dimensions become one.';
 
 
 CREATE FUNCTION public.llm_tell_cut(model text, n_cut bigint, n_texts bigint) RETURNS void

@@ -19,7 +19,8 @@ BEGIN
         OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
     THEN
         RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
+            USING ERRCODE = 'duplicate_object',
+            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
     PERFORM public.llm_require_room_for(

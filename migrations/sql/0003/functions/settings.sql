@@ -12,7 +12,7 @@ DECLARE
     value jsonb;
     known text[] := '{}';
 BEGIN
-    -- A loop of simple expressions, which cost less to begin than one query: this runs in every pass.
+    -- A loop of simple expressions: one query over all of them takes longer to begin, and this runs in every pass.
     FOR key, declaration IN SELECT e.key, e.value FROM jsonb_each(declared) e (key, value) LOOP
         known := known || key;
         value := config.settings -> key;

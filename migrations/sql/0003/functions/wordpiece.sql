@@ -50,8 +50,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_wordpiece_settings(jsonb) IS
-'The settings of a WordPiece tokenizer with the defaults of BERT, lower case, filled in. 22023: an unknown setting or a '
-'value that it cannot have.';
+'The settings of a WordPiece tokenizer with the defaults of BERT, lower case, filled in. 22023: an unknown setting or '
+'a value that it cannot have.';
 
 
 CREATE FUNCTION public.llm_wordpiece_feed(model text, version bytea) RETURNS int
@@ -152,8 +152,8 @@ COMMENT ON FUNCTION public.llm_load_wordpiece(text, bytea, jsonb, jsonb) IS
 'Replaces the model''s tokenizer with WordPiece, BERT''s, of the contents of vocab.txt, one token in each line, or of '
 'a JSON object of token to id. settings: lowercase (true), strip_accents (null: as lowercase), handle_chinese_chars '
 '(true), clean_text (true), unk_token ([UNK]), continuing_subword_prefix (##), max_input_chars_per_word (100), cleanup '
-'(true: llm_decode leaves out blanks before punctuation), template (prefix and suffix, arrays of the ids around a text; '
-'left out, [CLS] and [SEP] if the vocabulary has both). added: added tokens as for llm_add_tokens; NULL: [PAD], '
+'(true: llm_decode leaves out blanks before punctuation), template (prefix and suffix, arrays of the ids around a '
+'text; left out, [CLS] and [SEP] if the vocabulary has both). added: added tokens as for llm_add_tokens; NULL: [PAD], '
 '[UNK], [CLS], [SEP] and [MASK] are special. Returns the number of tokens. 22023: contents that are not such a '
 'vocabulary, with the line, one without unk_token, or settings that do not exist; 0A000: the database''s encoding '
 'cannot hold the tokens.';
