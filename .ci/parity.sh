@@ -20,3 +20,15 @@ gpt2, microgpt = rows["step of 4 layers, d 128, B=12 T=64"], rows["step of micro
 assert gpt2["ratio"] <= 1, "a training step takes longer than PyTorch's"
 assert microgpt["llm_sql"] <= 2, "a step of microgpt's shape takes more than 2 ms"
 PYTHON
+
+step "embeddings beside sentence-transformers"
+"$bin/llm-sql" bench embed --quick --repeats 3 --json >"$work/embed.json"
+"$bin/python" - "$work/embed.json" <<'PYTHON'
+import json, sys
+rows = json.load(open(sys.argv[1]))
+for row in rows:
+    print({name: value for name, value in row.items() if value not in (None, "")})
+texts = rows[0]
+assert "MiniLM-L6" in texts["what"], "the published weights were not used"
+assert texts["llm_sql"] >= texts["sentence_transformers"], "slower than sentence-transformers"
+PYTHON
