@@ -20,6 +20,7 @@ OUR_PATH = "search_path=pg_catalog, pg_llm, pg_temp"
 WITHOUT = {
     "llm_train_loop": "commits",
     "llm_train_resume": "commits",
+    "llm_embed_missing": "commits",
     "llm_checkpoint_data": "inlined, so that values are read one by one",
     "llm_export_data": "inlined, so that values are read one by one",
 }

@@ -11,6 +11,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from llm_sql.models import MODELS
+
 from ..support.durable import Durable, provisioned
 from ..support.replication import (
     forget,
@@ -98,7 +100,7 @@ def digest(conn: Connection, model: str) -> Any:
 def models_of(conn: Connection) -> set[str]:
     """Models of which a table has rows, and which are not seeded."""
     query = " UNION ".join(f"SELECT model FROM {table}" for table in TABLES)
-    return {row[0] for row in conn.execute(query).fetchall() if not row[0].startswith("gpt")} - {"microgpt"}
+    return {row[0] for row in conn.execute(query).fetchall()} - {seed["model"] for seed in MODELS}
 
 
 @pytest.mark.parametrize("model", ["served", QUOTED])
