@@ -139,9 +139,9 @@ DECLARE
     config public.llm_model_config := public.llm_config(model);
     prefix CONSTANT text := public.llm_embed_prefix(config, prompt);
     max_tokens CONSTANT int := COALESCE((config.settings ->> 'max_tokens')::int, config.n_positions);
-    -- A pass holds some eight states and twice the MLP's for each of its tokens: about 16 MB, which stays in caches.
+    -- A pass holds some eight states and twice the MLP's for each of its tokens: about 40 MB, which caches still help.
     room CONSTANT bigint := greatest(
-        16777216 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
+        41943040 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
     );
     given CONSTANT int[] := ARRAY(
         SELECT t.place FROM unnest(texts) WITH ORDINALITY t (text, place) WHERE t.text IS NOT NULL ORDER BY t.place
@@ -201,7 +201,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_embed_texts(text[], text, text) IS
 'What llm_embed returns, and how many of the texts were cut because they are longer than the model reads. Texts are '
-'computed together, as many at a time as take about 16 MB.';
+'computed together, as many at a time as take about 40 MB.';
 
 
 CREATE FUNCTION public.llm_embed(text text, model text DEFAULT NULL, prompt text DEFAULT NULL) RETURNS public.tensor

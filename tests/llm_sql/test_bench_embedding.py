@@ -35,6 +35,7 @@ def test_a_row_for_each_thing_measured(engine: Engine, monkeypatch: pytest.Monke
             assert connection.scalar(text("SELECT to_regclass('public.bench_text')")) is None
     assert [(row.what, row.unit) for row in rows] == [
         ("32 texts of 32 tokens, random weights", "texts/s"),
+        ("products of the pass alone, 192 rows", "GFLOP/s"),
         ("products of the pass alone, 1024 rows", "GFLOP/s"),
         ("rows filled, 16 tokens each, random weights", "rows/s"),
         ("a new connection's first embedding, random weights", "s"),

@@ -77,12 +77,12 @@ def test_nulls_and_nothing(conn: Connection, kind: str) -> None:
 
 
 def test_many_passes(conn: Connection) -> None:
-    """As many texts as do not fit in a pass of 16 MB, each as it is alone."""
+    """As many texts as do not fit in a pass of 40 MB, each as it is alone."""
     make_encoder(conn, d_model=512, n_layer=1, n_head=1)
-    texts = [x * (1 + i % 13) for i in range(40) for x in "abcdefgh"]
+    texts = [x * (1 + i % 13) for i in range(64) for x in "abcdefgh"]
     found = value(conn, "SELECT llm_embed(%s::text[], 'enc')", (texts,))
     n_tokens = sum(len(text) + 2 for text in texts)
-    assert n_tokens > 3 * 16777216 // (4 * 16 * 512)
+    assert n_tokens > 3 * 41943040 // (4 * 16 * 512)
     for place in (0, 17, 101, 240, len(texts) - 1):
         np.testing.assert_array_equal(
             found[place], value(conn, "SELECT llm_embed(%s, 'enc')", (texts[place],))
