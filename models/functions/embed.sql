@@ -138,7 +138,7 @@ DECLARE
     recording boolean := public.pg_llm_recording();
     config public.llm_model_config := public.llm_config(model);
     prefix CONSTANT text := public.llm_embed_prefix(config, prompt);
-    max_tokens CONSTANT int := COALESCE((config.settings ->> 'max_tokens')::int, config.n_positions);
+    max_tokens CONSTANT int := public.llm_max_tokens(config);
     -- A pass holds some eight states and twice the MLP's for each of its tokens: about 40 MB, which caches still help.
     room CONSTANT bigint := greatest(
         41943040 / (4 * (8 * config.d_model::bigint + 2 * COALESCE(config.d_ff, 4 * config.d_model::bigint))), 1
@@ -271,7 +271,7 @@ DECLARE
     config CONSTANT public.llm_model_config := public.llm_config(model);
 BEGIN
     RAISE NOTICE '% of % texts are longer than the % tokens that model "%" reads, and were cut',
-        n_cut, n_texts, COALESCE(config.settings ->> 'max_tokens', config.n_positions::text), model
+        n_cut, n_texts, public.llm_max_tokens(config), model
         USING HINT = 'Embed long texts in pieces.';
 END;
 $function$;
