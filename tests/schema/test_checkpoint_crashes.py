@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,12 +17,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from llm_sql.server.install import server_account
-
 from ..amount import EXTENDED, grows
 from ..hunts.checkpoint_crashes import ENOSPC, crashes, failures
 from ..support.checkpoints import files, load, referenced, save
 from ..support.durable import Durable, provisioned
+from ..support.limits import as_the_server
 from ..support.small_models import make_model, weights
 from ..support.tensors import value
 
@@ -124,14 +122,7 @@ def test_a_disk_that_is_full(durable: Durable, model: str) -> None:
         make_model(conn, "wide", n_layer=1, n_head=1, d_model=512, vocab=20000)
         kept = save(conn)
         before = files(conn)
-        account = server_account()
-        subprocess.run(
-            ["prlimit", f"--pid={conn.info.backend_pid}", "--fsize=20000000"],
-            check=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
+        as_the_server(["prlimit", f"--pid={conn.info.backend_pid}", "--fsize=20000000"])
         for _ in range(3):
             with pytest.raises(psycopg.Error, match="could not access file"):
                 save(conn, "wide", keep=1)
