@@ -119,7 +119,7 @@ def test_two_sessions_that_create_one_model(conn: Connection, connect: Connect) 
         else:
             first.rollback()
         thread.join()
-        assert isinstance(caught[0], expected) if expected else caught == [None]
+        assert (type(caught[0]) is expected) if expected else (caught == [None]), caught
         conn.execute("SELECT llm_drop_model('race')")
 
 
@@ -415,3 +415,31 @@ def test_2048_tokens_through_gpt3(conn: Connection) -> None:
     assert losses[2] < losses[0]
     with pytest.raises(errors.InvalidParameterValue, match="2049 tokens exceeds the context of 2048"):
         conn.execute("SELECT llm_logits(%s, 'long')", (tokens,))
+
+
+def test_who_waits_for_a_transaction_does_not_meet_its_locks(conn: Connection, connect: Connect) -> None:
+    """PostgreSQL lets the locks of a transaction go one after another: the first wakes who then asks for the next."""
+    first, second = connect(autocommit=False), connect()
+    for _ in range(60):
+        make_model(first, "race", n_layer=1)
+        caught: list[BaseException | None] = []
+
+        def create() -> None:
+            try:
+                make_model(second, "race", n_layer=1)
+                caught.append(None)
+            except psycopg.Error as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=create)
+        thread.start()
+        while not value(
+            conn,
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s",
+            (second.info.backend_pid,),
+        ):
+            pass
+        first.rollback()
+        thread.join()
+        assert caught == [None]
+        conn.execute("SELECT llm_drop_model('race')")

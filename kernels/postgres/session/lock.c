@@ -17,6 +17,8 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
@@ -26,6 +28,10 @@
 #include "portals.h"
 
 #define MAX_HELD 8
+
+/* How long to wait for a transaction that is over to let its locks go, and how often to look */
+#define RELEASE_TRIES 10000
+#define RELEASE_PAUSE_US 100
 
 /* Locks of the session, and the statement that each is held for */
 static struct
@@ -50,7 +56,51 @@ tag_of(Oid relation, const text *name)
     return tag;
 }
 
-/* pg_llm_try_lock(relation, name) -> whether this transaction has the exclusive lock of that name; never waits */
+/* The process that holds the lock, 0 for a prepared transaction, or -1 for none */
+static int
+holder_of(const LOCKTAG *tag)
+{
+    LockData *all = GetLockStatusData();
+
+    for (int i = 0; i < all->nelements; i++)
+        if (all->locks[i].holdMask != 0 && memcmp(&all->locks[i].locktag, tag, sizeof(LOCKTAG)) == 0)
+            return all->locks[i].pid;
+    return -1;
+}
+
+/* Whether the process has ended its transaction: it does so before it lets its locks go. */
+static bool
+has_ended(int pid)
+{
+    PGPROC *proc = pid > 0 ? BackendPidGetProc(pid) : NULL;
+
+#if PG_VERSION_NUM >= 170000
+    return pid != 0 && (proc == NULL || proc->vxid.lxid == InvalidLocalTransactionId);
+#else
+    return pid != 0 && (proc == NULL || proc->lxid == InvalidLocalTransactionId);
+#endif
+}
+
+/*
+ * Takes the lock if no transaction that still runs holds it. One that has ended lets its locks go one after another:
+ * whom the first wakes must not find the next still held.
+ */
+static bool
+acquire(const LOCKTAG *tag, bool for_session)
+{
+    for (int i = 0; i < RELEASE_TRIES; i++)
+    {
+        if (LockAcquire(tag, ExclusiveLock, for_session, true) != LOCKACQUIRE_NOT_AVAIL)
+            return true;
+        if (!has_ended(holder_of(tag)))
+            return false;
+        CHECK_FOR_INTERRUPTS();
+        pg_usleep(RELEASE_PAUSE_US);
+    }
+    return false;
+}
+
+/* pg_llm_try_lock(relation, name) -> whether this transaction has the exclusive lock of that name; waits for none */
 PG_FUNCTION_INFO_V1(pg_llm_try_lock);
 Datum
 pg_llm_try_lock(PG_FUNCTION_ARGS)
@@ -58,7 +108,7 @@ pg_llm_try_lock(PG_FUNCTION_ARGS)
     LOCKTAG tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
 
     PreventCommandDuringRecovery("a change of a model");
-    PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
+    PG_RETURN_BOOL(acquire(&tag, false));
 }
 
 /* pg_llm_hold_lock(relation, name): likewise, but until the running statement ends, through its commits */
@@ -74,7 +124,7 @@ pg_llm_hold_lock(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 portal == NULL ? errmsg("no statement runs that could hold a lock")
                                : errmsg("this statement holds %d locks already", n_held));
-    if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+    if (!acquire(&tag, true))
         PG_RETURN_BOOL(false);
     held[n_held].tag = tag;
     held[n_held++].portal = portal;
@@ -115,11 +165,10 @@ PG_FUNCTION_INFO_V1(pg_llm_lock_holder);
 Datum
 pg_llm_lock_holder(PG_FUNCTION_ARGS)
 {
-    LOCKTAG   tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
-    LockData *all = GetLockStatusData();
+    LOCKTAG tag = tag_of(PG_GETARG_OID(0), PG_GETARG_TEXT_PP(1));
+    int     pid = holder_of(&tag);
 
-    for (int i = 0; i < all->nelements; i++)
-        if (all->locks[i].holdMask != 0 && memcmp(&all->locks[i].locktag, &tag, sizeof(LOCKTAG)) == 0)
-            PG_RETURN_INT32(all->locks[i].pid);
-    PG_RETURN_NULL();
+    if (pid < 0)
+        PG_RETURN_NULL();
+    PG_RETURN_INT32(pid);
 }
