@@ -116,7 +116,7 @@ llm_write_cost = write_cost = RowsFunction(
     'llm_write_cost',
     (
         'model text, task text?, write_backs integer?, n_steps bigint?, optimizer text?, keep_grad '
-        'boolean?',
+        'boolean?, dtype text?',
         '(part text, times bigint, heap_bytes bigint, toast_bytes bigint, index_bytes bigint, wal_bytes '
         'bigint, wal_bytes_max bigint, dead_bytes bigint)',
     ),
@@ -129,8 +129,9 @@ llm_write_cost = write_cost = RowsFunction(
         'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
         'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '
         'the log of a run; optimizer drop: the last write-back, a copy or a checkpoint is without '
-        'moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query are not '
-        'included. 42704: unknown model; 22023: an argument out of range.'
+        'moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is stored as that '
+        '(what is trained never is). The rows that llm_finetune makes of its query are not included. '
+        '42704: unknown model; 22023: an argument out of range.'
     ),
 )
 
@@ -1011,8 +1012,8 @@ pg_llm_export_safetensors = export_safetensors = SqlFunction(
         'bigint',
     ),
     doc=(
-        "Writes the model's weights to a .safetensors file on the server that transformers can load; "
-        'otherwise like pg_llm_export_npz.'
+        "Writes the model's weights to a .safetensors file on the server that transformers can load: "
+        'parameters that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.'
     ),
 )
 llm_checkpoint_save = checkpoint_save = SqlFunction(

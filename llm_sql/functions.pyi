@@ -93,6 +93,7 @@ def llm_write_cost(
     n_steps: Int = ...,
     optimizer: Text = ...,
     keep_grad: Bool = ...,
+    dtype: Text = ...,
 ) -> TableValuedAlias:
     """What a task writes for the model, in bytes, before it does: training, finetuning (a copy first),
     initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there are so
@@ -101,8 +102,9 @@ def llm_write_cost(
     backs. wal_bytes is the WAL of it, wal_bytes_max with an image of each page that was not changed since the
     last checkpoint, dead_bytes what vacuum can free afterwards. Upper bounds, at most 5 percent and 1 MB a
     time above what is measured. n_steps adds the log of a run; optimizer drop: the last write-back, a copy or
-    a checkpoint is without moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query
-    are not included. 42704: unknown model; 22023: an argument out of range.
+    a checkpoint is without moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is
+    stored as that (what is trained never is). The rows that llm_finetune makes of its query are not included.
+    42704: unknown model; 22023: an argument out of range.
     """
 write_cost = llm_write_cost
 
@@ -940,8 +942,8 @@ def pg_llm_export_npz(path: Text, model: Text, gzip: Bool = ...) -> Function[int
 export_npz = pg_llm_export_npz
 
 def pg_llm_export_safetensors(path: Text, model: Text) -> Function[int]:
-    """Writes the model's weights to a .safetensors file on the server that transformers can load; otherwise like
-    pg_llm_export_npz.
+    """Writes the model's weights to a .safetensors file on the server that transformers can load: parameters
+    that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.
     """
 export_safetensors = pg_llm_export_safetensors
 

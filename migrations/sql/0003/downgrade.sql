@@ -16,11 +16,11 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
-DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_tokenizer_cost(model text, OUT heap_bytes bigint, OUT index_bytes bigint, OUT wal_bytes bigint);
 
-DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
+DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, element_bytes int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
@@ -186,7 +186,7 @@ DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, 
 
 DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
 
-DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
 
@@ -251,6 +251,8 @@ DROP FUNCTION IF EXISTS public.pg_llm_import_safetensors(path text, model text, 
 DROP FUNCTION IF EXISTS public.pg_llm_import_npz(path text, model text, megatron_version double precision);
 
 DROP FUNCTION IF EXISTS public.llm_import_file(path text, model text, formats text[], megatron_version double precision);
+
+DROP FUNCTION IF EXISTS public.llm_import_is_bf16(tensors jsonb, sources text[]);
 
 DROP FUNCTION IF EXISTS public.llm_import_heads_equal(path text, tensors jsonb, vocab int);
 

@@ -9,10 +9,12 @@ DECLARE
     encoder CONSTANT boolean := public.llm_has_bert_names(llm_export_tensors.model);
 BEGIN
     RETURN QUERY
-    SELECT CASE WHEN encoder THEN COALESCE(b.name, p.name) ELSE p.name END, 'F32'::text,
+    SELECT CASE WHEN encoder THEN COALESCE(b.name, p.name) ELSE p.name END,
+        CASE WHEN p.as_bf16 THEN 'BF16' ELSE 'F32' END,
         CASE WHEN encoder AND b.transposed THEN ARRAY[p.shape[2], p.shape[1]] ELSE p.shape END
     FROM (
-        SELECT s.name, sum((public.shape(s.data))[1])::int || (min(public.shape(s.data)))[2:] AS shape
+        SELECT s.name, sum((public.shape(s.data))[1])::int || (min(public.shape(s.data)))[2:] AS shape,
+            bool_and(public.dtype(s.data) = 'bf16') AS as_bf16
         FROM public.llm_param s
         WHERE s.model = llm_export_tensors.model
         GROUP BY s.name
@@ -24,7 +26,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_export_tensors(text) IS
 'The tensors that make up an exported file, in its order, under Hugging Face''s names: a decoder''s parameters as they '
-'are, an encoder''s as llm_bert_name tells.';
+'are, an encoder''s as llm_bert_name tells. dtype: BF16 where all rows of a parameter are stored as bf16, else F32.';
 
 
 -- Inlined, so that rows go to the file one by one; what is inlined cannot set a path, so that operators are qualified.
@@ -58,6 +60,7 @@ DECLARE
     recording boolean := public.pg_llm_recording();
     part record;
     whole public.tensor;
+    as_bf16 boolean := true;
 BEGIN
     PERFORM public.pg_llm_set_recording(false, true);
     FOR part IN
@@ -65,11 +68,12 @@ BEGIN
         WHERE p.model = llm_export_transposed.model AND p.name = llm_export_transposed.name
         ORDER BY p.token_id
     LOOP
+        as_bf16 := as_bf16 AND public.dtype(part.data) = 'bf16';
         whole := CASE WHEN whole IS NULL THEN part.data ELSE public.pg_llm_concat(whole, part.data, 0) END;
     END LOOP;
     whole := public.pg_llm_transpose(whole);
     PERFORM public.pg_llm_set_recording(recording, true);
-    RETURN whole;
+    RETURN CASE WHEN as_bf16 THEN public.pg_llm_to_bf16(whole) ELSE whole END;
 END;
 $function$;
 
@@ -94,7 +98,11 @@ BEGIN
         FROM public.pg_llm_file_write(
             path,
             format,
-            'SELECT t.name, t.dtype, t.shape FROM public.llm_export_tensors($1) t',
+            CASE format
+                WHEN 'safetensors' THEN 'SELECT t.name, t.dtype, t.shape FROM public.llm_export_tensors($1) t'
+                -- NumPy has no bf16.
+                ELSE 'SELECT t.name, ''F32''::pg_catalog.text, t.shape FROM public.llm_export_tensors($1) t'
+            END,
             'SELECT d.data, d.bytes FROM public.llm_export_data($1) d',
             model,
             -- transformers asks for this key.
@@ -133,5 +141,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_export_safetensors(text, text) IS
-'Writes the model''s weights to a .safetensors file on the server that transformers can load; otherwise like '
-'pg_llm_export_npz.';
+'Writes the model''s weights to a .safetensors file on the server that transformers can load: parameters that are '
+'stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.';
