@@ -54,8 +54,8 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A weight file, a GGUF file, a directory with config.json and model.safetensors or with a GGUF "
-            "file, package:NAME of an installed Python package, or hf:NAME to download.",
+            help="A weight file, a GGUF file, a directory with config.json and model.safetensors or with a "
+            "GGUF file, package:NAME of an installed Python package, or hf:NAME to download.",
         ),
     ],
     model: ModelName,
@@ -80,8 +80,8 @@ def import_(
 
     The file is here, not on the server. A directory's config.json registers the model, and its tokenizer
     (vocab.json and merges.txt, tokenizer.json, or vocab.txt) becomes the model's. Sentence encoders: BERT's,
-    with what sentence-transformers' modules.json asks for. A GGUF file (llama.cpp's) holds all of this; it takes
-    the library gguf: pip install "llm-sql[gguf]".
+    with what sentence-transformers' modules.json asks for. A GGUF file (llama.cpp's) holds all of this; it
+    takes the library gguf: pip install "llm-sql[gguf]".
 
     Example: llm-sql import hf:intfloat/e5-small-v2 --model e5 --prompt "query=query: "
     """
