@@ -918,6 +918,74 @@ def llm_release(shared: Bool = ...) -> Function[int]:
     """
 release = llm_release
 
+# ---- conversations ----
+
+def llm_chat(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> Function[str]:
+    """Answers a conversation, [{"role": "system" | "user" | "assistant", "content": "a text"}, ...], by the
+    model's own chat template. What a message says never becomes a special token of the tokenizer. The
+    arguments are those of llm_generate; the answer also ends at the token with which the template ends one,
+    and where the context is full. overflow: what happens when conversation and answer do not fit into the
+    context: slide leaves out the oldest turns after the system message, so that max_tokens, or half of the
+    context, are left for the answer; error refuses. A client that renders the template itself passes
+    {"parts": [{"template": "..."} | {"content": "..."}, ...], "ending": "..."}. Writes nothing. 22023: an
+    argument is out of range, messages have another form or do not fit; 0A000: only clients render the model's
+    chat template; 42704: the model has none.
+    """
+chat = llm_chat
+
+def llm_chat_stream(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> TableValuedAlias:
+    """Like llm_chat, one row per token, as llm_generate_stream gives them: the piece of the answer that it adds,
+    and the answer so far. Writes nothing.
+    """
+chat_stream = llm_chat_stream
+
+def llm_chat_prompt(messages: Json, model: Text = ...) -> TableValuedAlias:
+    """What the model sees of a conversation, as tokens and as text: transformers' apply_chat_template with
+    add_generation_prompt, but no message's content becomes a special token. Errors as for llm_chat.
+    """
+chat_prompt = llm_chat_prompt
+
+def llm_chat_template(model: Text = ...) -> TableValuedAlias:
+    """The model's chat template; which of those that the server renders it is (NULL: another, which only clients
+    render), the system message that it puts before a conversation without one, and the tokens that begin and
+    end a text. 42704: the model has no chat template.
+    """
+chat_template = llm_chat_template
+
+def llm_set_chat_template(model: Text, template: Text) -> Function[None]:
+    """Gives the model a chat template, in Jinja as tokenizer_config.json has it; NULL: none. Loading a tokenizer
+    removes it. 42704: the model has no tokenizer; 22023: it is empty.
+    """
+set_chat_template = llm_set_chat_template
+
 # ---- weights in and out ----
 
 def pg_llm_import_npz(path: Text, model: Text, megatron_version: Double = ...) -> Function[int]:

@@ -97,6 +97,13 @@ def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel
     folder = encoder_files.transformer(directory)
     path = folder / "config.json"
     config = encoder_files.read_object(path)
+    return HubModel(columns_of(directory, path, config, settings), folder)
+
+
+def columns_of(
+    directory: Path, path: Path, config: dict[str, Any], settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The columns of llm_model_config that a configuration asks for, which was read from `path`."""
     kind = config.get("model_type")
     if kind not in ("gpt2", "bert"):
         raise LLMSQLError(
@@ -118,7 +125,7 @@ def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel
         is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
         if not (is_right or (column == "d_ff" and value is None)):
             raise UsageError(f"{path} has {value!r} for {names[column][0]}")
-    return HubModel(columns | sizes, folder)
+    return columns | sizes
 
 
 def read_config(directory: Path) -> dict[str, Any]:

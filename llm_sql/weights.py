@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from llm_sql import gguf_files
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.files import replacing
+from llm_sql.gguf_weights import GGUFSource
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
@@ -95,6 +97,15 @@ class Source:
         return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in self.tensors])
 
 
+Tensors = Source | GGUFSource
+
+
+def open_source(path: Path) -> Tensors:
+    """The tensors of a weight file, of a directory in the hub's layout, or of a GGUF file or directory."""
+    whole = gguf_files.of(path)
+    return Source(path) if whole is None else gguf_files.GGUF(whole).weights()
+
+
 def _open(path: Path) -> WeightsFile:
     try:
         return WeightsFile(path)
@@ -134,7 +145,7 @@ def _rows_of(shape: Sequence[int]) -> int:
     return max(1, PIECE_ELEMENTS // max(1, math.prod(shape[1:])))
 
 
-def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
+def _arrange(source: Tensors, parameter: Parameter, n_head: int) -> Floats:
     """A parameter that is not simply rows of one tensor, as `how` says."""
     if parameter.how == "zeros":
         return np.zeros(parameter.shape, np.float32)
@@ -148,7 +159,7 @@ def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
     return np.ascontiguousarray(value)
 
 
-def _heads_equal(source: Source, head: str, embedding: str, vocab: int) -> bool:
+def _heads_equal(source: Tensors, head: str, embedding: str, vocab: int) -> bool:
     shapes = {name: shape for name, _, shape in source.tensors}
     rows = _rows_of(shapes[embedding])
     if shapes[head][1:] != shapes[embedding][1:] or min(shapes[head][0], shapes[embedding][0]) < vocab:
@@ -198,7 +209,7 @@ def import_weights(
     model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
-    with Source(Path(path)) as source, atomic(connection), unprepared(connection):
+    with open_source(Path(path)) as source, atomic(connection), unprepared(connection):
         n_head, vocab, was_tied = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
         tied: bool | None = head is None
@@ -238,7 +249,7 @@ def _tell_tied(connection: Connection, model: str, before: bool) -> None:
 
 
 def _parts(
-    connection: Connection, source: Source, parameter: Parameter, n_head: int
+    connection: Connection, source: Tensors, parameter: Parameter, n_head: int
 ) -> Iterator[tuple[int, Floats]]:
     whole = None if parameter.how in ("same", "rows") else _arrange(source, parameter, n_head)
     for first, rows in connection.execute(_PARTS, {"shape": parameter.shape}).all():
@@ -334,7 +345,7 @@ def convert(
     Returns the number of elements. Tensors that are not floating-point numbers (masks) are left out.
     """
     format_ = format_of(target, format)
-    with Source(Path(source)) as read:
+    with open_source(Path(source)) as read:
         tensors = [
             (name, shape) for name, dtype, shape in read.tensors if dtype in ("F32", "F16", "BF16", "F64")
         ]

@@ -286,6 +286,34 @@ DROP FUNCTION IF EXISTS public.llm_embed_text(text text, model text, layer int, 
 
 DROP FUNCTION IF EXISTS public.llm_hidden(model text, tokens int[], layer int);
 
+DROP FUNCTION IF EXISTS public.llm_chat(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stream(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_begin(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text, OUT handle int, OUT chosen text, OUT context int, OUT before text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);
+
+DROP FUNCTION IF EXISTS public.llm_chat_fit(messages jsonb, model text, max_tokens int, overflow text, context int, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_prompt(messages jsonb, model text, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_parts(messages jsonb, model text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_encode(texts text[], is_template boolean[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_special_tokens(texts text[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_given_parts(rendered jsonb, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_check(messages jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_chat_template(model text, OUT template text, OUT format text, OUT default_system text, OUT bos text, OUT eos text);
+
+DROP FUNCTION IF EXISTS public.llm_set_chat_template(model text, template text);
+
 DROP FUNCTION IF EXISTS public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
 DROP FUNCTION IF EXISTS public.llm_generate_together(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
@@ -491,6 +519,16 @@ DROP FUNCTION IF EXISTS public.llm_checkpoint_save(model text, note text, keep i
 DROP FUNCTION IF EXISTS public.llm_checkpoint_permitted(action text);
 
 DROP FUNCTION IF EXISTS public.llm_checkpoint_sweep();
+
+DROP FUNCTION IF EXISTS public.llm_chat_render_inst(messages jsonb, format text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_render(messages jsonb, format text, default_system text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stripped(content text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_format(template text, OUT format text, OUT default_system text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_normalized(template text);
 
 DROP FUNCTION IF EXISTS public.llm_train_bpe(model text, query text, vocab int);
 
