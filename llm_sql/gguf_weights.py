@@ -7,7 +7,6 @@ in neighbouring pairs, GPT-NeoX's fused queries, keys and values, and GPT-2's la
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -68,10 +67,6 @@ class GGUFSource:
     def close(self) -> None:
         self._whole = None
         self._file.close()
-
-    def listing(self) -> str:
-        """The tensors as llm_import_begin takes them: JSON."""
-        return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in self.tensors])
 
     def read(self, name: str, first_row: int = 0, rows: int | None = None) -> Floats:
         """A tensor, or some of its rows, as float32."""

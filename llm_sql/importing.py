@@ -22,10 +22,13 @@ from llm_sql.tokenizer_files import TokenizerFiles
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be imported. `columns` is None for a weight file, whose model must be registered."""
+    """What is to be imported. `columns` is None for a weight file, whose model must be registered.
+
+    `weights`: a file or directory, or what presents another as one (weights.Tensors).
+    """
 
     path: Path
-    weights: Path
+    weights: Path | weights.Tensors
     columns: dict[str, Any] | None
     tokenizer: TokenizerFiles | None
 
