@@ -24,7 +24,6 @@ from llm_sql import gguf_files
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.files import replacing
-from llm_sql.gguf_weights import GGUFSource
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
