@@ -83,6 +83,7 @@ __all__ = [
     "softmax",
     "sub",
     "sum_all",
+    "swiglu",
     "tensor_id",
     "track",
     "transpose",
@@ -370,9 +371,12 @@ def layer_norm(x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike
 
 
 @op("pg_llm_rmsnorm")
-def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Arguments:
-    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), without gain."""
-    return [tensor(x), real(eps)]
+def rms_norm(x: TensorLike, eps: RealLike = 1e-5, gain: TensorLike | None = None) -> Arguments:
+    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), times gain if there is one.
+
+    A gain [G] whose G divides the axis normalises each G numbers by themselves, as norms of heads do.
+    """
+    return [tensor(x), real(eps)] if gain is None else [tensor(x), tensor(gain), real(eps)]
 
 
 @op("pg_llm_l2_normalize")
@@ -420,6 +424,12 @@ def silu(x: TensorLike) -> Arguments:
     return [tensor(x)]
 
 
+@op("pg_llm_swiglu")
+def swiglu(gate: TensorLike, up: TensorLike) -> Arguments:
+    """silu(gate) * up, of one shape: the middle of a gated feed-forward layer (Shazeer 2020)."""
+    return [tensor(gate), tensor(up)]
+
+
 @op("pg_llm_dropout")
 def dropout(
     x: TensorLike,
@@ -446,13 +456,27 @@ def causal_attention(
     dropout_p: RealLike = variables.dropout_p,
     training: BoolLike = variables.training,
     site: TextLike = "",
+    n_kv_head: IntLike | None = None,
+    window: IntLike | None = None,
 ) -> Arguments:
-    """Causal multi-head attention over q, k, v, each [..., T, D] -> [..., T, D].
+    """Causal multi-head attention of q [..., T, D] to k, v [..., T, D / n_head * n_kv_head] -> [..., T, D].
 
     Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
-    tokens attend to those in the cache too.
+    tokens attend to those in the cache too. Each of k's and v's n_kv_head heads (None: n_head) serves
+    n_head / n_kv_head of q's in a row. With a window a token sees itself and the window - 1 before it; None
+    or 0: all before it.
     """
-    return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
+    if window is not None and n_kv_head is None:
+        n_kv_head = n_head
+    shared = [None if n is None else integer(n) for n in (n_kv_head, window)]
+    return [
+        *(tensor(x) for x in (q, k, v)),
+        integer(n_head),
+        real(dropout_p),
+        boolean(training),
+        text(site),
+        *shared,
+    ]
 
 
 @op("pg_llm_causal_attention")
@@ -462,9 +486,11 @@ def causal_attention_qkv(
     dropout_p: RealLike = variables.dropout_p,
     training: BoolLike = variables.training,
     site: TextLike = "",
+    window: IntLike | None = None,
 ) -> Arguments:
     """`causal_attention` over one tensor qkv [..., T, 3D], per token [q | k | v] -> [..., T, D]."""
-    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
+    seen = None if window is None else integer(window)
+    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site), seen]
 
 
 @op("pg_llm_bidirectional_attention")
