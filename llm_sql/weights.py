@@ -12,17 +12,19 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from llm_sql import gguf_files
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.files import replacing
+from llm_sql.gguf_weights import GGUFSource
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
@@ -44,6 +46,27 @@ class Parameter(NamedTuple):
     shape: list[int]
     sources: list[str]
     how: str
+
+
+class Tensors(Protocol):
+    """What an import reads: tensors by their names, under which llm_import_plan knows them.
+
+    Files of other forms are presented so (a GGUF file, under Hugging Face's names and in their layout):
+    import_weights takes such an object in place of a path, and closes it.
+    """
+
+    @property
+    def path(self) -> Path:
+        """Where they come from, for messages."""
+
+    @property
+    def tensors(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type of the elements (F32, F16, BF16, F64, or one that is not read) and shape of each."""
+
+    def read(self, name: str, first_row: int = 0, rows: int | None = None) -> Floats:
+        """A tensor, or some of its rows, as float32; LLMSQLError for a damaged one."""
+
+    def close(self) -> None: ...
 
 
 class Source:
@@ -85,14 +108,22 @@ class Source:
         except WeightsFileError as error:
             raise LLMSQLError(f"{self.path} is refused: {error}") from error
 
-    def is_bf16(self, names: Sequence[str]) -> bool:
-        """Whether all of these tensors, and there are some, have elements of bf16."""
-        types = [dtype for name, dtype, _ in self.tensors if name in names]
-        return bool(types) and all(dtype == "BF16" for dtype in types)
 
-    def listing(self) -> str:
-        """The tensors as llm_import_begin takes them: JSON."""
-        return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in self.tensors])
+def _listing(source: Tensors) -> str:
+    """The tensors as llm_import_begin takes them: JSON."""
+    return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in source.tensors])
+
+
+def _is_bf16(source: Tensors, names: Sequence[str]) -> bool:
+    """Whether all of these tensors, and there are some, have elements of bf16."""
+    types = [dtype for name, dtype, _ in source.tensors if name in names]
+    return bool(types) and all(dtype == "BF16" for dtype in types)
+
+
+def open_source(path: Path) -> Tensors:
+    """The tensors of a weight file, of a directory in the hub's layout, or of a GGUF file or directory."""
+    whole = gguf_files.of(path)
+    return Source(path) if whole is None else gguf_files.GGUF(whole).weights()
 
 
 def _open(path: Path) -> WeightsFile:
@@ -134,7 +165,7 @@ def _rows_of(shape: Sequence[int]) -> int:
     return max(1, PIECE_ELEMENTS // max(1, math.prod(shape[1:])))
 
 
-def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
+def _arrange(source: Tensors, parameter: Parameter, n_head: int) -> Floats:
     """A parameter that is not simply rows of one tensor, as `how` says."""
     if parameter.how == "zeros":
         return np.zeros(parameter.shape, np.float32)
@@ -143,12 +174,19 @@ def _arrange(source: Source, parameter: Parameter, n_head: int) -> Floats:
     if parameter.how.startswith("megatron"):
         version = 2 if parameter.how.startswith("megatron 2") else 1
         value = value[megatron_rows(n_head, value.shape[0] // 3 // n_head, version)]
+    elif parameter.how.startswith("part"):
+        # One of queries, keys and values, which the tensor has head by head.
+        number = int(parameter.how.split()[1]) - 1
+        heads = value.reshape(n_head, 3, -1, *value.shape[1:])
+        value = heads[:, number].reshape(-1, *value.shape[1:])
+    elif parameter.how.startswith("after"):
+        value = value[int(parameter.how.split()[1]) :]
     if parameter.how.endswith("transposed"):
         value = value.T
     return np.ascontiguousarray(value)
 
 
-def _heads_equal(source: Source, head: str, embedding: str, vocab: int) -> bool:
+def _heads_equal(source: Tensors, head: str, embedding: str, vocab: int) -> bool:
     shapes = {name: shape for name, _, shape in source.tensors}
     rows = _rows_of(shapes[embedding])
     if shapes[head][1:] != shapes[embedding][1:] or min(shapes[head][0], shapes[embedding][0]) < vocab:
@@ -186,33 +224,34 @@ _IMPORTING = "an import is going on on this connection: use another one in its p
 
 def import_weights(
     connection: Connection,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Tensors,
     model: str,
     *,
     megatron_version: float | None = None,
     progress: Advance | None = None,
 ) -> int:
-    """Replace a model's weights by those of a file or hub directory, in the connection's transaction.
+    """Replace a model's weights by those of a file, hub directory, in the connection's transaction.
 
     All or nothing, in autocommit too, also when `progress` raises: it must leave this connection alone. The
     model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
-    with Source(Path(path)) as source, atomic(connection), unprepared(connection):
+    found = open_source(Path(path)) if isinstance(path, str | os.PathLike) else path
+    with closing(found) as source, atomic(connection), unprepared(connection):
         n_head, vocab, was_tied = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
         tied: bool | None = head is None
         if head is not None:
             # A head alone does not tell: it is the embedding of a model that is tied, and no other's.
             tied = None if embedding is None else _heads_equal(source, head, embedding, vocab)
-        arguments = {"model": model, "tensors": source.listing(), "tied": tied, "version": megatron_version}
+        arguments = {"model": model, "tensors": _listing(source), "tied": tied, "version": megatron_version}
         plan = [Parameter(*row) for row in connection.execute(_BEGIN, arguments)]
         _tell_tied(connection, model, was_tied)
         total = sum(math.prod(parameter.shape) for parameter in plan)
         done = 0
         for parameter in plan:
             # What is only moved about is bf16 still.
-            is_bf16 = source.is_bf16(parameter.sources)
+            is_bf16 = _is_bf16(source, parameter.sources)
             for first, part in _parts(connection, source, parameter, n_head):
                 data = (bf16_of(part) if is_bf16 else part).tobytes()
                 values = {"model": model, "name": parameter.name, "first": first, "data": data}
@@ -238,7 +277,7 @@ def _tell_tied(connection: Connection, model: str, before: bool) -> None:
 
 
 def _parts(
-    connection: Connection, source: Source, parameter: Parameter, n_head: int
+    connection: Connection, source: Tensors, parameter: Parameter, n_head: int
 ) -> Iterator[tuple[int, Floats]]:
     whole = None if parameter.how in ("same", "rows") else _arrange(source, parameter, n_head)
     for first, rows in connection.execute(_PARTS, {"shape": parameter.shape}).all():
@@ -334,7 +373,7 @@ def convert(
     Returns the number of elements. Tensors that are not floating-point numbers (masks) are left out.
     """
     format_ = format_of(target, format)
-    with Source(Path(source)) as read:
+    with closing(open_source(Path(source))) as read:
         tensors = [
             (name, shape) for name, dtype, shape in read.tensors if dtype in ("F32", "F16", "BF16", "F64")
         ]

@@ -272,7 +272,7 @@ BEGIN
     )
     UNION ALL
     SELECT 'tokenizer.settings', convert_to(
-        json_build_array(t.kind, t.settings)::text, public.llm_checkpoint_encoding()
+        json_build_array(t.kind, t.settings, t.chat_template)::text, public.llm_checkpoint_encoding()
     )
     FROM public.llm_tokenizer t WHERE t.model = llm_checkpoint_tokenizer.model;
 END;
@@ -280,7 +280,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
 'The model''s tokenizer in the form that a checkpoint stores: JSON of [rank, left, right, pair] and of [id, token, '
-'bytes, score, flags]; of llm_tokenizer''s row, if there is one, [kind, settings].';
+'bytes, score, flags]; of llm_tokenizer''s row, if there is one, [kind, settings, chat template].';
 
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void

@@ -152,8 +152,8 @@ BEGIN
     FROM json_array_elements(
         convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.vocab'), public.llm_checkpoint_encoding())::json
     ) e (value);
-    INSERT INTO public.llm_tokenizer (model, kind, settings)
-    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1
+    INSERT INTO public.llm_tokenizer (model, kind, settings, chat_template)
+    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1, s.value ->> 2
     FROM public.pg_llm_checkpoint_tensors(id) t
     CROSS JOIN LATERAL (
         SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb
