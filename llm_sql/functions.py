@@ -28,12 +28,12 @@ llm_create_model = create_model = SqlFunction(
     ),
     doc=(
         'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
-        'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
-        "model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as "
-        'llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: '
-        'inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit '
-        'on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees '
-        'the space of a failed or dropped model.'
+        "given are those of the architecture's smallest model in llm_model_config, or of the smallest "
+        "GPT-2; vocab is that of the model's tokenizer if it already has one. settings: what the "
+        'architecture knows beyond sizes, as llm_arch.settings declares. 42710: the model exists; 42704: '
+        'unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not allowed; '
+        '53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. '
+        'VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.'
     ),
 )
 llm_init_model = init_model = SqlFunction(
@@ -186,6 +186,45 @@ llm_forward_microgpt = forward_microgpt = SqlFunction(
         'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
         'the logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, '
         'head of its own (Karpathy 2026).'
+    ),
+)
+llm_forward_llama = forward_llama = SqlFunction(
+    'llm_forward_llama',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. Llama and its kin: rotary positions, RMSNorm, '
+        'grouped heads, gated MLP (Touvron et al. 2023).'
+    ),
+)
+llm_forward_neox = forward_neox = SqlFunction(
+    'llm_forward_neox',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. GPT-NeoX, Pythia: attention beside the MLP, rotary '
+        'positions, LayerNorm (Black et al. 2022).'
+    ),
+)
+llm_forward_opt = forward_opt = SqlFunction(
+    'llm_forward_opt',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        "the logits of the last position, [..., 1, V]. OPT: GPT-2's blocks with ReLU; with norms after "
+        'the sums its 350m (Zhang et al. 2022).'
     ),
 )
 llm_logits = logits = SqlFunction(

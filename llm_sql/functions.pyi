@@ -36,11 +36,12 @@ def llm_create_model(
     settings: Json = ...,
 ) -> Function[int]:
     """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
-    those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
-    it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares.
-    42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is
-    unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12
-    weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    those of the architecture's smallest model in llm_model_config, or of the smallest GPT-2; vocab is that of
+    the model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as
+    llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent
+    sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more
+    than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped
+    model.
     """
 create_model = llm_create_model
 
@@ -163,6 +164,48 @@ def llm_forward_microgpt(
     own (Karpathy 2026).
     """
 forward_microgpt = llm_forward_microgpt
+
+def llm_forward_llama(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. Llama and its kin: rotary positions, RMSNorm, grouped heads,
+    gated MLP (Touvron et al. 2023).
+    """
+forward_llama = llm_forward_llama
+
+def llm_forward_neox(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. GPT-NeoX, Pythia: attention beside the MLP, rotary positions,
+    LayerNorm (Black et al. 2022).
+    """
+forward_neox = llm_forward_neox
+
+def llm_forward_opt(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. OPT: GPT-2's blocks with ReLU; with norms after the sums its
+    350m (Zhang et al. 2022).
+    """
+forward_opt = llm_forward_opt
 
 def llm_logits(
     tokens: Ints,

@@ -12,9 +12,9 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from llm_sql import gguf_files
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.files import replacing
-from llm_sql.gguf_weights import GGUFSource
 from llm_sql.kernels import WeightsFile, WeightsFileError, WeightsWriter, megatron_rows
 from llm_sql.streaming import refusing
 
@@ -45,6 +44,27 @@ class Parameter(NamedTuple):
     shape: list[int]
     sources: list[str]
     how: str
+
+
+class Tensors(Protocol):
+    """What an import reads: tensors by their names, under which llm_import_plan knows them.
+
+    Files of other forms are presented so (a GGUF file, under Hugging Face's names and in their layout):
+    import_weights takes such an object in place of a path, and closes it.
+    """
+
+    @property
+    def path(self) -> Path:
+        """Where they come from, for messages."""
+
+    @property
+    def tensors(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, type of the elements (F32, F16, BF16, F64, or one that is not read) and shape of each."""
+
+    def read(self, name: str, first_row: int = 0, rows: int | None = None) -> Floats:
+        """A tensor, or some of its rows, as float32; LLMSQLError for a damaged one."""
+
+    def close(self) -> None: ...
 
 
 class Source:
@@ -86,18 +106,16 @@ class Source:
         except WeightsFileError as error:
             raise LLMSQLError(f"{self.path} is refused: {error}") from error
 
-    def listing(self) -> str:
-        """The tensors as llm_import_begin takes them: JSON."""
-        return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in self.tensors])
 
-
-Tensors = Source | GGUFSource
+def _listing(source: Tensors) -> str:
+    """The tensors as llm_import_begin takes them: JSON."""
+    return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in source.tensors])
 
 
 def open_source(path: Path) -> Tensors:
     """The tensors of a weight file, of a directory in the hub's layout, or of a GGUF file or directory."""
     whole = gguf_files.of(path)
-    return Source(path) if whole is None else gguf_files.GGUF(whole).weights()
+    return Source(path) if whole is None else gguf_files.GGUF(whole).tensors
 
 
 def _open(path: Path) -> WeightsFile:
@@ -143,6 +161,13 @@ def _arrange(source: Tensors, parameter: Parameter, n_head: int) -> Floats:
     if parameter.how.startswith("megatron"):
         version = 2 if parameter.how.startswith("megatron 2") else 1
         value = value[megatron_rows(n_head, value.shape[0] // 3 // n_head, version)]
+    elif parameter.how.startswith("part"):
+        # One of queries, keys and values, which the tensor has head by head.
+        number = int(parameter.how.split()[1]) - 1
+        heads = value.reshape(n_head, 3, -1, *value.shape[1:])
+        value = heads[:, number].reshape(-1, *value.shape[1:])
+    elif parameter.how.startswith("after"):
+        value = value[int(parameter.how.split()[1]) :]
     if parameter.how.endswith("transposed"):
         value = value.T
     return np.ascontiguousarray(value)
@@ -186,7 +211,7 @@ _IMPORTING = "an import is going on on this connection: use another one in its p
 
 def import_weights(
     connection: Connection,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Tensors,
     model: str,
     *,
     megatron_version: float | None = None,
@@ -198,14 +223,15 @@ def import_weights(
     model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
-    with open_source(Path(path)) as source, atomic(connection), unprepared(connection):
+    found = open_source(Path(path)) if isinstance(path, str | os.PathLike) else path
+    with closing(found) as source, atomic(connection), unprepared(connection):
         n_head, vocab, was_tied = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
         tied: bool | None = head is None
         if head is not None:
             # A head alone does not tell: it is the embedding of a model that is tied, and no other's.
             tied = None if embedding is None else _heads_equal(source, head, embedding, vocab)
-        arguments = {"model": model, "tensors": source.listing(), "tied": tied, "version": megatron_version}
+        arguments = {"model": model, "tensors": _listing(source), "tied": tied, "version": megatron_version}
         plan = [Parameter(*row) for row in connection.execute(_BEGIN, arguments)]
         _tell_tied(connection, model, was_tied)
         total = sum(math.prod(parameter.shape) for parameter in plan)
@@ -320,7 +346,7 @@ def convert(
     Returns the number of elements. Tensors that are not floating-point numbers (masks) are left out.
     """
     format_ = format_of(target, format)
-    with open_source(Path(source)) as read:
+    with closing(open_source(Path(source))) as read:
         tensors = [
             (name, shape) for name, dtype, shape in read.tensors if dtype in ("F32", "F16", "BF16", "F64")
         ]

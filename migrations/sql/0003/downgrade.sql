@@ -278,6 +278,18 @@ DROP FUNCTION IF EXISTS public.llm_require_tensors(tensors jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_file_name(name text);
 
+DROP FUNCTION IF EXISTS public.llm_hub_name(family text, parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_hub_family(model text);
+
+DROP FUNCTION IF EXISTS public.llm_opt_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_neox_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_llama_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
+
 DROP FUNCTION IF EXISTS public.llm_sum_rows(x public.tensor);
 
 DROP FUNCTION IF EXISTS public.llm_embed_text(text text, model text, layer int, pooling text);
@@ -304,11 +316,29 @@ DROP FUNCTION IF EXISTS public.llm_generation_begin(prompt text, model text, max
 
 DROP FUNCTION IF EXISTS public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_opt(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_opt(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_opt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_parameters_neox(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_neox(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_neox(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
 DROP FUNCTION IF EXISTS public.llm_parameters_microgpt(model text);
 
 DROP FUNCTION IF EXISTS public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
 
 DROP FUNCTION IF EXISTS public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_parameters_llama(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_llama(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_llama(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION IF EXISTS public.llm_parameters_gpt3(model text);
 
@@ -344,9 +374,13 @@ DROP FUNCTION IF EXISTS public.pg_llm_export_npz(path text, model text, gzip boo
 
 DROP FUNCTION IF EXISTS public.llm_export_file(path text, model text, format text);
 
-DROP FUNCTION IF EXISTS public.llm_export_transposed(model text, name text);
+DROP FUNCTION IF EXISTS public.llm_export_whole(model text, name text);
+
+DROP FUNCTION IF EXISTS public.llm_export_value(model text, name text, how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_data(model text);
+
+DROP FUNCTION IF EXISTS public.llm_export_first(how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_tensors(model text);
 
@@ -511,10 +545,6 @@ DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 DROP FUNCTION IF EXISTS public.llm_token_flags(token text, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_version(model text);
-
-DROP FUNCTION IF EXISTS public.llm_has_bert_names(model text);
-
-DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
 
 DROP FUNCTION IF EXISTS public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_tokens int[], beam_width int, OUT handles int[], OUT totals double precision[]);
 

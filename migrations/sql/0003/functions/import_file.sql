@@ -35,6 +35,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     value public.tensor;
+    part int;
+    width int;
 BEGIN
     PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
     PERFORM public.llm_require(sources[1] IS NOT NULL, 'sources must name a tensor');
@@ -48,6 +50,15 @@ BEGIN
     END LOOP;
     IF how LIKE 'megatron%' THEN
         value := public.pg_llm_megatron_order(value, n_head, how LIKE 'megatron 2%');
+    ELSIF how LIKE 'part %' THEN
+        part := split_part(how, ' ', 2)::int;
+        width := (public.shape(value))[1] / 3;
+        -- GPT-NeoX has queries, keys and values of a head beside each other, as Megatron-LM 2.
+        value := public.pg_llm_slice(
+            public.pg_llm_megatron_order(value, n_head, true), 0, (part - 1) * width, part * width
+        );
+    ELSIF how LIKE 'after %' THEN
+        value := public.pg_llm_slice(value, 0, split_part(how, ' ', 2)::int, (public.shape(value))[1]);
     END IF;
     RETURN CASE WHEN how LIKE '%transposed' THEN public.pg_llm_transpose(value) ELSE value END;
 END;
