@@ -31,6 +31,8 @@ BESIDE = (
     "generation_config.json",
 )
 """What tells more of a tokenizer than its vocabulary and merges."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Beside them; newer than the key chat_template of tokenizer_config.json, which it comes before."""
 
 # transformers' classes of tokenizers: GPT-2's, and those that take all from tokenizer.json.
 _GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -49,6 +51,7 @@ class TokenizerFiles:
 
     `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens
     takes; None leaves it to the names of the tokens. `settings` are WordPiece's, None for BPE.
+    `chat_template` is what llm_set_chat_template takes.
     """
 
     vocab: bytes
@@ -56,6 +59,7 @@ class TokenizerFiles:
     names: tuple[str, ...]
     added: list[dict[str, Any]] | None = None
     settings: dict[str, Any] | None = None
+    chat_template: str | None = None
 
 
 def read_file(path: Path) -> bytes:
@@ -74,6 +78,10 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     """
     there = {entry.name for entry in directory.iterdir()}
     beside = {name: _read_object(directory / name) for name in BESIDE if name in there}
+    if CHAT_TEMPLATE in there:
+        beside.setdefault("tokenizer_config.json", {})["chat_template"] = _read_text(
+            directory / CHAT_TEMPLATE
+        )
     if ALONE in there:
         return _from_tokenizer_json(directory / ALONE, beside)
     for names in PAIRS:
@@ -113,6 +121,8 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
     more = not_none({"merges": files.merges, "added": files.added, "settings": files.settings})
     load_ = functions.load_bpe if files.settings is None else functions.load_wordpiece
     size = session.execute(select(load_(model, files.vocab, **more))).scalar_one()
+    if files.chat_template is not None:
+        session.execute(select(functions.set_chat_template(model, files.chat_template)))
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
         raise LLMSQLError(
@@ -120,6 +130,24 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
             hint="Load the tokenizer that the weights were trained with.",
         )
     return size
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text") from error
+
+
+def _chat_template(directory: Path, beside: dict[str, dict[str, Any]]) -> str | None:
+    """The chat template; of several, which are for tools and the like, the one called default."""
+    found = beside.get("tokenizer_config.json", {}).get("chat_template")
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    if found is not None and (not isinstance(found, str) or "\0" in found):
+        raise UsageError(f"{directory / 'tokenizer_config.json'} is not understood: chat_template is no text")
+    return found or None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -148,7 +176,7 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
         raise UsageError(f"{directory / names[0]} is not understood: {error}") from error
     _refuse_settings(directory, beside, alone=False)
     added = added_tokens.resolve(added_tokens.Tokenizer(base, files=beside))
-    return TokenizerFiles(vocab, merges, names, added)
+    return TokenizerFiles(vocab, merges, names, added, chat_template=_chat_template(directory, beside))
 
 
 def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
@@ -185,7 +213,10 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
     generic = _refuse_settings(path.parent, beside, alone=True)
     added = added_tokens.resolve(added_tokens.Tokenizer(base, own, generic, beside))
     rules = "#version: 0.2\n" + "".join(f"{line}\n" for line in lines)
-    return TokenizerFiles(json.dumps(base).encode(), rules.encode(), (path.name,), added)
+    return TokenizerFiles(
+        json.dumps(base).encode(), rules.encode(), (path.name,), added,
+        chat_template=_chat_template(path.parent, beside),
+    )  # fmt: skip
 
 
 def _refuse(path: Path, name: str, found: object, how: str = "") -> None:
