@@ -51,6 +51,11 @@ def rendered(
     return {"parts": parts, "ending": _ending(render)}
 
 
+def check(template: str) -> None:
+    """UsageError without jinja2, LLMSQLError for a text that is no template."""
+    _compiled(template, {})
+
+
 def _placed(whole: str, pieces: list[str], contents: Mapping[str, str]) -> list[str] | None:
     """The pieces with contents for the marks, each as it is or as templates trim it, so that they make up the
     whole.

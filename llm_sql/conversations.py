@@ -46,6 +46,13 @@ def answered(session: Session | Connection, asking: Asking) -> Any:
         row = session.execute(statement, values).one()
 
 
+def check(model: str) -> Asking:
+    """LLMSQLError, or the server's: nothing renders the model's conversations."""
+    template = yield _TEMPLATE, {"model": model}
+    if template.format is None:
+        chat_template.check(template.template)
+
+
 def prepare(messages: object, model: str, options: Chat) -> Asking:
     """The conversation as llm_chat takes it: the messages themselves if the server renders them."""
     checked = chat_template.checked(messages)
