@@ -26,8 +26,9 @@ CATALOGUE = {
         " llm_parameters llm_write_cost"
     ),
     "the forward pass": (
-        "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_logits llm_loss llm_weight"
-        " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
+        "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_forward_llama"
+        " llm_forward_neox llm_forward_opt llm_logits llm_loss llm_weight llm_hidden llm_embed_text"
+        " llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
     ),
     "embeddings": "llm_embed llm_embed_missing llm_embed_sequences",
     "training": (

@@ -179,7 +179,12 @@ AS $function$
 BEGIN
     RETURN QUERY
     SELECT s.name, s.dtype, s.shape FROM (
-        SELECT k.kind, k.prefix || p.name AS name, 'F32'::text AS dtype,
+        SELECT k.kind, k.prefix || p.name AS name,
+            CASE
+                WHEN bool_and(
+                    public.dtype(CASE k.kind WHEN 1 THEN p.data WHEN 2 THEN p.m ELSE p.v END) IS NOT DISTINCT FROM 'bf16'
+                ) THEN 'BF16' ELSE 'F32'
+            END AS dtype,
             sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
         FROM public.llm_param p
         CROSS JOIN (VALUES (1, ''), (2, 'optimizer.m.'), (3, 'optimizer.v.')) k (kind, prefix)

@@ -117,6 +117,9 @@ TENSORS = [
     "pg_llm_full('{1,12000}', 1)",
     "pg_llm_full('{20000,3}', 0.1)",
     "pg_llm_full('{3,20000}', 0.1)",
+    "pg_llm_to_bf16('[1.001,NaN,-0]')",
+    "pg_llm_to_bf16(pg_llm_normal('{70,33}', 0, 1, 1, 1))",
+    "tensor(decode('80ff0100', 'hex'), '{2}', 'bf16')",
 ]
 ARRAYS = [
     "'{}'",
@@ -247,6 +250,8 @@ SENSE: dict[str, Sense] = {
     "token_id": one_of("0"),
     "arch": one_of("'gpt2'", "'microgpt'"),
     "split": one_of("'train'"),
+    "dtype": one_of("'bf16'", "'float32'"),
+    "tensors": one_of("""'[{"name": "a", "dtype": "BF16", "shape": [1]}]'"""),
     "segments": one_of("'{0,1}'", "'{0,0,1}'", "'{0,1,2}'"),
     "scores": lambda rng: tensor(rng, 3, 4),
     "rows": one_of("'{0,1}'", "'{2}'"),

@@ -297,7 +297,7 @@ CREATE TABLE public.llm_model_config (
     CONSTRAINT ck_llm_model_config_d_ff CHECK (d_ff > 0),
     CONSTRAINT ck_llm_model_config_layer_norm_eps CHECK (layer_norm_eps > 0),
     CONSTRAINT ck_llm_model_config_activation_function CHECK (activation_function IN ('gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'gelu', 'gelu_python', 'relu', 'silu', 'swish')),
-    CONSTRAINT ck_llm_model_config_d_head CHECK (d_model % NULLIF(n_head, 0) = 0),
+    CONSTRAINT ck_llm_model_config_d_head CHECK (d_model % NULLIF(n_head, 0) = 0 OR settings ->> 'd_head' IS NOT NULL),
     CONSTRAINT ck_llm_model_config_settings CHECK (jsonb_typeof(settings) = 'object'),
     CONSTRAINT fk_llm_model_config_arch_llm_arch FOREIGN KEY(arch) REFERENCES public.llm_arch (arch)
 );
@@ -310,7 +310,7 @@ COMMENT ON COLUMN public.llm_model_config.vocab IS 'number of token ids';
 
 COMMENT ON COLUMN public.llm_model_config.d_ff IS 'width of the MLP; NULL: 4 * d_model';
 
-COMMENT ON COLUMN public.llm_model_config.activation_function IS 'of gpt2''s and gpt3''s MLP, by Hugging Face''s names: gelu_new (tanh form), gelu (exact), ...';
+COMMENT ON COLUMN public.llm_model_config.activation_function IS 'of the MLP, by Hugging Face''s names: gelu_new (tanh form), gelu (exact), silu, ...';
 
 COMMENT ON COLUMN public.llm_model_config.tied IS 'whether the output head is the token embedding';
 
