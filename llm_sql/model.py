@@ -207,8 +207,8 @@ class LanguageModel:
         settings: Mapping[str, Any] | None = None,
         progress: weights.Advance | None = None,
     ) -> LanguageModel:
-        """A model from a directory with config.json here, package:NAME of an installed Python package, or
-        hf:NAME of the Hugging Face hub: registered, with its tokenizer and weights.
+        """A model from a GGUF file or a directory with config.json or a GGUF file here, package:NAME of an
+        installed Python package, or hf:NAME of the Hugging Face hub: registered, with tokenizer and weights.
 
         `settings` stand above those that a sentence encoder's files ask for: prompts={"query": "query: "}.
         """
@@ -293,7 +293,7 @@ class LanguageModel:
         query = select_embedding(text, self.model, layer, pooling)
         return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
-    def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """Token ids of the text. special: what reads like a special token is one; bos: the token that begins
         a text stands in front.
         """

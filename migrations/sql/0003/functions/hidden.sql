@@ -24,6 +24,12 @@ BEGIN
             RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
         WHEN 'bert' THEN
             RETURN public.llm_hidden_bert(model, tokens, n_blocks);
+        WHEN 'llama' THEN
+            RETURN public.llm_hidden_llama(model, tokens, n_blocks);
+        WHEN 'neox' THEN
+            RETURN public.llm_hidden_neox(model, tokens, n_blocks);
+        WHEN 'opt' THEN
+            RETURN public.llm_hidden_opt(model, tokens, n_blocks);
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN
@@ -73,7 +79,7 @@ BEGIN
     model := public.llm_default_model(model);
     config := public.llm_config(model);
     PERFORM public.llm_require_decoder(config, 'llm_embed_text');
-    ids := public.llm_encode(llm_embed_text.text, model);
+    ids := public.llm_encode_sequence(llm_embed_text.text, model);
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(model)];
         PERFORM public.llm_require(
