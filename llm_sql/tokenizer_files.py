@@ -158,8 +158,11 @@ def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerF
 
 
 def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
-    """What a tokenizer.json holds, the format of Hugging Face's tokenizers."""
-    contents = _read_object(path)
+    return from_contents(path, _read_object(path), beside)
+
+
+def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
+    """What a tokenizer.json holds, the format of Hugging Face's tokenizers. Errors name `path`."""
     if isinstance(contents.get("model"), dict) and contents["model"].get("type") == "WordPiece":
         base, settings, added = wordpiece_files.from_tokenizer_json(path, contents, beside)
         return TokenizerFiles(json.dumps(base).encode(), None, (path.name,), added, settings)

@@ -377,7 +377,7 @@ class WeightsWriter:
         self,
         fd: int,
         format: str,
-        tensors: Iterable[tuple[str, Sequence[int]]],
+        tensors: Iterable[tuple[str, Sequence[int]] | tuple[str, Sequence[int], str]],
         metadata: Mapping[str, str] | None = None,
     ) -> None: ...
     def write(self, data: Floats | bytes | memoryview) -> None: ...

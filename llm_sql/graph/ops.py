@@ -21,8 +21,10 @@ from . import variables
 from .elements import (
     BIGINT,
     BOOLEAN,
+    CHOOSE,
     INTEGER,
     INTEGERS,
+    JSON,
     OPERATORS,
     PARAMETER,
     REAL,
@@ -46,6 +48,7 @@ __all__ = [
     "bidirectional_attention",
     "causal_attention",
     "causal_attention_qkv",
+    "choose",
     "cls_pool",
     "concat",
     "cross_entropy",
@@ -102,7 +105,7 @@ BoolLike: TypeAlias = "ColumnElement[Any] | bool"
 Arguments: TypeAlias = "Sequence[Arg | None]"
 TextLike: TypeAlias = "ColumnElement[Any] | str"
 
-OPS: dict[str, Op] = {op.name: op for op in (*OPERATORS.values(), SLICE)}
+OPS: dict[str, Op] = {op.name: op for op in (*OPERATORS.values(), SLICE, CHOOSE)}
 """Every op by its Python name."""
 
 
@@ -196,6 +199,15 @@ def let(name: str, value: TensorNode) -> TensorNode:
     return TensorNode(value.call, value.args, name)
 
 
+def choose(condition: BoolLike, tree: TensorLike, other: TensorLike) -> TensorNode:
+    """`tree` where the condition is true, else `other`: a part of a graph that a setting turns on.
+
+    Only the branch taken is computed. What stands in a branch more than once, though, is computed before the
+    choice, whichever way it goes; so a parameter that not every model has is used once in its branch.
+    """
+    return TensorNode(CHOOSE, [boolean(condition), tensor(tree), tensor(other)])
+
+
 @op("pg_llm_autograd_track_tensor")
 def track(x: TensorLike) -> Arguments:
     """`x` as a leaf whose gradient is wanted; parameters are leaves of their own accord."""
@@ -245,7 +257,7 @@ def rotary(
     theta: RealLike,
     dims: IntLike,
     positions: IntsLike,
-    scaling: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, Any] | ColumnElement[Any] | None = None,
 ) -> Arguments:
     """Rotary position embedding (Su et al. 2021) of queries or keys x [..., T, n_head * d_head].
 
@@ -253,7 +265,10 @@ def rotary(
     half-split form, by the angle positions * theta**(-2i/dims). positions is int[T], or one number per row
     of x. `scaling` is a configuration's rope_scaling: rope_type "linear" or "llama3" with its factors.
     """
-    rope = None if scaling is None else text(json.dumps(dict(scaling)))
+    if isinstance(scaling, Mapping):
+        rope: Arg | None = text(json.dumps(dict(scaling)))
+    else:
+        rope = None if scaling is None else coerce(scaling, JSON)
     return [tensor(x), integer(n_head), real(theta), integer(dims), integers(positions), rope]
 
 

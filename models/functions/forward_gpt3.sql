@@ -16,11 +16,13 @@ DECLARE
     pinned boolean;
     x public.tensor;
     x1 public.tensor;
+    setting_band int;
 BEGIN
     IF model IS NULL OR tokens IS NULL THEN
         RETURN NULL;
     END IF;
     config := public.llm_config(model);
+    setting_band := (config.settings ->> 'band')::int;
     -- A caller that computes many passes pins the version once for all of them.
     pinned := public.pg_llm_arena_pinned(model);
     IF NOT pinned THEN
@@ -59,7 +61,7 @@ BEGIN
                         dropout_p,
                         training,
                         'h.' || layer || '.attn',
-                        CASE WHEN (layer % 2 = 1) THEN (config.settings ->> 'band')::int END
+                        CASE WHEN (layer % 2 = 1) THEN setting_band END
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
@@ -165,11 +167,13 @@ DECLARE
     pinned boolean;
     x public.tensor;
     x1 public.tensor;
+    setting_band int;
 BEGIN
     IF model IS NULL OR tokens IS NULL THEN
         RETURN NULL;
     END IF;
     config := public.llm_config(model);
+    setting_band := (config.settings ->> 'band')::int;
     n_blocks := COALESCE(n_blocks, config.n_layer);
     pinned := public.pg_llm_arena_pinned(model);
     IF NOT pinned THEN
@@ -208,7 +212,7 @@ BEGIN
                         0.0,
                         false,
                         'h.' || layer || '.attn',
-                        CASE WHEN (layer % 2 = 1) THEN (config.settings ->> 'band')::int END
+                        CASE WHEN (layer % 2 = 1) THEN setting_band END
                     ),
                     public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
                     public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
