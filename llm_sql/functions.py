@@ -172,8 +172,8 @@ llm_forward_gpt3 = forward_gpt3 = SqlFunction(
     ),
     doc=(
         'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
-        'the logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense '
-        '(Brown et al. 2020).'
+        "the logits of the last position, [..., 1, V]. GPT-3: GPT-2's graph; with the setting band, odd "
+        'layers see a band of tokens (Brown et al. 2020).'
     ),
 )
 llm_forward_microgpt = forward_microgpt = SqlFunction(

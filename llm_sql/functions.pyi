@@ -148,8 +148,8 @@ def llm_forward_gpt3(
     last_only: Bool = ...,
 ) -> Function[NDArray[np.float32]]:
     """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
-    logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense (Brown et al.
-    2020).
+    logits of the last position, [..., 1, V]. GPT-3: GPT-2's graph; with the setting band, odd layers see a
+    band of tokens (Brown et al. 2020).
     """
 forward_gpt3 = llm_forward_gpt3
 

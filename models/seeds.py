@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .settings import BERT, LLAMA, NEOX, OPT, Setting
+from .settings import BERT, GPT3, LLAMA, NEOX, OPT, Setting
 
 _GPT2_VOCAB = 50257
 
@@ -27,7 +27,11 @@ ARCHITECTURE_ROWS: list[dict[str, Any]] = [
     _architecture(
         "gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)"
     ),
-    _architecture("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
+    _architecture(
+        "gpt3",
+        "GPT-3: GPT-2's equations at other sizes, odd layers banded if asked (Brown et al. 2020)",
+        settings=GPT3,
+    ),
     _architecture("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
     _architecture(
         "bert",

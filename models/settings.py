@@ -92,6 +92,14 @@ class Setting:
         return {"type": self.type, "default": self.default, **given}
 
 
+GPT3 = (
+    Setting(
+        "band", "integer", None, "odd layers see this many tokens, the last ones; null: every layer sees all",
+        minimum=1,
+    ),
+)  # fmt: skip
+"""Of architecture gpt3: its alternating dense and locally banded layers."""
+
 BERT = (
     Setting(
         "pooling", "text", "mean", "what becomes of the tokens' vectors: their mean, or the first one's",

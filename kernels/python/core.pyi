@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +156,10 @@ class ElementwiseOps(LinearOps):
     def relu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
     def silu_forward(self, x: FloatsLike) -> Floats: ...
     def silu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
+    def swiglu_forward(self, gate: Floats, up: Floats) -> Floats: ...
+    def swiglu_backward(
+        self, dout: Floats, gate: Floats, up: Floats, *, dgate: Gradient = None, dup: Gradient = None
+    ) -> tuple[Floats, Floats]: ...
     def dropout(
         self,
         x: FloatsLike,
@@ -187,10 +191,24 @@ class RowOps(ElementwiseOps):
         dgamma: Gradient = None,
         dbeta: Gradient = None,
     ) -> tuple[Floats, Floats, Floats]: ...
-    def rmsnorm_forward(self, x: Floats, *, eps: float = 1e-5) -> tuple[Floats, Floats]: ...
+    def rmsnorm_forward(
+        self, x: Floats, gain: Floats | None = None, *, eps: float = 1e-5
+    ) -> tuple[Floats, Floats]: ...
+    @overload
     def rmsnorm_backward(
-        self, dout: Floats, x: Floats, rstd: Floats, *, dx: Floats | None = None
+        self, dout: Floats, x: Floats, rstd: Floats, gain: None = None, *, dx: Floats | None = None
     ) -> Floats: ...
+    @overload
+    def rmsnorm_backward(
+        self,
+        dout: Floats,
+        x: Floats,
+        rstd: Floats,
+        gain: Floats,
+        *,
+        dx: Floats | None = None,
+        dgain: Gradient = None,
+    ) -> tuple[Floats, Floats]: ...
     def l2_normalize_forward(self, x: Floats) -> tuple[Floats, Floats]: ...
     def l2_normalize_backward(
         self, dout: Floats, out: Floats, norm: Floats, *, dx: Floats | None = None
@@ -227,6 +245,8 @@ class AttentionOps(RowOps):
         v: Floats,
         n_head: int,
         *,
+        n_kv_head: int | None = None,
+        window: int | None = None,
         bidirectional: bool = False,
         lengths: Ids | None = None,
         dropout_p: float = 0.0,
@@ -247,6 +267,8 @@ class AttentionOps(RowOps):
         n_head: int,
         *,
         into: tuple[Floats, Floats, Floats] | None = None,
+        n_kv_head: int | None = None,
+        window: int | None = None,
         bidirectional: bool = False,
         lengths: Ids | None = None,
         dropout_p: float = 0.0,
@@ -256,7 +278,15 @@ class AttentionOps(RowOps):
         first: int = 0,
     ) -> tuple[Floats, Floats, Floats]: ...
     def attention_cached(
-        self, cache: KVCache, q: Floats, k: Floats, v: Floats, past: int | None = None
+        self,
+        cache: KVCache,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        past: int | None = None,
+        *,
+        n_head: int | None = None,
+        window: int | None = None,
     ) -> Floats: ...
 
 class LossOps(AttentionOps):

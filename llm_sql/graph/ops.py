@@ -387,11 +387,11 @@ def layer_norm(x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike
 
 @op("pg_llm_rmsnorm")
 def rms_norm(x: TensorLike, eps: RealLike = 1e-5, gain: TensorLike | None = None) -> Arguments:
-    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), times gain where it is given.
+    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), times gain if there is one.
 
-    gain is [G], where G divides the last axis: each group of G numbers is normalised by itself.
+    A gain [G] whose G divides the axis normalises each G numbers by themselves, as norms of heads do.
     """
-    return [tensor(x), real(eps), None if gain is None else tensor(gain)]
+    return [tensor(x), real(eps)] if gain is None else [tensor(x), tensor(gain), real(eps)]
 
 
 @op("pg_llm_l2_normalize")
@@ -441,7 +441,7 @@ def silu(x: TensorLike) -> Arguments:
 
 @op("pg_llm_swiglu")
 def swiglu(gate: TensorLike, up: TensorLike) -> Arguments:
-    """silu(gate) * up (Shazeer 2020)."""
+    """silu(gate) * up, of one shape: the middle of a gated feed-forward layer (Shazeer 2020)."""
     return [tensor(gate), tensor(up)]
 
 
@@ -474,25 +474,24 @@ def causal_attention(
     n_kv_head: IntLike | None = None,
     window: IntLike | None = None,
 ) -> Arguments:
-    """Causal multi-head attention over q, k, v, each [..., T, D] -> [..., T, D].
+    """Causal multi-head attention of q [..., T, D] to k, v [..., T, D / n_head * n_kv_head] -> [..., T, D].
 
     Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
-    tokens attend to those in the cache too. With n_kv_head fewer heads of keys and values, k and v have these
-    and each serves n_head / n_kv_head heads of queries. With a window, a token attends to itself and to the
-    window - 1 tokens before it.
+    tokens attend to those in the cache too. Each of k's and v's n_kv_head heads (None: n_head) serves
+    n_head / n_kv_head of q's in a row. With a window a token sees itself and the window - 1 before it; None
+    or 0: all before it.
     """
-    inputs = [
-        tensor(q),
-        tensor(k),
-        tensor(v),
+    if window is not None and n_kv_head is None:
+        n_kv_head = n_head
+    shared = [None if n is None else integer(n) for n in (n_kv_head, window)]
+    return [
+        *(tensor(x) for x in (q, k, v)),
         integer(n_head),
         real(dropout_p),
         boolean(training),
         text(site),
+        *shared,
     ]
-    if n_kv_head is None and window is None:
-        return inputs
-    return [*inputs, integer(n_kv_head), integer(window)]
 
 
 @op("pg_llm_causal_attention")
@@ -502,9 +501,11 @@ def causal_attention_qkv(
     dropout_p: RealLike = variables.dropout_p,
     training: BoolLike = variables.training,
     site: TextLike = "",
+    window: IntLike | None = None,
 ) -> Arguments:
     """`causal_attention` over one tensor qkv [..., T, 3D], per token [q | k | v] -> [..., T, D]."""
-    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
+    seen = None if window is None else integer(window)
+    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site), seen]
 
 
 @op("pg_llm_bidirectional_attention")

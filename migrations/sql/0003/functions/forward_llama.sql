@@ -63,8 +63,8 @@ BEGIN
     FOR layer IN 0 .. config.n_layer - 1 LOOP
         x1 := public.pg_llm_rmsnorm(
             x,
-            config.layer_norm_eps,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight')
+            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+            config.layer_norm_eps
         );
         x2 := CASE
             WHEN setting_qkv_bias THEN
@@ -93,8 +93,8 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x2,
-                            config.layer_norm_eps,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight')
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight'),
+                            config.layer_norm_eps
                         )
                     ELSE
                         x2
@@ -110,8 +110,8 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x4,
-                            config.layer_norm_eps,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight')
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight'),
+                            config.layer_norm_eps
                         )
                     ELSE
                         x4
@@ -165,8 +165,8 @@ BEGIN
         );
         x7 := public.pg_llm_rmsnorm(
             x6,
-            config.layer_norm_eps,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight')
+            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+            config.layer_norm_eps
         );
         x8 := CASE
             WHEN setting_mlp_bias THEN
@@ -221,7 +221,7 @@ BEGIN
     END LOOP;
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(
-            public.pg_llm_rmsnorm(x, config.layer_norm_eps, public.pg_llm_param(model, 'ln_f.weight')),
+            public.pg_llm_rmsnorm(x, public.pg_llm_param(model, 'ln_f.weight'), config.layer_norm_eps),
             public.pg_llm_param(
                 model,
                 CASE WHEN config.tied THEN 'wte.weight' ELSE 'lm_head.weight' END
@@ -233,8 +233,8 @@ BEGIN
             public.pg_llm_last(
                 public.pg_llm_rmsnorm(
                     x,
-                    config.layer_norm_eps,
-                    public.pg_llm_param(model, 'ln_f.weight')
+                    public.pg_llm_param(model, 'ln_f.weight'),
+                    config.layer_norm_eps
                 )
             ),
             public.pg_llm_param(
@@ -244,7 +244,7 @@ BEGIN
         );
     ELSE
         x := public.pg_llm_lm_head(
-            public.pg_llm_rmsnorm(x, config.layer_norm_eps, public.pg_llm_param(model, 'ln_f.weight')),
+            public.pg_llm_rmsnorm(x, public.pg_llm_param(model, 'ln_f.weight'), config.layer_norm_eps),
             public.pg_llm_param(
                 model,
                 CASE WHEN config.tied THEN 'wte.weight' ELSE 'lm_head.weight' END
@@ -325,8 +325,8 @@ BEGIN
     FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
         x1 := public.pg_llm_rmsnorm(
             x,
-            config.layer_norm_eps,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight')
+            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+            config.layer_norm_eps
         );
         x2 := CASE
             WHEN setting_qkv_bias THEN
@@ -355,8 +355,8 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x2,
-                            config.layer_norm_eps,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight')
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight'),
+                            config.layer_norm_eps
                         )
                     ELSE
                         x2
@@ -372,8 +372,8 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x4,
-                            config.layer_norm_eps,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight')
+                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight'),
+                            config.layer_norm_eps
                         )
                     ELSE
                         x4
@@ -427,8 +427,8 @@ BEGIN
         );
         x7 := public.pg_llm_rmsnorm(
             x6,
-            config.layer_norm_eps,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight')
+            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+            config.layer_norm_eps
         );
         x8 := CASE
             WHEN setting_mlp_bias THEN
@@ -482,7 +482,7 @@ BEGIN
         );
     END LOOP;
     IF n_blocks = config.n_layer THEN
-        x := public.pg_llm_rmsnorm(x, config.layer_norm_eps, public.pg_llm_param(model, 'ln_f.weight'));
+        x := public.pg_llm_rmsnorm(x, public.pg_llm_param(model, 'ln_f.weight'), config.layer_norm_eps);
     END IF;
 
     IF NOT pinned THEN
