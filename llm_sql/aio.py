@@ -162,7 +162,7 @@ class AsyncLanguageModel:
     async def perplexity(self, text: str, *, stride: int | None = None) -> float:
         return float((await self.session.scalars(select_perplexity(self.model, text, stride))).one())
 
-    async def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+    async def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         query = select(functions.encode(text, self.model, special, bos))
         return list((await self.session.scalars(query)).one())
 

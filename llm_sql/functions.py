@@ -697,10 +697,10 @@ llm_encode = encode = SqlFunction(
     ),
     doc=(
         "Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the "
-        'begin-of-text token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens '
-        "are recognised in the text as in Hugging Face's tokenizers; special => false encodes special "
-        "tokens such as <|endoftext|> as text, like tiktoken's encode_ordinary. 22021: a character that "
-        'the tokenizer does not know; 42704: the model has no tokenizer.'
+        'begin-of-text token in front (llm_begin_token; 22023 if there is none). Added tokens are '
+        "recognised in the text as in Hugging Face's tokenizers, but special ones such as <|endoftext|> "
+        'only with special => true: else they are text like any other. 22021: a character that the '
+        'tokenizer does not know; 42704: the model has no tokenizer.'
     ),
 )
 llm_encode_sequence = encode_sequence = SqlFunction(
@@ -745,7 +745,7 @@ llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
 llm_load_bpe = load_bpe = SqlFunction(
     'llm_load_bpe',
     (
-        'model text, vocab bytea, merges bytea?, added jsonb?',
+        'model text, vocab bytea, merges bytea?, added jsonb?, settings jsonb?',
         'integer',
     ),
     (
@@ -756,10 +756,12 @@ llm_load_bpe = load_bpe = SqlFunction(
         "Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json "
         'and vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens '
         'and the tokens that begin and end a text, as for llm_add_tokens; NULL: tokens of the form '
-        '<|...|> are special and <|endoftext|> ends a text. Returns the number of tokens. Reads no file '
-        "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
-        'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
-        'texts.'
+        '<|...|> are special and <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, '
+        'llama3, qwen2, o200k, tekken: how a text is cut into pieces), normalizer (null, nfc), '
+        "ignore_merges (false), prefix and suffix (arrays of the ids around a text); NULL: GPT-2's. "
+        'Returns the number of tokens. Reads no file on the server. 22023, with the line: contents that '
+        "are not such a file, or settings that do not exist; 0A000: the database's encoding lacks the "
+        'byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.'
     ),
 )
 llm_load_wordpiece = load_wordpiece = SqlFunction(

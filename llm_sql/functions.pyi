@@ -681,10 +681,10 @@ def llm_encode(
     bos: Bool = ...,
 ) -> Function[Sequence[int]]:
     """Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the begin-of-text
-    token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens are recognised in the
-    text as in Hugging Face's tokenizers; special => false encodes special tokens such as <|endoftext|> as
-    text, like tiktoken's encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the
-    model has no tokenizer.
+    token in front (llm_begin_token; 22023 if there is none). Added tokens are recognised in the text as in
+    Hugging Face's tokenizers, but special ones such as <|endoftext|> only with special => true: else they are
+    text like any other. 22021: a character that the tokenizer does not know; 42704: the model has no
+    tokenizer.
     """
 encode = llm_encode
 
@@ -712,24 +712,36 @@ def llm_build_char_tokenizer(model: Text, query: Text) -> Function[int]:
 build_char_tokenizer = llm_build_char_tokenizer
 
 @overload
-def llm_load_bpe(model: Text, vocab: Bytes, merges: Bytes = ..., added: Json = ...) -> Function[int]:
+def llm_load_bpe(
+    model: Text,
+    vocab: Bytes,
+    merges: Bytes = ...,
+    added: Json = ...,
+    settings: Json = ...,
+) -> Function[int]:
     """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
-    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+    <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
+    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
+    lacks the byte-level alphabet.
 
-    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
 @overload
 def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
-    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+    <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
+    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
+    lacks the byte-level alphabet.
 
-    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
 load_bpe = llm_load_bpe
 

@@ -210,7 +210,7 @@ def _llama(metadata: Metadata, header: Header) -> dict[str, Any]:
     if window:
         config["sliding_window"] = window
         if name != "llama":
-            config["use_sliding_window"] = True
+            config |= {"use_sliding_window": True, "max_window_layers": 0}
     return config
 
 

@@ -18,7 +18,7 @@ SUFFIX = ".gguf"
 
 
 class GGUF:
-    """An open file: its header and configuration. Tensors are read by `weights`."""
+    """A file: its header, its configuration as config.json would have it, and its tensors."""
 
     def __init__(self, path: Path) -> None:
         """UsageError: no such file, no gguf library. LLMSQLError: damaged, or not supported."""
@@ -26,10 +26,7 @@ class GGUF:
         self.header: Header = read_header(path)
         self.config: dict[str, Any] = gguf_config.config_of(self.header)
         # What the file lacks, or has beyond what is known, is told before anything is read.
-        self.weights().close()
-
-    def weights(self) -> GGUFSource:
-        return GGUFSource(self.header, self.config)
+        self.tensors = GGUFSource(self.header, self.config)
 
     def tokenizer(self) -> TokenizerFiles | None:
         """None if there is none."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -48,7 +47,7 @@ class Held(NamedTuple):
 
 
 class GGUFSource:
-    """The tensors of a file as weights.Source has them."""
+    """The tensors of a file as an import reads them (weights.Tensors)."""
 
     def __init__(self, header: Header, config: dict[str, Any]) -> None:
         self.path = header.path
@@ -56,17 +55,14 @@ class GGUFSource:
         self.tensors = [(name, _dtype(held.entry), held.shape) for name, held in self._held.items()]
         self._whole: tuple[str, Floats] | None = None
         self._gguf = library()
-        self._file = _open(self.path)
-
-    def __enter__(self) -> GGUFSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file: BinaryIO | None = None
 
     def close(self) -> None:
+        """Let the file go; it is opened again when a tensor is read."""
         self._whole = None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def read(self, name: str, first_row: int = 0, rows: int | None = None) -> Floats:
         """A tensor, or some of its rows, as float32."""
@@ -96,6 +92,8 @@ class GGUFSource:
 
     def _bytes(self, entry: Entry, start: int, n: int) -> NDArray[np.uint8]:
         try:
+            if self._file is None:
+                self._file = self.path.open("rb", buffering=0)
             found = os.pread(self._file.fileno(), n, entry.offset + start)
         except OSError as error:
             raise UsageError(f"cannot read {self.path}: {error.strerror}") from error
@@ -115,13 +113,6 @@ class GGUFSource:
                 return (rows.view("<u2").astype(np.uint32) << 16).view(np.float32)
             type_ = self._gguf.GGMLQuantizationType[entry.type]
             return np.asarray(self._gguf.dequantize(rows, type_), np.float32)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _dtype(entry: Entry) -> str:

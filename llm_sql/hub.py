@@ -82,21 +82,14 @@ def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel
     folder = encoder_files.transformer(directory)
     path = folder / "config.json"
     config = encoder_files.read_object(path)
-    return HubModel(columns_of(directory, path, config, settings), folder)
-
-
-def columns_of(
-    directory: Path, path: Path, config: dict[str, Any], settings: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The columns of llm_model_config that a configuration asks for, which was read from `path`."""
     if config.get("model_type") != "bert":
-        return decoder_files.columns_of(config, str(path), settings)
+        return HubModel(decoder_files.columns_of(config, str(path), settings), folder)
     found = encoder_files.settings_of(directory, config)
     columns = {"arch": "bert", "settings": found | dict(settings or {})}
     for column, (name, default) in encoder_files.COLUMNS.items():
         columns[column] = config.get(name, default)
         decoder_files.require_type(str(path), column, name, columns[column])
-    return columns
+    return HubModel(columns, folder)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

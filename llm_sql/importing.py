@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from llm_sql import gguf_files, hub, tokenizer_files, weights
+from llm_sql import decoder_files, gguf_files, hub, tokenizer_files, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
 from llm_sql.tokenizer_files import TokenizerFiles
@@ -61,8 +61,8 @@ def read(
     whole = gguf_files.of(path)
     if whole is not None:
         gguf = gguf_files.GGUF(whole)
-        columns = hub.columns_of(whole.parent, whole, gguf.config, settings)
-        return Source(whole, whole, columns, gguf.tokenizer() if tokenizer else None)
+        columns = decoder_files.columns_of(gguf.config, str(whole), settings)
+        return Source(whole, gguf.tensors, columns, gguf.tokenizer() if tokenizer else None)
     if not path.is_dir():
         if settings:
             raise UsageError(

@@ -293,7 +293,7 @@ class LanguageModel:
         query = select_embedding(text, self.model, layer, pooling)
         return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
-    def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """Token ids of the text. special: what reads like a special token is one; bos: the token that begins
         a text stands in front.
         """

@@ -122,7 +122,7 @@ def _is_bf16(source: Tensors, names: Sequence[str]) -> bool:
 def open_source(path: Path) -> Tensors:
     """The tensors of a weight file, of a directory in the hub's layout, or of a GGUF file or directory."""
     whole = gguf_files.of(path)
-    return Source(path) if whole is None else gguf_files.GGUF(whole).weights()
+    return Source(path) if whole is None else gguf_files.GGUF(whole).tensors
 
 
 def _open(path: Path) -> WeightsFile:
@@ -229,7 +229,7 @@ def import_weights(
     megatron_version: float | None = None,
     progress: Advance | None = None,
 ) -> int:
-    """Replace a model's weights by those of a file, hub directory, in the connection's transaction.
+    """Replace a model's weights by those of a file or hub directory, in the connection's transaction.
 
     All or nothing, in autocommit too, also when `progress` raises: it must leave this connection alone. The
     model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the

@@ -3,8 +3,8 @@
     python -m tests.hunts.gguf --minutes 30 --seed 1
 
 Files of every architecture and kind of tokenizer are changed as structures (keys, types, counts, shapes,
-places) and as bytes. What else is raised, what takes more than seconds, or more memory than --memory, ends
-the hunt with 1 and leaves the file.
+places) and as bytes. What else is raised, what takes seconds or more memory than --memory ends the hunt
+with 1 and leaves the file.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_sql import hub
+from llm_sql import importing
 from llm_sql.errors import LLMSQLError
 from llm_sql.gguf_files import GGUF
 
@@ -238,19 +239,18 @@ def outcome(path: Path) -> str:
     """'read' or 'refused'; raises what nothing should."""
     try:
         file = GGUF(path)
-        file.tokenizer()
-        hub.columns_of(path.parent, path, file.config)
-        with file.weights() as source:
+        with closing(file.tensors) as source:
             for name, _, shape in source.tensors:
                 whole = source.read(name)
                 assert whole.shape == shape
                 assert (source.read(name, shape[0] - 1, 1).view("u4") == whole[-1:].view("u4")).all()
+        importing.read(path)
     except LLMSQLError as error:
-        refusal = error.message
+        message = error.message
     else:
         return "read"
-    assert str(path) in refusal or path.name in refusal, refusal
-    assert len(refusal) < 4000, refusal
+    assert path.name in message, message
+    assert len(message) < 4000, message
     return "refused"
 
 

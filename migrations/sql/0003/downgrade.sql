@@ -152,6 +152,10 @@ DROP FUNCTION IF EXISTS public.llm_subquery(query text);
 
 DROP FUNCTION IF EXISTS public.llm_build_char_tokenizer(model text, query text);
 
+DROP FUNCTION IF EXISTS public.llm_prefix_tokens(model text);
+
+DROP FUNCTION IF EXISTS public.llm_json_ids(ids jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_begin_token(model text);
 
 DROP FUNCTION IF EXISTS public.llm_end_token(model text);
@@ -574,13 +578,15 @@ DROP FUNCTION IF EXISTS public.pg_llm_load_bpe_vocab(path text, model text);
 
 DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab text, merges text);
 
-DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb);
+DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb, settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_merges(model text, contents bytea);
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_feed(model text, version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_bpe_settings(settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 

@@ -9,21 +9,21 @@ INSERT INTO public.llm_arch (arch, forward, parameters, description, kind, setti
 ON CONFLICT DO NOTHING;
 
 INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function, tied, settings) VALUES
-    ('gpt2-small', 'gpt2', 12, 12, 768, 1024, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-medium', 'gpt2', 24, 16, 1024, 1024, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-large', 'gpt2', 36, 20, 1280, 1024, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-xl', 'gpt2', 48, 25, 1600, 1024, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-125m', 'gpt3', 12, 12, 768, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-350m', 'gpt3', 24, 16, 1024, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-760m', 'gpt3', 24, 16, 1536, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-1.3b', 'gpt3', 24, 16, 2048, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-2.7b', 'gpt3', 32, 32, 2560, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-6.7b', 'gpt3', 32, 32, 4096, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-13b', 'gpt3', 40, 40, 5120, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-175b', 'gpt3', 96, 96, 12288, 2048, 50257, None, 1e-05, 'gelu_new', true, '{}'),
-    ('microgpt', 'microgpt', 1, 4, 16, 16, 27, None, 1e-05, 'gelu_new', false, '{}'),
-    ('all-minilm-l6-v2', 'bert', 6, 12, 384, 512, 30522, None, 1e-12, 'gelu', true, '{"max_tokens": 256}'),
+    ('gpt2-small', 'gpt2', 12, 12, 768, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-medium', 'gpt2', 24, 16, 1024, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-large', 'gpt2', 36, 20, 1280, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-xl', 'gpt2', 48, 25, 1600, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-125m', 'gpt3', 12, 12, 768, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-350m', 'gpt3', 24, 16, 1024, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-760m', 'gpt3', 24, 16, 1536, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-1.3b', 'gpt3', 24, 16, 2048, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-2.7b', 'gpt3', 32, 32, 2560, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-6.7b', 'gpt3', 32, 32, 4096, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-13b', 'gpt3', 40, 40, 5120, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-175b', 'gpt3', 96, 96, 12288, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('microgpt', 'microgpt', 1, 4, 16, 16, 27, NULL, 1e-05, 'gelu_new', false, '{}'),
+    ('all-minilm-l6-v2', 'bert', 6, 12, 384, 512, 30522, NULL, 1e-12, 'gelu', true, '{"max_tokens": 256}'),
     ('smollm2-135m', 'llama', 30, 9, 576, 8192, 49152, 1536, 1e-05, 'silu', true, '{"n_kv_head": 3, "rope_theta": 100000.0}'),
-    ('pythia-70m', 'neox', 6, 8, 512, 2048, 50304, None, 1e-05, 'gelu', false, '{"rope_dims": 16}'),
-    ('opt-125m', 'opt', 12, 12, 768, 2048, 50272, None, 1e-05, 'relu', true, '{}')
+    ('pythia-70m', 'neox', 6, 8, 512, 2048, 50304, NULL, 1e-05, 'gelu', false, '{"rope_dims": 16}'),
+    ('opt-125m', 'opt', 12, 12, 768, 2048, 50272, NULL, 1e-05, 'relu', true, '{}')
 ON CONFLICT DO NOTHING;
