@@ -34,12 +34,14 @@ class Claim:
 class Tokenizer:
     """The vocabulary that merging makes, and what the files of its directory say beside it, by their names.
 
-    `own` are tokenizer.json's added tokens, in its order; a `generic` tokenizer takes nothing for granted.
+    `own` are tokenizer.json's added tokens, in its order; a `generic` tokenizer takes nothing for granted but
+    `defaults`, tokens with a role, by its name, where they are there.
     """
 
     base: dict[str, int]
     own: list[Claim] = field(default_factory=list)
     generic: bool = False
+    defaults: Mapping[str, str] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -93,6 +95,13 @@ def resolve(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     ]
 
 
+def named_ids(tokenizer: Tokenizer, added: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The ids of tokens with a role by its name, as bos_token; added: what resolve made of the tokenizer."""
+    _, named = _claims(tokenizer)
+    ids = tokenizer.base | {token["content"]: token["id"] for token in added}
+    return {key: ids[token.content] for key, token in named.items() if token.content in ids}
+
+
 def _next_id(base: Mapping[str, int], added: Iterable[int], content: str) -> int:
     """The id that Hugging Face's tokenizers give the next added token."""
     if content in base:
@@ -109,6 +118,10 @@ def _claims(tokenizer: Tokenizer) -> tuple[list[Claim], dict[str, Claim]]:
     if decoder is None:
         mapped = tokenizer.files.get("special_tokens_map.json", {})
         given |= {key: (value, "special_tokens_map.json") for key, value in mapped.items()}
+    there = {*tokenizer.base, *(token.content for token in [*tokenizer.own, *decoded])}
+    for key, content in tokenizer.defaults.items():
+        if content in there:
+            given.setdefault(key, (content, "the class's default"))
     named, extra = _named(given, tokenizer.generic)
     special = {token.content for token in [*named.values(), *extra]}
     legacy = [

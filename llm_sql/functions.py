@@ -116,7 +116,7 @@ llm_write_cost = write_cost = RowsFunction(
     'llm_write_cost',
     (
         'model text, task text?, write_backs integer?, n_steps bigint?, optimizer text?, keep_grad '
-        'boolean?',
+        'boolean?, dtype text?',
         '(part text, times bigint, heap_bytes bigint, toast_bytes bigint, index_bytes bigint, wal_bytes '
         'bigint, wal_bytes_max bigint, dead_bytes bigint)',
     ),
@@ -129,8 +129,9 @@ llm_write_cost = write_cost = RowsFunction(
         'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
         'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '
         'the log of a run; optimizer drop: the last write-back, a copy or a checkpoint is without '
-        'moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query are not '
-        'included. 42704: unknown model; 22023: an argument out of range.'
+        'moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is stored as that '
+        '(what is trained never is). The rows that llm_finetune makes of its query are not included. '
+        '42704: unknown model; 22023: an argument out of range.'
     ),
 )
 
@@ -696,10 +697,10 @@ llm_encode = encode = SqlFunction(
     ),
     doc=(
         "Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the "
-        'begin-of-text token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens '
-        "are recognised in the text as in Hugging Face's tokenizers; special => false encodes special "
-        "tokens such as <|endoftext|> as text, like tiktoken's encode_ordinary. 22021: a character that "
-        'the tokenizer does not know; 42704: the model has no tokenizer.'
+        'begin-of-text token in front (llm_begin_token; 22023 if there is none). Added tokens are '
+        "recognised in the text as in Hugging Face's tokenizers, but special ones such as <|endoftext|> "
+        'only with special => true: else they are text like any other. 22021: a character that the '
+        'tokenizer does not know; 42704: the model has no tokenizer.'
     ),
 )
 llm_encode_sequence = encode_sequence = SqlFunction(
@@ -744,7 +745,7 @@ llm_build_char_tokenizer = build_char_tokenizer = SqlFunction(
 llm_load_bpe = load_bpe = SqlFunction(
     'llm_load_bpe',
     (
-        'model text, vocab bytea, merges bytea?, added jsonb?',
+        'model text, vocab bytea, merges bytea?, added jsonb?, settings jsonb?',
         'integer',
     ),
     (
@@ -755,10 +756,12 @@ llm_load_bpe = load_bpe = SqlFunction(
         "Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json "
         'and vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens '
         'and the tokens that begin and end a text, as for llm_add_tokens; NULL: tokens of the form '
-        '<|...|> are special and <|endoftext|> ends a text. Returns the number of tokens. Reads no file '
-        "on the server. 22023, with the line: contents that are not such a file; 0A000: the database's "
-        'encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb), from '
-        'texts.'
+        '<|...|> are special and <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, '
+        'llama3, qwen2, o200k, tekken: how a text is cut into pieces), normalizer (null, nfc), '
+        "ignore_merges (false), prefix and suffix (arrays of the ids around a text); NULL: GPT-2's. "
+        'Returns the number of tokens. Reads no file on the server. 22023, with the line: contents that '
+        "are not such a file, or settings that do not exist; 0A000: the database's encoding lacks the "
+        'byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.'
     ),
 )
 llm_load_wordpiece = load_wordpiece = SqlFunction(
@@ -1003,6 +1006,80 @@ llm_release = release = SqlFunction(
     ),
 )
 
+# ---- conversations ----
+
+llm_chat = chat = SqlFunction(
+    'llm_chat',
+    (
+        'messages jsonb, model text?, max_tokens integer?, temperature double precision?, top_k integer?, '
+        'top_p double precision?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?, overflow '
+        'text?',
+        'text',
+    ),
+    doc=(
+        'Answers a conversation, [{"role": "system" | "user" | "assistant", "content": "a text"}, ...], '
+        "by the model's own chat template. What a message says never becomes a special token of the "
+        'tokenizer. The arguments are those of llm_generate; the answer also ends at the token with which '
+        'the template ends one, and where the context is full. overflow: what happens when conversation '
+        'and answer do not fit into the context: slide leaves out the oldest turns after the system '
+        'message, so that max_tokens, or half of the context, are left for the answer; error refuses. A '
+        'client that renders the template itself passes {"parts": [{"template": "..."} | {"content": '
+        '"..."}, ...], "ending": "..."}. Writes nothing. 22023: an argument is out of range, messages '
+        "have another form or do not fit; 0A000: only clients render the model's chat template; 42704: "
+        'the model has none.'
+    ),
+)
+llm_chat_stream = chat_stream = RowsFunction(
+    'llm_chat_stream',
+    (
+        'messages jsonb, model text?, max_tokens integer?, temperature double precision?, top_k integer?, '
+        'top_p double precision?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?, overflow '
+        'text?',
+        '(step integer, token_id integer, token text, text text, is_complete boolean)',
+    ),
+    doc=(
+        'Like llm_chat, one row per token, as llm_generate_stream gives them: the piece of the answer '
+        'that it adds, and the answer so far. Writes nothing.'
+    ),
+)
+llm_chat_prompt = chat_prompt = RowsFunction(
+    'llm_chat_prompt',
+    (
+        'messages jsonb, model text?',
+        '(tokens integer[], text text)',
+    ),
+    doc=(
+        "What the model sees of a conversation, as tokens and as text: transformers' apply_chat_template "
+        "with add_generation_prompt, but no message's content becomes a special token. Errors as for "
+        'llm_chat.'
+    ),
+)
+llm_chat_template = chat_template = RowsFunction(
+    'llm_chat_template',
+    (
+        'model text?',
+        '(template text, format text, default_system text, bos text, eos text)',
+    ),
+    doc=(
+        "The model's chat template; which of those that the server renders it is (NULL: another, which "
+        'only clients render), the system message that it puts before a conversation without one, and the '
+        'tokens that begin and end a text. 42704: the model has no chat template.'
+    ),
+)
+llm_set_chat_template = set_chat_template = SqlFunction(
+    'llm_set_chat_template',
+    (
+        'model text, template text',
+        'void',
+    ),
+    doc=(
+        'Gives the model a chat template, in Jinja as tokenizer_config.json has it; NULL: none. Loading a '
+        'tokenizer removes it. 42704: the model has no tokenizer; 22023: it is empty.'
+    ),
+)
+
 # ---- weights in and out ----
 
 pg_llm_import_npz = import_npz = SqlFunction(
@@ -1050,8 +1127,8 @@ pg_llm_export_safetensors = export_safetensors = SqlFunction(
         'bigint',
     ),
     doc=(
-        "Writes the model's weights to a .safetensors file on the server that transformers can load; "
-        'otherwise like pg_llm_export_npz.'
+        "Writes the model's weights to a .safetensors file on the server that transformers can load: "
+        'parameters that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.'
     ),
 )
 llm_checkpoint_save = checkpoint_save = SqlFunction(

@@ -94,6 +94,7 @@ def llm_write_cost(
     n_steps: Int = ...,
     optimizer: Text = ...,
     keep_grad: Bool = ...,
+    dtype: Text = ...,
 ) -> TableValuedAlias:
     """What a task writes for the model, in bytes, before it does: training, finetuning (a copy first),
     initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there are so
@@ -102,8 +103,9 @@ def llm_write_cost(
     backs. wal_bytes is the WAL of it, wal_bytes_max with an image of each page that was not changed since the
     last checkpoint, dead_bytes what vacuum can free afterwards. Upper bounds, at most 5 percent and 1 MB a
     time above what is measured. n_steps adds the log of a run; optimizer drop: the last write-back, a copy or
-    a checkpoint is without moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query
-    are not included. 42704: unknown model; 22023: an argument out of range.
+    a checkpoint is without moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is
+    stored as that (what is trained never is). The rows that llm_finetune makes of its query are not included.
+    42704: unknown model; 22023: an argument out of range.
     """
 write_cost = llm_write_cost
 
@@ -679,10 +681,10 @@ def llm_encode(
     bos: Bool = ...,
 ) -> Function[Sequence[int]]:
     """Token ids of the text under the model's tokenizer, without begin or end tokens; bos puts the begin-of-text
-    token in front (llm_begin_token; 22023 if there is none). With BPE, added tokens are recognised in the
-    text as in Hugging Face's tokenizers; special => false encodes special tokens such as <|endoftext|> as
-    text, like tiktoken's encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the
-    model has no tokenizer.
+    token in front (llm_begin_token; 22023 if there is none). Added tokens are recognised in the text as in
+    Hugging Face's tokenizers, but special ones such as <|endoftext|> only with special => true: else they are
+    text like any other. 22021: a character that the tokenizer does not know; 42704: the model has no
+    tokenizer.
     """
 encode = llm_encode
 
@@ -710,24 +712,36 @@ def llm_build_char_tokenizer(model: Text, query: Text) -> Function[int]:
 build_char_tokenizer = llm_build_char_tokenizer
 
 @overload
-def llm_load_bpe(model: Text, vocab: Bytes, merges: Bytes = ..., added: Json = ...) -> Function[int]:
+def llm_load_bpe(
+    model: Text,
+    vocab: Bytes,
+    merges: Bytes = ...,
+    added: Json = ...,
+    settings: Json = ...,
+) -> Function[int]:
     """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
-    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+    <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
+    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
+    lacks the byte-level alphabet.
 
-    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
 @overload
 def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     """Replaces the model's tokenizer with the contents of vocab.json and merges.txt (or encoder.json and
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
-    <|endoftext|> ends a text. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file; 0A000: the database's encoding lacks the byte-level alphabet.
+    <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
+    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
+    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
+    lacks the byte-level alphabet.
 
-    Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.
+    Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
 load_bpe = llm_load_bpe
 
@@ -959,6 +973,74 @@ def llm_release(shared: Bool = ...) -> Function[int]:
     """
 release = llm_release
 
+# ---- conversations ----
+
+def llm_chat(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> Function[str]:
+    """Answers a conversation, [{"role": "system" | "user" | "assistant", "content": "a text"}, ...], by the
+    model's own chat template. What a message says never becomes a special token of the tokenizer. The
+    arguments are those of llm_generate; the answer also ends at the token with which the template ends one,
+    and where the context is full. overflow: what happens when conversation and answer do not fit into the
+    context: slide leaves out the oldest turns after the system message, so that max_tokens, or half of the
+    context, are left for the answer; error refuses. A client that renders the template itself passes
+    {"parts": [{"template": "..."} | {"content": "..."}, ...], "ending": "..."}. Writes nothing. 22023: an
+    argument is out of range, messages have another form or do not fit; 0A000: only clients render the model's
+    chat template; 42704: the model has none.
+    """
+chat = llm_chat
+
+def llm_chat_stream(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> TableValuedAlias:
+    """Like llm_chat, one row per token, as llm_generate_stream gives them: the piece of the answer that it adds,
+    and the answer so far. Writes nothing.
+    """
+chat_stream = llm_chat_stream
+
+def llm_chat_prompt(messages: Json, model: Text = ...) -> TableValuedAlias:
+    """What the model sees of a conversation, as tokens and as text: transformers' apply_chat_template with
+    add_generation_prompt, but no message's content becomes a special token. Errors as for llm_chat.
+    """
+chat_prompt = llm_chat_prompt
+
+def llm_chat_template(model: Text = ...) -> TableValuedAlias:
+    """The model's chat template; which of those that the server renders it is (NULL: another, which only clients
+    render), the system message that it puts before a conversation without one, and the tokens that begin and
+    end a text. 42704: the model has no chat template.
+    """
+chat_template = llm_chat_template
+
+def llm_set_chat_template(model: Text, template: Text) -> Function[None]:
+    """Gives the model a chat template, in Jinja as tokenizer_config.json has it; NULL: none. Loading a tokenizer
+    removes it. 42704: the model has no tokenizer; 22023: it is empty.
+    """
+set_chat_template = llm_set_chat_template
+
 # ---- weights in and out ----
 
 def pg_llm_import_npz(path: Text, model: Text, megatron_version: Double = ...) -> Function[int]:
@@ -983,8 +1065,8 @@ def pg_llm_export_npz(path: Text, model: Text, gzip: Bool = ...) -> Function[int
 export_npz = pg_llm_export_npz
 
 def pg_llm_export_safetensors(path: Text, model: Text) -> Function[int]:
-    """Writes the model's weights to a .safetensors file on the server that transformers can load; otherwise like
-    pg_llm_export_npz.
+    """Writes the model's weights to a .safetensors file on the server that transformers can load: parameters
+    that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.
     """
 export_safetensors = pg_llm_export_safetensors
 

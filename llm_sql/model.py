@@ -19,12 +19,21 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import directory_export, embedding, encoder_files, functions, importing, tokenizer_files, weights
+from llm_sql import (
+    conversations,
+    directory_export,
+    embedding,
+    encoder_files,
+    functions,
+    importing,
+    tokenizer_files,
+    weights,
+)
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
 from llm_sql.keywords import Unpack, given, not_none, takes
-from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
+from llm_sql.options import BeamSearch, Chat, Finetuning, Sampling, Training
 from llm_sql.streaming import Query, Stream
 from llm_sql.training import BLOCKING, ProgressCallback, check_nothing_blocks, watching
 
@@ -207,8 +216,8 @@ class LanguageModel:
         settings: Mapping[str, Any] | None = None,
         progress: weights.Advance | None = None,
     ) -> LanguageModel:
-        """A model from a directory with config.json here, package:NAME of an installed Python package, or
-        hf:NAME of the Hugging Face hub: registered, with its tokenizer and weights.
+        """A model from a GGUF file or a directory with config.json or a GGUF file here, package:NAME of an
+        installed Python package, or hf:NAME of the Hugging Face hub: registered, with tokenizer and weights.
 
         `settings` stand above those that a sentence encoder's files ask for: prompts={"query": "query: "}.
         """
@@ -254,6 +263,29 @@ class LanguageModel:
             for row in rows.all() if is_autocommit else rows:
                 yield StreamEvent(*row)
 
+    @takes(Chat)
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]) -> str:
+        """The answer to a conversation, [{"role": "user", "content": "a text"}, ...], by the model's own chat
+        template. One that the server does not know is rendered here, with jinja2.
+        """
+        conversation = self._ask(conversations.prepare(messages, self.model, options))
+        return str(self.session.scalar(conversations.select_chat(conversation, self.model, options)))
+
+    @takes(Chat)
+    def chat_stream(
+        self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]
+    ) -> Iterator[StreamEvent]:
+        """The answer to a conversation token by token, as `stream` gives a text."""
+        conversation = self._ask(conversations.prepare(messages, self.model, options))
+        if self._dialect().driver == "psycopg":
+            return Stream(
+                self._driver, conversations.chat_query(conversation, self.model, options, self._dialect())
+            )
+        return self._stream_rows(conversations.select_chat_stream(conversation, self.model, options))
+
+    def _ask(self, asking: conversations.Asking) -> Any:
+        return conversations.answered(self.session, asking)
+
     @takes(BeamSearch)
     def beam_search(self, prompt: str, **options: Unpack[BeamSearch]) -> list[BeamResult]:
         """The best continuations that beam search finds, best first."""
@@ -293,7 +325,7 @@ class LanguageModel:
         query = select_embedding(text, self.model, layer, pooling)
         return cast("NDArray[np.float32]", self.session.scalars(query).one())
 
-    def encode(self, text: str, *, special: bool = True, bos: bool = False) -> list[int]:
+    def encode(self, text: str, *, special: bool = False, bos: bool = False) -> list[int]:
         """Token ids of the text. special: what reads like a special token is one; bos: the token that begins
         a text stands in front.
         """

@@ -12,19 +12,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
+from llm_sql.bpe_files import PATTERNS
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import BPE, BPE_FLAGS, WordPiece, bpe_alphabet_bytes
 
 if TYPE_CHECKING:
     import tiktoken
 
-GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+GPT2_PATTERN = PATTERNS["gpt2"]
 """How GPT-2 cuts a text into the pieces within which it merges (Radford et al. 2019)."""
+
+# Digits one by one, and what lies between them as GPT-2 does it: before a digit it is as if the text ended.
+_DIGITS = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 
 SPECIAL_TOKEN = re.compile(r"<\|[^<>]+\|>")
 """Tokens of this form are special where llm_bpe_vocab says nothing of it, as in llm_token_flags."""
@@ -35,6 +39,10 @@ _SETTINGS = text(
     "SELECT public.llm_wordpiece_settings(settings) FROM public.llm_tokenizer"
     " WHERE model = :model AND kind = 'wordpiece'"
 )
+_BPE_SETTINGS = text(
+    "SELECT public.llm_bpe_settings(COALESCE("
+    "(SELECT settings FROM public.llm_tokenizer WHERE model = :model), '{}'))"
+)
 _TOKENS = text(
     "SELECT token_id, token, flags FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"
 )
@@ -42,11 +50,14 @@ _TOKENS = text(
 
 @dataclass(frozen=True)
 class BpeRows:
-    """A model's rows: id and bytes of every token, flags of the added ones (BPE_FLAGS), merges by rank."""
+    """A model's rows: id and bytes of every token, flags of the added ones (BPE_FLAGS), merges by rank, and
+    the settings.
+    """
 
     tokens: dict[int, bytes]
     flags: dict[int, int]
     merges: list[tuple[bytes, bytes]]
+    settings: dict[str, Any]
 
 
 def read_rows(session: Session | Connection, model: str) -> BpeRows:
@@ -72,6 +83,7 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
         tokens={row.token_id: bytes(row.bytes) for row in vocab},
         flags={id_: bits for id_, bits in flags.items() if bits},
         merges=[(_bytes(row.left_token), _bytes(row.right_token)) for row in merges],
+        settings=session.execute(_BPE_SETTINGS, {"model": model}).scalar_one(),
     )
 
 
@@ -92,7 +104,8 @@ def _bytes(token: str) -> bytes:
 def read_bpe(session: Session | Connection, model: str) -> BPE:
     """The model's tokenizer, run by this process exactly as the database runs it."""
     rows = read_rows(session, model)
-    return BPE(rows.tokens.items(), rows.merges, flags=rows.flags)
+    chosen = {name: rows.settings[name] for name in ("pre_tokenizer", "normalizer", "ignore_merges")}
+    return BPE(rows.tokens.items(), rows.merges, flags=rows.flags, **chosen)
 
 
 def read_wordpiece(session: Session | Connection, model: str) -> WordPiece:
@@ -121,6 +134,8 @@ def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encodin
 
     rows = read_rows(session, model)
     special = BPE_FLAGS["added"] | BPE_FLAGS["special"]
+    if rows.settings["normalizer"] is not None:
+        raise UsageError(f'tiktoken does not normalize texts, as the tokenizer of model "{model}" does')
     # Without a normalizer only the order of the search differs, which tokens that begin alike would show.
     other = [id_ for id_, bits in rows.flags.items() if bits & ~BPE_FLAGS["normalized"] != special]
     if other:
@@ -131,7 +146,7 @@ def read_encoding(session: Session | Connection, model: str) -> tiktoken.Encodin
         raise UsageError(f'the merges of model "{model}" are not in the order of their tokens\' ids')
     return tiktoken.Encoding(
         name=f"llm_sql/{model}",
-        pat_str=GPT2_PATTERN,
+        pat_str=(PATTERNS | {"smollm": _DIGITS})[rows.settings["pre_tokenizer"]],
         mergeable_ranks=ranks,
         special_tokens={rows.tokens[id_].decode(): id_ for id_ in rows.flags},
     )

@@ -2,8 +2,8 @@
 
 A tokenizer.json comes first, else vocab.json beside merges.txt or their older names encoder.json and
 vocab.bpe, else vocab.txt; the files beside them tell added tokens and which tokens begin and end a text
-(added_tokens.py). Two kinds of tokenizers are taken: GPT-2's, byte-level BPE that cuts a text as GPT-2 does,
-and BERT's WordPiece (wordpiece_files.py); what would be computed otherwise is refused by its name.
+(added_tokens.py). Byte-level BPE (bpe_files.py) and BERT's WordPiece (wordpiece_files.py) are taken; what
+would be computed otherwise is refused by its name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
-from llm_sql import added_tokens, functions, wordpiece_files
+from llm_sql import added_tokens, bpe_files, functions, wordpiece_files
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import bpe_alphabet, parse_bpe_vocab
 from llm_sql.keywords import not_none
@@ -31,10 +31,18 @@ BESIDE = (
     "generation_config.json",
 )
 """What tells more of a tokenizer than its vocabulary and merges."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Beside them; newer than the key chat_template of tokenizer_config.json, which it comes before."""
 
-# transformers' classes of tokenizers: GPT-2's, and those that take all from tokenizer.json.
-_GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
-_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+_END = "<|endoftext|>"
+# transformers' classes of tokenizers that take all from tokenizer.json, and the named tokens they begin with.
+_GENERIC_CLASSES: dict[str, dict[str, str]] = {
+    "PreTrainedTokenizer": {},
+    "TokenizersBackend": {},
+    "Qwen2Tokenizer": {"unk_token": _END, "eos_token": _END, "pad_token": _END},
+    "GPTNeoXTokenizer": {"unk_token": _END, "bos_token": _END, "eos_token": _END},
+    "LlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+}
 
 _BEYOND = text(
     "SELECT max(v.token_id), c.vocab FROM public.llm_model_config c"
@@ -48,7 +56,8 @@ class TokenizerFiles:
     """Contents in the forms of vocab.json and merges.txt, and the names of the files they come from.
 
     `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens
-    takes; None leaves it to the names of the tokens. `settings` are WordPiece's, None for BPE.
+    takes; None leaves it to the names of the tokens. `settings` are what the kind's llm_load_... takes; None:
+    BPE as GPT-2's. `chat_template` is what llm_set_chat_template takes.
     """
 
     vocab: bytes
@@ -56,6 +65,11 @@ class TokenizerFiles:
     names: tuple[str, ...]
     added: list[dict[str, Any]] | None = None
     settings: dict[str, Any] | None = None
+    kind: Literal["bpe", "wordpiece"] = "bpe"
+    chat_template: str | None = None
+
+
+_LOADERS: dict[str, Any] = {"bpe": functions.load_bpe, "wordpiece": functions.load_wordpiece}
 
 
 def read_file(path: Path) -> bytes:
@@ -74,6 +88,10 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     """
     there = {entry.name for entry in directory.iterdir()}
     beside = {name: _read_object(directory / name) for name in BESIDE if name in there}
+    if CHAT_TEMPLATE in there:
+        beside.setdefault("tokenizer_config.json", {})["chat_template"] = _read_text(
+            directory / CHAT_TEMPLATE
+        )
     if ALONE in there:
         return _from_tokenizer_json(directory / ALONE, beside)
     for names in PAIRS:
@@ -111,8 +129,10 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
     LLMSQLError when it has ids that the model's vocabulary does not reach.
     """
     more = not_none({"merges": files.merges, "added": files.added, "settings": files.settings})
-    load_ = functions.load_bpe if files.settings is None else functions.load_wordpiece
-    size = session.execute(select(load_(model, files.vocab, **more))).scalar_one()
+    load_ = _LOADERS[files.kind]
+    size: int = session.execute(select(load_(model, files.vocab, **more))).scalar_one()
+    if files.chat_template is not None:
+        session.execute(select(functions.set_chat_template(model, files.chat_template)))
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
         raise LLMSQLError(
@@ -120,6 +140,24 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
             hint="Load the tokenizer that the weights were trained with.",
         )
     return size
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text") from error
+
+
+def _chat_template(directory: Path, beside: dict[str, dict[str, Any]]) -> str | None:
+    """The chat template; of several, which are for tools and the like, the one called default."""
+    found = beside.get("tokenizer_config.json", {}).get("chat_template")
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    if found is not None and (not isinstance(found, str) or "\0" in found):
+        raise UsageError(f"{directory / 'tokenizer_config.json'} is not understood: chat_template is no text")
+    return found or None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -146,26 +184,38 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
         base = {token: id_ for id_, token in parse_bpe_vocab(vocab)}
     except ValueError as error:
         raise UsageError(f"{directory / names[0]} is not understood: {error}") from error
-    _refuse_settings(directory, beside, alone=False)
-    added = added_tokens.resolve(added_tokens.Tokenizer(base, files=beside))
-    return TokenizerFiles(vocab, merges, names, added)
+    _check_class(directory, beside, alone=False)
+    tokenizer = added_tokens.Tokenizer(base, files=beside)
+    added = added_tokens.resolve(tokenizer)
+    around = bpe_files.configured_around(
+        directory / "tokenizer_config.json",
+        beside.get("tokenizer_config.json", {}),
+        added_tokens.named_ids(tokenizer, added),
+    )
+    template = _chat_template(directory, beside)
+    return TokenizerFiles(
+        vocab, merges, names, added, bpe_files.settings(around=around), chat_template=template
+    )
 
 
 def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
     contents = read_file(path)
     _, settings, added = wordpiece_files.from_vocab_txt(path, contents, beside)
-    return TokenizerFiles(contents, None, (path.name,), added, settings)
+    return TokenizerFiles(contents, None, (path.name,), added, settings, "wordpiece")
 
 
 def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
-    """What a tokenizer.json holds, the format of Hugging Face's tokenizers."""
-    contents = _read_object(path)
+    return from_contents(path, _read_object(path), beside)
+
+
+def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
+    """What a tokenizer.json holds, the format of Hugging Face's tokenizers. Errors name `path`."""
     if isinstance(contents.get("model"), dict) and contents["model"].get("type") == "WordPiece":
         base, settings, added = wordpiece_files.from_tokenizer_json(path, contents, beside)
-        return TokenizerFiles(json.dumps(base).encode(), None, (path.name,), added, settings)
+        return TokenizerFiles(json.dumps(base).encode(), None, (path.name,), added, settings, "wordpiece")
     try:
         model = contents["model"]
-        _refuse_other_kinds(path, contents, model)
+        settings = bpe_files.from_tokenizer_json(path, contents)
         base = {token: added_tokens.number(id_, path.name) for token, id_ in model["vocab"].items()}
         own = [
             added_tokens.claim(token, added_tokens.number(token["id"], path.name), path.name)
@@ -173,84 +223,48 @@ def _from_tokenizer_json(path: Path, beside: dict[str, dict[str, Any]]) -> Token
         ]
         merges = [rule.split(" ") if isinstance(rule, str) else rule for rule in model["merges"]]
         lines = [f"{left} {right}" for left, right in merges]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UsageError(f"{path} is not understood: {error}") from error
     if any(line.count(" ") != 1 or "\n" in line for line in lines):
         raise UsageError(f"{path} has merge rules that are not pairs of byte-level tokens")
     if model.get("unk_token") and not all(bpe_alphabet(bytes([byte])) in base for byte in range(256)):
-        _refuse(path, "unk_token", model["unk_token"], "with a vocabulary that lacks bytes")
-    generic = _refuse_settings(path.parent, beside, alone=True)
-    added = added_tokens.resolve(added_tokens.Tokenizer(base, own, generic, beside))
+        bpe_files.refuse(path, "unk_token", model["unk_token"], "with a vocabulary that lacks bytes")
+    defaults = _check_class(path.parent, beside, alone=True)
+    tokenizer = added_tokens.Tokenizer(base, own, defaults is not None, defaults or {}, beside)
+    added = added_tokens.resolve(tokenizer)
+    _check_around(path, tokenizer, settings)
     rules = "#version: 0.2\n" + "".join(f"{line}\n" for line in lines)
-    return TokenizerFiles(json.dumps(base).encode(), rules.encode(), (path.name,), added)
-
-
-def _refuse(path: Path, name: str, found: object, how: str = "") -> None:
-    raise LLMSQLError(
-        f"{path} has {name} = {found!r}{how and ' ' + how}, which is not supported",
-        hint="Byte-level BPE tokenizers like GPT-2's and WordPiece ones like BERT's can be loaded.",
+    template = _chat_template(path.parent, beside)
+    return TokenizerFiles(
+        json.dumps(base).encode(), rules.encode(), (path.name,), added, settings, chat_template=template
     )
 
 
-def _refuse_settings(directory: Path, beside: dict[str, dict[str, Any]], *, alone: bool) -> bool:
-    """Refuse what tokenizer_config.json asks for beyond GPT-2's; whether it takes all from tokenizer.json.
+def _check_around(path: Path, tokenizer: added_tokens.Tokenizer, settings: dict[str, Any]) -> None:
+    known = {*tokenizer.base.values(), *(token.id for token in tokenizer.own)}
+    for id_ in [*settings["prefix"], *settings["suffix"]]:
+        if id_ not in known:
+            raise UsageError(
+                f"{path} has a post_processor with the token id {id_}, which its vocabulary lacks"
+            )
 
-    As transformers does, add_bos_token and add_eos_token are left aside beside a tokenizer.json, whose
-    post-processor tells.
+
+def _check_class(directory: Path, beside: dict[str, dict[str, Any]], *, alone: bool) -> dict[str, str] | None:
+    """Refuse what tokenizer_config.json asks for beyond what is known.
+
+    Returns the named tokens that the class begins with if it takes all else from tokenizer.json, None for
+    GPT-2's.
     """
     settings = beside.get("tokenizer_config.json", {})
     path = directory / "tokenizer_config.json"
     class_ = settings.get("tokenizer_class")
-    generic = alone and class_ in _GENERIC_CLASSES
-    if class_ is not None and not generic and class_ not in _GPT2_CLASSES:
-        _refuse(path, "tokenizer_class", class_)
+    name = class_.removesuffix("Fast") if isinstance(class_, str) else class_
+    defaults = _GENERIC_CLASSES.get(name) if alone and isinstance(name, str) else None
+    if name is not None and defaults is None and name != "GPT2Tokenizer":
+        bpe_files.refuse(path, "tokenizer_class", class_)
     asked = ["split_special_tokens"]
-    asked += [] if generic else ["add_prefix_space"]
-    asked += [] if alone else ["add_bos_token", "add_eos_token"]
-    for name in asked:
-        if settings.get(name):
-            _refuse(path, name, settings[name])
-    return generic
-
-
-def _part(value: Any, kind: str) -> Any:
-    """A step of the tokenizer, out of a sequence of one."""
-    while isinstance(value, dict) and value.get("type") == "Sequence" and len(value.get(kind) or []) < 2:
-        value = (value.get(kind) or [None])[0]
-    return value
-
-
-def _refuse_other_kinds(path: Path, contents: dict[str, Any], model: dict[str, Any]) -> None:
-    steps = _part(contents.get("pre_tokenizer"), "pretokenizers") or {}
-    decoder = _part(contents.get("decoder"), "decoders") or {}
-    wanted = {
-        "model": (model.get("type", "BPE"), "BPE"),
-        "pre_tokenizer": (steps.get("type"), "ByteLevel"),
-        "add_prefix_space": (bool(steps.get("add_prefix_space", True)), False),
-        "use_regex": (steps.get("use_regex", True), True),
-        "normalizer": (_part(contents.get("normalizer"), "normalizers"), None),
-        "decoder": (decoder.get("type", "ByteLevel"), "ByteLevel"),
-        "dropout": (model.get("dropout") or None, None),
-        "byte_fallback": (bool(model.get("byte_fallback")), False),
-        "ignore_merges": (bool(model.get("ignore_merges")), False),
-        "continuing_subword_prefix": (model.get("continuing_subword_prefix") or "", ""),
-        "end_of_word_suffix": (model.get("end_of_word_suffix") or "", ""),
-        "post_processor": (_adds(contents.get("post_processor")), None),
-    }
-    for name, (found, supported) in wanted.items():
-        if found != supported:
-            _refuse(path, name, found)
-
-
-def _adds(processor: Any) -> Any:
-    """What a post-processor is called that puts tokens around a text; None when it puts none."""
-    if processor is None:
-        return None
-    kind = processor.get("type")
-    if kind == "ByteLevel":
-        return None
-    if kind == "Sequence":
-        return next((name for name in map(_adds, processor.get("processors") or []) if name), None)
-    if kind == "TemplateProcessing" and all("Sequence" in piece for piece in processor.get("single") or []):
-        return None
-    return kind or "unknown"
+    asked += ["add_prefix_space"] if defaults is None else []
+    for key in asked:
+        if settings.get(key):
+            bpe_files.refuse(path, key, settings[key])
+    return defaults

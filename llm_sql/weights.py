@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from llm_sql import gguf_files
 from llm_sql.connections import atomic, unprepared
 from llm_sql.errors import LLMSQLError, LLMSQLWarning, UsageError
 from llm_sql.files import replacing
@@ -28,6 +29,7 @@ from llm_sql.streaming import refusing
 
 Format = Literal["safetensors", "npz", "gzip"]
 Floats = NDArray[np.float32]
+Halves = NDArray[np.uint16]
 Advance = Callable[[int, int], None]
 """Called with the elements done so far and in all."""
 
@@ -111,6 +113,18 @@ def _listing(source: Tensors) -> str:
     return json.dumps([{"name": n, "dtype": t, "shape": list(s)} for n, t, s in source.tensors])
 
 
+def _is_bf16(source: Tensors, names: Sequence[str]) -> bool:
+    """Whether all of these tensors, and there are some, have elements of bf16."""
+    types = [dtype for name, dtype, _ in source.tensors if name in names]
+    return bool(types) and all(dtype == "BF16" for dtype in types)
+
+
+def open_source(path: Path) -> Tensors:
+    """The tensors of a weight file, of a directory in the hub's layout, or of a GGUF file or directory."""
+    whole = gguf_files.of(path)
+    return Source(path) if whole is None else gguf_files.GGUF(whole).tensors
+
+
 def _open(path: Path) -> WeightsFile:
     try:
         return WeightsFile(path)
@@ -139,6 +153,11 @@ def weight_files(path: Path) -> list[Path]:
             hint="PyTorch's pickles (pytorch_model.bin) are not supported.",
         )
     return [whole]
+
+
+def bf16_of(values: NDArray[np.float32]) -> Halves:
+    """Numbers that bf16 has, as such: the upper halves of float32."""
+    return (values.view(np.uint32) >> 16).astype("<u2")
 
 
 def _rows_of(shape: Sequence[int]) -> int:
@@ -196,7 +215,7 @@ _BEGIN = text(
 _PARTS = text("SELECT first_row, n_rows FROM public.llm_parts(CAST(:shape AS integer[]))")
 _PART = text(
     "SELECT public.llm_import_part(CAST(:model AS text), CAST(:name AS text), CAST(:first AS integer),"
-    " public.tensor(CAST(:data AS bytea), CAST(:shape AS integer[])))"
+    " public.tensor(CAST(:data AS bytea), CAST(:shape AS integer[]), CAST(:dtype AS text)))"
 )
 _END = text("SELECT public.llm_import_end(CAST(:model AS text))")
 _IMPORTING = "an import is going on on this connection: use another one in its progress callback"
@@ -210,13 +229,13 @@ def import_weights(
     megatron_version: float | None = None,
     progress: Advance | None = None,
 ) -> int:
-    """Replace a model's weights by those of a file, hub directory, in the connection's transaction.
+    """Replace a model's weights by those of a file or hub directory, in the connection's transaction.
 
     All or nothing, in autocommit too, also when `progress` raises: it must leave this connection alone. The
     model must stand in llm_model_config. Returns the number of weights. LLMSQLError: a damaged file; the
     database refuses (22023) tensors that are missing, unknown, or of other shapes than the configuration's.
     """
-    found = Source(Path(path)) if isinstance(path, str | os.PathLike) else path
+    found = open_source(Path(path)) if isinstance(path, str | os.PathLike) else path
     with closing(found) as source, atomic(connection), unprepared(connection):
         n_head, vocab, was_tied = connection.execute(_CONFIG, {"model": model}).one()
         head, embedding = connection.execute(_NAMED, {"names": [name for name, _, _ in source.tensors]}).one()
@@ -230,10 +249,13 @@ def import_weights(
         total = sum(math.prod(parameter.shape) for parameter in plan)
         done = 0
         for parameter in plan:
+            # What is only moved about is bf16 still.
+            is_bf16 = _is_bf16(source, parameter.sources)
             for first, part in _parts(connection, source, parameter, n_head):
-                data = part.tobytes()
+                data = (bf16_of(part) if is_bf16 else part).tobytes()
                 values = {"model": model, "name": parameter.name, "first": first, "data": data}
-                connection.execute(_PART, values | {"shape": list(part.shape)})
+                form = {"shape": list(part.shape), "dtype": "bf16" if is_bf16 else "float32"}
+                connection.execute(_PART, values | form)
                 done += part.size
                 if progress is not None:
                     with refusing(connection.connection.driver_connection, _IMPORTING):
@@ -275,7 +297,7 @@ def format_of(path: str | os.PathLike[str], given: str | None = None) -> Format:
     )
 
 
-_STORED = text("SELECT t.name, t.shape FROM public.llm_export_tensors(CAST(:model AS text)) AS t")
+_STORED = text("SELECT t.name, t.shape, t.dtype FROM public.llm_export_tensors(CAST(:model AS text)) AS t")
 # One statement, so one snapshot.
 _DATA = text(
     "SELECT d.data::bytea, public.shape(d.data) AS shape"
@@ -294,33 +316,44 @@ def export_weights(
 ) -> int:
     """Write a model's weights to a file under Hugging Face's names; the file appears whole or not at all.
 
-    What it holds is one version of the model, even while somebody trains. Returns the number of weights.
+    What it holds is one version of the model, even while somebody trains. In safetensors, parameters that are
+    stored as bf16 are BF16, all else is float32. Returns the number of weights.
     """
     format_ = format_of(path, format)
     with atomic(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"), unprepared(connection):
         connection.execute(_CONFIG, {"model": model})
-        tensors = [(name, shape) for name, shape in connection.execute(_STORED, {"model": model})]
+        tensors = [
+            (name, shape, dtype if format_ == "safetensors" else "F32")
+            for name, shape, dtype in connection.execute(_STORED, {"model": model})
+        ]
         if not tensors:
             raise LLMSQLError(
                 f'model "{model}" has no weights', hint="Initialise the model or import its weights."
             )
-        total: int = sum(math.prod(shape) for _, shape in tensors)
+        total: int = sum(math.prod(shape) for _, shape, _ in tensors)
         with replacing(Path(path)) as descriptor:
             metadata = {"format": "pt"} if format_ == "safetensors" else None
             writer = WeightsWriter(descriptor, format_, tensors, metadata)
-            _write_rows(connection, model, writer, total, progress)
+            _write_rows(connection, model, tensors, writer, total, progress)
             writer.finish()
     return total
 
 
 def _write_rows(
-    connection: Connection, model: str, writer: WeightsWriter, total: int, progress: Advance | None
+    connection: Connection,
+    model: str,
+    tensors: Sequence[tuple[str, Sequence[int], str]],
+    writer: WeightsWriter,
+    total: int,
+    progress: Advance | None,
 ) -> None:
     done = 0
+    ends = np.cumsum([math.prod(shape) for _, shape, _ in tensors])
     options = {"stream_results": True, "max_row_buffer": 1}
     with connection.execute(_DATA, {"model": model}, execution_options=options) as rows:
         for row in rows:
-            writer.write(row.data)
+            of_bf16 = tensors[int(np.searchsorted(ends, done, "right"))][2] == "BF16" if row.data else False
+            writer.write(bf16_of(np.frombuffer(row.data, "<f4")).tobytes() if of_bf16 else row.data)
             done += math.prod(row.shape)
             if progress is not None:
                 with refusing(connection.connection.driver_connection, _EXPORTING):
@@ -339,7 +372,7 @@ def convert(
     Returns the number of elements. Tensors that are not floating-point numbers (masks) are left out.
     """
     format_ = format_of(target, format)
-    with Source(Path(source)) as read:
+    with closing(open_source(Path(source))) as read:
         tensors = [
             (name, shape) for name, dtype, shape in read.tensors if dtype in ("F32", "F16", "BF16", "F64")
         ]

@@ -233,4 +233,4 @@ def _added(
                 given.setdefault(key, content)
     specials = {content for key, content in _names(beside).items() if key in given}
     own = [replace(c, flags=c.flags | {"special"}) if c.content in specials else c for c in own]
-    return added_tokens.resolve(added_tokens.Tokenizer(vocab, own, True, files))
+    return added_tokens.resolve(added_tokens.Tokenizer(vocab, own, True, files=files))

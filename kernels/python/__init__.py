@@ -9,6 +9,7 @@ if __name__ != "llm_sql.kernels":
 from .core import (
     BPE,
     BPE_FLAGS,
+    PRE_TOKENIZERS,
     DecodeLoop,
     Engine,
     KVCache,
@@ -27,6 +28,7 @@ from .core import (
     lr_schedule,
     mean_loss,
     megatron_rows,
+    nfc,
     numerics_version,
     parse_bpe_merges,
     parse_bpe_vocab,
@@ -45,6 +47,7 @@ from .core import (
 __all__ = [
     "BPE",
     "BPE_FLAGS",
+    "PRE_TOKENIZERS",
     "DecodeLoop",
     "Engine",
     "KVCache",
@@ -63,6 +66,7 @@ __all__ = [
     "lr_schedule",
     "mean_loss",
     "megatron_rows",
+    "nfc",
     "numerics_version",
     "parse_bpe_merges",
     "parse_bpe_vocab",

@@ -1,6 +1,7 @@
 # Byte-level BPE (kernels/core/tokenizer/bpe.h) for Python strings. Included by core.pyx.
 
 from libc.stdint cimport uint8_t
+from libc.string cimport memset
 
 cdef extern from "tokenizer/bpe.h" nogil:
     ctypedef enum llm_bpe_status:
@@ -22,7 +23,14 @@ cdef extern from "tokenizer/bpe.h" nogil:
     ctypedef c_bool (*llm_bpe_merge_sink)(void *arg, uint32_t rank, const uint8_t *left, size_t n_left,
                                           const uint8_t *right, size_t n_right) noexcept
 
-    llm_bpe *llm_bpe_create()
+    ctypedef enum llm_bpe_pre_tokenizer:
+        LLM_BPE_GPT2
+    ctypedef struct llm_bpe_settings:
+        llm_bpe_pre_tokenizer pre_tokenizer
+        c_bool nfc
+        c_bool ignore_merges
+
+    llm_bpe *llm_bpe_create(const llm_bpe_settings *settings)
     void llm_bpe_destroy(llm_bpe *t)
     llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
     llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
@@ -31,7 +39,8 @@ cdef extern from "tokenizer/bpe.h" nogil:
                                   void *arg, const int32_t **ids, size_t *n_ids)
     uint8_t llm_bpe_missing_byte(const llm_bpe *t)
     const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
-    size_t llm_bpe_split(const uint8_t *text, size_t n, size_t at)
+    size_t llm_bpe_piece(llm_bpe_pre_tokenizer kind, const uint8_t *text, size_t n, size_t at)
+    const char *llm_bpe_pre_tokenizer_name(int i)
     size_t llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n)
     size_t llm_bpe_alphabet_bytes(uint8_t *bytes, const uint8_t *token, size_t n)
     c_bool llm_bpe_parse_vocab(const uint8_t *text, size_t n, llm_bpe_token_sink sink, void *arg,
@@ -53,6 +62,30 @@ cdef extern from "tokenizer/bpe.h" nogil:
 BPE_FLAGS = {"added": 1, "special": 2, "lstrip": 4, "rstrip": 8, "single_word": 16, "normalized": 32, "base": 64}
 
 
+cdef extern from "tokenizer/nfc.h" nogil:
+    ctypedef struct llm_nfc_buffer:
+        pass
+    void llm_nfc_free(llm_nfc_buffer *b)
+    llm_bpe_status llm_nfc(llm_nfc_buffer *b, const uint8_t *text, size_t n, llm_should_stop stop, void *arg,
+                           const uint8_t **out, size_t *n_out)
+
+
+cdef _pre_tokenizers():
+    names = []
+    while llm_bpe_pre_tokenizer_name(len(names)) != NULL:
+        names.append(llm_bpe_pre_tokenizer_name(len(names)).decode())
+    return tuple(names)
+
+
+PRE_TOKENIZERS = _pre_tokenizers()
+
+
+cdef llm_bpe_pre_tokenizer _pre_tokenizer(name) except *:
+    if name not in PRE_TOKENIZERS:
+        raise ValueError(f"there is no pre-tokenizer {name!r}; there are {', '.join(PRE_TOKENIZERS)}")
+    return <llm_bpe_pre_tokenizer><int>PRE_TOKENIZERS.index(name)
+
+
 cdef bytes _utf8(text):
     """UTF-8, half surrogate pairs replaced by U+FFFD as tiktoken does."""
     try:
@@ -63,7 +96,8 @@ cdef bytes _utf8(text):
 
 cdef class BPE:
     """A tokenizer from tokens (id and bytes of each), merges (bytes left and right, lowest rank first), special ids
-    and, by id, the flags of added tokens (BPE_FLAGS).
+    and, by id, the flags of added tokens (BPE_FLAGS); pre_tokenizer, normalizer ("nfc" or None) and ignore_merges are
+    the settings in llm_tokenizer.
 
     Encodes exactly as the database does.
     """
@@ -71,12 +105,19 @@ cdef class BPE:
     cdef llm_bpe *_bpe
     cdef object _lock
 
-    def __cinit__(self, tokens, merges, special=(), flags=None):
+    def __cinit__(self, tokens, merges, special=(), flags=None, *, pre_tokenizer="gpt2", normalizer=None,
+                  ignore_merges=False):
         cdef llm_bpe_status status
+        cdef llm_bpe_settings settings
         cdef bytes token, left, right
         cdef uint32_t rank = 0
         self._lock = threading.Lock()
-        self._bpe = llm_bpe_create()
+        if normalizer not in (None, "nfc"):
+            raise ValueError(f"there is no normalizer {normalizer!r}")
+        settings.pre_tokenizer = _pre_tokenizer(pre_tokenizer)
+        settings.nfc = normalizer is not None
+        settings.ignore_merges = ignore_merges
+        self._bpe = llm_bpe_create(&settings)
         if self._bpe == NULL:
             raise MemoryError("no memory for a tokenizer")
         all_flags = {id_: 3 for id_ in special}
@@ -104,10 +145,10 @@ cdef class BPE:
     def __dealloc__(self):
         llm_bpe_destroy(self._bpe)
 
-    def encode(self, text, *, special=True):
+    def encode(self, text, *, special=False):
         """Token ids of a text (str, or bytes in UTF-8) as an int32 array.
 
-        special: what reads like a special token is that token, as in the database; else it is text. Added tokens that
+        special: what reads like a special token is that token; else it is text, as in the database. Added tokens that
         are not special are found in any case.
         """
         cdef bytes utf8 = text if isinstance(text, bytes) else _utf8(text)
@@ -150,14 +191,30 @@ cdef class BPE:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
 
-def bpe_pieces(text):
-    """What GPT-2's pre-tokenizer makes of a text (str, or bytes in UTF-8): a list of bytes."""
+def nfc(text):
+    """A text (str, or bytes in UTF-8) in Unicode's normalization form C, as bytes."""
+    cdef bytes utf8 = text if isinstance(text, bytes) else _utf8(text)
+    cdef llm_nfc_buffer buffer
+    cdef const uint8_t *out = NULL
+    cdef size_t n = 0
+    memset(&buffer, 0, sizeof(buffer))
+    try:
+        if llm_nfc(&buffer, utf8, len(utf8), NULL, NULL, &out, &n) != LLM_BPE_OK:
+            raise MemoryError("no memory for normalizing")
+        return out[:n]
+    finally:
+        llm_nfc_free(&buffer)
+
+
+def bpe_pieces(text, pre_tokenizer="gpt2"):
+    """What a pre-tokenizer makes of a text (str, or bytes in UTF-8): a list of bytes."""
+    cdef llm_bpe_pre_tokenizer kind = _pre_tokenizer(pre_tokenizer)
     cdef bytes utf8 = text if isinstance(text, bytes) else _utf8(text)
     cdef const uint8_t *p = utf8
     cdef size_t n = len(utf8), at = 0, end
     pieces = []
     while at < n:
-        end = llm_bpe_split(p, n, at)
+        end = llm_bpe_piece(kind, p, n, at)
         pieces.append(utf8[at:end])
         at = end
     return pieces

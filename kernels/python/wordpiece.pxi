@@ -109,7 +109,7 @@ cdef class WordPiece:
     def __dealloc__(self):
         llm_wordpiece_destroy(self._tokenizer)
 
-    def encode(self, text, *, special=True):
+    def encode(self, text, *, special=False):
         """Token ids of a text (str, or bytes in UTF-8) as an int32 array; special: as for BPE."""
         cdef bytes utf8 = text if isinstance(text, bytes) else _utf8(text)
         cdef const uint8_t *p = utf8

@@ -115,7 +115,7 @@ def tokenizer_encode(
         typer.Option(
             "--special/--no-special", help="Whether text that matches a special token becomes that token."
         ),
-    ] = True,
+    ] = False,
     url: UrlOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -100,12 +100,60 @@ COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
 'not match its vocabulary, or its rows make no tokenizer; 55000: a subscription is still copying the model.';
 
 
+CREATE FUNCTION public.llm_bpe_settings(settings jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    known CONSTANT jsonb := '{
+        "pre_tokenizer": "gpt2", "normalizer": null, "ignore_merges": false, "prefix": [], "suffix": []
+    }';
+    wrong text;
+BEGIN
+    PERFORM public.llm_require(
+        jsonb_typeof(settings) = 'object', 'the settings of a BPE tokenizer must be a JSON object'
+    );
+    SELECT min(k.key) INTO wrong FROM jsonb_object_keys(settings) k (key) WHERE NOT known ? k.key;
+    PERFORM public.llm_require(
+        wrong IS NULL, format('BPE has no setting "%s"', wrong),
+        'It has ' || (SELECT string_agg(k.key, ', ' ORDER BY k.key) FROM jsonb_object_keys(known) k (key)) || '.'
+    );
+    SELECT min(format('%s must be %s, got %s', e.key, t.wanted, left(e.value::text, 60))) INTO wrong
+    FROM jsonb_each(settings) e
+    INNER JOIN (
+        VALUES
+        ('pre_tokenizer', 'gpt2, smollm, llama3, qwen2, o200k or tekken'), ('normalizer', '"nfc" or null'),
+        ('ignore_merges', 'true or false'), ('prefix', 'an array of token ids'), ('suffix', 'an array of token ids')
+    ) t (key, wanted) ON t.key = e.key
+    WHERE CASE e.key
+        WHEN 'pre_tokenizer' THEN e.value NOT IN ('"gpt2"', '"smollm"', '"llama3"', '"qwen2"', '"o200k"', '"tekken"')
+        WHEN 'normalizer' THEN e.value NOT IN ('"nfc"', 'null')
+        WHEN 'ignore_merges' THEN jsonb_typeof(e.value) <> 'boolean'
+        ELSE public.llm_json_ids(e.value) IS NULL
+    END;
+    PERFORM public.llm_require(wrong IS NULL, wrong);
+    RETURN known || settings;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_bpe_settings(jsonb) IS
+'The settings of a byte-level BPE tokenizer with those of GPT-2 filled in. 22023: an unknown setting or a value that '
+'it cannot have.';
+
+
 CREATE FUNCTION public.llm_bpe_feed(model text, version bytea) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    handle int := public.pg_llm_bpe_create(model, version);
+    s jsonb := public.llm_bpe_settings(COALESCE(
+        (SELECT t.settings FROM public.llm_tokenizer t WHERE t.model = llm_bpe_feed.model), '{}'
+    ));
+    handle int := public.pg_llm_bpe_create(
+        model, version, s ->> 'pre_tokenizer',
+        CASE WHEN s ->> 'normalizer' = 'nfc' THEN 1 ELSE 0 END + 2 * (s ->> 'ignore_merges')::boolean::int,
+        public.llm_json_ids(s -> 'prefix'), public.llm_json_ids(s -> 'suffix')
+    );
 BEGIN
     -- Counted, so that no result is kept for each row; a call of PL/pgSQL for each would take most of the time.
     PERFORM count(public.pg_llm_bpe_put_token(
@@ -186,8 +234,9 @@ COMMENT ON FUNCTION public.llm_replace_bpe_merges(text, bytea) IS
 'rules. 22023, with the line: anything else.';
 
 
-CREATE FUNCTION public.llm_load_bpe(model text, vocab bytea, merges bytea DEFAULT NULL, added jsonb DEFAULT NULL)
-RETURNS int
+CREATE FUNCTION public.llm_load_bpe(
+    model text, vocab bytea, merges bytea DEFAULT NULL, added jsonb DEFAULT NULL, settings jsonb DEFAULT NULL
+) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
@@ -195,9 +244,15 @@ DECLARE
     n int;
 BEGIN
     PERFORM public.llm_require(vocab IS NOT NULL, 'vocab must not be NULL');
+    IF settings IS NOT NULL THEN
+        settings := public.llm_bpe_settings(settings);
+    END IF;
     n := public.llm_replace_bpe_vocab(model, vocab, CASE WHEN added IS NOT NULL THEN '{}'::text[] END);
     IF merges IS NOT NULL THEN
         PERFORM public.llm_replace_bpe_merges(model, merges);
+    END IF;
+    IF settings IS NOT NULL THEN
+        INSERT INTO public.llm_tokenizer (model, kind, settings) VALUES (model, 'bpe', settings);
     END IF;
     IF added IS NOT NULL THEN
         n := n + public.llm_add_tokens(model, added);
@@ -207,12 +262,14 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea, jsonb) IS
+COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea, jsonb, jsonb) IS
 'Replaces the model''s tokenizer with the contents of vocab.json and merges.txt (or encoder.json and vocab.bpe), or '
 'of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens that begin and end a text, '
-'as for llm_add_tokens; NULL: tokens of the form <|...|> are special and <|endoftext|> ends a text. Returns the '
-'number of tokens. Reads no file on the server. 22023, with the line: contents that are not such a file; 0A000: the '
-'database''s encoding lacks the byte-level alphabet.';
+'as for llm_add_tokens; NULL: tokens of the form <|...|> are special and <|endoftext|> ends a text. settings: '
+'pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text is cut into pieces), normalizer (null, nfc), '
+'ignore_merges (false), prefix and suffix (arrays of the ids around a text); NULL: GPT-2''s. Returns the number of '
+'tokens. Reads no file on the server. 22023, with the line: contents that are not such a file, or settings that do '
+'not exist; 0A000: the database''s encoding lacks the byte-level alphabet.';
 
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int
@@ -225,7 +282,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_load_bpe(text, text, text) IS
-'Like llm_load_bpe(text, bytea, bytea, jsonb), from texts.';
+'Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.';
 
 
 CREATE FUNCTION public.pg_llm_load_bpe_vocab(path text, model text) RETURNS int

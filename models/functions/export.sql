@@ -9,7 +9,9 @@ DECLARE
     family CONSTANT text := public.llm_hub_family(llm_export_tensors.model);
 BEGIN
     RETURN QUERY
-    SELECT COALESCE(b.name, p.name), 'F32'::text, public.llm_import_source_shape(p.shape, COALESCE(b.how, 'same'), 1)
+    SELECT COALESCE(b.name, p.name),
+        CASE WHEN public.llm_export_is_bf16(llm_export_tensors.model, p.name, b.how) THEN 'BF16' ELSE 'F32' END,
+        public.llm_import_source_shape(p.shape, COALESCE(b.how, 'same'), 1)
     FROM (
         SELECT s.name, sum((public.shape(s.data))[1])::int || (min(public.shape(s.data)))[2:] AS shape
         FROM public.llm_param s
@@ -24,7 +26,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_export_tensors(text) IS
 'The tensors that make up an exported file, in its order, under Hugging Face''s names: parameters as they are, or as '
-'llm_hub_name tells.';
+'llm_hub_name tells. dtype: BF16 where all rows of what a tensor holds are stored as bf16, else F32.';
 
 
 CREATE FUNCTION public.llm_export_first(how text) RETURNS boolean
@@ -39,6 +41,32 @@ $function$;
 COMMENT ON FUNCTION public.llm_export_first(text) IS
 'Whether a parameter (how: llm_hub_name) begins a tensor of an exported file. Of three that one tensor holds, keys '
 'stand first in the order of names.';
+
+
+CREATE FUNCTION public.llm_export_is_bf16(model text, name text, how text) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN (
+        SELECT bool_and(public.dtype(p.data) = 'bf16')
+        FROM public.llm_param p
+        WHERE p.model = llm_export_is_bf16.model
+            AND (
+                p.name = llm_export_is_bf16.name
+                OR how LIKE 'part %' AND p.name = ANY (
+                    ARRAY(
+                        SELECT regexp_replace(llm_export_is_bf16.name, '[.]k_proj[.]', format('.%s_proj.', part.letter))
+                        FROM unnest('{q,v}'::text[]) part (letter)
+                    )
+                )
+            )
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_export_is_bf16(text, text, text) IS
+'Whether a tensor of an exported file has elements of bf16: all rows of the parameters that it holds do.';
 
 
 -- Inlined, so that rows go to the file one by one; what is inlined cannot set a path, so that operators are qualified.
@@ -104,7 +132,10 @@ BEGIN
         END IF;
     END IF;
     PERFORM public.pg_llm_set_recording(recording, true);
-    RETURN whole;
+    RETURN CASE
+        WHEN public.llm_export_is_bf16(model, name, how) THEN public.pg_llm_to_bf16(whole)
+        ELSE whole
+    END;
 END;
 $function$;
 
@@ -153,7 +184,11 @@ BEGIN
         FROM public.pg_llm_file_write(
             path,
             format,
-            'SELECT t.name, t.dtype, t.shape FROM public.llm_export_tensors($1) t',
+            CASE format
+                WHEN 'safetensors' THEN 'SELECT t.name, t.dtype, t.shape FROM public.llm_export_tensors($1) t'
+                -- NumPy has no bf16.
+                ELSE 'SELECT t.name, ''F32''::pg_catalog.text, t.shape FROM public.llm_export_tensors($1) t'
+            END,
             'SELECT d.data, d.bytes FROM public.llm_export_data($1) d',
             model,
             -- transformers asks for this key.
@@ -192,5 +227,5 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.pg_llm_export_safetensors(text, text) IS
-'Writes the model''s weights to a .safetensors file on the server that transformers can load; otherwise like '
-'pg_llm_export_npz.';
+'Writes the model''s weights to a .safetensors file on the server that transformers can load: parameters that are '
+'stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.';

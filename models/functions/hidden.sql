@@ -66,7 +66,7 @@ BEGIN
     model := public.llm_default_model(model);
     config := public.llm_config(model);
     PERFORM public.llm_require_decoder(config, 'llm_embed_text');
-    ids := public.llm_encode(llm_embed_text.text, model);
+    ids := public.llm_encode_sequence(llm_embed_text.text, model);
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(model)];
         PERFORM public.llm_require(

@@ -69,10 +69,7 @@ DECLARE
         + 4 * COALESCE(s ->> 'strip_accents', s ->> 'lowercase')::boolean::int + 8 * (s ->> 'lowercase')::boolean::int,
         s ->> 'unk_token', s ->> 'continuing_subword_prefix', (s ->> 'max_input_chars_per_word')::int,
         (s ->> 'cleanup')::boolean,
-        ARRAY(SELECT i.value::int FROM jsonb_array_elements(s #> '{template,prefix}') WITH ORDINALITY i (value, place)
-            ORDER BY i.place),
-        ARRAY(SELECT i.value::int FROM jsonb_array_elements(s #> '{template,suffix}') WITH ORDINALITY i (value, place)
-            ORDER BY i.place)
+        public.llm_json_ids(s #> '{template,prefix}'), public.llm_json_ids(s #> '{template,suffix}')
     );
 BEGIN
     -- Of added tokens that the normalizer makes equal the first is found.

@@ -22,8 +22,8 @@ def test_what_tokenizers_made_of_difficult_strings(number: int) -> None:
     tokenizer = reference.ours(VOCAB, **given["settings"])
     assert len(given["cases"]) > 30
     for text, ids, plain, decoded in given["cases"]:
-        assert tokenizer.encode(text).tolist() == ids, text
-        assert tokenizer.encode(text, special=False).tolist() == plain, text
+        assert tokenizer.encode(text, special=True).tolist() == ids, text
+        assert tokenizer.encode(text).tolist() == plain, text
         assert tokenizer.decode(ids) == decoded, text
 
 

@@ -93,7 +93,7 @@ def sequence(session: Session, files: TokenizerFiles, text: str = TEXT) -> Any:
 
 
 def expected(text: str = TEXT, **settings: Any) -> list[int]:
-    return [CLS, *reference.ours(VOCAB, **settings).encode(text).tolist(), SEP]
+    return [CLS, *reference.ours(VOCAB, **settings).encode(text, special=True).tolist(), SEP]
 
 
 def test_a_tokenizer_json(session: Session, tmp_path: Path) -> None:

@@ -83,11 +83,12 @@ def test_a_hundred_kilobytes_without_a_space(conn: Connection, files: Path) -> N
         "1234567890" * 10_000,
         "-=" * 50_000,
     ):
-        assert scalar(conn, "SELECT llm_encode(%s, 'gpt2')", (text,)) == theirs(text)["input_ids"]
+        ours = scalar(conn, "SELECT llm_encode(%s, 'gpt2', special => true)", (text,))
+        assert ours == theirs(text)["input_ids"]
 
 
 def test_special_tokens(conn: Connection, files: Path) -> None:
-    """transformers takes <|endoftext|> in a text for the token, as llm_encode does."""
+    """transformers takes <|endoftext|> in a text for the token, as llm_encode does when asked."""
     theirs = GPT2TokenizerFast.from_pretrained(str(files))
     conn.execute(
         "SELECT llm_load_bpe('gpt2', %s, %s)",
@@ -99,7 +100,8 @@ def test_special_tokens(conn: Connection, files: Path) -> None:
         f"{reference.END}{reference.END}\n",
         "<|endoftext| >",
     ):
-        assert scalar(conn, "SELECT llm_encode(%s, 'gpt2')", (text,)) == theirs(text)["input_ids"]
+        ours = scalar(conn, "SELECT llm_encode(%s, 'gpt2', special => true)", (text,))
+        assert ours == theirs(text)["input_ids"]
 
 
 def test_what_transformers_saves_comes_with_the_weights(
@@ -115,7 +117,7 @@ def test_what_transformers_saves_comes_with_the_weights(
         put_on_client(engine, folder)
     text = "The relational model, naïvely: 日本 42!\n\n  <|endoftext|>"
     with Session(engine) as session:
-        ids = LanguageModel(session, MODEL).encode(text)
+        ids = LanguageModel(session, MODEL).encode(text, special=True)
         assert ids == theirs(text)["input_ids"]
         assert LanguageModel(session, MODEL).decode(ids) == text
         assert isinstance(LanguageModel(session, MODEL).generate("The", max_tokens=3, seed=1), str)

@@ -39,7 +39,8 @@ def load(conn: Connection, model: str = "small", vocab: Path = VOCAB, merges: Pa
 
 
 def encode(conn: Connection, text: str, model: str = "small") -> Any:
-    return value(conn, "SELECT llm_encode(%s, %s)", (text, model))
+    """Special tokens recognised."""
+    return value(conn, "SELECT llm_encode(%s, %s, special => true)", (text, model))
 
 
 def check_strings(conn: Connection, model: str, vocab: Path, count: int) -> None:
@@ -76,7 +77,12 @@ def test_special_tokens(conn: Connection) -> None:
     text = f"the {reference.END} end"
     theirs = reference.tiktoken_encoding(VOCAB)
     assert encode(conn, text) == theirs.encode(text, allowed_special="all")
-    assert value(conn, "SELECT llm_encode(%s, 'small', false)", (text,)) == theirs.encode_ordinary(text)
+    for call in (
+        "llm_encode(%s, 'small')",
+        "llm_encode(%s, 'small', NULL)",
+        "llm_encode(%s, 'small', false)",
+    ):
+        assert value(conn, f"SELECT {call}", (text,)) == theirs.encode_ordinary(text)
 
 
 def test_tokens_without_flags_are_special_by_their_form(conn: Connection) -> None:
@@ -98,7 +104,7 @@ def test_tokens_without_flags_are_special_by_their_form(conn: Connection) -> Non
         )
     special = {i for i, token in forms.items() if encode(conn, token) == [i]}
     assert special == {600, 603}
-    assert 600 not in value(conn, "SELECT llm_encode('<|a|>', 'small', special => false)")
+    assert 600 not in value(conn, "SELECT llm_encode('<|a|>', 'small')")
 
 
 def test_decoding_what_is_no_text(conn: Connection) -> None:

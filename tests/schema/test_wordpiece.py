@@ -29,7 +29,8 @@ def load(conn: Connection, model: str = "bert", contents: bytes = CONTENTS, **se
 
 
 def encode(conn: Connection, text: str, model: str = "bert") -> Any:
-    return value(conn, "SELECT llm_encode(%s, %s)", (text, model))
+    """Special tokens recognised."""
+    return value(conn, "SELECT llm_encode(%s, %s, special => true)", (text, model))
 
 
 @pytest.mark.parametrize("number", range(len(reference.cases())))
@@ -42,7 +43,7 @@ def test_what_tokenizers_made_of_difficult_strings(conn: Connection, number: int
         if "\0" in text:
             continue
         row = conn.execute(
-            "SELECT llm_encode(%(text)s, 'bert'), llm_encode(%(text)s, 'bert', special => false),"
+            "SELECT llm_encode(%(text)s, 'bert', special => true), llm_encode(%(text)s, 'bert'),"
             " llm_encode_sequence(%(text)s, 'bert'), llm_encode_sequence(%(text)s, 'bert', 7),"
             " llm_decode(%(ids)s::int[], 'bert'), (llm_encode_sequences(ARRAY[%(text)s], 'bert', 7)).length",
             {"text": text, "ids": ids},
@@ -117,7 +118,7 @@ def test_added_tokens(conn: Connection) -> None:
     ]
     assert value(conn, LOAD, ("bert", CONTENTS, None, json.dumps(added))) == len(VOCAB) + 1
     assert encode(conn, "a<e>b") == [VOCAB["a"], len(VOCAB), VOCAB["b"]]
-    assert value(conn, "SELECT llm_encode('a [CLS]', 'bert', special => false)") != encode(conn, "a [CLS]")
+    assert value(conn, "SELECT llm_encode('a [CLS]', 'bert')") != encode(conn, "a [CLS]")
     value(
         conn,
         "SELECT llm_add_tokens('bert', %s)",

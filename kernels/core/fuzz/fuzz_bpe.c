@@ -34,7 +34,7 @@ static void put_merge(llm_bpe *t, size_t i)
 llm_bpe *fuzz_learn(const uint8_t *text, size_t size, size_t most)
 {
     llm_bpe_trainer *trainer = llm_bpe_trainer_create();
-    llm_bpe *t = llm_bpe_create();
+    llm_bpe *t = llm_bpe_create(&(llm_bpe_settings){ 0 });
     const int32_t *pairs;
 
     if (llm_bpe_trainer_add(trainer, text, size, NULL, NULL) != LLM_BPE_OK ||

@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    tokenizers t = { llm_bpe_create(), llm_bpe_create() };
+    tokenizers t = { llm_bpe_create(&(llm_bpe_settings){ 0 }), llm_bpe_create(&(llm_bpe_settings){ 0 }) };
     llm_bpe_error error;
 
     if (!llm_bpe_parse_tiktoken(data, size, take_token, &t, &error)) {

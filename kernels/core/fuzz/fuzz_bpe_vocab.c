@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    llm_bpe *t = llm_bpe_create();
+    llm_bpe *t = llm_bpe_create(&(llm_bpe_settings){ 0 });
     llm_bpe_error error;
 
     if (!llm_bpe_parse_vocab(data, size, take, t, &error) && (error.message == NULL || error.line == 0))

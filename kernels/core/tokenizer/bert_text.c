@@ -31,15 +31,11 @@
 void llm_bert_free(llm_bert_buffer *b)
 {
     free(b->text);
-    free(b->marks);
-    free(b->sorted);
+    llm_marks_free(&b->marks);
     memset(b, 0, sizeof(*b));
 }
 
-size_t llm_bert_memory(const llm_bert_buffer *b)
-{
-    return b->room + (b->marks_room + b->sorted_room) * sizeof(llm_bert_mark);
-}
+size_t llm_bert_memory(const llm_bert_buffer *b) { return b->room + llm_marks_memory(&b->marks); }
 
 /* ---- characters ---- */
 
@@ -60,27 +56,31 @@ static inline uint32_t character(const uint8_t *p, const uint8_t *end, size_t *l
     return code == UINT32_MAX ? REPLACEMENT : code;
 }
 
-static void put_code(llm_bert_buffer *b, uint32_t c)
+size_t llm_utf8_put(uint8_t *p, uint32_t c)
 {
-    uint8_t *p = b->text + b->n;
-
     if (c < 0x80) {
-        *p++ = (uint8_t)c;
-    } else if (c < 0x800) {
-        *p++ = (uint8_t)(0xc0 | c >> 6);
-        *p++ = (uint8_t)(0x80 | (c & 0x3f));
-    } else if (c < 0x10000) {
-        *p++ = (uint8_t)(0xe0 | c >> 12);
-        *p++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-        *p++ = (uint8_t)(0x80 | (c & 0x3f));
-    } else {
-        *p++ = (uint8_t)(0xf0 | c >> 18);
-        *p++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-        *p++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-        *p++ = (uint8_t)(0x80 | (c & 0x3f));
+        p[0] = (uint8_t)c;
+        return 1;
     }
-    b->n = (size_t)(p - b->text);
+    if (c < 0x800) {
+        p[0] = (uint8_t)(0xc0 | c >> 6);
+        p[1] = (uint8_t)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    if (c < 0x10000) {
+        p[0] = (uint8_t)(0xe0 | c >> 12);
+        p[1] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+        p[2] = (uint8_t)(0x80 | (c & 0x3f));
+        return 3;
+    }
+    p[0] = (uint8_t)(0xf0 | c >> 18);
+    p[1] = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+    p[2] = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+    p[3] = (uint8_t)(0x80 | (c & 0x3f));
+    return 4;
 }
+
+static inline void put_code(llm_bert_buffer *b, uint32_t c) { b->n += llm_utf8_put(b->text + b->n, c); }
 
 static bool reserve(llm_bert_buffer *b, size_t n)
 {
@@ -126,29 +126,48 @@ static void put(llm_bert_buffer *b, unsigned options, uint32_t code, unsigned fl
 
 /* ---- decomposition: marks in their canonical order ---- */
 
-/* Stable, by class: marks of a class keep their order. */
-static bool sort_marks(llm_bert_buffer *b)
+void llm_marks_free(llm_marks *m)
 {
-    size_t start[256] = { 0 }, n = b->n_marks, total = 0;
-    llm_bert_mark *grown;
+    free(m->marks);
+    free(m->sorted);
+    memset(m, 0, sizeof(*m));
+}
+
+size_t llm_marks_memory(const llm_marks *m) { return (m->room + m->sorted_room) * sizeof(llm_mark); }
+
+bool llm_marks_add(llm_marks *m, llm_mark mark)
+{
+    llm_mark *grown = bytes_grow(m->marks, &m->room, m->n + 1, sizeof(*grown));
+
+    if (grown == NULL)
+        return false;
+    m->marks = grown;
+    m->marks[m->n++] = mark;
+    return true;
+}
+
+bool llm_marks_sort(llm_marks *m)
+{
+    size_t start[256] = { 0 }, n = m->n, total = 0;
+    llm_mark *grown;
 
     if (n <= FEW_MARKS) {
         for (size_t i = 1; i < n; i++) {
-            llm_bert_mark mark = b->marks[i];
+            llm_mark mark = m->marks[i];
             size_t k = i;
 
-            for (; k > 0 && b->marks[k - 1].class > mark.class; k--)
-                b->marks[k] = b->marks[k - 1];
-            b->marks[k] = mark;
+            for (; k > 0 && m->marks[k - 1].class > mark.class; k--)
+                m->marks[k] = m->marks[k - 1];
+            m->marks[k] = mark;
         }
         return true;
     }
-    grown = bytes_grow(b->sorted, &b->sorted_room, n, sizeof(*grown));
+    grown = bytes_grow(m->sorted, &m->sorted_room, n, sizeof(*grown));
     if (grown == NULL)
         return false;
-    b->sorted = grown;
+    m->sorted = grown;
     for (size_t i = 0; i < n; i++)
-        start[b->marks[i].class]++;
+        start[m->marks[i].class]++;
     for (int class = 0; class < 256; class++) {
         size_t count = start[class];
 
@@ -156,21 +175,52 @@ static bool sort_marks(llm_bert_buffer *b)
         total += count;
     }
     for (size_t i = 0; i < n; i++)
-        b->sorted[start[b->marks[i].class]++] = b->marks[i];
-    memcpy(b->marks, b->sorted, n * sizeof(*grown));
+        m->sorted[start[m->marks[i].class]++] = m->marks[i];
+    memcpy(m->marks, m->sorted, n * sizeof(*grown));
     return true;
+}
+
+uint8_t llm_unicode_class(uint32_t code) { return bert_kinds[kind_of(code)].class; }
+
+int llm_unicode_decompose(uint32_t code, uint32_t parts[4])
+{
+    size_t first = 0, last = sizeof(bert_decompositions) / sizeof(bert_decompositions[0]);
+    int n = 0;
+
+    if (code >= HANGUL_FIRST && code <= HANGUL_LAST) {
+        uint32_t i = code - HANGUL_FIRST, trailing = i % N_TRAILING;
+
+        parts[0] = HANGUL_LEADING + i / N_TRAILING / N_VOWELS;
+        parts[1] = HANGUL_VOWEL + i / N_TRAILING % N_VOWELS;
+        parts[2] = HANGUL_TRAILING + trailing;
+        return trailing == 0 ? 2 : 3;
+    }
+    parts[0] = code;
+    if (!(flags_of(code) & BERT_DECOMPOSES))
+        return 1;
+    while (last - first > 1) {
+        size_t middle = (first + last) / 2;
+
+        if (bert_decompositions[middle].from <= code)
+            first = middle;
+        else
+            last = middle;
+    }
+    for (; n < 4 && bert_decompositions[first].to[n] != 0; n++)
+        parts[n] = bert_decompositions[first].to[n];
+    return n;
 }
 
 /* Writes the run of marks that ends here. */
 static bool end_marks(llm_bert_buffer *b, unsigned options)
 {
-    if (b->n_marks == 0)
+    if (b->marks.n == 0)
         return true;
-    if (!sort_marks(b) || !reserve(b, b->n_marks * 4 + MOST_BYTES))
+    if (!llm_marks_sort(&b->marks) || !reserve(b, b->marks.n * 4 + MOST_BYTES))
         return false;
-    for (size_t i = 0; i < b->n_marks; i++)
-        put(b, options, b->marks[i].code, flags_of(b->marks[i].code));
-    b->n_marks = 0;
+    for (size_t i = 0; i < b->marks.n; i++)
+        put(b, options, b->marks.marks[i].code, flags_of(b->marks.marks[i].code));
+    b->marks.n = 0;
     return true;
 }
 
@@ -179,19 +229,10 @@ static bool put_part(llm_bert_buffer *b, unsigned options, uint32_t code)
 {
     int kind = kind_of(code);
 
-    if (bert_kinds[kind].class != 0) {
-        llm_bert_mark *grown;
-
-        /* Where an accent stood among the others is of no account. */
-        if (bert_kinds[kind].flags & BERT_MARK)
-            return true;
-        grown = bytes_grow(b->marks, &b->marks_room, b->n_marks + 1, sizeof(*grown));
-        if (grown == NULL)
-            return false;
-        b->marks = grown;
-        b->marks[b->n_marks++] = (llm_bert_mark){ code, bert_kinds[kind].class };
-        return true;
-    }
+    /* Where an accent stood among the others is of no account. */
+    if (bert_kinds[kind].class != 0)
+        return (bert_kinds[kind].flags & BERT_MARK) ||
+               llm_marks_add(&b->marks, (llm_mark){ code, bert_kinds[kind].class });
     if (!end_marks(b, options))
         return false;
     if (!(bert_kinds[kind].flags & BERT_MARK))
@@ -201,27 +242,14 @@ static bool put_part(llm_bert_buffer *b, unsigned options, uint32_t code)
 
 static bool put_decomposed(llm_bert_buffer *b, unsigned options, uint32_t code, unsigned flags)
 {
-    size_t first = 0, last = sizeof(bert_decompositions) / sizeof(bert_decompositions[0]);
+    uint32_t parts[4];
+    int n;
 
-    if (code >= HANGUL_FIRST && code <= HANGUL_LAST) {
-        uint32_t i = code - HANGUL_FIRST, trailing = i % N_TRAILING;
-
-        return put_part(b, options, HANGUL_LEADING + i / N_TRAILING / N_VOWELS) &&
-               put_part(b, options, HANGUL_VOWEL + i / N_TRAILING % N_VOWELS) &&
-               (trailing == 0 || put_part(b, options, HANGUL_TRAILING + trailing));
-    }
-    if (!(flags & BERT_DECOMPOSES))
+    if (!(flags & BERT_DECOMPOSES) && (code < HANGUL_FIRST || code > HANGUL_LAST))
         return put_part(b, options, code);
-    while (last - first > 1) {
-        size_t middle = (first + last) / 2;
-
-        if (bert_decompositions[middle].from <= code)
-            first = middle;
-        else
-            last = middle;
-    }
-    for (int i = 0; i < 4 && bert_decompositions[first].to[i] != 0; i++)
-        if (!put_part(b, options, bert_decompositions[first].to[i]))
+    n = llm_unicode_decompose(code, parts);
+    for (int i = 0; i < n; i++)
+        if (!put_part(b, options, parts[i]))
             return false;
     return true;
 }
@@ -261,7 +289,7 @@ llm_bpe_status llm_bert_normalize(llm_bert_buffer *b, unsigned options, const ui
     size_t length;
 
     b->n = 0;
-    b->n_marks = 0;
+    b->marks.n = 0;
     for (size_t step = 1; p < end; step++, p += length) {
         uint32_t code = character(p, end, &length);
 

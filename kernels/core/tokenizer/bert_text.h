@@ -21,18 +21,36 @@ enum {
 };
 
 /* A mark that waits for the end of its run, in which marks are put in their canonical order */
-typedef struct llm_bert_mark {
+typedef struct llm_mark {
     uint32_t code;
     uint8_t class;
-} llm_bert_mark;
+} llm_mark;
+
+/* Such a run; begins as {0}. */
+typedef struct llm_marks {
+    llm_mark *marks, *sorted;
+    size_t n, room, sorted_room;
+} llm_marks;
 
 /* A normalized text, and what normalizing it takes; begins as {0}. */
 typedef struct llm_bert_buffer {
     uint8_t *text;
     size_t n, room;
-    llm_bert_mark *marks, *sorted;
-    size_t n_marks, marks_room, sorted_room;
+    llm_marks marks;
 } llm_bert_buffer;
+
+void llm_marks_free(llm_marks *m);
+size_t llm_marks_memory(const llm_marks *m);
+/* false: no memory */
+bool llm_marks_add(llm_marks *m, llm_mark mark);
+/* Stable, by class: marks of a class keep their order. */
+bool llm_marks_sort(llm_marks *m);
+
+/* A code point's canonical combining class; the parts that it decomposes into to the end, or itself; how many */
+uint8_t llm_unicode_class(uint32_t code);
+int llm_unicode_decompose(uint32_t code, uint32_t parts[4]);
+/* Writes a code point, 4 bytes at most; its length */
+size_t llm_utf8_put(uint8_t *p, uint32_t code);
 
 void llm_bert_free(llm_bert_buffer *b);
 size_t llm_bert_memory(const llm_bert_buffer *b);

@@ -12,12 +12,14 @@
 #define STOP_INTERVAL 16384
 #define KEPT_OUTPUT   (1 << 20)
 
-llm_bpe *llm_bpe_create(void)
+llm_bpe *llm_bpe_create(const llm_bpe_settings *settings)
 {
     llm_bpe *t = calloc(1, sizeof(llm_bpe));
 
-    if (t != NULL)
-        memset(t->byte_symbol, 0xff, sizeof(t->byte_symbol));
+    if (t == NULL)
+        return NULL;
+    t->settings = *settings;
+    memset(t->byte_symbol, 0xff, sizeof(t->byte_symbol));
     return t;
 }
 
@@ -29,6 +31,7 @@ void llm_bpe_destroy(llm_bpe *t)
     free(t->ranks.slots);
     free(t->ids);
     llm_bpe_added_free(&t->added);
+    llm_nfc_free(&t->normalized);
     free(t->merges.slots);
     free(t->by_id);
     free(t->cache);
@@ -39,13 +42,25 @@ void llm_bpe_destroy(llm_bpe *t)
 size_t llm_bpe_memory(const llm_bpe *t)
 {
     return sizeof(*t) + t->tokens.bytes_room + t->tokens.n * (sizeof(size_t) + sizeof(int32_t)) +
-           llm_bpe_added_memory(&t->added) + t->tokens.n_slots * sizeof(bytes_map_slot) +
-           t->ranks.n_slots * sizeof(uint32_t) + t->merges.n_slots * sizeof(merge_rule) +
-           (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
+           llm_bpe_added_memory(&t->added) + llm_nfc_memory(&t->normalized) +
+           t->tokens.n_slots * sizeof(bytes_map_slot) + t->ranks.n_slots * sizeof(uint32_t) +
+           t->merges.n_slots * sizeof(merge_rule) + (t->by_id == NULL ? 0 : t->n_by_id * sizeof(id_entry)) +
            (t->cache == NULL ? 0 : CACHE_SLOTS * sizeof(cached_piece)) + t->out_room * sizeof(int32_t);
 }
 
 /* ---- tokens and rules ---- */
+
+/* An added token is searched for as its text is after normalizing, if it is searched for there. */
+static llm_bpe_status put_added(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
+{
+    const uint8_t *pattern = bytes;
+    size_t n_pattern = n;
+
+    if ((flags & LLM_BPE_NORMALIZED) && t->settings.nfc &&
+        llm_nfc(&t->normalized, bytes, n, NULL, NULL, &pattern, &n_pattern) != LLM_BPE_OK)
+        return LLM_BPE_NO_MEMORY;
+    return llm_bpe_added_put(&t->added, id, bytes, n, pattern, n_pattern, flags);
+}
 
 llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
 {
@@ -58,7 +73,7 @@ llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, s
     free(t->by_id);
     t->by_id = NULL;
     if (flags & LLM_BPE_ADDED) {
-        llm_bpe_status status = llm_bpe_added_put(&t->added, id, bytes, n, flags);
+        llm_bpe_status status = put_added(t, id, bytes, n, flags);
 
         if (status != LLM_BPE_OK || !(flags & LLM_BPE_BASE))
             return status;
@@ -218,13 +233,20 @@ static bool reserve_output(llm_bpe *t, size_t n)
 /* The ids of a piece, from its bytes on, at the end of the output */
 static llm_bpe_status encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, void *arg)
 {
-    uint32_t *symbols;
+    uint32_t *symbols, whole;
     llm_bpe_status status;
 
     if (n > LLM_BPE_MAX_PIECE)
         return LLM_BPE_TOO_LONG;
     if (!reserve_output(t, n))
         return LLM_BPE_NO_MEMORY;
+    if (t->settings.ignore_merges && n <= LLM_BPE_MAX_TOKEN) {
+        whole = bytes_map_find(&t->tokens, piece, n);
+        if (whole != BYTES_MAP_NONE) {
+            t->out[t->n_out++] = t->ids[whole];
+            return LLM_BPE_OK;
+        }
+    }
     /* Symbols become ids where they stand. */
     symbols = (uint32_t *)(t->out + t->n_out);
     for (size_t i = 0; i < n; i++) {
@@ -268,7 +290,7 @@ static llm_bpe_status encode_cached(llm_bpe *t, const uint8_t *piece, size_t n)
     return status;
 }
 
-/* Text without special tokens */
+/* Normalized text without added tokens */
 static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n, llm_should_stop stop, void *arg)
 {
     llm_bpe_status status = LLM_BPE_OK;
@@ -277,7 +299,7 @@ static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n,
     for (size_t step = 1; at < n && status == LLM_BPE_OK; step++) {
         /* A piece that would be too long need not be looked at to its end. */
         size_t visible = n - at > LLM_BPE_MAX_PIECE + 8 ? at + LLM_BPE_MAX_PIECE + 8 : n;
-        size_t end = llm_bpe_split(text, visible, at);
+        size_t end = llm_bpe_piece(t->settings.pre_tokenizer, text, visible, at);
 
         if (t->cache != NULL && end - at <= CACHED_BYTES)
             status = encode_cached(t, text + at, end - at);
@@ -290,24 +312,44 @@ static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n,
     return status;
 }
 
-/* Text in which added tokens of this level and the next ones are searched for; level 2 is text without any */
-static llm_bpe_status encode_level(llm_bpe *t, int level, const uint8_t *text, size_t n, bool special,
-                                   llm_should_stop stop, void *arg)
+/* A search for added tokens that keeps its place, of one of two levels: in the text, in what is then normalized */
+typedef struct search {
+    int level;
+    bool special;
+    llm_should_stop stop;
+    void *arg;
+} search;
+
+static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, size_t n);
+
+/* What lies between the added tokens of this level */
+static llm_bpe_status encode_between(llm_bpe *t, search s, const uint8_t *text, size_t n)
+{
+    llm_bpe_status status = LLM_BPE_OK;
+
+    if (s.level == 1)
+        return encode_ordinary(t, text, n, s.stop, s.arg);
+    if (t->settings.nfc)
+        status = llm_nfc(&t->normalized, text, n, s.stop, s.arg, &text, &n);
+    s.level = 1;
+    return status == LLM_BPE_OK ? encode_level(t, s, text, n) : status;
+}
+
+/* Text in which added tokens of this level and the next one are searched for */
+static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, size_t n)
 {
     added_match m = { 0 };
     llm_bpe_status status = LLM_BPE_OK;
 
-    while (level < 2 && !llm_bpe_added_any(&t->added, level, special))
-        level++;
-    if (level == 2)
-        return encode_ordinary(t, text, n, stop, arg);
+    if (!llm_bpe_added_any(&t->added, s.level, s.special))
+        return encode_between(t, s, text, n);
     while (status == LLM_BPE_OK) {
         size_t done = m.end, until;
 
-        status = llm_bpe_added_next(&t->added, level, special, text, n, &m, stop, arg);
+        status = llm_bpe_added_next(&t->added, s.level, s.special, text, n, &m, s.stop, s.arg);
         until = m.found ? m.start : n;
         if (status == LLM_BPE_OK && done < until)
-            status = encode_level(t, level + 1, text + done, until - done, special, stop, arg);
+            status = encode_between(t, s, text + done, until - done);
         if (status != LLM_BPE_OK || !m.found)
             break;
         if (!reserve_output(t, 1))
@@ -328,6 +370,8 @@ llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool sp
         t->out = NULL;
         t->out_room = 0;
     }
+    if (t->normalized.room > KEPT_OUTPUT)
+        llm_nfc_free(&t->normalized);
     t->n_out = 0;
     if (!reserve_output(t, n / 4 + CACHED_IDS))
         return LLM_BPE_NO_MEMORY;
@@ -337,7 +381,7 @@ llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool sp
     t->n_encoded += n;
     if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
         t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
-    status = encode_level(t, 0, text, n, special, stop, arg);
+    status = encode_level(t, (search){ 0, special, stop, arg }, text, n);
     *ids = t->out;
     *n_ids = t->n_out;
     return status;

@@ -1,5 +1,5 @@
 /*
- * bpe.h -- byte-level byte pair encoding as GPT-2 has it: pre-tokenizer, merging, decoding, files, training.
+ * bpe.h -- byte-level byte pair encoding: pre-tokenizers, merging, decoding, files, training.
  *
  * Portable C11 without global state; memory by malloc. Texts are UTF-8; a byte that is no part of a UTF-8
  * character counts as a character of no class and is encoded like any other. Functions that may run long take
@@ -33,7 +33,23 @@ typedef enum llm_bpe_status {
 /* Tokens and merge rules; it also holds a cache, so that only one thread at a time may use it. */
 typedef struct llm_bpe llm_bpe;
 
-llm_bpe *llm_bpe_create(void); /* NULL: no memory */
+/* How a text is cut into the pieces within which merging happens; the same order as the names */
+typedef enum llm_bpe_pre_tokenizer {
+    LLM_BPE_GPT2,
+    LLM_BPE_SMOLLM, /* each digit alone, what lies between as GPT-2 */
+    LLM_BPE_LLAMA3, /* and cl100k */
+    LLM_BPE_QWEN2,
+    LLM_BPE_O200K,
+    LLM_BPE_TEKKEN
+} llm_bpe_pre_tokenizer;
+
+typedef struct llm_bpe_settings {
+    llm_bpe_pre_tokenizer pre_tokenizer;
+    bool nfc;           /* what lies between added tokens is normalized first */
+    bool ignore_merges; /* a piece that is a token is that token, whatever merging makes of it */
+} llm_bpe_settings;
+
+llm_bpe *llm_bpe_create(const llm_bpe_settings *settings); /* all 0: GPT-2's. NULL: no memory */
 void llm_bpe_destroy(llm_bpe *t);
 /*
  * What a token is beside one that merging makes (0): an added token is searched for in the text as a whole. BASE: it
@@ -72,6 +88,9 @@ size_t llm_bpe_memory(const llm_bpe *t); /* bytes */
  * 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  */
 size_t llm_bpe_split(const uint8_t *text, size_t n, size_t at);
+/* The same by any of the pre-tokenizers, and what they are called: gpt2, smollm, ...; NULL: no more */
+size_t llm_bpe_piece(llm_bpe_pre_tokenizer kind, const uint8_t *text, size_t n, size_t at);
+const char *llm_bpe_pre_tokenizer_name(int i);
 
 /* GPT-2's printable stand-ins for bytes: token (at most 2 n bytes) of n bytes, returns its length. */
 size_t llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n);

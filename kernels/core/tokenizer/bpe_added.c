@@ -120,7 +120,8 @@ bool llm_bpe_trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t to
     return true;
 }
 
-llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
+llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, const uint8_t *pattern,
+                                 size_t n_pattern, unsigned flags)
 {
     added_trie *trie = &a->tries[flags & LLM_BPE_NORMALIZED ? 1 : 0];
     uint32_t token;
@@ -140,7 +141,7 @@ llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *byt
         return LLM_BPE_DUPLICATE;
     a->ids[token] = id;
     a->flags[token] = (uint8_t)flags;
-    if (!llm_bpe_trie_add(trie, bytes, n, token))
+    if (!llm_bpe_trie_add(trie, pattern, n_pattern, token))
         return LLM_BPE_NO_MEMORY;
     trie->n_tokens++;
     if (!(flags & LLM_BPE_SPECIAL))

@@ -9,6 +9,23 @@
 
 #include "bpe.h"
 #include "bytes_map.h"
+#include "nfc.h"
+
+/* What pre-tokenizers tell apart, in the order of make_unicode_classes.py's table */
+enum kind {
+    KIND_OTHER,
+    KIND_LETTER, /* \p{Lm} \p{Lo} */
+    KIND_UPPER,  /* \p{Lu} \p{Lt} */
+    KIND_LOWER,
+    KIND_MARK,
+    KIND_NUMBER,
+    KIND_LATE_NUMBER, /* numeric for tokenizers' Digits alone */
+    KIND_SPACE,       /* white space but for what follows */
+    KIND_NEWLINE,     /* \r \n */
+    KIND_BLANK,
+    KIND_SLASH,
+    N_KINDS
+};
 
 #define NO_SYMBOL UINT32_MAX
 #define NO_RANK   UINT32_MAX
@@ -80,6 +97,8 @@ typedef struct added_match {
 } added_match;
 
 struct llm_bpe {
+    llm_bpe_settings settings;
+    llm_nfc_buffer normalized;
     bytes_map tokens; /* those that merging makes; symbol: its number in here */
     int32_t *ids;     /* of each symbol */
     size_t ids_room;
@@ -116,7 +135,9 @@ static inline const merge_rule *merge_find(const merge_table *t, uint32_t left, 
 
 void llm_bpe_added_free(added_tokens *a);
 size_t llm_bpe_added_memory(const added_tokens *a);
-llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, unsigned flags);
+/* pattern is what a text is searched for, the normalized token or the token itself. */
+llm_bpe_status llm_bpe_added_put(added_tokens *a, int32_t id, const uint8_t *bytes, size_t n, const uint8_t *pattern,
+                                 size_t n_pattern, unsigned flags);
 /* Whether a text needs to be searched at all: level 0 is not normalized, level 1 normalized. */
 bool llm_bpe_added_any(const added_tokens *a, int level, bool special);
 /* The next added token in text (n); special ones only if asked for. */
@@ -128,6 +149,9 @@ uint32_t llm_bpe_trie_follow(const added_trie *t, uint32_t from, uint8_t byte);
 bool llm_bpe_trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t token);
 size_t llm_bpe_trie_memory(const added_trie *t);
 void llm_bpe_trie_free(added_trie *t);
+
+/* One of enum kind */
+unsigned llm_bpe_kind(uint32_t code);
 
 bool llm_bpe_is_utf8(const uint8_t *text, size_t n);
 /* The length of the character at p < end, and its code point, UINT32_MAX for what is no UTF-8 */

@@ -81,11 +81,23 @@ size_t llm_utf8_replace(uint8_t *out, const uint8_t *bytes, size_t n, bool final
 
 /* ---- the pre-tokenizer ---- */
 
-static inline int class_of(uint32_t code)
+static const uint8_t class_of_kind[16] = {
+    [KIND_LETTER] = LETTER, [KIND_UPPER] = LETTER, [KIND_LOWER] = LETTER,  [KIND_NUMBER] = NUMBER,
+    [KIND_SPACE] = SPACE,   [KIND_BLANK] = SPACE,  [KIND_NEWLINE] = SPACE,
+};
+
+unsigned llm_bpe_kind(uint32_t code)
 {
     if (code >= UNICODE_END)
-        return OTHER;
-    return unicode_class[unicode_page[code / 128]][code % 128 / 4] >> 2 * (code % 4) & 3;
+        return KIND_OTHER;
+    return unicode_kind[unicode_page[code / 128]][code % 128 / 2] >> 4 * (code % 2) & 15;
+}
+
+static inline int class_of(uint32_t code)
+{
+    return code >= UNICODE_END
+               ? OTHER
+               : class_of_kind[unicode_kind[unicode_page[code / 128]][code % 128 / 2] >> 4 * (code % 2) & 15];
 }
 
 /* The class of the character at p, and its length */

@@ -93,13 +93,13 @@ static llm_bpe_status put_added(llm_wordpiece *t, int32_t id, const uint8_t *tok
     llm_bpe_status status;
 
     if (!(flags & LLM_BPE_NORMALIZED))
-        return llm_bpe_added_put(&t->added[0], id, token, n, flags);
+        return llm_bpe_added_put(&t->added[0], id, token, n, token, n, flags);
     status = llm_bert_normalize(&t->normal, t->settings.normalizer, token, n, NULL, NULL);
     if (status != LLM_BPE_OK)
         return status;
     if (t->normal.n == 0)
         return LLM_BPE_BAD_TOKEN;
-    status = llm_bpe_added_put(&t->added[1], id, t->normal.text, t->normal.n, flags);
+    status = llm_bpe_added_put(&t->added[1], id, t->normal.text, t->normal.n, t->normal.text, t->normal.n, flags);
     return status == LLM_BPE_DUPLICATE ? LLM_BPE_OK : status;
 }
 

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -185,14 +186,59 @@ tokenizer_begin(text *model, bytea *version)
     return t;
 }
 
-/* pg_llm_bpe_create(model, version) -> handle of an empty tokenizer, to be fed and sealed */
+void
+tokenizer_put_around(Tokenizer *t, IntArray before, IntArray after)
+{
+    if (before.n > LLM_BPE_MAX_TOKEN || after.n > LLM_BPE_MAX_TOKEN)
+        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                errmsg("there can be at most %d tokens before and behind a text", LLM_BPE_MAX_TOKEN));
+    t->around = MemoryContextAlloc(TopMemoryContext, (before.n + after.n + 1) * sizeof(int32));
+    if (before.n > 0)
+        memcpy(t->around, before.values, before.n * sizeof(int32));
+    if (after.n > 0)
+        memcpy(t->around + before.n, after.values, after.n * sizeof(int32));
+    t->n_before = (int32) before.n;
+    t->n_after = (int32) after.n;
+}
+
+/* The pre-tokenizer of that name */
+static llm_bpe_pre_tokenizer
+pre_tokenizer_of(const char *name)
+{
+    const char    *known;
+    StringInfoData all;
+
+    for (int i = 0; (known = llm_bpe_pre_tokenizer_name(i)) != NULL; i++)
+        if (strcmp(known, name) == 0)
+            return (llm_bpe_pre_tokenizer) i;
+    initStringInfo(&all);
+    for (int i = 0; (known = llm_bpe_pre_tokenizer_name(i)) != NULL; i++)
+        appendStringInfo(&all, "%s%s", i == 0 ? "" : ", ", known);
+    ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("there is no pre-tokenizer \"%s\"", name),
+            errhint("There are %s.", all.data));
+}
+
+#define OPTION_NFC           1
+#define OPTION_IGNORE_MERGES 2
+
+/* pg_llm_bpe_create(model, version, pre_tokenizer, options, before_ids, after_ids) -> handle, to be fed and sealed */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_create);
 Datum
 pg_llm_bpe_create(PG_FUNCTION_ARGS)
 {
-    Tokenizer *t = tokenizer_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_BYTEA_PP(1));
+    int32            options = PG_GETARG_INT32(3);
+    IntArray         before = tensor_int_array(PG_GETARG_DATUM(4), "before_ids");
+    IntArray         after = tensor_int_array(PG_GETARG_DATUM(5), "after_ids");
+    llm_bpe_settings settings = {.pre_tokenizer = pre_tokenizer_of(text_to_cstring(PG_GETARG_TEXT_PP(2))),
+                                 .nfc = (options & OPTION_NFC) != 0,
+                                 .ignore_merges = (options & OPTION_IGNORE_MERGES) != 0};
+    Tokenizer       *t;
 
-    t->bpe = llm_bpe_create();
+    if (options < 0 || options > OPTION_NFC + OPTION_IGNORE_MERGES)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d is not a set of options", options));
+    t = tokenizer_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_BYTEA_PP(1));
+    tokenizer_put_around(t, before, after);
+    t->bpe = llm_bpe_create(&settings);
     if (t->bpe == NULL)
     {
         tokenizer_forget(t);
@@ -280,6 +326,14 @@ pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+static bool
+has_token(Tokenizer *t, int32 id)
+{
+    size_t n;
+
+    return (t->wordpiece != NULL ? llm_wordpiece_token(t->wordpiece, id, &n) : llm_bpe_token(t->bpe, id, &n)) != NULL;
+}
+
 /* pg_llm_bpe_seal(handle): completes a tokenizer; from now on pg_llm_bpe_open finds it */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_seal);
 Datum
@@ -289,6 +343,11 @@ pg_llm_bpe_seal(PG_FUNCTION_ARGS)
 
     if (t->wordpiece != NULL)
         wordpiece_seal(t);
+    for (int32 i = 0; i < t->n_before + t->n_after; i++)
+        if (!has_token(t, t->around[i]))
+            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("the template of model \"%s\" has token %d, which the vocabulary lacks", t->model,
+                           t->around[i]));
     t->sealed = true;
     PG_RETURN_VOID();
 }

@@ -8,6 +8,7 @@
 
 #include "core/tokenizer/bpe.h"
 #include "core/tokenizer/wordpiece.h"
+#include "tensor/tensor.h"
 
 /* A tokenizer in memory, of one of two kinds: the other is NULL. */
 typedef struct Tokenizer
@@ -18,7 +19,7 @@ typedef struct Tokenizer
     bool              sealed;
     llm_bpe          *bpe;
     llm_wordpiece    *wordpiece;
-    int32             n_before; /* tokens that stand around a text, of WordPiece */
+    int32             n_before; /* tokens that stand around a text */
     int32             n_after;
     int32            *around; /* those before it, then those behind it; NULL: none */
     char             *model;
@@ -30,6 +31,8 @@ typedef struct Tokenizer
 extern Tokenizer *tokenizer_require(int32 handle, bool sealed);
 /* An empty one to be fed, of neither kind yet */
 extern Tokenizer *tokenizer_begin(text *model, bytea *version);
+/* Gives it the tokens that stand around a text. */
+extern void tokenizer_put_around(Tokenizer *t, IntArray before, IntArray after);
 /* Takes the tokenizer out of memory, and out of reach. */
 extern void tokenizer_forget(Tokenizer *t);
 /* token_ids (n_ids) of a text, valid until the tokenizer is used again */

@@ -7,12 +7,17 @@ CREATE FUNCTION public.pg_llm_bpe_open(model text, version bytea)
 COMMENT ON FUNCTION public.pg_llm_bpe_open(text, bytea) IS
     'The handle of a tokenizer in this session''s memory; NULL if this version is not there.';
 
-CREATE FUNCTION public.pg_llm_bpe_create(model text, version bytea)
+CREATE FUNCTION public.pg_llm_bpe_create(
+    model text, version bytea, pre_tokenizer text DEFAULT 'gpt2', options integer DEFAULT 0,
+    before_ids integer[] DEFAULT '{}', after_ids integer[] DEFAULT '{}'
+)
     RETURNS integer
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_create';
-COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea) IS
-    'Creates an empty tokenizer and returns its handle; feed it tokens, then merges, then seal it.';
+COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea, text, integer, integer[], integer[]) IS
+    'Creates an empty tokenizer and returns its handle; feed it tokens, then merges, then seal it. pre_tokenizer is '
+    'gpt2, smollm, llama3, qwen2, o200k or tekken; options the sum of 1 (texts are normalized, NFC) and 2 (a piece '
+    'that is a token is not merged); before_ids and after_ids stand around a text.';
 
 CREATE FUNCTION public.pg_llm_wordpiece_create(
     model text, version bytea, normalizer integer, unk_token text, prefix text, max_characters integer,

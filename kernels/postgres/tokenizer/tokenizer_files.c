@@ -304,7 +304,7 @@ pg_llm_bpe_read_tiktoken(PG_FUNCTION_ARGS)
 static llm_bpe_status
 recover(const Entries *tokens, Entries *merges)
 {
-    llm_bpe       *bpe = llm_bpe_create();
+    llm_bpe       *bpe = llm_bpe_create(&(llm_bpe_settings){0});
     llm_bpe_status status = bpe == NULL ? LLM_BPE_NO_MEMORY : LLM_BPE_OK;
 
     for (size_t i = 0; i < tokens->n && status == LLM_BPE_OK; i++)

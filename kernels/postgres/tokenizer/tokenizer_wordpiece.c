@@ -7,7 +7,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "tensor/tensor.h"
 #include "tokenizer.h"
@@ -21,7 +20,6 @@ pg_llm_wordpiece_create(PG_FUNCTION_ARGS)
     IntArray               before = tensor_int_array(PG_GETARG_DATUM(7), "before_ids");
     IntArray               after = tensor_int_array(PG_GETARG_DATUM(8), "after_ids");
     llm_wordpiece_settings settings = {.normalizer = (unsigned) normalizer, .cleanup = PG_GETARG_BOOL(6)};
-    int32                 *around;
     Tokenizer             *t;
 
     if (normalizer < 0 || normalizer > 2 * LLM_BERT_LOWERCASE - 1)
@@ -30,21 +28,11 @@ pg_llm_wordpiece_create(PG_FUNCTION_ARGS)
     if (max_characters < 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("a word must be allowed at least one character, got %d", max_characters));
-    if (before.n + after.n > LLM_BPE_MAX_TOKEN)
-        ereport(ERROR, errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                errmsg("there can be at most %d tokens around a text", LLM_BPE_MAX_TOKEN));
     settings.unknown = tokenizer_utf8(PG_GETARG_TEXT_PP(3), &settings.n_unknown);
     settings.prefix = tokenizer_utf8(PG_GETARG_TEXT_PP(4), &settings.n_prefix);
     settings.max_characters = (size_t) max_characters;
-    around = MemoryContextAlloc(TopMemoryContext, (before.n + after.n + 1) * sizeof(int32));
-    if (before.n > 0)
-        memcpy(around, before.values, before.n * sizeof(int32));
-    if (after.n > 0)
-        memcpy(around + before.n, after.values, after.n * sizeof(int32));
     t = tokenizer_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_BYTEA_PP(1));
-    t->around = around;
-    t->n_before = (int32) before.n;
-    t->n_after = (int32) after.n;
+    tokenizer_put_around(t, before, after);
     t->wordpiece = llm_wordpiece_create(&settings);
     if (t->wordpiece == NULL)
     {
@@ -77,18 +65,12 @@ void
 wordpiece_seal(Tokenizer *t)
 {
     llm_bpe_status status = llm_wordpiece_seal(t->wordpiece);
-    size_t         n;
 
     if (status == LLM_BPE_UNKNOWN_TOKEN)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("the vocabulary of model \"%s\" lacks the token of unknown words", t->model),
                 errhint("The setting unk_token names it; by default it is [UNK]."));
     tokenizer_check(status);
-    for (int32 i = 0; i < t->n_before + t->n_after; i++)
-        if (llm_wordpiece_token(t->wordpiece, t->around[i], &n) == NULL)
-            ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("the template of model \"%s\" has token %d, which the vocabulary lacks", t->model,
-                           t->around[i]));
 }
 
 bytea *

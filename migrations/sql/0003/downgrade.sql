@@ -16,11 +16,11 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
-DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_tokenizer_cost(model text, OUT heap_bytes bigint, OUT index_bytes bigint, OUT wal_bytes bigint);
 
-DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
+DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, element_bytes int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
@@ -152,6 +152,10 @@ DROP FUNCTION IF EXISTS public.llm_subquery(query text);
 
 DROP FUNCTION IF EXISTS public.llm_build_char_tokenizer(model text, query text);
 
+DROP FUNCTION IF EXISTS public.llm_prefix_tokens(model text);
+
+DROP FUNCTION IF EXISTS public.llm_json_ids(ids jsonb);
+
 DROP FUNCTION IF EXISTS public.llm_begin_token(model text);
 
 DROP FUNCTION IF EXISTS public.llm_end_token(model text);
@@ -186,7 +190,7 @@ DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, 
 
 DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
 
-DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
 
@@ -252,6 +256,8 @@ DROP FUNCTION IF EXISTS public.pg_llm_import_npz(path text, model text, megatron
 
 DROP FUNCTION IF EXISTS public.llm_import_file(path text, model text, formats text[], megatron_version double precision);
 
+DROP FUNCTION IF EXISTS public.llm_import_is_bf16(tensors jsonb, sources text[]);
+
 DROP FUNCTION IF EXISTS public.llm_import_heads_equal(path text, tensors jsonb, vocab int);
 
 DROP FUNCTION IF EXISTS public.llm_import_value(path text, sources text[], how text, n_head int);
@@ -295,6 +301,34 @@ DROP FUNCTION IF EXISTS public.llm_sum_rows(x public.tensor);
 DROP FUNCTION IF EXISTS public.llm_embed_text(text text, model text, layer int, pooling text);
 
 DROP FUNCTION IF EXISTS public.llm_hidden(model text, tokens int[], layer int);
+
+DROP FUNCTION IF EXISTS public.llm_chat(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stream(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_begin(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text, OUT handle int, OUT chosen text, OUT context int, OUT before text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);
+
+DROP FUNCTION IF EXISTS public.llm_chat_fit(messages jsonb, model text, max_tokens int, overflow text, context int, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_prompt(messages jsonb, model text, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_parts(messages jsonb, model text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_encode(texts text[], is_template boolean[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_special_tokens(texts text[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_given_parts(rendered jsonb, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_check(messages jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_chat_template(model text, OUT template text, OUT format text, OUT default_system text, OUT bos text, OUT eos text);
+
+DROP FUNCTION IF EXISTS public.llm_set_chat_template(model text, template text);
 
 DROP FUNCTION IF EXISTS public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
@@ -379,6 +413,8 @@ DROP FUNCTION IF EXISTS public.llm_export_whole(model text, name text);
 DROP FUNCTION IF EXISTS public.llm_export_value(model text, name text, how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_data(model text);
+
+DROP FUNCTION IF EXISTS public.llm_export_is_bf16(model text, name text, how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_first(how text);
 
@@ -524,6 +560,16 @@ DROP FUNCTION IF EXISTS public.llm_checkpoint_permitted(action text);
 
 DROP FUNCTION IF EXISTS public.llm_checkpoint_sweep();
 
+DROP FUNCTION IF EXISTS public.llm_chat_render_inst(messages jsonb, format text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_render(messages jsonb, format text, default_system text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stripped(content text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_format(template text, OUT format text, OUT default_system text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_normalized(template text);
+
 DROP FUNCTION IF EXISTS public.llm_train_bpe(model text, query text, vocab int);
 
 DROP FUNCTION IF EXISTS public.pg_llm_load_bpe_merges(path text, model text);
@@ -532,13 +578,15 @@ DROP FUNCTION IF EXISTS public.pg_llm_load_bpe_vocab(path text, model text);
 
 DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab text, merges text);
 
-DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb);
+DROP FUNCTION IF EXISTS public.llm_load_bpe(model text, vocab bytea, merges bytea, added jsonb, settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_merges(model text, contents bytea);
 
 DROP FUNCTION IF EXISTS public.llm_replace_bpe_vocab(model text, contents bytea, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_feed(model text, version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_bpe_settings(settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 

@@ -20,7 +20,7 @@ BEGIN
     config := public.llm_config(chosen);
     PERFORM public.llm_require_decoder(config, 'generating text');
     context := config.n_positions;
-    ids := public.llm_encode(prompt, chosen);
+    ids := public.llm_prefix_tokens(chosen) || public.llm_encode(prompt, chosen);
     end_tokens := public.llm_end_tokens(chosen);
     IF cardinality(ids) = 0 THEN
         ids := ARRAY[public.llm_begin_token(chosen)];

@@ -392,7 +392,12 @@ BEGIN
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
-    PERFORM public.llm_require_room_for(llm_import_begin.model, 'importing');
+    PERFORM public.llm_require_room_for(
+        llm_import_begin.model, 'importing',
+        dtype => CASE WHEN EXISTS (
+            SELECT FROM jsonb_array_elements(tensors) e (value) WHERE e.value ->> 'dtype' <> 'BF16'
+        ) THEN 'float32' ELSE 'bf16' END
+    );
     UPDATE public.llm_model_config c SET init_seed = NULL
     WHERE c.model = llm_import_begin.model AND c.init_seed IS NOT NULL;
     DELETE FROM public.llm_param p WHERE p.model = llm_import_begin.model;

@@ -109,6 +109,44 @@ COMMENT ON FUNCTION public.llm_begin_token(text) IS
 'document; NULL if there is none.';
 
 
+CREATE FUNCTION public.llm_json_ids(ids jsonb) RETURNS int[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    IF COALESCE(jsonb_typeof(ids), 'array') <> 'array' OR EXISTS (
+        SELECT FROM jsonb_array_elements(ids) i (value) WHERE i.value::text !~ '^[0-9]{1,9}$'
+    ) THEN
+        RETURN NULL;
+    END IF;
+    RETURN ARRAY(
+        SELECT i.value::int FROM jsonb_array_elements(ids) WITH ORDINALITY i (value, place) ORDER BY i.place
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_json_ids(jsonb) IS
+'Token ids in a setting of a tokenizer, as an array; empty for NULL. NULL: anything else than an array of ids.';
+
+
+CREATE FUNCTION public.llm_prefix_tokens(model text) RETURNS int[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN public.llm_json_ids((
+        SELECT COALESCE(t.settings -> 'prefix', t.settings #> '{template,prefix}')
+        FROM public.llm_tokenizer t
+        WHERE t.model = llm_prefix_tokens.model
+    ));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_prefix_tokens(text) IS
+'The ids of the tokens that the model''s tokenizer puts before a text, such as Llama''s <|begin_of_text|>; empty if '
+'there are none.';
+
+
 CREATE FUNCTION public.llm_build_char_tokenizer(model text, query text) RETURNS int
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -254,7 +292,7 @@ COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
 CREATE FUNCTION public.llm_encode(
     text text,
     model text DEFAULT NULL,
-    special boolean DEFAULT true,
+    special boolean DEFAULT false,
     bos boolean DEFAULT false
 ) RETURNS int[]
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
@@ -273,7 +311,7 @@ BEGIN
     IF handle IS NULL THEN
         ids := (SELECT e.ids FROM public.llm_encode_characters(ARRAY[llm_encode.text], model) e);
     ELSE
-        ids := public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, true));
+        ids := public.pg_llm_bpe_encode(handle, llm_encode.text, COALESCE(special, false));
     END IF;
     IF bos THEN
         begin_token := public.llm_begin_token(model);
@@ -289,9 +327,9 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_encode(text, text, boolean, boolean) IS
 'Token ids of the text under the model''s tokenizer, without begin or end tokens; bos puts the begin-of-text token in '
-'front (llm_begin_token; 22023 if there is none). With BPE, added tokens are recognised in the text as in Hugging '
-'Face''s tokenizers; special => false encodes special tokens such as <|endoftext|> as text, like tiktoken''s '
-'encode_ordinary. 22021: a character that the tokenizer does not know; 42704: the model has no tokenizer.';
+'front (llm_begin_token; 22023 if there is none). Added tokens are recognised in the text as in Hugging Face''s '
+'tokenizers, but special ones such as <|endoftext|> only with special => true: else they are text like any other. '
+'22021: a character that the tokenizer does not know; 42704: the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_encode_sequences(texts text[], model text, max_tokens int DEFAULT NULL)
