@@ -23,8 +23,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
-'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has no '
-'tokenizer.';
+'char for a character tokenizer, bpe for byte-level BPE, sentencepiece for SentencePiece''s BPE, wordpiece for '
+'WordPiece, NULL if the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void

@@ -18,6 +18,7 @@ typedef struct Tokenizer
     Oid               user;
     bool              sealed;
     llm_bpe          *bpe;
+    bool              sentencepiece; /* a BPE of this kind, whose tokens are texts */
     llm_wordpiece    *wordpiece;
     int32             n_before; /* tokens that stand around a text */
     int32             n_after;
@@ -43,6 +44,8 @@ extern void tokenizer_end_encode(Tokenizer *t, size_t n_ids);
 extern void   wordpiece_put_token(Tokenizer *t, int32 id, const uint8_t *bytes, size_t n, unsigned flags);
 extern void   wordpiece_seal(Tokenizer *t);
 extern bytea *wordpiece_decode(Tokenizer *t, const int32 *ids, size_t n_ids);
+/* SentencePiece: a decoded text */
+extern bytea *sentencepiece_decode(Tokenizer *t, const int32 *ids, size_t n_ids);
 /* 22003 */
 extern void tokenizer_unknown_id(Tokenizer *t, int32 id);
 
