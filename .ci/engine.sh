@@ -8,7 +8,7 @@ core_check() { # NAME [make's arguments]...
         { tail -50 "$work/core-$name.txt"; return 1; }
     echo "$name: $(tail -1 "$work/core-$name.txt")"
 }
-fingerprint() { sed -n 's/.*fingerprint //p' "$work/core-$1.txt"; }
+fingerprint() { sed -n 's/.*fingerprints //p' "$work/core-$1.txt"; }
 
 # -O2: with checks, -O3 takes long to compile and -O1 several times as long to run; no bit may depend on it.
 checked="-std=c11 -O2 -ffp-contract=off -fno-math-errno -fvisibility=hidden -pthread"
@@ -33,6 +33,6 @@ for process in "${running[@]}"; do wait "$process"; done
 for build in "${builds[@]}"; do
     found=$(fingerprint "$build")
     [ -n "$found" ] && [ "$found" = "$(fingerprint native)" ] ||
-        { echo "the fingerprint of $build is another than native's"; exit 1; }
+        { echo "the fingerprints of $build are others than native's"; exit 1; }
 done
 [ ! -f "$work/core-neon.txt" ] || grep -q neon "$work/core-neon.txt"

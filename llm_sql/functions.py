@@ -28,12 +28,12 @@ llm_create_model = create_model = SqlFunction(
     ),
     doc=(
         'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not '
-        'given are those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the '
-        "model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as "
-        'llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: '
-        'inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit '
-        'on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees '
-        'the space of a failed or dropped model.'
+        "given are those of the architecture's smallest model in llm_model_config, or of the smallest "
+        "GPT-2; vocab is that of the model's tokenizer if it already has one. settings: what the "
+        'architecture knows beyond sizes, as llm_arch.settings declares. 42710: the model exists; 42704: '
+        'unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not allowed; '
+        '53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. '
+        'VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.'
     ),
 )
 llm_init_model = init_model = SqlFunction(
@@ -116,7 +116,7 @@ llm_write_cost = write_cost = RowsFunction(
     'llm_write_cost',
     (
         'model text, task text?, write_backs integer?, n_steps bigint?, optimizer text?, keep_grad '
-        'boolean?',
+        'boolean?, dtype text?',
         '(part text, times bigint, heap_bytes bigint, toast_bytes bigint, index_bytes bigint, wal_bytes '
         'bigint, wal_bytes_max bigint, dead_bytes bigint)',
     ),
@@ -129,8 +129,9 @@ llm_write_cost = write_cost = RowsFunction(
         'of each page that was not changed since the last checkpoint, dead_bytes what vacuum can free '
         'afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds '
         'the log of a run; optimizer drop: the last write-back, a copy or a checkpoint is without '
-        'moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query are not '
-        'included. 42704: unknown model; 22023: an argument out of range.'
+        'moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is stored as that '
+        '(what is trained never is). The rows that llm_finetune makes of its query are not included. '
+        '42704: unknown model; 22023: an argument out of range.'
     ),
 )
 
@@ -171,8 +172,8 @@ llm_forward_gpt3 = forward_gpt3 = SqlFunction(
     ),
     doc=(
         'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
-        'the logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense '
-        '(Brown et al. 2020).'
+        "the logits of the last position, [..., 1, V]. GPT-3: GPT-2's graph; with the setting band, odd "
+        'layers see a band of tokens (Brown et al. 2020).'
     ),
 )
 llm_forward_microgpt = forward_microgpt = SqlFunction(
@@ -186,6 +187,45 @@ llm_forward_microgpt = forward_microgpt = SqlFunction(
         'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
         'the logits of the last position, [..., 1, V]. microgpt: RMSNorm without gains, ReLU, no biases, '
         'head of its own (Karpathy 2026).'
+    ),
+)
+llm_forward_llama = forward_llama = SqlFunction(
+    'llm_forward_llama',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. Llama and its kin: rotary positions, RMSNorm, '
+        'grouped heads, gated MLP (Touvron et al. 2023).'
+    ),
+)
+llm_forward_neox = forward_neox = SqlFunction(
+    'llm_forward_neox',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        'the logits of the last position, [..., 1, V]. GPT-NeoX, Pythia: attention beside the MLP, rotary '
+        'positions, LayerNorm (Black et al. 2022).'
+    ),
+)
+llm_forward_opt = forward_opt = SqlFunction(
+    'llm_forward_opt',
+    (
+        'model text, tokens integer[], training boolean?, targets integer[]?, dropout_p double '
+        'precision?, last_only boolean?',
+        'tensor',
+    ),
+    doc=(
+        'Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only '
+        "the logits of the last position, [..., 1, V]. OPT: GPT-2's blocks with ReLU; with norms after "
+        'the sums its 350m (Zhang et al. 2022).'
     ),
 )
 llm_logits = logits = SqlFunction(
@@ -966,6 +1006,80 @@ llm_release = release = SqlFunction(
     ),
 )
 
+# ---- conversations ----
+
+llm_chat = chat = SqlFunction(
+    'llm_chat',
+    (
+        'messages jsonb, model text?, max_tokens integer?, temperature double precision?, top_k integer?, '
+        'top_p double precision?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?, overflow '
+        'text?',
+        'text',
+    ),
+    doc=(
+        'Answers a conversation, [{"role": "system" | "user" | "assistant", "content": "a text"}, ...], '
+        "by the model's own chat template. What a message says never becomes a special token of the "
+        'tokenizer. The arguments are those of llm_generate; the answer also ends at the token with which '
+        'the template ends one, and where the context is full. overflow: what happens when conversation '
+        'and answer do not fit into the context: slide leaves out the oldest turns after the system '
+        'message, so that max_tokens, or half of the context, are left for the answer; error refuses. A '
+        'client that renders the template itself passes {"parts": [{"template": "..."} | {"content": '
+        '"..."}, ...], "ending": "..."}. Writes nothing. 22023: an argument is out of range, messages '
+        "have another form or do not fit; 0A000: only clients render the model's chat template; 42704: "
+        'the model has none.'
+    ),
+)
+llm_chat_stream = chat_stream = RowsFunction(
+    'llm_chat_stream',
+    (
+        'messages jsonb, model text?, max_tokens integer?, temperature double precision?, top_k integer?, '
+        'top_p double precision?, seed bigint?, stop text[]?, echo boolean?, repetition_penalty double '
+        'precision?, presence_penalty double precision?, frequency_penalty double precision?, overflow '
+        'text?',
+        '(step integer, token_id integer, token text, text text, is_complete boolean)',
+    ),
+    doc=(
+        'Like llm_chat, one row per token, as llm_generate_stream gives them: the piece of the answer '
+        'that it adds, and the answer so far. Writes nothing.'
+    ),
+)
+llm_chat_prompt = chat_prompt = RowsFunction(
+    'llm_chat_prompt',
+    (
+        'messages jsonb, model text?',
+        '(tokens integer[], text text)',
+    ),
+    doc=(
+        "What the model sees of a conversation, as tokens and as text: transformers' apply_chat_template "
+        "with add_generation_prompt, but no message's content becomes a special token. Errors as for "
+        'llm_chat.'
+    ),
+)
+llm_chat_template = chat_template = RowsFunction(
+    'llm_chat_template',
+    (
+        'model text?',
+        '(template text, format text, default_system text, bos text, eos text)',
+    ),
+    doc=(
+        "The model's chat template; which of those that the server renders it is (NULL: another, which "
+        'only clients render), the system message that it puts before a conversation without one, and the '
+        'tokens that begin and end a text. 42704: the model has no chat template.'
+    ),
+)
+llm_set_chat_template = set_chat_template = SqlFunction(
+    'llm_set_chat_template',
+    (
+        'model text, template text',
+        'void',
+    ),
+    doc=(
+        'Gives the model a chat template, in Jinja as tokenizer_config.json has it; NULL: none. Loading a '
+        'tokenizer removes it. 42704: the model has no tokenizer; 22023: it is empty.'
+    ),
+)
+
 # ---- weights in and out ----
 
 pg_llm_import_npz = import_npz = SqlFunction(
@@ -1013,8 +1127,8 @@ pg_llm_export_safetensors = export_safetensors = SqlFunction(
         'bigint',
     ),
     doc=(
-        "Writes the model's weights to a .safetensors file on the server that transformers can load; "
-        'otherwise like pg_llm_export_npz.'
+        "Writes the model's weights to a .safetensors file on the server that transformers can load: "
+        'parameters that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.'
     ),
 )
 llm_checkpoint_save = checkpoint_save = SqlFunction(

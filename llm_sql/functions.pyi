@@ -36,11 +36,12 @@ def llm_create_model(
     settings: Json = ...,
 ) -> Function[int]:
     """Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are
-    those of the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model's tokenizer if
-    it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares.
-    42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is
-    unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12
-    weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.
+    those of the architecture's smallest model in llm_model_config, or of the smallest GPT-2; vocab is that of
+    the model's tokenizer if it already has one. settings: what the architecture knows beyond sizes, as
+    llm_arch.settings declares. 42710: the model exists; 42704: unknown architecture; 22023: inconsistent
+    sizes, or a setting that is unknown or not allowed; 53100: the weights do not fit on the disk; 54000: more
+    than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped
+    model.
     """
 create_model = llm_create_model
 
@@ -93,6 +94,7 @@ def llm_write_cost(
     n_steps: Int = ...,
     optimizer: Text = ...,
     keep_grad: Bool = ...,
+    dtype: Text = ...,
 ) -> TableValuedAlias:
     """What a task writes for the model, in bytes, before it does: training, finetuning (a copy first),
     initialising, importing, loading (a checkpoint) or copying. A row for each part, of which there are so
@@ -101,8 +103,9 @@ def llm_write_cost(
     backs. wal_bytes is the WAL of it, wal_bytes_max with an image of each page that was not changed since the
     last checkpoint, dead_bytes what vacuum can free afterwards. Upper bounds, at most 5 percent and 1 MB a
     time above what is measured. n_steps adds the log of a run; optimizer drop: the last write-back, a copy or
-    a checkpoint is without moments; keep_grad as in llm_train. The rows that llm_finetune makes of its query
-    are not included. 42704: unknown model; 22023: an argument out of range.
+    a checkpoint is without moments; keep_grad as in llm_train; dtype bf16: what is imported or loaded is
+    stored as that (what is trained never is). The rows that llm_finetune makes of its query are not included.
+    42704: unknown model; 22023: an argument out of range.
     """
 write_cost = llm_write_cost
 
@@ -145,8 +148,8 @@ def llm_forward_gpt3(
     last_only: Bool = ...,
 ) -> Function[NDArray[np.float32]]:
     """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
-    logits of the last position, [..., 1, V]. GPT-3: the graph of GPT-2, every layer dense (Brown et al.
-    2020).
+    logits of the last position, [..., 1, V]. GPT-3: GPT-2's graph; with the setting band, odd layers see a
+    band of tokens (Brown et al. 2020).
     """
 forward_gpt3 = llm_forward_gpt3
 
@@ -163,6 +166,48 @@ def llm_forward_microgpt(
     own (Karpathy 2026).
     """
 forward_microgpt = llm_forward_microgpt
+
+def llm_forward_llama(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. Llama and its kin: rotary positions, RMSNorm, grouped heads,
+    gated MLP (Touvron et al. 2023).
+    """
+forward_llama = llm_forward_llama
+
+def llm_forward_neox(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. GPT-NeoX, Pythia: attention beside the MLP, rotary positions,
+    LayerNorm (Black et al. 2022).
+    """
+forward_neox = llm_forward_neox
+
+def llm_forward_opt(
+    model: Text,
+    tokens: Ints,
+    training: Bool = ...,
+    targets: Ints = ...,
+    dropout_p: Double = ...,
+    last_only: Bool = ...,
+) -> Function[NDArray[np.float32]]:
+    """Logits [..., T, V] of int[] or int[][] tokens; with targets their mean loss, 0-d; with last_only the
+    logits of the last position, [..., 1, V]. OPT: GPT-2's blocks with ReLU; with norms after the sums its
+    350m (Zhang et al. 2022).
+    """
+forward_opt = llm_forward_opt
 
 def llm_logits(
     tokens: Ints,
@@ -928,6 +973,74 @@ def llm_release(shared: Bool = ...) -> Function[int]:
     """
 release = llm_release
 
+# ---- conversations ----
+
+def llm_chat(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> Function[str]:
+    """Answers a conversation, [{"role": "system" | "user" | "assistant", "content": "a text"}, ...], by the
+    model's own chat template. What a message says never becomes a special token of the tokenizer. The
+    arguments are those of llm_generate; the answer also ends at the token with which the template ends one,
+    and where the context is full. overflow: what happens when conversation and answer do not fit into the
+    context: slide leaves out the oldest turns after the system message, so that max_tokens, or half of the
+    context, are left for the answer; error refuses. A client that renders the template itself passes
+    {"parts": [{"template": "..."} | {"content": "..."}, ...], "ending": "..."}. Writes nothing. 22023: an
+    argument is out of range, messages have another form or do not fit; 0A000: only clients render the model's
+    chat template; 42704: the model has none.
+    """
+chat = llm_chat
+
+def llm_chat_stream(
+    messages: Json,
+    model: Text = ...,
+    max_tokens: Int = ...,
+    temperature: Double = ...,
+    top_k: Int = ...,
+    top_p: Double = ...,
+    seed: Int = ...,
+    stop: Texts = ...,
+    echo: Bool = ...,
+    repetition_penalty: Double = ...,
+    presence_penalty: Double = ...,
+    frequency_penalty: Double = ...,
+    overflow: Text = ...,
+) -> TableValuedAlias:
+    """Like llm_chat, one row per token, as llm_generate_stream gives them: the piece of the answer that it adds,
+    and the answer so far. Writes nothing.
+    """
+chat_stream = llm_chat_stream
+
+def llm_chat_prompt(messages: Json, model: Text = ...) -> TableValuedAlias:
+    """What the model sees of a conversation, as tokens and as text: transformers' apply_chat_template with
+    add_generation_prompt, but no message's content becomes a special token. Errors as for llm_chat.
+    """
+chat_prompt = llm_chat_prompt
+
+def llm_chat_template(model: Text = ...) -> TableValuedAlias:
+    """The model's chat template; which of those that the server renders it is (NULL: another, which only clients
+    render), the system message that it puts before a conversation without one, and the tokens that begin and
+    end a text. 42704: the model has no chat template.
+    """
+chat_template = llm_chat_template
+
+def llm_set_chat_template(model: Text, template: Text) -> Function[None]:
+    """Gives the model a chat template, in Jinja as tokenizer_config.json has it; NULL: none. Loading a tokenizer
+    removes it. 42704: the model has no tokenizer; 22023: it is empty.
+    """
+set_chat_template = llm_set_chat_template
+
 # ---- weights in and out ----
 
 def pg_llm_import_npz(path: Text, model: Text, megatron_version: Double = ...) -> Function[int]:
@@ -952,8 +1065,8 @@ def pg_llm_export_npz(path: Text, model: Text, gzip: Bool = ...) -> Function[int
 export_npz = pg_llm_export_npz
 
 def pg_llm_export_safetensors(path: Text, model: Text) -> Function[int]:
-    """Writes the model's weights to a .safetensors file on the server that transformers can load; otherwise like
-    pg_llm_export_npz.
+    """Writes the model's weights to a .safetensors file on the server that transformers can load: parameters
+    that are stored as bf16 as BF16, others as F32; otherwise like pg_llm_export_npz.
     """
 export_safetensors = pg_llm_export_safetensors
 

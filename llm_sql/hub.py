@@ -1,7 +1,7 @@
 """Models in the layout of the Hugging Face hub: config.json beside model.safetensors.
 
-Only what this package computes exactly is taken: GPT-2's equations, and BERT's as a sentence encoder
-(encoder_files.py), with one of the activations of models/config.py.
+Only what this package computes exactly is taken: decoders of the types in decoder_files.py, and BERT's
+equations as a sentence encoder (encoder_files.py), with one of the activations of models/config.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection, text
 
-from llm_sql import encoder_files, packages
+from llm_sql import decoder_files, encoder_files, packages
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.models.config import ACTIVATIONS
 
@@ -37,21 +37,6 @@ HUB_FILES = (
     "[0-9]_*/*.json",
     "[0-9]_*/vocab.txt",
 )
-
-
-# Columns of llm_model_config, the names that transformers' configuration has for them, and its defaults.
-_COLUMNS: dict[str, tuple[str, Any]] = {
-    "n_layer": ("n_layer", 12),
-    "n_head": ("n_head", 12),
-    "d_model": ("n_embd", 768),
-    "n_positions": ("n_positions", 1024),
-    "vocab": ("vocab_size", 50257),
-    "d_ff": ("n_inner", None),
-    "layer_norm_eps": ("layer_norm_epsilon", 1e-5),
-    "activation_function": ("activation_function", "gelu_new"),
-    "tied": ("tie_word_embeddings", True),
-}
-_TYPES: dict[str, type] = {"layer_norm_eps": float, "activation_function": str, "tied": bool}
 
 
 def download(name: str) -> Path:
@@ -97,28 +82,14 @@ def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel
     folder = encoder_files.transformer(directory)
     path = folder / "config.json"
     config = encoder_files.read_object(path)
-    kind = config.get("model_type")
-    if kind not in ("gpt2", "bert"):
-        raise LLMSQLError(
-            f"{path} describes a model of type {kind!r}",
-            hint="Models of type gpt2 can be loaded (GPT-2, DistilGPT2, Cerebras-GPT), and sentence encoders "
-            "of type bert (MiniLM, BGE, E5, GTE).",
-        )
-    if kind == "bert":
-        names = encoder_files.COLUMNS
-        found = encoder_files.settings_of(directory, config)
-        columns = {"arch": "bert", "settings": found | dict(settings or {})}
-    else:
-        names = _COLUMNS
-        _refuse_differences(path, config)
-        columns = {"arch": "gpt2", "settings": dict(settings or {})}
-    sizes = {column: config.get(name, default) for column, (name, default) in names.items()}
-    for column, value in sizes.items():
-        wanted = _TYPES.get(column, int)
-        is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
-        if not (is_right or (column == "d_ff" and value is None)):
-            raise UsageError(f"{path} has {value!r} for {names[column][0]}")
-    return HubModel(columns | sizes, folder)
+    if config.get("model_type") != "bert":
+        return HubModel(decoder_files.columns_of(config, str(path), settings), folder)
+    found = encoder_files.settings_of(directory, config)
+    columns = {"arch": "bert", "settings": found | dict(settings or {})}
+    for column, (name, default) in encoder_files.COLUMNS.items():
+        columns[column] = config.get(name, default)
+        decoder_files.require_type(str(path), column, name, columns[column])
+    return HubModel(columns, folder)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -126,22 +97,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     return read(directory).columns
 
 
-def _refuse_differences(path: Path, config: dict[str, Any]) -> None:
-    activation = config.get("activation_function", "gelu_new")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise LLMSQLError(
-            f"{path} has the activation function {activation!r}, which is not supported",
-            hint=f"Supported are {', '.join(ACTIVATIONS)}.",
-        )
-    for name, supported in {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    }.items():
-        if config.get(name, supported) is not supported:
-            raise LLMSQLError(f"{path} has {name} = {config[name]!r}, which is not supported")
-
-
+_WITH_FILES_OF_THEIR_OWN = ("bert", "llama", "neox", "opt")
 _EXISTING = text(
     "SELECT arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function"
     " FROM public.llm_model_config WHERE model = :model"
@@ -166,13 +122,12 @@ def ensure_config(connection: Connection, model: str, columns: dict[str, Any]) -
         connection.execute(_SETTINGS, {"model": model})
         return
     there = dict(row)
-    if "bert" not in (there["arch"], columns["arch"]):
+    if columns["arch"] == "gpt2" and there["arch"] not in _WITH_FILES_OF_THEIR_OWN:
         # gpt3 and architectures of one's own have GPT-2's files, too.
         del there["arch"]
     elif there["arch"] != columns["arch"]:
         _differs(model, "arch", columns["arch"], there["arch"])
-    else:
-        there |= connection.execute(_SETTINGS, {"model": model}).scalar_one()
+    there |= connection.execute(_SETTINGS, {"model": model}).scalar_one()
     if unknown := sorted(columns["settings"].keys() - there):
         raise LLMSQLError(
             f'model "{model}" knows no setting {", ".join(unknown)}',

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from llm_sql import hub, tokenizer_files, weights
+from llm_sql import decoder_files, gguf_files, hub, tokenizer_files, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
 from llm_sql.tokenizer_files import TokenizerFiles
@@ -22,10 +22,13 @@ from llm_sql.tokenizer_files import TokenizerFiles
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be imported. `columns` is None for a weight file, whose model must be registered."""
+    """What is to be imported. `columns` is None for a weight file, whose model must be registered.
+
+    `weights`: a file or directory, or what presents another as one (weights.Tensors).
+    """
 
     path: Path
-    weights: Path
+    weights: Path | weights.Tensors
     columns: dict[str, Any] | None
     tokenizer: TokenizerFiles | None
 
@@ -53,8 +56,13 @@ def find(source: str | os.PathLike[str]) -> Path:
 def read(
     source: str | os.PathLike[str], *, tokenizer: bool = True, settings: Mapping[str, Any] | None = None
 ) -> Source:
-    """A weight file, a directory with config.json, hf:NAME or package:NAME."""
+    """A weight file, a GGUF file, a directory with config.json or a GGUF file, hf:NAME or package:NAME."""
     path = find(source)
+    whole = gguf_files.of(path)
+    if whole is not None:
+        gguf = gguf_files.GGUF(whole)
+        columns = decoder_files.columns_of(gguf.config, str(whole), settings)
+        return Source(whole, gguf.tensors, columns, gguf.tokenizer() if tokenizer else None)
     if not path.is_dir():
         if settings:
             raise UsageError(

@@ -207,8 +207,8 @@ class LanguageModel:
         settings: Mapping[str, Any] | None = None,
         progress: weights.Advance | None = None,
     ) -> LanguageModel:
-        """A model from a directory with config.json here, package:NAME of an installed Python package, or
-        hf:NAME of the Hugging Face hub: registered, with its tokenizer and weights.
+        """A model from a GGUF file or a directory with config.json or a GGUF file here, package:NAME of an
+        installed Python package, or hf:NAME of the Hugging Face hub: registered, with tokenizer and weights.
 
         `settings` stand above those that a sentence encoder's files ask for: prompts={"query": "query: "}.
         """

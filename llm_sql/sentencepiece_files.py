@@ -1,8 +1,8 @@
 """SentencePiece's BPE from tokenizer.json or tokenizer.model, as what llm_load_sentencepiece takes.
 
-A tokenizer.json with byte_fallback has it in one of the forms that Llama, Mistral and Gemma are published in; a
-tokenizer.model is read as transformers reads it, which makes the merges of the scores. Other steps, models that are
-not BPE, and normalization are refused by name.
+A tokenizer.json with byte_fallback has it in one of the forms that Llama, Mistral and Gemma are published in;
+a tokenizer.model is read as transformers reads it, which makes the merges of the scores. Other steps, models
+that are not BPE, and normalization are refused by name.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _blank(path: Path, normalizer: list[dict[str, Any]], steps: list[dict[str, A
 
 
 def merges_of(vocab: Mapping[str, int], scores: Mapping[str, float]) -> list[list[str]]:
-    """The merges that scores stand for, as transformers makes them: what a token may be merged of, best first."""
+    """The merges that scores stand for, as transformers makes them: what a token is merged of, best first."""
     found: list[tuple[str, str, float]] = []
     for token, score in scores.items():
         halves = [
@@ -199,11 +199,12 @@ def as_tokenizer_json(path: Path, contents: bytes, given: Mapping[str, Any]) -> 
     if model.kind != _BPE:
         name = {1: "UNIGRAM", 3: "WORD", 4: "CHAR"}.get(model.kind, model.kind)
         raise LLMSQLError(
-            f"{path} has model_type = {name}, which is not supported", hint="Of SentencePiece, BPE can be loaded."
+            f"{path} has model_type = {name}, which is not supported",
+            hint="Of SentencePiece, BPE can be loaded.",
         )
     if model.charsmap or model.trims:
         raise LLMSQLError(
-            f"{path} normalizes texts ({'precompiled_charsmap' if model.charsmap else 'remove_extra_whitespaces'}),"
+            f"{path} has {'precompiled_charsmap' if model.charsmap else 'remove_extra_whitespaces'},"
             " which is not supported",
             hint="Save the tokenizer with transformers, and import the tokenizer.json that this writes.",
         )
@@ -236,7 +237,9 @@ def as_tokenizer_json(path: Path, contents: bytes, given: Mapping[str, Any]) -> 
         "post_processor": {
             "type": "TemplateProcessing",
             "single": around,
-            "special_tokens": {text: {"ids": [id_]} for text, id_ in vocab.items() if id_ in model.roles.values()},
+            "special_tokens": {
+                text: {"ids": [id_]} for text, id_ in vocab.items() if id_ in model.roles.values()
+            },
         },
         "added_tokens": [
             {"id": id_, "content": text, "special": kind != USER, "normalized": False}

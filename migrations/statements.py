@@ -85,6 +85,8 @@ def literal(value: Any) -> str:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, dict):
         return literal(json.dumps(value, ensure_ascii=False))
+    if value is None:
+        return "NULL"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -114,6 +114,12 @@ SAMPLING = (
 )  # fmt: skip
 """Of llm_generate and what is like it, after the prompt."""
 
+OVERFLOW = Argument(
+    "overflow", "text", "'slide'",
+    "what does not fit into the context: slide (the oldest turns are left out) or error",
+    choices=("slide", "error"),
+)  # fmt: skip
+
 HYPERPARAMETERS = (
     Argument(
         "dropout_p", "double precision", "0.1",
@@ -243,10 +249,18 @@ _OF_FINETUNING = (
     *("keep_grad", "optimizer"),
 )
 
+_OF_A_CHAT = (
+    *("model", "max_tokens", "temperature", "top_k", "top_p", "seed", "stop", "echo"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+CHAT = (*pick(SAMPLING, *_OF_A_CHAT, max_tokens="256", temperature="0.7"), OVERFLOW)
+"""Of llm_chat, after the messages. Answers are longer than a continuation, and less is left to chance."""
+
 LISTS: dict[str, tuple[Argument, ...]] = {
     "sampling": SAMPLING,
     # What a generation's handle keeps.
     "settings": without(SAMPLING, "model", "echo"),
+    "chat": CHAT,
     "hyperparameters": HYPERPARAMETERS,
     "step": pick(HYPERPARAMETERS, *_OF_A_STEP),
     "finetuning": pick(HYPERPARAMETERS, *_OF_FINETUNING, lr_max="5e-5", grad_clip="1"),

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .arguments import HYPERPARAMETERS, LISTS, SAMPLING, Argument
+from .arguments import CHAT, HYPERPARAMETERS, LISTS, SAMPLING, Argument
 from .signatures import Column, Routine, routines
 
 # Where the modules go; found without importing what they are about.
@@ -26,8 +26,9 @@ CATALOGUE = {
         " llm_parameters llm_write_cost"
     ),
     "the forward pass": (
-        "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_logits llm_loss llm_weight"
-        " llm_hidden llm_embed_text llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
+        "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_forward_llama"
+        " llm_forward_neox llm_forward_opt llm_logits llm_loss llm_weight llm_hidden llm_embed_text"
+        " llm_perplexity llm_evaluate llm_log_evaluation llm_elements"
     ),
     "embeddings": "llm_embed llm_embed_missing llm_embed_sequences",
     "training": (
@@ -43,6 +44,7 @@ CATALOGUE = {
         " llm_fill_pairs"
     ),
     "generation": "llm_generate llm_generate_stream llm_beam_search llm_release",
+    "conversations": "llm_chat llm_chat_stream llm_chat_prompt llm_chat_template llm_set_chat_template",
     "weights in and out": (
         "pg_llm_import_npz pg_llm_import_safetensors pg_llm_export_npz pg_llm_export_safetensors"
         " llm_checkpoint_save llm_checkpoint_load llm_checkpoint_orphans llm_checkpoint_sweep"
@@ -241,6 +243,8 @@ def functions_stub() -> str:
 _OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[Argument, ...]]] = {
     "Sampling": ("llm_generate", ("prompt", "model"), SAMPLING),
     "AnySampling": ("llm_generate", ("prompt",), SAMPLING),
+    "Chat": ("llm_chat", ("messages", "model"), CHAT),
+    "AnyChat": ("llm_chat", ("messages",), CHAT),
     "BeamSearch": ("llm_beam_search", ("prompt", "model"), SAMPLING),
     "AnyBeamSearch": ("llm_beam_search", ("prompt",), SAMPLING),
     "Training": ("llm_train", ("model", "n_steps", "n_layer", "n_head", "d", "vocab"), HYPERPARAMETERS),

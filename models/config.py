@@ -74,7 +74,9 @@ class ModelConfig(Base):
         ),
         # NULLIF: CHECKs run in the order of their names, and this one must not divide by the zero n_head
         # refuses.
-        CheckConstraint("d_model % NULLIF(n_head, 0) = 0", name="d_head"),
+        CheckConstraint(
+            "d_model % NULLIF(n_head, 0) = 0 OR settings ->> 'd_head' IS NOT NULL", name="d_head"
+        ),
         # Only that it is an object: what may stand in it is a row of llm_arch, which a CHECK cannot read.
         CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
         {"comment": "the configuration of every model"},
@@ -91,7 +93,7 @@ class ModelConfig(Base):
     layer_norm_eps: Mapped[float] = mapped_column(server_default=text("1e-5"))
     activation_function: Mapped[str] = mapped_column(
         server_default=text("'gelu_new'"),
-        comment="of gpt2's and gpt3's MLP, by Hugging Face's names: gelu_new (tanh form), gelu (exact), ...",
+        comment="of the MLP, by Hugging Face's names: gelu_new (tanh form), gelu (exact), silu, ...",
     )
     tied: Mapped[bool] = mapped_column(
         server_default=text("true"), comment="whether the output head is the token embedding"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .settings import BERT, Setting
+from .settings import BERT, GPT3, LLAMA, NEOX, OPT, Setting
 
 _GPT2_VOCAB = 50257
 
@@ -27,7 +27,11 @@ ARCHITECTURE_ROWS: list[dict[str, Any]] = [
     _architecture(
         "gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)"
     ),
-    _architecture("gpt3", "GPT-3: GPT-2's equations at other sizes, every layer dense (Brown et al. 2020)"),
+    _architecture(
+        "gpt3",
+        "GPT-3: GPT-2's equations at other sizes, odd layers banded if asked (Brown et al. 2020)",
+        settings=GPT3,
+    ),
     _architecture("microgpt", "microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)"),
     _architecture(
         "bert",
@@ -35,7 +39,24 @@ ARCHITECTURE_ROWS: list[dict[str, Any]] = [
         "encoder",
         BERT,
     ),
+    _architecture(
+        "llama",
+        "Llama, SmolLM2, Qwen2, Qwen3, Mistral: rotary positions, RMSNorm, gated MLP (Touvron et al. 2023)",
+        settings=LLAMA,
+    ),
+    _architecture(
+        "neox",
+        "GPT-NeoX, Pythia: attention beside the MLP, rotary positions, LayerNorm (Black et al. 2022)",
+        settings=NEOX,
+    ),
+    _architecture(
+        "opt", "OPT: GPT-2's blocks with ReLU and projections of their own (Zhang et al. 2022)", settings=OPT
+    ),
 ]
+
+
+# Where it is not GPT-2's.
+_ACTIVATIONS = {"bert": "gelu", "llama": "silu", "neox": "gelu", "opt": "relu"}
 
 
 def _model(
@@ -46,9 +67,9 @@ def _model(
     d_model: int,
     n_positions: int,
     vocab: int = _GPT2_VOCAB,
+    d_ff: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    encoder = arch == "bert"
     return {
         "model": model,
         "arch": arch,
@@ -57,9 +78,10 @@ def _model(
         "d_model": d_model,
         "n_positions": n_positions,
         "vocab": vocab,
-        "layer_norm_eps": 1e-12 if encoder else 1e-5,
-        "activation_function": "gelu" if encoder else "gelu_new",
-        "tied": arch != "microgpt",
+        "d_ff": d_ff,
+        "layer_norm_eps": 1e-12 if arch == "bert" else 1e-5,
+        "activation_function": _ACTIVATIONS.get(arch, "gelu_new"),
+        "tied": arch not in ("microgpt", "neox"),
         "settings": settings,
     }
 
@@ -81,4 +103,7 @@ MODELS: list[dict[str, Any]] = [
     _model("gpt3-175b", "gpt3", 96, 96, 12288, 2048),
     _model("microgpt", "microgpt", 1, 4, 16, 16, vocab=27),
     _model("all-minilm-l6-v2", "bert", 6, 12, 384, 512, vocab=30522, max_tokens=256),
+    _model("smollm2-135m", "llama", 30, 9, 576, 8192, vocab=49152, d_ff=1536, n_kv_head=3, rope_theta=1e5),
+    _model("pythia-70m", "neox", 6, 8, 512, 2048, vocab=50304, rope_dims=16),
+    _model("opt-125m", "opt", 12, 12, 768, 2048, vocab=50272),
 ]

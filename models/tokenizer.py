@@ -20,6 +20,7 @@ class Tokenizer(Base):
         CheckConstraint("model <> ''", name="model"),
         CheckConstraint("kind IN ('bpe', 'char', 'sentencepiece', 'wordpiece')", name="kind"),
         CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
+        CheckConstraint("chat_template <> ''", name="chat_template"),
         {"comment": "kinds and settings of tokenizers"},
     )
 
@@ -28,6 +29,7 @@ class Tokenizer(Base):
     settings: Mapped[dict[str, Any]] = mapped_column(
         JSONB, server_default=text("'{}'::jsonb"), comment="as the kind's llm_load_... takes them"
     )
+    chat_template: Mapped[str | None] = mapped_column(comment="in Jinja, as tokenizer_config.json has it")
 
 
 class BpeToken(Base):

@@ -135,6 +135,10 @@ void llm_relu_backward(llm_engine *e, float *dx, bool acc, const float *dout, co
 /* SiLU, x sigmoid(x), Hendrycks & Gimpel 2016; also called swish */
 void llm_silu_forward(llm_engine *e, float *out, const float *x, size_t n);
 void llm_silu_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, size_t n);
+/* silu(gate) * up: the middle of a gated feed-forward layer, Shazeer 2020 */
+void llm_swiglu_forward(llm_engine *e, float *out, const float *gate, const float *up, size_t n);
+void llm_swiglu_backward(llm_engine *e, float *dgate, bool acc_gate, float *dup, bool acc_up, const float *dout,
+                         const float *gate, const float *up, size_t n);
 
 /*
  * Rotary position embedding, Su et al. 2021, in Hugging Face's half-split form. Of each head of x (n, n_head * d_head)
@@ -188,10 +192,11 @@ void llm_layernorm_forward(llm_engine *e, float *out, float *mean, float *rstd, 
 void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma, bool acc_gamma, float *dbeta,
                             bool acc_beta, const float *dout, const float *x, const float *gamma, const float *mean,
                             const float *rstd, size_t n, size_t d);
-/* out = x / sqrt(mean(x^2) + eps); no gain */
-void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d);
-void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, const float *rstd,
-                          size_t n, size_t d);
+/* out = x / sqrt(mean(x^2) + eps), then times gain (d) unless that is NULL; rstd (n) is kept for the backward */
+void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, const float *gain, float eps, size_t n,
+                         size_t d);
+void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgain, bool acc_gain, const float *dout,
+                          const float *x, const float *gain, const float *rstd, size_t n, size_t d);
 void llm_softmax_forward(llm_engine *e, float *out, const float *x, size_t n, size_t d);
 /* from the forward's output */
 void llm_softmax_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *out, size_t n, size_t d);
@@ -228,12 +233,17 @@ void llm_cls_pool_backward(llm_engine *e, float *dx, bool acc, const float *dout
  * sequence. out (B,T,D), q k v (B,T,...) each with its own row stride (3D when they lie interleaved in one c_attn
  * output as [q | k | v] per token; D when separate). Head h is columns h*dh .. (h+1)*dh, dh = D / n_head.
  * scores = q.k / sqrt(dh); row_max and row_sum (B,n_head,T) are kept for the backward.
+ * k and v have n_kv_head heads (B,T,n_kv_head*dh), each of which n_head / n_kv_head query heads in a row share, and
+ * whose gradients add those heads' shares in their order. With a window a query sees itself and the window - 1 tokens
+ * before it; what it does not see costs nothing.
  * Dropout (p > 0) acts on the weights, keyed by the element's index in (B,n_head,T,T_max).
  * With lengths, sequences lie end to end instead of T apart, and so do their parts of row_max, row_sum and the weights,
  * (n_head, its length, ...) each: equal lengths give what B and T do.
  */
 typedef struct llm_attention_shape {
     size_t B, T, D, n_head;
+    size_t n_kv_head;                    /* divides n_head; 0: as many */
+    size_t window;                       /* of causal attention; 0: all before */
     size_t q_stride, k_stride, v_stride; /* floats from one token to the next; batches are T * stride apart */
     bool bidirectional;
     const int32_t *lengths; /* (B), each at least 1, T the largest; NULL: all are T */
@@ -243,15 +253,23 @@ typedef struct llm_attention_shape {
     uint16_t *kept; /* dropout's mask, which the forward leaves to the backward; or NULL */
 } llm_attention_shape;
 
-/* Words of `kept`: a row of llm_mask_words(T) for each query of each head. */
+/* Words of one query's mask in a sequence of T tokens: from the word of the first key it sees on */
+static inline size_t llm_attention_row_words(const llm_attention_shape *s, size_t T)
+{
+    size_t all = llm_mask_words(T), seen = s->window / LLM_MASK_BITS + 2;
+
+    return s->window > 0 && seen < all ? seen : all;
+}
+
+/* Words of `kept`: a row for each query of each head. */
 static inline size_t llm_attention_mask_words(const llm_attention_shape *s)
 {
     size_t words = 0;
 
     if (s->lengths == NULL)
-        return s->B * s->n_head * s->T * llm_mask_words(s->T);
+        return s->B * s->n_head * s->T * llm_attention_row_words(s, s->T);
     for (size_t b = 0; b < s->B; b++)
-        words += (size_t)s->lengths[b] * llm_mask_words((size_t)s->lengths[b]);
+        words += (size_t)s->lengths[b] * llm_attention_row_words(s, (size_t)s->lengths[b]);
     return s->n_head * words;
 }
 
@@ -266,7 +284,8 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
  * Key/value cache of one layer: keys transposed in panels, values row-major per head, tails zeroed.
  * T new tokens of each of B sequences (q,k,v rows with strides, sequences T * stride apart) attend to the past[b] ones
  * that caches[b] holds and to themselves; their keys and values are stored at past[b] .. past[b]+T. All caches have
- * the same heads, and each stands there once. The same bits as the full forward's rows.
+ * the same heads, those of k and v, which divide the n_head of q, and each stands there once. out (B,T,n_head*d_head),
+ * and the window, as in llm_attention_forward; the same bits as its rows.
  */
 typedef struct llm_kv_cache llm_kv_cache;
 llm_kv_cache *llm_kv_cache_create(size_t n_head, size_t d_head, size_t capacity); /* NULL: no memory */
@@ -275,7 +294,7 @@ void llm_kv_cache_destroy(llm_kv_cache *c);
 size_t llm_kv_cache_bytes(const llm_kv_cache *c);
 void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches, const size_t *past, size_t B,
                           const float *q, const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
-                          size_t v_stride);
+                          size_t v_stride, size_t n_head, size_t window);
 
 /* ---- loss --------------------------------------------------------------------------- */
 

@@ -23,15 +23,21 @@ cdef class KVCache:
         return llm_kv_cache_bytes(self.c)
 
 
-cdef llm_attention_shape _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site_,
-                                          first) except *:
+cdef llm_attention_shape _attention_shape(shape, n_head, n_kv_head, window, bidirectional, lengths, dropout_p, seed,
+                                          step, site_, first) except *:
     if len(shape) != 3:
         raise ValueError(f"q has shape {shape}, expected (B,T,D)")
     B, T, D = shape
     if n_head < 1 or D == 0 or D % n_head:
         raise ValueError(f"n_head {n_head} does not divide D {D}")
+    n_kv_head = n_head if n_kv_head is None else n_kv_head
+    if n_kv_head < 1 or n_head % n_kv_head:
+        raise ValueError(f"n_kv_head {n_kv_head} does not divide n_head {n_head}")
+    window = 0 if window is None else window
+    if window < 0 or window and bidirectional:
+        raise ValueError(f"window {window} is negative, or of attention both ways")
     cdef llm_attention_shape s
-    s.B, s.T, s.D, s.n_head = B, T, D, n_head
+    s.B, s.T, s.D, s.n_head, s.n_kv_head, s.window = B, T, D, n_head, n_kv_head, window
     s.q_stride = s.k_stride = s.v_stride = D
     s.bidirectional = bidirectional
     s.lengths = NULL
@@ -108,22 +114,24 @@ cdef class AttentionOps(RowOps):
         self._check()
         return dx
 
-    def attention_forward(self, q, k, v, n_head, *, bidirectional=False, lengths=None, dropout_p=0.0, seed=0, step=0,
-                          site=0, first=0):
+    def attention_forward(self, q, k, v, n_head, *, n_kv_head=None, window=None, bidirectional=False, lengths=None,
+                          dropout_p=0.0, seed=0, step=0, site=0, first=0):
         """(out (B,T,D), row_max, row_sum (B,n_head,T)) of attention, scores q.k / sqrt(D / n_head).
 
-        q, k, v are (B,T,D); the column slices of an interleaved (B,T,3D) are read in place. Attention is causal, or
-        bidirectional. Dropout acts on the weights, keyed by (seed, step, site) and the index in (B,n_head,T,T), counted
+        q, k, v are (B,T,D); the column slices of an interleaved (B,T,3D) are read in place. With n_kv_head, k and v have
+        as many heads (B,T,D/n_head*n_kv_head), each for n_head/n_kv_head of q's in a row. Attention is causal, with a
+        window to the token itself and the window - 1 before it, or bidirectional. Dropout acts on the weights, keyed by (seed, step, site) and the index in (B,n_head,T,T), counted
         from `first`. With `lengths`, q, k, v (1,N,D) hold sequences of so many tokens end to end, and row_max, row_sum
         and the weights those of one after another.
         """
         shape = np.shape(q)
         lengths = None if lengths is None else _lengths(lengths)
-        cdef llm_attention_shape s = _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site,
-                                                      first)
+        cdef llm_attention_shape s = _attention_shape(shape, n_head, n_kv_head, window, bidirectional, lengths, dropout_p,
+                                                      seed, step, site, first)
+        kv_shape = (*shape[:2], shape[2] // n_head * s.n_kv_head)
         q, s.q_stride = _tokens("q", q, shape)
-        k, s.k_stride = _tokens("k", k, shape)
-        v, s.v_stride = _tokens("v", v, shape)
+        k, s.k_stride = _tokens("k", k, kv_shape)
+        v, s.v_stride = _tokens("v", v, kv_shape)
         out = _new(*shape)
         row_max, row_sum = _new(shape[0], n_head, shape[1]), _new(shape[0], n_head, shape[1])
         cdef float *po = _data(out)
@@ -138,19 +146,20 @@ cdef class AttentionOps(RowOps):
             self._check()
         return out, row_max, row_sum
 
-    def attention_backward(self, dout, out, row_max, row_sum, q, k, v, n_head, *, into=None, bidirectional=False,
-                           lengths=None, dropout_p=0.0, seed=0, step=0, site=0, first=0):
-        """(dq, dk, dv), each (B,T,D), from the forward's inputs and results and the same dropout key.
+    def attention_backward(self, dout, out, row_max, row_sum, q, k, v, n_head, *, into=None, n_kv_head=None,
+                           window=None, bidirectional=False, lengths=None, dropout_p=0.0, seed=0, step=0, site=0, first=0):
+        """(dq, dk, dv), of the shapes of q, k, v, from the forward's inputs and results and the same dropout key.
 
         `into` is a (dq, dk, dv) so far, which the new gradients are added to.
         """
         shape = np.shape(q)
         lengths = None if lengths is None else _lengths(lengths)
-        cdef llm_attention_shape s = _attention_shape(shape, n_head, bidirectional, lengths, dropout_p, seed, step, site,
-                                                      first)
+        cdef llm_attention_shape s = _attention_shape(shape, n_head, n_kv_head, window, bidirectional, lengths, dropout_p,
+                                                      seed, step, site, first)
+        kv_shape = (*shape[:2], shape[2] // n_head * s.n_kv_head)
         q, s.q_stride = _tokens("q", q, shape)
-        k, s.k_stride = _tokens("k", k, shape)
-        v, s.v_stride = _tokens("v", v, shape)
+        k, s.k_stride = _tokens("k", k, kv_shape)
+        v, s.v_stride = _tokens("v", v, kv_shape)
         dout = _f32("dout", dout, shape)
         out = _f32("out", out, shape)
         row_max = _f32("row_max", row_max, (shape[0], n_head, shape[1]))
@@ -159,8 +168,8 @@ cdef class AttentionOps(RowOps):
         if len(so_far) != 3 or (into is not None and any(g is None for g in into)):
             raise ValueError("into needs three gradients, for q, k and v")
         dq, acc = _strided_gradient("dq", so_far[0], shape, s.q_stride)
-        dk, acc = _strided_gradient("dk", so_far[1], shape, s.k_stride)
-        dv, acc = _strided_gradient("dv", so_far[2], shape, s.v_stride)
+        dk, acc = _strided_gradient("dk", so_far[1], kv_shape, s.k_stride)
+        dv, acc = _strided_gradient("dv", so_far[2], kv_shape, s.v_stride)
         cdef bint add = acc
         cdef float *pdq = _data(dq)
         cdef float *pdk = _data(dk)
@@ -178,22 +187,27 @@ cdef class AttentionOps(RowOps):
             self._check()
         return dq, dk, dv
 
-    def attention_cached(self, KVCache cache not None, q, k, v, past=None):
+    def attention_cached(self, KVCache cache not None, q, k, v, past=None, *, n_head=None, window=None):
         """out (T,D): the attention of T new tokens, whose keys and values the cache keeps from now on.
 
         q, k, v are (T,D); the tokens follow the first `past` cached ones (None: all of them), later ones are forgotten.
+        The cache's heads are those of k and v; q has n_head (None: as many), and window is attention_forward's.
         """
         shape = (1, *np.shape(q))
-        if len(shape) != 3 or shape[2] != cache.n_head * cache.d_head:
-            raise ValueError(f"q has shape {shape[1:]}, expected (T, {cache.n_head * cache.d_head})")
+        cdef size_t heads = cache.n_head if n_head is None else n_head, seen = 0 if window is None else window
+        if heads < 1 or heads % cache.n_head:
+            raise ValueError(f"the cache's {cache.n_head} heads do not divide n_head {n_head}")
+        if len(shape) != 3 or shape[2] != heads * cache.d_head:
+            raise ValueError(f"q has shape {shape[1:]}, expected (T, {heads * cache.d_head})")
+        kv_shape = (*shape[:2], cache.n_head * cache.d_head)
         start = cache.length if past is None else past
         if not 0 <= start <= cache.length:
             raise ValueError(f"past {start} is outside [0, {cache.length}]")
         if start + shape[1] > cache.capacity:
             raise ValueError(f"{start} + {shape[1]} tokens do not fit the cache's capacity {cache.capacity}")
         q, q_stride = _tokens("q", np.expand_dims(q, 0), shape)
-        k, k_stride = _tokens("k", np.expand_dims(k, 0), shape)
-        v, v_stride = _tokens("v", np.expand_dims(v, 0), shape)
+        k, k_stride = _tokens("k", np.expand_dims(k, 0), kv_shape)
+        v, v_stride = _tokens("v", np.expand_dims(v, 0), kv_shape)
         out = _new(*shape[1:])
         cdef float *po = _data(out)
         cdef const float *pq = _data(q)
@@ -202,7 +216,7 @@ cdef class AttentionOps(RowOps):
         cdef size_t sq = q_stride, sk = k_stride, sv = v_stride, before = start, T = shape[1]
         if T:
             with _running, nogil:
-                llm_attention_cached(self.e, po, &cache.c, &before, 1, pq, pk, pv, T, sq, sk, sv)
+                llm_attention_cached(self.e, po, &cache.c, &before, 1, pq, pk, pv, T, sq, sk, sv, heads, seen)
             cache.length = start     # an interrupted op leaves the new entries undefined
             self._check()
         cache.length = start + T

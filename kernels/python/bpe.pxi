@@ -41,8 +41,8 @@ cdef extern from "tokenizer/bpe.h" nogil:
     llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
     llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
                                      const uint8_t *right, size_t n_right)
-    llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bint special, llm_should_stop stop,
-                                  void *arg, const int32_t **ids, size_t *n_ids)
+    llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bint special, bint begins,
+                                  llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids)
     uint8_t llm_bpe_missing_byte(const llm_bpe *t)
     const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
     size_t llm_bpe_decode_text(llm_bpe *t, const int32_t *ids, size_t n_ids, uint8_t *text, size_t *n)
@@ -176,7 +176,7 @@ cdef class BPE:
         cdef llm_bpe_status status
         with self._lock:
             with nogil:
-                status = llm_bpe_encode(self._bpe, p, n, with_special, NULL, NULL, &ids, &n_ids)
+                status = llm_bpe_encode(self._bpe, p, n, with_special, True, NULL, NULL, &ids, &n_ids)
             if status == LLM_BPE_NO_MEMORY:
                 raise MemoryError("no memory for encoding")
             if status == LLM_BPE_TOO_LONG:

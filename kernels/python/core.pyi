@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +160,10 @@ class ElementwiseOps(LinearOps):
     def relu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
     def silu_forward(self, x: FloatsLike) -> Floats: ...
     def silu_backward(self, dout: Floats, x: Floats, *, dx: Floats | None = None) -> Floats: ...
+    def swiglu_forward(self, gate: Floats, up: Floats) -> Floats: ...
+    def swiglu_backward(
+        self, dout: Floats, gate: Floats, up: Floats, *, dgate: Gradient = None, dup: Gradient = None
+    ) -> tuple[Floats, Floats]: ...
     def dropout(
         self,
         x: FloatsLike,
@@ -191,10 +195,24 @@ class RowOps(ElementwiseOps):
         dgamma: Gradient = None,
         dbeta: Gradient = None,
     ) -> tuple[Floats, Floats, Floats]: ...
-    def rmsnorm_forward(self, x: Floats, *, eps: float = 1e-5) -> tuple[Floats, Floats]: ...
+    def rmsnorm_forward(
+        self, x: Floats, gain: Floats | None = None, *, eps: float = 1e-5
+    ) -> tuple[Floats, Floats]: ...
+    @overload
     def rmsnorm_backward(
-        self, dout: Floats, x: Floats, rstd: Floats, *, dx: Floats | None = None
+        self, dout: Floats, x: Floats, rstd: Floats, gain: None = None, *, dx: Floats | None = None
     ) -> Floats: ...
+    @overload
+    def rmsnorm_backward(
+        self,
+        dout: Floats,
+        x: Floats,
+        rstd: Floats,
+        gain: Floats,
+        *,
+        dx: Floats | None = None,
+        dgain: Gradient = None,
+    ) -> tuple[Floats, Floats]: ...
     def l2_normalize_forward(self, x: Floats) -> tuple[Floats, Floats]: ...
     def l2_normalize_backward(
         self, dout: Floats, out: Floats, norm: Floats, *, dx: Floats | None = None
@@ -231,6 +249,8 @@ class AttentionOps(RowOps):
         v: Floats,
         n_head: int,
         *,
+        n_kv_head: int | None = None,
+        window: int | None = None,
         bidirectional: bool = False,
         lengths: Ids | None = None,
         dropout_p: float = 0.0,
@@ -251,6 +271,8 @@ class AttentionOps(RowOps):
         n_head: int,
         *,
         into: tuple[Floats, Floats, Floats] | None = None,
+        n_kv_head: int | None = None,
+        window: int | None = None,
         bidirectional: bool = False,
         lengths: Ids | None = None,
         dropout_p: float = 0.0,
@@ -260,7 +282,15 @@ class AttentionOps(RowOps):
         first: int = 0,
     ) -> tuple[Floats, Floats, Floats]: ...
     def attention_cached(
-        self, cache: KVCache, q: Floats, k: Floats, v: Floats, past: int | None = None
+        self,
+        cache: KVCache,
+        q: Floats,
+        k: Floats,
+        v: Floats,
+        past: int | None = None,
+        *,
+        n_head: int | None = None,
+        window: int | None = None,
     ) -> Floats: ...
 
 class LossOps(AttentionOps):
@@ -357,7 +387,7 @@ class WeightsWriter:
         self,
         fd: int,
         format: str,
-        tensors: Iterable[tuple[str, Sequence[int]]],
+        tensors: Iterable[tuple[str, Sequence[int]] | tuple[str, Sequence[int], str]],
         metadata: Mapping[str, str] | None = None,
     ) -> None: ...
     def write(self, data: Floats | bytes | memoryview) -> None: ...

@@ -25,6 +25,7 @@ cdef extern from "llm_core.h" nogil:
         uint64_t site
     ctypedef struct llm_attention_shape:
         size_t B, T, D, n_head
+        size_t n_kv_head, window
         size_t q_stride, k_stride, v_stride
         c_bool bidirectional
         const int32_t *lengths
@@ -93,6 +94,9 @@ cdef extern from "llm_core.h" nogil:
     void llm_relu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
     void llm_silu_forward(llm_engine *e, float *out, const float *x, size_t n)
     void llm_silu_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x, size_t n)
+    void llm_swiglu_forward(llm_engine *e, float *out, const float *gate, const float *up, size_t n)
+    void llm_swiglu_backward(llm_engine *e, float *dgate, bint acc_gate, float *dup, bint acc_up, const float *dout,
+                             const float *gate, const float *up, size_t n)
     ctypedef enum llm_rotary_scaling_kind:
         LLM_ROTARY_UNSCALED, LLM_ROTARY_LINEAR, LLM_ROTARY_LLAMA3
     ctypedef struct llm_rotary_scaling:
@@ -114,8 +118,10 @@ cdef extern from "llm_core.h" nogil:
     void llm_layernorm_backward(llm_engine *e, float *dx, bint acc_x, float *dgamma, bint acc_gamma,
                                 float *dbeta, bint acc_beta, const float *dout, const float *x,
                                 const float *gamma, const float *mean, const float *rstd, size_t n, size_t d)
-    void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
-    void llm_rmsnorm_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *x,
+    void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, const float *gain, float eps,
+                             size_t n, size_t d)
+    void llm_rmsnorm_backward(llm_engine *e, float *dx, bint acc_x, float *dgain, bint acc_gain, const float *dout,
+                              const float *x, const float *gain,
                               const float *rstd, size_t n, size_t d)
     void llm_l2_normalize_forward(llm_engine *e, float *out, float *norm, const float *x, size_t n, size_t d)
     void llm_l2_normalize_backward(llm_engine *e, float *dx, bint acc, const float *dout, const float *out,
@@ -145,7 +151,7 @@ cdef extern from "llm_core.h" nogil:
     size_t llm_kv_cache_bytes(const llm_kv_cache *c)
     void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache **caches, const size_t *past, size_t B,
                               const float *q, const float *k, const float *v, size_t T, size_t q_stride,
-                              size_t k_stride, size_t v_stride)
+                              size_t k_stride, size_t v_stride, size_t n_head, size_t window)
 
     void llm_cross_entropy_forward(llm_engine *e, float *losses, float *log_sum, const float *logits,
                                    const int32_t *targets, size_t n, size_t vocab)

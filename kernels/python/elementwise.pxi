@@ -148,6 +148,29 @@ cdef class ElementwiseOps(LinearOps):
         """dx from dout and the forward's x."""
         return self._unary_backward(llm_silu_backward, dout, x, dx)
 
+    def swiglu_forward(self, gate, up):
+        """silu(gate) * up, of one shape."""
+        return self._binary(llm_swiglu_forward, gate, up)
+
+    def swiglu_backward(self, dout, gate, up, *, dgate=None, dup=None):
+        """(dgate, dup) from dout and the forward's inputs; a gradient given is added to, False leaves it out."""
+        gate = _f32("gate", gate)
+        up = _f32("up", up, gate.shape)
+        dout = _f32("dout", dout, gate.shape)
+        dgate, acc_gate = _gradient("dgate", dgate, gate.shape)
+        dup, acc_up = _gradient("dup", dup, gate.shape)
+        cdef float *pdg = NULL if dgate is None else _data(dgate)
+        cdef float *pdu = NULL if dup is None else _data(dup)
+        cdef const float *pd = _data(dout)
+        cdef const float *pg = _data(gate)
+        cdef const float *pu = _data(up)
+        cdef bint add_gate = acc_gate, add_up = acc_up
+        cdef size_t n = gate.size
+        with _running, nogil:
+            llm_swiglu_backward(self.e, pdg, add_gate, pdu, add_up, pd, pg, pu, n)
+        self._check()
+        return dgate, dup
+
     def dropout(self, x, p, *, seed, step, site, first=0, out=None):
         """Inverted dropout of x with probability p, added to `out` when that is given.
 

@@ -45,35 +45,41 @@ cdef class RowOps(ElementwiseOps):
         self._check()
         return dx, dgamma, dbeta
 
-    def rmsnorm_forward(self, x, *, float eps=1e-5):
-        """(out (...,d), rstd (...)): x / sqrt(mean(x^2) + eps), without a gain."""
+    def rmsnorm_forward(self, x, gain=None, *, float eps=1e-5):
+        """(out (...,d), rstd (...)): x / sqrt(mean(x^2) + eps), times gain (d) unless that is None."""
         x, rows, width = _rows("x", x)
+        gain = None if gain is None else _f32("gain", gain, (width,))
         out, rstd = _new(*x.shape), _new(*x.shape[:-1])
+        cdef const float *pg = NULL if gain is None else _data(gain)
         cdef size_t n = rows, d = width
         cdef float *po = _data(out)
         cdef float *pr = _data(rstd)
         cdef const float *px = _data(x)
         with _running, nogil:
-            llm_rmsnorm_forward(self.e, po, pr, px, eps, n, d)
+            llm_rmsnorm_forward(self.e, po, pr, px, pg, eps, n, d)
         self._check()
         return out, rstd
 
-    def rmsnorm_backward(self, dout, x, rstd, *, dx=None):
-        """dx from dout, the forward's x and its rstd."""
+    def rmsnorm_backward(self, dout, x, rstd, gain=None, *, dx=None, dgain=None):
+        """dx from dout, the forward's x and its rstd; with a gain (dx, dgain)."""
         x, rows, width = _rows("x", x)
         dout = _f32("dout", dout, x.shape)
         rstd = _f32("rstd", rstd, x.shape[:-1])
+        gain = None if gain is None else _f32("gain", gain, (width,))
         dx, acc = _gradient("dx", dx, x.shape)
+        dgain, acc_gain = _gradient("dgain", False if gain is None else dgain, (width,))
         cdef size_t n = rows, d = width
         cdef float *pdx = _data(dx)
+        cdef float *pdg = NULL if dgain is None else _data(dgain)
         cdef const float *pd = _data(dout)
         cdef const float *px = _data(x)
+        cdef const float *pg = NULL if gain is None else _data(gain)
         cdef const float *pr = _data(rstd)
-        cdef bint add = acc
+        cdef bint add = acc, add_gain = acc_gain
         with _running, nogil:
-            llm_rmsnorm_backward(self.e, pdx, add, pd, px, pr, n, d)
+            llm_rmsnorm_backward(self.e, pdx, add, pdg, add_gain, pd, px, pg, pr, n, d)
         self._check()
-        return dx
+        return dx if gain is None else (dx, dgain)
 
     def l2_normalize_forward(self, x):
         """(out (...,d), norm (...)): x / max(|x|, 1e-12), |x| each row's 2-norm."""

@@ -16,6 +16,7 @@ cdef extern from "formats/weights.h" nogil:
         LLM_NPY_GZIP
     ctypedef enum llm_dtype:
         LLM_DTYPE_F32
+        LLM_DTYPE_BF16
         LLM_DTYPE_U8
     ctypedef enum llm_weights_status:
         LLM_WEIGHTS_OK
@@ -218,7 +219,8 @@ cdef class WeightsFile:
 cdef class WeightsWriter:
     """A weight file being written to an open file descriptor: tensors of float32, in the order of `tensors`.
 
-    `tensors` lists (name, shape). Call write() with the data in pieces of any size, then finish().
+    `tensors` lists (name, shape), or (name, shape, "BF16") of one whose elements are bf16, which safetensors can hold.
+    Call write() with the data in pieces of any size, then finish().
     """
 
     cdef llm_weights_writer *w
@@ -234,8 +236,8 @@ cdef class WeightsWriter:
         if format not in _FORMATS:
             raise ValueError(f"unknown format {format!r}, expected one of {', '.join(_FORMATS)}")
         self.file.fd = fd
-        tensors = list(tensors)
-        self.names = [name.encode() for name, _ in tensors]
+        tensors = [(*tensor, "F32")[:3] for tensor in tensors]
+        self.names = [name.encode() for name, _, _ in tensors]
         texts = [(key.encode(), value.encode()) for key, value in (metadata or {}).items()]
         if any(b"\0" in text for text in (*self.names, *(text for pair in texts for text in pair))):
             raise WeightsFileError("a name or metadata hold NUL")
@@ -244,11 +246,13 @@ cdef class WeightsWriter:
         try:
             if self.entries == NULL or pairs == NULL:
                 raise MemoryError
-            for i, (name, shape) in enumerate(tensors):
+            for i, (name, shape, dtype) in enumerate(tensors):
+                if dtype not in ("F32", "BF16"):
+                    raise ValueError(f"{name} has elements of type {dtype!r}, expected F32 or BF16")
                 if len(shape) > LLM_WEIGHTS_MAX_NDIM:
                     raise ValueError(f"{name} has {len(shape)} axes, at most {LLM_WEIGHTS_MAX_NDIM} can be written")
                 self.entries[i].name = <bytes>self.names[i]
-                self.entries[i].dtype = LLM_DTYPE_F32
+                self.entries[i].dtype = LLM_DTYPE_F32 if dtype == "F32" else LLM_DTYPE_BF16
                 self.entries[i].ndim = len(shape)
                 for k, n in enumerate(shape):
                     self.entries[i].dims[k] = n
@@ -269,7 +273,7 @@ cdef class WeightsWriter:
         free(self.entries)
 
     def write(self, data):
-        """The next elements: a float32 array, or a buffer of little-endian float32."""
+        """The next elements: a float32 array, or a buffer of little-endian elements of the tensor's type."""
         cdef Py_buffer view
         cdef llm_weights_status status
         if isinstance(data, np.ndarray):

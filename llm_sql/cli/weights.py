@@ -54,8 +54,8 @@ def import_(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A weight file, a directory with config.json and model.safetensors, package:NAME of an "
-            "installed Python package, or hf:NAME to download.",
+            help="A weight file, a GGUF file, a directory with config.json and model.safetensors or with a "
+            "GGUF file, package:NAME of an installed Python package, or hf:NAME to download.",
         ),
     ],
     model: ModelName,
@@ -64,7 +64,7 @@ def import_(
         typer.Option("--megatron-version", help="Checkpoint version of a Megatron-LM file: 1.0, 2.0, ..."),
     ] = None,
     tokenizer: Annotated[
-        bool, typer.Option("--tokenizer/--no-tokenizer", help="Also load the directory's tokenizer.")
+        bool, typer.Option("--tokenizer/--no-tokenizer", help="Also load the tokenizer that comes with it.")
     ] = True,
     prompts: Annotated[
         list[str] | None,
@@ -80,7 +80,8 @@ def import_(
 
     The file is here, not on the server. A directory's config.json registers the model, and its tokenizer
     (vocab.json and merges.txt, tokenizer.json, or vocab.txt) becomes the model's. Sentence encoders: BERT's,
-    with what sentence-transformers' modules.json asks for.
+    with what sentence-transformers' modules.json asks for. A GGUF file (llama.cpp's) holds all of this; it
+    takes the library gguf: pip install "llm-sql[gguf]".
 
     Example: llm-sql import hf:intfloat/e5-small-v2 --model e5 --prompt "query=query: "
     """
@@ -145,7 +146,8 @@ def convert(
         str,
         typer.Argument(
             metavar="FROM",
-            help="A weight file, a directory in the hub's layout, package:NAME, or hf:NAME to download.",
+            help="A weight file, a GGUF file, a directory in the hub's layout, package:NAME, or hf:NAME to "
+            "download.",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="TO", help="File to write.")],

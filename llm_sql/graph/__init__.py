@@ -47,10 +47,13 @@ from .adhoc import select
 from .architecture import Architecture, ParameterSpec
 from .bert import bert
 from .built_in import ARCHITECTURES
-from .elements import BOOLEAN, INTEGER, REAL, TEXT, Node, TensorNode, Variable
+from .elements import BOOLEAN, INTEGER, JSON, REAL, TEXT, Node, TensorNode, Variable
 from .gpt import gpt2, gpt3, microgpt
 from .gradients import Gradients, gradients
+from .llama import llama
+from .neox import neox
 from .ops import *  # noqa: F403 (what ops.__all__ lists)
+from .opt import opt
 from .substitute import bind
 from .variables import (
     activation_function,
@@ -77,6 +80,7 @@ __all__ = [
     "ARCHITECTURES",
     "BOOLEAN",
     "INTEGER",
+    "JSON",
     "REAL",
     "TEXT",
     "Architecture",
@@ -98,11 +102,14 @@ __all__ = [
     "layer",
     "layer_norm_eps",
     "lengths",
+    "llama",
     "microgpt",
     "model",
     "n_head",
     "n_layer",
     "n_positions",
+    "neox",
+    "opt",
     "select",
     "setting",
     "targets",

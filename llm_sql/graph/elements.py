@@ -16,6 +16,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, Double, Integer, Text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import (
@@ -39,6 +40,7 @@ BIGINT: TypeEngine[Any] = BigInteger()
 REAL: TypeEngine[Any] = Double()
 BOOLEAN: TypeEngine[Any] = Boolean()
 TEXT: TypeEngine[Any] = Text()
+JSON: TypeEngine[Any] = JSONB()
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,8 @@ CUSTOM = {f"OPERATOR(public.{symbol})": OPERATORS[operator] for symbol, operator
 SLICE = Op("slice_axis", "pg_llm_slice")
 PARAMETER = Op("p", "llm_weight", pinned_sql="pg_llm_param")
 CONCAT = Op("concat", "concat", TEXT, bindable=False)
+CHOOSE = Op("choose", "CASE")
+"""Condition, tree, other tree: rendered as CASE, which computes only the branch taken."""
 ROW = Op("row", "row", bindable=False)
 """Several trees as one; stands only at the top of what compiles to a SELECT list."""
 

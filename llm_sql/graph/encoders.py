@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import variables as v
 from .elements import SCHEMA, TensorNode
-from .plpgsql import LOCALS, SEARCH_PATH, Body, configuration, fill, function
+from .plpgsql import LOCALS, READ_CONFIG, SEARCH_PATH, Body, configuration, fill, function
 
 if TYPE_CHECKING:
     from .architecture import Architecture
@@ -46,11 +46,12 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     scope = {**{a.key: a.key for a in arguments}, **configuration(arch), **LOCALS}
     body = Body(scope, f"architecture {arch.name}")
     pieces = {part: body.assign(tree) for part, tree in _trees(arch).items()}
+    pieces["config"] = READ_CONFIG + body.read_settings(arch)
     source = f"""
         IF model IS NULL OR tokens IS NULL OR lengths IS NULL THEN
             RETURN NULL;
         END IF;
-        config := {SCHEMA}.llm_config(model);
+        @config
         -- A caller that computes many passes pins the version once for all of them.
         pinned := {SCHEMA}.pg_llm_arena_pinned(model);
         IF NOT pinned THEN
@@ -116,13 +117,14 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     body = Body(scope, f"architecture {arch.name}")
     pieces = {part: body.assign(tree) for part, tree in _trees(arch).items() if part != "head"}
     pieces["layout"] = _LAY_OUT.strip("\n")
+    pieces["config"] = READ_CONFIG + body.read_settings(arch)
     source = f"""
         IF model IS NULL OR tokens IS NULL THEN
             RETURN NULL;
         END IF;
         is_batch := array_ndims(tokens) = 2;
         @layout
-        config := {SCHEMA}.llm_config(model);
+        @config
         n_blocks := COALESCE(n_blocks, config.n_layer);
         pinned := {SCHEMA}.pg_llm_arena_pinned(model);
         IF NOT pinned THEN

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import ColumnElement
+
+from llm_sql.models import Setting
+from llm_sql.models.settings import GPT3
 
 from .architecture import Architecture, ParameterSpec
+from .elements import INTEGER
 from .layers import affine, affine_parameters, norm_parameters, normed
 from .ops import (
     activation,
@@ -19,7 +26,7 @@ from .ops import (
     relu,
     rms_norm,
 )
-from .variables import d_ff, d_model, layer_norm_eps, n_positions, tied, tokens, vocab, x
+from .variables import d_ff, d_model, layer, layer_norm_eps, n_positions, setting, tied, tokens, vocab, x
 
 # Under Hugging Face's names; linear weights are [in, out]. Radford et al. 2019, section 2.3: residual
 # projections begin scaled by 1/sqrt(2 n_layer).
@@ -53,13 +60,18 @@ _MICROGPT_PARAMETERS = tuple(
 )
 
 
-def _gpt2() -> Architecture:
+def _gpt(
+    name: str,
+    description: str,
+    settings: Sequence[Setting] = (),
+    window: ColumnElement[int] | None = None,
+) -> Architecture:
     """Pre-LayerNorm blocks over token and position embeddings."""
     stem = dropout(
         embedding(p("wte.weight"), tokens) + embedding(p("wpe.weight"), positions(tokens)), site="embd"
     )
     attention = causal_attention_qkv(
-        affine(normed(x, "h.{layer}.ln_1"), "h.{layer}.attn.c_attn"), site="h.{layer}.attn"
+        affine(normed(x, "h.{layer}.ln_1"), "h.{layer}.attn.c_attn"), site="h.{layer}.attn", window=window
     )
     attended = x + dropout(affine(attention, "h.{layer}.attn.c_proj"), site="h.{layer}.resid_attn")
     mlp = affine(
@@ -68,12 +80,13 @@ def _gpt2() -> Architecture:
     block = attended + dropout(mlp, site="h.{layer}.resid_mlp")
     output_embedding = p(sa.case((tied, "wte.weight"), else_="lm_head.weight"))
     return Architecture(
-        "gpt2",
+        name,
         stem,
         block,
         lm_head(normed(x, "ln_f"), output_embedding),
         _GPT_PARAMETERS,
-        "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019).",
+        description,
+        settings=settings,
     )
 
 
@@ -97,6 +110,13 @@ def _microgpt() -> Architecture:
     )
 
 
-gpt2 = _gpt2()
-gpt3 = gpt2.renamed("gpt3", "GPT-3: the graph of GPT-2, every layer dense (Brown et al. 2020).")
+gpt2 = _gpt(
+    "gpt2", "GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)."
+)
+gpt3 = _gpt(
+    "gpt3",
+    "GPT-3: GPT-2's graph; with the setting band, odd layers see a band of tokens (Brown et al. 2020).",
+    GPT3,
+    sa.case((layer % 2 == 1, setting("band", INTEGER, value=None))),
+)
 microgpt = _microgpt()

@@ -21,8 +21,10 @@ from . import variables
 from .elements import (
     BIGINT,
     BOOLEAN,
+    CHOOSE,
     INTEGER,
     INTEGERS,
+    JSON,
     OPERATORS,
     PARAMETER,
     REAL,
@@ -46,6 +48,7 @@ __all__ = [
     "bidirectional_attention",
     "causal_attention",
     "causal_attention_qkv",
+    "choose",
     "cls_pool",
     "concat",
     "cross_entropy",
@@ -83,6 +86,7 @@ __all__ = [
     "softmax",
     "sub",
     "sum_all",
+    "swiglu",
     "tensor_id",
     "track",
     "transpose",
@@ -101,7 +105,7 @@ BoolLike: TypeAlias = "ColumnElement[Any] | bool"
 Arguments: TypeAlias = "Sequence[Arg | None]"
 TextLike: TypeAlias = "ColumnElement[Any] | str"
 
-OPS: dict[str, Op] = {op.name: op for op in (*OPERATORS.values(), SLICE)}
+OPS: dict[str, Op] = {op.name: op for op in (*OPERATORS.values(), SLICE, CHOOSE)}
 """Every op by its Python name."""
 
 
@@ -195,6 +199,15 @@ def let(name: str, value: TensorNode) -> TensorNode:
     return TensorNode(value.call, value.args, name)
 
 
+def choose(condition: BoolLike, tree: TensorLike, other: TensorLike) -> TensorNode:
+    """`tree` where the condition is true, else `other`: a part of a graph that a setting turns on.
+
+    Only the branch taken is computed. What stands in a branch more than once, though, is computed before the
+    choice, whichever way it goes; so a parameter that not every model has is used once in its branch.
+    """
+    return TensorNode(CHOOSE, [boolean(condition), tensor(tree), tensor(other)])
+
+
 @op("pg_llm_autograd_track_tensor")
 def track(x: TensorLike) -> Arguments:
     """`x` as a leaf whose gradient is wanted; parameters are leaves of their own accord."""
@@ -244,7 +257,7 @@ def rotary(
     theta: RealLike,
     dims: IntLike,
     positions: IntsLike,
-    scaling: Mapping[str, Any] | None = None,
+    scaling: Mapping[str, Any] | ColumnElement[Any] | None = None,
 ) -> Arguments:
     """Rotary position embedding (Su et al. 2021) of queries or keys x [..., T, n_head * d_head].
 
@@ -252,7 +265,10 @@ def rotary(
     half-split form, by the angle positions * theta**(-2i/dims). positions is int[T], or one number per row
     of x. `scaling` is a configuration's rope_scaling: rope_type "linear" or "llama3" with its factors.
     """
-    rope = None if scaling is None else text(json.dumps(dict(scaling)))
+    if isinstance(scaling, Mapping):
+        rope: Arg | None = text(json.dumps(dict(scaling)))
+    else:
+        rope = None if scaling is None else coerce(scaling, JSON)
     return [tensor(x), integer(n_head), real(theta), integer(dims), integers(positions), rope]
 
 
@@ -370,9 +386,12 @@ def layer_norm(x: TensorLike, gamma: TensorLike, beta: TensorLike, eps: RealLike
 
 
 @op("pg_llm_rmsnorm")
-def rms_norm(x: TensorLike, eps: RealLike = 1e-5) -> Arguments:
-    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), without gain."""
-    return [tensor(x), real(eps)]
+def rms_norm(x: TensorLike, eps: RealLike = 1e-5, gain: TensorLike | None = None) -> Arguments:
+    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang & Sennrich 2019), times gain if there is one.
+
+    A gain [G] whose G divides the axis normalises each G numbers by themselves, as norms of heads do.
+    """
+    return [tensor(x), real(eps)] if gain is None else [tensor(x), tensor(gain), real(eps)]
 
 
 @op("pg_llm_l2_normalize")
@@ -420,6 +439,12 @@ def silu(x: TensorLike) -> Arguments:
     return [tensor(x)]
 
 
+@op("pg_llm_swiglu")
+def swiglu(gate: TensorLike, up: TensorLike) -> Arguments:
+    """silu(gate) * up, of one shape: the middle of a gated feed-forward layer (Shazeer 2020)."""
+    return [tensor(gate), tensor(up)]
+
+
 @op("pg_llm_dropout")
 def dropout(
     x: TensorLike,
@@ -446,13 +471,27 @@ def causal_attention(
     dropout_p: RealLike = variables.dropout_p,
     training: BoolLike = variables.training,
     site: TextLike = "",
+    n_kv_head: IntLike | None = None,
+    window: IntLike | None = None,
 ) -> Arguments:
-    """Causal multi-head attention over q, k, v, each [..., T, D] -> [..., T, D].
+    """Causal multi-head attention of q [..., T, D] to k, v [..., T, D / n_head * n_kv_head] -> [..., T, D].
 
     Scores are scaled by 1 / sqrt(D / n_head); dropout acts on the weights. With a key/value cache open, the
-    tokens attend to those in the cache too.
+    tokens attend to those in the cache too. Each of k's and v's n_kv_head heads (None: n_head) serves
+    n_head / n_kv_head of q's in a row. With a window a token sees itself and the window - 1 before it; None
+    or 0: all before it.
     """
-    return [tensor(q), tensor(k), tensor(v), integer(n_head), real(dropout_p), boolean(training), text(site)]
+    if window is not None and n_kv_head is None:
+        n_kv_head = n_head
+    shared = [None if n is None else integer(n) for n in (n_kv_head, window)]
+    return [
+        *(tensor(x) for x in (q, k, v)),
+        integer(n_head),
+        real(dropout_p),
+        boolean(training),
+        text(site),
+        *shared,
+    ]
 
 
 @op("pg_llm_causal_attention")
@@ -462,9 +501,11 @@ def causal_attention_qkv(
     dropout_p: RealLike = variables.dropout_p,
     training: BoolLike = variables.training,
     site: TextLike = "",
+    window: IntLike | None = None,
 ) -> Arguments:
     """`causal_attention` over one tensor qkv [..., T, 3D], per token [q | k | v] -> [..., T, D]."""
-    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site)]
+    seen = None if window is None else integer(window)
+    return [tensor(qkv), integer(n_head), real(dropout_p), boolean(training), text(site), seen]
 
 
 @op("pg_llm_bidirectional_attention")

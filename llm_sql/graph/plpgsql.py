@@ -43,14 +43,19 @@ CONFIGURATION = {a.key: f"config.{a.key}" for a in (v.n_layer, v.n_head, v.d_mod
 CONFIGURATION |= {a.key: f"config.{a.key}" for a in (v.layer_norm_eps, v.tied, v.activation_function)}
 CONFIGURATION[v.d_ff.key] = "COALESCE(config.d_ff, 4 * config.d_model)"
 LOCALS = {v.x.key: v.x.key, v.layer.key: v.layer.key}
-# A setting by its type in llm_arch.settings; llm_config has checked it, so no cast fails.
+# A setting by its type in llm_arch.settings: its type in SQL, and how it is read there. llm_config has
+# checked it, so no cast fails.
 SETTINGS = {
-    "text": "(config.settings ->> {name})",
-    "boolean": "(config.settings ->> {name})::boolean",
-    "integer": "(config.settings ->> {name})::int",
-    "number": "(config.settings ->> {name})::double precision",
-    "object": "(config.settings -> {name})",
+    "text": ("text", "(config.settings ->> {name})"),
+    "boolean": ("boolean", "(config.settings ->> {name})::boolean"),
+    "integer": ("int", "(config.settings ->> {name})::int"),
+    "number": ("double precision", "(config.settings ->> {name})::double precision"),
+    "object": ("jsonb", "(config.settings -> {name})"),
+    "options": ("jsonb", "(config.settings -> {name})"),
 }
+# A setting's local variable. Its own name may be a keyword.
+LOCAL_SETTING = "setting_{name}"
+READ_CONFIG = f"config := {SCHEMA}.llm_config(model);"
 LINE = 96
 RESERVED = frozenset(
     {*ARGUMENTS, *LOCALS, "config", "pinned", "last_only", "n_blocks", "lengths", "width", "is_batch"}
@@ -58,11 +63,10 @@ RESERVED = frozenset(
 
 
 def configuration(arch: Architecture) -> dict[str, str]:
-    """How what a model's configuration holds is written: its sizes, and the architecture's settings."""
-    return CONFIGURATION | {
-        setting.name: SETTINGS[setting.type].format(name=quote_literal(setting.name))
-        for setting in arch.settings
-    }
+    """How what a model's configuration holds is written: its sizes, and the architecture's settings, which
+    are read once, into variables (Body.read_settings).
+    """
+    return CONFIGURATION | {s.name: LOCAL_SETTING.format(name=s.name) for s in arch.settings}
 
 
 class Body:
@@ -72,6 +76,7 @@ class Body:
         self.scope = scope
         self.where = where
         self.locals: dict[str, str] = {}
+        self._used: set[str] = set()
 
     def leaf(self, element: ColumnElement[Any]) -> str:
         """A variable's name, or an expression over variables with every value as a literal."""
@@ -95,11 +100,23 @@ class Body:
             raise ArgumentError(
                 f"{self.where}: variable {element.key!r} has no value here; known are {known}"
             )
+        self._used.add(element.key)
         return self.scope[element.key]
+
+    def read_settings(self, arch: Architecture) -> str:
+        """The statements that read the settings which the trees assigned so far use, a line each."""
+        statements = []
+        for setting in arch.settings:
+            local = LOCAL_SETTING.format(name=setting.name)
+            if setting.name in self._used and self.scope[setting.name] == local:
+                type_, read = SETTINGS[setting.type]
+                self.locals[local] = type_
+                statements.append(f"\n{local} := {read.format(name=quote_literal(setting.name))};")
+        return "".join(statements)
 
     def assign(self, tree: Node, name: str = "x") -> str:
         """Statements that assign the tree to `name`, each shared node to a local variable before."""
-        program = Program([tree], reserved=RESERVED)
+        program = Program([tree], reserved={*RESERVED, *self.scope.values()})
         statements = []
         for binding in program.bindings:
             self.locals[binding.name] = SQL_TYPES[binding.node.call.type]
@@ -152,7 +169,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
         IF model IS NULL OR tokens IS NULL THEN
             RETURN NULL;
         END IF;
-        config := {SCHEMA}.llm_config(model);
+        @config
         -- A caller that computes many passes pins the version once for all of them.
         pinned := {SCHEMA}.pg_llm_arena_pinned(model);
         IF NOT pinned THEN
@@ -176,6 +193,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
         END IF;
         RETURN x;"""
     pieces = {"stem": stem, "block": block, "loss": loss, "last": logits_of_last, "logits": logits}
+    pieces["config"] = READ_CONFIG + body.read_settings(arch)
     variables = [f"config {SCHEMA}.llm_model_config;", "pinned boolean;", f"x {SCHEMA}.tensor;"]
     variables += [f"{name} {type_};" for name, type_ in body.locals.items()]
     return function(head, variables, fill(dedent(source).strip("\n"), pieces))
@@ -199,7 +217,8 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
     if arch.same_as is not None:
         call = f"{arch.same_as.hidden_name}(model, tokens, n_blocks)"
         return function(head, [], f"RETURN {SCHEMA}.{call};")
-    scope = {**ARGUMENTS, **configuration(arch), **LOCALS, v.training.key: "false", v.dropout_p.key: "0.0"}
+    scope = {**ARGUMENTS, **configuration(arch), **LOCALS}
+    scope |= {v.training.key: "false", v.dropout_p.key: "0.0"}
     body = Body(scope, f"architecture {arch.name}")
     final = final_state(arch.head)
     pieces = {"stem": body.assign(arch.stem), "block": body.assign(arch.block)}
@@ -210,11 +229,12 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
         IF n_blocks = config.n_layer THEN
             @final
         END IF;"""
+    pieces["config"] = READ_CONFIG + body.read_settings(arch)
     source = f"""
         IF model IS NULL OR tokens IS NULL THEN
             RETURN NULL;
         END IF;
-        config := {SCHEMA}.llm_config(model);
+        @config
         n_blocks := COALESCE(n_blocks, config.n_layer);
         pinned := {SCHEMA}.pg_llm_arena_pinned(model);
         IF NOT pinned THEN
@@ -247,14 +267,17 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
         columns = "p.name, p.shape, p.init, p.std"
         call = f"{SCHEMA}.{arch.same_as.parameters_name}(model)"
         return function(head, [], f"RETURN QUERY SELECT {columns} FROM {call} p;")
-    body = Body({**configuration(arch), v.layer.key: v.layer.key}, f"parameters of architecture {arch.name}")
-    lines = [f"config := {SCHEMA}.llm_config(model);"]
+    scope = {**configuration(arch), v.layer.key: v.layer.key}
+    body = Body(scope, f"parameters of architecture {arch.name}")
+    lines = []
     for per_layer, specs in groupby(arch.parameters, lambda spec: spec.per_layer):
         rows = "\n".join(_emit(spec, body) for spec in specs)
         if per_layer:
             rows = f"FOR layer IN 0 .. config.n_layer - 1 LOOP\n{indent(rows, '    ')}\nEND LOOP;"
         lines.append(rows)
-    return function(head, [f"config {SCHEMA}.llm_model_config;"], "\n".join(lines))
+    lines.insert(0, READ_CONFIG + body.read_settings(arch))
+    variables = [f"config {SCHEMA}.llm_model_config;", *(f"{n} {t};" for n, t in body.locals.items())]
+    return function(head, variables, "\n".join(lines))
 
 
 def _emit(spec: ParameterSpec, body: Body) -> str:
@@ -263,13 +286,17 @@ def _emit(spec: ParameterSpec, body: Body) -> str:
         written = render(name, program=Program([name]), leaf=body.leaf)
     else:
         written = quote_literal(spec.name)
-    sizes = ", ".join(str(size) if isinstance(size, int) else body.leaf(size) for size in spec.shape)
+    sizes = [str(size) if isinstance(size, int) else body.leaf(size) for size in spec.shape]
+    array = f"ARRAY[{', '.join(sizes)}]::int[]"
+    # Beside the line's other parts.
+    if len(array) > LINE - 24:
+        array = "ARRAY[\n" + ",\n".join(f"    {size}" for size in sizes) + "\n]::int[]"
     std = {"normal": repr(spec.std), "residual": f"{spec.std!r} / sqrt(2.0 * config.n_layer)"}.get(
         spec.init, "NULL"
     )
     row = (
         f"name := {written}; init := {quote_literal(spec.init)}; std := {std};\n"
-        f"shape := ARRAY[{sizes}]::int[]; RETURN NEXT;"
+        f"shape := {array}; RETURN NEXT;"
     )
     if spec.only_if is None:
         return row

@@ -14,7 +14,7 @@ from textwrap import indent
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql.elements import ColumnElement
 
-from .elements import CONCAT, ROW, SCHEMA, Constant, Node, linearise
+from .elements import CHOOSE, CONCAT, ROW, SCHEMA, Constant, Node, linearise
 
 MAX_NESTING = 32
 """Calls inside each other before one is bound: keeps a long chain within the stacks of parser and planner."""
@@ -134,6 +134,12 @@ def render(
             args.append(leaf(arg))
     if node.call is CONCAT:
         return " || ".join(args)
+    if node.call is CHOOSE:
+        condition, tree, other = args
+        if width is None:
+            return f"CASE WHEN {condition} THEN {tree} ELSE {other} END"
+        branches = [f"WHEN {condition} THEN\n{indent(tree, '    ')}", f"ELSE\n{indent(other, '    ')}"]
+        return "\n".join(["CASE", *(indent(branch, "    ") for branch in branches), "END"])
     if node.call is ROW:
         raise ArgumentError("several trees can be used only at the top level of a SELECT list")
     function = f"{SCHEMA}.{node.call.pinned_sql if pinned and node.call.pinned_sql else node.call.sql}"

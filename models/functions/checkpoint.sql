@@ -179,7 +179,12 @@ AS $function$
 BEGIN
     RETURN QUERY
     SELECT s.name, s.dtype, s.shape FROM (
-        SELECT k.kind, k.prefix || p.name AS name, 'F32'::text AS dtype,
+        SELECT k.kind, k.prefix || p.name AS name,
+            CASE
+                WHEN bool_and(
+                    public.dtype(CASE k.kind WHEN 1 THEN p.data WHEN 2 THEN p.m ELSE p.v END) IS NOT DISTINCT FROM 'bf16'
+                ) THEN 'BF16' ELSE 'F32'
+            END AS dtype,
             sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
         FROM public.llm_param p
         CROSS JOIN (VALUES (1, ''), (2, 'optimizer.m.'), (3, 'optimizer.v.')) k (kind, prefix)
@@ -267,7 +272,7 @@ BEGIN
     )
     UNION ALL
     SELECT 'tokenizer.settings', convert_to(
-        json_build_array(t.kind, t.settings)::text, public.llm_checkpoint_encoding()
+        json_build_array(t.kind, t.settings, t.chat_template)::text, public.llm_checkpoint_encoding()
     )
     FROM public.llm_tokenizer t WHERE t.model = llm_checkpoint_tokenizer.model;
 END;
@@ -275,7 +280,7 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_checkpoint_tokenizer(text) IS
 'The model''s tokenizer in the form that a checkpoint stores: JSON of [rank, left, right, pair] and of [id, token, '
-'bytes, score, flags]; of llm_tokenizer''s row, if there is one, [kind, settings].';
+'bytes, score, flags]; of llm_tokenizer''s row, if there is one, [kind, settings, chat template].';
 
 
 CREATE FUNCTION public.llm_checkpoint_retain(model text, keep int) RETURNS void

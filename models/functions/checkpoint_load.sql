@@ -97,11 +97,12 @@ DECLARE
 BEGIN
     -- What stands under each name: the parameters, their moments, the tokenizer, and nothing else.
     WITH expected AS (
-        SELECT k.prefix || p.name AS name, to_jsonb(p.shape) AS shape, 'F32' AS dtype, k.prefix = '' AS required
+        SELECT k.prefix || p.name AS name, to_jsonb(p.shape) AS shape, '{F32,BF16}'::text[] AS dtypes,
+            k.prefix = '' AS required
         FROM public.llm_parameters(llm_checkpoint_check.model) p
         CROSS JOIN (VALUES (''), ('optimizer.m.'), ('optimizer.v.')) k (prefix)
         UNION ALL
-        SELECT t.name, NULL, 'U8', t.required
+        SELECT t.name, NULL, '{U8}', t.required
         FROM (
             VALUES ('tokenizer.merges', true), ('tokenizer.vocab', true), ('tokenizer.settings', false)
         ) t (name, required)
@@ -111,7 +112,7 @@ BEGIN
     FULL JOIN public.pg_llm_checkpoint_tensors(id) f ON f.name = e.name
     WHERE (e.name IS NULL OR e.required OR f.name IS NOT NULL)
         AND (
-            e.name IS NULL OR f.name IS NULL OR f.dtype <> e.dtype
+            e.name IS NULL OR f.name IS NULL OR f.dtype <> ALL (e.dtypes)
             OR (e.shape IS NOT NULL AND e.shape <> to_jsonb(f.shape))
         );
     PERFORM public.llm_require(
@@ -151,8 +152,8 @@ BEGIN
     FROM json_array_elements(
         convert_from(public.pg_llm_checkpoint_bytes(id, 'tokenizer.vocab'), public.llm_checkpoint_encoding())::json
     ) e (value);
-    INSERT INTO public.llm_tokenizer (model, kind, settings)
-    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1
+    INSERT INTO public.llm_tokenizer (model, kind, settings, chat_template)
+    SELECT llm_checkpoint_restore_tokenizer.model, s.value ->> 0, s.value -> 1, s.value ->> 2
     FROM public.pg_llm_checkpoint_tensors(id) t
     CROSS JOIN LATERAL (
         SELECT convert_from(public.pg_llm_checkpoint_bytes(id, t.name), public.llm_checkpoint_encoding())::jsonb
@@ -186,6 +187,10 @@ BEGIN
         model, 'loading',
         optimizer => CASE
             WHEN EXISTS (SELECT FROM unnest(stored) s (name) WHERE s.name LIKE 'optimizer.m.%') THEN 'keep' ELSE 'drop'
+        END,
+        dtype => CASE
+            WHEN EXISTS (SELECT FROM public.pg_llm_checkpoint_tensors(id) t WHERE t.dtype = 'F32') THEN 'float32'
+            ELSE 'bf16'
         END
     );
     DELETE FROM public.llm_param p WHERE p.model = llm_checkpoint_load.model;

@@ -40,8 +40,10 @@ BEGIN
     SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
     FROM public.llm_bpe_merges m
     WHERE m.model = llm_copy_model.model;
-    INSERT INTO public.llm_tokenizer (model, kind, settings)
-    SELECT new_name, t.kind, t.settings FROM public.llm_tokenizer t WHERE t.model = llm_copy_model.model;
+    INSERT INTO public.llm_tokenizer (model, kind, settings, chat_template)
+    SELECT new_name, t.kind, t.settings, t.chat_template
+    FROM public.llm_tokenizer t
+    WHERE t.model = llm_copy_model.model;
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
     SELECT new_name, p.name, p.token_id, p.data, CASE WHEN optimizer THEN p.m END, CASE WHEN optimizer THEN p.v END,
         CASE WHEN optimizer THEN p.step ELSE 0 END

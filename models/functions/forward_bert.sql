@@ -15,11 +15,15 @@ DECLARE
     pinned boolean;
     x public.tensor;
     x1 public.tensor;
+    setting_pooling text;
+    setting_normalize boolean;
 BEGIN
     IF model IS NULL OR tokens IS NULL OR lengths IS NULL THEN
         RETURN NULL;
     END IF;
     config := public.llm_config(model);
+    setting_pooling := (config.settings ->> 'pooling');
+    setting_normalize := (config.settings ->> 'normalize')::boolean;
     -- A caller that computes many passes pins the version once for all of them.
     pinned := public.pg_llm_arena_pinned(model);
     IF NOT pinned THEN
@@ -112,10 +116,7 @@ BEGIN
             config.layer_norm_eps
         );
     END LOOP;
-    x := public.pg_llm_l2_normalize(
-        public.pg_llm_pool(x, lengths, (config.settings ->> 'pooling')),
-        (config.settings ->> 'normalize')::boolean
-    );
+    x := public.pg_llm_l2_normalize(public.pg_llm_pool(x, lengths, setting_pooling), setting_normalize);
 
     IF NOT pinned THEN
         PERFORM public.pg_llm_arena_close(model);
@@ -315,14 +316,16 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     config public.llm_model_config;
+    setting_type_vocab int;
 BEGIN
     config := public.llm_config(model);
+    setting_type_vocab := (config.settings ->> 'type_vocab')::int;
     name := 'wte.weight'; init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     name := 'wpe.weight'; init := 'normal'; std := 0.02;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
     name := 'wtt.weight'; init := 'normal'; std := 0.02;
-    shape := ARRAY[(config.settings ->> 'type_vocab')::int, config.d_model]::int[]; RETURN NEXT;
+    shape := ARRAY[setting_type_vocab, config.d_model]::int[]; RETURN NEXT;
     name := 'ln_embd.weight'; init := 'ones'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     name := 'ln_embd.bias'; init := 'zeros'; std := NULL;

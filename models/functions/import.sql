@@ -13,7 +13,8 @@ BEGIN
     -- parallelism's.
     LOOP
         prefix := substring(
-            short FROM '^(?:_orig_mod|module|model|language_model|transformer|encoder|decoder|bert|auto_model)\.'
+            short
+            FROM '^(?:_orig_mod|module|model|language_model|transformer|encoder|decoder|bert|auto_model|gpt_neox)\.'
         );
         EXIT WHEN prefix IS NULL;
         short := substr(short, length(prefix) + 1);
@@ -27,6 +28,9 @@ BEGIN
         WHEN 'position_embeddings.weight' THEN 'wpe.weight'
         WHEN 'word_embeddings_for_head.weight' THEN 'lm_head.weight'
         WHEN 'output_layer.weight' THEN 'lm_head.weight'
+        WHEN 'embed_tokens.weight' THEN 'wte.weight'
+        WHEN 'embed_in.weight' THEN 'wte.weight'
+        WHEN 'embed_out.weight' THEN 'lm_head.weight'
         WHEN 'final_layernorm.weight' THEN 'ln_f.weight'
         WHEN 'final_layernorm.bias' THEN 'ln_f.bias'
         ELSE short
@@ -59,7 +63,8 @@ COMMENT ON FUNCTION public.llm_file_name(text) IS
 'The name under which llm-sql knows a tensor of a weight file: without prefixes of wrappers, blocks as h.N, '
 'Megatron-LM''s embeddings and norms with GPT-2''s names. Linear layers keep names that show their layout: '
 'attn.c_attn is [in, out]; attn.query_key_value, attn.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h and '
-'attn.{q,k,v,out}_proj are [out, in]. BERT''s names stay but for the wrappers'': llm_bert_name has them.';
+'attn.{q,k,v,out}_proj are [out, in]. Names of other families stay but for the wrappers'' and the embeddings'': '
+'llm_hub_name has them.';
 
 
 CREATE FUNCTION public.llm_require_tensors(tensors jsonb) RETURNS void
@@ -107,7 +112,9 @@ DECLARE
     nanogpt boolean;
     without_biases boolean;
     layout text;
-    encoder CONSTANT boolean := public.llm_has_bert_names(model);
+    family CONSTANT text := public.llm_hub_family(model);
+    -- Whose files are known: no other layout is looked for.
+    known CONSTANT boolean := COALESCE(family <> 'bert', false);
 BEGIN
     PERFORM public.llm_require_tensors(tensors);
     SELECT jsonb_object_agg(t.short, t.tensor), min(t.short) FILTER (WHERE t.n > 1) INTO found, twice
@@ -118,7 +125,7 @@ BEGIN
     ) t;
     PERFORM public.llm_require(twice IS NULL, format('the file has tensor "%s" under two names', twice));
     found := COALESCE(found, '{}');
-    fused := EXISTS (
+    fused := NOT known AND EXISTS (
         SELECT FROM jsonb_object_keys(found) k (key) WHERE k.key ~ '^h[.].*[.]attn[.]query_key_value[.]weight$');
     PERFORM public.llm_require(
         NOT fused OR megatron_version >= 1,
@@ -153,6 +160,7 @@ BEGIN
             ELSE 'same'
         END
         FROM parameter p
+        WHERE NOT known
         UNION ALL
         SELECT p.name, 2, ARRAY[p.layer || a.part || '.' || p.kind],
             CASE p.kind WHEN 'bias' THEN 'same' ELSE 'transposed' END
@@ -163,6 +171,7 @@ BEGIN
             ('mlp.c_fc', 'mlp.dense_h_to_4h'),
             ('mlp.c_proj', 'mlp.dense_4h_to_h')
         ) a (ours, part) ON a.ours = p.part
+        WHERE NOT known
         UNION ALL
         SELECT p.name, 3, ARRAY[p.layer || a.part || '.' || p.kind],
             CASE WHEN p.kind = 'bias' OR as_stored THEN 'same' ELSE 'transposed' END
@@ -173,6 +182,7 @@ BEGIN
             ('mlp.c_fc', 'mlp.fc1'),
             ('mlp.c_proj', 'mlp.fc2')
         ) a (ours, part) ON a.ours = p.part
+        WHERE NOT known
         UNION ALL
         SELECT p.name, 4, ARRAY[p.layer || 'attn.query_key_value.' || p.kind],
             layout || CASE p.kind WHEN 'bias' THEN '' ELSE ' transposed' END
@@ -191,14 +201,14 @@ BEGIN
         FROM parameter p
         WHERE p.name = 'wte.weight' AND NOT EXISTS (SELECT FROM parameter h WHERE h.name = 'lm_head.weight')
         UNION ALL
-        SELECT p.name, 7, ARRAY[public.llm_file_name(b.name)], CASE WHEN b.transposed THEN 'transposed' ELSE 'same' END
+        SELECT p.name, 7, ARRAY[public.llm_file_name(b.name)], b.how
         FROM parameter p
-        CROSS JOIN LATERAL public.llm_bert_name(p.name) b
-        WHERE encoder AND b.name IS NOT NULL
+        CROSS JOIN LATERAL public.llm_hub_name(family, p.name) b
+        WHERE b.name IS NOT NULL
         UNION ALL
         SELECT p.name, 8, '{}'::text[], 'zeros'
         FROM parameter p
-        WHERE without_biases AND p.name LIKE '%.bias'
+        WHERE NOT known AND without_biases AND p.name LIKE '%.bias'
     ),
     chosen (name, sources, how) AS (
         SELECT DISTINCT ON (c.name) c.name, c.sources, c.how
@@ -225,9 +235,12 @@ BEGIN
         FROM jsonb_object_keys(found) k (short)
         WHERE NOT EXISTS (SELECT FROM used u WHERE u.short = k.short)
             AND k.short !~ '(^|[.])(attn|attention|self_attention)[.](masked_)?bias$'
-            AND k.short !~ '[.]rotary_emb[.]inv_freq$'
+            AND k.short !~ '(^|[.])rotary_emb[.]inv_freq$'
             -- Heads of pre-training, and numbers that are the positions' own.
-            AND NOT (encoder AND k.short ~ '^(pooler|cls)[.]|^embeddings[.](position_ids|token_type_ids)$')
+            AND NOT (
+                family IS NOT DISTINCT FROM 'bert'
+                AND k.short ~ '^(pooler|cls)[.]|^embeddings[.](position_ids|token_type_ids)$'
+            )
     ) r
     ORDER BY r.first;
 END;
@@ -237,10 +250,10 @@ COMMENT ON FUNCTION public.llm_import_plan(text, jsonb, double precision) IS
 'How the tensors of a file ([{"name", "dtype", "shape"}, ...]) make up the model''s parameters. sources: their names '
 'in the file; NULL if the file lacks the parameter. how: same, rows (the first ones), transposed, joined (queries, '
 'keys, values end to end; joined transposed: then transposed; joined columns: side by side), megatron 1 or 2 '
-'(reordered, then perhaps transposed), zeros (no source: the biases of a nanoGPT model without biases). name is NULL '
-'for an unknown tensor (how: unknown) and for an output head in addition to tied embeddings (how: head). In a tied '
-'model lm_head.weight may be the only name of the matrix. Attention masks are left out, of an encoder''s file also the '
-'heads of its pre-training (pooler, cls).';
+'(reordered, then perhaps transposed), what llm_hub_name tells, zeros (no source: the biases of a nanoGPT model '
+'without biases). name is NULL for an unknown tensor (how: unknown) and for an output head in addition to tied '
+'embeddings (how: head). In a tied model lm_head.weight may be the only name of the matrix. Attention '
+'masks and rotary frequencies are left out, of an encoder''s file also the heads of its pre-training (pooler, cls).';
 
 
 CREATE FUNCTION public.llm_import_source_shape(shape int[], how text, n_sources int) RETURNS int[]
@@ -252,6 +265,9 @@ BEGIN
         WHEN how = 'joined' THEN ARRAY[shape[1] / n_sources]
         WHEN how = 'joined columns' THEN ARRAY[shape[1], shape[2] / n_sources]
         WHEN how = 'joined transposed' THEN ARRAY[shape[2] / n_sources, shape[1]]
+        WHEN how LIKE 'part % transposed' THEN ARRAY[3 * shape[2], shape[1]]
+        WHEN how LIKE 'part %' THEN ARRAY[3 * shape[1]]
+        WHEN how LIKE 'after %' THEN shape[1] + 2 || shape[2:]
         WHEN how LIKE '%transposed' THEN ARRAY[shape[2], shape[1]]
         ELSE shape
     END;
@@ -316,7 +332,8 @@ BEGIN
         RAISE EXCEPTION 'the file has tensors that model "%" does not have: %', llm_import_check.model, unknown
             USING ERRCODE = 'invalid_parameter_value',
             DETAIL = COALESCE('It lacks: ' || missing, ''),
-            HINT = 'Use the names of Hugging Face''s GPT-2 or BERT, nanoGPT or Megatron-LM; llm_parameters lists ours.';
+            HINT = 'Use the names of Hugging Face''s files for the architecture, of a GPT-2 also nanoGPT''s or '
+                'Megatron-LM''s; llm_parameters lists ours.';
     ELSIF missing IS NOT NULL THEN
         RAISE EXCEPTION 'the file lacks tensors of model "%": %', llm_import_check.model, missing
             USING ERRCODE = 'invalid_parameter_value',
@@ -375,7 +392,12 @@ BEGIN
     PERFORM public.llm_lock_model(llm_import_begin.model);
     PERFORM public.llm_import_tie(llm_import_begin.model, tied);
     PERFORM public.llm_import_check(llm_import_begin.model, tensors, megatron_version);
-    PERFORM public.llm_require_room_for(llm_import_begin.model, 'importing');
+    PERFORM public.llm_require_room_for(
+        llm_import_begin.model, 'importing',
+        dtype => CASE WHEN EXISTS (
+            SELECT FROM jsonb_array_elements(tensors) e (value) WHERE e.value ->> 'dtype' <> 'BF16'
+        ) THEN 'float32' ELSE 'bf16' END
+    );
     UPDATE public.llm_model_config c SET init_seed = NULL
     WHERE c.model = llm_import_begin.model AND c.init_seed IS NOT NULL;
     DELETE FROM public.llm_param p WHERE p.model = llm_import_begin.model;

@@ -51,12 +51,13 @@ BEGIN
         ('n_layer', n_layer), ('n_head', n_head), ('d_model', d_model),
         ('n_positions', n_positions), ('vocab', vocab)
     ) s (name, value);
-    PERFORM public.llm_require(
-        d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
-    );
     settings := COALESCE(settings, '{}');
     PERFORM public.llm_require(
         jsonb_typeof(settings) = 'object', format('settings must be a JSON object, got %s', left(settings::text, 100))
+    );
+    PERFORM public.llm_require(
+        d_model % n_head = 0 OR settings ->> 'd_head' IS NOT NULL,
+        format('d_model %s is not a multiple of n_head %s', d_model, n_head)
     );
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied, settings
@@ -78,11 +79,11 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint, jsonb) IS
 'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are those of '
-'the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model''s tokenizer if it already has one. '
-'settings: what the architecture knows beyond sizes, as llm_arch.settings declares. 42710: the model exists; 42704: '
-'unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do '
-'not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of '
-'a failed or dropped model.';
+'the architecture''s smallest model in llm_model_config, or of the smallest GPT-2; vocab is that of the model''s '
+'tokenizer if it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares. '
+'42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not '
+'allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM '
+'(TRUNCATE) llm_param frees the space of a failed or dropped model.';
 
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
@@ -149,10 +150,12 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    -- Embeddings, and in each layer 4 d^2 for attention and 2 d d_ff for the MLP.
+    -- Embeddings, and in each layer 4 d^2 for attention, more with wider heads, and 2 d d_ff for the MLP.
     n_weights CONSTANT numeric := (config.vocab::numeric + config.n_positions) * config.d_model
-        + config.n_layer::numeric * config.d_model
-            * (4 * config.d_model::numeric + 2 * COALESCE(config.d_ff, 4 * config.d_model::numeric));
+        + config.n_layer::numeric * config.d_model * (
+            4 * COALESCE((config.settings ->> 'd_head')::numeric * config.n_head, config.d_model)
+            + 2 * COALESCE(config.d_ff, 4 * config.d_model::numeric)
+        );
 BEGIN
     IF n_weights > 1e12 OR config.n_layer > 10000 THEN
         RAISE EXCEPTION 'model "%" would have % layers and about % weights',

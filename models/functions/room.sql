@@ -130,7 +130,8 @@ CREATE FUNCTION public.llm_require_room_for(
     task text,
     memory_copies int DEFAULT 0,
     optimizer text DEFAULT 'keep',
-    keep_grad boolean DEFAULT false
+    keep_grad boolean DEFAULT false,
+    dtype text DEFAULT 'float32'
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -150,7 +151,7 @@ BEGIN
         OR plenty > (public.pg_llm_wal_free('public.llm_param'::regclass)).free
     THEN
         SELECT c.heap_bytes, c.toast_bytes, c.index_bytes, c.wal_bytes_max INTO cost
-        FROM public.llm_write_cost(model, task, optimizer => optimizer, keep_grad => keep_grad) c
+        FROM public.llm_write_cost(model, task, optimizer => optimizer, keep_grad => keep_grad, dtype => dtype) c
         WHERE c.part = 'total';
         PERFORM public.llm_require_disk(
             what, cost.heap_bytes, cost.toast_bytes, cost.index_bytes, cost.wal_bytes_max
@@ -160,6 +161,6 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, text, boolean) IS
+COMMENT ON FUNCTION public.llm_require_room_for(text, text, int, text, boolean, text) IS
 'Raises 53100 unless what a task of llm_write_cost writes for the model fits on the disk, and 53200 unless so many '
 'copies of its float32 weights fit in memory.';

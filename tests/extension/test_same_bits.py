@@ -134,9 +134,13 @@ def test_threads_of_write_back_and_clearing(small: Connection) -> None:
 # -- inference
 
 
-@pytest.fixture(params=["gpt2", "gpt3", "microgpt"])
+@pytest.fixture(params=["gpt2", "gpt3", "gpt3 banded", "microgpt"])
 def model(conn: Connection, request: pytest.FixtureRequest) -> str:
-    return make_model(conn, "m", arch=request.param, n_head=3, d_model=39, n_positions=23, vocab=57)
+    arch, *banded = request.param.split()
+    name = make_model(conn, "m", arch=arch, n_head=3, d_model=39, n_positions=23, vocab=57)
+    if banded:
+        conn.execute("UPDATE llm_model_config SET settings = %s WHERE model = 'm'", ('{"band": 7}',))
+    return name
 
 
 def logits(conn: Connection, tokens: list[Any]) -> Array:

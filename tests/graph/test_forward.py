@@ -77,6 +77,32 @@ def test_the_activation_that_the_configuration_names(
         np.testing.assert_array_equal(session.execute(g.select(tree)).scalar_one(), logits)
 
 
+def test_bands_of_gpt3(session: Session) -> None:
+    """Odd layers see three tokens, as NumPy has it. A band of all changes no bit."""
+    shape = {name: SIZES[name] for name in ("n_layer", "d_model", "n_positions", "vocab")}
+    parameters = store(
+        session,
+        "m",
+        "gpt3",
+        reference.random_parameters(reference.gpt2_shapes(**shape)),
+        settings={"band": 3},
+    )
+    expected = reference.gpt2_logits(parameters, TOKENS, n_head=SIZES["n_head"], bands=[0, 3])
+    banded = installed(session, tokens=TOKENS)
+    assert close(banded, expected)
+    tree = g.gpt3.logits(SIZES["n_layer"], {g.tokens: TOKENS}, **ad_hoc(g.gpt3), band=3)
+    np.testing.assert_array_equal(session.execute(g.select(tree)).scalar_one(), banded)
+    for band in (3, 9, None):
+        session.execute(
+            sa.update(ModelConfig).where(ModelConfig.model == "m").values(settings={"band": band})
+        )
+        assert (not np.array_equal(installed(session, tokens=TOKENS), banded)) == (band != 3)
+    np.testing.assert_array_equal(
+        installed(session, tokens=TOKENS),
+        session.execute(sa.text("SELECT llm_forward_gpt2('m', :t)"), {"t": TOKENS}).scalar_one(),
+    )
+
+
 def installed(session: Session, **arguments: Any) -> Any:
     named = ", ".join(f"{name} => :{name}" for name in arguments)
     return session.execute(sa.text(f"SELECT llm_forward('m', {named})"), arguments).scalar_one()

@@ -25,6 +25,19 @@ FLAT_DATT = DATT.reshape(1, 300, 60)
 SEQUENCES = {"bidirectional": True, "lengths": LENGTHS}
 
 
+KV, DKV = (normal(11, 2, 2, 150, 12), normal(12, 2, 150, 12))
+SHARED = {"n_kv_head": 1, "window": 37}
+
+
+def same_shared(e: Engine) -> object:
+    """Five heads of queries that share one of keys and values, and see 37 tokens."""
+    kept = [e.attention_forward(Q, *KV, 5, **SHARED, **more) for more in ({}, DROP)]
+    return kept, [
+        e.attention_backward(DATT, *saved, Q, *KV, 5, into=(Q, DKV, DKV), **SHARED, **more)
+        for saved, more in zip(kept, ({}, DROP), strict=True)
+    ]
+
+
 def same_backward(e: Engine) -> object:
     plain = e.attention_backward(DATT, *e.attention_forward(Q, K, V, 4), Q, K, V, 4)
     dropped = e.attention_backward(
@@ -39,9 +52,12 @@ def same_backward(e: Engine) -> object:
 
 
 def same_cached(e: Engine) -> object:
-    cache = KVCache(4, 15, 150)
+    cache, shared = KVCache(4, 15, 150), KVCache(1, 12, 150)
     pieces = [slice(0, 70), slice(70, 71), slice(71, 150)]
-    return [e.attention_cached(cache, Q[0, s], K[0, s], V[0, s]) for s in pieces]
+    k, v = KV[:, 0]
+    return [e.attention_cached(cache, Q[0, s], K[0, s], V[0, s]) for s in pieces] + [
+        e.attention_cached(shared, Q[0, s], k[s], v[s], n_head=5, window=37) for s in pieces
+    ]
 
 
 LLAMA3 = ("llama3", 8.0, 1.0, 4.0, 64.0)
@@ -57,6 +73,7 @@ SAME_BITS: Cases = {
         *e.attention_forward(Q, K, V, 4),
         *e.attention_forward(Q, K, V, 1, **DROP),
         *e.attention_forward(Q, K, V, 4, bidirectional=True),
+        same_shared(e),
         *e.attention_forward(*END_TO_END, 4, **SEQUENCES),
         *e.attention_forward(*END_TO_END, 1, **SEQUENCES, **DROP),
     ),

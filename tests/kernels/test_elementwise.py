@@ -42,6 +42,11 @@ SAME_BITS: Cases = {
     "mul_acc": lambda e: (e.mul_acc(FLAT, FLAT2), e.mul_acc(FLAT, FLAT2, out=FLAT)),
     **{f"{name}_forward": same_forward(name) for name in ACTIVATIONS},
     **{f"{name}_backward": same_backward(name) for name in ACTIVATIONS},
+    "swiglu_forward": lambda e: (e.swiglu_forward(FLAT, FLAT2), e.swiglu_forward(WIDE, FLAT)),
+    "swiglu_backward": lambda e: (
+        *e.swiglu_backward(FLAT2, WIDE, FLAT),
+        *e.swiglu_backward(FLAT2, FLAT, FLAT2, dgate=FLAT, dup=WIDE),
+    ),
     "dropout": lambda e: (
         e.dropout(FLAT, 0.09375, **KEY),
         e.dropout(FLAT, 0.6875, first=2**40 + 3, out=FLAT2, **KEY),
@@ -63,6 +68,21 @@ def test_arithmetic_is_correctly_rounded(engine: Engine, n: int, seed: int) -> N
     np.testing.assert_array_equal(engine.scale(a, 0.3), a * np.float32(0.3))
     np.testing.assert_array_equal(engine.mul_acc(a, b), a * b)
     np.testing.assert_array_equal(engine.fill(n, 2.5), np.full(n, 2.5, np.float32))
+
+
+@odd_shapes
+@given(lengths, seeds)
+def test_swiglu(engine: Engine, n: int, seed: int) -> None:
+    gate, up, dout = 4 * normal(seed, n), normal(seed + 1, n), normal(seed + 2, n)
+    out = engine.swiglu_forward(gate, up)
+    np.testing.assert_array_equal(out, engine.silu_forward(gate) * up)
+    dgate, dup = engine.swiglu_backward(dout, gate, up)
+    np.testing.assert_array_equal(dgate, engine.silu_backward(dout * up, gate))
+    np.testing.assert_array_equal(dup, dout * engine.silu_forward(gate))
+    more = engine.swiglu_backward(dout, gate, up, dgate=gate, dup=up)
+    np.testing.assert_array_equal(more[0], gate + dgate)
+    np.testing.assert_array_equal(more[1], up + dup)
+    assert engine.swiglu_backward(dout, gate, up, dgate=False)[0] is None
 
 
 @odd_shapes

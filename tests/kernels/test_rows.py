@@ -22,8 +22,11 @@ def same_layernorm_backward(e: Engine) -> object:
 SAME_BITS: Cases = {
     "layernorm_forward": lambda e: (*e.layernorm_forward(X, GAMMA, BETA), *e.layernorm_forward(X)),
     "layernorm_backward": same_layernorm_backward,
-    "rmsnorm_forward": lambda e: e.rmsnorm_forward(X),
-    "rmsnorm_backward": lambda e: e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1]),
+    "rmsnorm_forward": lambda e: (*e.rmsnorm_forward(X), *e.rmsnorm_forward(X, GAMMA)),
+    "rmsnorm_backward": lambda e: (
+        e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1]),
+        *e.rmsnorm_backward(DOUT, X, e.rmsnorm_forward(X)[1], GAMMA, dx=X, dgain=BETA),
+    ),
     "l2_normalize_forward": lambda e: e.l2_normalize_forward(X),
     "l2_normalize_backward": lambda e: e.l2_normalize_backward(DOUT, *e.l2_normalize_forward(X), dx=X),
     "mean_pool_forward": lambda e: e.mean_pool_forward(X, LENGTHS),
@@ -138,6 +141,25 @@ def test_rmsnorm(engine: Engine, n: int, d: int, seed: int) -> None:
     assert_close(dx, want_dx, scale, 32)
     added = engine.rmsnorm_backward(dout, x, rstd, dx=before)
     assert_close(added, wide(before) + want_dx, np.abs(before) + scale, 33)
+
+
+@odd_shapes
+@given(sizes, widths, seeds)
+def test_rmsnorm_with_gain(engine: Engine, n: int, d: int, seed: int) -> None:
+    x, dout, gain = rows_of(seed, n, d), normal(seed + 3, n, d), normal(seed + 4, d)
+    out, rstd = engine.rmsnorm_forward(x, gain)
+    plain, _ = engine.rmsnorm_forward(x)
+    np.testing.assert_array_equal(out, plain * gain)  # as Hugging Face: rounded, then times the gain
+    dx, dgain = engine.rmsnorm_backward(dout, x, rstd, gain)
+    want_dx, want_dgain = reference.rmsnorm_gain_backward(wide(dout), wide(x), wide(gain), EPS)
+    norm = np.abs(reference.rmsnorm(wide(x), EPS))
+    inner = (np.abs(wide(dout) * gain) * norm).mean(-1, keepdims=True)
+    assert_close(dx, want_dx, wide(rstd)[:, None] * (np.abs(wide(dout) * gain) + norm * inner), 32)
+    assert_close(dgain, want_dgain, (np.abs(wide(dout)) * norm).sum(0), n + 16)
+    alone = engine.rmsnorm_backward(dout, x, rstd, gain, dx=dout, dgain=False)
+    assert alone[1] is None
+    more = engine.rmsnorm_backward(dout, x, rstd, gain, dgain=gain)[1]
+    assert_close(more, wide(gain) + want_dgain, np.abs(gain) + (np.abs(wide(dout)) * norm).sum(0), n + 17)
 
 
 @odd_shapes

@@ -26,8 +26,12 @@ def gpt2_logits(
     n_head: int,
     eps: float = 1e-5,
     activation: Callable[[Array], Array] = ops.gelu,
+    bands: Sequence[int] | None = None,
 ) -> Array:
-    """Logits [..., T, V]. The depth is that of the parameters; without lm_head.weight the head is tied."""
+    """Logits [..., T, V]. The depth is that of the parameters; without lm_head.weight the head is tied.
+
+    `bands` has the number of tokens that each layer sees, 0 for all.
+    """
     p = {name: np.asarray(value, dtype=np.float64) for name, value in parameters.items()}
     ids = np.asarray(tokens)
 
@@ -41,7 +45,9 @@ def gpt2_logits(
     for layer in range(depth(parameters)):
         h = f"h.{layer}"
         qkv = affine(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")
-        x = x + affine(ops.fused_attention(qkv, n_head), f"{h}.attn.c_proj")
+        x = x + affine(
+            ops.fused_attention(qkv, n_head, window=(bands or [0] * (layer + 1))[layer]), f"{h}.attn.c_proj"
+        )
         x = x + affine(activation(affine(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")), f"{h}.mlp.c_proj")
     return norm(x, "ln_f") @ p.get("lm_head.weight", p["wte.weight"]).T
 

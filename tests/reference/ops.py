@@ -91,6 +91,15 @@ def silu_backward(dout: Array, x: Array) -> Array:
     return dout * (sigmoid + x * t / (1 + t) ** 2)
 
 
+def swiglu(gate: Array, up: Array) -> Array:
+    """silu(gate) * up (Shazeer 2020)."""
+    return silu(gate) * up
+
+
+def swiglu_backward(dout: Array, gate: Array, up: Array) -> tuple[Array, Array]:
+    return silu_backward(dout * up, gate), dout * silu(gate)
+
+
 @dataclass(frozen=True)
 class Activation:
     """Formula, gradient, and how near a float32 kernel comes: so many roundings of a number of that size."""
@@ -227,6 +236,18 @@ def rmsnorm_backward(dout: Array, x: Array, eps: float = 1e-5) -> Array:
     return rstd * (dout - x * rstd**2 * (dout * x).mean(-1, keepdims=True))
 
 
+def rmsnorm_gain(x: Array, gain: Array, eps: float = 1e-5) -> Array:
+    """Each gain.size numbers of a row normalised by themselves, then times the gain."""
+    groups = x.reshape(*x.shape[:-1], -1, gain.size)
+    return (rmsnorm(groups, eps) * gain).reshape(x.shape)
+
+
+def rmsnorm_gain_backward(dout: Array, x: Array, gain: Array, eps: float = 1e-5) -> tuple[Array, Array]:
+    groups, douts = (a.reshape(-1, gain.size) for a in (x, dout))
+    dx = rmsnorm_backward(douts * gain, groups, eps)
+    return dx.reshape(x.shape), (douts * rmsnorm(groups, eps)).sum(0)
+
+
 def l2_normalize(x: Array, enabled: bool = True) -> Array:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if enabled else x
 
@@ -262,31 +283,87 @@ def _tokens(x: Array) -> Array:
     return x.swapaxes(-2, -3).reshape(*batch, T, H * dh)
 
 
-def attention_weights(q: Array, k: Array, n_head: int, causal: bool = True) -> Array:
-    """softmax(q k^T / sqrt(d_head)) over positions up to one's own, or over all.
+def attention_weights(q: Array, k: Array, n_head: int, causal: bool = True, window: int = 0) -> Array:
+    """softmax(q k^T / sqrt(d_head)) over positions up to one's own, the last `window` of them, or over all.
 
     [..., n_head, T, T] of [..., T, D].
     """
     qh, kh = _heads(q, n_head), _heads(k, n_head)
     scores = qh @ kh.swapaxes(-1, -2) / np.sqrt(qh.shape[-1])
-    return softmax(np.where(np.tri(q.shape[-2], dtype=bool), scores, -np.inf) if causal else scores)
+    seen = np.tri(q.shape[-2], dtype=bool)
+    if window:
+        seen &= ~np.tri(q.shape[-2], k=-window, dtype=bool)
+    return softmax(np.where(seen, scores, -np.inf) if causal else scores)
 
 
 def attention(
-    q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0, causal: bool = True
+    q: Array,
+    k: Array,
+    v: Array,
+    n_head: int,
+    keep: Array | float = 1.0,
+    causal: bool = True,
+    window: int = 0,
 ) -> Array:
     """keep [..., n_head, T, T] multiplies the weights: 0 where dropout acts, else 1 / (1 - p)."""
-    return _tokens((attention_weights(q, k, n_head, causal) * keep) @ _heads(v, n_head))
+    return _tokens((attention_weights(q, k, n_head, causal, window) * keep) @ _heads(v, n_head))
 
 
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, n_head: int, keep: Array | float = 1.0, causal: bool = True
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    n_head: int,
+    keep: Array | float = 1.0,
+    causal: bool = True,
+    window: int = 0,
 ) -> tuple[Array, Array, Array]:
-    p = attention_weights(q, k, n_head, causal)
+    p = attention_weights(q, k, n_head, causal, window)
     qh, kh, vh, dh = (_heads(x, n_head) for x in (q, k, v, dout))
     dp = (dh @ vh.swapaxes(-1, -2)) * keep
     ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / np.sqrt(qh.shape[-1])
     return _tokens(ds @ kh), _tokens(ds.swapaxes(-1, -2) @ qh), _tokens((p * keep).swapaxes(-1, -2) @ dh)
+
+
+def repeat_heads(x: Array, n_head: int, n_kv_head: int) -> Array:
+    """k or v with a head for each of q's: [..., n_kv_head * d_head] -> [..., n_head * d_head]."""
+    heads = x.reshape(*x.shape[:-1], n_kv_head, -1)
+    return heads.repeat(n_head // n_kv_head, -2).reshape(*x.shape[:-1], -1)
+
+
+def shared_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    n_head: int,
+    dropout_p: float = 0.0,
+    training: bool = False,
+    site: str = "",
+    n_kv_head: int | None = None,
+    window: int = 0,
+) -> Array:
+    """Attention whose query heads share n_kv_head heads of keys and values, with or without a window."""
+    k, v = (repeat_heads(x, n_head, n_kv_head or n_head) for x in (k, v))
+    return attention(q, k, v, n_head, window=window)
+
+
+def shared_attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    n_head: int,
+    n_kv_head: int,
+    window: int = 0,
+    keep: Array | float = 1.0,
+) -> tuple[Array, Array, Array]:
+    own = (repeat_heads(x, n_head, n_kv_head) for x in (k, v))
+    dq, *dkv = attention_backward(dout, q, *own, n_head, keep, window=window)
+    dk, dv = (
+        x.reshape(*x.shape[:-1], n_kv_head, n_head // n_kv_head, -1).sum(-2).reshape(k.shape) for x in dkv
+    )
+    return dq, dk, dv
 
 
 def parts(x: Array, lengths: ArrayLike) -> list[Array]:
@@ -344,9 +421,11 @@ def pool(x: Array, lengths: ArrayLike | None, pooling: str) -> Array:
     return {"mean": mean_pool, "cls": cls_pool}[pooling](x, lengths)
 
 
-def fused_attention(qkv: Array, n_head: int) -> Array:
+def fused_attention(
+    qkv: Array, n_head: int, dropout_p: float = 0.0, training: bool = False, site: str = "", window: int = 0
+) -> Array:
     """Of [q | k | v] per token, [..., T, 3 D]."""
-    return attention(*np.split(qkv, 3, axis=-1), n_head)
+    return attention(*np.split(qkv, 3, axis=-1), n_head, window=window)
 
 
 def attention_layer(x: Array, w_qkv: Array, b_qkv: Array, w_o: Array, b_o: Array, n_head: int) -> Array:
@@ -456,6 +535,13 @@ GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Array, 
         (_normal(2, 3, 7), _normal(7), _normal(7)),
     ),
     "rmsnorm": (rmsnorm, rmsnorm_backward, (_normal(4, 7),)),
+    "rmsnorm of groups": (rmsnorm_gain, rmsnorm_gain_backward, (_normal(3, 8), _normal(4))),
+    "swiglu": (swiglu, swiglu_backward, (3 * _normal(2, 9), _normal(2, 9))),
+    "attention with shared heads and a window": (
+        lambda q, k, v: shared_attention(q, k, v, 4, n_kv_head=2, window=3),
+        lambda d, q, k, v: shared_attention_backward(d, q, k, v, 4, 2, 3),
+        (_normal(2, 6, 12), _normal(2, 6, 6), _normal(2, 6, 6)),
+    ),
     "rotary": (
         lambda x: rotary(x, 2, 100.0, 4, [0, 1, 5]),
         lambda d, x: rotary_backward(d, 2, 100.0, 4, [0, 1, 5]),

@@ -50,6 +50,8 @@ def servers() -> Iterator[tuple[Durable, Durable]]:
             make_bpe(conn, "served")
             make_names(conn, "other")
             make_names(conn, QUOTED)
+            # Sent as the numbers that they are, and float32 on the other side.
+            conn.execute("UPDATE llm_param SET data = pg_llm_to_bf16(data) WHERE model = %s", (QUOTED,))
         yield publisher, subscriber
 
 

@@ -96,6 +96,10 @@ def concatenate(a: Array, b: Array, axis: int) -> Array:
     return np.concatenate([a, b], axis)
 
 
+def rms_norm_gain(x: Any, gain: Any, eps: float = 1e-5) -> g.Node:
+    return g.rms_norm(x, eps, gain)
+
+
 TARGETS = [3, -1, 10, 0, 3]
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 LLAMA3 = {
@@ -161,6 +165,8 @@ CASES = [
         for activation in ops.ACTIVATIONS.values()
         for name in activation.names
     ),
+    Case("swiglu", [(3, 7), (3, 7)], ops.swiglu, (), [], g.swiglu),
+    Case("swiglu", [(37,), (37,)], ops.swiglu, (), []),
     Case("dropout", [(3, 5)], lambda x, *_: x, [0.5], [], lambda x, p: g.dropout(x, p, training=False)),
     Case("dropout", [(37,)], lambda x, *_: x, [0.4, True, "here"], [], drawn=True),
     # rows
@@ -168,6 +174,8 @@ CASES = [
     Case("layernorm", [(5, 7), (7,), (7,)], ops.layernorm, [0.1], [], g.layer_norm),
     Case("rmsnorm", [(3, 17)], ops.rmsnorm, [1e-05], [3, 17], g.rms_norm),
     Case("rmsnorm", [(5, 7)], ops.rmsnorm, [0.1], [5, 7], g.rms_norm),
+    Case("rmsnorm", [(2, 3, 24), (8,)], ops.rmsnorm_gain, [0.1], [], rms_norm_gain),
+    Case("rmsnorm", [(5, 19), (19,)], ops.rmsnorm_gain, (), [], rms_norm_gain),
     Case("l2_normalize", [(3, 35)], ops.l2_normalize, [True], [3, 35], g.l2_normalize),
     Case("l2_normalize", [(2, 3, 5)], ops.l2_normalize, (), None, g.l2_normalize),
     Case("l2_normalize", [(4, 6)], ops.l2_normalize, [False], [4, 6], g.l2_normalize),
@@ -180,6 +188,37 @@ CASES = [
     Case("causal_attention", [(2, 5, 3 * 4)], ops.fused_attention, [1], None, g.causal_attention_qkv),
     Case("causal_attention", [(2, 5, 12)], lambda qkv, *_: qkv[..., :4], [2, 0.2, True, "s"], drawn=True),
     Case("causal_attention", [(5, 6)] * 3, lambda q, *_: q, [2, 0.2, True, "s"], drawn=True),
+    Case(
+        "causal_attention",
+        [(2, 7, 12), (2, 7, 6), (2, 7, 6)],
+        ops.shared_attention,
+        [4, 0.1, False, "", 2],
+        None,
+        g.causal_attention,
+    ),
+    Case(
+        "causal_attention",
+        [(40, 12), (40, 4), (40, 4)],
+        ops.shared_attention,
+        [3, 0.1, False, "", 1, 18],
+        None,
+        g.causal_attention,
+    ),
+    Case(
+        "causal_attention",
+        [(40, 3 * 8)],
+        ops.fused_attention,
+        [2, 0.1, False, "", 18],
+        None,
+        g.causal_attention_qkv,
+    ),
+    Case(
+        "causal_attention",
+        [(40, 6), (40, 3), (40, 3)],
+        lambda q, *_: q,
+        [2, 0.2, True, "s", 1, 18],
+        drawn=True,
+    ),
     Case(
         "bidirectional_attention",
         [(2, 7, 6)] * 3,

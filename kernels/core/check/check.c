@@ -2,7 +2,7 @@
  * check.c -- the core against itself: every instruction set, thread count, tile size and path must give the
  * bits of the scalar path on one thread, and those must be right against plain loops. Prints a line per
  * group; exits 1 at any difference. The fingerprints of the results are the same on every machine; what came with
- * sequences end to end has one of its own.
+ * sequences end to end has one of its own, and so has what came with heads that share keys.
  *
  * usage: check [--no-fork] [--scalar-once]
  *   --no-fork       emulators and thread sanitizers may not follow a fork
@@ -297,7 +297,10 @@ int main(int argc, char **argv)
     const unsigned long long first = fingerprint;
     fingerprint = NOTHING;
     check_sequences();
-    printf("%s, %ld comparisons, fingerprints %016llx %016llx\n", failures ? "FAILED" : "all the same bits", compared,
-           first, (unsigned long long)fingerprint);
+    const unsigned long long second = fingerprint;
+    fingerprint = NOTHING;
+    check_shared_heads();
+    printf("%s, %ld comparisons, fingerprints %016llx %016llx %016llx\n", failures ? "FAILED" : "all the same bits",
+           compared, first, second, (unsigned long long)fingerprint);
     return failures != 0;
 }

@@ -28,9 +28,11 @@ void plain_gemm(float *C, const float *A, const float *B, size_t M, size_t N, si
                 size_t ldb, bool ta, bool tb, bool acc);
 
 void plain_attention(double *out, double *dq, double *dk, double *dv, const float *q, const float *k, const float *v,
-                     const float *dout, size_t T, size_t dh, size_t stride, size_t D, bool causal);
+                     const float *dout, size_t T, size_t dh, size_t q_stride, size_t kv_stride, size_t D, bool causal,
+                     size_t window);
 
 void check_attention(void);
+void check_shared_heads(void);
 void check_memory(void);
 void check_pool(bool may_fork);
 void check_quantized(void);

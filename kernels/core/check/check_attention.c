@@ -9,37 +9,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One sequence and head in double, no dropout. Rows are `stride` apart, out rows `D`. */
+/* One sequence and head in double, no dropout. Rows are q_stride and kv_stride apart, out rows `D`; window 0: none. */
 void plain_attention(double *out, double *dq, double *dk, double *dv, const float *q, const float *k, const float *v,
-                     const float *dout, size_t T, size_t dh, size_t stride, size_t D, bool causal)
+                     const float *dout, size_t T, size_t dh, size_t q_stride, size_t kv_stride, size_t D, bool causal,
+                     size_t window)
 {
     double *p = calloc(T, sizeof *p), *dp = calloc(T, sizeof *dp), scale = 1 / sqrt((double)dh);
 
     for (size_t t = 0; t < T; t++) {
-        const size_t seen = causal ? t + 1 : T;
+        const size_t seen = causal ? t + 1 : T, first = window > 0 && t >= window ? t + 1 - window : 0;
         double max = -INFINITY, sum = 0, delta = 0;
-        for (size_t s = 0; s < seen; s++) {
+        for (size_t s = first; s < seen; s++) {
             p[s] = 0;
             for (size_t c = 0; c < dh; c++)
-                p[s] += (double)q[t * stride + c] * k[s * stride + c] * scale;
+                p[s] += (double)q[t * q_stride + c] * k[s * kv_stride + c] * scale;
             max = fmax(max, p[s]);
         }
-        for (size_t s = 0; s < seen; s++)
+        for (size_t s = first; s < seen; s++)
             sum += p[s] = exp(p[s] - max);
-        for (size_t s = 0; s < seen; s++) {
+        for (size_t s = first; s < seen; s++) {
             p[s] /= sum;
             dp[s] = 0;
             for (size_t c = 0; c < dh; c++) {
-                out[t * D + c] += p[s] * v[s * stride + c];
-                dp[s] += (double)dout[t * D + c] * v[s * stride + c];
-                dv[s * stride + c] += p[s] * dout[t * D + c];
+                out[t * D + c] += p[s] * v[s * kv_stride + c];
+                dp[s] += (double)dout[t * D + c] * v[s * kv_stride + c];
+                dv[s * kv_stride + c] += p[s] * dout[t * D + c];
             }
             delta += p[s] * dp[s];
         }
-        for (size_t s = 0; s < seen; s++)
+        for (size_t s = first; s < seen; s++)
             for (size_t c = 0; c < dh; c++) {
-                dq[t * stride + c] += p[s] * (dp[s] - delta) * scale * k[s * stride + c];
-                dk[s * stride + c] += p[s] * (dp[s] - delta) * scale * q[t * stride + c];
+                dq[t * q_stride + c] += p[s] * (dp[s] - delta) * scale * k[s * kv_stride + c];
+                dk[s * kv_stride + c] += p[s] * (dp[s] - delta) * scale * q[t * q_stride + c];
             }
     }
     free(p), free(dp);
@@ -73,7 +74,7 @@ static void check_attention_truth(const llm_attention_shape *s, const attention_
         for (size_t h = 0; h < s->n_head; h++) {
             size_t at = b * s->T * 3 * s->D + h * dh, o = b * s->T * s->D + h * dh;
             plain_attention(out + o, grads + at, grads + at + s->D, grads + at + 2 * s->D, qkv + at, qkv + at + s->D,
-                            qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, s->D, true);
+                            qkv + at + 2 * s->D, dout + o, s->T, dh, 3 * s->D, 3 * s->D, s->D, true, 0);
         }
     expect_near("attention forward", r->out, out, n, 1e-6);
     expect_near("attention backward", r->dqkv, grads, 3 * n, 2e-6);
@@ -96,7 +97,7 @@ static void check_cached(llm_engine *e, const char *where, const llm_attention_s
                 n = s->T - past;
             const float *q = qkv + past * stride;
             llm_attention_cached(e, out + past * s->D, &c, &past, 1, q, q + s->D, q + 2 * s->D, n, stride, stride,
-                                 stride);
+                                 stride, s->n_head, 0);
         }
         expect_bits("cached attention", where, out, wanted, s->T * s->D);
         free(out);
@@ -117,11 +118,11 @@ static void check_cached_together(llm_engine *e, const char *where, const llm_at
         const size_t none = 0;
         caches[b] = llm_kv_cache_create(s->n_head, s->D / s->n_head, s->T);
         llm_attention_cached(e, out, &caches[b], &none, 1, qkv, qkv + s->D, qkv + 2 * s->D, past[b], stride, stride,
-                             stride);
+                             stride, s->n_head, 0);
         memcpy(tokens + b * stride, qkv + past[b] * stride, stride * sizeof *tokens);
     }
     llm_attention_cached(e, out, caches, past, SEQUENCES, tokens, tokens + s->D, tokens + 2 * s->D, 1, stride, stride,
-                         stride);
+                         stride, s->n_head, 0);
     for (size_t b = 0; b < SEQUENCES; b++) {
         expect_bits("cached attention of several", where, out + b * s->D, wanted + past[b] * s->D, s->D);
         llm_kv_cache_destroy(caches[b]);

@@ -36,7 +36,8 @@ static void check_truth(const llm_attention_shape *s, size_t n, const result *r,
         for (size_t h = 0; h < s->n_head; h++) {
             size_t at = row * 3 * s->D + h * dh, o = row * s->D + h * dh;
             plain_attention(out + o, grads + at, grads + at + s->D, grads + at + 2 * s->D, qkv + at, qkv + at + s->D,
-                            qkv + at + 2 * s->D, dout + o, (size_t)s->lengths[b], dh, 3 * s->D, s->D, false);
+                            qkv + at + 2 * s->D, dout + o, (size_t)s->lengths[b], dh, 3 * s->D, 3 * s->D, s->D, false,
+                            0);
         }
     expect_near("bidirectional attention", r->out, out, n * s->D, 1e-6);
     expect_near("bidirectional attention backward", r->dqkv, grads, 3 * n * s->D, 2e-6);

@@ -206,8 +206,8 @@ static void other_ops(llm_engine *e, float *out[RESULTS], const float *x, const 
     llm_sub(e, out[0], x, y, ALL);
     llm_mul(e, out[1], x, y, ALL);
     llm_div(e, out[2], x, y, ALL);
-    llm_rmsnorm_forward(e, out[3], rstd, x, 1e-5f, ROWS, WIDTH);
-    llm_rmsnorm_backward(e, out[4], false, y, x, rstd, ROWS, WIDTH);
+    llm_rmsnorm_forward(e, out[3], rstd, x, NULL, 1e-5f, ROWS, WIDTH);
+    llm_rmsnorm_backward(e, out[4], false, NULL, false, y, x, NULL, rstd, ROWS, WIDTH);
     llm_softmax_forward(e, softmax, x, ROWS, WIDTH);
     llm_softmax_backward(e, out[6], false, y, softmax, ROWS, WIDTH);
     llm_relu_forward(e, out[7], x, ALL);

@@ -66,16 +66,23 @@ static inline size_t llm_padded(size_t n) { return (n + LLM_KEY_PANEL - 1) / LLM
 /* What the rows of one head share. `index` is the logical index of the weight (query 0, key 0). */
 typedef struct llm_attention_head {
     size_t d_head;
-    size_t keys;                    /* the first so many are what each query attends to; 0: those up to its own */
+    size_t keys;                    /* the first so many are what each query attends to; 0: those up to its own, */
+    size_t window;                  /* the last so many of them; 0: all */
     float scale;                    /* 1 / sqrt(d_head) */
     const llm_dropout_key *dropout; /* NULL: none */
     float dropout_scale;
     uint32_t dropout_threshold;
     uint64_t index;
     size_t index_row; /* T_max: from one query's weights to the next one's */
-    uint16_t *kept;   /* the mask of query 0, or NULL */
+    uint16_t *kept;   /* the mask of query 0, or NULL; a query's begins with the word of the first key it sees */
     size_t kept_row;  /* words from one query's mask to the next one's */
 } llm_attention_head;
+
+/* The first key that query t sees */
+static inline size_t llm_first_key(const llm_attention_head *h, size_t t)
+{
+    return h->window > 0 && t >= h->window ? t + 1 - h->window : 0;
+}
 
 /* One head's tensors in the backward; strides are from token to token. */
 typedef struct llm_attention_grads {
@@ -83,7 +90,7 @@ typedef struct llm_attention_grads {
     const float *q, *k, *v, *out, *dout;
     const float *row_max, *row_sum;
     size_t q_stride, k_stride, v_stride, out_stride, T;
-    bool acc;
+    bool acc, acc_kv;               /* dq; dk and dv */
     bool (*stopped)(llm_engine *e); /* asked between blocks: true, and the gradients are left undefined */
     llm_engine *e;
 } llm_attention_grads;
@@ -93,7 +100,8 @@ typedef struct llm_attention_kernels {
     void (*store_keys)(float *panels, const float *k, size_t stride, size_t at, size_t n, size_t d_head);
     void (*store_values)(float *rows, const float *v, size_t stride, size_t at, size_t n, size_t d_head);
     /*
-     * out rows of the queries at positions from .. from + n, each over the keys up to its own position, or h->keys.
+     * out rows of the queries at positions from .. from + n, each over the keys up to its own position, in its window,
+     * or h->keys. Keys before the first query's window need not be stored.
      * q and out point at the first of them; row_max and row_sum (n) may be NULL.
      */
     void (*forward)(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,

@@ -26,7 +26,7 @@ typedef struct llm_adamw_constants {
  * every ISA points to kernel_<name>.
  */
 
-/* n elements; mul_acc: out += a * b; rotate: see llm_rotary_forward, one head of 2 half elements */
+/* n elements; mul_acc: out += a * b; rotate: see llm_rotary_forward, one head of 2 half elements; dgate, dup may be NULL */
 #define ELEMENTWISE_MATH(KERNEL)                                                                                       \
     KERNEL(void, fill, (float *out, float value, size_t n))                                                            \
     KERNEL(void, copy, (float *out, const float *x, bool acc, size_t n))                                               \
@@ -39,6 +39,10 @@ typedef struct llm_adamw_constants {
     KERNEL(void, neg, (float *out, const float *x, size_t n))                                                          \
     KERNEL(void, rotate,                                                                                               \
            (float *out, bool acc, const float *x, const float *cosine, const float *sine, bool inverse, size_t half))  \
+    KERNEL(void, swiglu_forward, (float *out, const float *gate, const float *up, size_t n))                           \
+    KERNEL(void, swiglu_backward,                                                                                      \
+           (float *dgate, bool acc_gate, float *dup, bool acc_up, const float *dout, const float *gate,                \
+            const float *up, size_t n))                                                                                \
     KERNEL(bool, all_finite, (const float *x, size_t n))                                                               \
     KERNEL(void, dropout,                                                                                              \
            (float *out, bool acc, const float *x, float scale, uint32_t threshold, const llm_dropout_key *key,         \
@@ -56,7 +60,7 @@ typedef struct llm_adamw_constants {
 /*
  * n rows of d. sum and sum_squares: one numeric block, in 16 lanes. max_and_exp_sum: one row, its maximum and
  * sum exp(x - maximum). cross_entropy_backward: one row, dlogits (+)= scale * (exp(logits - log_sum) - onehot(target)),
- * and dlogits may be logits. sum_rows and layernorm_dgamma: columns [begin, end), in row blocks.
+ * and dlogits may be logits. sum_rows, layernorm_dgamma and rmsnorm_dgain: columns [begin, end), in row blocks.
  */
 #define ROW_MATH(KERNEL)                                                                                               \
     KERNEL(float, sum, (const float *x, size_t n))                                                                     \
@@ -67,9 +71,14 @@ typedef struct llm_adamw_constants {
     KERNEL(void, layernorm_backward,                                                                                   \
            (float *dx, bool acc, const float *dout, const float *x, const float *gamma, const float *mean,             \
             const float *rstd, size_t n, size_t d))                                                                    \
-    KERNEL(void, rmsnorm_forward, (float *out, float *rstd, const float *x, float eps, size_t n, size_t d))            \
+    KERNEL(void, rmsnorm_forward,                                                                                      \
+           (float *out, float *rstd, const float *x, const float *gain, float eps, size_t n, size_t d))                \
     KERNEL(void, rmsnorm_backward,                                                                                     \
-           (float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n, size_t d))            \
+           (float *dx, bool acc, const float *dout, const float *x, const float *gain, const float *rstd, size_t n,    \
+            size_t d))                                                                                                 \
+    KERNEL(void, rmsnorm_dgain,                                                                                        \
+           (float *dgain, bool acc, const float *dout, const float *x, const float *rstd, size_t n, size_t d,          \
+            size_t begin, size_t end))                                                                                 \
     KERNEL(void, l2_normalize_forward, (float *out, float *norm, const float *x, size_t n, size_t d))                  \
     KERNEL(void, l2_normalize_backward,                                                                                \
            (float *dx, bool acc, const float *dout, const float *out, const float *norm, size_t n, size_t d))          \

@@ -90,6 +90,8 @@ const char *llm_weights_metadata(const llm_weights *w, const char *key);
  * llm_weights_error() tells it.
  */
 llm_weights_status llm_weights_read(llm_weights *w, size_t i, uint64_t first, uint64_t n, float *out);
+/* The same as it lies in the file, of a BF16 tensor. */
+llm_weights_status llm_weights_read_bf16(llm_weights *w, size_t i, uint64_t first, uint64_t n, uint16_t *out);
 /* The same without conversion; for one-byte types. */
 llm_weights_status llm_weights_read_bytes(llm_weights *w, size_t i, uint64_t first, uint64_t n, void *out);
 const char *llm_weights_error(const llm_weights *w);
@@ -97,7 +99,7 @@ const char *llm_weights_error(const llm_weights *w);
 const char *llm_dtype_name(llm_dtype dtype); /* as safetensors calls it: "F32" */
 size_t llm_dtype_size(llm_dtype dtype);
 
-/* ---- writing: uncompressed, float32 and uint8 ---- */
+/* ---- writing: uncompressed, float32 and uint8, in safetensors also bf16 ---- */
 
 typedef struct llm_weights_writer llm_weights_writer;
 
@@ -113,6 +115,8 @@ llm_weights_writer *llm_weights_write_begin(const llm_sink *sink, llm_weights_fo
                                             const llm_weights_entry *entries, size_t n_entries,
                                             const llm_weights_pair *metadata, size_t n_metadata,
                                             llm_weights_status *status, char error[LLM_WEIGHTS_ERROR]);
+/* The tensor whose data are expected next; NULL: none. */
+const llm_weights_entry *llm_weights_write_next(const llm_weights_writer *w);
 /* The next bytes of the data, which may not reach over the end of a tensor. */
 llm_weights_status llm_weights_write(llm_weights_writer *w, const void *bytes, size_t n);
 /* Ends the file; INVALID when data are missing. */

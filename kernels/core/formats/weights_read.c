@@ -1,5 +1,5 @@
 /*
- * weights_read.c -- elements of the tensors of a weight file, as float32 or as bytes.
+ * weights_read.c -- elements of the tensors of a weight file, as float32, as bf16 or as bytes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +156,21 @@ llm_weights_status llm_weights_read(llm_weights *w, size_t i, uint64_t first, ui
             memcpy(out, w->whole + first, (size_t)n * sizeof(float));
     } else
         read_floats(w, i, first, n, out);
+    if (w->status != LLM_WEIGHTS_OK)
+        w->stream.open = false;
+    return w->status;
+}
+
+llm_weights_status llm_weights_read_bf16(llm_weights *w, size_t i, uint64_t first, uint64_t n, uint16_t *out)
+{
+    const weights_item *item = &w->items[i];
+
+    if (!begin_read(w, i, first, n))
+        return w->status;
+    if (item->entry.dtype != LLM_DTYPE_BF16 || (item->fortran && item->entry.ndim > 1))
+        weights_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" does not hold bf16", item->entry.name);
+    else
+        read_raw(w, i, first * 2, out, n * 2);
     if (w->status != LLM_WEIGHTS_OK)
         w->stream.open = false;
     return w->status;

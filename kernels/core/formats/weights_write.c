@@ -68,7 +68,10 @@ static bool check_entries(llm_weights_writer *w)
         if (n == 0 || n > LLM_WEIGHTS_MAX_NAME - 4 || !weights_valid_utf8((const uint8_t *)e->name, n) ||
             strcmp(e->name, "__metadata__") == 0)
             return writer_fail(w, LLM_WEIGHTS_INVALID, "\"%.100s\" cannot name a tensor in a file", e->name);
-        if (e->ndim < 0 || e->ndim > LLM_WEIGHTS_MAX_NDIM || (e->dtype != LLM_DTYPE_F32 && e->dtype != LLM_DTYPE_U8) ||
+        if (e->dtype == LLM_DTYPE_BF16 && w->format != LLM_SAFETENSORS)
+            return writer_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\": NumPy's formats have no bf16", e->name);
+        if (e->ndim < 0 || e->ndim > LLM_WEIGHTS_MAX_NDIM ||
+            (e->dtype != LLM_DTYPE_F32 && e->dtype != LLM_DTYPE_BF16 && e->dtype != LLM_DTYPE_U8) ||
             !weights_size(e, &count, &bytes))
             return writer_fail(w, LLM_WEIGHTS_INVALID, "tensor \"%.100s\" cannot be written", e->name);
     }
@@ -117,6 +120,11 @@ llm_weights_writer *llm_weights_write_begin(const llm_sink *sink, llm_weights_fo
         return NULL;
     }
     return w;
+}
+
+const llm_weights_entry *llm_weights_write_next(const llm_weights_writer *w)
+{
+    return w->current < w->n ? &w->entries[w->current] : NULL;
 }
 
 llm_weights_status llm_weights_write(llm_weights_writer *w, const void *bytes, size_t n)

@@ -175,7 +175,7 @@ static void block(const llm_decode *g, layer *l, size_t past)
     normalise(g);
     apply(g, &l->linear[QKV], g->wide, g->normed);
     llm_attention_cached(g->e, g->normed, &l->cache, &past, 1, g->wide, g->wide + d, g->wide + 2 * d, 1, 3 * d, 3 * d,
-                         3 * d);
+                         3 * d, g->n_head, 0);
     apply(g, &l->linear[PROJECTION], g->wide, g->normed);
     llm_add(g->e, g->x, g->x, g->wide, d);
     normalise(g);
@@ -195,7 +195,7 @@ bool llm_decode_prompt(llm_decode *g, size_t past)
         return false;
     for (size_t i = 0; i < g->n_layer; i++)
         llm_attention_cached(g->e, tokens + past * 3 * g->d, &g->layers[i].cache, &none, 1, tokens, tokens + g->d,
-                             tokens + 2 * g->d, past, 3 * g->d, 3 * g->d, 3 * g->d);
+                             tokens + 2 * g->d, past, 3 * g->d, 3 * g->d, 3 * g->d, g->n_head, 0);
     free(tokens);
     return true;
 }

@@ -25,31 +25,34 @@ typedef struct attention_place {
 /*
  * out (B,T,D), row_max and row_sum (B,n_head,T) = softmax(scale q k^T) v per head, from q, k, v (B,T,D) whose rows lie
  * q_stride, k_stride, v_stride apart: three tensors, or one of rows [q | k | v]. Head h is columns h d_head to
- * (h + 1) d_head of a row, d_head = D / n_head.
+ * (h + 1) d_head of a row, d_head = D / n_head. k and v have n_kv_head heads, each read by `group` of q's in a row.
  */
 typedef struct attention_job {
     llm_engine *e;
     const llm_attention_shape *s;
     attention_place *places; /* of sequences of their own lengths; NULL: all are T long */
     double squares;          /* the average sequence's tokens squared */
-    size_t d_head;
+    size_t d_head, n_kv_head, group;
     size_t tile, tiles, shares; /* query rows per tile, tiles of a head, units a head is split into */
     float *out, *row_max, *row_sum;
     const float *q, *k, *v;
     const llm_attention_grads *grads; /* of sequence 0, head 0 */
 } attention_job;
 
-static attention_place after(attention_place p, size_t T)
+static attention_place after(const llm_attention_shape *s, attention_place p, size_t T)
 {
-    return (attention_place){ T, p.row + p.T, p.weights + p.T * p.T, p.words + p.T * llm_mask_words(p.T) };
+    return (attention_place){ T, p.row + p.T, p.weights + p.T * p.T, p.words + p.T * llm_attention_row_words(s, p.T) };
 }
 
-/* Find where the sequences lie, before anything else of the job. false: the engine has no memory for it. */
+/* Find the heads, and where the sequences lie, before anything else of the job. false: no memory for it. */
 static bool place_sequences(attention_job *j)
 {
     const llm_attention_shape *s = j->s;
     attention_place p = { 0 };
 
+    j->d_head = s->D / s->n_head;
+    j->n_kv_head = s->n_kv_head > 0 ? s->n_kv_head : s->n_head;
+    j->group = s->n_head / j->n_kv_head;
     j->squares = (double)s->T * (double)s->T;
     if (s->lengths == NULL)
         return true;
@@ -59,16 +62,26 @@ static bool place_sequences(attention_job *j)
         return false;
     }
     for (size_t b = 0; b < s->B; b++)
-        j->places[b] = p = after(p, (size_t)s->lengths[b]);
-    j->squares = (double)after(p, 0).weights / (double)s->B;
+        j->places[b] = p = after(s, p, (size_t)s->lengths[b]);
+    j->squares = (double)after(s, p, 0).weights / (double)s->B;
     return true;
+}
+
+/* How many weights a head of the average sequence has that are not 0. */
+static double seen_weights(const attention_job *j)
+{
+    const llm_attention_shape *s = j->s;
+    double share = s->window > 0 && s->window < s->T ? (double)s->window / (double)s->T : 1;
+
+    return j->squares * (s->bidirectional ? 1 : share - share * share / 2);
 }
 
 static attention_place place_of(const attention_job *j, size_t b)
 {
     const size_t T = j->s->T;
 
-    return j->places != NULL ? j->places[b] : (attention_place){ T, b * T, b * T * T, b * T * llm_mask_words(T) };
+    return j->places != NULL ? j->places[b]
+                             : (attention_place){ T, b * T, b * T * T, b * T * llm_attention_row_words(j->s, T) };
 }
 
 /* What the kernels need to know of one head of a sequence: its scale, and where its dropout mask (T,T) begins */
@@ -77,6 +90,7 @@ static llm_attention_head head_of(const llm_attention_shape *s, const attention_
     llm_attention_head h = {
         .d_head = s->D / s->n_head,
         .keys = s->bidirectional ? p->T : 0,
+        .window = s->bidirectional ? 0 : s->window,
         .scale = llm_attention_scale(s->D / s->n_head),
         .index = s->first + (uint64_t)p->weights * s->n_head + (uint64_t)head * p->T * p->T,
         .index_row = p->T,
@@ -86,7 +100,7 @@ static llm_attention_head head_of(const llm_attention_shape *s, const attention_
         h.dropout = &s->key;
         h.dropout_scale = all ? 0.0f : (float)(1.0 / (1.0 - (double)s->dropout_p));
         h.dropout_threshold = all ? UINT32_MAX : (uint32_t)((double)s->dropout_p * 0x1p32);
-        h.kept_row = llm_mask_words(p->T);
+        h.kept_row = llm_attention_row_words(s, p->T);
         h.kept = s->kept == NULL ? NULL : s->kept + p->words * s->n_head + head * p->T * h.kept_row;
     }
     return h;
@@ -97,31 +111,49 @@ static size_t store_floats(size_t T, size_t d_head) { return llm_padded(T) * d_h
 
 /* ---- forward ---- */
 
+/* Query tiles of one head, and the keys that are stored for them. */
+typedef struct tile_range {
+    size_t begin, end, step, first_key, end_key;
+} tile_range;
+
 /*
- * Rows of out (T,d_head) of one head: those of the query tiles share, share + shares, ..., of which a short sequence
- * may have none. Later keys are masked, unless attention is bidirectional.
+ * Of a head's `tiles`, those of one share: number share, share + shares, ..., so that all shares have as many keys to
+ * see; or with a window as many in a row, of which each sees as many keys. A short sequence's share may have none.
  */
+static tile_range share_of(const attention_job *j, const llm_attention_head *h, size_t T, size_t share)
+{
+    const size_t tiles = (T + j->tile - 1) / j->tile;
+    tile_range r = { share, tiles, j->shares, 0, T };
+
+    if (h->window > 0)
+        r = (tile_range){ share * tiles / j->shares, (share + 1) * tiles / j->shares, 1, 0, T };
+    if (h->keys > 0 || r.begin >= r.end)
+        return r;
+    const size_t last = r.begin + (r.end - 1 - r.begin) / r.step * r.step;
+    r.first_key = llm_first_key(h, r.begin * j->tile) / LLM_KEY_PANEL * LLM_KEY_PANEL;
+    r.end_key = (last + 1) * j->tile < T ? (last + 1) * j->tile : T;
+    return r;
+}
+
+/* Rows of out (T,d_head) of one head: those of one share of its query tiles. */
 static void forward_unit(const attention_job *j, size_t unit)
 {
     const llm_attention_shape *s = j->s;
     const llm_attention_kernels *kernels = &j->e->kernels->attention;
     const size_t share = unit % j->shares, head = unit / j->shares % s->n_head;
     const attention_place p = place_of(j, unit / j->shares / s->n_head);
-    const size_t tiles = (p.T + j->tile - 1) / j->tile;
-    size_t row = p.row, column = head * j->d_head, stat = p.row * s->n_head + head * p.T, keys = p.T;
-    llm_attention_head h = head_of(s, &p, head);
+    const size_t row = p.row, column = head * j->d_head, stat = p.row * s->n_head + head * p.T;
+    const llm_attention_head h = head_of(s, &p, head);
+    const tile_range r = share_of(j, &h, p.T, share);
+    const size_t n_keys = r.end_key - r.first_key, key = row + r.first_key, kv_column = head / j->group * j->d_head;
     float *panels = llm_thread_scratch(j->e), *values = panels + llm_padded(p.T) * j->d_head;
     float *scratch = values + p.T * llm_padded(j->d_head);
 
-    if (share >= tiles)
+    if (r.begin >= r.end)
         return;
-    if (!s->bidirectional) {
-        size_t last = share + (tiles - 1 - share) / j->shares * j->shares; /* tile of this share */
-        keys = (last + 1) * j->tile < p.T ? (last + 1) * j->tile : p.T;
-    }
-    kernels->store_keys(panels, j->k + row * s->k_stride + column, s->k_stride, 0, keys, j->d_head);
-    kernels->store_values(values, j->v + row * s->v_stride + column, s->v_stride, 0, keys, j->d_head);
-    for (size_t tile = share; tile < tiles; tile += j->shares) {
+    kernels->store_keys(panels, j->k + key * s->k_stride + kv_column, s->k_stride, r.first_key, n_keys, j->d_head);
+    kernels->store_values(values, j->v + key * s->v_stride + kv_column, s->v_stride, r.first_key, n_keys, j->d_head);
+    for (size_t tile = r.begin; tile < r.end; tile += r.step) {
         size_t t = tile * j->tile, n = p.T - t < j->tile ? p.T - t : j->tile;
         if (llm_task_stopped(j->e))
             return;
@@ -157,7 +189,6 @@ void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row
         return;
     attention_job j = { .e = e,
                         .s = s,
-                        .d_head = s->D / s->n_head,
                         .tile = e->attention_chunk,
                         .out = out,
                         .row_max = row_max,
@@ -169,7 +200,7 @@ void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row
 
     if (llm_failed(e) || !place_sequences(&j))
         return;
-    flops = (s->bidirectional ? 4.0 : 2.0) * j.squares * (double)j.d_head;
+    flops = 4.0 * seen_weights(&j) * (double)j.d_head;
     j.tiles = (s->T + j.tile - 1) / j.tile;
     j.shares = choose_shares(&j, flops);
     if (llm_scratch(e, store_floats(s->T, j.d_head) + e->kernels->attention.forward_scratch(s->T, j.d_head)))
@@ -182,29 +213,44 @@ void llm_attention_forward(llm_engine *e, float *out, float *row_max, float *row
 
 static float *at(float *p, size_t offset) { return p == NULL ? NULL : p + offset; }
 
-/* dq, dk, dv (T,d_head) (+)= of heads begin to end, from dout and out (T,d_head), row_max and row_sum (T) */
+/*
+ * dq, dk, dv (T,d_head) (+)= of one head of a sequence, from dout and out (T,d_head), row_max and row_sum (T). The heads
+ * that share keys and values add to dk and dv one after the other.
+ */
+static void backward_head(const attention_job *j, const attention_place *place, size_t head)
+{
+    const llm_attention_shape *s = j->s;
+    const attention_place p = *place;
+    const size_t row = p.row, column = head * j->d_head, kv_column = head / j->group * j->d_head;
+    const size_t stat = row * s->n_head + head * p.T;
+    const llm_attention_head h = head_of(s, &p, head);
+    llm_attention_grads g = *j->grads;
+
+    g.dq = at(g.dq, row * s->q_stride + column);
+    g.dk = at(g.dk, row * s->k_stride + kv_column);
+    g.dv = at(g.dv, row * s->v_stride + kv_column);
+    g.q += row * s->q_stride + column;
+    g.k += row * s->k_stride + kv_column;
+    g.v += row * s->v_stride + kv_column;
+    g.out += row * s->D + column;
+    g.dout += row * s->D + column;
+    g.row_max += stat;
+    g.row_sum += stat;
+    g.T = p.T;
+    g.acc_kv = g.acc || head % j->group > 0;
+    j->e->kernels->attention.backward(&g, &h, llm_thread_scratch(j->e));
+}
+
+/* A unit is one head of keys and values of one sequence. */
 static void backward_range(void *arg, size_t begin, size_t end)
 {
     const attention_job *j = arg;
-    const llm_attention_shape *s = j->s;
 
     for (size_t unit = begin; unit < end; unit++) {
-        const attention_place p = place_of(j, unit / s->n_head);
-        size_t head = unit % s->n_head, row = p.row, column = head * j->d_head, stat = row * s->n_head + head * p.T;
-        llm_attention_head h = head_of(s, &p, head);
-        llm_attention_grads g = *j->grads;
-        g.dq = at(g.dq, row * s->q_stride + column);
-        g.dk = at(g.dk, row * s->k_stride + column);
-        g.dv = at(g.dv, row * s->v_stride + column);
-        g.q += row * s->q_stride + column;
-        g.k += row * s->k_stride + column;
-        g.v += row * s->v_stride + column;
-        g.out += row * s->D + column;
-        g.dout += row * s->D + column;
-        g.row_max += stat;
-        g.row_sum += stat;
-        g.T = p.T;
-        j->e->kernels->attention.backward(&g, &h, llm_thread_scratch(j->e));
+        const attention_place p = place_of(j, unit / j->n_kv_head);
+        const size_t first = unit % j->n_kv_head * j->group;
+        for (size_t head = first; head < first + j->group && !llm_task_stopped(j->e); head++)
+            backward_head(j, &p, head);
     }
 }
 
@@ -231,13 +277,13 @@ void llm_attention_backward(llm_engine *e, float *dq, float *dk, float *dv, bool
                               .acc = acc,
                               .stopped = llm_task_stopped,
                               .e = e };
-    attention_job j = { .e = e, .s = s, .d_head = s->D / s->n_head, .grads = &g };
+    attention_job j = { .e = e, .s = s, .grads = &g };
     double flops;
 
     if (llm_failed(e) || !place_sequences(&j))
         return;
-    flops = (s->bidirectional ? 10.0 : 5.0) * j.squares * (double)j.d_head;
+    flops = 10.0 * seen_weights(&j) * (double)j.d_head * (double)j.group;
     if (llm_scratch(e, e->kernels->attention.backward_scratch(s->T, j.d_head)))
-        llm_parallel_for(e, s->B * s->n_head, llm_attention_grain(e, flops), backward_range, &j);
+        llm_parallel_for(e, s->B * j.n_kv_head, llm_attention_grain(e, flops), backward_range, &j);
     free(j.places);
 }

@@ -100,26 +100,37 @@ static void begin_queries(const backward_buffers *w, const llm_attention_grads *
 
 /*
  * Row i of the pair of blocks: scores become weights that dropout acted on, gradients of those become gradients of
- * scores, and both are +0 from key `seen` on.
+ * scores, and both are +0 before key `first` and from key `seen` on. `kept` begins with the word of key `first`.
  */
-LLM_INLINE void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t seen, float max,
-                           const uint16_t *kept)
+LLM_INLINE void weight_row(const backward_buffers *w, const llm_attention_head *h, size_t i, size_t first, size_t seen,
+                           float max, const uint16_t *kept)
 {
+    const size_t begin = first / 16 * 16;
     float *p = w->p + i * QB, *ds = w->ds + i * QB;
     const v16 delta = v16_set1(w->delta[i]), inverse = v16_set1(w->inverse[i]);
     const v16 scale = v16_set1(h->scale), dropout_scale = v16_set1(h->dropout_scale);
 
-    for (size_t s = 0; s < seen; s += 16) {
+    for (size_t s = 0; s < begin; s += 16) {
+        v16_store(p + s, v16_zero());
+        v16_store(ds + s, v16_zero());
+    }
+    for (size_t s = begin; s < seen; s += 16) {
         v16 score = v16_fma(v16_load(p + s), scale, v16_set1(-max)), d = v16_load(ds + s);
         v16 weight = v16_mul(v16_exp(score), inverse);
 
         if (seen - s < 16) /* keys to come */
             weight = v16_select(m16_first(seen - s), weight, v16_zero());
+        if (s < first) /* keys before the window */
+            weight = v16_select(m16_first(first - s), v16_zero(), weight);
         if (kept != NULL)
-            d = masked(d, kept[s / 16], dropout_scale);
+            d = masked(d, kept[(s - begin) / 16], dropout_scale);
         d = v16_mul(v16_mul(weight, v16_sub(d, delta)), scale);
-        v16_store(ds + s, seen - s < 16 ? v16_select(m16_first(seen - s), d, v16_zero()) : d);
-        v16_store(p + s, kept != NULL ? masked(weight, kept[s / 16], dropout_scale) : weight);
+        if (seen - s < 16)
+            d = v16_select(m16_first(seen - s), d, v16_zero());
+        if (s < first)
+            d = v16_select(m16_first(first - s), v16_zero(), d);
+        v16_store(ds + s, d);
+        v16_store(p + s, kept != NULL ? masked(weight, kept[(s - begin) / 16], dropout_scale) : weight);
     }
     for (size_t s = round_up(seen, 16); s < QB; s += 16) {
         v16_store(p + s, v16_zero());
@@ -127,34 +138,56 @@ LLM_INLINE void weight_row(const backward_buffers *w, const llm_attention_head *
     }
 }
 
+/* The first key of the block from key0 on that query t sees; past the block's end: none */
+LLM_INLINE size_t first_in_block(const llm_attention_head *h, size_t t, size_t key0)
+{
+    size_t first = llm_first_key(h, t);
+
+    return first > key0 ? first - key0 : 0;
+}
+
+/* The panel of that key: what is left out comes before it. */
+LLM_INLINE size_t low_panel(const llm_attention_head *h, size_t t, size_t key0)
+{
+    return first_in_block(h, t, key0) / LLM_KEY_PANEL * LLM_KEY_PANEL;
+}
+
 static void weight_rows(const backward_buffers *w, const llm_attention_grads *g, const llm_attention_head *h,
                         size_t from, size_t queries, size_t key0, size_t keys)
 {
     for (size_t i = 0; i < queries; i++) {
-        size_t t = from + i, seen = h->keys == 0 && from == key0 ? i + 1 : keys;
+        size_t t = from + i, seen = h->keys == 0 && from == key0 ? i + 1 : keys, first = first_in_block(h, t, key0);
         const uint16_t *kept = w->mask;
 
-        if (h->dropout == NULL) {
-            weight_row(w, h, i, seen, g->row_max[t], NULL);
+        if (first >= seen) /* all of the block is before its window */
+            first = seen = 0;
+        if (h->dropout == NULL || seen == 0) {
+            weight_row(w, h, i, first, seen, g->row_max[t], NULL);
             continue;
         }
         if (h->kept != NULL)
-            kept = h->kept + t * h->kept_row + key0 / 16;
+            kept = h->kept + t * h->kept_row + (key0 + first) / 16 - llm_first_key(h, t) / 16;
         else
-            draw_weights_mask(w->mask, h, t, key0, seen);
-        weight_row(w, h, i, seen, g->row_max[t], kept);
+            draw_weights_mask(w->mask, h, t, key0 + first / 16 * 16, seen - first / 16 * 16);
+        weight_row(w, h, i, first, seen, g->row_max[t], kept);
     }
 }
 
-/* to (keys,width) (+)= x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it */
+/*
+ * to (keys,width) (+)= x^T b, x (queries,keys) a block of weights, b (queries,width); its first block begins it. Key i
+ * is in the window of queries up to number i + reach.
+ */
 static void add_to_keys(const backward_buffers *w, float *to, const float *x, const float *b, size_t queries,
-                        size_t keys, bool diagonal, bool first)
+                        size_t keys, bool diagonal, bool first, ptrdiff_t reach)
 {
     pack_block(w->packed, (llm_view){ x, 1, QB }, keys, queries);
     for (size_t i = 0; i < keys; i += MR) {
         size_t rows = smaller(MR, keys - i), unseen = diagonal ? i : 0; /* queries before key i */
-        panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
-                         queries - unseen, w->width, first);
+        ptrdiff_t last = reach + (ptrdiff_t)(i + rows);
+        size_t end = last < 0 ? 0 : smaller(queries, (size_t)last);
+        if (unseen < end)
+            panel_times_rows(to + i * w->width, w->packed + i * queries + unseen * rows, rows, b + unseen * w->width,
+                             end - unseen, w->width, first);
     }
 }
 
@@ -167,21 +200,30 @@ static void backward_pair(const backward_buffers *w, const llm_attention_grads *
 {
     const size_t d = h->d_head, keys = smaller(QB, g->T - key0);
     const bool diagonal = h->keys == 0 && from == key0, first = h->keys == 0 ? diagonal : from == 0;
+    const size_t apart = h->keys == 0 ? from - key0 : 0;
+    const ptrdiff_t reach = (ptrdiff_t)(h->window > 0 && h->window < apart + QB ? h->window - 1 : apart + QB) -
+                            (ptrdiff_t)apart;
 
     for (size_t i = 0; i < queries; i += MR) {
-        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
-        panel_scores(w->p + i * QB, QB, w->q_panels + i * d, rows, w->keys + key0 * d, seen, d);
-        panel_scores(w->ds + i * QB, QB, w->dout_panels + i * d, rows, w->values + key0 * d, seen, d);
+        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys,
+               at = key0 + low_panel(h, from + i, key0);
+        if (at >= key0 + seen)
+            continue;
+        panel_scores(w->p + i * QB + at - key0, QB, w->q_panels + i * d, rows, w->keys + at * d, key0 + seen - at, d);
+        panel_scores(w->ds + i * QB + at - key0, QB, w->dout_panels + i * d, rows, w->values + at * d, key0 + seen - at,
+                     d);
     }
     weight_rows(w, g, h, from, queries, key0, keys);
 
-    add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal, first);
-    add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal, first);
+    add_to_keys(w, w->dv + key0 * w->width, w->p, w->dout_rows, queries, keys, diagonal, first, reach);
+    add_to_keys(w, w->dk + key0 * w->width, w->ds, w->q_rows, queries, keys, diagonal, first, reach);
     pack_block(w->packed, (llm_view){ w->ds, QB, 1 }, queries, keys);
     for (size_t i = 0; i < queries; i += MR) {
-        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys;
-        panel_times_rows(w->dq + i * w->width, w->packed + i * keys, rows, w->key_rows + key0 * w->width, seen,
-                         w->width, key0 == 0);
+        size_t rows = smaller(MR, queries - i), seen = diagonal ? i + rows : keys, low = low_panel(h, from + i, key0);
+        if (low < seen)
+            panel_times_rows(w->dq + i * w->width, w->packed + i * keys + low * rows, rows,
+                             w->key_rows + (key0 + low) * w->width, seen - low, w->width,
+                             key0 == llm_first_key(h, from + i) / QB * QB);
     }
 }
 
@@ -203,15 +245,15 @@ static void attention_backward(const llm_attention_grads *g, const llm_attention
     for (size_t from = 0; from < g->T; from += QB) {
         size_t n = smaller(QB, g->T - from);
         begin_queries(&w, g, d, from, n);
-        for (size_t key0 = 0; key0 < (h->keys > 0 ? g->T : from + n); key0 += QB) {
+        for (size_t key0 = llm_first_key(h, from) / QB * QB; key0 < (h->keys > 0 ? g->T : from + n); key0 += QB) {
             if (g->stopped(g->e))
                 return;
             backward_pair(&w, g, h, from, n, key0);
         }
         put_rows(g->dq == NULL ? NULL : g->dq + from * g->q_stride, g->q_stride, g->acc, w.dq, w.width, n, d);
     }
-    put_rows(g->dk, g->k_stride, g->acc, w.dk, w.width, g->T, d);
-    put_rows(g->dv, g->v_stride, g->acc, w.dv, w.width, g->T, d);
+    put_rows(g->dk, g->k_stride, g->acc_kv, w.dk, w.width, g->T, d);
+    put_rows(g->dv, g->v_stride, g->acc_kv, w.dv, w.width, g->T, d);
 }
 
 #endif /* LLM_ATTENTION_BACKWARD_KERNELS_H */

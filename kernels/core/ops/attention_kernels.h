@@ -3,8 +3,9 @@
  * all scores, their exact maximum, the weights, then weights times values. Nothing is rescaled on the way.
  *
  * Bits: scores and outputs are matrix products in numerics.h's order, sums of weights run in 16 lanes by key
- * index. A key after the query has weight +0, and adding its products leaves an accumulator's value as it
- * was, so a row does not see how far its tile reaches: prefill, decode and any tiling agree.
+ * index. A key after the query, or before its window, has weight +0, and adding its products leaves an accumulator's
+ * value as it was, so a row does not see how far its tile reaches: prefill, decode and any tiling agree. For the same
+ * reason the panels of keys that no query of a tile sees are left out.
  */
 #ifndef LLM_ATTENTION_KERNELS_H
 #define LLM_ATTENTION_KERNELS_H
@@ -99,8 +100,12 @@ LLM_INLINE void draw_weights_mask(uint16_t *kept, const llm_attention_head *h, s
     draw_mask(kept, h->dropout, h->dropout_threshold, h->index + t * h->index_row + from, n);
 }
 
-/* weights (n) = dropout(exponentials times factor) of query t; `mask` has room for n bits if h->kept is NULL. */
-LLM_INLINE void weights_of(float *row, float factor, size_t t, size_t n, const llm_attention_head *h, uint16_t *mask)
+/*
+ * weights (n) = dropout(exponentials times factor) that query t gives to the keys from `from` on, where its mask begins;
+ * `mask` has room for n bits if h->kept is NULL.
+ */
+LLM_INLINE void weights_of(float *row, float factor, size_t t, size_t from, size_t n, const llm_attention_head *h,
+                           uint16_t *mask)
 {
     const v16 by = v16_set1(factor), scale = v16_set1(h->dropout_scale);
 
@@ -111,7 +116,7 @@ LLM_INLINE void weights_of(float *row, float factor, size_t t, size_t n, const l
     }
     if (h->kept != NULL)
         mask = h->kept + t * h->kept_row;
-    draw_weights_mask(mask, h, t, 0, n);
+    draw_weights_mask(mask, h, t, from, n);
     for (size_t s = 0; s < n; s += 16)
         v16_store(row + s, masked(v16_mul(v16_load(row + s), by), mask[s / 16], scale));
 }
@@ -137,18 +142,19 @@ LLM_INLINE void panel_times_rows(float *c, const float *ap, size_t rows, const f
 
 /* The same with rows of a that lie lda apart */
 LLM_INLINE void rows_times_rows(float *c, const float *a, size_t lda, size_t rows, const float *b, size_t k,
-                                size_t width)
+                                size_t width, bool first)
 {
     for (size_t j = 0; j < width; j += NR)
-        rows_tiles[rows](k, a, lda, b + j, width, c + j, width, true);
+        rows_tiles[rows](k, a, lda, b + j, width, c + j, width, first);
 }
 
 /* The same for one row of weights, which is read once: whole rows of b rather than micro-tiles. */
-LLM_INLINE void weights_times_rows(float *c, const float *weights, const float *b, size_t k, size_t width, float *sums)
+LLM_INLINE void weights_times_rows(float *c, const float *weights, const float *b, size_t k, size_t width, float *sums,
+                                   bool first)
 {
     for (size_t p = 0; p < k; p += LLM_GEMM_KB) {
         row_block(sums, weights + p, b + p * width, width, width, smaller(LLM_GEMM_KB, k - p));
-        row_add_blocks(c, sums, 1, width, p > 0, NULL);
+        row_add_blocks(c, sums, 1, width, !first || p > 0, NULL);
     }
 }
 
@@ -169,37 +175,66 @@ static size_t attention_forward_scratch(size_t keys, size_t d_head)
     return MR * (score_row(keys) + llm_padded(d_head) + d_head) + PANEL_SLACK + llm_mask_words(keys);
 }
 
+/* What begins a row of scores of query t, the first of which is key `low`'s: those before its window are no scores. */
+LLM_INLINE size_t begin_row(float *row, size_t low, size_t t, const llm_attention_head *h)
+{
+    const size_t first = llm_first_key(h, t) - low, begin = first / 16 * 16;
+
+    for (size_t s = 0; s < begin; s += 16)
+        v16_store(row + s, v16_zero());
+    for (size_t s = begin; s < first; s++)
+        row[s] = -__builtin_inff();
+    return begin;
+}
+
+/* o (n,width) = weights of the keys from `low` on times their values, in numeric blocks counted from key 0 */
+LLM_INLINE void weigh_values(float *o, const float *weights, size_t ld, size_t n, const float *values, size_t low,
+                             size_t keys, size_t width)
+{
+    for (size_t s = low; s < keys;) {
+        const size_t end = low % LLM_GEMM_KB == 0 || s > low ? keys : smaller(keys, round_up(s, LLM_GEMM_KB));
+
+        if (n == 1)
+            weights_times_rows(o, weights + s - low, values + s * width, end - s, width, o + width, s == low);
+        else
+            rows_times_rows(o, weights + s - low, ld, n, values + s * width, end - s, width, s == low);
+        s = end;
+    }
+}
+
 /* At most MR queries from position `from` on. */
 static void attend(float *out, size_t out_stride, float *row_max, float *row_sum, const float *q, size_t q_stride,
                    size_t from, size_t n, const float *panels, const float *values, const llm_attention_head *h,
                    float *scratch)
 {
-    const size_t keys = h->keys > 0 ? h->keys : from + n, ld = score_row(keys), width = llm_padded(h->d_head);
+    const size_t low = llm_first_key(h, from) / LLM_KEY_PANEL * LLM_KEY_PANEL;
+    const size_t keys = h->keys > 0 ? h->keys : from + n, ld = score_row(keys - low), width = llm_padded(h->d_head);
     float *scores = scratch, *o = scores + MR * ld, *ap = o + MR * width;
     uint16_t *mask = (uint16_t *)(ap + MR * h->d_head + PANEL_SLACK);
     float maxima[MR];
+    size_t begin[MR];
 
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < h->d_head; c += 16)
             __builtin_prefetch(out + i * out_stride + c, 1);
     pack_rows(ap, q, q_stride, n, h->d_head);
-    panel_scores(scores, ld, ap, n, panels, keys, h->d_head);
-    for (size_t i = 0; i < n; i++)
-        maxima[i] = scaled_maximum(scores + i * ld, h->keys > 0 ? h->keys : from + i + 1, h->scale);
+    panel_scores(scores, ld, ap, n, panels + low * h->d_head, keys - low, h->d_head);
     for (size_t i = 0; i < n; i++) {
-        size_t seen = h->keys > 0 ? h->keys : from + i + 1;
-        float *row = scores + i * ld;
-        float sum = exponentials(row, seen, keys, h->scale, maxima[i]);
-        weights_of(row, 1.0f / sum, from + i, seen, h, mask);
+        size_t seen = (h->keys > 0 ? h->keys : from + i + 1) - low;
+        begin[i] = begin_row(scores + i * ld, low, from + i, h);
+        maxima[i] = scaled_maximum(scores + i * ld + begin[i], seen - begin[i], h->scale);
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t seen = (h->keys > 0 ? h->keys : from + i + 1) - low - begin[i];
+        float *row = scores + i * ld + begin[i];
+        float sum = exponentials(row, seen, keys - low - begin[i], h->scale, maxima[i]);
+        weights_of(row, 1.0f / sum, from + i, low + begin[i], seen, h, mask);
         if (row_max != NULL) {
             row_max[i] = maxima[i];
             row_sum[i] = sum;
         }
     }
-    if (n == 1)
-        weights_times_rows(o, scores, values, keys, width, o + width);
-    else
-        rows_times_rows(o, scores, ld, n, values, keys, width);
+    weigh_values(o, scores, ld, n, values, low, keys, width);
     for (size_t i = 0; i < n; i++)
         put_row(out + i * out_stride, false, o + i * width, h->d_head);
 }

@@ -31,6 +31,7 @@ RANGE_TASK(div, j->a + begin, j->b + begin)
 RANGE_TASK(mul_acc, j->a + begin, j->b + begin)
 RANGE_TASK(scale, j->a + begin, j->scalar, j->acc)
 RANGE_TASK(neg, j->a + begin)
+RANGE_TASK(swiglu_forward, j->a + begin, j->b + begin)
 
 static void run(llm_engine *e, llm_range_task task, size_t grain, float *out, const float *a, const float *b,
                 float scalar, bool acc, size_t n)
@@ -83,6 +84,35 @@ void llm_mul_acc(llm_engine *e, float *out, const float *a, const float *b, bool
 void llm_neg(llm_engine *e, float *out, const float *x, size_t n)
 {
     run(e, neg_range, ARITHMETIC_GRAIN, out, x, NULL, 0, false, n);
+}
+
+void llm_swiglu_forward(llm_engine *e, float *out, const float *gate, const float *up, size_t n)
+{
+    run(e, swiglu_forward_range, FUNCTION_GRAIN, out, gate, up, 0, false, n);
+}
+
+typedef struct swiglu_job {
+    const llm_math_kernels *math;
+    float *dgate, *dup; /* or NULL */
+    const float *dout, *gate, *up;
+    bool acc_gate, acc_up;
+} swiglu_job;
+
+static void swiglu_backward_range(void *arg, size_t begin, size_t end)
+{
+    const swiglu_job *j = arg;
+
+    j->math->swiglu_backward(j->dgate == NULL ? NULL : j->dgate + begin, j->acc_gate,
+                             j->dup == NULL ? NULL : j->dup + begin, j->acc_up, j->dout + begin, j->gate + begin,
+                             j->up + begin, end - begin);
+}
+
+void llm_swiglu_backward(llm_engine *e, float *dgate, bool acc_gate, float *dup, bool acc_up, const float *dout,
+                         const float *gate, const float *up, size_t n)
+{
+    swiglu_job job = { &e->kernels->math, dgate, dup, dout, gate, up, acc_gate, acc_up };
+
+    llm_parallel_for(e, n, FUNCTION_GRAIN, swiglu_backward_range, &job);
 }
 
 #define ACTIVATION(name)                                                                                               \

@@ -186,6 +186,29 @@ static void kernel_silu_backward(float *dx, bool acc, const float *dout, const f
     }
 }
 
+static void kernel_swiglu_forward(float *out, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+
+        store_lanes(out + i, v16_mul(silu(load_lanes(gate + i, lanes)), load_lanes(up + i, lanes)), lanes);
+    }
+}
+
+static void kernel_swiglu_backward(float *dgate, bool acc_gate, float *dup, bool acc_up, const float *dout,
+                                   const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i += V16_LANES) {
+        size_t lanes = lanes_of(n - i);
+        v16 g = load_lanes(gate + i, lanes), d = load_lanes(dout + i, lanes);
+
+        if (dup != NULL)
+            put_lanes(dup + i, acc_up, v16_mul(d, silu(g)), lanes);
+        if (dgate != NULL)
+            put_lanes(dgate + i, acc_gate, v16_mul(v16_mul(d, load_lanes(up + i, lanes)), silu_derivative(g)), lanes);
+    }
+}
+
 /* Pairs (i, i + half) turned by the angles of cosine and sine (half), each product rounded as PyTorch's are. */
 static void kernel_rotate(float *out, bool acc, const float *x, const float *cosine, const float *sine, bool inverse,
                           size_t half)

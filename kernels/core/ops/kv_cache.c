@@ -106,17 +106,17 @@ typedef struct cached_job {
     float *out;
     const float *q, *k, *v;
     size_t T, q_stride, k_stride, v_stride;
-    size_t n_head, d_head, tile, tiles;
+    size_t n_head, n_kv_head, group, d_head, window, tile, tiles;
 } cached_job;
 
-/* A unit is one head of one sequence. */
+/* A unit is one head of keys and values of one sequence. */
 static void store_range(void *arg, size_t begin, size_t end)
 {
     const cached_job *j = arg;
     const llm_attention_kernels *kernels = &j->e->kernels->attention;
 
     for (size_t unit = begin; unit < end; unit++) {
-        const size_t head = unit % j->n_head, b = unit / j->n_head, row = b * j->T, column = head * j->d_head;
+        const size_t head = unit % j->n_kv_head, b = unit / j->n_kv_head, row = b * j->T, column = head * j->d_head;
         const llm_kv_cache *c = j->caches[b];
         kernels->store_keys(panels_of(c, head), j->k + row * j->k_stride + column, j->k_stride, j->past[b], j->T,
                             j->d_head);
@@ -130,20 +130,21 @@ static void attend_range(void *arg, size_t begin, size_t end)
 {
     const cached_job *j = arg;
     const size_t D = j->n_head * j->d_head;
-    const llm_attention_head h = { .d_head = j->d_head, .scale = llm_attention_scale(j->d_head) };
+    const llm_attention_head h = { .d_head = j->d_head, .window = j->window, .scale = llm_attention_scale(j->d_head) };
 
     for (size_t unit = begin; unit < end; unit++) {
         const size_t t = unit % j->tiles * j->tile, head = unit / j->tiles % j->n_head, b = unit / j->tiles / j->n_head;
         const size_t row = b * j->T + t, column = head * j->d_head, n = j->T - t < j->tile ? j->T - t : j->tile;
+        const size_t kv = head / j->group;
         j->e->kernels->attention.forward(j->out + row * D + column, D, NULL, NULL, j->q + row * j->q_stride + column,
-                                         j->q_stride, j->past[b] + t, n, panels_of(j->caches[b], head),
-                                         values_of(j->caches[b], head), &h, llm_thread_scratch(j->e));
+                                         j->q_stride, j->past[b] + t, n, panels_of(j->caches[b], kv),
+                                         values_of(j->caches[b], kv), &h, llm_thread_scratch(j->e));
     }
 }
 
 void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches, const size_t *past, size_t B,
                           const float *q, const float *k, const float *v, size_t T, size_t q_stride, size_t k_stride,
-                          size_t v_stride)
+                          size_t v_stride, size_t n_head, size_t window)
 {
     cached_job j = { .e = e,
                      .caches = caches,
@@ -156,25 +157,30 @@ void llm_attention_cached(llm_engine *e, float *out, llm_kv_cache *const *caches
                      .q_stride = q_stride,
                      .k_stride = k_stride,
                      .v_stride = v_stride,
+                     .n_head = n_head,
+                     .window = window,
                      .tile = e->attention_chunk };
     double rows = (double)(j.tile < T ? j.tile : T);
-    size_t longest = 0;
+    size_t longest = 0, seen;
 
     if (T == 0 || B == 0)
         return;
     for (size_t b = 0; b < B; b++)
         longest = past[b] + T > longest ? past[b] + T : longest;
-    j.n_head = caches[0]->n_head;
+    seen = window > 0 && window < longest ? window : longest;
+    j.n_kv_head = caches[0]->n_head;
+    j.group = n_head / j.n_kv_head;
     j.d_head = caches[0]->d_head;
     j.tiles = (T + j.tile - 1) / j.tile;
     if (!llm_scratch(e, e->kernels->attention.forward_scratch(longest, j.d_head)))
         return;
     /* few queries: keys and values are read from memory, which is what takes the time */
-    size_t grain = llm_attention_grain(e, 4.0 * rows * (double)longest * (double)j.d_head);
-    size_t head_bytes = 2 * longest * j.d_head * sizeof(float);
+    size_t grain = llm_attention_grain(e, 4.0 * rows * (double)seen * (double)j.d_head);
+    size_t head_bytes = 2 * seen * j.d_head * sizeof(float);
     if (j.tiles == 1 && grain > READ_BYTES / head_bytes)
         grain = READ_BYTES / head_bytes;
     /* storing a key takes about the time of a few products per element */
-    if (llm_parallel_for(e, B * j.n_head, llm_attention_grain(e, 32.0 * (double)T * (double)j.d_head), store_range, &j))
+    if (llm_parallel_for(e, B * j.n_kv_head, llm_attention_grain(e, 32.0 * (double)T * (double)j.d_head), store_range,
+                         &j))
         llm_parallel_for(e, B * j.n_head * j.tiles, grain, attend_range, &j);
 }

@@ -124,18 +124,28 @@ static void kernel_layernorm_backward(float *dx, bool acc, const float *dout, co
 
 /* ---- rmsnorm --------------------------------------------------------------------------- */
 
-/* Zhang & Sennrich 2019, without gain */
-static void kernel_rmsnorm_forward(float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
+/* Zhang & Sennrich 2019; the gain multiplies the rounded norm, as in Hugging Face's models */
+static void kernel_rmsnorm_forward(float *out, float *rstd, const float *x, const float *gain, float eps, size_t n,
+                                   size_t d)
 {
     for (size_t row = 0; row < n; row++, x += d, out += d) {
         rstd[row] = 1.0f / sqrtf(kernel_sum_squares(x, d) / (float)d + eps);
-        kernel_scale(out, x, rstd[row], false, d);
+        if (gain == NULL) {
+            kernel_scale(out, x, rstd[row], false, d);
+            continue;
+        }
+        for (size_t i = 0; i < d; i += V16_LANES) {
+            size_t lanes = lanes_of(d - i);
+            v16 norm = v16_mul(load_lanes(x + i, lanes), v16_set1(rstd[row]));
+
+            store_lanes(out + i, v16_mul(norm, load_lanes(gain + i, lanes)), lanes);
+        }
     }
 }
 
-/* dx = rstd (dout - norm mean(dout norm)) with norm = x rstd, row by row */
-static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *rstd, size_t n,
-                                    size_t d)
+/* dx = rstd (dnorm - norm mean(dnorm norm)) with norm = x rstd, row by row */
+static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, const float *x, const float *gain,
+                                    const float *rstd, size_t n, size_t d)
 {
     for (size_t row = 0; row < n; row++, dx += d, dout += d, x += d) {
         const v16 r = v16_set1(rstd[row]);
@@ -145,14 +155,14 @@ static void kernel_rmsnorm_backward(float *dx, bool acc, const float *dout, cons
         for (size_t i = 0; i < d; i += V16_LANES) {
             size_t lanes = lanes_of(d - i);
 
-            sum = v16_fma(load_lanes(dout + i, lanes), v16_mul(load_lanes(x + i, lanes), r), sum);
+            sum = v16_fma(dnorm_at(dout, gain, i, lanes), v16_mul(load_lanes(x + i, lanes), r), sum);
         }
         average = v16_set1(v16_hsum(sum) / (float)d);
         for (size_t i = 0; i < d; i += V16_LANES) {
             size_t lanes = lanes_of(d - i);
             v16 norm = v16_mul(load_lanes(x + i, lanes), r);
 
-            put_lanes(dx + i, acc, v16_mul(v16_fnma(norm, average, load_lanes(dout + i, lanes)), r), lanes);
+            put_lanes(dx + i, acc, v16_mul(v16_fnma(norm, average, dnorm_at(dout, gain, i, lanes)), r), lanes);
         }
     }
 }
@@ -285,8 +295,8 @@ static void kernel_cross_entropy_backward(float *dlogits, bool acc, float scale,
 #define ROW_LEVELS     40 /* 2^40 blocks of rows: more than an address space holds */
 
 /*
- * sum[] = rows [first, last) of dout added in order, or of dout * norm when x, mean and rstd are given, for
- * columns [begin, end) of at most COLUMN_VECTORS vectors. norm = (x - mean) * rstd.
+ * sum[] = rows [first, last) of dout added in order, or of dout * norm when x and rstd are given, for columns
+ * [begin, end) of at most COLUMN_VECTORS vectors. norm = (x - mean) * rstd; mean NULL: x * rstd.
  */
 LLM_INLINE void sum_block(v16 sum[COLUMN_VECTORS], const float *dout, const float *x, const float *mean,
                           const float *rstd, size_t first, size_t last, size_t d, size_t begin, size_t end)
@@ -299,8 +309,10 @@ LLM_INLINE void sum_block(v16 sum[COLUMN_VECTORS], const float *dout, const floa
             v16 g = load_lanes(dout + row * d + i, lanes);
 
             if (x != NULL) {
-                v16 centered = v16_sub(load_lanes(x + row * d + i, lanes), v16_set1(mean[row]));
+                v16 centered = load_lanes(x + row * d + i, lanes);
 
+                if (mean != NULL)
+                    centered = v16_sub(centered, v16_set1(mean[row]));
                 sum[c] = v16_fma(g, v16_mul(centered, v16_set1(rstd[row])), sum[c]);
             } else
                 sum[c] = v16_add(sum[c], g);
@@ -353,6 +365,15 @@ static void kernel_layernorm_dgamma(float *dgamma, bool acc, const float *dout, 
 
     for (size_t i = begin; i < end; i += step)
         sum_columns(dgamma, acc, dout, x, mean, rstd, n, d, i, end - i < step ? end : i + step);
+}
+
+static void kernel_rmsnorm_dgain(float *dgain, bool acc, const float *dout, const float *x, const float *rstd, size_t n,
+                                 size_t d, size_t begin, size_t end)
+{
+    const size_t step = COLUMN_VECTORS * V16_LANES;
+
+    for (size_t i = begin; i < end; i += step)
+        sum_columns(dgain, acc, dout, x, NULL, rstd, n, d, i, end - i < step ? end : i + step);
 }
 
 #endif /* LLM_ROW_KERNELS_H */

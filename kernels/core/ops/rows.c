@@ -100,18 +100,19 @@ void llm_layernorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgamma,
 
 /* ---- rmsnorm --------------------------------------------------------------------------- */
 
-/* out (n,d) = x rstd, rstd (n) = 1 / sqrt(mean(x^2) + eps), of rows begin to end */
+/* out (n,d) = x rstd gain, rstd (n) = 1 / sqrt(mean(x^2) + eps), of rows begin to end; gamma is the gain here */
 static void rmsnorm_forward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->eps, end - begin,
-                             j->d);
+    j->math->rmsnorm_forward(j->out + begin * j->d, j->rstd_out + begin, j->x + begin * j->d, j->gamma, j->eps,
+                             end - begin, j->d);
 }
 
-void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, float eps, size_t n, size_t d)
+void llm_rmsnorm_forward(llm_engine *e, float *out, float *rstd, const float *x, const float *gain, float eps, size_t n,
+                         size_t d)
 {
-    row_job job = { .out = out, .rstd_out = rstd, .x = x, .eps = eps, .n = n, .d = d };
+    row_job job = { .out = out, .rstd_out = rstd, .x = x, .gamma = gain, .eps = eps, .n = n, .d = d };
 
     by_rows(e, &job, rmsnorm_forward_range);
 }
@@ -121,16 +122,33 @@ static void rmsnorm_backward_range(void *arg, size_t begin, size_t end)
 {
     const row_job *j = arg;
 
-    j->math->rmsnorm_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d,
+    j->math->rmsnorm_backward(j->out + begin * j->d, j->acc, j->dout + begin * j->d, j->x + begin * j->d, j->gamma,
                               j->rstd + begin, end - begin, j->d);
 }
 
-void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc, const float *dout, const float *x, const float *rstd,
-                          size_t n, size_t d)
+/* dgain (d) (+)= sum over the n rows of dout x rstd, of some columns */
+static void rmsnorm_dgain_range(void *arg, size_t begin, size_t end)
 {
-    row_job job = { .out = dx, .acc = acc, .dout = dout, .x = x, .rstd = rstd, .n = n, .d = d };
+    const row_job *j = arg;
 
-    by_rows(e, &job, rmsnorm_backward_range);
+    j->math->rmsnorm_dgain(j->out, j->acc, j->dout, j->x, j->rstd, j->n, j->d, begin * LLM_LANES, column_end(j, end));
+}
+
+void llm_rmsnorm_backward(llm_engine *e, float *dx, bool acc_x, float *dgain, bool acc_gain, const float *dout,
+                          const float *x, const float *gain, const float *rstd, size_t n, size_t d)
+{
+    row_job job = { .dout = dout, .x = x, .gamma = gain, .rstd = rstd, .n = n, .d = d };
+
+    if (dx != NULL) {
+        job.out = dx;
+        job.acc = acc_x;
+        by_rows(e, &job, rmsnorm_backward_range);
+    }
+    if (dgain != NULL) {
+        job.out = dgain;
+        job.acc = acc_gain;
+        by_columns(e, &job, rmsnorm_dgain_range);
+    }
 }
 
 /* ---- l2 normalisation ------------------------------------------------------------------ */

@@ -398,8 +398,8 @@ static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, si
     return status;
 }
 
-llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
-                              const int32_t **ids, size_t *n_ids)
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, bool begins,
+                              llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids)
 {
     llm_bpe_status status;
 
@@ -419,7 +419,7 @@ llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool sp
     t->n_encoded += n;
     if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
         t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
-    status = encode_level(t, (search){ 0, true, special, stop, arg }, text, n);
+    status = encode_level(t, (search){ 0, begins, special, stop, arg }, text, n);
     *ids = t->out;
     *n_ids = t->n_out;
     return status;

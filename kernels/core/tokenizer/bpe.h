@@ -88,10 +88,10 @@ llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left,
 /*
  * ids (n_ids) = the tokens of text (n), valid until the next call. What reads like an added token is that token (the
  * leftmost, of those the longest), as Hugging Face's tokenizers have it; special ones only with `special`, else they
- * are text.
+ * are text. begins: nothing comes before it, which matters to LLM_BPE_BLANK_FIRST alone.
  */
-llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
-                              const int32_t **ids, size_t *n_ids);
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, bool begins,
+                              llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids);
 uint8_t llm_bpe_missing_byte(const llm_bpe *t);
 /* The bytes a token stands for, of SentencePiece the token; NULL: no such id */
 const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n);

@@ -297,7 +297,7 @@ op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int 
                 call->ids = tensor_int_array(PG_GETARG_DATUM(arg), op_arg_name(call->op, kind, n));
             break;
         case 'n':
-            call->ints[n] = PG_GETARG_INT32(arg);
+            call->ints[n] = PG_ARGISNULL(arg) ? NO_INTEGER : PG_GETARG_INT32(arg);
             break;
         case 'r':
             call->reals[n] = PG_GETARG_FLOAT8(arg);

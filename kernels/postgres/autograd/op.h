@@ -15,10 +15,12 @@
 #include "tensor/tensor.h"
 
 #define OP_MAX_INPUTS 5
-#define OP_MAX_ARGS   8
+#define OP_MAX_ARGS   9
 #define OP_MAX_SAVED  3
 #define OP_MAX_CONSTS 3
 #define OP_SITE_LEN   64
+
+#define NO_INTEGER PG_INT64_MIN /* an integer argument that was NULL */
 
 #define NO_VALUE UINT32_MAX /* a tensor that is not on the tape */
 

@@ -48,7 +48,8 @@ extra_json(const OpCall *c)
     {
         int n = op_arg_rank(c->op, (int) (arg - c->op->args));
 
-        if (arg->kind == 't' || (arg->kind == 's' && c->site[0] == '\0') || (arg->kind == 'j' && c->settings == NULL))
+        if (arg->kind == 't' || (arg->kind == 's' && c->site[0] == '\0') || (arg->kind == 'j' && c->settings == NULL) ||
+            (arg->kind == 'n' && c->ints[n] == NO_INTEGER))
             continue;
         appendStringInfo(&s, ", \"%s\": ", arg->name);
         if (arg->kind == 'n')

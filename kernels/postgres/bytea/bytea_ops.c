@@ -191,6 +191,9 @@ bytea_call(FunctionCallInfo fcinfo, const OpDef *op, int arg, bool read_only)
         floats[i] = floats_arg(fcinfo, arg + i, name);
         collect_sizes(&sizes, shape, &floats[i]);
     }
+    for (int i = n_args; i < op_n_args(op); i++) /* left out here */
+        if (op->args[i].kind == 'n')
+            call->ints[op_arg_rank(op, i)] = NO_INTEGER;
     read_sizes(&sizes, fcinfo, arg + n_args, floats[0].n);
     for (int i = 0; i < n_args; i++)
     {

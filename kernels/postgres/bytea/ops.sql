@@ -185,6 +185,19 @@ CREATE FUNCTION public.pg_llm_silu_backward(dout bytea, x bytea)
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_silu_backward';
 COMMENT ON FUNCTION public.pg_llm_silu_backward(bytea, bytea) IS 'gradient of pg_llm_silu from that of its output';
 
+CREATE FUNCTION public.pg_llm_swiglu(gate bytea, up bytea)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_swiglu';
+COMMENT ON FUNCTION public.pg_llm_swiglu(bytea, bytea) IS 'silu(gate) * up, elementwise, of equal sizes';
+
+CREATE FUNCTION public.pg_llm_swiglu_backward(dout bytea, gate bytea, up bytea, OUT dgate bytea, OUT dup bytea)
+    RETURNS record
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_swiglu_backward';
+COMMENT ON FUNCTION public.pg_llm_swiglu_backward(bytea, bytea, bytea) IS
+    'gradients of pg_llm_swiglu from that of its output';
+
 CREATE FUNCTION public.pg_llm_dropout(x bytea, p double precision, training boolean DEFAULT false, site text DEFAULT '')
     RETURNS bytea
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
@@ -313,6 +326,22 @@ CREATE FUNCTION public.pg_llm_rmsnorm_backward(dout bytea, x bytea, eps double p
     AS 'MODULE_PATHNAME', 'pg_llm_bytea_rmsnorm_backward';
 COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(bytea, bytea, double precision, integer, integer) IS
     'gradient of pg_llm_rmsnorm from that of its output';
+
+CREATE FUNCTION public.pg_llm_rmsnorm(x bytea, gain bytea, eps double precision DEFAULT 1e-5)
+    RETURNS bytea
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_rmsnorm_gain';
+COMMENT ON FUNCTION public.pg_llm_rmsnorm(bytea, bytea, double precision) IS
+    'x / sqrt(mean(x^2) + eps) * gain of each row; a row is as long as gain';
+
+CREATE FUNCTION public.pg_llm_rmsnorm_backward(
+    dout bytea, x bytea, gain bytea, eps double precision DEFAULT 1e-5, OUT dx bytea, OUT dgain bytea
+)
+    RETURNS record
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_bytea_rmsnorm_gain_backward';
+COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(bytea, bytea, bytea, double precision) IS
+    'gradients of pg_llm_rmsnorm from that of its output';
 
 CREATE FUNCTION public.pg_llm_l2_normalize(x bytea, enabled boolean, rows integer, cols integer)
     RETURNS bytea

@@ -63,10 +63,12 @@ dtype_named(const char *dtype, const char *tensor)
 {
     if (strcmp(dtype, "F32") == 0)
         return LLM_DTYPE_F32;
+    if (strcmp(dtype, "BF16") == 0)
+        return LLM_DTYPE_BF16;
     if (strcmp(dtype, "U8") == 0)
         return LLM_DTYPE_U8;
     ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-            errmsg("tensor \"%s\" has the unknown type \"%s\"", tensor, dtype), errhint("Types are F32 and U8."));
+            errmsg("tensor \"%s\" has the unknown type \"%s\"", tensor, dtype), errhint("Types are F32, BF16 and U8."));
 }
 
 /* One row of the tensors' query: name text, dtype text, shape int[]. */

@@ -13,7 +13,7 @@
 #include "utils/memutils.h"
 
 #include "files.h"
-#include "tensor/tensor.h"
+#include "tensor/tensor_view.h"
 
 /* The arguments by their order, before any is used */
 #define REQUIRE(fcinfo, ...)                                                                                           \
@@ -110,6 +110,16 @@ get_tensor(llm_weights *w, FunctionCallInfo fcinfo)
                     errmsg("tensor \"%s\" is too large", files_from_utf8(e->name)));
         dims[k] = (int32) n;
         width *= k == 0 ? 1 : n;
+    }
+    if (e->dtype == LLM_DTYPE_BF16)
+    {
+        uint16     *elements;
+        FlatTensor *flat = tensor_flat_bf16(e->ndim, dims, &elements);
+
+        status = llm_weights_read_bf16(w, i, (uint64) first * width, tensor_count(e->ndim, dims), elements);
+        if (status != LLM_WEIGHTS_OK)
+            read_failed(w, status);
+        PG_RETURN_POINTER(flat);
     }
     t = tensor_new(e->ndim, dims);
     status = llm_weights_read(w, i, (uint64) first * width, t->n, t->data);

@@ -101,6 +101,28 @@ format_named(const char *name)
             errhint("Formats are safetensors, npz and gzip."));
 }
 
+/*
+ * A tensor's elements as the file's table of contents has them: bf16 may stand in a file as float32, and nothing is
+ * rounded here.
+ */
+static llm_weights_status
+write_tensor(Output *o, Datum data)
+{
+    const llm_weights_entry *next = llm_weights_write_next(o->writer);
+    bool                     as_bf16 = next != NULL && next->dtype == LLM_DTYPE_BF16;
+    TensorView               v = as_bf16 ? tensor_view_open_stored(data) : tensor_view_open(data);
+    llm_weights_status       status;
+
+    if (as_bf16 && v.dtype != TENSOR_BF16)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("tensor \"%s\" is listed as BF16, and its data are float32", files_from_utf8(next->name)),
+                errhint("List it as F32, or round its data with pg_llm_to_bf16()."));
+    status = as_bf16 ? llm_weights_write(o->writer, v.bf16, v.n * sizeof(uint16))
+                     : llm_weights_write(o->writer, v.data, v.n * sizeof(float));
+    tensor_view_close(&v);
+    return status;
+}
+
 /* One row of the data's query: data tensor, bytes bytea, one of which is NULL. */
 static void
 write_row(Output *o, HeapTuple row, TupleDesc description)
@@ -115,12 +137,7 @@ write_row(Output *o, HeapTuple row, TupleDesc description)
     if (!no_tensor && !no_bytes)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a row of data holds both a tensor and bytes"));
     if (!no_tensor)
-    {
-        TensorView v = tensor_view_open(data);
-
-        status = llm_weights_write(o->writer, v.data, v.n * sizeof(float));
-        tensor_view_close(&v);
-    }
+        status = write_tensor(o, data);
     else
     {
         bytea *b = DatumGetByteaPP(bytes);

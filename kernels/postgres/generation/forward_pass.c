@@ -94,12 +94,12 @@ require_positions(size_t n_new)
 }
 
 static void
-require_layer(const Generation *g, size_t n_head, size_t d_head)
+require_layer(const Generation *g, size_t n_kv_head, size_t d_head)
 {
-    if (g->n_caches > 0 && (n_head != g->n_head || d_head != g->d_head))
+    if (g->n_caches > 0 && (n_kv_head != g->n_kv_head || d_head != g->d_head))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", g->handle, g->n_head, g->d_head,
-                       n_head, d_head));
+                errmsg("generation %d caches %zu heads of width %zu, not %zu of %zu", g->handle, g->n_kv_head,
+                       g->d_head, n_kv_head, d_head));
     if (pass.layer > g->n_caches || (pass.layer == g->n_caches && g->length > 0))
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                 errmsg("layer %d of the running forward pass has no cache in generation %d, which has %d layers",
@@ -108,7 +108,7 @@ require_layer(const Generation *g, size_t n_head, size_t d_head)
 }
 
 void
-generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_head, size_t d_head,
+generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_kv_head, size_t d_head,
                      size_t n_new)
 {
     require_own_pass();
@@ -119,14 +119,14 @@ generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, si
     for (size_t i = 0; i < pass.n; i++)
     {
         require_room(pass.members[i], n_new);
-        require_layer(pass.members[i], n_head, d_head);
+        require_layer(pass.members[i], n_kv_head, d_head);
     }
     for (size_t i = 0; i < pass.n; i++)
     {
         Generation *g = pass.members[i];
 
         if (pass.layer == g->n_caches)
-            generation_add_cache(g, n_head, d_head);
+            generation_add_cache(g, n_kv_head, d_head);
         caches[i] = g->caches[pass.layer];
         past[i] = g->length;
     }

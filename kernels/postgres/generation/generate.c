@@ -41,31 +41,31 @@ static int32       last_handle = 0;
 
 /* A layer's keys and values; SIZE_MAX when they are more than can be counted. */
 static size_t
-cache_bytes(size_t n_head, size_t d_head, size_t capacity)
+cache_bytes(size_t n_kv_head, size_t d_head, size_t capacity)
 {
-    double bytes = 2.0 * (double) n_head * (double) d_head * (double) capacity * sizeof(float);
+    double bytes = 2.0 * (double) n_kv_head * (double) d_head * (double) capacity * sizeof(float);
 
     return bytes < (double) SIZE_MAX / 2 ? (size_t) bytes : SIZE_MAX;
 }
 
 void
-generation_add_cache(Generation *g, size_t n_head, size_t d_head)
+generation_add_cache(Generation *g, size_t n_kv_head, size_t d_head)
 {
-    size_t        bytes = cache_bytes(n_head, d_head, g->capacity);
+    size_t        bytes = cache_bytes(n_kv_head, d_head, g->capacity);
     llm_kv_cache *cache;
 
     g->caches = g->caches == NULL ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
                                   : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
     if (!tensor_buffer_reserve(bytes))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
-    cache = llm_kv_cache_create(n_head, d_head, g->capacity);
+    cache = llm_kv_cache_create(n_kv_head, d_head, g->capacity);
     if (cache == NULL)
     {
         tensor_buffer_unreserve(bytes);
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
     }
     g->caches[g->n_caches++] = cache;
-    g->n_head = n_head;
+    g->n_kv_head = n_kv_head;
     g->d_head = d_head;
 }
 
@@ -75,7 +75,7 @@ generation_drop_caches(Generation *g, int keep)
     while (g->n_caches > keep)
     {
         llm_kv_cache_destroy(g->caches[--g->n_caches]);
-        tensor_buffer_unreserve(cache_bytes(g->n_head, g->d_head, g->capacity));
+        tensor_buffer_unreserve(cache_bytes(g->n_kv_head, g->d_head, g->capacity));
     }
 }
 
@@ -287,12 +287,12 @@ pg_llm_gen_open(PG_FUNCTION_ARGS)
 static void
 copy_caches(Generation *g, const Generation *from)
 {
-    size_t bytes = cache_bytes(from->n_head, from->d_head, from->capacity);
+    size_t bytes = cache_bytes(from->n_kv_head, from->d_head, from->capacity);
 
     if (from->n_caches == 0)
         return;
     g->caches = MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *) * from->n_caches);
-    g->n_head = from->n_head;
+    g->n_kv_head = from->n_kv_head;
     g->d_head = from->d_head;
     while (g->n_caches < from->n_caches)
     {

@@ -21,8 +21,8 @@ extern bool generate_in_use(void); /* between pg_llm_gen_use and pg_llm_gen_done
  * first use. Errors when the pass has not `n_sequences`, `n_new` positions do not fit, or its layers are not those of
  * the passes before it.
  */
-extern void generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_head, size_t d_head,
-                                 size_t n_new);
+extern void generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_kv_head,
+                                 size_t d_head, size_t n_new);
 
 extern GenerateMark generate_mark(void);
 extern void         generate_end_xact(void);

@@ -21,10 +21,10 @@ typedef struct Generation
     ModelVersion      *version;
     int32             *tokens; /* those of the prompt first */
     int                n_tokens, room, n_prompt;
-    size_t             capacity;       /* positions a cache holds */
-    size_t             length;         /* positions in the caches */
-    llm_kv_cache     **caches;         /* one per layer */
-    size_t             n_head, d_head; /* of all of them */
+    size_t             capacity;          /* positions a cache holds */
+    size_t             length;            /* positions in the caches */
+    llm_kv_cache     **caches;            /* one per layer */
+    size_t             n_kv_head, d_head; /* heads of keys and values, of all of them */
     int                n_caches;
     Sampling          *sampling; /* how its next tokens are chosen, and their text; NULL: not said */
 } Generation;
@@ -38,7 +38,7 @@ extern Generation *generation_find_idle(int32 handle);
 extern void        generation_append(Generation *g, const int32 *tokens, size_t n);
 extern void        generation_close(Generation *g);
 /* A cache for a layer that has none. */
-extern void generation_add_cache(Generation *g, size_t n_head, size_t d_head);
+extern void generation_add_cache(Generation *g, size_t n_kv_head, size_t d_head);
 /* Frees the caches from number `keep` on. */
 extern void generation_drop_caches(Generation *g, int keep);
 

@@ -40,7 +40,10 @@ embedding_backward(const OpCall *call, const float *dout, OpGrad *din)
                            call->in[0].dims[1]);
 }
 
-/* ---- attention; ints: n_head; reals: dropout_p; ids: lengths ---- */
+/*
+ * ---- attention; ints: n_head, then n_kv_head unless q, k and v are one tensor, then sliding_window; reals: dropout_p;
+ * ids: lengths ----
+ */
 
 enum
 {
@@ -48,6 +51,24 @@ enum
     SAVED_SUM,
     SAVED_MASK
 };
+
+/* How many heads k and v have: n_kv_head, or n_head. */
+static int64
+kv_heads(const OpCall *call)
+{
+    return call->op == &op_causal_attention && call->ints[1] != NO_INTEGER ? call->ints[1] : call->ints[0];
+}
+
+/* 0: none */
+static int64
+sliding_window(const OpCall *call)
+{
+    int64 window = call->op == &op_causal_attention       ? call->ints[2]
+                   : call->op == &op_causal_attention_qkv ? call->ints[1]
+                                                          : 0;
+
+    return window == NO_INTEGER ? 0 : window;
+}
 
 /* Geometry of a call whose tokens are rows of `width` floats holding d of q, k and v each. */
 static llm_attention_shape
@@ -73,8 +94,10 @@ attention_shape(const OpCall *call, size_t d)
     }
     s.D = d;
     s.n_head = (size_t) call->ints[0];
+    s.n_kv_head = (size_t) kv_heads(call);
+    s.window = (size_t) sliding_window(call);
     s.q_stride = q->dims[q->ndim - 1];
-    s.k_stride = s.v_stride = call->n_inputs == 1 ? s.q_stride : d;
+    s.k_stride = s.v_stride = call->n_inputs == 1 ? s.q_stride : d / s.n_head * s.n_kv_head;
     s.dropout_p = (float) call->reals[0];
     s.key = call->key;
     s.first = call->first;
@@ -96,23 +119,40 @@ require_finite(const OpCall *call)
                         call->op == &op_bidirectional_attention ? "all tokens of their sequence" : "earlier tokens"));
 }
 
+/* Ensure that d is divided among the heads of q, and these among those of k and v. */
 static void
-attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
+require_heads(const OpCall *call, size_t d)
 {
-    llm_engine         *e = pg_llm_engine();
-    double              p = call->reals[0];
-    llm_attention_shape s;
-    size_t              rows;
-    float              *row_max;
-    float              *row_sum;
+    int64  n_kv_head = kv_heads(call);
+    double p = call->reals[0];
 
     if (call->ints[0] < 1 || d % call->ints[0] != 0)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: the width %zu is not divisible by " INT64_FORMAT " heads", call->op->name, d,
                        call->ints[0]));
+    if (n_kv_head < 1 || call->ints[0] % n_kv_head != 0)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: " INT64_FORMAT " query heads cannot share " INT64_FORMAT " heads of keys and values",
+                       call->op->name, call->ints[0], n_kv_head),
+                errhint("n_kv_head must divide n_head."));
+    if (sliding_window(call) < 0)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("%s: a window of " INT64_FORMAT " tokens", call->op->name, sliding_window(call)),
+                errhint("A window of w lets a token see itself and the w - 1 before it; NULL: all before it."));
     if (!(p >= 0.0 && p < 1.0))
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("%s: the dropout probability must be at least 0 and below 1, not %g", call->op->name, p));
+}
+
+static void
+attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
+{
+    llm_engine         *e = pg_llm_engine();
+    llm_attention_shape s;
+    size_t              rows;
+    float              *row_max;
+    float              *row_sum;
+
     if (!call->flag)
         call->reals[0] = 0.0;
     if (call->reals[0] > 0.0)
@@ -130,8 +170,9 @@ attend(OpCall *call, const float *q, const float *k, const float *v, size_t d)
         llm_kv_cache **caches = palloc(sizeof(llm_kv_cache *) * s.B);
         size_t        *past = palloc(sizeof(size_t) * s.B);
 
-        generate_next_caches(caches, past, s.B, s.n_head, d / s.n_head, s.T);
-        llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride);
+        generate_next_caches(caches, past, s.B, s.n_kv_head, d / s.n_head, s.T);
+        llm_attention_cached(e, call->out.data, caches, past, s.B, q, k, v, s.T, s.q_stride, s.k_stride, s.v_stride,
+                             s.n_head, s.window);
     }
     else
         llm_attention_forward(e, call->out.data, row_max, row_sum, q, k, v, &s);
@@ -144,13 +185,19 @@ static void
 attention_forward(OpCall *call)
 {
     const OpValue *q = &call->in[0];
+    int32          d;
 
     op_require_ndim(call, 0, 2);
+    d = q->dims[q->ndim - 1];
+    require_heads(call, d);
     for (int i = 1; i < 3; i++)
-        if (call->in[i].ndim != q->ndim || memcmp(call->in[i].dims, q->dims, sizeof(int32) * q->ndim) != 0)
-            op_shape_error(call, "q, k and v of one shape [..., t, d]");
+        if (call->in[i].ndim != q->ndim || memcmp(call->in[i].dims, q->dims, sizeof(int32) * (q->ndim - 1)) != 0 ||
+            call->in[i].dims[q->ndim - 1] != d / call->ints[0] * kv_heads(call))
+            op_shape_error(call, kv_heads(call) == call->ints[0]
+                                     ? "q, k and v of one shape [..., t, d]"
+                                     : "q [..., t, n_head * d_head], k and v [..., t, n_kv_head * d_head]");
     op_output_like(call, 0);
-    attend(call, q->data, call->in[1].data, call->in[2].data, q->dims[q->ndim - 1]);
+    attend(call, q->data, call->in[1].data, call->in[2].data, d);
 }
 
 static void
@@ -183,12 +230,12 @@ attention_backward(const OpCall *call, const float *dout, OpGrad *din)
     for (int i = 0; i < 3; i++)
         direct = direct && din[i].data != NULL && din[i].acc == din[0].acc;
     for (int i = 0; i < 3; i++)
-        d[i] = direct ? din[i].data : op_scratch(q->n);
+        d[i] = direct ? din[i].data : op_scratch(call->in[i].n);
     llm_attention_backward(e, d[0], d[1], d[2], direct && din[0].acc, dout, call->out.data, call->saved[SAVED_MAX].data,
                            call->saved[SAVED_SUM].data, q->data, call->in[1].data, call->in[2].data, &s);
     for (int i = 0; i < 3 && !direct; i++)
         if (din[i].data != NULL)
-            llm_copy(e, din[i].data, d[i], din[i].acc, q->n);
+            llm_copy(e, din[i].data, d[i], din[i].acc, call->in[i].n);
 }
 
 static void
@@ -202,6 +249,7 @@ attention_qkv_forward(OpCall *call)
     if (qkv->dims[qkv->ndim - 1] % 3 != 0)
         op_shape_error(call, "qkv [..., t, 3 d]");
     d = qkv->dims[qkv->ndim - 1] / 3;
+    require_heads(call, d);
     memcpy(dims, qkv->dims, sizeof(int32) * qkv->ndim);
     dims[qkv->ndim - 1] = d;
     op_output(call, qkv->ndim, dims);
@@ -228,8 +276,12 @@ OP(embedding, .name = "embedding", .args = {TENSOR("w", "rows, d"), INTEGERS("id
    .bytea_doc = "rows of w (rows,d) at ids", .forward = embedding_forward, .backward = embedding_backward);
 OP(causal_attention, .name = "causal_attention",
    .args = {TENSOR("q", "t, d"), TENSOR("k", "t, d"), TENSOR("v", "t, d"), INTEGER("n_head"), REAL("dropout_p", "0"),
-            BOOLEAN("training", "false"), SITE("site", "''")},
-   .doc = "Causal multi-head attention over q, k, v [..., t, d].",
+            BOOLEAN("training", "false"), SITE("site", "''"), INTEGER("n_kv_head", "NULL"),
+            INTEGER("sliding_window", "NULL")},
+   .doc =
+       "Causal multi-head attention over q [..., t, d], k and v [..., t, d * n_kv_head / n_head], scores scaled by "
+       "1/sqrt(d / n_head). n_kv_head: k and v have so many heads, each for n_head / n_kv_head of q's in a row; NULL: "
+       "n_head. sliding_window: a token sees itself and so many less one before it; NULL or 0: all before it.",
    .bytea_doc = "causal multi-head attention over q, k, v (t,d) each -> (t,d)", .forward = attention_forward,
    .backward = attention_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT, .bytea_args = 4);
 OP(bidirectional_attention, .name = "bidirectional_attention",
@@ -245,9 +297,11 @@ OP(bidirectional_attention, .name = "bidirectional_attention",
    .keeps = KEEPS_IN(0) | KEEPS_IN(1) | KEEPS_IN(2) | KEEPS_OUT);
 OP(causal_attention_qkv, .name = "causal_attention",
    .args = {TENSOR("qkv", "t, 3 d"), INTEGER("n_head"), REAL("dropout_p", "0"), BOOLEAN("training", "false"),
-            SITE("site", "''")},
-   .doc = "Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by "
-          "1/sqrt(d / n_head).",
+            SITE("site", "''"), INTEGER("sliding_window", "NULL")},
+   .doc =
+       "Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by "
+       "1/sqrt(d / n_head). sliding_window: a token sees itself and so many less one before it; NULL or 0: all before "
+       "it.",
    .bytea_doc = "causal multi-head attention over qkv (t,3d) = [q | k | v] per token -> (t,d)",
    .forward = attention_qkv_forward, .backward = attention_qkv_backward, .keeps = KEEPS_IN(0) | KEEPS_OUT,
    .bytea_args = 2);

@@ -171,6 +171,24 @@ silu_backward(const OpCall *call, const float *dout, OpGrad *din)
 }
 
 static void
+swiglu_forward(OpCall *call)
+{
+    const OpValue *gate = &call->in[0];
+    const OpValue *up = &call->in[1];
+
+    if (gate->ndim != up->ndim || memcmp(gate->dims, up->dims, sizeof(int32) * gate->ndim) != 0)
+        op_shape_error(call, "gate and up of one shape");
+    llm_swiglu_forward(pg_llm_engine(), op_output_like(call, 0), gate->data, up->data, gate->n);
+}
+
+static void
+swiglu_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    llm_swiglu_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, dout, call->in[0].data,
+                        call->in[1].data, call->out.n);
+}
+
+static void
 require_probability(double p)
 {
     if (!(p >= 0.0 && p < 1.0))
@@ -249,6 +267,10 @@ OP(silu, .name = "silu", .args = {TENSOR("x", "= n")},
    .doc = "SiLU, x times its sigmoid (Hendrycks & Gimpel 2016), also called swish.",
    .bytea_doc = "SiLU, x times its sigmoid, elementwise", .forward = silu_forward, .backward = silu_backward,
    .keeps = KEEPS_IN(0));
+OP(swiglu, .name = "swiglu", .args = {TENSOR("gate", "= n"), TENSOR("up", "n")},
+   .doc = "SwiGLU, silu(gate) * up, element by element: the middle of a gated feed-forward layer (Shazeer 2020).",
+   .bytea_doc = "silu(gate) * up, elementwise, of equal sizes", .forward = swiglu_forward, .backward = swiglu_backward,
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(dropout, .name = "dropout",
    .args = {TENSOR("x", "= n"), REAL("p"), BOOLEAN("training", "false"), SITE("site", "''")},
    .doc = "Inverted dropout when training, otherwise x. The mask depends on the pass (pg_llm_pass_begin), the site and "

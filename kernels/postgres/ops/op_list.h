@@ -16,6 +16,7 @@
     X(gelu_exact)                                                                                                      \
     X(relu)                                                                                                            \
     X(silu)                                                                                                            \
+    X(swiglu)                                                                                                          \
     X(dropout)                                                                                                         \
     X(linear)                                                                                                          \
     X(linear_nobias)                                                                                                   \
@@ -24,6 +25,7 @@
     X(lm_head_loss)                                                                                                    \
     X(layernorm)                                                                                                       \
     X(rmsnorm)                                                                                                         \
+    X(rmsnorm_gain)                                                                                                    \
     X(l2_normalize)                                                                                                    \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \
@@ -53,6 +55,7 @@
     X(gelu_exact)                                                                                                      \
     X(relu)                                                                                                            \
     X(silu)                                                                                                            \
+    X(swiglu)                                                                                                          \
     X(dropout)                                                                                                         \
     X(linear)                                                                                                          \
     X(linear_nobias)                                                                                                   \
@@ -61,6 +64,7 @@
     X(lm_head_loss)                                                                                                    \
     X(layernorm)                                                                                                       \
     X(rmsnorm)                                                                                                         \
+    X(rmsnorm_gain)                                                                                                    \
     X(l2_normalize)                                                                                                    \
     X(softmax)                                                                                                         \
     X(cross_entropy)                                                                                                   \

@@ -54,15 +54,46 @@ rmsnorm_forward(OpCall *call)
     require_eps(call);
     op_output_like(call, 0);
     rstd = op_save(call, 0, n);
-    llm_rmsnorm_forward(pg_llm_engine(), call->out.data, rstd, x->data, (float) call->reals[0], n, op_last_dim(x));
+    llm_rmsnorm_forward(pg_llm_engine(), call->out.data, rstd, x->data, NULL, (float) call->reals[0], n,
+                        op_last_dim(x));
 }
 
 static void
 rmsnorm_backward(const OpCall *call, const float *dout, OpGrad *din)
 {
     if (din[0].data != NULL)
-        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, dout, call->in[0].data, call->saved[0].data,
-                             op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, NULL, false, dout, call->in[0].data, NULL,
+                             call->saved[0].data, op_rows(&call->in[0]), op_last_dim(&call->in[0]));
+}
+
+/* Groups of as many numbers as the gain has lie end to end, so each is a row. */
+static void
+rmsnorm_gain_forward(OpCall *call)
+{
+    const OpValue *x = &call->in[0];
+    const OpValue *gain = &call->in[1];
+    float         *rstd;
+
+    op_require_ndim(call, 0, 1);
+    if (gain->ndim != 1 || (gain->n == 0 ? op_last_dim(x) != 0 : op_last_dim(x) % gain->n != 0))
+        op_shape_error(call, "x [..., d] and gain [g], of which g divides d");
+    require_eps(call);
+    op_output_like(call, 0);
+    rstd = op_save(call, 0, gain->n == 0 ? 0 : x->n / gain->n);
+    if (x->n > 0)
+        llm_rmsnorm_forward(pg_llm_engine(), call->out.data, rstd, x->data, gain->data, (float) call->reals[0],
+                            x->n / gain->n, gain->n);
+}
+
+static void
+rmsnorm_gain_backward(const OpCall *call, const float *dout, OpGrad *din)
+{
+    const OpValue *x = &call->in[0];
+    const OpValue *gain = &call->in[1];
+
+    if (gain->n > 0)
+        llm_rmsnorm_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, dout, x->data,
+                             gain->data, call->saved[0].data, x->n / gain->n, gain->n);
 }
 
 /* Where nothing is normalized or recorded, a value that nobody else holds goes through as it is. */
@@ -157,6 +188,12 @@ OP(rmsnorm, .name = "rmsnorm", .args = {TENSOR("x", "rows, cols"), REAL("eps", "
    .doc = "x / sqrt(mean(x^2) + eps) per row of the last axis, without a gain (Zhang & Sennrich 2019).",
    .bytea_doc = "x / sqrt(mean(x^2) + eps) of each row", .forward = rmsnorm_forward, .backward = rmsnorm_backward,
    .keeps = KEEPS_IN(0));
+OP(rmsnorm_gain, .name = "rmsnorm", .args = {TENSOR("x", "*, g"), TENSOR("gain", "= g"), REAL("eps", "1e-5")},
+   .doc =
+       "x / sqrt(mean(x^2) + eps) * gain per row of the last axis (Zhang & Sennrich 2019). A gain of g numbers, where "
+       "g divides the axis: each g numbers of a row are normalised by themselves, as heads are.",
+   .bytea_doc = "x / sqrt(mean(x^2) + eps) * gain of each row; a row is as long as gain",
+   .forward = rmsnorm_gain_forward, .backward = rmsnorm_gain_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(l2_normalize, .name = "l2_normalize", .args = {TENSOR("x", "rows, cols"), BOOLEAN("enabled", "true")},
    .doc = "x / max(|x|, 1e-12) per row of the last axis, |x| its 2-norm; x itself when not enabled.",
    .bytea_doc = "x / max(|x|, 1e-12) of each row, |x| its 2-norm; x itself when not enabled",

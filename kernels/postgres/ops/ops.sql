@@ -19,26 +19,31 @@ COMMENT ON FUNCTION public.pg_llm_embedding_backward(public.tensor, public.tenso
 
 CREATE FUNCTION public.pg_llm_causal_attention(
     q public.tensor, k public.tensor, v public.tensor, n_head integer, dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false, site text DEFAULT ''
+    training boolean DEFAULT false, site text DEFAULT '', n_kv_head integer DEFAULT NULL,
+    sliding_window integer DEFAULT NULL
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention';
 COMMENT ON FUNCTION public.pg_llm_causal_attention(
-    public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text
+    public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text, integer, integer
 ) IS
-    'Causal multi-head attention over q, k, v [..., t, d].';
+    'Causal multi-head attention over q [..., t, d], k and v [..., t, d * n_kv_head / n_head], scores scaled by '
+    '1/sqrt(d / n_head). n_kv_head: k and v have so many heads, each for n_head / n_kv_head of q''s in a row; NULL: '
+    'n_head. sliding_window: a token sees itself and so many less one before it; NULL or 0: all before it.';
 
 CREATE FUNCTION public.pg_llm_causal_attention_backward(
     dout public.tensor, q public.tensor, k public.tensor, v public.tensor, n_head integer,
-    dropout_p double precision DEFAULT 0, training boolean DEFAULT false, site text DEFAULT '', OUT dq public.tensor,
-    OUT dk public.tensor, OUT dv public.tensor
+    dropout_p double precision DEFAULT 0, training boolean DEFAULT false, site text DEFAULT '',
+    n_kv_head integer DEFAULT NULL, sliding_window integer DEFAULT NULL, OUT dq public.tensor, OUT dk public.tensor, OUT
+    dv public.tensor
 )
     RETURNS record
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_backward';
 COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(
-    public.tensor, public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text
+    public.tensor, public.tensor, public.tensor, public.tensor, integer, double precision, boolean, text, integer,
+    integer
 ) IS
     'Gradients of pg_llm_causal_attention from that of its output: dq, dk, dv.';
 
@@ -71,24 +76,25 @@ COMMENT ON FUNCTION public.pg_llm_bidirectional_attention_backward(
 
 CREATE FUNCTION public.pg_llm_causal_attention(
     qkv public.tensor, n_head integer, dropout_p double precision DEFAULT 0, training boolean DEFAULT false,
-    site text DEFAULT ''
+    site text DEFAULT '', sliding_window integer DEFAULT NULL
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_qkv';
-COMMENT ON FUNCTION public.pg_llm_causal_attention(public.tensor, integer, double precision, boolean, text) IS
+COMMENT ON FUNCTION public.pg_llm_causal_attention(public.tensor, integer, double precision, boolean, text, integer) IS
     'Causal multi-head attention over qkv [..., t, 3 d] = [q | k | v] per token: [..., t, d], scores scaled by '
-    '1/sqrt(d / n_head).';
+    '1/sqrt(d / n_head). sliding_window: a token sees itself and so many less one before it; NULL or 0: all before '
+    'it.';
 
 CREATE FUNCTION public.pg_llm_causal_attention_backward(
     dout public.tensor, qkv public.tensor, n_head integer, dropout_p double precision DEFAULT 0,
-    training boolean DEFAULT false, site text DEFAULT ''
+    training boolean DEFAULT false, site text DEFAULT '', sliding_window integer DEFAULT NULL
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_causal_attention_qkv_backward';
 COMMENT ON FUNCTION public.pg_llm_causal_attention_backward(
-    public.tensor, public.tensor, integer, double precision, boolean, text
+    public.tensor, public.tensor, integer, double precision, boolean, text, integer
 ) IS
     'Gradient of pg_llm_causal_attention from that of its output.';
 
@@ -224,6 +230,22 @@ CREATE FUNCTION public.pg_llm_silu_backward(dout public.tensor, x public.tensor)
 COMMENT ON FUNCTION public.pg_llm_silu_backward(public.tensor, public.tensor) IS
     'Gradient of pg_llm_silu from that of its output.';
 
+CREATE FUNCTION public.pg_llm_swiglu(gate public.tensor, up public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_swiglu';
+COMMENT ON FUNCTION public.pg_llm_swiglu(public.tensor, public.tensor) IS
+    'SwiGLU, silu(gate) * up, element by element: the middle of a gated feed-forward layer (Shazeer 2020).';
+
+CREATE FUNCTION public.pg_llm_swiglu_backward(
+    dout public.tensor, gate public.tensor, up public.tensor, OUT dgate public.tensor, OUT dup public.tensor
+)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_swiglu_backward';
+COMMENT ON FUNCTION public.pg_llm_swiglu_backward(public.tensor, public.tensor, public.tensor) IS
+    'Gradients of pg_llm_swiglu from that of its output: dgate, dup.';
+
 CREATE FUNCTION public.pg_llm_dropout(
     x public.tensor, p double precision, training boolean DEFAULT false, site text DEFAULT ''
 )
@@ -358,6 +380,24 @@ CREATE FUNCTION public.pg_llm_rmsnorm_backward(dout public.tensor, x public.tens
     AS 'MODULE_PATHNAME', 'pg_llm_rmsnorm_backward';
 COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(public.tensor, public.tensor, double precision) IS
     'Gradient of pg_llm_rmsnorm from that of its output.';
+
+CREATE FUNCTION public.pg_llm_rmsnorm(x public.tensor, gain public.tensor, eps double precision DEFAULT 1e-5)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_rmsnorm_gain';
+COMMENT ON FUNCTION public.pg_llm_rmsnorm(public.tensor, public.tensor, double precision) IS
+    'x / sqrt(mean(x^2) + eps) * gain per row of the last axis (Zhang & Sennrich 2019). A gain of g numbers, where g '
+    'divides the axis: each g numbers of a row are normalised by themselves, as heads are.';
+
+CREATE FUNCTION public.pg_llm_rmsnorm_backward(
+    dout public.tensor, x public.tensor, gain public.tensor, eps double precision DEFAULT 1e-5, OUT dx public.tensor,
+    OUT dgain public.tensor
+)
+    RETURNS record
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_rmsnorm_gain_backward';
+COMMENT ON FUNCTION public.pg_llm_rmsnorm_backward(public.tensor, public.tensor, public.tensor, double precision) IS
+    'Gradients of pg_llm_rmsnorm from that of its output: dx, dgain.';
 
 CREATE FUNCTION public.pg_llm_l2_normalize(x public.tensor, enabled boolean DEFAULT true)
     RETURNS public.tensor

@@ -56,7 +56,6 @@ typedef struct SharedRows
     uint64        model_hash;
     int           n;
     SharedRow    *rows;   /* by name and token_id */
-    size_t        bytes;  /* of the values, at least */
     bool          own;    /* this transaction wrote some of them: nobody else may see them yet */
     TimestampTz   newest; /* the last change; 0: unknown */
     uint8         version[SHARED_VERSION_BYTES];

@@ -10,6 +10,7 @@
 #include "tensor/tensor_view.h"
 
 #define MAX_TENSORS 65536
+#define PIECE       ((size_t) 1 << 20) /* elements of bf16 that are widened at a time */
 #define MAX_TEXT    ((size_t) 256 << 20)
 
 /* The part goes on where the parameter's others ended: same width, next row. */
@@ -21,10 +22,34 @@ continues(const SharedTensor *tensor, const SharedRow *row, const TensorView *v,
     return v->ndim == 0 || memcmp(v->dims + 1, tensor->dims + 1, sizeof(int32) * (v->ndim - 1)) == 0;
 }
 
+/* Its elements as float32: all finite, and appended. */
+static bool
+put_elements(SharedWriter *w, const TensorView *v, bool aligned, uint64 *at)
+{
+    float *piece;
+    uint64 next;
+    bool   fits = true;
+
+    if (v->bf16 == NULL)
+        return pg_llm_all_finite(pg_llm_engine(), v->data, v->n) &&
+               shared_put(w, v->data, v->n * sizeof(float), aligned, at);
+    piece = palloc(PIECE * sizeof(float));
+    for (size_t i = 0; fits && (i < v->n || i == 0); i += PIECE)
+    {
+        size_t n = Min(PIECE, v->n - i);
+
+        tensor_widen(piece, v->bf16 + i, n);
+        fits = pg_llm_all_finite(pg_llm_engine(), piece, n) &&
+               shared_put(w, piece, n * sizeof(float), aligned && i == 0, i == 0 ? at : &next);
+    }
+    pfree(piece);
+    return fits;
+}
+
 static bool
 put_row(SharedWriter *w, SharedTable *t, SharedTensor *tensor, uint32 part, const SharedRow *row)
 {
-    TensorView v = tensor_view_open(row->data);
+    TensorView v = tensor_view_open_stored(row->data);
     bool       is_first = tensor->n_parts == 0;
     int64      rows = is_first || tensor->ndim == 0 ? tensor->n_parts : tensor->dims[0];
     uint64     at;
@@ -39,7 +64,7 @@ put_row(SharedWriter *w, SharedTable *t, SharedTensor *tensor, uint32 part, cons
             tensor->dims[0] = 0;
     }
     fits = continues(tensor, row, &v, rows) && (v.ndim == 0 || rows + v.dims[0] <= INT_MAX) &&
-           pg_llm_all_finite(pg_llm_engine(), v.data, v.n) && shared_put(w, v.data, v.n * sizeof(float), is_first, &at);
+           put_elements(w, &v, is_first, &at);
     if (fits)
     {
         t->parts[part].token_id = row->token_id;
@@ -82,11 +107,17 @@ shared_build_float32(const SharedRows *rows, bool patient)
     SharedContent content = {.precision = LLM_FLOAT32,
                              .patient = patient,
                              .n_parts = (uint32) rows->n,
-                             .data_bytes = rows->bytes,
                              .write = put_rows,
                              .arg = unconstify(SharedRows *, rows)};
     size_t        text = strlen(rows->model) + 1;
 
+    for (int i = 0; i < rows->n; i++)
+    {
+        TensorView v = tensor_view_open_shape(rows->rows[i].data);
+
+        content.data_bytes += v.n * sizeof(float);
+        tensor_view_close(&v);
+    }
     for (int i = 0; i < rows->n; i++)
         if (i == 0 || strcmp(rows->rows[i - 1].name, rows->rows[i].name) != 0)
         {

@@ -150,7 +150,6 @@ take_rows(SharedRows *rows, bool with_time)
         claims[i].row.name = TextDatumGetCString(values[0]);
         claims[i].row.data = datumCopy(values[2], false, -1);
         MemoryContextSwitchTo(old);
-        rows->bytes += toast_raw_datum_size(claims[i].row.data);
         rows->own |= TransactionIdIsCurrentTransactionId(claims[i].xmin);
     }
     StaticAssertStmt(offsetof(Claim, row) == 0, "claims are sorted as rows");

@@ -168,9 +168,11 @@ tensor_from_datum(Datum d)
 
     if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(d)))
         return expanded_tensor(d);
-    v = tensor_view_open(d);
+    v = tensor_view_open_stored(d);
     t = tensor_new(v.ndim, v.dims);
-    if (v.n > 0)
+    if (v.bf16 != NULL)
+        tensor_widen(t->data, v.bf16, v.n);
+    else if (v.n > 0)
         memcpy(t->data, v.data, v.n * sizeof(float));
     t->nonce = v.nonce;
     t->index = v.index;
@@ -219,11 +221,23 @@ tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_s
 static size_t
 check_header(const FlatTensor *flat, size_t size)
 {
-    if (size < offsetof(FlatTensor, dims) || flat->version != TENSOR_VERSION || flat->dtype != TENSOR_FLOAT32 ||
-        flat->ndim > TENSOR_MAX_NDIM || size < offsetof(FlatTensor, dims) + flat->ndim * sizeof(int32))
+    if (size < offsetof(FlatTensor, dims) || flat->version != TENSOR_VERSION ||
+        (flat->dtype != TENSOR_FLOAT32 && flat->dtype != TENSOR_BF16) || flat->ndim > TENSOR_MAX_NDIM ||
+        size < offsetof(FlatTensor, dims) + flat->ndim * sizeof(int32))
         ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED), errmsg("stored tensor has an unknown format"),
                 errdetail("It takes %zu bytes.", size));
     return tensor_count(flat->ndim, flat->dims);
+}
+
+static TensorView
+view_of_header(const FlatTensor *flat, size_t n)
+{
+    return (TensorView){.ndim = flat->ndim,
+                        .dims = flat->dims,
+                        .n = n,
+                        .nonce = flat->nonce,
+                        .index = flat->index,
+                        .dtype = flat->dtype};
 }
 
 /* Ensure that the data are there, too. */
@@ -231,36 +245,59 @@ static size_t
 check_flat(const FlatTensor *flat, size_t size)
 {
     size_t n = check_header(flat, size);
+    size_t width = flat->dtype == TENSOR_BF16 ? sizeof(uint16) : sizeof(float);
 
-    if (size != FLAT_TENSOR_DATA_OFFSET(flat->ndim) + n * sizeof(float))
+    if (size != FLAT_TENSOR_DATA_OFFSET(flat->ndim) + n * width)
         ereport(ERROR, errcode(ERRCODE_DATA_CORRUPTED),
                 errmsg("stored tensor of shape %s takes %zu bytes", tensor_shape_text(flat->ndim, flat->dims), size));
     return n;
 }
 
 TensorView
-tensor_view_open(Datum d)
+tensor_view_open_stored(Datum d)
 {
-    TensorView v;
+    TensorView v = {0};
 
     if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(d)))
     {
         Tensor *t = expanded_tensor(d);
 
-        v = (TensorView){t->ndim, t->dims, t->n, t->data, t->nonce, t->index, NULL};
+        v.ndim = t->ndim;
+        v.dims = t->dims;
+        v.n = t->n;
+        v.data = t->data;
+        v.nonce = t->nonce;
+        v.index = t->index;
+        v.dtype = TENSOR_FLOAT32;
     }
     else
     {
         FlatTensor *flat = (FlatTensor *) PG_DETOAST_DATUM(d);
         size_t      n = check_flat(flat, VARSIZE(flat));
+        const void *elements = (const char *) flat + FLAT_TENSOR_DATA_OFFSET(flat->ndim);
 
-        v = (TensorView){flat->ndim,  flat->dims,
-                         n,           (const float *) ((const char *) flat + FLAT_TENSOR_DATA_OFFSET(flat->ndim)),
-                         flat->nonce, flat->index,
-                         NULL};
+        v = view_of_header(flat, n);
+        if (flat->dtype == TENSOR_BF16)
+            v.bf16 = elements;
+        else
+            v.data = elements;
         if ((Pointer) flat != DatumGetPointer(d))
             v.copy = flat;
     }
+    return v;
+}
+
+TensorView
+tensor_view_open(Datum d)
+{
+    TensorView v = tensor_view_open_stored(d);
+
+    if (v.bf16 == NULL)
+        return v;
+    v.widened = palloc_extended(Max(v.n, 1) * sizeof(float), MCXT_ALLOC_HUGE);
+    tensor_widen(v.widened, v.bf16, v.n);
+    v.data = v.widened;
+    v.bf16 = NULL;
     return v;
 }
 
@@ -271,9 +308,10 @@ tensor_view_open_shape(Datum d)
     TensorView  v;
 
     if (!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)))
-        return tensor_view_open(d);
+        return tensor_view_open_stored(d);
     flat = (FlatTensor *) PG_DETOAST_DATUM_SLICE(d, 0, FLAT_TENSOR_DATA_OFFSET(TENSOR_MAX_NDIM) - VARHDRSZ);
-    v = (TensorView){flat->ndim, flat->dims, check_header(flat, VARSIZE(flat)), NULL, flat->nonce, flat->index, flat};
+    v = view_of_header(flat, check_header(flat, VARSIZE(flat)));
+    v.copy = flat;
     return v;
 }
 
@@ -282,7 +320,10 @@ tensor_view_close(TensorView *v)
 {
     if (v->copy != NULL)
         pfree(v->copy);
+    if (v->widened != NULL)
+        pfree(v->widened);
     v->copy = NULL;
+    v->widened = NULL;
 }
 
 /* ---- int[] arguments ---- */

@@ -1,8 +1,9 @@
 /*
  * tensor.h -- the SQL type `tensor`: its flat and its expanded form.
  *
- * Flat (on disk, in tuples): varlena header, version, dtype, number of dimensions, the tape's identity,
- * the dimensions, padding to 8 bytes, float32 data in row-major order.
+ * Flat (on disk, in tuples): varlena header, version, element type, number of dimensions, the tape's identity,
+ * the dimensions, padding to 8 bytes, the elements in row-major order: float32, or bf16, which is a way of storing
+ * numbers and nothing else. Whoever reads one sees float32 (tensor_view.h), and only bf16.c makes one.
  * Expanded (in expressions): an ExpandedObject that holds a reference to a shared, 64-byte-aligned buffer,
  * so that nested calls, PL/pgSQL variables and the tape share one copy.
  */
@@ -17,9 +18,10 @@
 #define TENSOR_MAX_NDIM 8
 #define TENSOR_VERSION  1
 #define TENSOR_FLOAT32  1
+#define TENSOR_BF16     2
 /* No single tensor is larger than 4 GiB: a mistyped dimension fails before memory is asked for. */
 #define TENSOR_MAX_ELEMENTS ((size_t) 1 << 30)
-/* One value on its way to disk: the largest palloc, less room for the header. */
+/* One value on its way to disk: the largest palloc, less room for the header. bf16 has no more: it has a float32 twin. */
 #define TENSOR_MAX_FLAT_ELEMENTS ((MaxAllocSize - 256) / sizeof(float))
 
 /* ---- buffers: reference-counted, aligned memory outside of memory contexts (buffer.c) ---- */

@@ -54,7 +54,7 @@ CREATE TYPE public.tensor (
     PREFERRED = true
 );
 COMMENT ON TYPE public.tensor IS
-    'n-dimensional array of float32, row-major, with its shape in the value; text [[1,2],[3,4]], a bare number for 0 '
+    'n-dimensional array of float32, row-major, with its shape in the value, stored as float32 or bf16; text [[1,2],[3,4]], a bare number for 0 '
     'dimensions, {0,3}[] where lists do not show the shape of a tensor without elements';
 
 -- Casts
@@ -179,6 +179,13 @@ CREATE FUNCTION public.tensor(data bytea, shape integer[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_bytea';
 COMMENT ON FUNCTION public.tensor(bytea, integer[]) IS 'tensor of a shape from contiguous little-endian float32';
+
+CREATE FUNCTION public.tensor(data bytea, shape integer[], dtype text)
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_tensor_from_bytea_of';
+COMMENT ON FUNCTION public.tensor(bytea, integer[], text) IS
+    'tensor of a shape from contiguous little-endian elements of the type dtype, float32 or bf16, stored as that type';
 
 -- Comparison
 
@@ -334,6 +341,26 @@ CREATE FUNCTION public.ndims(x public.tensor)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'pg_llm_ndims';
 COMMENT ON FUNCTION public.ndims(public.tensor) IS 'number of dimensions of a tensor';
+
+CREATE FUNCTION public.dtype(x public.tensor)
+    RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_dtype';
+COMMENT ON FUNCTION public.dtype(public.tensor) IS
+    'as what the elements of a tensor are stored: float32, or bf16 in half the room, which is read as float32';
+
+CREATE FUNCTION public.pg_llm_to_bf16(x public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_to_bf16';
+COMMENT ON FUNCTION public.pg_llm_to_bf16(public.tensor) IS
+    'the tensor with its elements rounded to the nearest bf16 (ties to even) and stored as such; 22003: out of range';
+
+CREATE FUNCTION public.pg_llm_to_float32(x public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_to_float32';
+COMMENT ON FUNCTION public.pg_llm_to_float32(public.tensor) IS 'the same tensor, its elements stored as float32';
 
 CREATE FUNCTION public.norm(x public.tensor)
     RETURNS double precision

@@ -379,7 +379,7 @@ int_array(const int32_t *values, size_t n)
 }
 
 void
-tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **token_ids, size_t *n_ids)
+tokenizer_encode(Tokenizer *t, text *document, bool special, bool begins, const int32_t **token_ids, size_t *n_ids)
 {
     size_t         n;
     const uint8_t *utf8 = tokenizer_utf8(document, &n);
@@ -388,7 +388,7 @@ tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **tok
     if (t->wordpiece != NULL)
         status = llm_wordpiece_encode(t->wordpiece, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
     else
-        status = llm_bpe_encode(t->bpe, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
+        status = llm_bpe_encode(t->bpe, utf8, n, special, begins, pg_llm_should_stop, NULL, token_ids, n_ids);
     if (status == LLM_BPE_NO_BYTE)
         ereport(ERROR, errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
                 errmsg("the tokenizer of model \"%s\" has no token for the byte 0x%02x", t->model,
@@ -409,10 +409,10 @@ tokenizer_end_encode(Tokenizer *t, size_t n_ids)
     if (t->wordpiece != NULL)
         (void) llm_wordpiece_encode(t->wordpiece, &empty, 0, false, NULL, NULL, &none, &n);
     else
-        (void) llm_bpe_encode(t->bpe, &empty, 0, false, NULL, NULL, &none, &n);
+        (void) llm_bpe_encode(t->bpe, &empty, 0, false, true, NULL, NULL, &none, &n);
 }
 
-/* pg_llm_bpe_encode(handle, text, special) -> token ids */
+/* pg_llm_bpe_encode(handle, text, special, begins) -> token ids */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_encode);
 Datum
 pg_llm_bpe_encode(PG_FUNCTION_ARGS)
@@ -422,7 +422,7 @@ pg_llm_bpe_encode(PG_FUNCTION_ARGS)
     const int32_t *ids;
     ArrayType     *result;
 
-    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), PG_GETARG_BOOL(2), &ids, &n_ids);
+    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), PG_GETARG_BOOL(2), PG_GETARG_BOOL(3), &ids, &n_ids);
     result = int_array(ids, n_ids);
     tokenizer_end_encode(t, n_ids);
     PG_RETURN_ARRAYTYPE_P(result);

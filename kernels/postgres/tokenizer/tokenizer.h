@@ -36,8 +36,9 @@ extern Tokenizer *tokenizer_begin(text *model, bytea *version);
 extern void tokenizer_put_around(Tokenizer *t, IntArray before, IntArray after);
 /* Takes the tokenizer out of memory, and out of reach. */
 extern void tokenizer_forget(Tokenizer *t);
-/* token_ids (n_ids) of a text, valid until the tokenizer is used again */
-extern void tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **token_ids, size_t *n_ids);
+/* token_ids (n_ids) of a text, valid until the tokenizer is used again; begins: nothing comes before the text */
+extern void tokenizer_encode(Tokenizer *t, text *document, bool special, bool begins, const int32_t **token_ids,
+                             size_t *n_ids);
 /* Gives a large buffer back. */
 extern void tokenizer_end_encode(Tokenizer *t, size_t n_ids);
 /* WordPiece: a token that pg_llm_bpe_put_token gets, the last check before use, a decoded text */

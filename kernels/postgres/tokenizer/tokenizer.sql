@@ -64,13 +64,13 @@ CREATE FUNCTION public.pg_llm_bpe_seal(handle integer)
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_seal';
 COMMENT ON FUNCTION public.pg_llm_bpe_seal(integer) IS 'Completes a tokenizer; from now on pg_llm_bpe_open finds it.';
 
-CREATE FUNCTION public.pg_llm_bpe_encode(handle integer, text text, special boolean)
+CREATE FUNCTION public.pg_llm_bpe_encode(handle integer, text text, special boolean, begins boolean DEFAULT true)
     RETURNS integer[]
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_bpe_encode';
-COMMENT ON FUNCTION public.pg_llm_bpe_encode(integer, text, boolean) IS
+COMMENT ON FUNCTION public.pg_llm_bpe_encode(integer, text, boolean, boolean) IS
     'Token ids of a text. Text that matches an added token becomes that token; special tokens are matched only with '
-    'special.';
+    'special. begins: nothing comes before the text, which may matter to SentencePiece.';
 
 CREATE FUNCTION public.pg_llm_encode_sequence(
     handle integer, text text, max_tokens integer, OUT ids integer[], OUT length integer

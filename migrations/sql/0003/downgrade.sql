@@ -16,11 +16,11 @@ DROP VIEW IF EXISTS public.llm_autograd_mode;
 
 DROP FUNCTION IF EXISTS public.llm_autograd_mode_write();
 
-DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_write_cost(model text, task text, write_backs int, n_steps bigint, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_tokenizer_cost(model text, OUT heap_bytes bigint, OUT index_bytes bigint, OUT wal_bytes bigint);
 
-DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
+DROP FUNCTION IF EXISTS public.llm_version_layout(model text, n_tensors int, element_bytes int, OUT n_rows bigint, OUT row_bytes bigint, OUT row_pages numeric, OUT chunks bigint, OUT full_chunks bigint, OUT rest_bytes bigint);
 
 DROP FUNCTION IF EXISTS public.llm_row_layout(model_bytes int, name_bytes int, tensor_bytes bigint, n_tensors int, OUT row_bytes bigint, OUT out_of_line int);
 
@@ -190,7 +190,7 @@ DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, 
 
 DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
 
-DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean);
+DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean, dtype text);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_to_fill(model text, documents text[], block_size int, stride int);
 
@@ -256,6 +256,8 @@ DROP FUNCTION IF EXISTS public.pg_llm_import_npz(path text, model text, megatron
 
 DROP FUNCTION IF EXISTS public.llm_import_file(path text, model text, formats text[], megatron_version double precision);
 
+DROP FUNCTION IF EXISTS public.llm_import_is_bf16(tensors jsonb, sources text[]);
+
 DROP FUNCTION IF EXISTS public.llm_import_heads_equal(path text, tensors jsonb, vocab int);
 
 DROP FUNCTION IF EXISTS public.llm_import_value(path text, sources text[], how text, n_head int);
@@ -282,11 +284,51 @@ DROP FUNCTION IF EXISTS public.llm_require_tensors(tensors jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_file_name(name text);
 
+DROP FUNCTION IF EXISTS public.llm_hub_name(family text, parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_hub_family(model text);
+
+DROP FUNCTION IF EXISTS public.llm_opt_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_neox_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_llama_name(parameter text, OUT name text, OUT how text);
+
+DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
+
 DROP FUNCTION IF EXISTS public.llm_sum_rows(x public.tensor);
 
 DROP FUNCTION IF EXISTS public.llm_embed_text(text text, model text, layer int, pooling text);
 
 DROP FUNCTION IF EXISTS public.llm_hidden(model text, tokens int[], layer int);
+
+DROP FUNCTION IF EXISTS public.llm_chat(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stream(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_begin(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text, OUT handle int, OUT chosen text, OUT context int, OUT before text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);
+
+DROP FUNCTION IF EXISTS public.llm_chat_fit(messages jsonb, model text, max_tokens int, overflow text, context int, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_prompt(messages jsonb, model text, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_parts(messages jsonb, model text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_encode(texts text[], is_template boolean[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_special_tokens(texts text[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_given_parts(rendered jsonb, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_check(messages jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_chat_template(model text, OUT template text, OUT format text, OUT default_system text, OUT bos text, OUT eos text);
+
+DROP FUNCTION IF EXISTS public.llm_set_chat_template(model text, template text);
 
 DROP FUNCTION IF EXISTS public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
@@ -308,11 +350,29 @@ DROP FUNCTION IF EXISTS public.llm_generation_begin(prompt text, model text, max
 
 DROP FUNCTION IF EXISTS public.llm_generation_open(prompt text, model text, OUT handle int, OUT n_prompt int, OUT chosen text, OUT context int, OUT end_tokens int[]);
 
+DROP FUNCTION IF EXISTS public.llm_parameters_opt(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_opt(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_opt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_parameters_neox(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_neox(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_neox(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
 DROP FUNCTION IF EXISTS public.llm_parameters_microgpt(model text);
 
 DROP FUNCTION IF EXISTS public.llm_hidden_microgpt(model text, tokens int[], n_blocks int);
 
 DROP FUNCTION IF EXISTS public.llm_forward_microgpt(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
+
+DROP FUNCTION IF EXISTS public.llm_parameters_llama(model text);
+
+DROP FUNCTION IF EXISTS public.llm_hidden_llama(model text, tokens int[], n_blocks int);
+
+DROP FUNCTION IF EXISTS public.llm_forward_llama(model text, tokens int[], training boolean, targets int[], dropout_p double precision, last_only boolean);
 
 DROP FUNCTION IF EXISTS public.llm_parameters_gpt3(model text);
 
@@ -348,9 +408,15 @@ DROP FUNCTION IF EXISTS public.pg_llm_export_npz(path text, model text, gzip boo
 
 DROP FUNCTION IF EXISTS public.llm_export_file(path text, model text, format text);
 
-DROP FUNCTION IF EXISTS public.llm_export_transposed(model text, name text);
+DROP FUNCTION IF EXISTS public.llm_export_whole(model text, name text);
+
+DROP FUNCTION IF EXISTS public.llm_export_value(model text, name text, how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_data(model text);
+
+DROP FUNCTION IF EXISTS public.llm_export_is_bf16(model text, name text, how text);
+
+DROP FUNCTION IF EXISTS public.llm_export_first(how text);
 
 DROP FUNCTION IF EXISTS public.llm_export_tensors(model text);
 
@@ -494,6 +560,16 @@ DROP FUNCTION IF EXISTS public.llm_checkpoint_permitted(action text);
 
 DROP FUNCTION IF EXISTS public.llm_checkpoint_sweep();
 
+DROP FUNCTION IF EXISTS public.llm_chat_render_inst(messages jsonb, format text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_render(messages jsonb, format text, default_system text, bos text, eos text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_stripped(content text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_format(template text, OUT format text, OUT default_system text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_normalized(template text);
+
 DROP FUNCTION IF EXISTS public.llm_train_bpe(model text, query text, vocab int);
 
 DROP FUNCTION IF EXISTS public.pg_llm_load_bpe_merges(path text, model text);
@@ -517,10 +593,6 @@ DROP FUNCTION IF EXISTS public.llm_bpe_handle(model text);
 DROP FUNCTION IF EXISTS public.llm_token_flags(token text, flags text[]);
 
 DROP FUNCTION IF EXISTS public.llm_bpe_version(model text);
-
-DROP FUNCTION IF EXISTS public.llm_has_bert_names(model text);
-
-DROP FUNCTION IF EXISTS public.llm_bert_name(parameter text, OUT name text, OUT transposed boolean);
 
 DROP FUNCTION IF EXISTS public.llm_beam_advance(parents int[], beams int[], tokens int[], scores double precision[], end_tokens int[], beam_width int, OUT handles int[], OUT totals double precision[]);
 

@@ -1,23 +1,29 @@
 INSERT INTO public.llm_arch (arch, forward, parameters, description, kind, settings) VALUES
     ('gpt2', 'public.llm_forward_gpt2', 'public.llm_parameters_gpt2', 'GPT-2: pre-LayerNorm blocks, learned positions, tanh GELU, tied head (Radford et al. 2019)', 'decoder', '{}'),
-    ('gpt3', 'public.llm_forward_gpt3', 'public.llm_parameters_gpt3', 'GPT-3: GPT-2''s equations at other sizes, every layer dense (Brown et al. 2020)', 'decoder', '{}'),
+    ('gpt3', 'public.llm_forward_gpt3', 'public.llm_parameters_gpt3', 'GPT-3: GPT-2''s equations at other sizes, odd layers banded if asked (Brown et al. 2020)', 'decoder', '{"band": {"type": "integer", "default": null, "minimum": 1, "doc": "odd layers see this many tokens, the last ones; null: every layer sees all"}}'),
     ('microgpt', 'public.llm_forward_microgpt', 'public.llm_parameters_microgpt', 'microgpt: RMSNorm without gains, ReLU, no biases, head of its own (Karpathy)', 'decoder', '{}'),
-    ('bert', 'public.llm_forward_bert', 'public.llm_parameters_bert', 'BERT as a sentence encoder: post-LayerNorm blocks, one vector for a text (Devlin et al. 2018)', 'encoder', '{"pooling": {"type": "text", "default": "mean", "values": ["mean", "cls"], "doc": "what becomes of the tokens'' vectors: their mean, or the first one''s"}, "normalize": {"type": "boolean", "default": true, "doc": "whether embeddings have length 1"}, "type_vocab": {"type": "integer", "default": 2, "minimum": 1, "doc": "rows of the token types'' table; the first one is used"}, "max_tokens": {"type": "integer", "default": null, "minimum": 1, "maximum": "n_positions", "doc": "a longer text is cut to this many tokens; null: n_positions"}, "temperature": {"type": "number", "default": 0.05, "above": 0, "doc": "divides similarities in the contrastive loss"}, "prompts": {"type": "object", "default": {}, "doc": "what llm_embed puts before a text, by the prompt''s name"}, "default_prompt": {"type": "text", "default": null, "doc": "the prompt of a text for which none is named"}}')
+    ('bert', 'public.llm_forward_bert', 'public.llm_parameters_bert', 'BERT as a sentence encoder: post-LayerNorm blocks, one vector for a text (Devlin et al. 2018)', 'encoder', '{"pooling": {"type": "text", "default": "mean", "values": ["mean", "cls"], "doc": "what becomes of the tokens'' vectors: their mean, or the first one''s"}, "normalize": {"type": "boolean", "default": true, "doc": "whether embeddings have length 1"}, "type_vocab": {"type": "integer", "default": 2, "minimum": 1, "doc": "rows of the token types'' table; the first one is used"}, "max_tokens": {"type": "integer", "default": null, "minimum": 1, "maximum": "n_positions", "doc": "a longer text is cut to this many tokens; null: n_positions"}, "temperature": {"type": "number", "default": 0.05, "above": 0, "doc": "divides similarities in the contrastive loss"}, "prompts": {"type": "object", "default": {}, "doc": "what llm_embed puts before a text, by the prompt''s name"}, "default_prompt": {"type": "text", "default": null, "doc": "the prompt of a text for which none is named"}}'),
+    ('llama', 'public.llm_forward_llama', 'public.llm_parameters_llama', 'Llama, SmolLM2, Qwen2, Qwen3, Mistral: rotary positions, RMSNorm, gated MLP (Touvron et al. 2023)', 'decoder', '{"n_kv_head": {"type": "integer", "default": null, "minimum": 1, "divides": "n_head", "doc": "heads of keys and values, each for several of queries; null: n_head"}, "d_head": {"type": "integer", "default": null, "minimum": 1, "maximum": 65536, "doc": "width of a head; null: d_model / n_head"}, "rope_theta": {"type": "number", "default": 10000.0, "minimum": 1.0, "doc": "base of the rotary frequencies"}, "rope_dims": {"type": "integer", "default": 0, "minimum": 0, "doc": "how many numbers of each head are turned; 0: all of them"}, "rope_scaling": {"type": "options", "default": {}, "doc": "as config.json has it: {}, or \"rope_type\" linear or llama3 and its factors"}, "window": {"type": "integer", "default": null, "minimum": 1, "doc": "how many tokens one sees, itself among them; null: all"}, "qk_norm": {"type": "boolean", "default": false, "doc": "whether the heads of queries and keys are normalised (Qwen3)"}, "qkv_bias": {"type": "boolean", "default": false, "doc": "whether queries, keys and values have biases (Qwen2)"}, "o_bias": {"type": "boolean", "default": false, "doc": "whether attention''s output has a bias"}, "mlp_bias": {"type": "boolean", "default": false, "doc": "whether the MLP''s matrices have biases"}}'),
+    ('neox', 'public.llm_forward_neox', 'public.llm_parameters_neox', 'GPT-NeoX, Pythia: attention beside the MLP, rotary positions, LayerNorm (Black et al. 2022)', 'decoder', '{"rope_theta": {"type": "number", "default": 10000.0, "minimum": 1.0, "doc": "base of the rotary frequencies"}, "rope_dims": {"type": "integer", "default": 0, "minimum": 0, "doc": "how many numbers of each head are turned; 0: all of them"}, "rope_scaling": {"type": "options", "default": {}, "doc": "as config.json has it: {}, or \"rope_type\" linear or llama3 and its factors"}, "parallel": {"type": "boolean", "default": true, "doc": "whether attention and MLP read the same state, beside each other"}}'),
+    ('opt', 'public.llm_forward_opt', 'public.llm_parameters_opt', 'OPT: GPT-2''s blocks with ReLU and projections of their own (Zhang et al. 2022)', 'decoder', '{"norm_first": {"type": "boolean", "default": true, "doc": "whether norms stand before attention and MLP, not after sums"}, "d_embed": {"type": "integer", "default": null, "minimum": 1, "maximum": 65536, "doc": "width of the token embedding, projected to d_model; null: d_model"}}')
 ON CONFLICT DO NOTHING;
 
-INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied, settings) VALUES
-    ('gpt2-small', 'gpt2', 12, 12, 768, 1024, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-medium', 'gpt2', 24, 16, 1024, 1024, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-large', 'gpt2', 36, 20, 1280, 1024, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt2-xl', 'gpt2', 48, 25, 1600, 1024, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-125m', 'gpt3', 12, 12, 768, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-350m', 'gpt3', 24, 16, 1024, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-760m', 'gpt3', 24, 16, 1536, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-1.3b', 'gpt3', 24, 16, 2048, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-2.7b', 'gpt3', 32, 32, 2560, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-6.7b', 'gpt3', 32, 32, 4096, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-13b', 'gpt3', 40, 40, 5120, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('gpt3-175b', 'gpt3', 96, 96, 12288, 2048, 50257, 1e-05, 'gelu_new', true, '{}'),
-    ('microgpt', 'microgpt', 1, 4, 16, 16, 27, 1e-05, 'gelu_new', false, '{}'),
-    ('all-minilm-l6-v2', 'bert', 6, 12, 384, 512, 30522, 1e-12, 'gelu', true, '{"max_tokens": 256}')
+INSERT INTO public.llm_model_config (model, arch, n_layer, n_head, d_model, n_positions, vocab, d_ff, layer_norm_eps, activation_function, tied, settings) VALUES
+    ('gpt2-small', 'gpt2', 12, 12, 768, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-medium', 'gpt2', 24, 16, 1024, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-large', 'gpt2', 36, 20, 1280, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt2-xl', 'gpt2', 48, 25, 1600, 1024, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-125m', 'gpt3', 12, 12, 768, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-350m', 'gpt3', 24, 16, 1024, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-760m', 'gpt3', 24, 16, 1536, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-1.3b', 'gpt3', 24, 16, 2048, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-2.7b', 'gpt3', 32, 32, 2560, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-6.7b', 'gpt3', 32, 32, 4096, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-13b', 'gpt3', 40, 40, 5120, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('gpt3-175b', 'gpt3', 96, 96, 12288, 2048, 50257, NULL, 1e-05, 'gelu_new', true, '{}'),
+    ('microgpt', 'microgpt', 1, 4, 16, 16, 27, NULL, 1e-05, 'gelu_new', false, '{}'),
+    ('all-minilm-l6-v2', 'bert', 6, 12, 384, 512, 30522, NULL, 1e-12, 'gelu', true, '{"max_tokens": 256}'),
+    ('smollm2-135m', 'llama', 30, 9, 576, 8192, 49152, 1536, 1e-05, 'silu', true, '{"n_kv_head": 3, "rope_theta": 100000.0}'),
+    ('pythia-70m', 'neox', 6, 8, 512, 2048, 50304, NULL, 1e-05, 'gelu', false, '{"rope_dims": 16}'),
+    ('opt-125m', 'opt', 12, 12, 768, 2048, 50272, NULL, 1e-05, 'relu', true, '{}')
 ON CONFLICT DO NOTHING;

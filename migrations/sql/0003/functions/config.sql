@@ -92,7 +92,7 @@ BEGIN
         RETURN public.llm_stored_config(model);
     END IF;
     -- Nothing is looked up for those that know no settings: this runs in every pass.
-    IF config.arch IN ('gpt2', 'gpt3', 'microgpt') AND config.settings = '{}' THEN
+    IF config.arch IN ('gpt2', 'microgpt') AND config.settings = '{}' THEN
         RETURN config;
     END IF;
     SELECT a.settings INTO declared FROM public.llm_arch a WHERE a.arch = config.arch;

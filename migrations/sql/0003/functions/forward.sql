@@ -29,6 +29,12 @@ BEGIN
             RETURN public.llm_forward_microgpt(model, tokens, training, targets, dropout_p, last_only);
         WHEN 'public.llm_forward_bert' THEN
             RETURN public.llm_forward_bert(model, tokens, training, targets, dropout_p, last_only);
+        WHEN 'public.llm_forward_llama' THEN
+            RETURN public.llm_forward_llama(model, tokens, training, targets, dropout_p, last_only);
+        WHEN 'public.llm_forward_neox' THEN
+            RETURN public.llm_forward_neox(model, tokens, training, targets, dropout_p, last_only);
+        WHEN 'public.llm_forward_opt' THEN
+            RETURN public.llm_forward_opt(model, tokens, training, targets, dropout_p, last_only);
         ELSE
             forward := (public.llm_registered_arch(model)).forward;
             PERFORM public.pg_llm_use_callers_search_path();

@@ -24,6 +24,12 @@ BEGIN
             RETURN public.llm_hidden_microgpt(model, tokens, n_blocks);
         WHEN 'bert' THEN
             RETURN public.llm_hidden_bert(model, tokens, n_blocks);
+        WHEN 'llama' THEN
+            RETURN public.llm_hidden_llama(model, tokens, n_blocks);
+        WHEN 'neox' THEN
+            RETURN public.llm_hidden_neox(model, tokens, n_blocks);
+        WHEN 'opt' THEN
+            RETURN public.llm_hidden_opt(model, tokens, n_blocks);
         ELSE
             function := to_regprocedure(format('public.%I(text, int[], int)', 'llm_hidden_' || config.arch));
             IF function IS NULL THEN

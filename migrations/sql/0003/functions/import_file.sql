@@ -35,6 +35,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     value public.tensor;
+    part int;
+    width int;
 BEGIN
     PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
     PERFORM public.llm_require(sources[1] IS NOT NULL, 'sources must name a tensor');
@@ -48,6 +50,15 @@ BEGIN
     END LOOP;
     IF how LIKE 'megatron%' THEN
         value := public.pg_llm_megatron_order(value, n_head, how LIKE 'megatron 2%');
+    ELSIF how LIKE 'part %' THEN
+        part := split_part(how, ' ', 2)::int;
+        width := (public.shape(value))[1] / 3;
+        -- GPT-NeoX has queries, keys and values of a head beside each other, as Megatron-LM 2.
+        value := public.pg_llm_slice(
+            public.pg_llm_megatron_order(value, n_head, true), 0, (part - 1) * width, part * width
+        );
+    ELSIF how LIKE 'after %' THEN
+        value := public.pg_llm_slice(value, 0, split_part(how, ' ', 2)::int, (public.shape(value))[1]);
     END IF;
     RETURN CASE WHEN how LIKE '%transposed' THEN public.pg_llm_transpose(value) ELSE value END;
 END;
@@ -87,6 +98,25 @@ COMMENT ON FUNCTION public.llm_import_heads_equal(text, jsonb, int) IS
 'Whether a file on the server has no output head, or one that equals its token embedding; NULL: it has only a head.';
 
 
+CREATE FUNCTION public.llm_import_is_bf16(tensors jsonb, sources text[]) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    PERFORM public.llm_require(tensors IS NOT NULL, 'tensors must not be NULL');
+    PERFORM public.llm_require(sources IS NOT NULL, 'sources must not be NULL');
+    RETURN (
+        SELECT COALESCE(bool_and(e.value ->> 'dtype' = 'BF16'), false)
+        FROM jsonb_array_elements(tensors) e (value)
+        WHERE e.value ->> 'name' = ANY (sources)
+    );
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_import_is_bf16(jsonb, text[]) IS
+'Whether all of these tensors of a file have elements of bf16: a parameter made of them is stored as that.';
+
+
 CREATE FUNCTION public.llm_import_file(path text, model text, formats text[], megatron_version double precision)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -100,6 +130,8 @@ DECLARE
     parameter record;
     part record;
     value public.tensor;
+    rows public.tensor;
+    as_bf16 boolean;
 BEGIN
     PERFORM public.llm_require(path IS NOT NULL, 'path must not be NULL');
     PERFORM public.llm_require(formats IS NOT NULL, 'formats must not be NULL');
@@ -125,14 +157,17 @@ BEGIN
             WHEN parameter.how NOT IN ('same', 'rows') THEN
                 public.llm_import_value(path, parameter.sources, parameter.how, config.n_head)
         END;
+        -- What is only moved about is bf16 still.
+        as_bf16 := public.llm_import_is_bf16(tensors, parameter.sources);
         FOR part IN SELECT s.first_row, s.n_rows FROM public.llm_parts(parameter.shape) s LOOP
+            rows := CASE
+                WHEN value IS NULL THEN
+                    public.pg_llm_file_tensor(path, parameter.sources[1], part.first_row, part.n_rows)
+                ELSE public.pg_llm_slice(value, 0, part.first_row, part.first_row + part.n_rows)
+            END;
             PERFORM public.llm_import_part(
                 model, parameter.name, part.first_row,
-                CASE
-                    WHEN value IS NULL THEN
-                        public.pg_llm_file_tensor(path, parameter.sources[1], part.first_row, part.n_rows)
-                    ELSE public.pg_llm_slice(value, 0, part.first_row, part.first_row + part.n_rows)
-                END
+                CASE WHEN as_bf16 THEN public.pg_llm_to_bf16(rows) ELSE rows END
             );
         END LOOP;
     END LOOP;

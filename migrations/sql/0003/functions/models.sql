@@ -34,7 +34,10 @@ BEGIN
         ('bert', 6, 12, 384, 512, 30522, 1e-12, 'gelu', true),
         ('gpt2', 12, 12, 768, 1024, 50257, 1e-05, 'gelu_new', true),
         ('gpt3', 12, 12, 768, 2048, 50257, 1e-05, 'gelu_new', true),
-        ('microgpt', 1, 4, 16, 16, 27, 1e-05, 'gelu_new', false)
+        ('llama', 30, 9, 576, 8192, 49152, 1e-05, 'silu', true),
+        ('microgpt', 1, 4, 16, 16, 27, 1e-05, 'gelu_new', false),
+        ('neox', 6, 8, 512, 2048, 50304, 1e-05, 'gelu', false),
+        ('opt', 12, 12, 768, 2048, 50272, 1e-05, 'relu', true)
     ) s (arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied)
     WHERE s.arch IN (llm_create_model.arch, 'gpt2')
     ORDER BY s.arch = llm_create_model.arch DESC
@@ -54,12 +57,13 @@ BEGIN
         ('n_layer', n_layer), ('n_head', n_head), ('d_model', d_model),
         ('n_positions', n_positions), ('vocab', vocab)
     ) s (name, value);
-    PERFORM public.llm_require(
-        d_model % n_head = 0, format('d_model %s is not a multiple of n_head %s', d_model, n_head)
-    );
     settings := COALESCE(settings, '{}');
     PERFORM public.llm_require(
         jsonb_typeof(settings) = 'object', format('settings must be a JSON object, got %s', left(settings::text, 100))
+    );
+    PERFORM public.llm_require(
+        d_model % n_head = 0 OR settings ->> 'd_head' IS NOT NULL,
+        format('d_model %s is not a multiple of n_head %s', d_model, n_head)
     );
     INSERT INTO public.llm_model_config (
         model, arch, n_layer, n_head, d_model, n_positions, vocab, layer_norm_eps, activation_function, tied, settings
@@ -81,11 +85,11 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_create_model(text, text, int, int, int, int, int, bigint, jsonb) IS
 'Registers a model and initialises its weights. Returns the number of weights. Sizes that are not given are those of '
-'the smallest GPT-2 (gpt3: GPT-3, microgpt: microgpt); vocab is that of the model''s tokenizer if it already has one. '
-'settings: what the architecture knows beyond sizes, as llm_arch.settings declares. 42710: the model exists; 42704: '
-'unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not allowed; 53100: the weights do '
-'not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM (TRUNCATE) llm_param frees the space of '
-'a failed or dropped model.';
+'the architecture''s smallest model in llm_model_config, or of the smallest GPT-2; vocab is that of the model''s '
+'tokenizer if it already has one. settings: what the architecture knows beyond sizes, as llm_arch.settings declares. '
+'42710: the model exists; 42704: unknown architecture; 22023: inconsistent sizes, or a setting that is unknown or not '
+'allowed; 53100: the weights do not fit on the disk; 54000: more than 10,000 layers or 10^12 weights. VACUUM '
+'(TRUNCATE) llm_param frees the space of a failed or dropped model.';
 
 
 CREATE FUNCTION public.llm_init_model(model text, seed bigint DEFAULT 0) RETURNS bigint
@@ -152,10 +156,12 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
-    -- Embeddings, and in each layer 4 d^2 for attention and 2 d d_ff for the MLP.
+    -- Embeddings, and in each layer 4 d^2 for attention, more with wider heads, and 2 d d_ff for the MLP.
     n_weights CONSTANT numeric := (config.vocab::numeric + config.n_positions) * config.d_model
-        + config.n_layer::numeric * config.d_model
-            * (4 * config.d_model::numeric + 2 * COALESCE(config.d_ff, 4 * config.d_model::numeric));
+        + config.n_layer::numeric * config.d_model * (
+            4 * COALESCE((config.settings ->> 'd_head')::numeric * config.n_head, config.d_model)
+            + 2 * COALESCE(config.d_ff, 4 * config.d_model::numeric)
+        );
 BEGIN
     IF n_weights > 1e12 OR config.n_layer > 10000 THEN
         RAISE EXCEPTION 'model "%" would have % layers and about % weights',

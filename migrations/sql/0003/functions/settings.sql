@@ -54,7 +54,7 @@ DECLARE
     maximum jsonb;
 BEGIN
     IF value = 'null' AND COALESCE(declaration -> 'default', 'null') = 'null' THEN
-        RETURN COALESCE(type IN ('text', 'boolean', 'integer', 'number', 'object'), false);
+        RETURN COALESCE(type IN ('text', 'boolean', 'integer', 'number', 'object', 'options'), false);
     END IF;
     IF type IS NULL OR type NOT IN ('integer', 'number') THEN
         RETURN COALESCE(CASE type
@@ -64,6 +64,11 @@ BEGIN
             WHEN 'boolean' THEN jsonb_typeof(value) = 'boolean'
             WHEN 'object' THEN
                 jsonb_typeof(value) = 'object' AND NOT jsonb_path_exists(value, '$.* ? (@.type() <> "string")')
+            WHEN 'options' THEN
+                jsonb_typeof(value) = 'object' AND NOT jsonb_path_exists(
+                    value,
+                    'strict $.* ? (@.type() != "string" && @.type() != "number" && @.type() != "boolean")'
+                )
         END, false);
     END IF;
     -- jsonb's numbers are compared as numbers, and lie apart from all else. What int and double precision hold, so
@@ -84,13 +89,18 @@ BEGIN
         maximum := public.llm_size(maximum #>> '{}', config);
     END IF;
     RETURN COALESCE(value >= minimum, true) AND COALESCE(value <= maximum, true)
-        AND COALESCE(value > declaration -> 'above', true);
+        AND COALESCE(value > declaration -> 'above', true)
+        AND COALESCE(
+            mod((public.llm_size(declaration ->> 'divides', config) #>> '{}')::numeric,
+                NULLIF((value #>> '{}')::numeric, 0)) = 0,
+            true
+        );
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_setting_fits(jsonb, jsonb, public.llm_model_config) IS
 'Whether a value is one that a declaration in llm_arch.settings allows: its type, one of its values, between its '
-'bounds, which are numbers or sizes by their names.';
+'bounds, which are numbers or sizes by their names, a divisor of the size that it has to divide.';
 
 
 CREATE FUNCTION public.llm_size(name text, config public.llm_model_config) RETURNS jsonb
@@ -155,12 +165,13 @@ BEGIN
         WHEN 'integer' THEN 'an integer'
         WHEN 'number' THEN 'a number'
         WHEN 'object' THEN 'an object whose values are texts'
+        WHEN 'options' THEN 'an object whose values are texts, numbers, true or false'
     END;
     PERFORM public.llm_require(
         rule IS NOT NULL,
         format('architecture "%s" declares setting "%s" with type %s', config.arch, key,
             COALESCE(declaration ->> 'type', 'NULL')),
-        'Types are text, boolean, integer, number and object; see llm_arch.settings.'
+        'Types are text, boolean, integer, number, object and options; see llm_arch.settings.'
     );
     SELECT concat_ws(', ', rule, string_agg(b.text || (b.bound #>> '{}'), ', '),
         CASE WHEN COALESCE(declaration -> 'default', 'null') = 'null' THEN 'or null' END)
@@ -168,7 +179,7 @@ BEGIN
     FROM (
         VALUES
         ('at least ', declaration -> 'minimum'), ('above ', declaration -> 'above'),
-        ('at most ', declaration -> 'maximum')
+        ('at most ', declaration -> 'maximum'), ('a divisor of ', declaration -> 'divides')
     ) b (text, bound)
     WHERE b.bound IS NOT NULL;
     PERFORM public.llm_require(

@@ -41,6 +41,7 @@ COMMENT ON FUNCTION public.llm_row_layout(int, int, bigint, int) IS
 CREATE FUNCTION public.llm_version_layout(
     model text,
     n_tensors int,
+    element_bytes int DEFAULT 4,
     OUT n_rows bigint,
     OUT row_bytes bigint,
     OUT row_pages numeric,
@@ -76,7 +77,7 @@ BEGIN
         FROM (
             SELECT p.name_bytes, llm_version_layout.n_tensors, p.n,
                 (20 + 4 * cardinality(p.shape) + 7) / 8 * 8
-                    + 4 * i.n_rows * p.width AS tensor_bytes
+                    + element_bytes * i.n_rows * p.width AS tensor_bytes
             FROM (
                 SELECT octet_length(e.name) AS name_bytes, e.shape, count(*) AS n,
                     public.llm_count(e.shape[2:])::bigint AS width
@@ -88,11 +89,13 @@ BEGIN
         ) s
         GROUP BY s.name_bytes, s.n_tensors, s.tensor_bytes
         UNION ALL
-        -- As the rows are. An out-of-line value's size is that of its contents, without the varlena header.
+        -- As the rows are, the largest value standing for all of a row's: moments of bf16 weights are float32. An
+        -- out-of-line value's size is that of its contents, without the varlena header.
         SELECT s.name_bytes, s.n_tensors, s.bytes + CASE WHEN s.bytes <= 127 THEN 3 ELSE 4 END, count(*)
         FROM (
             SELECT octet_length(p.name) AS name_bytes, 1 + num_nonnulls(p.m, p.v, p.grad) AS n_tensors,
-                pg_column_size(p.data) AS bytes
+                greatest(pg_column_size(p.data), pg_column_size(p.m), pg_column_size(p.v), pg_column_size(p.grad))
+                    AS bytes
             FROM public.llm_param p
             WHERE llm_version_layout.n_tensors IS NULL AND p.model = llm_version_layout.model
         ) s
@@ -102,9 +105,9 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_version_layout(text, int) IS
-'What a version of the model is made of when each row holds n_tensors values (data, m, v, grad), from its '
-'configuration; NULL: as its rows are stored now. Rows, their bytes, and the pages of the heap that inserting them '
+COMMENT ON FUNCTION public.llm_version_layout(text, int, int) IS
+'What a version of the model is made of when each row holds n_tensors values (data, m, v, grad) of elements of so many '
+'bytes, from its configuration; NULL: as its rows are stored now. Rows, their bytes, and the pages of the heap that inserting them '
 'fills; chunks in TOAST, those that are full among them, and the bytes that the others take on a page. NULLs: there '
 'are no rows.';
 
@@ -146,7 +149,8 @@ CREATE FUNCTION public.llm_write_cost(
     write_backs int DEFAULT 1,
     n_steps bigint DEFAULT NULL,
     optimizer text DEFAULT 'keep',
-    keep_grad boolean DEFAULT false
+    keep_grad boolean DEFAULT false,
+    dtype text DEFAULT 'float32'
 ) RETURNS TABLE (
     part text,
     times bigint,
@@ -177,6 +181,11 @@ DECLARE
         SELECT 1 + max(num_nonnulls(p.m, p.v)) FROM public.llm_param p WHERE p.model = llm_write_cost.model
     ) END;
     is_stored CONSTANT boolean := EXISTS (SELECT FROM public.llm_param p WHERE p.model = llm_write_cost.model);
+    -- What is copied is as large as it is stored.
+    is_bare CONSTANT boolean := is_stored AND NOT EXISTS (
+        SELECT FROM public.llm_param p
+        WHERE p.model = llm_write_cost.model AND num_nonnulls(p.m, p.v, p.grad) > 0
+    );
 BEGIN
     PERFORM public.llm_config(llm_write_cost.model);
     PERFORM public.llm_require(
@@ -189,19 +198,21 @@ BEGIN
         ('write_backs', write_backs >= 1, 'be at least 1', write_backs::text),
         ('n_steps', COALESCE(n_steps BETWEEN 1 AND 1000000000000, true), 'be between 1 and 10^12', n_steps::text),
         ('optimizer', optimizer IN ('keep', 'drop'), 'be keep or drop', optimizer),
-        ('keep_grad', keep_grad IS NOT NULL, 'be true or false', keep_grad::text)
+        ('keep_grad', keep_grad IS NOT NULL, 'be true or false', keep_grad::text),
+        ('dtype', dtype IN ('float32', 'bf16'), 'be float32 or bf16', dtype)
     ) c (name, holds, rule, value);
     RETURN QUERY
     WITH writes AS (
-        -- How many values a row gets, and how many it had: NULL is as it is stored now, 0 no row.
-        SELECT w.*
+        -- How many values a row gets, and how many it had: NULL is as it is stored now, 0 no row. Bytes of an element.
+        SELECT w.*, CASE WHEN w.place = 2 AND llm_write_cost.dtype = 'bf16' THEN 2 ELSE 4 END AS width
         FROM (
             VALUES
-            (1, 'copy', task IN ('copying', 'finetuning'), 1::bigint, COALESCE(copies, 1), 0),
+            (1, 'copy', task IN ('copying', 'finetuning'), 1::bigint,
+                CASE WHEN NOT is_bare THEN COALESCE(copies, 1) END, 0),
             (2, 'weights', task IN ('initialising', 'importing', 'loading'), 1,
                 CASE WHEN task = 'loading' THEN last ELSE 1 END, CASE WHEN NOT is_stored THEN 0 END),
             (4, 'first write-back', trains, 1, CASE WHEN write_backs = 1 THEN last ELSE kept END,
-                CASE WHEN task = 'finetuning' OR NOT is_stored THEN 1 END),
+                CASE WHEN NOT is_bare AND (task = 'finetuning' OR NOT is_stored) THEN 1 END),
             (5, 'further write-back', trains,
                 write_backs - CASE WHEN last < kept AND write_backs > 1 THEN 2 ELSE 1 END, kept, kept),
             (6, 'last write-back', trains AND last < kept AND write_backs > 1, 1, last, kept)
@@ -209,15 +220,17 @@ BEGIN
         WHERE w.applies AND w.times > 0
     ),
     layouts AS (
-        SELECT v.n_values, COALESCE(l.n_rows, 0) AS n_rows, COALESCE(l.row_bytes, 0) AS row_bytes,
+        SELECT v.n_values, v.width, COALESCE(l.n_rows, 0) AS n_rows, COALESCE(l.row_bytes, 0) AS row_bytes,
             COALESCE(l.row_pages, 0) AS row_pages, COALESCE(l.chunks, 0) AS chunks,
             COALESCE(l.full_chunks, 0) AS full_chunks, COALESCE(l.rest_bytes, 0) AS rest_bytes,
             -- Four full chunks are a page. The others leave holes that only shorter ones fill.
             COALESCE(
                 ceil(l.full_chunks / 4.0) + ceil(l.rest_bytes / usable) + ceil((l.chunks - l.full_chunks) / 8.0), 0
             ) AS toast_pages
-        FROM (SELECT w.new_values FROM writes w UNION SELECT w.old_values FROM writes w) v (n_values)
-        CROSS JOIN LATERAL public.llm_version_layout(llm_write_cost.model, v.n_values) l
+        FROM (
+            SELECT w.new_values, w.width FROM writes w UNION SELECT w.old_values, 4 FROM writes w
+        ) v (n_values, width)
+        CROSS JOIN LATERAL public.llm_version_layout(llm_write_cost.model, v.n_values, v.width) l
     ),
     costs AS (
         SELECT w.place, w.part, w.times,
@@ -241,8 +254,8 @@ BEGIN
             wal_factor * image * (o.toast_pages + ceil(o.row_pages) + ceil(n.n_rows / 8.0) + 12) AS images,
             o.toast_pages * page + o.row_bytes AS dead
         FROM writes w
-        INNER JOIN layouts n ON n.n_values = w.new_values
-        INNER JOIN layouts o ON o.n_values IS NOT DISTINCT FROM w.old_values
+        INNER JOIN layouts n ON n.n_values IS NOT DISTINCT FROM w.new_values AND n.width = w.width
+        INNER JOIN layouts o ON o.n_values IS NOT DISTINCT FROM w.old_values AND o.width = 4
         UNION ALL
         -- Old tokens go when a checkpoint is loaded.
         SELECT 3, 'tokenizer', 1, t.heap_bytes + 2 * page, 0, t.index_bytes + 6 * page, wal_factor * t.wal_bytes,
@@ -267,12 +280,13 @@ BEGIN
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_write_cost(text, text, int, bigint, text, boolean) IS
+COMMENT ON FUNCTION public.llm_write_cost(text, text, int, bigint, text, boolean, text) IS
 'What a task writes for the model, in bytes, before it does: training, finetuning (a copy first), initialising, '
 'importing, loading (a checkpoint) or copying. A row for each part, of which there are so many times, and their '
 'total. heap_bytes, toast_bytes and index_bytes are written to llm_param, which grows by them at most: by less where '
 'vacuum has made room, and to two versions in all if it runs between write-backs. wal_bytes is the WAL of it, '
 'wal_bytes_max with an image of each page that was not changed since the last checkpoint, dead_bytes what vacuum can '
 'free afterwards. Upper bounds, at most 5 percent and 1 MB a time above what is measured. n_steps adds the log of a '
-'run; optimizer drop: the last write-back, a copy or a checkpoint is without moments; keep_grad as in llm_train. The '
+'run; optimizer drop: the last write-back, a copy or a checkpoint is without moments; keep_grad as in llm_train; dtype '
+'bf16: what is imported or loaded is stored as that (what is trained never is). The '
 'rows that llm_finetune makes of its query are not included. 42704: unknown model; 22023: an argument out of range.';

@@ -1,0 +1,264 @@
+"""The tokenizer in a GGUF file's metadata, as tokenizer.json and its neighbours would have it.
+
+So it is read as theirs is, and what is not supported is refused where theirs is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llm_sql.errors import LLMSQLError
+from llm_sql.gguf_config import Metadata
+from llm_sql.gguf_header import Header
+
+# What llama.cpp calls the kinds of tokens.
+_UNKNOWN, _CONTROL, _USER, _UNUSED = 2, 3, 4, 5
+_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = _LETTERS + r"\p{N}{1,3}" + _REST
+_QWEN2 = _LETTERS + r"\p{N}" + _REST
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
+
+
+_DIGITS = {
+    "type": "Sequence",
+    "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
+}
+_NFC = {"type": "NFC"}
+# By tokenizer.ggml.pre: how a text is cut, what is done to it before, whether merges yield to whole tokens,
+# and whether a text begins with BOS where the file does not say.
+_PRE: dict[str, tuple[dict[str, Any], dict[str, Any] | None, bool, bool]] = {
+    "gpt-2": (_BYTE_LEVEL, None, False, False),
+    "olmo": (_BYTE_LEVEL, _NFC, False, False),
+    "smollm": (_DIGITS, None, False, False),
+    "llama-bpe": (_split(_LLAMA3), None, True, True),
+    "llama3": (_split(_LLAMA3), None, True, True),
+    "llama-v3": (_split(_LLAMA3), None, True, True),
+    "qwen2": (_split(_QWEN2), _NFC, False, False),
+    "deepseek-r1-qwen": (_split(_QWEN2), _NFC, False, False),
+}
+# Files of before tokenizer.ggml.pre: the architectures with a tokenizer of their own.
+_OLD = {"gpt2": "gpt-2", "gptneox": "olmo"}
+# Control tokens that end an answer, whatever else the file names as the end: llama.cpp stops at them, too.
+_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "</s>")
+# A longer piece of a word is no token; it would take long to find what it is merged of.
+_LONGEST_PIECE = 512
+_KEY = "tokenizer.ggml."
+
+Json = dict[str, Any]
+
+
+def contents_of(header: Header) -> tuple[Json, dict[str, Json]] | None:
+    """tokenizer.json, and the files beside it by their names; None if the file has no tokenizer."""
+    metadata = Metadata(header.path, header.metadata, _KEY)
+    if "model" not in metadata or metadata.text("model") in ("none", "no_vocab"):
+        return None
+    model = metadata.text("model")
+    if model not in ("gpt2", "llama"):
+        metadata.refuse("model", "Byte-level BPE (gpt2) and SentencePiece BPE (llama) can be loaded.")
+    tokens = metadata.texts("tokens")
+    types = _types(metadata, len(tokens))
+    contents = (
+        _byte_level(header, metadata, tokens, types) if model == "gpt2" else _pieces(metadata, tokens, types)
+    )
+    contents["added_tokens"] = [
+        _added(i, tokens[i], types[i]) for i in np.nonzero(_is_added(types))[0].tolist()
+    ]
+    named = _named(metadata, tokens)
+    given: Json = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    given |= {f"{role}_token": tokens[id_] for role, id_ in named.items()}
+    template = Metadata(header.path, header.metadata, "tokenizer.")
+    if "chat_template" in template:
+        given["chat_template"] = template.text("chat_template")
+    generation: Json = {"eos_token_id": _ends(metadata, tokens, types, named)}
+    if "bos" in named:
+        generation["bos_token_id"] = named["bos"]
+    return contents, {
+        "tokenizer_config.json": given,
+        "generation_config.json": generation,
+        "config.json": {"vocab_size": max(len(tokens), _rows(header))},
+    }
+
+
+def _rows(header: Header) -> int:
+    entry = header.tensors.get("token_embd.weight")
+    return entry.shape[0] if entry else 0
+
+
+def _types(metadata: Metadata, n: int) -> Any:
+    types = metadata.numbers("token_type", "iu")
+    if types is None:
+        return np.ones(n, np.int64)
+    if len(types) != n:
+        raise LLMSQLError(
+            f"{metadata.path} is refused: it has {n} tokens, but {len(types)} numbers in {_KEY}token_type"
+        )
+    return types.astype(np.int64)
+
+
+def _is_added(types: Any) -> Any:
+    return (types == _CONTROL) | (types == _USER) | (types == _UNKNOWN)
+
+
+def _added(id_: int, content: str, type_: int) -> Json:
+    return {
+        "id": id_,
+        "content": content,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": int(type_) != _USER,
+    }
+
+
+def _vocabulary(metadata: Metadata, tokens: list[str], types: Any) -> dict[str, int]:
+    """What tokenizer.json's model holds: all up to the last token that is not added; places that are unused
+    between them are kept.
+    """
+    [normal] = np.nonzero(~_is_added(types) & (types != _UNUSED))
+    if not len(normal):
+        raise LLMSQLError(f"{metadata.path} is refused: none of its tokens is a piece of text")
+    vocab = {token: id_ for id_, token in enumerate(tokens[: int(normal[-1]) + 1])}
+    if len(vocab) <= normal[-1]:
+        id_ = next(i for i, token in enumerate(tokens) if vocab.get(token, i) != i)
+        raise LLMSQLError(
+            f"{metadata.path} is refused: token {tokens[id_]!r} occurs twice, one with the id {id_}"
+        )
+    return vocab
+
+
+def _byte_level(header: Header, metadata: Metadata, tokens: list[str], types: Any) -> Json:
+    pre = metadata.text("pre", "default")
+    pre = _OLD.get(str(header.metadata["general.architecture"]), pre) if pre == "default" else pre
+    if pre not in _PRE:
+        metadata.refuse("pre", f"Supported are {', '.join(_PRE)}; --no-tokenizer imports the weights alone.")
+    cut, normalizer, ignore_merges, begins = _PRE[pre]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": "",
+        "end_of_word_suffix": "",
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": ignore_merges,
+        "vocab": _vocabulary(metadata, tokens, types),
+        "merges": metadata.texts("merges"),
+    }
+    return {
+        "version": "1.0",
+        "normalizer": normalizer,
+        "pre_tokenizer": cut,
+        "post_processor": _processor(metadata, tokens, begins) or _BYTE_LEVEL,
+        "decoder": _BYTE_LEVEL,
+        "model": model,
+    }
+
+
+def _pieces(metadata: Metadata, tokens: list[str], types: Any) -> Json:
+    """SentencePiece's BPE, as transformers converts it."""
+    for key in ("remove_extra_whitespaces", "precompiled_charsmap"):
+        value = metadata.values.get(_KEY + key)
+        if value is not None and np.any(np.asarray(value) != 0):
+            metadata.refuse(key, "Of SentencePiece, tokenizers like Llama's can be loaded.")
+    vocab = _vocabulary(metadata, tokens, types)
+    unknown = [tokens[i] for i in np.nonzero(types == _UNKNOWN)[0]] or ["<unk>"]
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    prefix = metadata.flag("add_space_prefix", True)
+    fuse: list[Json] = [{"type": "ByteFallback"}, {"type": "Fuse"}]
+    strip: list[Json] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+    begin: list[Json] = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
+    return {
+        "version": "1.0",
+        "normalizer": {"type": "Sequence", "normalizers": [*begin, mark]},
+        "pre_tokenizer": None,
+        "post_processor": _processor(metadata, tokens, True),
+        "decoder": {"type": "Sequence", "decoders": [space, *fuse, *strip]},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown[0],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": metadata.texts("merges")
+            if "merges" in metadata
+            else _merges(metadata, vocab, tokens, types),
+        },
+    }
+
+
+def _merges(metadata: Metadata, vocab: dict[str, int], tokens: list[str], types: Any) -> list[list[str]]:
+    """The merges that SentencePiece's scores stand for: of two pieces to a third, the best third first."""
+    scores = metadata.numbers("scores", "f")
+    if scores is None or len(scores) != len(tokens) or not np.isfinite(scores).all():
+        raise LLMSQLError(f"{metadata.path} is refused: {_KEY}scores is no list of a number for each token")
+    found = []
+    for id_ in np.nonzero(types == 1)[0].tolist():
+        token = tokens[id_]
+        if len(token) > _LONGEST_PIECE:
+            raise LLMSQLError(f"{metadata.path} is refused: token {id_} has {len(token)} characters")
+        for i in range(1, len(token)):
+            left, right = vocab.get(token[:i]), vocab.get(token[i:])
+            if left is not None and right is not None:
+                found.append((-float(scores[id_]), id_, left, right))
+    # As transformers orders them: of equal scores by the lengths of the parts, longer ones first.
+    found.sort(key=lambda m: (m[0], -len(tokens[m[2]]), -len(tokens[m[3]]), m[1], m[2], m[3]))
+    return [[tokens[left], tokens[right]] for _, _, left, right in found]
+
+
+def _id(metadata: Metadata, key: str, n: int) -> int | None:
+    if key not in metadata:
+        return None
+    id_ = metadata.count(key, least=0)
+    if id_ >= n:
+        raise LLMSQLError(f"{metadata.path} is refused: {_KEY}{key} is {id_}, but there are {n} tokens")
+    return id_
+
+
+def _named(metadata: Metadata, tokens: list[str]) -> dict[str, int]:
+    keys = {
+        "bos": "bos_token_id",
+        "eos": "eos_token_id",
+        "unk": "unknown_token_id",
+        "pad": "padding_token_id",
+    }
+    found = {role: _id(metadata, key, len(tokens)) for role, key in keys.items()}
+    return {role: id_ for role, id_ in found.items() if id_ is not None}
+
+
+def _ends(metadata: Metadata, tokens: list[str], types: Any, named: dict[str, int]) -> list[int]:
+    """The tokens at which an answer ends, the end of a document first."""
+    more = [_id(metadata, key, len(tokens)) for key in ("eot_token_id", "eom_token_id")]
+    known = [i for i in np.nonzero(types == _CONTROL)[0].tolist() if tokens[i] in _ENDS]
+    found = [named.get("eos"), *more, *known]
+    return list(dict.fromkeys(id_ for id_ in found if id_ is not None))
+
+
+def _processor(metadata: Metadata, tokens: list[str], begins: bool) -> Json | None:
+    """What puts BOS before a text, and EOS after it, where the file asks for that."""
+    first, last = metadata.flag("add_bos_token", begins), metadata.flag("add_eos_token", False)
+    around: list[list[Json]] = []
+    special: Json = {}
+    for key, wanted in (("bos_token_id", first), ("eos_token_id", last)):
+        id_ = _id(metadata, key, len(tokens)) if wanted else None
+        around.append([] if id_ is None else [{"SpecialToken": {"id": tokens[id_], "type_id": 0}}])
+        if id_ is not None:
+            special[tokens[id_]] = {"id": tokens[id_], "ids": [id_], "tokens": [tokens[id_]]}
+    if not special:
+        return None
+    single = [*around[0], {"Sequence": {"id": "A", "type_id": 0}}, *around[1]]
+    pair = [{"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": single + pair, "special_tokens": special}
