@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 
 from llm_sql import (
     conversations,
+    directory_export,
     embedding,
-    encoder_export,
     encoder_files,
     functions,
     importing,
@@ -152,8 +152,8 @@ def export_weights(
     progress: weights.Advance | None,
 ) -> int:
     """The weights as a file, or with all that belongs to them as a directory; the number of weights."""
-    if encoder_export.is_directory(Path(path), format):
-        return encoder_export.export_directory(connection, model, Path(path), progress=progress)
+    if directory_export.is_directory(Path(path), format):
+        return directory_export.export_directory(connection, model, Path(path), progress=progress)
     return weights.export_weights(connection, model, path, format=format, progress=progress)
 
 
@@ -392,8 +392,8 @@ class LanguageModel:
         """Write the weights to a file here, in the format of its suffix or the given one; returns their
         number.
 
-        Without a suffix and a format `path` is a new directory, which a sentence encoder is written to as
-        sentence-transformers loads it: weights, configuration, modules and tokenizer.
+        Without a suffix and a format `path` is a new directory, which transformers loads a decoder from and
+        sentence-transformers a sentence encoder, with its modules and tokenizer.
         """
         return export_weights(self.session.connection(), self.model, path, format, progress)
 

@@ -187,9 +187,15 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
     _check_class(directory, beside, alone=False)
     tokenizer = added_tokens.Tokenizer(base, files=beside)
     added = added_tokens.resolve(tokenizer)
-    settings = _around(directory, tokenizer, added, bpe_files.settings())
+    around = bpe_files.configured_around(
+        directory / "tokenizer_config.json",
+        beside.get("tokenizer_config.json", {}),
+        added_tokens.named_ids(tokenizer, added),
+    )
     template = _chat_template(directory, beside)
-    return TokenizerFiles(vocab, merges, names, added, settings, chat_template=template)
+    return TokenizerFiles(
+        vocab, merges, names, added, bpe_files.settings(around=around), chat_template=template
+    )
 
 
 def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
@@ -226,34 +232,21 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
     defaults = _check_class(path.parent, beside, alone=True)
     tokenizer = added_tokens.Tokenizer(base, own, defaults is not None, defaults or {}, beside)
     added = added_tokens.resolve(tokenizer)
+    _check_around(path, tokenizer, settings)
     rules = "#version: 0.2\n" + "".join(f"{line}\n" for line in lines)
-    settings = _around(path.parent, tokenizer, added, settings)
+    template = _chat_template(path.parent, beside)
     return TokenizerFiles(
-        json.dumps(base).encode(), rules.encode(), (path.name,), added, settings,
-        chat_template=_chat_template(path.parent, beside),
-    )  # fmt: skip
-
-
-def _around(
-    directory: Path,
-    tokenizer: added_tokens.Tokenizer,
-    added: list[dict[str, Any]],
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """The settings with the ids around a text that tokenizer_config.json asks for."""
-    prefix, suffix = bpe_files.configured_around(
-        directory / "tokenizer_config.json",
-        tokenizer.files.get("tokenizer_config.json", {}),
-        added_tokens.named_ids(tokenizer, added),
-        (settings["prefix"], settings["suffix"]),
+        json.dumps(base).encode(), rules.encode(), (path.name,), added, settings, chat_template=template
     )
-    known = {*tokenizer.base.values(), *(token["id"] for token in added)}
-    for id_ in [*prefix, *suffix]:
+
+
+def _check_around(path: Path, tokenizer: added_tokens.Tokenizer, settings: dict[str, Any]) -> None:
+    known = {*tokenizer.base.values(), *(token.id for token in tokenizer.own)}
+    for id_ in [*settings["prefix"], *settings["suffix"]]:
         if id_ not in known:
             raise UsageError(
-                f"{directory} has a post_processor with the token id {id_}, which its vocabulary lacks"
+                f"{path} has a post_processor with the token id {id_}, which its vocabulary lacks"
             )
-    return settings | {"prefix": prefix, "suffix": suffix}
 
 
 def _check_class(directory: Path, beside: dict[str, dict[str, Any]], *, alone: bool) -> dict[str, str] | None:

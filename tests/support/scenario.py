@@ -84,7 +84,8 @@ CALLS: dict[str, str] = {
     "import npz": "SELECT public.pg_llm_import_npz('{folder}/s.npz', 's')",
     "finetune": f"SELECT * FROM public.llm_finetune('s', $${DOCUMENTS}$$, 3, 's2', validation => 0.34)",
     "train_bpe": f"SELECT public.llm_train_bpe('b', $${DOCUMENTS}$$, 260)",
-    "encode bpe": "SELECT public.llm_encode('abcab<|endoftext|>', 'b', true), public.llm_decode('{256,257}', 'b')",
+    "encode bpe": "SELECT public.llm_encode('abcab<|endoftext|>', 'b', true),"
+    " public.llm_decode('{256,257}', 'b')",
     "steps": "SELECT step, activations FROM public.llm_step ORDER BY tape_id",
     "elements": 'SELECT head, tensor_name, "values" FROM public.llm_param_er ORDER BY param_id, head',
     "status": "SELECT model, status, planned_step FROM public.llm_train_status ORDER BY run_id",

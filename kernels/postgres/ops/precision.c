@@ -1,5 +1,5 @@
 /*
- * precision.c -- weights in fewer bits: a copy of a parameter as bf16 or int8 for passes that only read.
+ * precision.c -- weights in fewer bits: a copy of a parameter as bf16, int8 or int4 for passes that only read.
  *
  * A copy is made at the first use, unless a file that sessions share has it, and belongs to the parameter's buffer, so it
  * goes with the version of the model that holds it, and before the optimizer changes the weights. The float32 numbers
@@ -11,6 +11,16 @@
 #include "tensor/buffer.h"
 #include "session/settings.h"
 #include "precision.h"
+
+/*
+ * The head, which is stored transposed, chooses among tens of thousands of tokens and is most often the embedding too: 4 bits
+ * would be felt, and files of 4-bit weights hold it in more.
+ */
+static llm_precision
+precision_of(bool transposed)
+{
+    return pg_llm_weights == LLM_INT4 && transposed ? LLM_INT8 : (llm_precision) pg_llm_weights;
+}
 
 static llm_packed *
 make_packed(const OpValue *w, bool transposed, llm_precision precision)
@@ -36,9 +46,9 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
 }
 
 static bool
-fits(const llm_packed *packed, const OpValue *w, bool transposed)
+fits(const llm_packed *packed, const OpValue *w, bool transposed, llm_precision precision)
 {
-    return llm_packed_precision(packed) == (llm_precision) pg_llm_weights &&
+    return llm_packed_precision(packed) == precision &&
            llm_packed_inputs(packed) == (size_t) w->dims[transposed ? 1 : 0] &&
            llm_packed_outputs(packed) == (size_t) w->dims[transposed ? 0 : 1];
 }
@@ -47,12 +57,12 @@ const llm_packed *
 precision_packed(const OpCall *call, const OpValue *w, bool transposed)
 {
     llm_packed  **packed;
-    llm_precision precision = (llm_precision) pg_llm_weights;
+    llm_precision precision = precision_of(transposed);
 
     if (precision == LLM_FLOAT32 || !call->read_only || call->pure || w->data != w->buffer->data)
         return NULL;
     packed = &w->buffer->packed[transposed ? 1 : 0];
-    if (*packed == NULL || !fits(*packed, w, transposed))
+    if (*packed == NULL || !fits(*packed, w, transposed, precision))
     {
         ModelVersion *v = params_holding(w->buffer);
 

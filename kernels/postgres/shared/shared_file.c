@@ -105,7 +105,7 @@ header_fits(const SharedHeader *h, const struct stat *about)
 {
     return memcmp(h->magic, MAGIC, sizeof(h->magic)) == 0 && h->byte_order == BYTE_ORDER_MARK &&
            h->format == SHARED_FORMAT && h->numerics == LLM_NUMERICS_VERSION && h->packing == LLM_PACKING_VERSION &&
-           h->precision <= LLM_INT8 && h->database == MyDatabaseId && h->system == GetSystemIdentifier() &&
+           h->precision < LLM_PRECISIONS && h->database == MyDatabaseId && h->system == GetSystemIdentifier() &&
            h->place == shared_place() && h->started == PgStartTime && about->st_size > 0 &&
            h->bytes == (uint64) about->st_size && h->text_bytes > 0 && h->data_at <= h->bytes &&
            h->data_at % SHARED_PAGE == 0 && sizeof(SharedHeader) + shared_table_bytes(h) <= h->data_at;
