@@ -62,7 +62,7 @@ def stopped_server() -> Iterator[EmbeddedServer]:
 
 
 def is_padding_of_wal(error: ElementTree.Element) -> bool:
-    """Records of the write-ahead log have gaps for alignment: PostgreSQL's own valgrind.supp leaves them out."""
+    """Records of the log have gaps for alignment, which PostgreSQL's own valgrind.supp leaves out, too."""
     return error.findtext("kind") == "SyscallParam" and any(f.text == "XLogWrite" for f in error.iter("fn"))
 
 
