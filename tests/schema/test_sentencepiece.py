@@ -83,7 +83,7 @@ def test_a_prompt_begins_with_what_stands_before_a_text(conn: Connection) -> Non
     load(conn, prefix=[1])
     given = value(conn, "SELECT llm_encode_sequence('hi', 'm')")
     logits = value(conn, "SELECT llm_logits(%s, 'm')", (given,))[-1]
-    first = value(conn, "SELECT token_id FROM llm_generate_tokens('hi', 1, 0, model => 'm') LIMIT 1")
+    first = value(conn, "SELECT token_id FROM llm_generate_stream('hi', 1, 0, model => 'm')")
     assert first == int(logits.argmax())
 
 
