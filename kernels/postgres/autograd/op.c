@@ -183,6 +183,8 @@ op_dropout_key(OpCall *call)
 {
     const PassState *pass = pass_current();
 
+    if (call->again)
+        return;
     if (pass->keyed)
     {
         call->key.seed = pass->seed;

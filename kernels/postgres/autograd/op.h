@@ -51,6 +51,7 @@ struct OpCall
     double          reals[OP_MAX_CONSTS];
     bool            flag;      /* training, enabled */
     bool            read_only; /* no gradient will be asked for: weights may be rounded */
+    bool            again;     /* computed again as recorded: dropout's key is there already */
     bool            pure;      /* depends on nothing but its arguments: no key/value cache, no rounded weights */
     char            site[OP_SITE_LEN];
     llm_dropout_key key;

@@ -293,6 +293,7 @@ lm_head_loss_forward(OpCall *call)
                                           w->value == NO_VALUE ? NULL : op_save(call, SAVED_DW, w->n),
                                           expected_upstream / (float) call->count, x->data, w->data, call->ids.values,
                                           n, w->dims[1], w->dims[0]);
+        call->saved[SAVED_DW].value = w->value; /* to the tape as much as the weights: nothing that it could let go */
     }
     else if (packed != NULL)
         llm_packed_head_loss_forward(e, losses, log_sum, x->data, packed, call->ids.values, n);
