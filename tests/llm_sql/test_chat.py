@@ -86,7 +86,7 @@ def test_a_template_that_only_clients_render(chatty: LanguageModel) -> None:
         text("SELECT tokens FROM llm_chat_prompt(CAST(CAST(:c AS text) AS jsonb), 'chatty')"),
         {"c": json.dumps(whole)},
     ).scalar_one()
-    start, end = chatty.encode("<s><|user|>"), chatty.encode("<|eot_id|><|assistant|>")
+    start, end = (chatty.encode(x, special=True) for x in ("<s><|user|>", "<|eot_id|><|assistant|>"))
     assert tokens == [*start, *chatty.encode(f"1: {said.strip()}", special=False), *end]
     with pytest.raises(LLMSQLError, match="refuses the conversation: who is tool"):
         chatty.chat([{"role": "tool", "content": ""}])
@@ -181,7 +181,10 @@ def test_a_template_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"chat_template": "a"}, None, "a"),
         ({"chat_template": "a"}, "b", "b"),
         (None, "b", "b"),
-        ({"chat_template": [{"name": "rag", "template": "a"}, {"name": "default", "template": "b"}]}, None, "b"),
+        (
+            {"chat_template": [{"name": "x", "template": "a"}, {"name": "default", "template": "b"}]},
+            None, "b",
+        ),
         ({"chat_template": [{"name": "rag", "template": "a"}]}, None, None),
         ({"chat_template": None}, None, None),
         ({}, None, None),
@@ -199,10 +202,8 @@ def test_templates_of_directories(
     assert files is not None
     assert files.chat_template == expected
     load(session, "m", files)
-    row = session.execute(
-        text("SELECT kind, chat_template FROM llm_tokenizer WHERE model = 'm'")
-    ).one_or_none()
-    assert row == (None if expected is None else ("bpe", expected))
+    row = session.execute(text("SELECT kind, chat_template FROM llm_tokenizer WHERE model = 'm'")).one()
+    assert row == ("bpe", expected)
 
 
 def test_a_template_that_is_no_text(tmp_path: Path) -> None:
