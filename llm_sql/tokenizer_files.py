@@ -32,6 +32,8 @@ BESIDE = (
     "generation_config.json",
 )
 """What tells more of a tokenizer than its vocabulary and merges."""
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Beside them; newer than the key chat_template of tokenizer_config.json, which it comes before."""
 
 _END = "<|endoftext|>"
 # transformers' classes of tokenizers that take all from tokenizer.json, and the named tokens they begin with.
@@ -64,7 +66,7 @@ class TokenizerFiles:
 
     `merges` is None for a vocabulary that brings them with it (.tiktoken). `added` is what llm_add_tokens
     takes; None leaves it to the names of the tokens. `settings` are what the kind's llm_load_... takes; None:
-    BPE as GPT-2's.
+    BPE as GPT-2's. `chat_template` is what llm_set_chat_template takes.
     """
 
     vocab: bytes
@@ -73,6 +75,7 @@ class TokenizerFiles:
     added: list[dict[str, Any]] | None = None
     settings: dict[str, Any] | None = None
     kind: Literal["bpe", "sentencepiece", "wordpiece"] = "bpe"
+    chat_template: str | None = None
 
 
 _LOADERS: dict[str, Any] = {
@@ -98,6 +101,10 @@ def read_directory(directory: Path) -> TokenizerFiles | None:
     """
     there = {entry.name for entry in directory.iterdir()}
     beside = {name: _read_object(directory / name) for name in BESIDE if name in there}
+    if CHAT_TEMPLATE in there:
+        beside.setdefault("tokenizer_config.json", {})["chat_template"] = _read_text(
+            directory / CHAT_TEMPLATE
+        )
     if ALONE in there:
         return _from_tokenizer_json(directory / ALONE, beside)
     for names in PAIRS:
@@ -144,6 +151,8 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
         vocab, more["merges"] = json.loads(files.vocab), json.loads(files.merges or b"[]")
     load_ = _LOADERS[files.kind]
     size: int = session.execute(select(load_(model, vocab, **more))).scalar_one()
+    if files.chat_template is not None:
+        session.execute(select(functions.set_chat_template(model, files.chat_template)))
     beyond = session.execute(_BEYOND, {"model": model}).one_or_none()
     if beyond is not None:
         raise LLMSQLError(
@@ -151,6 +160,24 @@ def load(session: Session | Connection, model: str, files: TokenizerFiles) -> in
             hint="Load the tokenizer that the weights were trained with.",
         )
     return size
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_file(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text") from error
+
+
+def _chat_template(directory: Path, beside: dict[str, dict[str, Any]]) -> str | None:
+    """The chat template; of several, which are for tools and the like, the one called default."""
+    found = beside.get("tokenizer_config.json", {}).get("chat_template")
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default")
+    if found is not None and (not isinstance(found, str) or "\0" in found):
+        raise UsageError(f"{directory / 'tokenizer_config.json'} is not understood: chat_template is no text")
+    return found or None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -185,7 +212,10 @@ def _from_pair(directory: Path, names: tuple[str, str], beside: dict[str, dict[s
         beside.get("tokenizer_config.json", {}),
         added_tokens.named_ids(tokenizer, added),
     )
-    return TokenizerFiles(vocab, merges, names, added, bpe_files.settings(around=around))
+    template = _chat_template(directory, beside)
+    return TokenizerFiles(
+        vocab, merges, names, added, bpe_files.settings(around=around), chat_template=template
+    )
 
 
 def _from_vocab_txt(path: Path, beside: dict[str, dict[str, Any]]) -> TokenizerFiles:
@@ -230,14 +260,23 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
     tokenizer = added_tokens.Tokenizer(base, own, defaults is not None, defaults or {}, beside)
     added = added_tokens.resolve(tokenizer)
     _check_around(path, tokenizer, settings)
+    template = _chat_template(path.parent, beside)
     if pieces:
         rules = json.dumps(merges)
         return TokenizerFiles(
-            json.dumps(base).encode(), rules.encode(), (path.name,), added, settings, "sentencepiece"
+            json.dumps(base).encode(),
+            rules.encode(),
+            (path.name,),
+            added,
+            settings,
+            "sentencepiece",
+            template,
         )
     settings["drop_unknown"] = lacking
     rules = "#version: 0.2\n" + "".join(f"{line}\n" for line in lines)
-    return TokenizerFiles(json.dumps(base).encode(), rules.encode(), (path.name,), added, settings)
+    return TokenizerFiles(
+        json.dumps(base).encode(), rules.encode(), (path.name,), added, settings, chat_template=template
+    )
 
 
 def _check_around(path: Path, tokenizer: added_tokens.Tokenizer, settings: dict[str, Any]) -> None:

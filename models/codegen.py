@@ -244,7 +244,6 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[Argument, ...]]] = {
     "Sampling": ("llm_generate", ("prompt", "model"), SAMPLING),
     "AnySampling": ("llm_generate", ("prompt",), SAMPLING),
     "Chat": ("llm_chat", ("messages", "model"), CHAT),
-    "AnyChat": ("llm_chat", ("messages",), CHAT),
     "BeamSearch": ("llm_beam_search", ("prompt", "model"), SAMPLING),
     "AnyBeamSearch": ("llm_beam_search", ("prompt",), SAMPLING),
     "Training": ("llm_train", ("model", "n_steps", "n_layer", "n_head", "d", "vocab"), HYPERPARAMETERS),

@@ -3,7 +3,7 @@
 # (x86_64, aarch64; arm64 counts as aarch64) and an absent name means no flags.
 CORE_SOURCES = \
     engine/engine.c engine/memory.c engine/pool.c engine/random.c engine/scalar_math.c \
-    products/gemm.c products/row_product.c products/linear.c products/quantized.c \
+    products/gemm.c products/row_product.c products/linear.c products/quantized.c products/int4_blocks.c \
     ops/attention.c ops/kv_cache.c ops/rows.c ops/elementwise.c ops/embedding.c ops/loss.c ops/rotary.c ops/optimizer.c \
     ops/sample.c ops/schedule.c ops/sequences.c \
     measure/measure.c measure/measure_decode.c \

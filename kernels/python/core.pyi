@@ -341,12 +341,15 @@ class PackedWeights:
     def tobytes(self) -> bytes: ...
     @staticmethod
     def view(
-        data: bytes | npt.NDArray[np.uint8], inputs: int, outputs: int, precision: Literal["bf16", "int8"]
+        data: bytes | npt.NDArray[np.uint8],
+        inputs: int,
+        outputs: int,
+        precision: Literal["bf16", "int8", "int4"],
     ) -> PackedWeights: ...
 
 class PackedOps(LossOps):
     def pack(
-        self, w: Floats, precision: Literal["bf16", "int8"], *, transposed: bool = False
+        self, w: Floats, precision: Literal["bf16", "int8", "int4"], *, transposed: bool = False
     ) -> PackedWeights: ...
     def packed_forward(self, x: Floats, w: PackedWeights, b: Floats | None = None) -> Floats: ...
 

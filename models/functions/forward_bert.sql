@@ -51,6 +51,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_layernorm(
             public.pg_llm_add(
                 x,
@@ -116,6 +117,7 @@ BEGIN
             config.layer_norm_eps
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     x := public.pg_llm_l2_normalize(public.pg_llm_pool(x, lengths, setting_pooling), setting_normalize);
 
     IF NOT pinned THEN
@@ -352,11 +354,17 @@ BEGIN
         name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            COALESCE(config.d_ff, 4 * config.d_model),
+            config.d_model
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;

@@ -44,6 +44,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_layernorm(
             x,
             public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
@@ -129,6 +130,7 @@ BEGIN
             )
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(
             public.pg_llm_layernorm(
@@ -370,11 +372,17 @@ BEGIN
         name := 'h.' || layer || '.ln_2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
-        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            COALESCE(config.d_ff, 4 * config.d_model),
+            config.d_model
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
