@@ -63,7 +63,8 @@ def _check(given: dict[str, Any], config: Any, model: str) -> None:
 
 def _check_new(session: Session, model: str, arch: str | None, wanted: dict[str, int]) -> None:
     heads, width = wanted.get("n_head"), wanted.get("d_model")
-    if heads and width and width % heads:
+    # Of llama the setting d_head may say otherwise; the database tells.
+    if heads and width and width % heads and arch != "llama":
         raise UsageError(f"--heads {heads} does not divide --width {width}")
     tokens = session.scalar(_TOKENS, {"model": model})
     if tokens is not None and wanted.get("vocab", tokens) < tokens:

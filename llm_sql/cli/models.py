@@ -75,7 +75,8 @@ def create(
         typer.Option("--vocab", min=1, help="Vocabulary size; default: that of the model's tokenizer."),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="gpt2, gpt3, microgpt, bert, or one registered in llm_arch.")
+        str | None,
+        typer.Option("--arch", help="gpt2, gpt3, microgpt, bert, llama, neox, opt, or one of llm_arch."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the initial weights.")] = 0,
     settings: SettingOption = None,

@@ -188,7 +188,13 @@ def _weights(connection: Connection, op: TapeRow, head: int, length: int) -> NDA
     d_model = (op.shape or [0])[-1]
     d_head = d_model // _heads(op)
     fused = len(op.inputs) == 1  # [q | k | v] per token
-    mask = np.triu(np.full((length, length), -np.inf, dtype=np.float32), 1)
+    extra = op.extra or {}
+    # Heads of queries share those of keys, several in a row; within a window a token sees the last ones.
+    key_head = head // (_heads(op) // int(extra.get("n_kv_head") or _heads(op)))
+    hidden = np.full((length, length), -np.inf, dtype=np.float32)
+    mask = np.triu(hidden, 1)
+    if extra.get("sliding_window"):
+        mask += np.tril(hidden, -int(extra["sliding_window"]))
     row = connection.execute(
         MAP,
         {
@@ -197,7 +203,7 @@ def _weights(connection: Connection, op: TapeRow, head: int, length: int) -> NDA
             "queries": op.inputs[0],
             "keys": op.inputs[0] if fused else op.inputs[1],
             "q_first": head * d_head,
-            "k_first": head * d_head + (d_model if fused else 0),
+            "k_first": key_head * d_head + (d_model if fused else 0),
             "d_head": d_head,
         },
     ).one()

@@ -86,7 +86,7 @@ BEGIN
             0, span.fresh - span.first, span.last - span.first + 1
         );
         result := CASE
-            WHEN pooling = 'last' THEN public.pg_llm_reshape(public.pg_llm_last(states), ARRAY[config.d_model])
+            WHEN pooling = 'last' THEN public.pg_llm_reshape(public.pg_llm_last(states), ARRAY[-1])
             WHEN result IS NULL AND pooling = 'none' THEN states
             WHEN pooling = 'none' THEN public.pg_llm_concat(result, states, 0)
             WHEN result IS NULL THEN public.llm_sum_rows(states)
