@@ -88,7 +88,7 @@ def refuse(path: Path, name: str, found: object, how: str = "") -> NoReturn:
     raise LLMSQLError(
         f"{path} has {name} = {shown[:300]}{' ...' if len(shown) > 300 else ''}{how and ' ' + how},"
         " which is not supported",
-        hint="BPE tokenizers like those of GPT-2, Llama, Qwen and SmolLM and WordPiece ones like BERT's are.",
+        hint="Tokenizers like those of GPT-2, Llama, Mistral, Qwen, SmolLM and BERT are supported.",
     )
 
 

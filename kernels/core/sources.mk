@@ -8,7 +8,7 @@ CORE_SOURCES = \
     ops/sample.c ops/schedule.c ops/sequences.c \
     measure/measure.c measure/measure_decode.c \
     tokenizer/bytes_map.c tokenizer/bpe.c tokenizer/bpe_added.c tokenizer/bpe_merge.c tokenizer/bpe_text.c \
-    tokenizer/bpe_files.c tokenizer/bpe_pieces.c tokenizer/bpe_recover.c tokenizer/bpe_train.c \
+    tokenizer/bpe_files.c tokenizer/bpe_pieces.c tokenizer/bpe_recover.c tokenizer/bpe_sentencepiece.c tokenizer/bpe_train.c \
     tokenizer/bert_text.c tokenizer/nfc.c tokenizer/wordpiece.c tokenizer/wordpiece_files.c \
     formats/weights.c formats/weights_read.c formats/weights_types.c formats/safetensors.c formats/npy.c \
     formats/zip.c formats/gzip.c formats/inflate.c formats/inflate_codes.c formats/crc32.c formats/weights_write.c \

@@ -45,6 +45,10 @@ class BPE:
         pre_tokenizer: str = "gpt2",
         normalizer: str | None = None,
         ignore_merges: bool = False,
+        drop_unknown: bool = False,
+        prefix_space: str | None = None,
+        split: bool = False,
+        strip: bool = False,
     ) -> None: ...
     def encode(self, text: str | bytes, *, special: bool = False) -> npt.NDArray[np.int32]: ...
     def decode(self, ids: Iterable[int]) -> str: ...

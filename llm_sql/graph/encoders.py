@@ -60,8 +60,10 @@ LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 
         @stem
         FOR layer IN 0 .. config.n_layer - 1 LOOP
+            PERFORM {SCHEMA}.pg_llm_tape_segment();
             @block
         END LOOP;
+        PERFORM {SCHEMA}.pg_llm_tape_segment();
         @head
 
         IF NOT pinned THEN

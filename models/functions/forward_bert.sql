@@ -51,6 +51,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_layernorm(
             public.pg_llm_add(
                 x,
@@ -116,6 +117,7 @@ BEGIN
             config.layer_norm_eps
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     x := public.pg_llm_l2_normalize(public.pg_llm_pool(x, lengths, setting_pooling), setting_normalize);
 
     IF NOT pinned THEN

@@ -44,6 +44,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_layernorm(
             x,
             public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
@@ -129,6 +130,7 @@ BEGIN
             )
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(
             public.pg_llm_layernorm(

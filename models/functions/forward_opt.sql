@@ -53,6 +53,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := CASE
             WHEN setting_norm_first THEN
                 public.pg_llm_layernorm(
@@ -150,6 +151,7 @@ BEGIN
                 )
         END;
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x1 := CASE
             WHEN setting_norm_first THEN

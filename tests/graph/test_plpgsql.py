@@ -62,6 +62,7 @@ def test_a_block_becomes_assignments_in_a_loop() -> None:
     loop = text[text.index("FOR layer") : text.index("END LOOP")]
     assert loop == (
         "FOR layer IN 0 .. config.n_layer - 1 LOOP\n"
+        "        PERFORM public.pg_llm_tape_segment();\n"
         "        x1 := public.pg_llm_rmsnorm(x, 1e-05);\n"
         "        x := public.pg_llm_add(\n"
         "            x,\n"

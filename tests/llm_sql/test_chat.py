@@ -181,7 +181,10 @@ def test_a_template_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"chat_template": "a"}, None, "a"),
         ({"chat_template": "a"}, "b", "b"),
         (None, "b", "b"),
-        ({"chat_template": [{"name": "x", "template": "a"}, {"name": "default", "template": "b"}]}, None, "b"),
+        (
+            {"chat_template": [{"name": "x", "template": "a"}, {"name": "default", "template": "b"}]},
+            None, "b",
+        ),
         ({"chat_template": [{"name": "rag", "template": "a"}]}, None, None),
         ({"chat_template": None}, None, None),
         ({}, None, None),

@@ -89,9 +89,9 @@ FAMILIES = [
            "partial_rotary_factor": 0.25}}),
     Family("neox one after the other", "GPTNeoX", {"use_parallel_residual": False, "hidden_act": "gelu_new",
            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}}),
-    Family("opt", "OPT", {"ffn_dim": 80, "word_embed_proj_dim": 48}),
+    Family("opt", "OPT", {"ffn_dim": 80, "word_embed_proj_dim": 48}, std=0.5),
     Family("opt of 350m's form", "OPT", {"ffn_dim": 80, "word_embed_proj_dim": 20,
-           "do_layer_norm_before": False}),
+           "do_layer_norm_before": False}, std=0.5),
 ]  # fmt: skip
 
 

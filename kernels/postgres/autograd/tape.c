@@ -40,24 +40,20 @@ tape_release_node(TapeNode *node)
     OpCall *c = &node->call;
 
     for (int i = 0; i < c->n_inputs; i++)
-    {
-        tensor_buffer_release(c->in[i].buffer);
-        c->in[i].buffer = NULL;
-        c->in[i].data = NULL;
-    }
+        tape_let_go(&c->in[i]);
     for (int i = 0; i < OP_MAX_SAVED; i++)
-    {
-        tensor_buffer_release(c->saved[i].buffer);
-        c->saved[i].buffer = NULL;
-    }
-    tensor_buffer_release(c->out.buffer);
-    c->out.buffer = NULL;
+        tape_let_go(&c->saved[i]);
+    tape_let_go(&c->out);
+    tensor_buffer_release(node->output);
+    node->output = NULL;
+    node->let_go = false;
     node->done = true;
 }
 
 static void
 release_value(TapeValue *v)
 {
+    tape_release_source((uint32) (v - tape.values));
     tensor_buffer_release(v->grad);
     tensor_buffer_release(v->payload);
     if (v->version != NULL)
@@ -92,7 +88,7 @@ static void
 clear(void)
 {
     for (uint32 i = 0; i < tape.n_nodes; i++)
-        if (!tape.nodes[i].done)
+        if (!tape.nodes[i].done || tape.nodes[i].output != NULL)
             tape_release_node(&tape.nodes[i]);
     for (uint32 i = 0; i < tape.n_values; i++)
         release_value(&tape.values[i]);
@@ -101,7 +97,10 @@ clear(void)
     tape.nonce = 0;
     tape.values = NULL;
     tape.nodes = NULL;
+    tape.segments = NULL;
     tape.n_values = tape.room_values = tape.n_nodes = tape.room_nodes = 0;
+    tape.n_segments = tape.room_segments = tape.n_let_go = 0;
+    tape.budget = tape.held = 0;
     tape.base = 0;
     tape.broken = NULL;
     tape.began = false;
@@ -132,9 +131,10 @@ truncate_to(const TapeMark *mark)
     {
         TapeNode *node = &tape.nodes[--tape.n_nodes];
 
-        if (!node->done)
+        if (!node->done || node->output != NULL)
             tape_release_node(node);
     }
+    tape_truncate_segments();
     for (uint32 i = mark->n_values; i < tape.n_values; i++)
     {
         TapeValue *v = &tape.values[i];
@@ -222,6 +222,7 @@ begin_if_empty(void)
             ereport(ERROR, errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random number"));
     tape.user = GetUserId();
     tape.nonce = nonce;
+    tape.budget = (size_t) pg_llm_recompute_budget_kb * 1024;
 }
 
 /* Room for one more element of `size` bytes. */
@@ -239,6 +240,13 @@ grow(void *array, uint32 used, uint32 *room, size_t size)
     grown = array == NULL ? MemoryContextAllocHuge(tape.context, larger * size) : repalloc_huge(array, larger * size);
     *room = larger;
     return grown;
+}
+
+void
+tape_begin_segment(void)
+{
+    tape.segments = grow(tape.segments, tape.n_segments, &tape.room_segments, sizeof(uint32));
+    tape.segments[tape.n_segments++] = tape.n_nodes;
 }
 
 static uint32
@@ -349,7 +357,10 @@ static void
 keep(OpValue *v, bool wanted)
 {
     if (wanted && v->buffer != NULL)
+    {
         tensor_buffer_retain(v->buffer);
+        tape_count(v);
+    }
     else
     {
         v->buffer = NULL;
@@ -385,6 +396,8 @@ tape_record(OpCall *call)
     Jsonb    *settings = NULL;
 
     begin_if_empty();
+    if (tape.n_segments == 0)
+        tape_begin_segment();
     needs_grad = number_inputs(call);
     call->out.value = new_value(VALUE_OUTPUT, call->out.ndim, call->out.dims, call->out.n, needs_grad);
     describe_value(&tape.values[call->out.value], call->out.buffer, call->out.data);
@@ -403,7 +416,11 @@ tape_record(OpCall *call)
         memcpy(settings, call->settings, VARSIZE(call->settings));
     }
     tape.nodes = grow(tape.nodes, tape.n_nodes, &tape.room_nodes, sizeof(TapeNode));
+    if (tape.budget > 0 && needs_grad)
+        tape_hold_sources(call);
+    tape.values[call->out.value].node = tape.n_nodes;
     node = &tape.nodes[tape.n_nodes];
+    memset(node, 0, sizeof(TapeNode));
     node->call = *call;
     node->done = !needs_grad;
     c = &node->call;
@@ -417,4 +434,6 @@ tape_record(OpCall *call)
         keep(&c->saved[i], needs_grad);
     tape.n_nodes++;
     stamp(call->result, c->out.value);
+    if (tape.budget > 0)
+        tape_keep_within_budget();
 }

@@ -39,6 +39,21 @@ CREATE FUNCTION public.pg_llm_tape_quiet(quiet boolean)
 COMMENT ON FUNCTION public.pg_llm_tape_quiet(boolean) IS
     'Whether recorded passes are not written to llm_tape, so that no norms need to be computed.';
 
+CREATE FUNCTION public.pg_llm_tape_segment()
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_tape_segment';
+COMMENT ON FUNCTION public.pg_llm_tape_segment() IS
+    'Marks where a part of a recorded pass begins, such as a block of a model: with pg_llm.recompute_budget, what the '
+    'backward pass needs of such parts is let go and computed again.';
+
+CREATE FUNCTION public.pg_llm_tape_held()
+    RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_tape_held';
+COMMENT ON FUNCTION public.pg_llm_tape_held() IS
+    'The bytes that the recorded pass holds for its backward pass, not counting parameters.';
+
 CREATE FUNCTION public.pg_llm_tape_base(base bigint)
     RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -162,6 +162,8 @@ pg_llm_backward(PG_FUNCTION_ARGS)
         PG_RETURN_VOID();
     tape.backwards++;
     tape.broken = "An error ended the backward pass in the middle.";
+    if (node->let_go)
+        tape_compute_again(low);
     differentiate(node, out->grad->data);
     tape.broken = NULL;
     out->spent = true;
@@ -172,6 +174,7 @@ pg_llm_backward(PG_FUNCTION_ARGS)
         out->grad = NULL;
     }
     tape_release_node(node);
+    tape_release_source(value);
     PG_RETURN_VOID();
 }
 

@@ -32,6 +32,10 @@ typedef struct TapeValue
     TensorBuffer *grad;    /* parameters keep theirs in their version */
     TensorBuffer *payload; /* with pg_llm.record = full */
     float        *data;
+    uint32        node;    /* the op that computes an output */
+    uint32        holders; /* ops that hold its numbers, and `source` */
+    TensorBuffer *source;  /* its numbers, from which a segment can be computed again (recompute.c) */
+    float        *source_data;
     ModelVersion *version; /* of a parameter */
     ModelParam   *param;
     char         *model; /* of a leaf mapped by hand */
@@ -42,6 +46,13 @@ typedef struct TapeNode
 {
     OpCall call;
     bool   done;
+    bool   let_go; /* of all that its backward reads: compute it again */
+
+    /* while its segment is computed again */
+    bool          runs;
+    uint32        last_reader; /* of its output */
+    TensorBuffer *output;
+    float        *output_data;
 } TapeNode;
 
 typedef struct Tape
@@ -53,6 +64,11 @@ typedef struct Tape
     uint32        n_values, room_values;
     TapeNode     *nodes;
     uint32        n_nodes, room_nodes;
+    uint32       *segments; /* the first op of each */
+    uint32        n_segments, room_segments;
+    uint32        n_let_go;  /* the first so many segments were */
+    size_t        budget;    /* bytes that the pass may hold for its backward; 0: all that it needs */
+    size_t        held;      /* bytes that it holds, parameters apart */
     int64         base;      /* ids outside are base + index */
     bool          quiet;     /* take no norms: this pass leaves no rows */
     uint64        backwards; /* ops differentiated, and backward passes begun, in the session so far */
@@ -68,6 +84,16 @@ extern bool tape_is_mine(void);       /* there is one, and the present role reco
 extern bool tape_wants_rows(void);    /* somebody will read this pass's rows: take norms */
 extern void tape_require_whole(void); /* 55000 when the tape is broken */
 extern void tape_release_node(TapeNode *node);
+extern void tape_begin_segment(void); /* at the next op */
+
+/* recompute.c */
+extern void tape_count(const OpValue *v); /* a further reference to its numbers is held */
+extern void tape_let_go(OpValue *v);
+extern void tape_release_source(uint32 value);
+extern void tape_hold_sources(const OpCall *call);
+extern void tape_keep_within_budget(void);
+extern void tape_truncate_segments(void);
+extern void tape_compute_again(uint32 at); /* what the segment of this op let go of */
 
 /* Makes `t` the leaf of a parameter; a further leaf of the same one has the same gradient. */
 extern void tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param);

@@ -9,6 +9,7 @@
 
 #include "params/params.h"
 #include "tensor/buffer.h"
+#include "tensor/tensor_view.h"
 #include "session/settings.h"
 #include "precision.h"
 
@@ -34,8 +35,22 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
         packed = NULL;
     else
     {
+        const float *numbers = w->data;
+        float       *widened = NULL;
+
+        if (w->buffer->unfilled)
+        {
+            /* of this matrix only, and for this */
+            if (!tensor_buffer_room(w->n * sizeof(float)))
+                ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %s weights", op_shape(w)));
+            widened = MemoryContextAllocHuge(CurrentMemoryContext, Max(w->n, 1) * sizeof(float));
+            tensor_widen(widened, tensor_buffer_halves(w->buffer), w->n);
+            numbers = widened;
+        }
         /* not checked where it came out: an interrupt now would lose it */
-        packed = llm_pack(e, w->data, i, o, transposed, precision);
+        packed = llm_pack(e, numbers, i, o, transposed, precision);
+        if (widened != NULL)
+            pfree(widened);
         if (packed == NULL)
             pg_llm_check(e);
     }

@@ -17,6 +17,7 @@ int   pg_llm_attention_chunk = 64;
 int   pg_llm_record = RECORD_GRAPH;
 int   pg_llm_tape_keep = 1;
 int   pg_llm_cache_size_mb = 4096;
+int   pg_llm_recompute_budget_kb = 0;
 int   pg_llm_weights = LLM_FLOAT32;
 bool  pg_llm_autograd = false;
 char *pg_llm_default_model = NULL;
@@ -87,6 +88,11 @@ settings_init(void)
     DefineCustomIntVariable("pg_llm.cache_size", "Memory a session may keep for the weights of models it used.",
                             "What a running call needs is kept in any case; llm_release() gives the rest back.",
                             &pg_llm_cache_size_mb, 4096, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MB, NULL, NULL, NULL);
+    DefineCustomIntVariable(
+        "pg_llm.recompute_budget",
+        "Memory that a recorded pass may hold for its backward pass; 0 means all that it needs.",
+        "What exceeds it is let go, block by block, and computed again. Results do not depend on it.",
+        &pg_llm_recompute_budget_kb, 0, 0, INT_MAX, PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
     DefineCustomBoolVariable("pg_llm.autograd", "Records ops for backpropagation.",
                              "The view llm_autograd_mode shows and sets it.", &pg_llm_autograd, false, PGC_USERSET, 0,
                              NULL, NULL, NULL);

@@ -21,6 +21,7 @@ extern int   pg_llm_attention_chunk;
 extern int   pg_llm_record;
 extern int   pg_llm_tape_keep;
 extern int   pg_llm_cache_size_mb;
+extern int   pg_llm_recompute_budget_kb;
 extern int   pg_llm_weights; /* an llm_precision */
 extern bool  pg_llm_autograd;
 extern char *pg_llm_default_model;

@@ -133,7 +133,10 @@ tensor_fits(const SharedTable *t, const SharedTensor *tensor)
     if (h->precision != LLM_FLOAT32)
         return tensor->n_parts == 0 && tensor->ndim == 2 && (tensor->flags & ~(uint32) SHARED_TRANSPOSED) == 0 &&
                tensor->bytes == llm_pack_bytes(tensor->dims[0], tensor->dims[1], (llm_precision) h->precision);
-    if (tensor->bytes != n * sizeof(float) || tensor->flags != 0 || tensor->n_parts == 0)
+    if (tensor->flags == SHARED_HALVES ? tensor->ndim != 2 || tensor->bytes != n * sizeof(uint16)
+                                       : tensor->flags != 0 || tensor->bytes != n * sizeof(float))
+        return false;
+    if (tensor->n_parts == 0)
         return false;
     for (uint32 i = 0; i < tensor->n_parts; i++)
     {

@@ -40,6 +40,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_add(
             x,
             public.pg_llm_dropout(
@@ -94,6 +95,7 @@ BEGIN
             )
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(
             public.pg_llm_layernorm(

@@ -61,6 +61,7 @@ BEGIN
         'embd'
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_rmsnorm(
             x,
             public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
@@ -219,6 +220,7 @@ BEGIN
             )
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(
             public.pg_llm_rmsnorm(x, public.pg_llm_param(model, 'ln_f.weight'), config.layer_norm_eps),

@@ -39,6 +39,7 @@ BEGIN
         config.layer_norm_eps
     );
     FOR layer IN 0 .. config.n_layer - 1 LOOP
+        PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_rmsnorm(x, config.layer_norm_eps);
         x2 := public.pg_llm_add(
             x,
@@ -77,6 +78,7 @@ BEGIN
             )
         );
     END LOOP;
+    PERFORM public.pg_llm_tape_segment();
     IF targets IS NOT NULL THEN
         x := public.pg_llm_lm_head_loss(x, public.pg_llm_param(model, 'lm_head.weight'), targets);
     ELSIF last_only THEN
