@@ -166,12 +166,15 @@ pg_llm_require_autocommit(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* pg_llm_release() -> bytes given back: versions nobody pins, buffers kept for reuse, tokenizers, permutations. */
+/*
+ * pg_llm_release() -> bytes given back: versions nobody pins, a kept key/value cache, buffers kept for reuse, tokenizers,
+ * permutations.
+ */
 PG_FUNCTION_INFO_V1(pg_llm_release);
 Datum
 pg_llm_release(PG_FUNCTION_ARGS)
 {
-    size_t bytes = params_forget_unused();
+    size_t bytes = params_forget_unused() + kept_forget();
 
     bytes += tensor_buffer_cached();
     tensor_buffer_trim();

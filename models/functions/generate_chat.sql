@@ -410,6 +410,27 @@ COMMENT ON FUNCTION public.llm_chat_end_tokens(jsonb, text) IS
 'The tokens that end an answer: llm_end_tokens, and the one with which the template ends it.';
 
 
+CREATE FUNCTION public.llm_chat_key(config public.llm_model_config) RETURNS bytea
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    RETURN sha256(textsend(config::text || current_setting('pg_llm.weights') || (
+        SELECT a::text || COALESCE((
+            SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.ctid), ',' ORDER BY p.oid)
+            FROM pg_proc p
+            WHERE p.proname = split_part(a.forward, '.', -1)
+        ), '')
+        FROM public.llm_arch a WHERE a.arch = config.arch
+    )));
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_chat_key(public.llm_model_config) IS
+'What a key/value cache depends on beside weights and tokens: the model''s configuration, its forward pass, how the '
+'session holds weights.';
+
+
 CREATE FUNCTION public.llm_chat_begin(
     messages jsonb,
     {{ chat.columns }},
@@ -424,6 +445,7 @@ AS $function$
 DECLARE
     config public.llm_model_config;
     prompt record;
+    n_cached int;
 BEGIN
     PERFORM public.llm_require(c.holds, format('%s must %s, got %s', c.name, c.rule, COALESCE(c.value, 'NULL')))
     FROM (
@@ -440,8 +462,15 @@ BEGIN
     context := cardinality(prompt.tokens) + max_tokens;
     before := CASE WHEN echo THEN prompt.text ELSE '' END;
     PERFORM public.llm_pin(chosen);
-    handle := public.pg_llm_gen_open(chosen, prompt.tokens, context);
+    handle := public.pg_llm_gen_open(chosen, prompt.tokens, config.n_positions);
     PERFORM public.pg_llm_arena_close(chosen);
+    -- The conversation has been read before, up to the newest messages: what is new but the last token is read now.
+    n_cached := public.pg_llm_gen_resume(handle, public.llm_chat_key(config));
+    IF n_cached BETWEEN 1 AND cardinality(prompt.tokens) - 2 THEN
+        PERFORM public.llm_generation_pass(
+            ARRAY[handle], chosen, prompt.tokens[n_cached + 1 : cardinality(prompt.tokens) - 1]
+        );
+    END IF;
     PERFORM public.pg_llm_gen_sampling(
         handle, public.llm_chat_end_tokens(messages, chosen),
         {{ settings.pairs }}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from random import Random
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from ..conftest import Connect
 from ..support import chat
 from ..support.checkpoints import load as load_checkpoint
 from ..support.checkpoints import save
@@ -306,3 +308,85 @@ def test_readers_chat_and_do_not_change_templates(chatty: Connection) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
         chatty.execute("SELECT llm_set_chat_template('chatty', 'x')")
     chatty.execute("RESET ROLE")
+
+
+RESUMED = """SELECT pg_llm_gen_resume(
+    pg_llm_gen_open('chatty', tokens, 256), llm_chat_key(llm_config('chatty'))
+) FROM llm_chat_prompt(%s, 'chatty')"""
+TOKENS = "SELECT array_agg(token_id ORDER BY step) FROM llm_chat_stream(%s, 'chatty', 20, 0)"
+
+
+def resumed(conn: Connection, messages: list[dict[str, str]]) -> int:
+    """How many tokens of the conversation the session need not read again; what it keeps is gone then."""
+    with conn.transaction():
+        conn.execute("SELECT llm_pin('chatty')")
+        return int(value(conn, RESUMED, (json.dumps(messages),)))
+
+
+def test_a_conversation_is_not_read_again(chatty: Connection, connect: Connect) -> None:
+    """What the session keeps of its last answer gives the same bits as reading anew."""
+    conn = chatty
+    messages = [{"role": "user", "content": "Hello"}]
+    with connect() as other:
+        for turn in range(4):
+            answer = value(conn, TOKENS, (json.dumps(messages),))
+            other.execute("SELECT llm_release()")
+            assert answer == value(other, TOKENS, (json.dumps(messages),)), turn
+            text = value(conn, "SELECT llm_decode(%s::int[], 'chatty')", (answer,))
+            messages += [{"role": "assistant", "content": text}, {"role": "user", "content": f"more {turn}"}]
+    # Up to where it was answered the last time, at least.
+    assert resumed(conn, messages) >= len(prompt(conn, messages[:-2])[0]) > 50
+
+
+CHANGES = (
+    "SELECT llm_release()",
+    "SET pg_llm.weights = 'bf16'",
+    "SET pg_llm.cache_size = 0",
+    "UPDATE llm_model_config SET layer_norm_eps = 1e-6 WHERE model = 'chatty'",
+    "UPDATE llm_param SET data = data * 2 WHERE model = 'chatty' AND name = 'wte.weight'",
+    "SELECT llm_init_model('chatty', 7)",
+    "SET ROLE llm_reader",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_read_is_forgotten_with_what_it_depends_on(chatty: Connection, change: str) -> None:
+    conn = chatty
+    messages = [{"role": "user", "content": "Hello"}]
+    if "cache_size" in change:
+        conn.execute(change)
+    value(conn, TOKENS, (json.dumps(messages),))
+    conn.execute(change)
+    assert resumed(conn, messages) == 0
+    conn.execute("RESET ROLE")
+
+
+def test_an_answer_that_is_stopped_leaves_what_was_read(chatty: Connection) -> None:
+    conn = chatty
+    messages = [{"role": "user", "content": "Hello, the model and the index"}]
+    n = len(prompt(conn, messages)[0])
+    stream = "SELECT token_id FROM llm_chat_stream(%s, 'chatty', 20, 0)"
+    for end in ("CLOSE c", "ROLLBACK", "SELECT 1/0"):
+        conn.execute("BEGIN")
+        conn.execute(f"DECLARE c CURSOR FOR {stream}", (json.dumps(messages),))
+        conn.execute("FETCH 3 FROM c")
+        with contextlib.suppress(errors.DivisionByZero):
+            conn.execute(end)
+        conn.execute("ROLLBACK")
+        assert resumed(conn, messages) == n - 1
+        value(conn, TOKENS, (json.dumps(messages),))
+
+
+def test_resuming_out_of_place(chatty: Connection) -> None:
+    conn = chatty
+    with conn.transaction(force_rollback=True):
+        conn.execute("SELECT llm_pin('chatty')")
+        handle = value(conn, "SELECT pg_llm_gen_open('chatty', '{1,2,3}', 8)")
+        with (
+            pytest.raises(errors.InvalidParameterValue, match="at most 1024 bytes, got 2000"),
+            conn.transaction(),
+        ):
+            conn.execute("SELECT pg_llm_gen_resume(%s, %s)", (handle, b"x" * 2000))
+        assert value(conn, "SELECT pg_llm_gen_resume(%s, '')", (handle,)) == 0
+        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="has begun"), conn.transaction():
+            conn.execute("SELECT pg_llm_gen_resume(%s, '')", (handle,))

@@ -384,6 +384,7 @@ SENSE: dict[str, Sense] = {
     "is_template": one_of("'{true}'", "'{true,false}'"),
     "format": one_of("'chatml'", "'llama2'", "'llama3.2'", "'qwen3'"),
     "overflow": one_of("'slide'", "'error'"),
+    "key": one_of("'\\x00'", "'\\x'"),
     "n": one_of("1", "5"),
     "size": one_of("1", "3"),
     "first": one_of("0", "7"),

@@ -5,7 +5,7 @@
  * States of a generation, and what may be called in each (anything else is 55000):
  *
  *   none    -- gen_open, gen_fork of another --> idle
- *   idle    -- gen_push, gen_reset, gen_fork, gen_sampling, gen_sample, gen_tokens, gen_last, gen_length --> idle;
+ *   idle    -- gen_push, gen_reset, gen_resume, gen_fork, gen_sampling, gen_sample, gen_tokens, gen_last, gen_length --> idle;
  *              gen_write --> idle, or none after the last token; gen_use --> in pass; gen_close --> none
  *   in pass -- positions, attention, gen_tokens, gen_last, gen_length --> in pass; gen_done --> idle;
  *              gen_close --> none, and the pass is over
@@ -56,7 +56,7 @@ generation_add_cache(Generation *g, size_t n_kv_head, size_t d_head)
 
     g->caches = g->caches == NULL ? MemoryContextAllocZero(TopMemoryContext, sizeof(llm_kv_cache *))
                                   : repalloc(g->caches, sizeof(llm_kv_cache *) * (g->n_caches + 1));
-    if (!tensor_buffer_reserve(bytes))
+    if (!tensor_buffer_reserve(bytes) && !(kept_forget() > 0 && tensor_buffer_reserve(bytes)))
         ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for a key/value cache"));
     cache = llm_kv_cache_create(n_kv_head, d_head, g->capacity);
     if (cache == NULL)
@@ -92,6 +92,17 @@ forget_caches(Generation *g)
 }
 
 void
+generation_free(Generation *g)
+{
+    forget_caches(g);
+    if (g->tokens != NULL)
+        pfree(g->tokens);
+    if (g->key != NULL)
+        pfree(g->key);
+    pfree(g);
+}
+
+void
 generation_close(Generation *g)
 {
     Generation **link = &generations;
@@ -102,13 +113,11 @@ generation_close(Generation *g)
     if (forward_pass_includes(g))
         forward_pass_leave();
     n_generations--;
-    forget_caches(g);
     g->version->readers--;
     params_release(g->version);
     sampling_free(g->sampling);
-    if (g->tokens != NULL)
-        pfree(g->tokens);
-    pfree(g);
+    if (!kept_take(g))
+        generation_free(g);
 }
 
 void
@@ -349,7 +358,13 @@ PG_FUNCTION_INFO_V1(pg_llm_gen_reset);
 Datum
 pg_llm_gen_reset(PG_FUNCTION_ARGS)
 {
-    forget_caches(generation_find_idle(PG_GETARG_INT32(0)));
+    Generation *g = generation_find_idle(PG_GETARG_INT32(0));
+
+    forget_caches(g);
+    /* What it caches from here on does not begin with its first token. */
+    if (g->key != NULL)
+        pfree(g->key);
+    g->key = NULL;
     PG_RETURN_VOID();
 }
 

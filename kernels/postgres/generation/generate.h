@@ -24,6 +24,8 @@ extern bool generate_in_use(void); /* between pg_llm_gen_use and pg_llm_gen_done
 extern void generate_next_caches(llm_kv_cache **caches, size_t *past, size_t n_sequences, size_t n_kv_head,
                                  size_t d_head, size_t n_new);
 
+extern size_t kept_forget(void); /* the caches that outlived their generation; their bytes. Never throws. */
+
 extern GenerateMark generate_mark(void);
 extern void         generate_end_xact(void);
 extern void generate_end_subxact(SubTransactionId mine, SubTransactionId parent, bool commit, const GenerateMark *mark);

@@ -27,6 +27,8 @@ typedef struct Generation
     size_t             n_kv_head, d_head; /* heads of keys and values, of all of them */
     int                n_caches;
     Sampling          *sampling; /* how its next tokens are chosen, and their text; NULL: not said */
+    char              *key;      /* what its caches are kept as when it ends (kept.c); NULL: they are not */
+    int                n_key;
 } Generation;
 
 /* ---- generate.c ---- */
@@ -37,10 +39,16 @@ extern Generation *generation_find(int32 handle);
 extern Generation *generation_find_idle(int32 handle);
 extern void        generation_append(Generation *g, const int32 *tokens, size_t n);
 extern void        generation_close(Generation *g);
+/* The memory of one that is in no list. Never throws. */
+extern void generation_free(Generation *g);
 /* A cache for a layer that has none. */
 extern void generation_add_cache(Generation *g, size_t n_kv_head, size_t d_head);
 /* Frees the caches from number `keep` on. */
 extern void generation_drop_caches(Generation *g, int keep);
+
+/* ---- kept.c ---- */
+
+extern bool kept_take(Generation *g); /* whether it is the kept one from now on. Never throws. */
 
 /* ---- forward_pass.c ---- */
 

@@ -21,6 +21,15 @@ COMMENT ON FUNCTION public.pg_llm_gen_fork(integer) IS
     'Begins a generation with a copy of another''s tokens and key/value cache, on the same weights, without sampling '
     'settings.';
 
+CREATE FUNCTION public.pg_llm_gen_resume(handle integer, key bytea)
+    RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_gen_resume';
+COMMENT ON FUNCTION public.pg_llm_gen_resume(integer, bytea) IS
+    'Takes over the key/value cache of the last generation that called this, as far as both begin with the same tokens, '
+    'if it was this role''s, on the same weights, with the same key; returns the number of positions. The generation''s '
+    'own is kept when it ends.';
+
 CREATE FUNCTION public.pg_llm_gen_reset(handle integer)
     RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

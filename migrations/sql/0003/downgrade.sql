@@ -314,6 +314,8 @@ DROP FUNCTION IF EXISTS public.llm_chat_stream(messages jsonb, model text, max_t
 
 DROP FUNCTION IF EXISTS public.llm_chat_begin(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text, OUT handle int, OUT chosen text, OUT context int, OUT before text);
 
+DROP FUNCTION IF EXISTS public.llm_chat_key(config public.llm_model_config);
+
 DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
 
 DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);

@@ -76,6 +76,7 @@ DECLARE
         'llm_chat_given_parts(jsonb)', 'llm_chat_special_tokens(text[], text)',
         'llm_chat_encode(text[], boolean[], text)', 'llm_chat_parts(jsonb, text)', 'llm_chat_prompt(jsonb, text)',
         'llm_chat_fit(jsonb, text, int, text, int)', 'llm_chat_from(jsonb, int)', 'llm_chat_end_tokens(jsonb, text)',
+        'llm_chat_key(public.llm_model_config)',
         'llm_chat_begin(jsonb, text, int, double precision, int, double precision, bigint, text[], boolean, double precision, double precision, double precision, text)',
         'llm_chat_stream(jsonb, text, int, double precision, int, double precision, bigint, text[], boolean, double precision, double precision, double precision, text)',
         'llm_chat(jsonb, text, int, double precision, int, double precision, bigint, text[], boolean, double precision, double precision, double precision, text)',
