@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from llm_sql import embedding, functions, importing, weights
+from llm_sql import conversations, embedding, functions, importing, weights
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import opens_connections, separate_engine
 from llm_sql.errors import LLMSQLError
@@ -40,7 +40,7 @@ from llm_sql.model import (
     select_stream,
     stream_query,
 )
-from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
+from llm_sql.options import BeamSearch, Chat, Finetuning, Sampling, Training
 from llm_sql.streaming import AsyncStream
 from llm_sql.training import (
     BLOCKING,
@@ -131,6 +131,31 @@ class AsyncLanguageModel:
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
+
+    @takes(Chat)
+    async def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]) -> str:
+        conversation = await self._ask(conversations.prepare(messages, self.model, options))
+        return str(await self.session.scalar(conversations.select_chat(conversation, self.model, options)))
+
+    @takes(Chat)
+    async def chat_stream(
+        self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]
+    ) -> AsyncIterator[StreamEvent]:
+        """As LanguageModel.chat_stream; close the iterator (aclose) to end the answer early."""
+        conversation = await self._ask(conversations.prepare(messages, self.model, options))
+        dialect = self.session.get_bind().dialect
+        if dialect.driver.startswith("psycopg"):
+            events: AsyncGenerator[StreamEvent, None] = AsyncStream(
+                self._driver, conversations.chat_query(conversation, self.model, options, dialect)
+            )
+        else:
+            events = self._stream_rows(conversations.select_chat_stream(conversation, self.model, options))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _ask(self, asking: conversations.Asking) -> Any:
+        return await (await self.session.connection()).run_sync(conversations.answered, asking)
 
     async def _driver(self) -> psycopg.AsyncConnection[Any]:
         raw = await (await self.session.connection()).get_raw_connection()

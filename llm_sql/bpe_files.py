@@ -88,7 +88,7 @@ def refuse(path: Path, name: str, found: object, how: str = "") -> NoReturn:
     raise LLMSQLError(
         f"{path} has {name} = {shown[:300]}{' ...' if len(shown) > 300 else ''}{how and ' ' + how},"
         " which is not supported",
-        hint="BPE tokenizers like those of GPT-2, Llama, Qwen and SmolLM and WordPiece ones like BERT's are.",
+        hint="Tokenizers like those of GPT-2, Llama, Mistral, Qwen, SmolLM and BERT are supported.",
     )
 
 
@@ -180,15 +180,13 @@ def template(path: Path, processor: Any) -> tuple[list[int], list[int]]:
 
 
 def configured_around(
-    path: Path, given: Mapping[str, Any], named: Mapping[str, int], around: tuple[list[int], list[int]]
+    path: Path, given: Mapping[str, Any], named: Mapping[str, int]
 ) -> tuple[list[int], list[int]]:
-    """The ids around a text where tokenizer_config.json has add_bos_token or add_eos_token.
+    """The ids around a text that tokenizer_config.json asks for, of a tokenizer without tokenizer.json.
 
-    As transformers has it, from version 5 on: then what the post-processor says is of no account.
+    As in transformers, which leaves add_bos_token and add_eos_token aside where a post-processor tells.
     """
     flags = {"add_bos_token": "bos_token", "add_eos_token": "eos_token"}
-    if not any(name in given for name in flags):
-        return around
     for flag in flags:
         if given.get(flag) not in (None, True, False):
             raise UsageError(f"{path} is not understood: {flag} = {given[flag]!r}")

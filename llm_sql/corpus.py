@@ -26,7 +26,7 @@ from llm_sql import functions
 from llm_sql.connections import separate_engine
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.sources import FileSource, QuerySource, Source
-from llm_sql.tokenizer import read_bpe, read_encoding, read_wordpiece
+from llm_sql.tokenizer import read_bpe, read_encoding, read_sentencepiece, read_wordpiece
 
 Ids = NDArray[np.int32]
 COMMIT_TOKENS = 4 * 1024 * 1024
@@ -208,12 +208,15 @@ def _tokenizer(session: Session, model: str, kind: str) -> tuple[Encoder, Bounda
         return _character_encoder(session, model), boundaries
     if own == "wordpiece":
         bert = read_wordpiece(session, model)
-        return lambda text: bert.encode(text, special=False), boundaries
+        return bert.encode, boundaries
+    if own == "sentencepiece":
+        pieces = read_sentencepiece(session, model)
+        return pieces.encode, boundaries
     if kind == "tiktoken":
         encoding = read_encoding(session, model)
         return lambda text: np.asarray(encoding.encode_ordinary(text), dtype=np.int32), boundaries
     bpe = read_bpe(session, model)
-    return lambda text: bpe.encode(text, special=False), boundaries
+    return bpe.encode, boundaries
 
 
 def _character_encoder(session: Session, model: str) -> Encoder:

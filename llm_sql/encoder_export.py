@@ -1,26 +1,14 @@
-"""A sentence encoder as a directory that sentence-transformers loads.
-
-It holds what encoder_files.py and wordpiece_files.py read, so that an import of it gives the same model.
-"""
+"""A sentence encoder as sentence-transformers loads it: what encoder_files.py and wordpiece_files.py read."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from llm_sql import encoder_files, weights
-from llm_sql.connections import atomic
-from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql import encoder_files
+from llm_sql.errors import LLMSQLError
 
-_MODEL = text(
-    "SELECT to_jsonb(c) AS config, a.arch FROM (SELECT (public.llm_config(CAST(:model AS text))).*) c"
-    " INNER JOIN public.llm_arch a ON a.arch = c.arch"
-)
 _TOKENIZER = text("SELECT kind, settings FROM public.llm_tokenizer WHERE model = :model")
 _TOKENS = text(
     "SELECT token_id, token, COALESCE(flags, '{}') FROM public.llm_bpe_vocab WHERE model = :model"
@@ -30,53 +18,9 @@ _ADDED_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _MODULES = "sentence_transformers.models"
 
 
-def is_directory(path: Path, format: str | None) -> bool:
-    """Whether to write a directory: it is one, or its name has no suffix and no format is given."""
-    return format is None and (path.is_dir() or not path.suffix)
-
-
-def export_directory(
-    connection: Connection, model: str, path: Path, *, progress: weights.Advance | None = None
-) -> int:
-    """Write the directory; it appears whole or not at all. Returns the number of weights.
-
-    UsageError for a decoder, and where something lies at `path` already.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is there already and not empty", hint="Name a new directory.")
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.absolute().parent))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        # One snapshot for all: one version of the model.
-        with atomic(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"):
-            files = _files(connection, model)
-            count = weights.export_weights(
-                connection, model, staging / "model.safetensors", progress=progress
-            )
-        for name, contents in files.items():
-            (staging / name).parent.mkdir(exist_ok=True)
-            (staging / name).write_text(contents, encoding="utf-8")
-        staging.chmod(0o755)
-        try:
-            staging.replace(path)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return count
-
-
-def _files(connection: Connection, model: str) -> dict[str, str]:
-    """The small files by their names."""
-    row = connection.execute(_MODEL, {"model": model}).one()
-    if row.arch != "bert":
-        raise UsageError(
-            f'model "{model}" of architecture {row.arch} is no sentence encoder, which directories are of',
-            hint="Name a file: model.safetensors.",
-        )
-    config, settings = row.config, row.config["settings"]
+def files(connection: Connection, model: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The small files by their names; `config` is the model's row of llm_model_config."""
+    settings = config["settings"]
     tokens = [(id_, token, set(flags)) for id_, token, flags in connection.execute(_TOKENS, {"model": model})]
     longest = settings["max_tokens"] or config["n_positions"]
     prompts = {"prompts": settings["prompts"], "default_prompt_name": settings["default_prompt"]}
@@ -105,9 +49,7 @@ def _files(connection: Connection, model: str) -> dict[str, str]:
         raise LLMSQLError(
             f'the tokenizer of model "{model}" is no WordPiece', hint="Name a file: model.safetensors."
         )
-    return {
-        name: json.dumps(contents, indent=2, ensure_ascii=False) + "\n" for name, contents in files.items()
-    }
+    return files
 
 
 Tokens = list[tuple[int, str, set[str]]]

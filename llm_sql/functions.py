@@ -758,10 +758,11 @@ llm_load_bpe = load_bpe = SqlFunction(
         'and the tokens that begin and end a text, as for llm_add_tokens; NULL: tokens of the form '
         '<|...|> are special and <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, '
         'llama3, qwen2, o200k, tekken: how a text is cut into pieces), normalizer (null, nfc), '
-        "ignore_merges (false), prefix and suffix (arrays of the ids around a text); NULL: GPT-2's. "
-        'Returns the number of tokens. Reads no file on the server. 22023, with the line: contents that '
-        "are not such a file, or settings that do not exist; 0A000: the database's encoding lacks the "
-        'byte-level alphabet.\n\nLike llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.'
+        'ignore_merges (false), drop_unknown (false: a byte without a token is 22021), prefix and suffix '
+        "(arrays of the ids around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on "
+        'the server. 22023, with the line: contents that are not such a file, or settings that do not '
+        "exist; 0A000: the database's encoding lacks the byte-level alphabet.\n\nLike llm_load_bpe(text, "
+        'bytea, bytea, jsonb, jsonb), from texts.'
     ),
 )
 llm_load_wordpiece = load_wordpiece = SqlFunction(
@@ -785,6 +786,35 @@ llm_load_wordpiece = load_wordpiece = SqlFunction(
         'tokens. 22023: contents that are not such a vocabulary, with the line, one without unk_token, or '
         "settings that do not exist; 0A000: the database's encoding cannot hold the tokens.\n\nLike "
         'llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.'
+    ),
+)
+llm_load_sentencepiece = load_sentencepiece = SqlFunction(
+    'llm_load_sentencepiece',
+    (
+        'model text, vocab jsonb, merges jsonb, settings jsonb?, added jsonb?',
+        'integer',
+    ),
+    doc=(
+        "Replaces the model's tokenizer with SentencePiece's BPE, that of Llama 2, TinyLlama, Mistral and "
+        'Gemma. vocab is an object of token to id, merges an array of pairs of tokens, the first to merge '
+        'in front, as in tokenizer.json. settings: prefix_space (prepend: a blank is put before every '
+        'text; always: where none stands; first: before a text, not behind an added token; never), split '
+        '(false; true: nothing merges across a blank), strip (true: llm_decode leaves out the first '
+        'blank), prefix and suffix (arrays of the ids around a text). added: added tokens as for '
+        'llm_add_tokens; NULL: <unk>, <s> and </s> are special, <s> begins and </s> ends a text. Returns '
+        'the number of tokens. 22023: contents that are not such a vocabulary, or settings that do not '
+        "exist; 0A000: the database's encoding lacks U+2581."
+    ),
+)
+llm_prefix_tokens = prefix_tokens = SqlFunction(
+    'llm_prefix_tokens',
+    (
+        'model text',
+        'integer[]',
+    ),
+    doc=(
+        "The ids of the tokens that the model's tokenizer puts before a text, such as Llama's "
+        '<|begin_of_text|>; empty if there are none.'
     ),
 )
 llm_token_bytes = token_bytes = SqlFunction(
@@ -876,8 +906,8 @@ llm_tokenizer_kind = tokenizer_kind = SqlFunction(
         'text',
     ),
     doc=(
-        'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the '
-        'model has no tokenizer.'
+        "char for a character tokenizer, bpe for byte-level BPE, sentencepiece for SentencePiece's BPE, "
+        'wordpiece for WordPiece, NULL if the model has no tokenizer.'
     ),
 )
 llm_boundaries = boundaries = RowsFunction(

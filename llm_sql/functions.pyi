@@ -723,10 +723,10 @@ def llm_load_bpe(
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
     <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
-    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
-    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
-    lacks the byte-level alphabet.
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), drop_unknown (false: a byte without a
+    token is 22021), prefix and suffix (arrays of the ids around a text); NULL: GPT-2's. Returns the number of
+    tokens. Reads no file on the server. 22023, with the line: contents that are not such a file, or settings
+    that do not exist; 0A000: the database's encoding lacks the byte-level alphabet.
 
     Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
@@ -736,10 +736,10 @@ def llm_load_bpe(model: Text, vocab: Text, merges: Text = ...) -> Function[int]:
     vocab.bpe), or of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens
     that begin and end a text, as for llm_add_tokens; NULL: tokens of the form <|...|> are special and
     <|endoftext|> ends a text. settings: pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text
-    is cut into pieces), normalizer (null, nfc), ignore_merges (false), prefix and suffix (arrays of the ids
-    around a text); NULL: GPT-2's. Returns the number of tokens. Reads no file on the server. 22023, with the
-    line: contents that are not such a file, or settings that do not exist; 0A000: the database's encoding
-    lacks the byte-level alphabet.
+    is cut into pieces), normalizer (null, nfc), ignore_merges (false), drop_unknown (false: a byte without a
+    token is 22021), prefix and suffix (arrays of the ids around a text); NULL: GPT-2's. Returns the number of
+    tokens. Reads no file on the server. 22023, with the line: contents that are not such a file, or settings
+    that do not exist; 0A000: the database's encoding lacks the byte-level alphabet.
 
     Like llm_load_bpe(text, bytea, bytea, jsonb, jsonb), from texts.
     """
@@ -772,6 +772,30 @@ def llm_load_wordpiece(model: Text, vocab: Text, settings: Json = ..., added: Js
     Like llm_load_wordpiece(text, bytea, jsonb, jsonb), from a text.
     """
 load_wordpiece = llm_load_wordpiece
+
+def llm_load_sentencepiece(
+    model: Text,
+    vocab: Json,
+    merges: Json,
+    settings: Json = ...,
+    added: Json = ...,
+) -> Function[int]:
+    """Replaces the model's tokenizer with SentencePiece's BPE, that of Llama 2, TinyLlama, Mistral and Gemma.
+    vocab is an object of token to id, merges an array of pairs of tokens, the first to merge in front, as in
+    tokenizer.json. settings: prefix_space (prepend: a blank is put before every text; always: where none
+    stands; first: before a text, not behind an added token; never), split (false; true: nothing merges across
+    a blank), strip (true: llm_decode leaves out the first blank), prefix and suffix (arrays of the ids around
+    a text). added: added tokens as for llm_add_tokens; NULL: <unk>, <s> and </s> are special, <s> begins and
+    </s> ends a text. Returns the number of tokens. 22023: contents that are not such a vocabulary, or
+    settings that do not exist; 0A000: the database's encoding lacks U+2581.
+    """
+load_sentencepiece = llm_load_sentencepiece
+
+def llm_prefix_tokens(model: Text) -> Function[Sequence[int]]:
+    """The ids of the tokens that the model's tokenizer puts before a text, such as Llama's <|begin_of_text|>;
+    empty if there are none.
+    """
+prefix_tokens = llm_prefix_tokens
 
 def llm_token_bytes(ids: Ints, model: Text) -> Function[bytes]:
     """The bytes of the tokens, concatenated. 22003: an unknown token."""
@@ -818,8 +842,8 @@ def llm_train_bpe(model: Text, query: Text, vocab: Int) -> Function[int]:
 train_bpe = llm_train_bpe
 
 def llm_tokenizer_kind(model: Text) -> Function[str]:
-    """char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has
-    no tokenizer.
+    """char for a character tokenizer, bpe for byte-level BPE, sentencepiece for SentencePiece's BPE, wordpiece
+    for WordPiece, NULL if the model has no tokenizer.
     """
 tokenizer_kind = llm_tokenizer_kind
 

@@ -9,41 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from llm_sql import bpe_files
 from llm_sql.errors import LLMSQLError
 from llm_sql.gguf_config import Metadata
 from llm_sql.gguf_header import Header
 
 # What llama.cpp calls the kinds of tokens.
 _UNKNOWN, _CONTROL, _USER, _UNUSED = 2, 3, 4, 5
-_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = _LETTERS + r"\p{N}{1,3}" + _REST
-_QWEN2 = _LETTERS + r"\p{N}" + _REST
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
-
-
-_DIGITS = {
-    "type": "Sequence",
-    "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL],
-}
-_NFC = {"type": "NFC"}
-# By tokenizer.ggml.pre: how a text is cut, what is done to it before, whether merges yield to whole tokens,
-# and whether a text begins with BOS where the file does not say.
-_PRE: dict[str, tuple[dict[str, Any], dict[str, Any] | None, bool, bool]] = {
-    "gpt-2": (_BYTE_LEVEL, None, False, False),
-    "olmo": (_BYTE_LEVEL, _NFC, False, False),
-    "smollm": (_DIGITS, None, False, False),
-    "llama-bpe": (_split(_LLAMA3), None, True, True),
-    "llama3": (_split(_LLAMA3), None, True, True),
-    "llama-v3": (_split(_LLAMA3), None, True, True),
-    "qwen2": (_split(_QWEN2), _NFC, False, False),
-    "deepseek-r1-qwen": (_split(_QWEN2), _NFC, False, False),
-}
 # Files of before tokenizer.ggml.pre: the architectures with a tokenizer of their own.
 _OLD = {"gpt2": "gpt-2", "gptneox": "olmo"}
 # Control tokens that end an answer, whatever else the file names as the end: llama.cpp stops at them, too.
@@ -138,9 +111,10 @@ def _vocabulary(metadata: Metadata, tokens: list[str], types: Any) -> dict[str, 
 def _byte_level(header: Header, metadata: Metadata, tokens: list[str], types: Any) -> Json:
     pre = metadata.text("pre", "default")
     pre = _OLD.get(str(header.metadata["general.architecture"]), pre) if pre == "default" else pre
-    if pre not in _PRE:
-        metadata.refuse("pre", f"Supported are {', '.join(_PRE)}; --no-tokenizer imports the weights alone.")
-    cut, normalizer, ignore_merges, begins = _PRE[pre]
+    try:
+        settings = bpe_files.ggml_settings(pre)
+    except LLMSQLError as error:
+        metadata.refuse("pre", f"{error.hint} Or --no-tokenizer: the weights alone.")
     model = {
         "type": "BPE",
         "dropout": None,
@@ -149,18 +123,31 @@ def _byte_level(header: Header, metadata: Metadata, tokens: list[str], types: An
         "end_of_word_suffix": "",
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": ignore_merges,
+        "ignore_merges": settings["ignore_merges"],
         "vocab": _vocabulary(metadata, tokens, types),
         "merges": metadata.texts("merges"),
     }
     return {
         "version": "1.0",
-        "normalizer": normalizer,
-        "pre_tokenizer": cut,
-        "post_processor": _processor(metadata, tokens, begins) or _BYTE_LEVEL,
+        "normalizer": {"type": "NFC"} if settings["normalizer"] == "nfc" else None,
+        "pre_tokenizer": _cut(settings["pre_tokenizer"]),
+        # Of these llama.cpp lets Llama 3's alone begin with BOS where the file does not say.
+        "post_processor": _processor(metadata, tokens, settings["pre_tokenizer"] == "llama3") or _BYTE_LEVEL,
         "decoder": _BYTE_LEVEL,
         "model": model,
     }
+
+
+def _cut(name: str) -> Json:
+    """What cuts texts into pieces."""
+    if name == "gpt2":
+        return _BYTE_LEVEL
+    if name == "smollm":
+        before: Json = {"type": "Digits", "individual_digits": True}
+    else:
+        pattern = {"Regex": bpe_files.PATTERNS[name]}
+        before = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [before, _BYTE_LEVEL | {"use_regex": name == "smollm"}]}
 
 
 def _pieces(metadata: Metadata, tokens: list[str], types: Any) -> Json:

@@ -26,6 +26,7 @@ HUB_FILES = (
     "merges.txt",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",

@@ -19,12 +19,21 @@ from sqlalchemy import Select, select, text
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import Session
 
-from llm_sql import embedding, encoder_export, encoder_files, functions, importing, tokenizer_files, weights
+from llm_sql import (
+    conversations,
+    directory_export,
+    embedding,
+    encoder_files,
+    functions,
+    importing,
+    tokenizer_files,
+    weights,
+)
 from llm_sql.client import BeamResult, StreamEvent, check_text
 from llm_sql.connections import atomic, separate_engine
 from llm_sql.errors import UsageError
 from llm_sql.keywords import Unpack, given, not_none, takes
-from llm_sql.options import BeamSearch, Finetuning, Sampling, Training
+from llm_sql.options import BeamSearch, Chat, Finetuning, Sampling, Training
 from llm_sql.streaming import Query, Stream
 from llm_sql.training import BLOCKING, ProgressCallback, check_nothing_blocks, watching
 
@@ -143,8 +152,8 @@ def export_weights(
     progress: weights.Advance | None,
 ) -> int:
     """The weights as a file, or with all that belongs to them as a directory; the number of weights."""
-    if encoder_export.is_directory(Path(path), format):
-        return encoder_export.export_directory(connection, model, Path(path), progress=progress)
+    if directory_export.is_directory(Path(path), format):
+        return directory_export.export_directory(connection, model, Path(path), progress=progress)
     return weights.export_weights(connection, model, path, format=format, progress=progress)
 
 
@@ -254,6 +263,29 @@ class LanguageModel:
             for row in rows.all() if is_autocommit else rows:
                 yield StreamEvent(*row)
 
+    @takes(Chat)
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]) -> str:
+        """The answer to a conversation, [{"role": "user", "content": "a text"}, ...], by the model's own chat
+        template. One that the server does not know is rendered here, with jinja2.
+        """
+        conversation = self._ask(conversations.prepare(messages, self.model, options))
+        return str(self.session.scalar(conversations.select_chat(conversation, self.model, options)))
+
+    @takes(Chat)
+    def chat_stream(
+        self, messages: Sequence[Mapping[str, str]], **options: Unpack[Chat]
+    ) -> Iterator[StreamEvent]:
+        """The answer to a conversation token by token, as `stream` gives a text."""
+        conversation = self._ask(conversations.prepare(messages, self.model, options))
+        if self._dialect().driver == "psycopg":
+            return Stream(
+                self._driver, conversations.chat_query(conversation, self.model, options, self._dialect())
+            )
+        return self._stream_rows(conversations.select_chat_stream(conversation, self.model, options))
+
+    def _ask(self, asking: conversations.Asking) -> Any:
+        return conversations.answered(self.session, asking)
+
     @takes(BeamSearch)
     def beam_search(self, prompt: str, **options: Unpack[BeamSearch]) -> list[BeamResult]:
         """The best continuations that beam search finds, best first."""
@@ -360,8 +392,8 @@ class LanguageModel:
         """Write the weights to a file here, in the format of its suffix or the given one; returns their
         number.
 
-        Without a suffix and a format `path` is a new directory, which a sentence encoder is written to as
-        sentence-transformers loads it: weights, configuration, modules and tokenizer.
+        Without a suffix and a format `path` is a new directory, which transformers loads a decoder from and
+        sentence-transformers a sentence encoder, with its modules and tokenizer.
         """
         return export_weights(self.session.connection(), self.model, path, format, progress)
 

@@ -89,35 +89,6 @@ class Chat(TypedDict, total=False):
     """what does not fit into the context: slide (the oldest turns are left out) or error"""
 
 
-class AnyChat(TypedDict, total=False):
-    """Arguments of llm_chat."""
-
-    model: str | None
-    """name of the model; default: the database's default model"""
-    max_tokens: int
-    """largest number of tokens to generate"""
-    temperature: float
-    """divides the logits; 0: always the most likely token"""
-    top_k: int
-    """how many of the most likely tokens to choose from; 0: all"""
-    top_p: float
-    """choose from the most likely tokens that together have this probability; 1: from all"""
-    seed: int | None
-    """the same seed gives the same text"""
-    stop: str | Sequence[str] | None
-    """the text ends before any of these texts"""
-    echo: bool
-    """put the prompt before the text"""
-    repetition_penalty: float
-    """above 1, makes tokens of the prompt and the text less likely (Keskar et al. 2019)"""
-    presence_penalty: float
-    """subtracted from the logits of tokens that occur in the text"""
-    frequency_penalty: float
-    """subtracted from a token's logit for each time it occurs in the text"""
-    overflow: Literal['slide', 'error']
-    """what does not fit into the context: slide (the oldest turns are left out) or error"""
-
-
 class BeamSearch(TypedDict, total=False):
     """Arguments of llm_beam_search."""
 
@@ -270,20 +241,6 @@ DEFAULTS: dict[str, dict[str, tuple[str, Any]]] = {
         'frequency_penalty': ('double precision', 0.0),
     },
     'Chat': {
-        'max_tokens': ('integer', 256),
-        'temperature': ('double precision', 0.7),
-        'top_k': ('integer', 50),
-        'top_p': ('double precision', 0.95),
-        'seed': ('bigint', None),
-        'stop': ('text[]', None),
-        'echo': ('boolean', False),
-        'repetition_penalty': ('double precision', 1.0),
-        'presence_penalty': ('double precision', 0.0),
-        'frequency_penalty': ('double precision', 0.0),
-        'overflow': ('text', 'slide'),
-    },
-    'AnyChat': {
-        'model': ('text', None),
         'max_tokens': ('integer', 256),
         'temperature': ('double precision', 0.7),
         'top_k': ('integer', 50),

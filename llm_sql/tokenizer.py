@@ -2,6 +2,7 @@
 
     bpe = read_bpe(session, "gpt2-small")          # the database's own code: equal ids by construction
     bert = read_wordpiece(session, "minilm")       # the same for WordPiece
+    llama = read_sentencepiece(session, "tiny")    # and for SentencePiece
     encoding = read_encoding(session, "gpt2-small")  # a tiktoken.Encoding, for what expects one
 
 All are built from llm_tokenizer, llm_bpe_vocab and llm_bpe_merges; nothing is ever downloaded.
@@ -43,6 +44,11 @@ _BPE_SETTINGS = text(
     "SELECT public.llm_bpe_settings(COALESCE("
     "(SELECT settings FROM public.llm_tokenizer WHERE model = :model), '{}'))"
 )
+_SENTENCEPIECE_SETTINGS = text(
+    "SELECT public.llm_sentencepiece_settings(settings) FROM public.llm_tokenizer"
+    " WHERE model = :model AND kind = 'sentencepiece'"
+)
+_MERGES = text("SELECT left_token, right_token FROM public.llm_bpe_merges WHERE model = :model ORDER BY rank")
 _TOKENS = text(
     "SELECT token_id, token, flags FROM public.llm_bpe_vocab WHERE model = :model ORDER BY token_id"
 )
@@ -70,14 +76,11 @@ def read_rows(session: Session | Connection, model: str) -> BpeRows:
         {"model": model},
     ).all()
     kind = session.scalar(_KIND, {"model": model})
-    if not vocab or kind == "wordpiece" or any(not row.bytes for row in vocab):
+    if not vocab or kind in ("wordpiece", "sentencepiece") or any(not row.bytes for row in vocab):
         raise LLMSQLError(
             f'model "{model}" has no BPE tokenizer', hint="llm-sql tokenizer load MODEL VOCAB MERGES"
         )
-    merges = session.execute(
-        text("SELECT left_token, right_token FROM public.llm_bpe_merges WHERE model = :model ORDER BY rank"),
-        {"model": model},
-    ).all()
+    merges = session.execute(_MERGES, {"model": model}).all()
     flags = {row.token_id: token_flags(row.token, row.flags) for row in vocab}
     return BpeRows(
         tokens={row.token_id: bytes(row.bytes) for row in vocab},
@@ -104,8 +107,30 @@ def _bytes(token: str) -> bytes:
 def read_bpe(session: Session | Connection, model: str) -> BPE:
     """The model's tokenizer, run by this process exactly as the database runs it."""
     rows = read_rows(session, model)
-    chosen = {name: rows.settings[name] for name in ("pre_tokenizer", "normalizer", "ignore_merges")}
-    return BPE(rows.tokens.items(), rows.merges, flags=rows.flags, **chosen)
+    return BPE(rows.tokens.items(), rows.merges, flags=rows.flags, **_chosen(rows.settings))
+
+
+def read_sentencepiece(session: Session | Connection, model: str) -> BPE:
+    """The model's SentencePiece tokenizer, run by this process as the database runs it."""
+    settings = session.scalar(_SENTENCEPIECE_SETTINGS, {"model": model})
+    if settings is None:
+        raise LLMSQLError(
+            f'model "{model}" has no SentencePiece tokenizer', hint="llm-sql tokenizer load MODEL DIRECTORY"
+        )
+    rows = session.execute(_TOKENS, {"model": model}).all()
+    merges = session.execute(_MERGES, {"model": model}).all()
+    flags = {row.token_id: token_flags(row.token, row.flags or ()) for row in rows}
+    return BPE(
+        [(row.token_id, row.token.encode()) for row in rows],
+        [(row.left_token.encode(), row.right_token.encode()) for row in merges],
+        flags={id_: bits for id_, bits in flags.items() if bits},
+        **_chosen(settings),
+    )
+
+
+def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
+    """What BPE takes of the settings: what stands around a text is not its business."""
+    return {name: value for name, value in settings.items() if name not in ("prefix", "suffix")}
 
 
 def read_wordpiece(session: Session | Connection, model: str) -> WordPiece:

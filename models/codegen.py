@@ -38,6 +38,7 @@ CATALOGUE = {
     ),
     "tokenizers and data": (
         "llm_encode llm_encode_sequence llm_decode llm_build_char_tokenizer llm_load_bpe llm_load_wordpiece"
+        " llm_load_sentencepiece llm_prefix_tokens"
         " llm_token_bytes llm_end_token llm_begin_token llm_end_tokens pg_llm_load_bpe_vocab"
         " pg_llm_load_bpe_merges llm_train_bpe llm_tokenizer_kind llm_boundaries llm_fill_dataset"
         " llm_fill_pairs"
@@ -243,7 +244,6 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...], tuple[Argument, ...]]] = {
     "Sampling": ("llm_generate", ("prompt", "model"), SAMPLING),
     "AnySampling": ("llm_generate", ("prompt",), SAMPLING),
     "Chat": ("llm_chat", ("messages", "model"), CHAT),
-    "AnyChat": ("llm_chat", ("messages",), CHAT),
     "BeamSearch": ("llm_beam_search", ("prompt", "model"), SAMPLING),
     "AnyBeamSearch": ("llm_beam_search", ("prompt",), SAMPLING),
     "Training": ("llm_train", ("model", "n_steps", "n_layer", "n_head", "d", "vocab"), HYPERPARAMETERS),

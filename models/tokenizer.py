@@ -18,16 +18,16 @@ class Tokenizer(Base):
     __tablename__ = "llm_tokenizer"
     __table_args__ = (
         CheckConstraint("model <> ''", name="model"),
-        CheckConstraint("kind IN ('bpe', 'char', 'wordpiece')", name="kind"),
+        CheckConstraint("kind IN ('bpe', 'char', 'sentencepiece', 'wordpiece')", name="kind"),
         CheckConstraint("jsonb_typeof(settings) = 'object'", name="settings"),
         CheckConstraint("chat_template <> ''", name="chat_template"),
         {"comment": "kinds and settings of tokenizers"},
     )
 
     model: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(comment="bpe, char or wordpiece")
+    kind: Mapped[str] = mapped_column(comment="bpe, char, sentencepiece or wordpiece")
     settings: Mapped[dict[str, Any]] = mapped_column(
-        JSONB, server_default=text("'{}'::jsonb"), comment="of wordpiece: as llm_load_wordpiece takes them"
+        JSONB, server_default=text("'{}'::jsonb"), comment="as the kind's llm_load_... takes them"
     )
     chat_template: Mapped[str | None] = mapped_column(comment="in Jinja, as tokenizer_config.json has it")
 
@@ -36,7 +36,8 @@ class BpeToken(Base):
     """A token. A character tokenizer's `<|bos|>` stands for no bytes, BPE's added tokens for their name.
 
     WordPiece has its tokens here, too, by their texts: parts of words with their prefix, which `bytes` leaves
-    out; those that begin a word have a blank there.
+    out; those that begin a word have a blank there. SentencePiece's have U+2581 for blanks, and are called
+    <0x41> where they stand for a byte.
 
     `flags` tell what it is beside a token that merging makes: `added` tokens are searched for in a text as
     a whole, as Hugging Face's AddedToken with its `special`, `lstrip`, `rstrip`, `single_word` and
@@ -61,7 +62,7 @@ class BpeToken(Base):
     model: Mapped[str] = mapped_column(primary_key=True)
     token_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     token: Mapped[str] = mapped_column(
-        comment="in GPT-2's byte-level alphabet, the character itself, or a part of a word"
+        comment="in GPT-2's byte-level alphabet, the character itself, or a part of a text"
     )
     bytes: Mapped[builtins.bytes] = mapped_column(comment="the token's bytes in a text")
     score: Mapped[float | None]

@@ -74,13 +74,15 @@ void llm_transpose(llm_engine *e, float *dst, const float *src, size_t rows, siz
 /* ---- weights in fewer bits ---------------------------------------------------------- */
 
 /*
- * A linear layer's weights packed for reading: bf16 (the nearest), or int8 with a float32 scale per output and
- * block of 128 inputs, symmetric. Sums are float32 either way. The bits of a result do not depend on how many rows
- * are computed at once; with bf16 they are those of llm_linear_forward on the rounded weights.
+ * A linear layer's weights packed for reading: bf16 (the nearest), int8 with a float32 scale per output and block of 128
+ * inputs, symmetric, or int4 with a float16 scale and minimum per output and block of 32 inputs: d * q + m, q of 0 to 15.
+ * A block that was made of such numbers (GGUF's Q4_1) is recovered exactly, whatever they were; others are rounded, and
+ * weights beyond 65504 cut. Sums are float32 always. The bits of a result do not depend on how many rows are computed at
+ * once; with bf16 and int4 they are those of llm_linear_forward on the rounded weights.
  */
-typedef enum llm_precision { LLM_FLOAT32, LLM_BF16, LLM_INT8 } llm_precision;
+typedef enum llm_precision { LLM_FLOAT32, LLM_BF16, LLM_INT8, LLM_INT4, LLM_PRECISIONS } llm_precision;
 typedef struct llm_packed llm_packed;
-/* w (i,o), or (o,i) when transposed, all finite; LLM_BF16 or LLM_INT8. NULL: no memory, or the engine was stopped. */
+/* w (i,o), or (o,i) when transposed, all finite; not LLM_FLOAT32. NULL: no memory, or the engine was stopped. */
 llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bool transposed, llm_precision precision);
 void llm_packed_destroy(llm_packed *w);                             /* NULL is fine */
 size_t llm_packed_bytes(const llm_packed *w);                       /* 0 for NULL */
@@ -97,6 +99,7 @@ size_t llm_packed_outputs(const llm_packed *w); /* o */
 #define LLM_PACKING_VERSION 1
 enum { LLM_PACKED_ALIGNMENT = 64 };
 int llm_packing_version(void);
+const char *llm_precision_name(llm_precision precision);     /* "float32", "bf16", "int8", "int4" */
 const void *llm_packed_data(const llm_packed *w, size_t *n); /* its n bytes */
 /* NULL: n bytes are no such weights, or not at a multiple of LLM_PACKED_ALIGNMENT; or no memory */
 llm_packed *llm_packed_view(const void *bytes, size_t n, size_t i, size_t o, llm_precision precision);

@@ -3,12 +3,12 @@
 # (x86_64, aarch64; arm64 counts as aarch64) and an absent name means no flags.
 CORE_SOURCES = \
     engine/engine.c engine/memory.c engine/pool.c engine/random.c engine/scalar_math.c \
-    products/gemm.c products/row_product.c products/linear.c products/quantized.c \
+    products/gemm.c products/row_product.c products/linear.c products/quantized.c products/int4_blocks.c \
     ops/attention.c ops/kv_cache.c ops/rows.c ops/elementwise.c ops/embedding.c ops/loss.c ops/rotary.c ops/optimizer.c \
     ops/sample.c ops/schedule.c ops/sequences.c \
     measure/measure.c measure/measure_decode.c \
     tokenizer/bytes_map.c tokenizer/bpe.c tokenizer/bpe_added.c tokenizer/bpe_merge.c tokenizer/bpe_text.c \
-    tokenizer/bpe_files.c tokenizer/bpe_pieces.c tokenizer/bpe_recover.c tokenizer/bpe_train.c \
+    tokenizer/bpe_files.c tokenizer/bpe_pieces.c tokenizer/bpe_recover.c tokenizer/bpe_sentencepiece.c tokenizer/bpe_train.c \
     tokenizer/bert_text.c tokenizer/nfc.c tokenizer/wordpiece.c tokenizer/wordpiece_files.c \
     formats/weights.c formats/weights_read.c formats/weights_types.c formats/safetensors.c formats/npy.c \
     formats/zip.c formats/gzip.c formats/inflate.c formats/inflate_codes.c formats/crc32.c formats/weights_write.c \

@@ -25,20 +25,27 @@ cdef extern from "tokenizer/bpe.h" nogil:
 
     ctypedef enum llm_bpe_pre_tokenizer:
         LLM_BPE_GPT2
+    ctypedef enum llm_bpe_blank:
+        LLM_BPE_BYTE_LEVEL
     ctypedef struct llm_bpe_settings:
         llm_bpe_pre_tokenizer pre_tokenizer
         c_bool nfc
         c_bool ignore_merges
+        c_bool drop_unknown
+        llm_bpe_blank blank
+        c_bool split
+        c_bool strip
 
     llm_bpe *llm_bpe_create(const llm_bpe_settings *settings)
     void llm_bpe_destroy(llm_bpe *t)
     llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, size_t n, unsigned flags)
     llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left, size_t n_left,
                                      const uint8_t *right, size_t n_right)
-    llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bint special, llm_should_stop stop,
-                                  void *arg, const int32_t **ids, size_t *n_ids)
+    llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bint special, bint begins,
+                                  llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids)
     uint8_t llm_bpe_missing_byte(const llm_bpe *t)
     const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n)
+    size_t llm_bpe_decode_text(llm_bpe *t, const int32_t *ids, size_t n_ids, uint8_t *text, size_t *n)
     size_t llm_bpe_piece(llm_bpe_pre_tokenizer kind, const uint8_t *text, size_t n, size_t at)
     const char *llm_bpe_pre_tokenizer_name(int i)
     size_t llm_bpe_alphabet(uint8_t *token, const uint8_t *bytes, size_t n)
@@ -78,6 +85,7 @@ cdef _pre_tokenizers():
 
 
 PRE_TOKENIZERS = _pre_tokenizers()
+_BLANKS = ("never", "prepend", "always", "first")
 
 
 cdef llm_bpe_pre_tokenizer _pre_tokenizer(name) except *:
@@ -96,17 +104,18 @@ cdef bytes _utf8(text):
 
 cdef class BPE:
     """A tokenizer from tokens (id and bytes of each), merges (bytes left and right, lowest rank first), special ids
-    and, by id, the flags of added tokens (BPE_FLAGS); pre_tokenizer, normalizer ("nfc" or None) and ignore_merges are
-    the settings in llm_tokenizer.
+    and, by id, the flags of added tokens (BPE_FLAGS); the others are the settings in llm_tokenizer. With prefix_space
+    it is SentencePiece's BPE, whose tokens and merges are texts in UTF-8, else byte-level BPE.
 
     Encodes exactly as the database does.
     """
 
     cdef llm_bpe *_bpe
     cdef object _lock
+    cdef bint _texts
 
     def __cinit__(self, tokens, merges, special=(), flags=None, *, pre_tokenizer="gpt2", normalizer=None,
-                  ignore_merges=False):
+                  ignore_merges=False, drop_unknown=False, prefix_space=None, split=False, strip=False):
         cdef llm_bpe_status status
         cdef llm_bpe_settings settings
         cdef bytes token, left, right
@@ -117,6 +126,13 @@ cdef class BPE:
         settings.pre_tokenizer = _pre_tokenizer(pre_tokenizer)
         settings.nfc = normalizer is not None
         settings.ignore_merges = ignore_merges
+        settings.drop_unknown = drop_unknown
+        if prefix_space is not None and prefix_space not in _BLANKS:
+            raise ValueError(f"prefix_space must be one of {', '.join(_BLANKS)}, got {prefix_space!r}")
+        settings.blank = <llm_bpe_blank><int>(0 if prefix_space is None else 1 + _BLANKS.index(prefix_space))
+        settings.split = split
+        settings.strip = strip
+        self._texts = prefix_space is not None
         self._bpe = llm_bpe_create(&settings)
         if self._bpe == NULL:
             raise MemoryError("no memory for a tokenizer")
@@ -160,7 +176,7 @@ cdef class BPE:
         cdef llm_bpe_status status
         with self._lock:
             with nogil:
-                status = llm_bpe_encode(self._bpe, p, n, with_special, NULL, NULL, &ids, &n_ids)
+                status = llm_bpe_encode(self._bpe, p, n, with_special, True, NULL, NULL, &ids, &n_ids)
             if status == LLM_BPE_NO_MEMORY:
                 raise MemoryError("no memory for encoding")
             if status == LLM_BPE_TOO_LONG:
@@ -188,7 +204,24 @@ cdef class BPE:
 
     def decode(self, ids):
         """The text of the tokens; U+FFFD stands for bytes that are no UTF-8."""
+        if self._texts:
+            return self._decode_text(np.fromiter(ids, np.int32)).decode("utf-8", "replace")
         return self.decode_bytes(ids).decode("utf-8", "replace")
+
+
+    def _decode_text(self, ids):
+        cdef const int32_t *given = <const int32_t *><uintptr_t>ids.ctypes.data
+        cdef size_t n = 0, n_ids = len(ids), known
+        cdef bytearray out
+        cdef uint8_t[:] view
+        with self._lock:
+            known = llm_bpe_decode_text(self._bpe, given, n_ids, NULL, &n)
+            if known < n_ids:
+                raise KeyError(f"token {ids[known]} is not in the tokenizer")
+            out = bytearray(n + 1)
+            view = out
+            llm_bpe_decode_text(self._bpe, given, n_ids, &view[0], &n)
+        return bytes(out[:n])
 
 
 def nfc(text):

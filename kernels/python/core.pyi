@@ -45,6 +45,10 @@ class BPE:
         pre_tokenizer: str = "gpt2",
         normalizer: str | None = None,
         ignore_merges: bool = False,
+        drop_unknown: bool = False,
+        prefix_space: str | None = None,
+        split: bool = False,
+        strip: bool = False,
     ) -> None: ...
     def encode(self, text: str | bytes, *, special: bool = False) -> npt.NDArray[np.int32]: ...
     def decode(self, ids: Iterable[int]) -> str: ...
@@ -337,12 +341,15 @@ class PackedWeights:
     def tobytes(self) -> bytes: ...
     @staticmethod
     def view(
-        data: bytes | npt.NDArray[np.uint8], inputs: int, outputs: int, precision: Literal["bf16", "int8"]
+        data: bytes | npt.NDArray[np.uint8],
+        inputs: int,
+        outputs: int,
+        precision: Literal["bf16", "int8", "int4"],
     ) -> PackedWeights: ...
 
 class PackedOps(LossOps):
     def pack(
-        self, w: Floats, precision: Literal["bf16", "int8"], *, transposed: bool = False
+        self, w: Floats, precision: Literal["bf16", "int8", "int4"], *, transposed: bool = False
     ) -> PackedWeights: ...
     def packed_forward(self, x: Floats, w: PackedWeights, b: Floats | None = None) -> Floats: ...
 

@@ -12,7 +12,7 @@ cdef extern from "llm_core.h" nogil:
 cdef class DecodeLoop:
     """Generating with a GPT-2 of these sizes whose weights mean nothing: its time is that of the arithmetic alone.
 
-    Weights are held as 'float32', 'bf16' or 'int8'. ValueError: sizes that make no model.
+    Weights are held as 'float32', 'bf16', 'int8' or 'int4'. ValueError: sizes that make no model.
     """
     cdef llm_decode *g
     cdef EngineState engine
@@ -20,12 +20,9 @@ cdef class DecodeLoop:
 
     def __init__(self, EngineState engine not None, *, size_t n_layer, size_t n_head, size_t d_model,
                  size_t n_positions, size_t vocab, str precision="float32"):
-        cdef llm_precision which
-        if precision not in ("float32", "bf16", "int8"):
-            raise ValueError(f"precision is {precision!r}, expected 'float32', 'bf16' or 'int8'")
+        cdef llm_precision which = LLM_FLOAT32 if precision == "float32" else _packed_precision(precision)
         if 0 in (n_layer, n_head, d_model, n_positions, vocab) or d_model % n_head:
             raise ValueError("sizes must be positive, and n_head must divide d_model")
-        which = LLM_FLOAT32 if precision == "float32" else LLM_BF16 if precision == "bf16" else LLM_INT8
         llm_decode_destroy(self.g)
         self.engine = engine
         self.n_positions = n_positions

@@ -7,6 +7,7 @@ cdef extern from "llm_core.h" nogil:
         LLM_FLOAT32
         LLM_BF16
         LLM_INT8
+        LLM_INT4
     ctypedef struct llm_packed
     llm_packed *llm_pack(llm_engine *e, const float *w, size_t i, size_t o, bint transposed, llm_precision precision)
     void llm_packed_destroy(llm_packed *w)
@@ -19,13 +20,13 @@ cdef extern from "llm_core.h" nogil:
 
 
 cdef llm_precision _packed_precision(precision) except *:
-    if precision not in ("bf16", "int8"):
-        raise ValueError(f"precision is {precision!r}, expected 'bf16' or 'int8'")
-    return LLM_BF16 if precision == "bf16" else LLM_INT8
+    if precision not in ("bf16", "int8", "int4"):
+        raise ValueError(f"precision is {precision!r}, expected 'bf16', 'int8' or 'int4'")
+    return LLM_BF16 if precision == "bf16" else LLM_INT8 if precision == "int8" else LLM_INT4
 
 
 cdef class PackedWeights:
-    """A linear layer's weights as 'bf16' or 'int8', made by Engine.pack or from the bytes of such weights."""
+    """A linear layer's weights as 'bf16', 'int8' or 'int4', made by Engine.pack or from the bytes of such weights."""
     cdef llm_packed *w
     cdef object held  # what a view's bytes lie in
     cdef readonly size_t inputs, outputs
@@ -70,7 +71,8 @@ cdef class PackedWeights:
 cdef class PackedOps(LossOps):
 
     def pack(self, w, precision, *, transposed=False):
-        """w (i,o), or (o,i) when transposed, rounded to 'bf16' or 'int8' (a scale per output and 128 inputs)."""
+        """w (i,o), or (o,i) when transposed, rounded to 'bf16', 'int8' (a scale per output and 128 inputs)
+        or 'int4' (a scale and a minimum per output and 32 inputs)."""
         w = _f32("w", w)
         if w.ndim != 2:
             raise ValueError(f"w has shape {w.shape}, expected a matrix")

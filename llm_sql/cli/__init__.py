@@ -18,6 +18,7 @@ import typer
 
 from llm_sql.cli import (
     benchmarks,
+    chat,
     completion,
     data,
     doctor,
@@ -45,6 +46,7 @@ for module in (
     server,
     doctor,
     models,
+    chat,
     embedding,
     data,
     training,

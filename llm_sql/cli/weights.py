@@ -79,9 +79,10 @@ def import_(
     """Replace a model's weights by those of a file or directory.
 
     The file is here, not on the server. A directory's config.json registers the model, and its tokenizer
-    (vocab.json and merges.txt, tokenizer.json, or vocab.txt) becomes the model's. Sentence encoders: BERT's,
-    with what sentence-transformers' modules.json asks for. A GGUF file (llama.cpp's) holds all of this; it
-    takes the library gguf: pip install "llm-sql[gguf]".
+    (vocab.json and merges.txt, tokenizer.json, or vocab.txt) becomes the model's. Decoders: GPT-2, Llama,
+    SmolLM2, Mistral, Qwen2, Qwen3, GPT-NeoX, OPT. Sentence encoders: BERT's, with what sentence-transformers'
+    modules.json asks for. A GGUF file (llama.cpp's) holds all of this; it takes the library gguf:
+    pip install "llm-sql[gguf]".
 
     Example: llm-sql import hf:intfloat/e5-small-v2 --model e5 --prompt "query=query: "
     """
@@ -112,7 +113,8 @@ def import_(
 
 def export(
     target: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write, or of a sentence encoder a new directory.")
+        Path,
+        typer.Argument(metavar="FILE", help="File to write, or a new directory in Hugging Face's layout."),
     ],
     model: ModelName,
     format_: FormatOption = None,
@@ -122,8 +124,8 @@ def export(
     """Write a model's weights to a file.
 
     The file is here, not on the server; tensors have Hugging Face's names. A name without a suffix is a new
-    directory, in which sentence-transformers finds a sentence encoder: weights, configuration, modules and
-    tokenizer.
+    directory, from which transformers loads a decoder, and sentence-transformers a sentence encoder with its
+    modules and tokenizer.
     """
     from sqlalchemy.orm import Session
 

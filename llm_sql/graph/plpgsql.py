@@ -86,7 +86,9 @@ class Body:
             raise ArgumentError(f"{self.where}: an installed function cannot read the column {element}")
 
         def written_out(element: Any, **_: Any) -> Any:
-            return literal_column(self._variable(element)) if isinstance(element, Variable) else None
+            if not isinstance(element, Variable):
+                return None
+            return literal_column(self._variable(element), element.type)
 
         written = visitors.replacement_traverse(element, {}, written_out)
         sql = str(written.compile(dialect=_dialect(), compile_kwargs={"literal_binds": True}))
@@ -291,7 +293,7 @@ def _emit(spec: ParameterSpec, body: Body) -> str:
     sizes = [str(size) if isinstance(size, int) else body.leaf(size) for size in spec.shape]
     array = f"ARRAY[{', '.join(sizes)}]::int[]"
     # Beside the line's other parts.
-    if len(array) > LINE - 24:
+    if len(array) > LINE - 36:
         array = "ARRAY[\n" + ",\n".join(f"    {size}" for size in sizes) + "\n]::int[]"
     std = {"normal": repr(spec.std), "residual": f"{spec.std!r} / sqrt(2.0 * config.n_layer)"}.get(
         spec.init, "NULL"

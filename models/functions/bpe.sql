@@ -81,6 +81,8 @@ BEGIN
             RETURN NULL;
         ELSIF kind = 'wordpiece' THEN
             handle := public.llm_wordpiece_feed(model, version);
+        ELSIF kind = 'sentencepiece' THEN
+            handle := public.llm_sentencepiece_feed(model, version);
         ELSE
             handle := public.llm_bpe_feed(model, version);
         END IF;
@@ -95,7 +97,7 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_bpe_handle(text) IS
-'Handle of the model''s BPE or WordPiece tokenizer in this session''s memory, read from its rows if memory does not '
+'Handle of the model''s tokenizer in this session''s memory, read from its rows if memory does not '
 'have their present version; NULL for a character tokenizer. 42704: the model has no tokenizer; 22023: its merges do '
 'not match its vocabulary, or its rows make no tokenizer; 55000: a subscription is still copying the model.';
 
@@ -106,7 +108,8 @@ SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
     known CONSTANT jsonb := '{
-        "pre_tokenizer": "gpt2", "normalizer": null, "ignore_merges": false, "prefix": [], "suffix": []
+        "pre_tokenizer": "gpt2", "normalizer": null, "ignore_merges": false, "drop_unknown": false,
+        "prefix": [], "suffix": []
     }';
     wrong text;
 BEGIN
@@ -123,12 +126,13 @@ BEGIN
     INNER JOIN (
         VALUES
         ('pre_tokenizer', 'gpt2, smollm, llama3, qwen2, o200k or tekken'), ('normalizer', '"nfc" or null'),
-        ('ignore_merges', 'true or false'), ('prefix', 'an array of token ids'), ('suffix', 'an array of token ids')
+        ('ignore_merges', 'true or false'), ('drop_unknown', 'true or false'), ('prefix', 'an array of token ids'), ('suffix', 'an array of token ids')
     ) t (key, wanted) ON t.key = e.key
     WHERE CASE e.key
         WHEN 'pre_tokenizer' THEN e.value NOT IN ('"gpt2"', '"smollm"', '"llama3"', '"qwen2"', '"o200k"', '"tekken"')
         WHEN 'normalizer' THEN e.value NOT IN ('"nfc"', 'null')
         WHEN 'ignore_merges' THEN jsonb_typeof(e.value) <> 'boolean'
+        WHEN 'drop_unknown' THEN jsonb_typeof(e.value) <> 'boolean'
         ELSE public.llm_json_ids(e.value) IS NULL
     END;
     PERFORM public.llm_require(wrong IS NULL, wrong);
@@ -151,7 +155,8 @@ DECLARE
     ));
     handle int := public.pg_llm_bpe_create(
         model, version, s ->> 'pre_tokenizer',
-        CASE WHEN s ->> 'normalizer' = 'nfc' THEN 1 ELSE 0 END + 2 * (s ->> 'ignore_merges')::boolean::int,
+        CASE WHEN s ->> 'normalizer' = 'nfc' THEN 1 ELSE 0 END + 2 * (s ->> 'ignore_merges')::boolean::int
+        + 4 * (s ->> 'drop_unknown')::boolean::int,
         public.llm_json_ids(s -> 'prefix'), public.llm_json_ids(s -> 'suffix')
     );
 BEGIN
@@ -267,9 +272,10 @@ COMMENT ON FUNCTION public.llm_load_bpe(text, bytea, bytea, jsonb, jsonb) IS
 'of a .tiktoken file alone, and checks that they match. added: added tokens and the tokens that begin and end a text, '
 'as for llm_add_tokens; NULL: tokens of the form <|...|> are special and <|endoftext|> ends a text. settings: '
 'pre_tokenizer (gpt2, smollm, llama3, qwen2, o200k, tekken: how a text is cut into pieces), normalizer (null, nfc), '
-'ignore_merges (false), prefix and suffix (arrays of the ids around a text); NULL: GPT-2''s. Returns the number of '
-'tokens. Reads no file on the server. 22023, with the line: contents that are not such a file, or settings that do '
-'not exist; 0A000: the database''s encoding lacks the byte-level alphabet.';
+'ignore_merges (false), drop_unknown (false: a byte without a token is 22021), prefix and suffix (arrays of the ids '
+'around a text); NULL: GPT-2''s. Returns the number of tokens. Reads no file on the server. 22023, with the line: '
+'contents that are not such a file, or settings that do not exist; 0A000: the database''s encoding lacks the '
+'byte-level alphabet.';
 
 
 CREATE FUNCTION public.llm_load_bpe(model text, vocab text, merges text DEFAULT NULL) RETURNS int

@@ -528,51 +528,51 @@ BEGIN
         name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
-            config.n_head * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+            config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
             name := 'h.' || layer || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
-                config.n_head * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+                config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
-            coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+            coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
             name := 'h.' || layer || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
-                coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+                coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
-            coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+            coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
             name := 'h.' || layer || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
-                coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+                coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
             name := 'h.' || layer || '.attn.q_norm.weight'; init := 'ones'; std := NULL;
             shape := ARRAY[
-                coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+                coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
             name := 'h.' || layer || '.attn.k_norm.weight'; init := 'ones'; std := NULL;
             shape := ARRAY[
-                coalesce(setting_d_head, FLOOR(config.d_model / config.n_head))
+                coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         name := 'h.' || layer || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
-            config.n_head * coalesce(setting_d_head, FLOOR(config.d_model / config.n_head)),
+            config.n_head * coalesce(setting_d_head, config.d_model / config.n_head),
             config.d_model
         ]::int[]; RETURN NEXT;
         IF setting_o_bias THEN
@@ -582,19 +582,28 @@ BEGIN
         name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.gate_proj.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
             name := 'h.' || layer || '.mlp.gate_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
         name := 'h.' || layer || '.mlp.up_proj.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
             name := 'h.' || layer || '.mlp.up_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
         name := 'h.' || layer || '.mlp.down_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
-        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            COALESCE(config.d_ff, 4 * config.d_model),
+            config.d_model
+        ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
             name := 'h.' || layer || '.mlp.down_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[config.d_model]::int[]; RETURN NEXT;

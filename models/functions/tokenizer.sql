@@ -23,8 +23,8 @@ END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_tokenizer_kind(text) IS
-'char for a character tokenizer, bpe for byte pair encoding, wordpiece for WordPiece, NULL if the model has no '
-'tokenizer.';
+'char for a character tokenizer, bpe for byte-level BPE, sentencepiece for SentencePiece''s BPE, wordpiece for '
+'WordPiece, NULL if the model has no tokenizer.';
 
 
 CREATE FUNCTION public.llm_check_tokenizer(model text) RETURNS void
@@ -265,7 +265,7 @@ COMMENT ON FUNCTION public.llm_encode_characters(text[], text) IS
 'character.';
 
 
-CREATE FUNCTION public.llm_encode_documents(documents text[], model text)
+CREATE FUNCTION public.llm_encode_documents(documents text[], model text, continued boolean DEFAULT false)
 RETURNS TABLE (number bigint, ids int[])
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -278,15 +278,16 @@ BEGIN
         RETURN QUERY SELECT e.number, e.ids FROM public.llm_encode_characters(documents, model) e;
     ELSE
         RETURN QUERY
-        SELECT d.number, public.pg_llm_bpe_encode(handle, d.document, false)
+        SELECT d.number, public.pg_llm_bpe_encode(handle, d.document, false, d.number = 1 OR NOT continued)
         FROM unnest(documents) WITH ORDINALITY d (document, number);
     END IF;
 END;
 $function$;
 
-COMMENT ON FUNCTION public.llm_encode_documents(text[], text) IS
+COMMENT ON FUNCTION public.llm_encode_documents(text[], text, boolean) IS
 'Number and token ids of each document under the model''s tokenizer. Text that looks like a special token is encoded '
-'as text, so a document cannot end itself; added tokens that are not special are recognised.';
+'as text, so a document cannot end itself; added tokens that are not special are recognised. continued: together the '
+'documents are one text, of which special tokens stand between them.';
 
 
 CREATE FUNCTION public.llm_encode(

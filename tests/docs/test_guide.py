@@ -29,7 +29,7 @@ REFUSED = (
     "SELECT pg_llm_mean_pool('[[1],[2],[3]]', '{2}')",
     "SELECT '[1,2'::tensor",
     "SELECT '[1]'::tensor(3)",
-    "SET pg_llm.weights = 'int4'",
+    "SET pg_llm.weights = 'int2'",
     "CALL llm_train_loop('gpt2-small', 1)",
 )
 CONTEXTS = {"user": "everybody", "superuser": "superusers"}

@@ -85,7 +85,7 @@ def test_import_and_first_token(
     # The first reader after an import marks rows as committed, beside autovacuum: not yet a warm cache.
     took["first token, right after the import"] = first_token("float32")
     gpt2.execute("VACUUM llm_param")
-    for weights in ("float32", "bf16", "int8"):
+    for weights in ("float32", "bf16", "int8", "int4"):
         took[f"first token, {weights}, best of three"] = min(first_token(weights) for _ in range(3))
     with capsys.disabled():
         print("", *(f"{what}: {time_:.2f} s" for what, time_ in took.items()), sep="\n  ")

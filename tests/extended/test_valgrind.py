@@ -61,6 +61,11 @@ def stopped_server() -> Iterator[EmbeddedServer]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def is_padding_of_wal(error: ElementTree.Element) -> bool:
+    """Records of the log have gaps for alignment, which PostgreSQL's own valgrind.supp leaves out, too."""
+    return error.findtext("kind") == "SyscallParam" and any(f.text == "XLogWrite" for f in error.iter("fn"))
+
+
 def test_a_session_has_no_memory_errors(stopped_server: EmbeddedServer) -> None:
     account = server_account()
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
@@ -82,5 +87,9 @@ def test_a_session_has_no_memory_errors(stopped_server: EmbeddedServer) -> None:
     # Everything ran to its end; the run with an absurd rate failed as it should.
     assert "alive" in result.stdout
     assert result.stdout.count("ERROR:") == 1, result.stdout[-3000:]
-    ours = [error for error in errors if any("pg_llm" in (o.text or "") for o in error.iter("obj"))]
+    ours = [
+        error
+        for error in errors
+        if any("pg_llm" in (o.text or "") for o in error.iter("obj")) and not is_padding_of_wal(error)
+    ]
     assert not ours, "\n\n".join(ElementTree.tostring(error, encoding="unicode") for error in ours[:3])

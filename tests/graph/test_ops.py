@@ -25,6 +25,7 @@ OTHERS: dict[str, tuple[Callable[[], g.Node], Any]] = {
     "zeros_like": (lambda: g.zeros_like(X), X * 0),
     "ones_like": (lambda: g.ones_like(X), X * 0 + 1),
     "positions": (lambda: g.positions(IDS), [[0, 1, 2], [0, 1, 2]]),
+    "choose": (lambda: g.choose(False, g.p("there is none", "no model"), g.track(X)), X),
     "shape": (lambda: g.shape(X), [2, 4, 6]),
     "item": (lambda: g.item(g.slice_axis(X[0, 0], 0, 2, 3)), X[0, 0, 2]),
     "norm": (lambda: g.norm(X), np.linalg.norm(X)),

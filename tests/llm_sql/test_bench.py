@@ -250,7 +250,7 @@ def test_a_row_has_a_column_per_engine() -> None:
     assert generation.beside(samples, "prompt", "int8", 0, 512, 2).c_loop is None
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8", "int4"])
 def test_the_loop_in_c(precision: str) -> None:
     sizes = {"n_layer": 2, "n_head": 3, "d_model": 48, "n_positions": 20, "vocab": 100}
     loop = DecodeLoop(KernelEngine(threads=2), **sizes, precision=precision)

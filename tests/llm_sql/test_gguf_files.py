@@ -19,6 +19,7 @@ from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.gguf_files import GGUF
 from llm_sql.gguf_header import read_header
 
+from ..hunts import gguf as hunt
 from ..reference.ggml_blocks import BLOCKS, SCALES, TAKEN_APART
 from ..support import gguf_models
 from ..support.gguf_models import ARCHITECTURES, write
@@ -378,3 +379,10 @@ def test_a_package_with_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         importing.read("package:small-chat")
     assert "m.gguf" in error.value.message
     assert "gone.gguf" in error.value.message
+
+
+def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
+    """A share of tests/hunts/gguf.py."""
+    sounds = hunt.sound(tmp_path)
+    outcomes = {hunt.attack(tmp_path, sounds, 7_000_000 + seed) for seed in range(200)}
+    assert outcomes == {"read", "refused"}

@@ -77,7 +77,7 @@ def test_commands_and_clients_behind_a_pooler(pooled: str, tmp_path: Path) -> No
 
 
 # What a client gets depends on its arguments and on what it sets for its transaction.
-PRECISIONS = ("float32", "bf16", "int8")
+PRECISIONS = ("float32", "bf16", "int8", "int4")
 TOKENS = """SELECT string_agg(s.token_id::text, ',' ORDER BY s.step) || llm_embed_text('ma', 'm')::text
 FROM llm_generate_stream('ma', 12, temperature => %(temperature)s, top_k => %(top_k)s, seed => %(seed)s) s"""
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE name LIKE 'pg_llm.%' AND source = 'session'"
@@ -103,7 +103,7 @@ def drawn(conn: Connection, number: int) -> str:
     """A transaction of client `number`: its precision, its sampling, its seed."""
     settings = {"temperature": 1 + number / 10, "top_k": 4 + number % 4, "seed": number}
     with conn.transaction():
-        conn.execute(f"SET LOCAL pg_llm.weights = '{PRECISIONS[number % 3]}'")  # type: ignore[call-overload]
+        conn.execute(f"SET LOCAL pg_llm.weights = '{PRECISIONS[number % 4]}'")  # type: ignore[call-overload]
         row = conn.execute(TOKENS, settings).fetchone()
     assert row is not None
     return str(row[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from sqlalchemy.orm import Session
 from llm_sql import LanguageModel
 from llm_sql.kernels import WeightsFile, WeightsWriter
 
+from ..extension.test_bf16 import BY_STORAGE, outcome
 from ..support.checkpoints import file_of, save
 from ..support.checkpoints import load as load_checkpoint
+from ..support.hostile import functions
 from ..support.shared_files import logits, private_logits
 from ..support.small_models import Connection, add_rows, make_model, make_trainable, train, weights
 from ..support.tensors import value
@@ -237,3 +240,111 @@ def test_what_is_written_is_told(fresh_conn: Connection) -> None:
     assert imported["bf16"] < 0.52 * imported["float32"]
     with pytest.raises(errors.InvalidParameterValue, match="dtype must be float32 or bf16, got F16"):
         cost(conn, "'g', dtype => 'F16'")
+
+
+# ---- weights in fewer bits: matrices stay bf16 in memory, too ----
+
+
+def fewer_bits(connect: Connect, *, private: bool, setting: str = "bf16") -> Connection:
+    conn = connect()
+    conn.execute("SELECT set_config('pg_llm.weights', %s, false)", (setting,))
+    if private:
+        conn.execute("SET pg_llm.shared_dir = ''")
+    return conn
+
+
+MATRICES = "SELECT sum(llm_elements(shape(data))) FROM llm_param WHERE model = %s AND ndims(data) = 2"
+
+
+def test_a_shared_file_has_them_as_they_are_stored(conn: Connection, connect: Connect) -> None:
+    """Until somebody computes in float32: then the file has float32, for all. Packing rounds nothing."""
+    half, full = twins(conn)
+    reader = fewer_bits(connect, private=False)
+    expected = logits(reader, full)
+    assert logits(reader, half) == expected
+    size = "SELECT bytes FROM llm_shared_version WHERE model = %s AND precision = 'float32'"
+    small, large = value(conn, size, (half,)), value(conn, size, (full,))
+    assert 0 <= 2 * value(conn, MATRICES, (half,)) - (large - small) < 64 * 32
+    plain = fewer_bits(connect, private=False, setting="float32")
+    assert logits(plain, full) == expected
+    assert logits(reader, half) == expected
+    assert value(conn, size, (half,)) == small
+    assert logits(plain, half) == expected
+    assert value(conn, size, (half,)) == large
+    for session in (reader, connect()):
+        session.execute("SET pg_llm.weights = 'bf16'")
+        assert logits(session, half) == expected
+    # In one session, one setting after the other.
+    for setting in ("float32", "int8", "bf16", "float32"):
+        reader.execute("SELECT set_config('pg_llm.weights', %s, false)", (setting,))
+        assert (logits(reader, half) == expected) == (setting != "int8")
+    assert value(conn, size, (half,)) == large
+    conn.execute("SELECT llm_release(shared => true)")
+
+
+def test_a_session_of_its_own_does_not_widen_them(conn: Connection, connect: Connect) -> None:
+    half, full = twins(conn)
+    conn.execute(
+        """WITH whole AS (DELETE FROM llm_param WHERE name = 'wte.weight' RETURNING *)
+        INSERT INTO llm_param (model, name, token_id, data)
+        SELECT model, name, f, CASE dtype(data) WHEN 'bf16' THEN pg_llm_to_bf16(pg_llm_slice(data, 0, f, t))
+            ELSE pg_llm_slice(data, 0, f, t) END
+        FROM whole, (VALUES (0, 5), (5, 13)) p (f, t)"""
+    )
+    held = {}
+    for model in (half, full):
+        reader = fewer_bits(connect, private=True)
+        assert logits(reader, model) == logits(fewer_bits(connect, private=True), full)
+        held[model] = value(reader, "SELECT llm_release()")
+    n = value(conn, MATRICES, (half,))
+    assert 2 * n <= held[full] - held[half] <= 2 * n + 65536
+
+
+def test_every_function_of_a_matrix_that_is_not_widened(fresh_conn: Connection) -> None:
+    conn = fresh_conn
+    twins(conn)
+    conn.execute("SET pg_llm.shared_dir = ''")
+    conn.execute("SET pg_llm.weights = 'bf16'")
+    problems, computed = [], 0
+    for function in functions(conn):
+        if "tensor" not in function.types or function.name.startswith(BY_STORAGE):
+            continue
+        arguments = function.sensible(Random(function.signature))
+        if "training" in function.names:
+            arguments[function.names.index("training")] = "false"
+        for i in [i for i, t in enumerate(function.types) if t == "tensor"]:
+            results = []
+            for model in ("half", "full"):
+                conn.execute("SELECT llm_release()")
+                weight = f"llm_weight('{model}', 'h.0.attn.c_proj.weight')"
+                # Every tensor argument, and this one alone.
+                given = [
+                    weight if t == "tensor" else a for a, t in zip(arguments, function.types, strict=True)
+                ]
+                alone = [weight if place == i else a for place, a in enumerate(arguments)]
+                results.append([outcome(conn, function, given), outcome(conn, function, alone)])
+            computed += any(isinstance(r, list) for r in results[0])
+            if results[0] != results[1]:
+                problems.append(f"{function.signature}: {[str(r)[:200] for r in results]}")
+    assert not problems, "\n".join(problems)
+    assert computed > 60
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_records_has_float32(conn: Connection, connect: Connect, private: bool) -> None:
+    """A gradient through weights that a reader has as bf16; evaluation; a training that follows."""
+    half, full = twins(conn)
+    found = []
+    for model in (half, full):
+        reader = fewer_bits(connect, private=private)
+        logits(reader, model)
+        nll = value(reader, "SELECT nll FROM llm_evaluate(%s, 'train')", (model,))
+        row = value(reader, "SELECT llm_weight(%s, 'wte.weight')::bytea", (model,))
+        reader.execute("SET pg_llm.autograd = on")
+        with reader.transaction():
+            loss = value(reader, "SELECT llm_loss(%s, '{1,2,3}', '{2,3,4}')", (model,))
+        reader.execute("SET pg_llm.autograd = off")
+        train(reader, model, 3, **SETTINGS)
+        found.append((nll, row, loss, weights(reader, model)))
+    assert found[0] == found[1]
+    conn.execute("SELECT llm_release(shared => true)")

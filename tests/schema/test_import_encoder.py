@@ -309,7 +309,7 @@ def test_a_directory_is_written_whole_or_not_at_all(
     conn: Connection, engine: Engine, encoder: Encoder, put: Any
 ) -> None:
     put(encoder.folder)
-    conn.execute("SELECT llm_create_model('g', 'gpt2', 1, 2, 8, 16, 30)")
+    conn.execute("SELECT llm_create_model('g', 'microgpt', 1, 2, 8, 16, 30)")
     full, file = encoder.folder / "full", encoder.folder / "file"
     full.mkdir()
     (full / "mine").touch()
@@ -324,7 +324,7 @@ def test_a_directory_is_written_whole_or_not_at_all(
             ("e", full, "is there already and not empty"),
             ("e", file, "is there already and not empty"),
             ("e", encoder.folder / "no" / "folder", "cannot write"),
-            ("g", encoder.folder / "decoder", 'model "g" of architecture gpt2 is no sentence encoder'),
+            ("g", encoder.folder / "decoder", 'model "g" of architecture microgpt is none that'),
         ):
             with pytest.raises(LLMSQLError, match=message):
                 LanguageModel(session, model).export_weights(target)

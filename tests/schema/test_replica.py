@@ -54,6 +54,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "as it comes": (),
     "bf16": ("SET pg_llm.weights = 'bf16'",),
     "int8": ("SET pg_llm.weights = 'int8'",),
+    "int4": ("SET pg_llm.weights = 'int4'",),
     "ordinary role": ("SET ROLE llm_reader",),
     "repeatable read": ("SET default_transaction_isolation = 'repeatable read'",),
     "recording": ("SET pg_llm.autograd = on",),

@@ -185,7 +185,7 @@ def test_a_file_that_lies_about_itself_is_not_believed(
     assert len(mapped(reader)) == 1
 
 
-@pytest.mark.parametrize("setting", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("setting", ["float32", "bf16", "int8", "int4"])
 @pytest.mark.parametrize("damage", [sealed_flips, hostile_sizes])
 def test_a_file_with_the_right_sum_leads_nowhere_else(
     conn: Connection, connect: Connect, place: Path, damage: Callable[[bytes], Iterator[bytes]], setting: str

@@ -1,4 +1,4 @@
-"""Shared files of weights as bf16 and int8: the bits of private copies, in nobody's own memory."""
+"""Shared files of weights as bf16, int8 and int4: the bits of private copies, in nobody's own memory."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ TEXT = "SELECT llm_generate('em', 20, 1, 5, 0.9, 'names', 7)"
 
 pytestmark = pytest.mark.usefixtures("no_files")
 both = pytest.mark.parametrize("setting", ["bf16", "int8"])
+every = pytest.mark.parametrize("setting", ["bf16", "int8", "int4"])
 
 
 @pytest.fixture
@@ -48,6 +49,11 @@ def suffixes(names: list[str]) -> list[str]:
     return sorted(name.rpartition(".")[2] for name in names)
 
 
+def kinds(setting: str) -> list[str]:
+    """The files' suffixes: int4 has its head as int8."""
+    return sorted({"f32", setting, "int8" if setting == "int4" else setting})
+
+
 def packed_file(conn: Connection, setting: str) -> Path:
     (path,) = (path for path in mapped(conn) if path.endswith(f".{setting}"))
     return Path(path)
@@ -56,7 +62,7 @@ def packed_file(conn: Connection, setting: str) -> Path:
 # ---- one copy ----
 
 
-@both
+@every
 def test_sessions_map_the_same_bits(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -66,10 +72,10 @@ def test_sessions_map_the_same_bits(
     for one in (session(), session()):
         assert logits(one, "names") == logits(one, "names") == expected != logits(conn, "names")
         assert value(one, TEXT) == text
-        assert suffixes(mapped(one)) == sorted(["f32", setting])
-    assert suffixes(files(conn)) == sorted(["f32", setting])
-    assert set(listed(conn)) == {("names", setting, True), ("names", "float32", True)}
-    size = value(conn, "SELECT bytes FROM llm_shared_version WHERE precision <> 'float32'")
+        assert suffixes(mapped(one)) == kinds(setting)
+    assert suffixes(files(conn)) == kinds(setting)
+    assert set(listed(conn)) == {("names", kind.replace("f32", "float32"), True) for kind in kinds(setting)}
+    size = value(conn, "SELECT bytes FROM llm_shared_version WHERE precision = %s", (setting,))
     assert size == packed_file(one, setting).stat().st_size
     assert suffixes(mapped(conn)) == ["f32"]
 
@@ -97,7 +103,7 @@ def test_a_part_first_and_the_rest_later(
     assert len(files(conn)) == 2
 
 
-@both
+@every
 def test_sessions_that_pack_at_the_same_time(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -126,18 +132,18 @@ def test_sessions_that_pack_at_the_same_time(
     for one in sessions:
         assert [value(one, call, ("tiny",)) for call in calls] == expected
     assert len({packed_file(one, setting) for one in sessions}) == 1
-    assert suffixes(files(conn)) == sorted(["f32", setting])
+    assert suffixes(files(conn)) == kinds(setting)
 
 
 def test_a_session_that_changes_its_mind(conn: Connection, connect: Connect) -> None:
     make_model(conn)
     one, alone = connect(), connect()
     alone.execute("SET pg_llm.shared_dir = ''")
-    for setting in ("bf16", "int8", "float32", "int8", "bf16"):
+    for setting in ("bf16", "int8", "float32", "int4", "int8", "bf16", "int4"):
         for each in (one, alone):
             each.execute("SELECT set_config('pg_llm.weights', %s, false)", (setting,))
         assert logits(one) == logits(alone)
-    assert suffixes(mapped(one)) == suffixes(files(conn)) == ["bf16", "f32", "int8"]
+    assert suffixes(mapped(one)) == suffixes(files(conn)) == ["bf16", "f32", "int4", "int8"]
 
 
 def own_memory(conn: Connection) -> int:
@@ -156,7 +162,7 @@ def own_memory(conn: Connection) -> int:
     return bytes_
 
 
-@both
+@every
 def test_nothing_of_the_weights_is_in_a_sessions_own_memory(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -174,7 +180,7 @@ def test_nothing_of_the_weights_is_in_a_sessions_own_memory(
 # ---- versions ----
 
 
-@both
+@every
 def test_a_new_version_has_files_of_its_own_and_old_ones_go(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -184,16 +190,16 @@ def test_a_new_version_has_files_of_its_own_and_old_ones_go(
         assert logits(reader) == logits(alone)
         train(conn, n_steps=1, lr_max=0.1)
     assert logits(reader) == logits(alone)
-    assert suffixes(files(conn)) == sorted(["f32", "f32", setting, setting])
+    assert suffixes(files(conn)) == sorted(2 * kinds(setting))
     value(reader, "SELECT 1")
-    assert suffixes(mapped(reader)) == sorted(["f32", setting])
+    assert suffixes(mapped(reader)) == kinds(setting)
     conn.execute("SELECT llm_release(shared => true)")
     value(reader, "SELECT 1")
     assert mapped(reader) == files(conn) == []
     assert logits(reader) == logits(alone)
 
 
-@both
+@every
 def test_a_file_that_goes_alone_is_made_again(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -202,12 +208,12 @@ def test_a_file_that_goes_alone_is_made_again(
     expected = logits(reader)
     packed_file(reader, setting).unlink()
     value(reader, "SELECT 1")
-    assert suffixes(mapped(reader)) == ["f32"]
+    assert suffixes(mapped(reader)) == [kind for kind in kinds(setting) if kind != setting]
     assert logits(reader) == expected
     assert packed_file(reader, setting).exists()
 
 
-@both
+@every
 def test_numbers_that_a_session_feeds_itself_reach_no_file(
     conn: Connection, session: Callable[..., Connection], setting: str
 ) -> None:
@@ -231,7 +237,7 @@ def test_numbers_that_a_session_feeds_itself_reach_no_file(
     assert mapped(forger) == []
     forger.execute("SELECT pg_sleep(0.3)")
     assert logits(forger) == expected
-    assert suffixes(mapped(forger)) == suffixes(files(conn)) == sorted(["f32", setting])
+    assert suffixes(mapped(forger)) == suffixes(files(conn)) == kinds(setting)
     assert logits(session()) == expected
 
 
@@ -259,7 +265,7 @@ def test_a_full_disk_leaves_a_session_its_own_copy(
     assert "weights are not shared between sessions: could not write a file" in notices[0]
     as_the_server(["prlimit", f"--pid={reader.info.backend_pid}", "--fsize=unlimited:"])
     assert logits(reader) == expected
-    assert suffixes(mapped(reader)) == sorted(["f32", setting])
+    assert suffixes(mapped(reader)) == kinds(setting)
 
 
 @both
@@ -278,7 +284,7 @@ def test_no_file_without_room_for_both(
     assert any("and pg_llm.shared_size allows" in notice for notice in notices)
     reader.execute("SET pg_llm.shared_size = '100MB'")
     assert logits(reader) == expected
-    assert suffixes(files(conn)) == sorted(["f32", setting])
+    assert suffixes(files(conn)) == kinds(setting)
 
 
 @both
@@ -297,7 +303,7 @@ def test_above_the_limit_a_version_goes_with_its_files(
     assert [row[:2] for row in listed(conn) if row[0] == "a"] in ([], [("a", "float32")])
 
 
-@both
+@every
 @pytest.mark.parametrize("damage", ["empty", "short", "long", "table", "other"])
 def test_a_file_that_is_not_what_it_should_be_is_made_again(
     conn: Connection, session: Callable[..., Connection], setting: str, damage: str
@@ -331,7 +337,7 @@ def test_a_file_that_is_not_what_it_should_be_is_made_again(
     assert not any(name.endswith(".tmp") for name in files(conn))
 
 
-@both
+@every
 def test_cancels_leave_nothing(conn: Connection, session: Callable[..., Connection], setting: str) -> None:
     """At whatever moment of packing and writing."""
     make_model(conn, d_model=256, vocab=20000, n_layer=2)
@@ -355,4 +361,4 @@ def test_cancels_leave_nothing(conn: Connection, session: Callable[..., Connecti
             logits(conn)
     assert done > 0
     assert cancelled > 0
-    assert suffixes(files(conn)) == sorted(["f32", setting])
+    assert suffixes(files(conn)) == kinds(setting)

@@ -57,7 +57,7 @@ def test_parts_of_a_parameter_are_joined(conn: Connection, connect: Connect) -> 
     assert len(mapped(other)) == 1
 
 
-@pytest.mark.parametrize("setting", ["bf16", "int8"])
+@pytest.mark.parametrize("setting", ["bf16", "int8", "int4"])
 def test_weights_in_fewer_bits_are_made_of_the_shared_ones(
     conn: Connection, connect: Connect, setting: str
 ) -> None:

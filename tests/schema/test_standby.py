@@ -147,7 +147,7 @@ def test_streams_go_on_over_a_promotion(primary: Durable, standby: Durable) -> N
     """To the same bits, whatever holds their weights, while the new primary trains the model."""
     with contextlib.ExitStack() as stack, standby.connect() as conn:
         cursors = []
-        for weights in ("float32", "bf16", "int8"):
+        for weights in ("float32", "bf16", "int8", "int4"):
             session = stack.enter_context(standby.connect())
             session.execute(f"SET pg_llm.weights = '{weights}'")
             whole = session.execute(STREAM, {"n": 40}).fetchall()

@@ -7,6 +7,7 @@
 #endif
 
 #include "check.h"
+#include "engine/half.h"
 
 #include <float.h>
 #include <stdio.h>
@@ -16,9 +17,11 @@
 #include <unistd.h>
 
 /* FNV-1a over the packed bytes of all shapes: of LLM_PACKING_VERSION 1. Another number needs another version. */
-#define BYTES_OF_VERSION 0xd91361f52adbf4e4u
+#define BYTES_OF_VERSION      0xd91361f52adbf4e4u
+#define INT4_BYTES_OF_VERSION 0x04bc7e659b7f9660u
+#define FNV_START             0xcbf29ce484222325u
 
-static uint64_t hash = 0xcbf29ce484222325u;
+static uint64_t hash = FNV_START;
 
 /* n bytes that end at a page nobody may touch, and may be read only; `base` and `size` are for munmap. */
 static const void *at_the_end(const void *bytes, size_t n, char **base, size_t *size)
@@ -109,6 +112,33 @@ static void check_shape(size_t i, size_t o, llm_precision precision)
     free(w), free(t), free(x), free(b), free(wanted);
 }
 
+/* Weights that 4 bits give exactly: products with them are those of float32, to the bit, and packed again they are the same. */
+static void check_recovery(size_t i, size_t o)
+{
+    const size_t n = 3;
+    float *w = room(i * o), *x = noise(n * i, 2), *wanted = room(n * o), *out = room(n * o);
+    uint32_t word = 1;
+
+    for (size_t k = 0; k < i; k++)
+        for (size_t j = 0; j < o; j++) {
+            const uint16_t d = (uint16_t)(1 + (k / 32 * 977 + j * 131) % 0x2fff), m = (uint16_t)(d + 0x0c00 + j % 7);
+            word = word * 1664525 + 1013904223;
+            w[k * o + j] = llm_half_value(d) * (float)(word >> 28) - llm_half_value(m);
+        }
+    for (size_t s = 0; s < n_settings; s++) {
+        llm_engine *e = engine_of(settings[s]);
+        llm_packed *packed = llm_pack(e, w, i, o, false, LLM_INT4);
+        llm_linear_forward(e, wanted, x, w, NULL, n, i, o);
+        llm_packed_forward(e, out, x, packed, NULL, n);
+        expect_bits("recovered int4", name_of(settings[s]), out, wanted, n * o);
+        llm_packed_forward(e, out, x, packed, NULL, 1);
+        expect_bits("recovered int4, one row", name_of(settings[s]), out, wanted, n * o);
+        llm_packed_destroy(packed);
+        finish(e);
+    }
+    free(w), free(x), free(wanted), free(out);
+}
+
 static void expect_no_view(const char *why, const void *bytes, size_t n, size_t i, size_t o, llm_precision precision)
 {
     llm_packed *view = llm_packed_view(bytes, n, i, o, precision);
@@ -135,6 +165,8 @@ static void check_refusals(void)
     expect_no_view("a precision that is none", bytes, n, 200, 70, (llm_precision)77);
     expect_no_view("bytes out of line", bytes + 4, n, 200, 70, LLM_INT8);
     expect_no_view("nothing", NULL, n, 200, 70, LLM_INT8);
+    expect_no_view("int8 as int4", bytes, n, 200, 70, LLM_INT4);
+    expect_no_view("too few bytes of int4", bytes, llm_pack_bytes(200, 70, LLM_INT4) - 1, 200, 70, LLM_INT4);
     /* sizes whose bytes, modulo what an address can hold, are few */
     for (size_t bits = 8; bits <= sizeof(size_t) * 8; bits++) {
         const size_t i = SIZE_MAX >> (sizeof(size_t) * 8 - bits), o = SIZE_MAX / 2 / i + 1;
@@ -143,6 +175,8 @@ static void check_refusals(void)
             fail("%zu x %zu takes %zu bytes", i, o, llm_pack_bytes(i, o, LLM_BF16));
         expect_no_view("a size past all memory", bytes, 0, i, SIZE_MAX / 2, LLM_BF16);
         expect_no_view("a size past all memory", bytes, n, SIZE_MAX - i, o, LLM_INT8);
+        expect_no_view("a size past all memory", bytes, n, SIZE_MAX - i, o, LLM_INT4);
+        expect_no_view("a size past all memory", bytes, 0, i, SIZE_MAX / 2, LLM_INT4);
         if (llm_pack(e, w, i, SIZE_MAX, false, LLM_INT8) != NULL)
             fail("%zu x SIZE_MAX is packed", i);
     }
@@ -162,6 +196,14 @@ void check_quantized(void)
     }
     if (hash != BYTES_OF_VERSION || llm_packing_version() != 1)
         fail("packed bytes are %016llx, not those of packing version %d", (unsigned long long)hash,
+             llm_packing_version());
+    hash = FNV_START;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        check_shape(shapes[s][0], shapes[s][1], LLM_INT4);
+        check_recovery(shapes[s][0], shapes[s][1]);
+    }
+    if (hash != INT4_BYTES_OF_VERSION)
+        fail("int4 bytes are %016llx, not those of packing version %d", (unsigned long long)hash,
              llm_packing_version());
     check_refusals();
     printf("weights in fewer bits: %ld comparisons\n", compared);

@@ -10,6 +10,8 @@
  *   v16_load(p) v16_store(p, a)         unaligned
  *   v16_load_n(p, n) v16_store_n(p, a, n)   first n (0..16) lanes; the others read 0, stay untouched
  *   v16_load_i8(p)                      16 signed bytes, as floats
+ *   v16_load_f16(p)                     16 finite float16 numbers (uint16_t), as floats
+ *   v16_of_low4(i)                      the lowest 4 bits of each lane, as floats
  *   v16_set1(x) v16_zero()
  *   v16_add v16_sub v16_mul v16_div v16_sqrt v16_floor v16_neg v16_abs
  *   v16_fma(a, b, c)    a * b + c       v16_fnma(a, b, c)   c - a * b        rounded once

@@ -105,6 +105,19 @@ LLM_INLINE __m256 avx2_load_i8(const int8_t *p)
 }
 LLM_INLINE v16 v16_load_i8(const int8_t *p) { return (v16){ avx2_load_i8(p), avx2_load_i8(p + 8) }; }
 
+/* Exponent and fraction moved into a float's, whose exponent is then 112 too small: for small numbers, too. */
+LLM_INLINE __m256 avx2_load_f16(const uint16_t *p)
+{
+    const __m256i half = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    const __m256i size = _mm256_slli_epi32(_mm256_and_si256(half, _mm256_set1_epi32(0x7fff)), 13);
+    const __m256i sign = _mm256_slli_epi32(_mm256_srli_epi32(half, 15), 31);
+    return _mm256_or_ps(_mm256_mul_ps(_mm256_castsi256_ps(size), _mm256_set1_ps(0x1p112f)), _mm256_castsi256_ps(sign));
+}
+LLM_INLINE v16 v16_load_f16(const uint16_t *p) { return (v16){ avx2_load_f16(p), avx2_load_f16(p + 8) }; }
+
+#define AVX2_OF_LOW4(x) _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(15)))
+BOTH1(v16_of_low4, v16i, v16, AVX2_OF_LOW4)
+
 BOTH1(v16_as_i, v16, v16i, _mm256_castps_si256)
 BOTH1(v16i_as_f, v16i, v16, _mm256_castsi256_ps)
 

@@ -65,6 +65,12 @@ LLM_INLINE v16 v16_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
+LLM_INLINE v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+/* The permutation reads no other bits of its indices. */
+LLM_INLINE v16 v16_of_low4(v16i a)
+{
+    return _mm512_permutexvar_ps(a, _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+}
 LLM_INLINE v16i v16_as_i(v16 a) { return _mm512_castps_si512(a); }
 LLM_INLINE v16 v16i_as_f(v16i a) { return _mm512_castsi512_ps(a); }
 

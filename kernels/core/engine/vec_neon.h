@@ -115,6 +115,16 @@ LLM_INLINE v16 v16_load_i8(const int8_t *p)
                     vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))) } };
 }
 
+LLM_INLINE v16 v16_load_f16(const uint16_t *p)
+{
+    v16 r;
+    for (int i = 0; i < 4; i++)
+        r.q[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+    return r;
+}
+#define NEON_OF_LOW4(x) vcvtq_f32_u32(vandq_u32(x, vdupq_n_u32(15)))
+FOUR1(v16_of_low4, v16i, v16, NEON_OF_LOW4)
+
 FOUR1(v16_as_i, v16, v16i, vreinterpretq_u32_f32)
 FOUR1(v16i_as_f, v16i, v16, vreinterpretq_f32_u32)
 

@@ -5,6 +5,8 @@
 #ifndef LLM_VEC_SCALAR_H
 #define LLM_VEC_SCALAR_H
 
+#include "half.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -159,6 +161,18 @@ LLM_INLINE v16 v16_load_i8(const int8_t *p)
 {
     v16 r;
     LANES r.f[i] = p[i];
+    return r;
+}
+LLM_INLINE v16 v16_load_f16(const uint16_t *p)
+{
+    v16 r;
+    LANES r.f[i] = llm_half_value(p[i]);
+    return r;
+}
+LLM_INLINE v16 v16_of_low4(v16i a)
+{
+    v16 r;
+    LANES r.f[i] = (float)(a.u[i] & 15);
     return r;
 }
 LLM_INLINE v16 v16_of_i(v16i a)

@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "engine/half.h"
 #include "weights_file.h"
 
 static const struct {
@@ -17,30 +18,12 @@ const char *llm_dtype_name(llm_dtype dtype) { return dtypes[dtype].name; }
 
 size_t llm_dtype_size(llm_dtype dtype) { return dtypes[dtype].size; }
 
-static float from_half(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023;
-    union {
-        uint32_t bits;
-        float value;
-    } x;
-
-    if (exponent == 0) {
-        x.value = (float)fraction * 0x1p-24f;
-        x.bits |= sign;
-    } else if (exponent == 31)
-        x.bits = sign | 0x7f800000u | fraction << 13;
-    else
-        x.bits = sign | (exponent + 112) << 23 | fraction << 13;
-    return x.value;
-}
-
 void weights_convert(float *out, const uint8_t *in, llm_dtype dtype, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         switch (dtype) {
         case LLM_DTYPE_F16:
-            out[i] = from_half(le16(in + 2 * i));
+            out[i] = llm_half_value(le16(in + 2 * i));
             break;
         case LLM_DTYPE_BF16: {
             uint32_t bits = (uint32_t)le16(in + 2 * i) << 16;

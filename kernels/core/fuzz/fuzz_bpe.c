@@ -64,7 +64,7 @@ const int32_t *fuzz_round_trip(llm_bpe *t, const uint8_t *text, size_t size, boo
     const int32_t *ids;
     size_t n_ids, at = 0, n;
 
-    if (llm_bpe_encode(t, text, size, special, NULL, NULL, &ids, &n_ids) != LLM_BPE_OK)
+    if (llm_bpe_encode(t, text, size, special, true, NULL, NULL, &ids, &n_ids) != LLM_BPE_OK)
         abort();
     for (size_t i = 0; i < n_ids; i++, at += n) {
         const uint8_t *bytes = llm_bpe_token(t, ids[i], &n);

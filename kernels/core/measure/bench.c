@@ -162,7 +162,9 @@ static void packed_lines(void)
     static const struct {
         llm_precision precision;
         const char *name;
-    } kinds[] = { { LLM_BF16, "bf16 %zu x %zu x %zu" }, { LLM_INT8, "int8 %zu x %zu x %zu" } };
+    } kinds[] = { { LLM_BF16, "bf16 %zu x %zu x %zu" },
+                  { LLM_INT8, "int8 %zu x %zu x %zu" },
+                  { LLM_INT4, "int4 %zu x %zu x %zu" } };
     static const size_t sizes[][3] = { { 1, 3072, 768 }, { 1, 50257, 768 }, { 8, 50257, 768 }, { 512, 3072, 768 } };
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)

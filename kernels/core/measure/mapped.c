@@ -206,7 +206,6 @@ static void try_way(llm_engine *e, const way *w, llm_decode *private, file *f, l
 
 static void try_precision(llm_engine *e, const char *folder, llm_precision precision, int pairs)
 {
-    static const char *const names[] = { "float32", "bf16", "int8" };
     llm_decode *private = llm_decode_create(e, LAYERS, HEADS, D, POSITIONS, VOCAB, precision),
                *sizes = llm_decode_create(e, LAYERS, HEADS, D, POSITIONS, VOCAB, precision);
     char path[4096];
@@ -225,8 +224,8 @@ static void try_precision(llm_engine *e, const char *folder, llm_precision preci
     if (f.block == NULL)
         give_up("memory");
     llm_decode_tokens(private, PAST, 1);
-    printf("%s, %zu MB in %s\n%-32s %6s %12s %11s\n", names[precision], f.bytes >> 20, folder, "", "ratio", "a token",
-           "map");
+    printf("%s, %zu MB in %s\n%-32s %6s %12s %11s\n", llm_precision_name(precision), f.bytes >> 20, folder, "", "ratio",
+           "a token", "map");
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         try_way(e, &ways[i], private, &f, precision, pairs);
     llm_decode_destroy(private);
@@ -241,16 +240,14 @@ int main(int argc, char **argv)
     const int pairs = argc > 4 ? atoi(argv[4]) : 9;
 
     if (e == NULL || argc < 2 || pairs < 1 || pairs > MOST_PAIRS) {
-        fprintf(stderr, "usage: mapped FOLDER [threads] [float32|bf16|int8|all] [pairs]\n");
+        fprintf(stderr, "usage: mapped FOLDER [threads] [float32|bf16|int8|int4|all] [pairs]\n");
         return 2;
     }
     llm_engine_set_threads(e, argc > 2 ? atoi(argv[2]) : 1);
-    if (strcmp(only, "bf16") != 0 && strcmp(only, "int8") != 0)
-        try_precision(e, argv[1], LLM_FLOAT32, pairs);
-    if (strcmp(only, "float32") != 0 && strcmp(only, "int8") != 0)
-        try_precision(e, argv[1], LLM_BF16, pairs);
-    if (strcmp(only, "float32") != 0 && strcmp(only, "bf16") != 0)
-        try_precision(e, argv[1], LLM_INT8, pairs);
+    for (int precision = 0; precision < LLM_PRECISIONS; precision++)
+        if (*only == '\0' || strcmp(only, "all") == 0 ||
+            strcmp(only, llm_precision_name((llm_precision)precision)) == 0)
+            try_precision(e, argv[1], (llm_precision)precision, pairs);
     llm_engine_destroy(e);
     return 0;
 }

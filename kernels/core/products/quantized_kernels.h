@@ -1,9 +1,9 @@
 /*
- * quantized_kernels.h -- products with weights in bf16 or int8, of one instruction set. One thread, one panel of
+ * quantized_kernels.h -- products with weights in bf16, int8 or int4, of one instruction set. One thread, one panel of
  * columns at a time (quantized.h has the layout).
  *
  * Bits: an element of C takes its k products in order, in blocks of LLM_GEMM_KB from +0, in a lane of its own, and
- * the blocks are added in order: C + block for bf16, which is what a float32 product with the rounded weights
+ * the blocks are added in order: C + block for bf16 and int4, which is what a float32 product with the rounded weights
  * computes, and fma(block, scale, C) for int8. So other rows, threads and instruction sets are not seen in it.
  */
 #ifndef LLM_QUANTIZED_KERNELS_H
@@ -11,6 +11,7 @@
 
 #include "engine/quantized.h"
 #include "engine/vec.h"
+#include "int4_kernels.h"
 
 /* Rows and vectors of C in registers when several rows share an unpacked block. */
 #if defined(LLM_VEC_AVX512)
@@ -27,8 +28,9 @@ enum {
     PREFETCH_BYTES = 4096,   /* ahead of one row's reading: hardware stops at the end of a page */
 };
 
-typedef enum packed_kind { PACKED_BF16, PACKED_INT8 } packed_kind;
+typedef enum packed_kind { PACKED_BF16, PACKED_INT8, PACKED_INT4 } packed_kind;
 
+/* of an input, but for int4 */
 LLM_INLINE size_t packed_words(packed_kind kind) { return kind == PACKED_BF16 ? 32 : 16; }
 
 /* ---- packing ---- */
@@ -91,11 +93,34 @@ LLM_INLINE v16 unpacked(const uint32_t *p, size_t v, packed_kind kind)
 /* scales: of the block's 64 columns; `at` is the vector's first one. */
 LLM_INLINE v16 add_block(v16 total, v16 block, const float *scales, size_t at, packed_kind kind)
 {
-    return kind == PACKED_BF16 ? v16_add(total, block) : v16_fma(block, v16_load(scales + at), total);
+    return kind != PACKED_INT8 ? v16_add(total, block) : v16_fma(block, v16_load(scales + at), total);
 }
 
 /* How many of vector v's 16 columns exist among n. */
 LLM_INLINE size_t lanes_left(size_t n, size_t v) { return n <= 16 * v ? 0 : n - 16 * v < 16 ? n - 16 * v : 16; }
+
+/* sum += a times a numeric block of the panel, whose end is returned */
+LLM_INLINE const uint32_t *add_numeric_block(v16 *sum, const float *a, const uint32_t *panel, size_t n,
+                                             packed_kind kind)
+{
+    if (kind == PACKED_INT4) {
+        for (; n >= LLM_INT4_BLOCK; n -= LLM_INT4_BLOCK, a += LLM_INT4_BLOCK, panel += int4_words(LLM_INT4_BLOCK))
+            add_int4_block(sum, a, panel, LLM_INT4_BLOCK, PREFETCH_BYTES);
+        if (n > 0)
+            add_int4_block(sum, a, panel, n, PREFETCH_BYTES);
+        return panel + (n > 0 ? int4_words(n) : 0);
+    }
+#pragma GCC unroll 4
+    for (size_t p = 0; p < n; p++, panel += packed_words(kind)) {
+        const v16 ai = v16_set1(a[p]);
+        for (size_t line = 0; line < packed_words(kind); line += 16)
+            __builtin_prefetch((const char *)(panel + line) + PREFETCH_BYTES);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < PANEL_NV; v++)
+            sum[v] = v16_fma(ai, unpacked(panel, v, kind), sum[v]);
+    }
+    return panel;
+}
 
 /* One row, straight from the packed words through the registers: memory's speed is the limit. */
 LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, const float *scales, size_t n, size_t k,
@@ -107,21 +132,11 @@ LLM_INLINE void one_packed_row(float *c, const float *a, const uint32_t *panel, 
     for (int v = 0; v < PANEL_NV; v++)
         total[v] = v16_zero();
     for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
-        const size_t end = k - p0 < LLM_GEMM_KB ? k : p0 + LLM_GEMM_KB;
         v16 sum[PANEL_NV];
 #pragma GCC unroll 4
         for (int v = 0; v < PANEL_NV; v++)
             sum[v] = v16_zero();
-#pragma GCC unroll 4
-        for (size_t p = p0; p < end; p++) {
-            const v16 ai = v16_set1(a[p]);
-            for (size_t line = 0; line < packed_words(kind); line += 16)
-                __builtin_prefetch((const char *)(panel + line) + PREFETCH_BYTES);
-#pragma GCC unroll 4
-            for (size_t v = 0; v < PANEL_NV; v++)
-                sum[v] = v16_fma(ai, unpacked(panel, v, kind), sum[v]);
-            panel += packed_words(kind);
-        }
+        panel = add_numeric_block(sum, a + p0, panel, k - p0 < LLM_GEMM_KB ? k - p0 : LLM_GEMM_KB, kind);
 #pragma GCC unroll 4
         for (int v = 0; v < PANEL_NV; v++)
             total[v] = add_block(total[v], sum[v], scales, 16 * (size_t)v, kind);
@@ -188,6 +203,31 @@ LLM_INLINE void some_unpacked_rows(size_t rows, float *c, size_t ldc, const floa
             unpacked_tile(r, c, ldc, a, lda, w, scales, at, n, k, first, kind);
 }
 
+/* A numeric block of the panel as floats, stripe by stripe; returns the panel's part after it. */
+LLM_INLINE const uint32_t *unpack_block(float *w, const uint32_t *panel, size_t n, packed_kind kind)
+{
+    float *at[PANEL_NV];
+
+#pragma GCC unroll 4
+    for (size_t v = 0; v < PANEL_NV; v++)
+        at[v] = w + v / PACKED_NV * STRIPE * LLM_GEMM_KB + v % PACKED_NV * 16;
+    for (size_t p = 0; p < n;) {
+        const size_t inputs = kind == PACKED_INT4 ? n - p < LLM_INT4_BLOCK ? n - p : LLM_INT4_BLOCK : 1;
+        if (kind == PACKED_INT4)
+            unpack_int4(at, STRIPE, panel, inputs);
+        else
+#pragma GCC unroll 4
+            for (size_t v = 0; v < PANEL_NV; v++)
+                v16_store(at[v], unpacked(panel, v, kind));
+#pragma GCC unroll 4
+        for (size_t v = 0; v < PANEL_NV; v++)
+            at[v] += inputs * STRIPE;
+        panel += kind == PACKED_INT4 ? int4_words(inputs) : packed_words(kind);
+        p += inputs;
+    }
+    return panel;
+}
+
 /* Several rows: each block is unpacked once, stripe by stripe into `w`, and meets all of them. */
 LLM_INLINE void many_packed_rows(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales,
                                  size_t m, size_t n, size_t k, float *w, packed_kind kind)
@@ -197,11 +237,7 @@ LLM_INLINE void many_packed_rows(float *c, size_t ldc, const float *a, const uin
 
     for (size_t p0 = 0; p0 < k; p0 += LLM_GEMM_KB) {
         const size_t kb = k - p0 < LLM_GEMM_KB ? k - p0 : LLM_GEMM_KB;
-        for (size_t p = 0; p < kb; p++, panel += packed_words(kind))
-#pragma GCC unroll 4
-            for (size_t v = 0; v < PANEL_NV; v++)
-                v16_store(w + v / PACKED_NV * STRIPE * LLM_GEMM_KB + p * STRIPE + v % PACKED_NV * 16,
-                          unpacked(panel, v, kind));
+        panel = unpack_block(w, panel, kb, kind);
         for (size_t j = 0; j < n; j += STRIPE)
             for (size_t i = 0; i < m; i += height)
                 some_unpacked_rows(m - i < height ? m - i : height, c + i * ldc + j, ldc, a + i * k + p0, k,
@@ -237,6 +273,18 @@ static void packed_int8(float *c, size_t ldc, const float *a, const uint32_t *pa
     packed_product(c, ldc, a, panel, scales, m, n, k, row, scratch, PACKED_INT8);
 }
 
-#define PACKED_KERNELS { .bf16 = packed_bf16, .int8 = packed_int8, .pack_bf16 = pack_bf16, .pack_int8 = pack_int8 }
+static void packed_int4(float *c, size_t ldc, const float *a, const uint32_t *panel, const float *scales, size_t m,
+                        size_t n, size_t k, const float *row, float *scratch)
+{
+    packed_product(c, ldc, a, panel, scales, m, n, k, row, scratch, PACKED_INT4);
+}
+
+#define PACKED_KERNELS                                                                                                 \
+    { .bf16 = packed_bf16,                                                                                             \
+      .int8 = packed_int8,                                                                                             \
+      .int4 = packed_int4,                                                                                             \
+      .pack_bf16 = pack_bf16,                                                                                          \
+      .pack_int8 = pack_int8,                                                                                          \
+      .pack_int4 = pack_int4 }
 
 #endif /* LLM_QUANTIZED_KERNELS_H */

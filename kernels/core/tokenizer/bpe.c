@@ -59,6 +59,12 @@ static llm_bpe_status put_added(llm_bpe *t, int32_t id, const uint8_t *bytes, si
     if ((flags & LLM_BPE_NORMALIZED) && t->settings.nfc &&
         llm_nfc(&t->normalized, bytes, n, NULL, NULL, &pattern, &n_pattern) != LLM_BPE_OK)
         return LLM_BPE_NO_MEMORY;
+    if ((flags & LLM_BPE_NORMALIZED) && t->settings.blank == LLM_BPE_BLANK_PREPEND) {
+        if (!llm_bpe_mark_blanks(&t->normalized, bytes, n, true, false))
+            return LLM_BPE_NO_MEMORY;
+        pattern = t->normalized.text;
+        n_pattern = t->normalized.n;
+    }
     return llm_bpe_added_put(&t->added, id, bytes, n, pattern, n_pattern, flags);
 }
 
@@ -67,6 +73,7 @@ llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, s
     uint32_t symbol;
     bool found;
     void *grown;
+    int byte;
 
     if (id < 0 || n == 0 || n > LLM_BPE_MAX_TOKEN)
         return LLM_BPE_BAD_TOKEN;
@@ -87,8 +94,9 @@ llm_bpe_status llm_bpe_put_token(llm_bpe *t, int32_t id, const uint8_t *bytes, s
     if (found)
         return LLM_BPE_DUPLICATE;
     t->ids[symbol] = id;
-    if (n == 1)
-        t->byte_symbol[bytes[0]] = symbol;
+    byte = t->settings.blank != LLM_BPE_BYTE_LEVEL ? llm_bpe_byte_token(bytes, n) : n == 1 ? bytes[0] : -1;
+    if (byte >= 0)
+        t->byte_symbol[byte] = symbol;
     return LLM_BPE_OK;
 }
 
@@ -230,6 +238,23 @@ static bool reserve_output(llm_bpe *t, size_t n)
     return grown != NULL;
 }
 
+static llm_bpe_status byte_symbols(llm_bpe *t, const uint8_t *piece, size_t n, uint32_t *symbols, size_t *n_symbols)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        symbols[kept] = t->byte_symbol[piece[i]];
+        if (symbols[kept] != NO_SYMBOL) {
+            kept++;
+        } else if (!t->settings.drop_unknown) {
+            t->missing_byte = piece[i];
+            return LLM_BPE_NO_BYTE;
+        }
+    }
+    *n_symbols = kept;
+    return LLM_BPE_OK;
+}
+
 /* The ids of a piece, from its bytes on, at the end of the output */
 static llm_bpe_status encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, llm_should_stop stop, void *arg)
 {
@@ -249,13 +274,10 @@ static llm_bpe_status encode_piece(llm_bpe *t, const uint8_t *piece, size_t n, l
     }
     /* Symbols become ids where they stand. */
     symbols = (uint32_t *)(t->out + t->n_out);
-    for (size_t i = 0; i < n; i++) {
-        symbols[i] = t->byte_symbol[piece[i]];
-        if (symbols[i] == NO_SYMBOL) {
-            t->missing_byte = piece[i];
-            return LLM_BPE_NO_BYTE;
-        }
-    }
+    status = t->settings.blank == LLM_BPE_BYTE_LEVEL ? byte_symbols(t, piece, n, symbols, &n)
+                                                     : llm_bpe_character_symbols(t, piece, n, symbols, &n);
+    if (status != LLM_BPE_OK)
+        return status;
     status = llm_bpe_merge_piece(&t->merges, symbols, &n, stop, arg);
     if (status != LLM_BPE_OK)
         return status;
@@ -299,7 +321,10 @@ static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n,
     for (size_t step = 1; at < n && status == LLM_BPE_OK; step++) {
         /* A piece that would be too long need not be looked at to its end. */
         size_t visible = n - at > LLM_BPE_MAX_PIECE + 8 ? at + LLM_BPE_MAX_PIECE + 8 : n;
-        size_t end = llm_bpe_piece(t->settings.pre_tokenizer, text, visible, at);
+        size_t end = t->settings.blank == LLM_BPE_BYTE_LEVEL
+                         ? llm_bpe_piece(t->settings.pre_tokenizer, text, visible, at)
+                     : t->settings.split ? llm_bpe_blank_piece(text, visible, at)
+                                         : visible;
 
         if (t->cache != NULL && end - at <= CACHED_BYTES)
             status = encode_cached(t, text + at, end - at);
@@ -315,6 +340,7 @@ static llm_bpe_status encode_ordinary(llm_bpe *t, const uint8_t *text, size_t n,
 /* A search for added tokens that keeps its place, of one of two levels: in the text, in what is then normalized */
 typedef struct search {
     int level;
+    bool first; /* the text begins here */
     bool special;
     llm_should_stop stop;
     void *arg;
@@ -326,7 +352,17 @@ static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, si
 static llm_bpe_status encode_between(llm_bpe *t, search s, const uint8_t *text, size_t n)
 {
     llm_bpe_status status = LLM_BPE_OK;
+    llm_bpe_blank blank = t->settings.blank;
 
+    /* Prepend is a normalizer, what Metaspace does comes after all added tokens were found. */
+    if (blank != LLM_BPE_BYTE_LEVEL && (s.level == 0) == (blank == LLM_BPE_BLANK_PREPEND)) {
+        bool in_front = blank == LLM_BPE_BLANK_FIRST ? s.first : blank != LLM_BPE_BLANK_NEVER;
+
+        if (!llm_bpe_mark_blanks(&t->normalized, text, n, in_front, blank != LLM_BPE_BLANK_PREPEND))
+            return LLM_BPE_NO_MEMORY;
+        text = t->normalized.text;
+        n = t->normalized.n;
+    }
     if (s.level == 1)
         return encode_ordinary(t, text, n, s.stop, s.arg);
     if (t->settings.nfc)
@@ -340,6 +376,7 @@ static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, si
 {
     added_match m = { 0 };
     llm_bpe_status status = LLM_BPE_OK;
+    bool first = s.first;
 
     if (!llm_bpe_added_any(&t->added, s.level, s.special))
         return encode_between(t, s, text, n);
@@ -348,6 +385,7 @@ static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, si
 
         status = llm_bpe_added_next(&t->added, s.level, s.special, text, n, &m, s.stop, s.arg);
         until = m.found ? m.start : n;
+        s.first = first && done == 0;
         if (status == LLM_BPE_OK && done < until)
             status = encode_between(t, s, text + done, until - done);
         if (status != LLM_BPE_OK || !m.found)
@@ -360,8 +398,8 @@ static llm_bpe_status encode_level(llm_bpe *t, search s, const uint8_t *text, si
     return status;
 }
 
-llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
-                              const int32_t **ids, size_t *n_ids)
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, bool begins,
+                              llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids)
 {
     llm_bpe_status status;
 
@@ -381,7 +419,7 @@ llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool sp
     t->n_encoded += n;
     if (t->cache == NULL && t->n_encoded >= CACHE_AFTER)
         t->cache = calloc(CACHE_SLOTS, sizeof(cached_piece));
-    status = encode_level(t, (search){ 0, special, stop, arg }, text, n);
+    status = encode_level(t, (search){ 0, begins, special, stop, arg }, text, n);
     *ids = t->out;
     *n_ids = t->n_out;
     return status;

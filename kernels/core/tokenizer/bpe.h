@@ -43,10 +43,26 @@ typedef enum llm_bpe_pre_tokenizer {
     LLM_BPE_TEKKEN
 } llm_bpe_pre_tokenizer;
 
+/*
+ * SentencePiece's BPE, of characters: blanks are U+2581, a character that is no token becomes tokens of its bytes, and
+ * a blank stands before what lies between added tokens, as this says.
+ */
+typedef enum llm_bpe_blank {
+    LLM_BPE_BYTE_LEVEL, /* it is no SentencePiece */
+    LLM_BPE_BLANK_NEVER,
+    LLM_BPE_BLANK_PREPEND, /* tokenizers' Prepend: everywhere, before normalized added tokens are searched for */
+    LLM_BPE_BLANK_ALWAYS,  /* Metaspace: where no blank stands */
+    LLM_BPE_BLANK_FIRST    /* the same at the beginning of the text alone */
+} llm_bpe_blank;
+
 typedef struct llm_bpe_settings {
     llm_bpe_pre_tokenizer pre_tokenizer;
     bool nfc;           /* what lies between added tokens is normalized first */
     bool ignore_merges; /* a piece that is a token is that token, whatever merging makes of it */
+    bool drop_unknown;  /* a byte without a token is left out, not LLM_BPE_NO_BYTE */
+    llm_bpe_blank blank;
+    bool split; /* SentencePiece: every blank begins a piece */
+    bool strip; /* decoding leaves out the text's first blank */
 } llm_bpe_settings;
 
 llm_bpe *llm_bpe_create(const llm_bpe_settings *settings); /* all 0: GPT-2's. NULL: no memory */
@@ -72,13 +88,18 @@ llm_bpe_status llm_bpe_put_merge(llm_bpe *t, uint32_t rank, const uint8_t *left,
 /*
  * ids (n_ids) = the tokens of text (n), valid until the next call. What reads like an added token is that token (the
  * leftmost, of those the longest), as Hugging Face's tokenizers have it; special ones only with `special`, else they
- * are text.
+ * are text. begins: nothing comes before it, which matters to LLM_BPE_BLANK_FIRST alone.
  */
-llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, llm_should_stop stop, void *arg,
-                              const int32_t **ids, size_t *n_ids);
+llm_bpe_status llm_bpe_encode(llm_bpe *t, const uint8_t *text, size_t n, bool special, bool begins,
+                              llm_should_stop stop, void *arg, const int32_t **ids, size_t *n_ids);
 uint8_t llm_bpe_missing_byte(const llm_bpe *t);
-/* The bytes a token stands for; NULL: no such id */
+/* The bytes a token stands for, of SentencePiece the token; NULL: no such id */
 const uint8_t *llm_bpe_token(llm_bpe *t, int32_t id, size_t *n);
+/*
+ * SentencePiece: text (*n bytes) = what tokenizers' decoder makes of the ids; text has room for *n, and NULL asks how
+ * much is needed at most. The number of ids, or the place of the first unknown one
+ */
+size_t llm_bpe_decode_text(llm_bpe *t, const int32_t *ids, size_t n_ids, uint8_t *text, size_t *n);
 size_t llm_bpe_memory(const llm_bpe *t); /* bytes */
 
 /* ---- text --------------------------------------------------------------------------- */

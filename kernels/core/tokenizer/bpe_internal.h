@@ -150,6 +150,17 @@ bool llm_bpe_trie_add(added_trie *t, const uint8_t *bytes, size_t n, uint32_t to
 size_t llm_bpe_trie_memory(const added_trie *t);
 void llm_bpe_trie_free(added_trie *t);
 
+/*
+ * SentencePiece (bpe_sentencepiece.c): text with U+2581 for blanks, in b, and one in front; the symbols of a piece; the
+ * byte that a token <0x41> stands for, -1 for none
+ */
+bool llm_bpe_mark_blanks(llm_nfc_buffer *b, const uint8_t *text, size_t n, bool in_front, bool once);
+llm_bpe_status llm_bpe_character_symbols(llm_bpe *t, const uint8_t *piece, size_t n, uint32_t *symbols,
+                                         size_t *n_symbols);
+int llm_bpe_byte_token(const uint8_t *token, size_t n);
+/* Where the piece ends that begins at text[at] */
+size_t llm_bpe_blank_piece(const uint8_t *text, size_t n, size_t at);
+
 /* One of enum kind */
 unsigned llm_bpe_kind(uint32_t code);
 

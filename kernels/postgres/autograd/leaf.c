@@ -33,7 +33,10 @@ pg_llm_param(PG_FUNCTION_ARGS)
     Tensor       *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
 
     if (pass_recording())
+    {
+        tensor_buffer_need(p->data);
         tape_param_leaf(t, v, p);
+    }
     PG_RETURN_TENSOR(t);
 }
 

@@ -122,6 +122,13 @@ op_rows(const OpValue *v)
     return rows;
 }
 
+void
+op_need(const OpValue *v)
+{
+    if (v->buffer != NULL)
+        tensor_buffer_need(v->buffer);
+}
+
 char *
 op_shape(const OpValue *v)
 {
@@ -327,7 +334,9 @@ read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
         int rank = op_arg_rank(call->op, i);
 
         if (call->op->args[i].kind == 't')
-            op_set_input(call, rank, PG_GETARG_TENSOR(arg + i));
+            op_set_input(call, rank,
+                         call->op->lazy & KEEPS_IN(rank) ? tensor_from_datum_lazy(PG_GETARG_DATUM(arg + i))
+                                                         : PG_GETARG_TENSOR(arg + i));
         else
             op_read_constant(call, fcinfo, arg + i, call->op->args[i].kind, rank);
     }

@@ -113,6 +113,7 @@ struct OpDef
     void (*forward)(OpCall *call);
     void (*backward)(const OpCall *call, const float *dout, OpGrad *din);
     uint32 keeps;      /* values the backward reads */
+    uint32 lazy;       /* KEEPS_IN of inputs that come unfilled: the forward asks for what it needs (op_need) */
     bool   is_number;  /* the output is 0-d: double precision where tensors are bytea */
     int    bytea_args; /* so many of the arguments belong to the overload for bytea; 0: all */
     /* For an op that may have nothing to do: whether the call's first argument is its result, after checks. */
@@ -169,6 +170,7 @@ extern float    *op_scratch(size_t n);                            /* until the m
 extern size_t    op_rows(const OpValue *v);                       /* product of all but the last axis */
 extern size_t    op_last_dim(const OpValue *v);                   /* 1 for a single number */
 extern char     *op_shape(const OpValue *v);                      /* "[2,3]" for messages */
+extern void      op_need(const OpValue *v);                       /* an input's float32 numbers, if it is lazy */
 extern void      op_require_ndim(const OpCall *call, int input, int least);
 extern void      op_require_ids(const OpCall *call, int64 limit, bool negative_ok);
 extern void      op_dropout_key(OpCall *call); /* from the pass and call->site */

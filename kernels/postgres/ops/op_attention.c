@@ -9,6 +9,7 @@
 
 #include "generation/generate.h"
 #include "ops.h"
+#include "tensor/tensor_view.h"
 
 /* ---- embedding: out (ids..., d) = w (rows, d) at ids ---- */
 
@@ -24,6 +25,16 @@ embedding_forward(OpCall *call)
     memcpy(dims, call->ids.dims, sizeof(int32) * call->ids.ndim);
     dims[call->ids.ndim] = w->dims[1];
     op_output(call, call->ids.ndim + 1, dims);
+    if (w->buffer != NULL && w->buffer->unfilled && w->data == w->buffer->data)
+    {
+        const uint16 *halves = tensor_buffer_halves(w->buffer);
+        size_t        d = (size_t) w->dims[1];
+
+        for (size_t i = 0; i < call->ids.n; i++)
+            tensor_widen(call->out.data + i * d, halves + (size_t) call->ids.values[i] * d, d);
+        return;
+    }
+    op_need(w);
     llm_embedding_forward(pg_llm_engine(), call->out.data, w->data, call->ids.values, call->ids.n, w->dims[1]);
 }
 
@@ -273,7 +284,8 @@ attention_qkv_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 OP(embedding, .name = "embedding", .args = {TENSOR("w", "rows, d"), INTEGERS("ids")},
    .doc = "Rows of w [rows, d] at ids: [ids..., d]. 22003: an id is out of range.",
-   .bytea_doc = "rows of w (rows,d) at ids", .forward = embedding_forward, .backward = embedding_backward);
+   .bytea_doc = "rows of w (rows,d) at ids", .lazy = KEEPS_IN(0), .forward = embedding_forward,
+   .backward = embedding_backward);
 OP(causal_attention, .name = "causal_attention",
    .args = {TENSOR("q", "t, d"), TENSOR("k", "t, d"), TENSOR("v", "t, d"), INTEGER("n_head"), REAL("dropout_p", "0"),
             BOOLEAN("training", "false"), SITE("site", "''"), INTEGER("n_kv_head", "NULL"),

@@ -34,6 +34,8 @@ linear_forward(OpCall *call)
 
     linear_shapes(call, dims);
     packed = precision_packed(call, &call->in[1], false);
+    if (packed == NULL)
+        op_need(&call->in[1]);
     out = op_output(call, call->in[0].ndim, dims);
     if (packed != NULL)
         llm_packed_forward(pg_llm_engine(), out, call->in[0].data, packed, b, op_rows(&call->in[0]));
@@ -212,6 +214,8 @@ lm_head_forward(OpCall *call)
 
     head_shapes(call);
     packed = precision_packed(call, w, true);
+    if (packed == NULL)
+        op_need(w);
     memcpy(dims, x->dims, sizeof(int32) * x->ndim);
     dims[x->ndim - 1] = w->dims[0];
     out = op_output(call, x->ndim, dims);
@@ -277,6 +281,8 @@ lm_head_loss_forward(OpCall *call)
         op_shape_error(call, "x [..., d], w [vocab, d] with at least one row, and one target per row of x");
     op_require_ids(call, w->dims[0], true);
     packed = precision_packed(call, w, true);
+    if (packed == NULL || pass_recording())
+        op_need(w);
     log_sum = op_save(call, SAVED_LOG_SUM, n);
     call->count = count_targets(&call->ids);
     if (pass_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
@@ -345,10 +351,10 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 OP(linear, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o"), TENSOR("b", "o")},
    .doc = "x [..., i] @ w [i, o] + b [o].", .bytea_doc = "x (n,i) @ w (i,o) + b (o) -> (n,o)",
-   .forward = linear_forward, .backward = linear_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+   .forward = linear_forward, .backward = linear_backward, .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(linear_nobias, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o")}, .doc = "x [..., i] @ w [i, o].",
    .bytea_doc = "x (n,i) @ w (i,o) -> (n,o)", .forward = linear_forward, .backward = linear_backward,
-   .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+   .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(matmul, .name = "matmul", .args = {TENSOR("a", "m, k"), TENSOR("b", "k, n")},
    .doc = "Matrix product as NumPy's matmul: batched over leading axes, which broadcast.",
    .bytea_doc = "a (m,k) @ b (k,n) -> (m,n)", .forward = matmul_forward, .backward = matmul_backward,
@@ -356,10 +362,10 @@ OP(matmul, .name = "matmul", .args = {TENSOR("a", "m, k"), TENSOR("b", "k, n")},
 OP(lm_head, .name = "lm_head", .args = {TENSOR("x", "n, d"), TENSOR("w", "vocab, d")},
    .doc = "Logits x [..., d] @ w [vocab, d] transposed: [..., vocab].",
    .bytea_doc = "x (n,d) @ transpose of w (vocab,d) -> (n,vocab)", .forward = lm_head_forward,
-   .backward = lm_head_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+   .backward = lm_head_backward, .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(lm_head_loss, .name = "lm_head_loss", .args = {TENSOR("x", "n, d"), TENSOR("w", "vocab, d"), INTEGERS("targets")},
    .doc = "Mean cross-entropy of pg_llm_lm_head(x, w) against targets (below 0: ignored), computed without storing all "
           "logits.",
    .bytea_doc = "mean cross-entropy of pg_llm_lm_head(x, w, n, d, vocab) against targets (below 0: ignored)",
-   .forward = lm_head_loss_forward, .backward = lm_head_loss_backward, .keeps = KEEPS_IN(0) | KEEPS_IN(1),
-   .is_number = true);
+   .forward = lm_head_loss_forward, .backward = lm_head_loss_backward, .lazy = KEEPS_IN(1),
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1), .is_number = true);

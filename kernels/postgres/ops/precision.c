@@ -1,5 +1,5 @@
 /*
- * precision.c -- weights in fewer bits: a copy of a parameter as bf16 or int8 for passes that only read.
+ * precision.c -- weights in fewer bits: a copy of a parameter as bf16, int8 or int4 for passes that only read.
  *
  * A copy is made at the first use, unless a file that sessions share has it, and belongs to the parameter's buffer, so it
  * goes with the version of the model that holds it, and before the optimizer changes the weights. The float32 numbers
@@ -9,8 +9,19 @@
 
 #include "params/params.h"
 #include "tensor/buffer.h"
+#include "tensor/tensor_view.h"
 #include "session/settings.h"
 #include "precision.h"
+
+/*
+ * The head, which is stored transposed, chooses among tens of thousands of tokens and is most often the embedding too: 4 bits
+ * would be felt, and files of 4-bit weights hold it in more.
+ */
+static llm_precision
+precision_of(bool transposed)
+{
+    return pg_llm_weights == LLM_INT4 && transposed ? LLM_INT8 : (llm_precision) pg_llm_weights;
+}
 
 static llm_packed *
 make_packed(const OpValue *w, bool transposed, llm_precision precision)
@@ -24,8 +35,22 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
         packed = NULL;
     else
     {
+        const float *numbers = w->data;
+        float       *widened = NULL;
+
+        if (w->buffer->unfilled)
+        {
+            /* of this matrix only, and for this */
+            if (!tensor_buffer_room(w->n * sizeof(float)))
+                ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %s weights", op_shape(w)));
+            widened = MemoryContextAllocHuge(CurrentMemoryContext, Max(w->n, 1) * sizeof(float));
+            tensor_widen(widened, tensor_buffer_halves(w->buffer), w->n);
+            numbers = widened;
+        }
         /* not checked where it came out: an interrupt now would lose it */
-        packed = llm_pack(e, w->data, i, o, transposed, precision);
+        packed = llm_pack(e, numbers, i, o, transposed, precision);
+        if (widened != NULL)
+            pfree(widened);
         if (packed == NULL)
             pg_llm_check(e);
     }
@@ -36,9 +61,9 @@ make_packed(const OpValue *w, bool transposed, llm_precision precision)
 }
 
 static bool
-fits(const llm_packed *packed, const OpValue *w, bool transposed)
+fits(const llm_packed *packed, const OpValue *w, bool transposed, llm_precision precision)
 {
-    return llm_packed_precision(packed) == (llm_precision) pg_llm_weights &&
+    return llm_packed_precision(packed) == precision &&
            llm_packed_inputs(packed) == (size_t) w->dims[transposed ? 1 : 0] &&
            llm_packed_outputs(packed) == (size_t) w->dims[transposed ? 0 : 1];
 }
@@ -47,12 +72,12 @@ const llm_packed *
 precision_packed(const OpCall *call, const OpValue *w, bool transposed)
 {
     llm_packed  **packed;
-    llm_precision precision = (llm_precision) pg_llm_weights;
+    llm_precision precision = precision_of(transposed);
 
     if (precision == LLM_FLOAT32 || !call->read_only || call->pure || w->data != w->buffer->data)
         return NULL;
     packed = &w->buffer->packed[transposed ? 1 : 0];
-    if (*packed == NULL || !fits(*packed, w, transposed))
+    if (*packed == NULL || !fits(*packed, w, transposed, precision))
     {
         ModelVersion *v = params_holding(w->buffer);
 

@@ -15,6 +15,8 @@
 
 #include "params_internal.h"
 #include "session/engine.h"
+#include "session/settings.h"
+#include "tensor/tensor_view.h"
 
 #define MAX_PARAMS     65536     /* of a version; 96 layers of GPT-3 are some 1200 */
 #define MAX_PARTS      (1 << 20) /* of a parameter */
@@ -40,12 +42,37 @@ feed_buffer(const Tensor *t)
 {
     Tensor *own;
 
+    if (t->buffer->unfilled)
+        return t->buffer; /* feed_lazy made it */
     if (tensor_buffer_writable(t->buffer) && t->data == t->buffer->data)
         return t->buffer;
     own = tensor_new(t->ndim, t->dims);
     llm_copy(pg_llm_engine(), own->data, t->data, false, t->n);
     pg_llm_check(pg_llm_engine());
     return own->buffer;
+}
+
+/* A matrix that is stored as bf16 stays so for who reads weights in fewer bits; NULL: this is none. */
+static Tensor *
+feed_lazy(const ModelVersion *v, Datum data)
+{
+    TensorView    view;
+    TensorBuffer *buffer;
+    Tensor       *t = NULL;
+    uint16       *halves;
+
+    if (v->training || pg_llm_weights == LLM_FLOAT32)
+        return NULL;
+    view = tensor_view_open_stored(data);
+    if (view.bf16 != NULL && view.ndim == 2)
+    {
+        buffer = tensor_buffer_lazy_alloc(view.n, &halves);
+        memcpy(halves, view.bf16, view.n * sizeof(uint16));
+        t = tensor_wrap(view.ndim, view.dims, buffer, buffer->data);
+        tensor_buffer_release(buffer);
+    }
+    tensor_view_close(&view);
+    return t;
 }
 
 static ModelParam *
@@ -95,7 +122,7 @@ pg_llm_arena_put(PG_FUNCTION_ARGS)
     ModelVersion *v;
     ModelParam   *p;
     ParamPart     part = {0};
-    Tensor       *fed[3];
+    Tensor       *fed[3], *lazy = NULL;
     char         *name;
     bool          is_new;
 
@@ -104,9 +131,12 @@ pg_llm_arena_put(PG_FUNCTION_ARGS)
                 errmsg("model, name, token_id and data of a parameter must not be NULL"));
     v = require_feeding(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    lazy = feed_lazy(v, PG_GETARG_DATUM(3));
     for (int i = 0; i < 3; i++)
     {
-        fed[i] = PG_ARGISNULL(3 + i) || (i > 0 && !v->training) ? NULL : PG_GETARG_TENSOR(3 + i);
+        fed[i] = i == 0 && lazy != NULL                           ? lazy
+                 : PG_ARGISNULL(3 + i) || (i > 0 && !v->training) ? NULL
+                                                                  : PG_GETARG_TENSOR(3 + i);
         if (fed[i] != NULL && fed[i]->n != fed[0]->n)
             ereport(ERROR, errcode(ERRCODE_DATA_EXCEPTION),
                     errmsg("parameter \"%s\": data has shape %s, its moments %s", name,
@@ -174,6 +204,20 @@ compare_parts(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static bool
+all_finite(const TensorBuffer *b, size_t n)
+{
+    const uint16 *halves;
+
+    if (!b->unfilled)
+        return pg_llm_all_finite(pg_llm_engine(), b->data, n);
+    halves = tensor_buffer_halves(b);
+    for (size_t i = 0; i < n; i++)
+        if ((halves[i] & 0x7f80) == 0x7f80)
+            return false;
+    return true;
+}
+
 /*
  * Joins what was fed as data (0), m (1) or v (2); what was not fed is zero. A large parameter takes a while: the
  * buffer is the parameter's before it is filled, so that a cancel leaves nothing behind.
@@ -183,12 +227,14 @@ join_parts(const ModelVersion *v, const ModelParam *p, int which, TensorBuffer *
 {
     llm_engine *e = pg_llm_engine();
     size_t      at = 0;
+    bool        lazy = true;
 
     for (int i = 0; i < p->n_parts; i++)
     {
         TensorBuffer *fed = p->parts[i].fed[which];
 
-        if (fed != NULL && !pg_llm_all_finite(e, fed->data, p->parts[i].n))
+        lazy &= fed != NULL && fed->unfilled;
+        if (fed != NULL && !all_finite(fed, p->parts[i].n))
             ereport(ERROR, errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
                     errmsg("parameter \"%s\" of model \"%s\" holds a value that is not finite", p->name, v->model),
                     errhint("Restore the row, or initialise the model again with llm_init_model."));
@@ -196,6 +242,15 @@ join_parts(const ModelVersion *v, const ModelParam *p, int which, TensorBuffer *
     if (p->n_parts == 1 && p->parts[0].fed[which] != NULL)
     {
         *joined = tensor_buffer_retain(p->parts[0].fed[which]);
+        return;
+    }
+    if (lazy)
+    {
+        uint16 *halves;
+
+        *joined = tensor_buffer_lazy_alloc(p->n, &halves);
+        for (int i = 0; i < p->n_parts; at += p->parts[i].n, i++)
+            memcpy(halves + at, tensor_buffer_halves(p->parts[i].fed[which]), p->parts[i].n * sizeof(uint16));
         return;
     }
     *joined = tensor_buffer_alloc(p->n);
@@ -206,7 +261,10 @@ join_parts(const ModelVersion *v, const ModelParam *p, int which, TensorBuffer *
         if (fed == NULL)
             llm_fill(e, (*joined)->data + at, 0.0f, p->parts[i].n);
         else
+        {
+            tensor_buffer_need(fed);
             llm_copy(e, (*joined)->data + at, fed->data, false, p->parts[i].n);
+        }
         pg_llm_check(e);
     }
 }
@@ -252,7 +310,7 @@ seal_param(ModelVersion *v, ModelParam *p)
     for (int i = 0; i < p->n_parts; i++)
         p->n += p->parts[i].n;
     join_parts(v, p, 0, &p->data);
-    v->bytes += p->n * sizeof(float);
+    v->bytes += p->n * (p->data->unfilled ? sizeof(uint16) : sizeof(float));
     if (v->training)
     {
         join_parts(v, p, 1, &p->m);

@@ -33,7 +33,7 @@ fill(ModelVersion *v, SharedMapping *m)
         p->name = t->text + tensor->name; /* lives as long as the mapping */
         p->ndim = tensor->ndim;
         memcpy(p->dims, tensor->dims, sizeof(p->dims));
-        p->n = tensor->bytes / sizeof(float);
+        p->n = tensor->bytes / (tensor->flags == SHARED_HALVES ? sizeof(uint16) : sizeof(float));
         p->n_parts = (int) tensor->n_parts;
         p->parts = MemoryContextAllocZero(v->context, sizeof(ParamPart) * tensor->n_parts);
         for (uint32 k = 0; k < tensor->n_parts; k++)
@@ -109,8 +109,13 @@ find_mapping(ModelVersion *v, const SharedRows *rows, TimestampTz now)
 
     /* What has been in memory for as long is old enough, whatever clock its rows were written by. */
     v->share_at = too_young ? Min(later, old_enough) : later;
-    if (m == NULL && !too_young && !rows->own)
-        m = shared_build_float32(rows, !v->ready); /* what is in memory already need not wait */
+    if (too_young || rows->own || (m != NULL && (pg_llm_weights != LLM_FLOAT32 || !shared_mapping_lazy(m))))
+        return m;
+    if (m != NULL)
+        shared_mapping_release(m);
+    m = shared_build_float32(rows, !v->ready); /* what is in memory already need not wait */
+    if (m == NULL)
+        m = shared_map(rows, LLM_FLOAT32);
     return m;
 }
 

@@ -129,7 +129,7 @@ void
 packed_release(ModelVersion *v)
 {
     versions_unpack(v); /* views do not outlive what they lie in, though tensors may refer to these buffers yet */
-    for (int precision = 0; precision <= LLM_INT8; precision++)
+    for (int precision = 0; precision < LLM_PRECISIONS; precision++)
         if (v->packs[precision] != NULL)
         {
             shared_mapping_release(v->packs[precision]);
@@ -140,7 +140,7 @@ packed_release(ModelVersion *v)
 void
 packed_forget_outdated(ModelVersion *v)
 {
-    for (int precision = 0; precision <= LLM_INT8; precision++)
+    for (int precision = 0; precision < LLM_PRECISIONS; precision++)
         if (v->packs[precision] != NULL && shared_mapping_outdated(v->packs[precision]))
             adopt(v, (llm_precision) precision, NULL);
 }
@@ -272,10 +272,12 @@ static void
 publish_version(ModelVersion *v, TimestampTz now)
 {
     v->publish_at = TimestampTzPlusMilliseconds(now, pg_llm_shared_age_ms);
-    for (int precision = LLM_BF16; precision <= LLM_INT8; precision++)
+    for (int precision = LLM_BF16; precision < LLM_PRECISIONS; precision++)
         if (has_own(v, (llm_precision) precision))
             publish(v, (llm_precision) precision);
-    v->own_packs = has_own(v, LLM_BF16) || has_own(v, LLM_INT8);
+    v->own_packs = false;
+    for (int precision = LLM_BF16; precision < LLM_PRECISIONS; precision++)
+        v->own_packs |= has_own(v, (llm_precision) precision);
     if (!v->own_packs)
         v->publish_at = 0;
 }

@@ -80,9 +80,9 @@ typedef struct ModelVersion
     SharedMapping       *mapping;  /* of the file that holds its weights; NULL: they are this session's own */
     bool                 known;    /* its own, and read from the rows of `version` */
     TimestampTz          share_at; /* when to look for a file the next time */
-    SharedMapping       *packs[LLM_INT8 + 1]; /* by precision, beside `mapping`: what copies in fewer bits lie in */
-    bool                 own_packs;           /* some of these copies may be this session's own */
-    TimestampTz          publish_at;          /* when to write them to a file the next time, after a failure */
+    SharedMapping       *packs[LLM_PRECISIONS]; /* by precision, beside `mapping`: what copies in fewer bits lie in */
+    bool                 own_packs;             /* some of these copies may be this session's own */
+    TimestampTz          publish_at;            /* when to write them to a file the next time, after a failure */
     uint8                version[SHARED_VERSION_BYTES];
 } ModelVersion;
 

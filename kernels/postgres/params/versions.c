@@ -118,6 +118,15 @@ has_fingerprint(const ModelVersion *v, const char *fingerprint, int len)
     return v->fingerprint_len == len && memcmp(v->fingerprint, fingerprint, len) == 0;
 }
 
+static bool
+is_lazy(const ModelVersion *v)
+{
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data->unfilled)
+            return true;
+    return false;
+}
+
 /* A guess at a fingerprint must not open a version: only who has read the rows, or fed them, gets them from memory. */
 ModelVersion *
 versions_find(const char *model, const char *fingerprint, int len, bool training)
@@ -126,6 +135,9 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
     {
         if (!v->ready || v->dirty || v->user != GetUserId() || strcmp(v->model, model) != 0 ||
             !has_fingerprint(v, fingerprint, len))
+            continue;
+        /* Of numbers in bf16 a session that computes in float32 would make its own: there may be a file of them. */
+        if (!training && pg_llm_weights == LLM_FLOAT32 && is_lazy(v))
             continue;
         /* one who changes it shares it with nobody */
         if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)

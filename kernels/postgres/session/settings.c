@@ -35,10 +35,8 @@ static const struct config_enum_entry record_options[] = {
 };
 
 static const struct config_enum_entry weights_options[] = {
-    {"float32", LLM_FLOAT32, false},
-    {"bf16", LLM_BF16, false},
-    {"int8", LLM_INT8, false},
-    {NULL, 0, false},
+    {"float32", LLM_FLOAT32, false}, {"bf16", LLM_BF16, false}, {"int8", LLM_INT8, false},
+    {"int4", LLM_INT4, false},       {NULL, 0, false},
 };
 
 static const struct config_enum_entry tape_keep_options[] = {
@@ -83,8 +81,9 @@ settings_init(void)
                              "none, the last step of a call, or all.", &pg_llm_tape_keep, 1, tape_keep_options,
                              PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomEnumVariable("pg_llm.weights", "How passes that record nothing, such as generation, hold weights.",
-                             "bf16 and int8 read fewer bytes per token and round the matrices of linear layers and "
-                             "the head in memory; llm_param, training and embeddings are float32 always.",
+                             "bf16, int8 and int4 read fewer bytes per token and round the matrices of linear "
+                             "layers and the head in memory; int4 holds the head as int8. llm_param, training and "
+                             "embeddings are float32 always.",
                              &pg_llm_weights, LLM_FLOAT32, weights_options, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("pg_llm.cache_size", "Memory a session may keep for the weights of models it used.",
                             "What a running call needs is kept in any case; llm_release() gives the rest back.",

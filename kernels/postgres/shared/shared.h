@@ -72,6 +72,7 @@ extern uint64      shared_model_hash(const char *model);
 #define SHARED_ALIGNMENT  64   /* of a tensor's numbers */
 #define SHARED_PAGE       4096 /* numbers begin at a multiple */
 #define SHARED_TRANSPOSED 1    /* flag of a tensor: a matrix as (out,in) */
+#define SHARED_HALVES     2    /* of a matrix in a float32 file: its numbers are there as bf16 */
 
 typedef struct SharedHeader
 {
@@ -171,7 +172,10 @@ extern bool shared_put(SharedWriter *w, const void *bytes, size_t n, bool aligne
 /* A name into the table's text; where it begins. `at`: where the text ends so far. */
 extern uint32 shared_put_text(SharedTable *t, uint32 *at, const char *s);
 
-/* The file of the numbers in the rows (shared_float32.c) */
+/*
+ * The file of the numbers in the rows (shared_float32.c). For who reads weights in fewer bits, matrices that are stored as
+ * bf16 stay so, unless there is a file already; who needs float32 has such a file replaced.
+ */
 extern SharedMapping *shared_build_float32(const SharedRows *rows, bool patient);
 
 /* ---- mapping (shared_map.c) ---- */
@@ -193,6 +197,7 @@ struct SharedMapping
 extern SharedMapping *shared_map(const SharedRows *rows, llm_precision precision);
 extern SharedMapping *shared_mapping_retain(SharedMapping *m);
 extern void           shared_mapping_release(SharedMapping *m);        /* never throws */
+extern bool           shared_mapping_lazy(const SharedMapping *m);     /* some matrices are there as bf16 */
 extern bool           shared_mapping_outdated(const SharedMapping *m); /* its file is gone; never throws */
 /* Memory in a mapping as a tensor's, which holds the mapping; nobody may write to it. */
 extern TensorBuffer *shared_mapping_buffer(SharedMapping *m, const SharedTensor *t);

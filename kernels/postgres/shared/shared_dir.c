@@ -105,7 +105,7 @@ shared_place(void)
 static const char *
 suffix(llm_precision precision)
 {
-    return precision == LLM_FLOAT32 ? "f32" : precision == LLM_BF16 ? "bf16" : "int8";
+    return precision == LLM_FLOAT32 ? "f32" : llm_precision_name(precision);
 }
 
 char *

@@ -105,7 +105,7 @@ header_fits(const SharedHeader *h, const struct stat *about)
 {
     return memcmp(h->magic, MAGIC, sizeof(h->magic)) == 0 && h->byte_order == BYTE_ORDER_MARK &&
            h->format == SHARED_FORMAT && h->numerics == LLM_NUMERICS_VERSION && h->packing == LLM_PACKING_VERSION &&
-           h->precision <= LLM_INT8 && h->database == MyDatabaseId && h->system == GetSystemIdentifier() &&
+           h->precision < LLM_PRECISIONS && h->database == MyDatabaseId && h->system == GetSystemIdentifier() &&
            h->place == shared_place() && h->started == PgStartTime && about->st_size > 0 &&
            h->bytes == (uint64) about->st_size && h->text_bytes > 0 && h->data_at <= h->bytes &&
            h->data_at % SHARED_PAGE == 0 && sizeof(SharedHeader) + shared_table_bytes(h) <= h->data_at;
@@ -133,7 +133,10 @@ tensor_fits(const SharedTable *t, const SharedTensor *tensor)
     if (h->precision != LLM_FLOAT32)
         return tensor->n_parts == 0 && tensor->ndim == 2 && (tensor->flags & ~(uint32) SHARED_TRANSPOSED) == 0 &&
                tensor->bytes == llm_pack_bytes(tensor->dims[0], tensor->dims[1], (llm_precision) h->precision);
-    if (tensor->bytes != n * sizeof(float) || tensor->flags != 0 || tensor->n_parts == 0)
+    if (tensor->flags == SHARED_HALVES ? tensor->ndim != 2 || tensor->bytes != n * sizeof(uint16)
+                                       : tensor->flags != 0 || tensor->bytes != n * sizeof(float))
+        return false;
+    if (tensor->n_parts == 0)
         return false;
     for (uint32 i = 0; i < tensor->n_parts; i++)
     {

@@ -70,11 +70,10 @@ PG_FUNCTION_INFO_V1(pg_llm_shared_versions);
 Datum
 pg_llm_shared_versions(PG_FUNCTION_ARGS)
 {
-    static const char *const precisions[] = {"float32", "bf16", "int8"};
-    ReturnSetInfo           *result = (ReturnSetInfo *) fcinfo->resultinfo;
-    SeenModel               *seen = NULL;
-    int                      n;
-    SharedEntry             *entries = shared_entries(&n);
+    ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+    SeenModel     *seen = NULL;
+    int            n;
+    SharedEntry   *entries = shared_entries(&n);
 
     InitMaterializedSRF(fcinfo, 0);
     for (int i = 0; i < n; i++)
@@ -88,7 +87,7 @@ pg_llm_shared_versions(PG_FUNCTION_ARGS)
         if (rows == NULL || rows->n == 0)
             continue;
         values[0] = CStringGetTextDatum(t->text);
-        values[1] = CStringGetTextDatum(precisions[t->header.precision]);
+        values[1] = CStringGetTextDatum(llm_precision_name((llm_precision) t->header.precision));
         values[2] = Int64GetDatum((int64) t->header.bytes);
         values[3] = TimestampTzGetDatum(t->header.built_at);
         values[4] = BoolGetDatum(memcmp(t->header.version, rows->version, SHARED_VERSION_BYTES) == 0);

@@ -57,6 +57,15 @@ shared_mapping_outdated(const SharedMapping *m)
     return lstat(m->path, &about) != 0 || about.st_dev != m->device || about.st_ino != m->inode;
 }
 
+bool
+shared_mapping_lazy(const SharedMapping *m)
+{
+    for (uint32 i = 0; i < m->table->header.n_tensors; i++)
+        if (m->table->tensors[i].flags == SHARED_HALVES)
+            return true;
+    return false;
+}
+
 static void
 gone(void *mapping)
 {
@@ -66,7 +75,9 @@ gone(void *mapping)
 TensorBuffer *
 shared_mapping_buffer(SharedMapping *m, const SharedTensor *t)
 {
-    TensorBuffer *buffer = tensor_buffer_foreign((float *) (m->base + t->at), t->bytes, gone, m);
+    void         *at = m->base + t->at;
+    TensorBuffer *buffer = t->flags == SHARED_HALVES ? tensor_buffer_lazy(at, t->bytes / sizeof(uint16), gone, m)
+                                                     : tensor_buffer_foreign(at, t->bytes, gone, m);
 
     shared_mapping_retain(m);
     return buffer;

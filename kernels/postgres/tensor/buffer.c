@@ -216,7 +216,7 @@ tensor_buffer_alloc(size_t n)
                 errhint("Use a smaller batch, a shorter block or a smaller model."));
     b->next = NULL;
     b->pub.refcount = 1;
-    b->pub.foreign = false;
+    b->pub.foreign = b->pub.unfilled = false;
     b->pub.packed[0] = b->pub.packed[1] = NULL;
     used_bytes += b->bytes;
     return &b->pub;
@@ -233,6 +233,12 @@ tensor_buffer_foreign(float *data, size_t bytes, void (*gone)(void *arg), void *
     f->gone = gone;
     f->arg = arg;
     return &f->pub;
+}
+
+void *
+tensor_buffer_foreign_arg(const TensorBuffer *b)
+{
+    return ((const Foreign *) b)->arg;
 }
 
 TensorBuffer *

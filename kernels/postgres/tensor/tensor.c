@@ -149,7 +149,7 @@ tensor_datum(Tensor *t)
     return EOHPGetRWDatum(&t->hdr);
 }
 
-/* The tensor behind an expanded datum. */
+/* The tensor behind an expanded datum, perhaps an unfilled one. */
 static Tensor *
 expanded_tensor(Datum d)
 {
@@ -162,6 +162,15 @@ expanded_tensor(Datum d)
 
 Tensor *
 tensor_from_datum(Datum d)
+{
+    Tensor *t = tensor_from_datum_lazy(d);
+
+    tensor_buffer_need(t->buffer);
+    return t;
+}
+
+Tensor *
+tensor_from_datum_lazy(Datum d)
 {
     TensorView v;
     Tensor    *t;
@@ -202,6 +211,7 @@ tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_s
     FlatTensor *flat = result;
     size_t      offset = FLAT_TENSOR_DATA_OFFSET(t->ndim);
 
+    tensor_buffer_need(t->buffer);
     Assert(allocated_size == offset + t->n * sizeof(float));
     /* padding included: equal values are equal bytes */
     memset(flat, 0, offset);
@@ -253,6 +263,17 @@ check_flat(const FlatTensor *flat, size_t size)
     return n;
 }
 
+static TensorView
+view_of_expanded(const Tensor *t)
+{
+    return (TensorView){.ndim = t->ndim,
+                        .dims = t->dims,
+                        .n = t->n,
+                        .nonce = t->nonce,
+                        .index = t->index,
+                        .dtype = TENSOR_FLOAT32};
+}
+
 TensorView
 tensor_view_open_stored(Datum d)
 {
@@ -262,13 +283,9 @@ tensor_view_open_stored(Datum d)
     {
         Tensor *t = expanded_tensor(d);
 
-        v.ndim = t->ndim;
-        v.dims = t->dims;
-        v.n = t->n;
+        tensor_buffer_need(t->buffer);
+        v = view_of_expanded(t);
         v.data = t->data;
-        v.nonce = t->nonce;
-        v.index = t->index;
-        v.dtype = TENSOR_FLOAT32;
     }
     else
     {
@@ -307,6 +324,8 @@ tensor_view_open_shape(Datum d)
     FlatTensor *flat;
     TensorView  v;
 
+    if (VARATT_IS_EXTERNAL_EXPANDED(DatumGetPointer(d)))
+        return view_of_expanded(expanded_tensor(d));
     if (!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)))
         return tensor_view_open_stored(d);
     flat = (FlatTensor *) PG_DETOAST_DATUM_SLICE(d, 0, FLAT_TENSOR_DATA_OFFSET(TENSOR_MAX_NDIM) - VARHDRSZ);

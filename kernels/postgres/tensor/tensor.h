@@ -32,6 +32,7 @@ typedef struct TensorBuffer
 {
     int                refcount;
     bool               foreign;   /* memory of somebody else's, which must not be written to */
+    bool               unfilled;  /* the numbers are there as bf16 only, and `data` is room for them: lazy.c */
     size_t             bytes;     /* usable size */
     float             *data;      /* 64-byte aligned */
     struct llm_packed *packed[2]; /* copies in fewer bits, as (in,out) and as (out,in); NULL: none (precision.c) */
@@ -43,6 +44,24 @@ extern TensorBuffer *tensor_buffer_retain(TensorBuffer *b);
 extern void          tensor_buffer_release(TensorBuffer *b); /* NULL is fine; never throws */
 /* Memory to read only, which is no part of this session's; `gone(arg)` is called as the last reference goes. */
 extern TensorBuffer *tensor_buffer_foreign(float *data, size_t bytes, void (*gone)(void *arg), void *arg);
+
+/*
+ * The same of n numbers that are there as bf16, in memory that stays until `gone`. `data` is addresses without memory until
+ * somebody needs float32. Whoever reads a tensor that came as a datum has them (tensor_from_datum, tensor_view_open);
+ * ops that can do without, and those that read a parameter's buffer, ask for them.
+ */
+extern TensorBuffer *tensor_buffer_lazy(const uint16 *halves, size_t n, void (*gone)(void *arg), void *arg);
+/* The same with memory of its own, which is to be written to at once. */
+extern TensorBuffer *tensor_buffer_lazy_alloc(size_t n, uint16 **halves);
+extern const uint16 *tensor_buffer_halves(const TensorBuffer *b); /* of one that is unfilled */
+extern void          tensor_buffer_fill(TensorBuffer *b);         /* ereport(53200) when memory is short */
+
+static inline void
+tensor_buffer_need(TensorBuffer *b)
+{
+    if (b->unfilled)
+        tensor_buffer_fill(b);
+}
 
 /* Who holds the only reference may write. */
 static inline bool
@@ -74,6 +93,8 @@ extern Tensor *tensor_wrap(int ndim, const int32 *dims, TensorBuffer *buffer, fl
 extern Tensor *tensor_scalar(double value); /* 0-d */
 /* Expanded values are returned as they are, flat ones expanded in the current memory context. */
 extern Tensor *tensor_from_datum(Datum d);
+/* The same, whose buffer may be unfilled. */
+extern Tensor *tensor_from_datum_lazy(Datum d);
 extern Datum   tensor_datum(Tensor *t); /* read-write pointer */
 /* Product of dims with overflow and range checks; ereport(54000). */
 extern size_t tensor_count(int ndim, const int32 *dims);

@@ -220,6 +220,7 @@ pre_tokenizer_of(const char *name)
 
 #define OPTION_NFC           1
 #define OPTION_IGNORE_MERGES 2
+#define OPTION_DROP_UNKNOWN  4
 
 /* pg_llm_bpe_create(model, version, pre_tokenizer, options, before_ids, after_ids) -> handle, to be fed and sealed */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_create);
@@ -231,10 +232,11 @@ pg_llm_bpe_create(PG_FUNCTION_ARGS)
     IntArray         after = tensor_int_array(PG_GETARG_DATUM(5), "after_ids");
     llm_bpe_settings settings = {.pre_tokenizer = pre_tokenizer_of(text_to_cstring(PG_GETARG_TEXT_PP(2))),
                                  .nfc = (options & OPTION_NFC) != 0,
-                                 .ignore_merges = (options & OPTION_IGNORE_MERGES) != 0};
+                                 .ignore_merges = (options & OPTION_IGNORE_MERGES) != 0,
+                                 .drop_unknown = (options & OPTION_DROP_UNKNOWN) != 0};
     Tokenizer       *t;
 
-    if (options < 0 || options > OPTION_NFC + OPTION_IGNORE_MERGES)
+    if (options < 0 || options > 2 * OPTION_DROP_UNKNOWN - 1)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%d is not a set of options", options));
     t = tokenizer_begin(PG_GETARG_TEXT_PP(0), PG_GETARG_BYTEA_PP(1));
     tokenizer_put_around(t, before, after);
@@ -279,15 +281,15 @@ pg_llm_bpe_put_token(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* The bytes of a token of the merges: what its characters stand for */
+/* The bytes of a token of the merges: what its characters stand for, unless they are plain text */
 static uint8_t *
-token_bytes(const text *token, size_t *n)
+token_bytes(const text *token, bool plain, size_t *n)
 {
     size_t         len;
     const uint8_t *utf8 = tokenizer_utf8(token, &len);
     uint8_t       *bytes = palloc(len + 1);
 
-    *n = llm_bpe_alphabet_bytes(bytes, utf8, len);
+    *n = plain ? SIZE_MAX : llm_bpe_alphabet_bytes(bytes, utf8, len);
     if (*n == SIZE_MAX)
     {
         memcpy(bytes, utf8, len);
@@ -303,8 +305,8 @@ pg_llm_bpe_put_merge(PG_FUNCTION_ARGS)
 {
     Tokenizer     *t = tokenizer_require(PG_GETARG_INT32(0), false);
     size_t         n_left, n_right;
-    uint8_t       *left = token_bytes(PG_GETARG_TEXT_PP(2), &n_left);
-    uint8_t       *right = token_bytes(PG_GETARG_TEXT_PP(3), &n_right);
+    uint8_t       *left = token_bytes(PG_GETARG_TEXT_PP(2), t->sentencepiece, &n_left);
+    uint8_t       *right = token_bytes(PG_GETARG_TEXT_PP(3), t->sentencepiece, &n_right);
     llm_bpe_status status;
 
     if (t->bpe == NULL)
@@ -377,7 +379,7 @@ int_array(const int32_t *values, size_t n)
 }
 
 void
-tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **token_ids, size_t *n_ids)
+tokenizer_encode(Tokenizer *t, text *document, bool special, bool begins, const int32_t **token_ids, size_t *n_ids)
 {
     size_t         n;
     const uint8_t *utf8 = tokenizer_utf8(document, &n);
@@ -386,7 +388,7 @@ tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **tok
     if (t->wordpiece != NULL)
         status = llm_wordpiece_encode(t->wordpiece, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
     else
-        status = llm_bpe_encode(t->bpe, utf8, n, special, pg_llm_should_stop, NULL, token_ids, n_ids);
+        status = llm_bpe_encode(t->bpe, utf8, n, special, begins, pg_llm_should_stop, NULL, token_ids, n_ids);
     if (status == LLM_BPE_NO_BYTE)
         ereport(ERROR, errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
                 errmsg("the tokenizer of model \"%s\" has no token for the byte 0x%02x", t->model,
@@ -407,10 +409,10 @@ tokenizer_end_encode(Tokenizer *t, size_t n_ids)
     if (t->wordpiece != NULL)
         (void) llm_wordpiece_encode(t->wordpiece, &empty, 0, false, NULL, NULL, &none, &n);
     else
-        (void) llm_bpe_encode(t->bpe, &empty, 0, false, NULL, NULL, &none, &n);
+        (void) llm_bpe_encode(t->bpe, &empty, 0, false, true, NULL, NULL, &none, &n);
 }
 
-/* pg_llm_bpe_encode(handle, text, special) -> token ids */
+/* pg_llm_bpe_encode(handle, text, special, begins) -> token ids */
 PG_FUNCTION_INFO_V1(pg_llm_bpe_encode);
 Datum
 pg_llm_bpe_encode(PG_FUNCTION_ARGS)
@@ -420,7 +422,7 @@ pg_llm_bpe_encode(PG_FUNCTION_ARGS)
     const int32_t *ids;
     ArrayType     *result;
 
-    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), PG_GETARG_BOOL(2), &ids, &n_ids);
+    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), PG_GETARG_BOOL(2), PG_GETARG_BOOL(3), &ids, &n_ids);
     result = int_array(ids, n_ids);
     tokenizer_end_encode(t, n_ids);
     PG_RETURN_ARRAYTYPE_P(result);
@@ -447,6 +449,8 @@ pg_llm_bpe_decode(PG_FUNCTION_ARGS)
 
     if (t->wordpiece != NULL)
         PG_RETURN_BYTEA_P(wordpiece_decode(t, ids.values, ids.n));
+    if (t->sentencepiece)
+        PG_RETURN_BYTEA_P(sentencepiece_decode(t, ids.values, ids.n));
     for (size_t i = 0; i < ids.n; i++)
     {
         if ((i & 0xffff) == 0)

@@ -18,6 +18,7 @@ typedef struct Tokenizer
     Oid               user;
     bool              sealed;
     llm_bpe          *bpe;
+    bool              sentencepiece; /* a BPE of this kind, whose tokens are texts */
     llm_wordpiece    *wordpiece;
     int32             n_before; /* tokens that stand around a text */
     int32             n_after;
@@ -35,14 +36,17 @@ extern Tokenizer *tokenizer_begin(text *model, bytea *version);
 extern void tokenizer_put_around(Tokenizer *t, IntArray before, IntArray after);
 /* Takes the tokenizer out of memory, and out of reach. */
 extern void tokenizer_forget(Tokenizer *t);
-/* token_ids (n_ids) of a text, valid until the tokenizer is used again */
-extern void tokenizer_encode(Tokenizer *t, text *document, bool special, const int32_t **token_ids, size_t *n_ids);
+/* token_ids (n_ids) of a text, valid until the tokenizer is used again; begins: nothing comes before the text */
+extern void tokenizer_encode(Tokenizer *t, text *document, bool special, bool begins, const int32_t **token_ids,
+                             size_t *n_ids);
 /* Gives a large buffer back. */
 extern void tokenizer_end_encode(Tokenizer *t, size_t n_ids);
 /* WordPiece: a token that pg_llm_bpe_put_token gets, the last check before use, a decoded text */
 extern void   wordpiece_put_token(Tokenizer *t, int32 id, const uint8_t *bytes, size_t n, unsigned flags);
 extern void   wordpiece_seal(Tokenizer *t);
 extern bytea *wordpiece_decode(Tokenizer *t, const int32 *ids, size_t n_ids);
+/* SentencePiece: a decoded text */
+extern bytea *sentencepiece_decode(Tokenizer *t, const int32 *ids, size_t n_ids);
 /* 22003 */
 extern void tokenizer_unknown_id(Tokenizer *t, int32 id);
 

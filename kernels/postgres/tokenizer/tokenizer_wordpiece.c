@@ -128,7 +128,7 @@ pg_llm_encode_sequence(PG_FUNCTION_ARGS)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("max_tokens must be at least %d, got %d", Max(around, 1), max_tokens),
                 errdetail("The tokenizer of model \"%s\" puts %d tokens around a text.", t->model, around));
-    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), true, &ids, &n_ids);
+    tokenizer_encode(t, PG_GETARG_TEXT_PP(1), true, true, &ids, &n_ids);
     kept = Min(n_ids, (size_t) (max_tokens - around));
     bytes = (kept + around) * sizeof(int32);
     if (!AllocSizeIsValid(bytes + VARHDRSZ))

@@ -54,7 +54,7 @@ CREATE UNIQUE INDEX ix_llm_bpe_vocab_model_token ON public.llm_bpe_vocab (model,
 
 COMMENT ON TABLE public.llm_bpe_vocab IS 'tokens of every model';
 
-COMMENT ON COLUMN public.llm_bpe_vocab.token IS 'in GPT-2''s byte-level alphabet, the character itself, or a part of a word';
+COMMENT ON COLUMN public.llm_bpe_vocab.token IS 'in GPT-2''s byte-level alphabet, the character itself, or a part of a text';
 
 COMMENT ON COLUMN public.llm_bpe_vocab.bytes IS 'the token''s bytes in a text';
 
@@ -221,16 +221,16 @@ CREATE TABLE public.llm_tokenizer (
     chat_template TEXT,
     CONSTRAINT pk_llm_tokenizer PRIMARY KEY (model),
     CONSTRAINT ck_llm_tokenizer_model CHECK (model <> ''),
-    CONSTRAINT ck_llm_tokenizer_kind CHECK (kind IN ('bpe', 'char', 'wordpiece')),
+    CONSTRAINT ck_llm_tokenizer_kind CHECK (kind IN ('bpe', 'char', 'sentencepiece', 'wordpiece')),
     CONSTRAINT ck_llm_tokenizer_settings CHECK (jsonb_typeof(settings) = 'object'),
     CONSTRAINT ck_llm_tokenizer_chat_template CHECK (chat_template <> '')
 );
 
 COMMENT ON TABLE public.llm_tokenizer IS 'kinds and settings of tokenizers';
 
-COMMENT ON COLUMN public.llm_tokenizer.kind IS 'bpe, char or wordpiece';
+COMMENT ON COLUMN public.llm_tokenizer.kind IS 'bpe, char, sentencepiece or wordpiece';
 
-COMMENT ON COLUMN public.llm_tokenizer.settings IS 'of wordpiece: as llm_load_wordpiece takes them';
+COMMENT ON COLUMN public.llm_tokenizer.settings IS 'as the kind''s llm_load_... takes them';
 
 COMMENT ON COLUMN public.llm_tokenizer.chat_template IS 'in Jinja, as tokenizer_config.json has it';
 

@@ -142,7 +142,7 @@ DROP FUNCTION IF EXISTS public.llm_encode_sequences(texts text[], model text, ma
 
 DROP FUNCTION IF EXISTS public.llm_encode(text text, model text, special boolean, bos boolean);
 
-DROP FUNCTION IF EXISTS public.llm_encode_documents(documents text[], model text);
+DROP FUNCTION IF EXISTS public.llm_encode_documents(documents text[], model text, continued boolean);
 
 DROP FUNCTION IF EXISTS public.llm_encode_characters(documents text[], model text);
 
@@ -189,6 +189,12 @@ DROP FUNCTION IF EXISTS public.llm_size(name text, config public.llm_model_confi
 DROP FUNCTION IF EXISTS public.llm_setting_fits(value jsonb, declaration jsonb, config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_settings(config public.llm_model_config, declared jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_load_sentencepiece(model text, vocab jsonb, merges jsonb, settings jsonb, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_sentencepiece_feed(model text, version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_sentencepiece_settings(settings jsonb);
 
 DROP FUNCTION IF EXISTS public.llm_require_room_for(model text, task text, memory_copies int, optimizer text, keep_grad boolean, dtype text);
 

@@ -354,11 +354,17 @@ BEGIN
         name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.02;
-        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            COALESCE(config.d_ff, 4 * config.d_model),
+            config.d_model
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;

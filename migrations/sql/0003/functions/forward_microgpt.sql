@@ -212,9 +212,15 @@ BEGIN
         name := 'h.' || layer || '.attn.o_proj.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.08;
-        shape := ARRAY[config.d_model, COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            config.d_model,
+            COALESCE(config.d_ff, 4 * config.d_model)
+        ]::int[]; RETURN NEXT;
         name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.08;
-        shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model), config.d_model]::int[]; RETURN NEXT;
+        shape := ARRAY[
+            COALESCE(config.d_ff, 4 * config.d_model),
+            config.d_model
+        ]::int[]; RETURN NEXT;
     END LOOP;
 END;
 $function$;
