@@ -18,6 +18,7 @@ SETTINGS = {
     "pg_llm.record": ("off", "graph", "full"),
     "pg_llm.tape_keep": ("none", "last", "all"),
     "pg_llm.cache_size": ("0", "1", "4096"),
+    "pg_llm.recompute_budget": ("0", "1", "16", "1000"),
     "pg_llm.weights": ("float32", "bf16", "int8", "int4"),
     "pg_llm.autograd": ("on", "on", "off"),
     "pg_llm.default_model": ("", "hostile", "nothing"),
