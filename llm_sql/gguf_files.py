@@ -15,6 +15,7 @@ from llm_sql.gguf_weights import GGUFSource
 from llm_sql.tokenizer_files import TokenizerFiles, from_contents
 
 SUFFIX = ".gguf"
+_OTHERS = ("config.json", "modules.json", "model.safetensors", "model.safetensors.index.json")
 
 
 class GGUF:
@@ -35,16 +36,21 @@ class GGUF:
 
 
 def of(path: Path) -> Path | None:
-    """The GGUF file that is meant: the file itself, or the one in a directory without config.json."""
+    """The GGUF file that is meant: the file itself, or the one in a directory that holds no other model."""
     if path.is_dir():
         return _inside(path)
     return path if is_gguf(path) else None
 
 
 def _inside(directory: Path) -> Path | None:
-    if (directory / "config.json").exists() or (directory / "modules.json").exists():
+    if any((directory / name).exists() for name in _OTHERS):
         return None
-    found = sorted(path for path in directory.iterdir() if path.suffix.lower() == SUFFIX and path.is_file())
+    try:
+        found = sorted(
+            path for path in directory.iterdir() if path.suffix.lower() == SUFFIX and path.is_file()
+        )
+    except OSError as error:
+        raise UsageError(f"cannot read {directory}: {error.strerror}") from error
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{directory} has several GGUF files: {names}", hint="Give one of these files.")

@@ -250,8 +250,9 @@ def import_weights(
         done = 0
         for parameter in plan:
             # What is only moved about is bf16 still.
-            is_bf16 = _is_bf16(source, parameter.sources)
+            from_bf16 = _is_bf16(source, parameter.sources)
             for first, part in _parts(connection, source, parameter, n_head):
+                is_bf16 = from_bf16 and not (part.view(np.uint32) & 0xFFFF).any()
                 data = (bf16_of(part) if is_bf16 else part).tobytes()
                 values = {"model": model, "name": parameter.name, "first": first, "data": data}
                 form = {"shape": list(part.shape), "dtype": "bf16" if is_bf16 else "float32"}

@@ -1,8 +1,8 @@
 """llm-sql bench: how fast the engine is here, beside PyTorch, NumPy's BLAS and the machine's limits.
 
-One module per section: gemm (kernels), steps (train), sessions, storage, memory, generation (generate),
-tokenizer, layers, log, shared, pooler, embedding (embed). What a figure means and how it is measured stands
-in the section's module and in docs/performance.md.
+One module per section: gemm (kernels), steps (train), sessions, storage, memory, recompute, generation
+(generate), tokenizer, layers, log, shared, pooler, embedding (embed). What a figure means and how it is
+measured stands in the section's module and in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from llm_sql.bench.log import measure_log
 from llm_sql.bench.machine import Machine
 from llm_sql.bench.memory import measure_memory
 from llm_sql.bench.pooler import measure_pooler
+from llm_sql.bench.recompute import measure_recompute
 from llm_sql.bench.report import RATE, Row
 from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.sessions import measure_sessions
@@ -37,6 +38,7 @@ Section = Literal[
     "sessions",
     "storage",
     "memory",
+    "recompute",
     "generate",
     "tokenizer",
     "layers",
@@ -47,7 +49,7 @@ Section = Literal[
 ]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 QUICK: tuple[Section, ...] = ("machine", "kernels", "train")
-IN_DATABASE = {"train", "sessions", "storage", "memory", "generate", "tokenizer"}
+IN_DATABASE = {"train", "sessions", "storage", "memory", "recompute", "generate", "tokenizer"}
 # Those whose models, rows and settings of the database are nobody else's.
 OWN_DATABASE: dict[Section, Callable[..., Iterator[Row]]] = {
     "log": measure_log,
@@ -89,6 +91,8 @@ def run_bench(
                 yield from measure_storage(engine, threads, repeats)
             if "memory" in wanted:
                 yield from measure_memory(engine, threads, quick=quick)
+            if "recompute" in wanted:
+                yield from measure_recompute(engine, threads, repeats, quick=quick)
             if "generate" in wanted:
                 yield from measure_generation(engine, machine, threads, repeats, quick=quick)
                 yield from measure_llama(engine, threads, repeats, quick=quick)

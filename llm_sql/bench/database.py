@@ -62,6 +62,26 @@ class Trainer:
         self._shape = shape
         connection.execute(text("SELECT set_config('pg_llm.threads', :n, false)"), {"n": str(threads)})
 
+    def set(self, name: str, value: str) -> None:
+        self._connection.execute(
+            text("SELECT set_config(:name, :value, false)"), {"name": name, "value": value}
+        )
+
+    def held_bytes(self, dropout_p: float) -> int:
+        """What the tape holds for its backward pass, once a loss of one batch has been recorded."""
+        model = {"model": self._shape.name}
+        batch = text("SELECT tokens, target FROM public.llm_dataset WHERE model = :model ORDER BY id LIMIT 1")
+        tokens, targets = self._connection.execute(batch, model).one()
+        self._scalar("SELECT public.pg_llm_set_recording(true)")
+        self._scalar(
+            "SELECT public.pg_llm_item(public.llm_forward(:model, :tokens, true, :targets, :p))",
+            **model, tokens=tokens, targets=targets, p=dropout_p,
+        )  # fmt: skip
+        held = self._scalar("SELECT public.pg_llm_tape_held()")
+        self._scalar("SELECT public.pg_llm_tape_clear()")
+        self._scalar("SELECT public.pg_llm_set_recording(false)")
+        return int(held)
+
     def call_seconds(self, n_steps: int) -> float:
         """Seconds of one call: loading when memory lacks the weights, the steps, writing back."""
         started = time.perf_counter()

@@ -43,6 +43,10 @@ GPT2_SHORT = gpt2_small(4, 64)
 GPT2_LONG = gpt2_small(1, 1024)
 GPT2_LARGE_BATCH = gpt2_small(4, 1024)
 
+# Deep and narrow: its activations take several times what its weights do.
+DEEP = Shape("96 layers, d 128, B=8 T=256", "gpt2", 96, 4, 128, 256, 512, 8, 256, 2)
+BANDED = Shape("GPT-3 125M, banded, B=1 T=2048", "gpt3", 12, 12, 768, 2048, 50257, 1, 2048, 1)
+
 # The graph of GPT-2 124M with next to no arithmetic: what is left is the time outside kernels.
 GPT2_HOLLOW = Shape("GPT-2's graph at d 12, T=1", "gpt2", 12, 12, 12, 1024, 16, 1, 1, 40)
 

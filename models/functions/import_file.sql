@@ -165,10 +165,10 @@ BEGIN
                     public.pg_llm_file_tensor(path, parameter.sources[1], part.first_row, part.n_rows)
                 ELSE public.pg_llm_slice(value, 0, part.first_row, part.first_row + part.n_rows)
             END;
-            PERFORM public.llm_import_part(
-                model, parameter.name, part.first_row,
-                CASE WHEN as_bf16 THEN public.pg_llm_to_bf16(rows) ELSE rows END
-            );
+            IF as_bf16 AND public.pg_llm_tensor_eq(public.pg_llm_to_bf16(rows), rows) THEN
+                rows := public.pg_llm_to_bf16(rows);
+            END IF;
+            PERFORM public.llm_import_part(model, parameter.name, part.first_row, rows);
         END LOOP;
     END LOOP;
     PERFORM public.pg_llm_set_recording(recording, true);

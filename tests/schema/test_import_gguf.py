@@ -99,6 +99,85 @@ def test_the_same_model_as_from_its_directory(
     assert again == value(conn, "SELECT llm_generate('the ', 12, model => 'hub', temperature => 0)")
 
 
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", "num_key_value_heads": 2, "rms_norm_eps": 1e-6},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2, "rms_norm_eps": 1e-6},
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "head_dim": 16},
+    "gptneox": {"model_type": "gpt_neox", "layer_norm_eps": 1e-5, "rotary_pct": 0.25},
+}
+
+
+@pytest.mark.parametrize("arch", CONFIGS)
+def test_rows_and_settings_of_every_architecture(
+    conn: Connection, engine: Engine, tmp_path: Path, arch: str
+) -> None:
+    """As from the directory that the file was converted from; BF16 is stored as such from either."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    config = CONFIGS[arch] | {
+        "num_hidden_layers": gguf_models.LAYERS, "num_attention_heads": gguf_models.HEADS, "hidden_size": 32,
+        "intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 40,
+        "tie_word_embeddings": arch != "gptneox",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = gguf_models.tensors_of(arch)
+    if arch == "gptneox":  # GGUF's vectors stay F32
+        write_safetensors(folder / "model.safetensors", tensors)
+        file = gguf_models.write(tmp_path / "m.gguf", arch)
+    else:
+        write_safetensors(folder / "model.safetensors", tensors, "BF16")
+        file = gguf_models.write(tmp_path / "m.gguf", arch, elements="BF16")
+    with Session(engine) as session, session.begin():
+        for name, source in (("hub", folder), ("gguf", file)):
+            LanguageModel.import_model(session, name, source, tokenizer=False)
+    stored = "SELECT name, token_id, data FROM llm_param WHERE model = %s ORDER BY name, token_id"
+    for ours, theirs in zip(rows(conn, stored, "gguf"), rows(conn, stored, "hub"), strict=True):
+        assert ours[:2] == theirs[:2]
+        assert np.array_equal(ours[2], theirs[2]), ours[0]
+    if arch != "gptneox":
+        query = "SELECT dtype(data) FROM llm_param WHERE model = 'gguf' AND name = 'h.1.attn.q_proj.weight'"
+        assert value(conn, query) == "bf16"
+    settings = "SELECT to_jsonb(llm_config(%s)) - 'created_at' - 'model'"
+    assert rows(conn, settings, "gguf") == rows(conn, settings, "hub")
+
+
+def test_pieces_of_sentencepiece(conn: Connection, engine: Engine, tmp_path: Path) -> None:
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words += ["▁", *"abt", "▁a", "at", "▁at", "<|end|>"]
+    normal = len(words) - 8
+    file = gguf_models.write(
+        tmp_path / "m.gguf",
+        tensors=gguf_models.converted("llama", gguf_models.tensors_of("llama", vocab=len(words))),
+        metadata={"vocab_size": len(words)},
+        more={
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": words,
+            "tokenizer.ggml.scores": [0.0] * normal + [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0, -3.0, 0.0],
+            "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * 7, 3],
+            "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 2,
+        },
+    )
+    with Session(engine) as session, session.begin():
+        LanguageModel.import_model(session, "pieces", file)
+    query = "SELECT llm_encode_sequence(%s, 'pieces')"
+    # The best pair first: a and t, though ▁ and a would be one, too.
+    for text, expected in {
+        "at": ["<s>", "▁at"],
+        "ab at": ["<s>", "▁a", "b", "▁at"],
+        "é": ["<s>", "▁", "<0xC3>", "<0xA9>"],
+        "": ["<s>"],
+    }.items():
+        assert [words[i] for i in value(conn, query, (text,))] == expected
+    assert value(conn, "SELECT llm_decode(llm_encode(' at\nb', 'pieces'), 'pieces')") == " at\nb"
+    ends = value(
+        conn,
+        "SELECT array_agg(token_id ORDER BY token_id) FROM llm_bpe_vocab"
+        " WHERE model = 'pieces' AND flags && '{eos,stop}'",
+    )
+    assert [words[i] for i in ends] == ["</s>", "<|end|>"]
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")  # of the writer
 def test_numbers_that_are_not_finite_are_refused(engine: Engine, conn: Connection, tmp_path: Path) -> None:
     """Neither numbers nor scales of blocks."""

@@ -141,7 +141,7 @@ static size_t unchanged(const uint8_t *text, size_t n)
 
     while (at < n && text[at] < FIRST_MARK) {
         last = at++;
-        while (at < n && (text[at] & 0xc0) == 0x80)
+        if (text[last] >= 0xc2 && at < n && (text[at] & 0xc0) == 0x80)
             at++;
     }
     return at == n ? n : last;
@@ -168,6 +168,16 @@ llm_bpe_status llm_nfc(llm_nfc_buffer *b, const uint8_t *text, size_t n, llm_sho
         uint32_t code, parts[4];
         int n_parts;
 
+        kept = unchanged(p, (size_t)(end - p));
+        if (kept > 0) {
+            if (!compose_marks(b, &starter) || !put_run(b, starter) || !reserve(b, kept))
+                return LLM_BPE_NO_MEMORY;
+            memcpy(b->text + b->n, p, kept);
+            b->n += kept;
+            starter = NONE;
+            length = kept;
+            continue;
+        }
         length = llm_bpe_next(p, end, &code);
         if (step % STOP_INTERVAL == 0 && stop != NULL && stop(arg))
             return LLM_BPE_STOPPED;

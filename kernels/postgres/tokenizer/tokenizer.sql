@@ -17,8 +17,8 @@ CREATE FUNCTION public.pg_llm_bpe_create(
 COMMENT ON FUNCTION public.pg_llm_bpe_create(text, bytea, text, integer, integer[], integer[]) IS
     'Creates an empty tokenizer and returns its handle; feed it tokens, then merges, then seal it. pre_tokenizer is '
     'gpt2, smollm, llama3, qwen2, o200k or tekken; options the sum of 1 (texts are normalized, NFC), 2 (a piece '
-    'that is a token is not merged) and 4 (a byte without a token is left out); before_ids and after_ids stand around a '
-    'text.';
+    'that is a token is not merged) and 4 (a byte without a token is left out); before_ids and after_ids stand around '
+    'a text.';
 
 CREATE FUNCTION public.pg_llm_sentencepiece_create(
     model text, version bytea, prefix_space text, options integer, before_ids integer[], after_ids integer[]
@@ -27,8 +27,8 @@ CREATE FUNCTION public.pg_llm_sentencepiece_create(
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'pg_llm_sentencepiece_create';
 COMMENT ON FUNCTION public.pg_llm_sentencepiece_create(text, bytea, text, integer, integer[], integer[]) IS
-    'The same for SentencePiece, which is fed tokens and merges by their text. prefix_space is never, prepend, always or '
-    'first; options the sum of 1 (every blank begins a piece) and 2 (decoding leaves out the first blank).';
+    'The same for SentencePiece, which is fed tokens and merges by their text. prefix_space is never, prepend, always '
+    'or first; options the sum of 1 (every blank begins a piece) and 2 (decoding leaves out the first blank).';
 
 CREATE FUNCTION public.pg_llm_wordpiece_create(
     model text, version bytea, normalizer integer, unk_token text, prefix text, max_characters integer,

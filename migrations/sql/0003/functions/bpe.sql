@@ -126,7 +126,8 @@ BEGIN
     INNER JOIN (
         VALUES
         ('pre_tokenizer', 'gpt2, smollm, llama3, qwen2, o200k or tekken'), ('normalizer', '"nfc" or null'),
-        ('ignore_merges', 'true or false'), ('drop_unknown', 'true or false'), ('prefix', 'an array of token ids'), ('suffix', 'an array of token ids')
+        ('ignore_merges', 'true or false'), ('drop_unknown', 'true or false'),
+        ('prefix', 'an array of token ids'), ('suffix', 'an array of token ids')
     ) t (key, wanted) ON t.key = e.key
     WHERE CASE e.key
         WHEN 'pre_tokenizer' THEN e.value NOT IN ('"gpt2"', '"smollm"', '"llama3"', '"qwen2"', '"o200k"', '"tekken"')

@@ -222,7 +222,7 @@ BEGIN
     markers := markers || NULL::int;
     RETURN ARRAY(
         SELECT i.id
-        FROM public.llm_encode_documents(runs, model) e
+        FROM public.llm_encode_documents(runs, model, continued => true) e
         CROSS JOIN LATERAL unnest(e.ids || markers[e.number]) WITH ORDINALITY i (id, place)
         WHERE i.id IS NOT NULL
         ORDER BY e.number, i.place
