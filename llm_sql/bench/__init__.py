@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from llm_sql.bench.embedding import measure_embedding
 from llm_sql.bench.gemm import measure_gemm
 from llm_sql.bench.generation import measure_generation
+from llm_sql.bench.generation_llama import measure_llama
 from llm_sql.bench.layers import measure_layers
 from llm_sql.bench.log import measure_log
 from llm_sql.bench.machine import Machine
@@ -94,6 +95,7 @@ def run_bench(
                 yield from measure_recompute(engine, threads, repeats, quick=quick)
             if "generate" in wanted:
                 yield from measure_generation(engine, machine, threads, repeats, quick=quick)
+                yield from measure_llama(engine, threads, repeats, quick=quick)
             if "tokenizer" in wanted:
                 yield from measure_tokenizer(engine, repeats)
     for section, measure in OWN_DATABASE.items():

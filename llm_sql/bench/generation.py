@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
@@ -122,10 +123,19 @@ GPT2 = Generated("GPT-2 124M", 12, 12, 768, 1024, 50257)
 SMALL = Generated("GPT-2, 4 layers, width 256", 4, 4, 256, 1024, 8192)
 
 
+class Sized(Protocol):
+    """What a generation needs to know of its model."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def vocab(self) -> int: ...
+
+
 class Generator:
     """Generations on one connection, which holds its weights in one precision."""
 
-    def __init__(self, connection: Connection, model: Generated, precision: str, threads: int) -> None:
+    def __init__(self, connection: Connection, model: Sized, precision: str, threads: int) -> None:
         self._connection = connection
         self._model = model
         for name, value in (("weights", precision), ("threads", str(threads))):

@@ -49,8 +49,14 @@ def make_peer(library: str, precision: str, weights: str, n_head: int, threads: 
         from llm_sql.bench.transformers_reference import TransformersGenerator
 
         return TransformersGenerator(read_weights(weights), n_head)
-    kind = LlamaCppGenerator if library == "llama.cpp" else CTranslate2Generator
-    return kind(read_weights(weights), n_head, precision, threads)
+    arrays = read_weights(weights)
+    if library == "ctranslate2":
+        return CTranslate2Generator(arrays, n_head, precision, threads)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "gpt2.gguf")
+        write_gguf(path, arrays, n_head, precision)
+        n_positions, vocab = len(arrays["wpe.weight"]), len(arrays["wte.weight"])
+        return LlamaCppGenerator(path, n_positions, vocab, threads)
 
 
 def read_weights(path: str) -> dict[str, Any]:
@@ -112,26 +118,30 @@ def write_gguf(path: Path, weights: dict[str, Any], n_head: int, precision: str)
 
 
 class LlamaCppGenerator:
-    """llama.cpp through its C interface, with its default key/value cache, which is in f16."""
+    """llama.cpp through its C interface, with its default key/value cache, which is in f16.
 
-    def __init__(self, weights: dict[str, Any], n_head: int, precision: str, threads: int) -> None:
+    shared: the file is mapped, as several processes would map it, and nothing is copied into another order.
+    """
+
+    def __init__(
+        self, path: Path, n_positions: int, vocab: int, threads: int, *, shared: bool = False
+    ) -> None:
         import llama_cpp
 
         self._lib = llama_cpp
         # It would write about every tensor.
         self._silence = llama_cpp.llama_log_callback(lambda level, message, data: None)
         llama_cpp.llama_log_set(self._silence, None)
-        self._vocab = weights["wte.weight"].shape[0]
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "gpt2.gguf")
-            write_gguf(path, weights, n_head, precision)
-            parameters = llama_cpp.llama_model_default_params()
-            parameters.use_mmap = False
-            self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        self._vocab = vocab
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.use_mmap = shared
+        if shared:  # the copies crash where AMX is there but not usable
+            parameters.use_extra_bufts = False
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise RuntimeError("llama.cpp could not load the model")
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx = weights["wpe.weight"].shape[0]
+        options.n_ctx = n_positions
         options.n_threads = options.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, options)
 

@@ -75,6 +75,10 @@ class Worker:
         """Read the weights of generation_peers.py's classes, in the library's own precision."""
         self._ask(do="generator", library=library, precision=precision, weights=weights, n_head=n_head)
 
+    def make_llama(self, form: str, **sizes: int) -> None:
+        """A Llama of these sizes for llama.cpp, in one of its forms (generation_llama.py)."""
+        self._ask(do="llama", form=form, **sizes)
+
     def generation_seconds(self, n_prompt: int, n_tokens: int) -> tuple[float, float]:
         """Seconds of the prompt's pass up to the first token, and of n_tokens further tokens."""
         decode = self._ask(do="generate", n_prompt=n_prompt, n_tokens=n_tokens)
@@ -171,12 +175,23 @@ def generation_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], fl
         generators[:] = [make_peer(**request, threads=threads)]
         return 0.0
 
+    def make_llama(request: dict[str, Any]) -> float:
+        from llm_sql.bench.generation_llama import llama_peer
+
+        generators[:] = [llama_peer(**request, threads=threads)]
+        return 0.0
+
     def generate(request: dict[str, Any]) -> float:
         decode: float
         prefill[0], decode = generators[0].seconds(**request)
         return decode
 
-    return {"generator": make_generator, "generate": generate, "prefill": lambda request: prefill[0]}
+    return {
+        "generator": make_generator,
+        "llama": make_llama,
+        "generate": generate,
+        "prefill": lambda request: prefill[0],
+    }
 
 
 def embedding_commands(threads: int) -> dict[str, Callable[[dict[str, Any]], float]]:

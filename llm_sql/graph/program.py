@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from textwrap import indent
 
+from sqlalchemy import Integer
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -130,6 +131,9 @@ def render(
             )
         elif isinstance(arg, Constant):
             args.append(constant(arg))
+        elif node.call is CONCAT and isinstance(arg.type, Integer):
+            # || with a number is a function in SQL, which takes longer than many an op of one row.
+            args.append(f"{leaf(arg)}::text")
         else:
             args.append(leaf(arg))
     if node.call is CONCAT:

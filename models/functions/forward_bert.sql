@@ -60,35 +60,35 @@ BEGIN
                         public.pg_llm_bidirectional_attention(
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                             ),
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                             ),
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                             ),
                             config.n_head,
                             dropout_p,
                             training,
-                            'h.' || layer || '.attn',
+                            'h.' || layer::text || '.attn',
                             lengths
                         ),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                     ),
                     dropout_p,
                     training,
-                    'h.' || layer || '.resid_attn'
+                    'h.' || layer::text || '.resid_attn'
                 )
             ),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
             config.layer_norm_eps
         );
         x := public.pg_llm_layernorm(
@@ -99,21 +99,21 @@ BEGIN
                         public.pg_llm_activation(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.bias')
                             ),
                             config.activation_function
                         ),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.bias')
                     ),
                     dropout_p,
                     training,
-                    'h.' || layer || '.resid_mlp'
+                    'h.' || layer::text || '.resid_mlp'
                 )
             ),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
             config.layer_norm_eps
         );
     END LOOP;
@@ -238,35 +238,35 @@ BEGIN
                         public.pg_llm_bidirectional_attention(
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                             ),
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                             ),
                             public.pg_llm_linear(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                             ),
                             config.n_head,
                             0.0,
                             false,
-                            'h.' || layer || '.attn',
+                            'h.' || layer::text || '.attn',
                             lengths
                         ),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                     ),
                     0.0,
                     false,
-                    'h.' || layer || '.resid_attn'
+                    'h.' || layer::text || '.resid_attn'
                 )
             ),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
             config.layer_norm_eps
         );
         x := public.pg_llm_layernorm(
@@ -277,21 +277,21 @@ BEGIN
                         public.pg_llm_activation(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.bias')
                             ),
                             config.activation_function
                         ),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.bias')
                     ),
                     0.0,
                     false,
-                    'h.' || layer || '.resid_mlp'
+                    'h.' || layer::text || '.resid_mlp'
                 )
             ),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
             config.layer_norm_eps
         );
     END LOOP;
@@ -333,43 +333,43 @@ BEGIN
     name := 'ln_embd.bias'; init := 'zeros'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.o_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
 END;

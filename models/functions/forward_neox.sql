@@ -47,8 +47,8 @@ BEGIN
         PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_layernorm(
             x,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
             config.layer_norm_eps
         );
         x2 := public.pg_llm_positions(tokens);
@@ -60,8 +60,8 @@ BEGIN
                         public.pg_llm_rotary(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                             ),
                             config.n_head,
                             setting_rope_theta,
@@ -72,8 +72,8 @@ BEGIN
                         public.pg_llm_rotary(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                             ),
                             config.n_head,
                             setting_rope_theta,
@@ -83,20 +83,20 @@ BEGIN
                         ),
                         public.pg_llm_linear(
                             x1,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                         ),
                         config.n_head,
                         dropout_p,
                         training,
-                        'h.' || layer || '.attn'
+                        'h.' || layer::text || '.attn'
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                 ),
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x := public.pg_llm_add(
@@ -112,21 +112,21 @@ BEGIN
                                     ELSE
                                         x3
                                 END,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.bias')
                         ),
                         config.activation_function
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.bias')
                 ),
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -231,8 +231,8 @@ BEGIN
     FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
         x1 := public.pg_llm_layernorm(
             x,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
             config.layer_norm_eps
         );
         x2 := public.pg_llm_positions(tokens);
@@ -244,8 +244,8 @@ BEGIN
                         public.pg_llm_rotary(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                             ),
                             config.n_head,
                             setting_rope_theta,
@@ -256,8 +256,8 @@ BEGIN
                         public.pg_llm_rotary(
                             public.pg_llm_linear(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                             ),
                             config.n_head,
                             setting_rope_theta,
@@ -267,20 +267,20 @@ BEGIN
                         ),
                         public.pg_llm_linear(
                             x1,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                         ),
                         config.n_head,
                         0.0,
                         false,
-                        'h.' || layer || '.attn'
+                        'h.' || layer::text || '.attn'
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                 ),
                 0.0,
                 false,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x := public.pg_llm_add(
@@ -296,21 +296,21 @@ BEGIN
                                     ELSE
                                         x3
                                 END,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.bias')
                         ),
                         config.activation_function
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.bias')
                 ),
                 0.0,
                 false,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -347,43 +347,43 @@ BEGIN
     name := 'wte.weight'; init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc2.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
     name := 'ln_f.weight'; init := 'ones'; std := NULL;

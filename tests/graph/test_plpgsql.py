@@ -67,8 +67,8 @@ def test_a_block_becomes_assignments_in_a_loop() -> None:
         "        x := public.pg_llm_add(\n"
         "            x,\n"
         "            public.pg_llm_mul(\n"
-        "                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.a')),\n"
-        "                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.b'))\n"
+        "                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer::text || '.a')),\n"
+        "                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer::text || '.b'))\n"
         "            )\n"
         "        );\n"
         "    "
@@ -102,7 +102,9 @@ def test_parameters_are_listed_by_a_function() -> None:
     text = tiny().compile_parameters()
     wte = "name := 'wte'; init := 'normal'; std := 0.02;"
     assert f"{wte}\n    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;" in text
-    residual = "name := 'h.' || layer || '.a'; init := 'residual'; std := 0.1 / sqrt(2.0 * config.n_layer);"
+    residual = (
+        "name := 'h.' || layer::text || '.a'; init := 'residual'; std := 0.1 / sqrt(2.0 * config.n_layer);"
+    )
     assert (
         f"{residual}\n        shape := ARRAY[config.d_model, 2 * config.d_model]::int[]; RETURN NEXT;" in text
     )

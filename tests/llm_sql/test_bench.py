@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from llm_sql import bench
-from llm_sql.bench import gemm, generation, generation_peers, layers, memory, steps
+from llm_sql.bench import gemm, generation, generation_llama, generation_peers, layers, memory, steps
 from llm_sql.bench.gemm import EngineProducts, NumpyProducts, operands
 from llm_sql.bench.layers import EngineLayer
 from llm_sql.bench.machine import Machine
@@ -240,6 +240,18 @@ def test_other_engines_generate_from_the_same_weights(precision: str, tmp_path: 
             prefill, decode = worker.generation_seconds(16, 8)
         assert 0 < prefill < 60
         assert 0 < decode < 60
+
+
+def test_a_llama_generates_beside_others(engine: Engine) -> None:
+    """In both forms; llama.cpp reads a file of the same sizes, where it is installed."""
+    tiny = generation_llama.Llama("tiny", 2, 3, 1, 96, 256, 256, 1000)
+    with scratch_database(engine) as scratch:
+        rows = list(generation_llama.measure_llama(scratch, 1, 1, quick=True, model=tiny))
+    assert [row.what for row in rows] == [f"further tokens, tiny, {name}" for name in ("bf16", "int4")]
+    for row in rows:
+        assert row.llm_sql is not None
+        assert row.llm_sql > 0
+        assert (row.llama_cpp is None) == ("llama.cpp" in generation_peers.missing_peers())
 
 
 def test_a_row_has_a_column_per_engine() -> None:

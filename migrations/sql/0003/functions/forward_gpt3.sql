@@ -51,25 +51,25 @@ BEGIN
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_attn.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_attn.bias')
                         ),
                         config.n_head,
                         dropout_p,
                         training,
-                        'h.' || layer || '.attn',
+                        'h.' || layer::text || '.attn',
                         CASE WHEN (layer % 2 = 1) THEN setting_band END
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_proj.bias')
                 ),
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x := public.pg_llm_add(
@@ -80,21 +80,21 @@ BEGIN
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_fc.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_fc.bias')
                         ),
                         config.activation_function
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_proj.bias')
                 ),
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -203,25 +203,25 @@ BEGIN
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_1.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.c_attn.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_attn.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_attn.bias')
                         ),
                         config.n_head,
                         0.0,
                         false,
-                        'h.' || layer || '.attn',
+                        'h.' || layer::text || '.attn',
                         CASE WHEN (layer % 2 = 1) THEN setting_band END
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.c_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.c_proj.bias')
                 ),
                 0.0,
                 false,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x := public.pg_llm_add(
@@ -232,21 +232,21 @@ BEGIN
                         public.pg_llm_linear(
                             public.pg_llm_layernorm(
                                 x1,
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
-                                public.pg_llm_param(model, 'h.' || layer || '.ln_2.bias'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
+                                public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.bias'),
                                 config.layer_norm_eps
                             ),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.c_fc.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_fc.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_fc.bias')
                         ),
                         config.activation_function
                     ),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.c_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.c_proj.bias')
                 ),
                 0.0,
                 false,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -285,35 +285,35 @@ BEGIN
     name := 'wpe.weight'; init := 'normal'; std := 0.02;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.c_attn.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.c_attn.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, 3 * config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.c_attn.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.c_attn.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[3 * config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.c_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.c_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.c_fc.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.c_fc.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.c_fc.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.c_fc.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.c_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.c_proj.bias'; init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
     name := 'ln_f.weight'; init := 'ones'; std := NULL;

@@ -64,29 +64,35 @@ BEGIN
         PERFORM public.pg_llm_tape_segment();
         x1 := public.pg_llm_rmsnorm(
             x,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
             config.layer_norm_eps
         );
         x2 := CASE
             WHEN setting_qkv_bias THEN
                 public.pg_llm_linear(
                     x1,
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'))
+                public.pg_llm_linear(
+                    x1,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight')
+                )
         END;
         x3 := public.pg_llm_positions(tokens);
         x4 := CASE
             WHEN setting_qkv_bias THEN
                 public.pg_llm_linear(
                     x1,
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'))
+                public.pg_llm_linear(
+                    x1,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight')
+                )
         END;
         x5 := public.pg_llm_causal_attention(
             public.pg_llm_rotary(
@@ -94,7 +100,7 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x2,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_norm.weight'),
                             config.layer_norm_eps
                         )
                     ELSE
@@ -111,7 +117,7 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x4,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_norm.weight'),
                             config.layer_norm_eps
                         )
                     ELSE
@@ -127,19 +133,19 @@ BEGIN
                 WHEN setting_qkv_bias THEN
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                     )
                 ELSE
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight')
                     )
             END,
             config.n_head,
             dropout_p,
             training,
-            'h.' || layer || '.attn',
+            'h.' || layer::text || '.attn',
             coalesce(setting_n_kv_head, config.n_head),
             setting_window
         );
@@ -150,47 +156,50 @@ BEGIN
                     WHEN setting_o_bias THEN
                         public.pg_llm_linear(
                             x5,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                         )
                     ELSE
                         public.pg_llm_linear(
                             x5,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight')
                         )
                 END,
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x7 := public.pg_llm_rmsnorm(
             x6,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
             config.layer_norm_eps
         );
         x8 := CASE
             WHEN setting_mlp_bias THEN
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.bias')
                 )
             ELSE
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.weight')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.weight')
                 )
         END;
         x9 := CASE
             WHEN setting_mlp_bias THEN
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x7, public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.weight'))
+                public.pg_llm_linear(
+                    x7,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.weight')
+                )
         END;
         x10 := CASE
             WHEN config.activation_function = 'silu' OR config.activation_function = 'swish' THEN
@@ -205,18 +214,18 @@ BEGIN
                     WHEN setting_mlp_bias THEN
                         public.pg_llm_linear(
                             x10,
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.bias')
                         )
                     ELSE
                         public.pg_llm_linear(
                             x10,
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.weight')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.weight')
                         )
                 END,
                 dropout_p,
                 training,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -327,29 +336,35 @@ BEGIN
     FOR layer IN 0 .. least(n_blocks, config.n_layer) - 1 LOOP
         x1 := public.pg_llm_rmsnorm(
             x,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_1.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_1.weight'),
             config.layer_norm_eps
         );
         x2 := CASE
             WHEN setting_qkv_bias THEN
                 public.pg_llm_linear(
                     x1,
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight'))
+                public.pg_llm_linear(
+                    x1,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight')
+                )
         END;
         x3 := public.pg_llm_positions(tokens);
         x4 := CASE
             WHEN setting_qkv_bias THEN
                 public.pg_llm_linear(
                     x1,
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x1, public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight'))
+                public.pg_llm_linear(
+                    x1,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight')
+                )
         END;
         x5 := public.pg_llm_causal_attention(
             public.pg_llm_rotary(
@@ -357,7 +372,7 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x2,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.q_norm.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_norm.weight'),
                             config.layer_norm_eps
                         )
                     ELSE
@@ -374,7 +389,7 @@ BEGIN
                     WHEN setting_qk_norm THEN
                         public.pg_llm_rmsnorm(
                             x4,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.k_norm.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_norm.weight'),
                             config.layer_norm_eps
                         )
                     ELSE
@@ -390,19 +405,19 @@ BEGIN
                 WHEN setting_qkv_bias THEN
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight'),
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.bias')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight'),
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.bias')
                     )
                 ELSE
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight')
                     )
             END,
             config.n_head,
             0.0,
             false,
-            'h.' || layer || '.attn',
+            'h.' || layer::text || '.attn',
             coalesce(setting_n_kv_head, config.n_head),
             setting_window
         );
@@ -413,47 +428,50 @@ BEGIN
                     WHEN setting_o_bias THEN
                         public.pg_llm_linear(
                             x5,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.bias')
                         )
                     ELSE
                         public.pg_llm_linear(
                             x5,
-                            public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight')
                         )
                 END,
                 0.0,
                 false,
-                'h.' || layer || '.resid_attn'
+                'h.' || layer::text || '.resid_attn'
             )
         );
         x7 := public.pg_llm_rmsnorm(
             x6,
-            public.pg_llm_param(model, 'h.' || layer || '.ln_2.weight'),
+            public.pg_llm_param(model, 'h.' || layer::text || '.ln_2.weight'),
             config.layer_norm_eps
         );
         x8 := CASE
             WHEN setting_mlp_bias THEN
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.bias')
                 )
             ELSE
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.gate_proj.weight')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.gate_proj.weight')
                 )
         END;
         x9 := CASE
             WHEN setting_mlp_bias THEN
                 public.pg_llm_linear(
                     x7,
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.weight'),
-                    public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.bias')
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.weight'),
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.bias')
                 )
             ELSE
-                public.pg_llm_linear(x7, public.pg_llm_param(model, 'h.' || layer || '.mlp.up_proj.weight'))
+                public.pg_llm_linear(
+                    x7,
+                    public.pg_llm_param(model, 'h.' || layer::text || '.mlp.up_proj.weight')
+                )
         END;
         x10 := CASE
             WHEN config.activation_function = 'silu' OR config.activation_function = 'swish' THEN
@@ -468,18 +486,18 @@ BEGIN
                     WHEN setting_mlp_bias THEN
                         public.pg_llm_linear(
                             x10,
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.weight'),
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.bias')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.weight'),
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.bias')
                         )
                     ELSE
                         public.pg_llm_linear(
                             x10,
-                            public.pg_llm_param(model, 'h.' || layer || '.mlp.down_proj.weight')
+                            public.pg_llm_param(model, 'h.' || layer::text || '.mlp.down_proj.weight')
                         )
                 END,
                 0.0,
                 false,
-                'h.' || layer || '.resid_mlp'
+                'h.' || layer::text || '.resid_mlp'
             )
         );
     END LOOP;
@@ -523,89 +541,89 @@ BEGIN
     name := 'wte.weight'; init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
                 config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
-            name := 'h.' || layer || '.attn.q_norm.weight'; init := 'ones'; std := NULL;
+            name := 'h.' || layer::text || '.attn.q_norm.weight'; init := 'ones'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
-            name := 'h.' || layer || '.attn.k_norm.weight'; init := 'ones'; std := NULL;
+            name := 'h.' || layer::text || '.attn.k_norm.weight'; init := 'ones'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             config.n_head * coalesce(setting_d_head, config.d_model / config.n_head),
             config.d_model
         ]::int[]; RETURN NEXT;
         IF setting_o_bias THEN
-            name := 'h.' || layer || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.gate_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.gate_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer || '.mlp.gate_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.gate_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.mlp.up_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.up_proj.weight'; init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer || '.mlp.up_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.up_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer || '.mlp.down_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.down_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer || '.mlp.down_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.down_proj.bias'; init := 'zeros'; std := NULL;
             shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         END IF;
     END LOOP;

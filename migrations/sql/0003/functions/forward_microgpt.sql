@@ -47,22 +47,22 @@ BEGIN
                 public.pg_llm_causal_attention(
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight')
                     ),
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight')
                     ),
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight')
                     ),
                     config.n_head,
                     0.0,
                     training,
                     ''
                 ),
-                public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+                public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight')
             )
         );
         x := public.pg_llm_add(
@@ -71,10 +71,10 @@ BEGIN
                 public.pg_llm_relu(
                     public.pg_llm_linear(
                         public.pg_llm_rmsnorm(x2, config.layer_norm_eps),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight')
                     )
                 ),
-                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight')
+                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight')
             )
         );
     END LOOP;
@@ -143,22 +143,22 @@ BEGIN
                 public.pg_llm_causal_attention(
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.q_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.q_proj.weight')
                     ),
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.k_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.k_proj.weight')
                     ),
                     public.pg_llm_linear(
                         x1,
-                        public.pg_llm_param(model, 'h.' || layer || '.attn.v_proj.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.attn.v_proj.weight')
                     ),
                     config.n_head,
                     0.0,
                     false,
                     ''
                 ),
-                public.pg_llm_param(model, 'h.' || layer || '.attn.o_proj.weight')
+                public.pg_llm_param(model, 'h.' || layer::text || '.attn.o_proj.weight')
             )
         );
         x := public.pg_llm_add(
@@ -167,10 +167,10 @@ BEGIN
                 public.pg_llm_relu(
                     public.pg_llm_linear(
                         public.pg_llm_rmsnorm(x2, config.layer_norm_eps),
-                        public.pg_llm_param(model, 'h.' || layer || '.mlp.fc1.weight')
+                        public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc1.weight')
                     )
                 ),
-                public.pg_llm_param(model, 'h.' || layer || '.mlp.fc2.weight')
+                public.pg_llm_param(model, 'h.' || layer::text || '.mlp.fc2.weight')
             )
         );
     END LOOP;
@@ -203,20 +203,20 @@ BEGIN
     name := 'lm_head.weight'; init := 'normal'; std := 0.08;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer || '.attn.q_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.k_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.v_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.attn.o_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc1.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer || '.mlp.fc2.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'normal'; std := 0.08;
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
