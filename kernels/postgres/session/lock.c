@@ -30,7 +30,7 @@
 #define MAX_HELD 8
 
 /* How long to wait for a transaction that is over to let its locks go, and how often to look */
-#define RELEASE_TRIES 10000
+#define RELEASE_TRIES    10000
 #define RELEASE_PAUSE_US 100
 
 /* Locks of the session, and the statement that each is held for */
