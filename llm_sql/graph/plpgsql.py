@@ -299,7 +299,8 @@ def _emit(spec: ParameterSpec, body: Body) -> str:
         spec.init, "NULL"
     )
     row = (
-        f"name := {written}; init := {quote_literal(spec.init)}; std := {std};\n"
+        f"name := {written};\n"
+        f"init := {quote_literal(spec.init)}; std := {std};\n"
         f"shape := {array}; RETURN NEXT;"
     )
     if spec.only_if is None:

@@ -322,54 +322,75 @@ DECLARE
 BEGIN
     config := public.llm_config(model);
     setting_type_vocab := (config.settings ->> 'type_vocab')::int;
-    name := 'wte.weight'; init := 'normal'; std := 0.02;
+    name := 'wte.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
-    name := 'wpe.weight'; init := 'normal'; std := 0.02;
+    name := 'wpe.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
-    name := 'wtt.weight'; init := 'normal'; std := 0.02;
+    name := 'wtt.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[setting_type_vocab, config.d_model]::int[]; RETURN NEXT;
-    name := 'ln_embd.weight'; init := 'ones'; std := NULL;
+    name := 'ln_embd.weight';
+    init := 'ones'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-    name := 'ln_embd.bias'; init := 'zeros'; std := NULL;
+    name := 'ln_embd.bias';
+    init := 'zeros'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.q_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.k_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.v_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.o_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.o_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc1.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc1.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc2.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc2.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
 END;

@@ -100,10 +100,11 @@ def test_nothing_in_a_body_copies_a_tensor() -> None:
 
 def test_parameters_are_listed_by_a_function() -> None:
     text = tiny().compile_parameters()
-    wte = "name := 'wte'; init := 'normal'; std := 0.02;"
+    wte = "name := 'wte';\n    init := 'normal'; std := 0.02;"
     assert f"{wte}\n    shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;" in text
     residual = (
-        "name := 'h.' || layer::text || '.a'; init := 'residual'; std := 0.1 / sqrt(2.0 * config.n_layer);"
+        "name := 'h.' || layer::text || '.a';\n"
+        "        init := 'residual'; std := 0.1 / sqrt(2.0 * config.n_layer);"
     )
     assert (
         f"{residual}\n        shape := ARRAY[config.d_model, 2 * config.d_model]::int[]; RETURN NEXT;" in text

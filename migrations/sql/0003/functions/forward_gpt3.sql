@@ -280,48 +280,65 @@ DECLARE
     config public.llm_model_config;
 BEGIN
     config := public.llm_config(model);
-    name := 'wte.weight'; init := 'normal'; std := 0.02;
+    name := 'wte.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
-    name := 'wpe.weight'; init := 'normal'; std := 0.02;
+    name := 'wpe.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.c_attn.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.c_attn.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, 3 * config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.c_attn.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.c_attn.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[3 * config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.c_proj.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.c_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.c_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.c_fc.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.c_fc.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.c_fc.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.c_fc.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.c_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.c_proj.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.c_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.c_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
-    name := 'ln_f.weight'; init := 'ones'; std := NULL;
+    name := 'ln_f.weight';
+    init := 'ones'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-    name := 'ln_f.bias'; init := 'zeros'; std := NULL;
+    name := 'ln_f.bias';
+    init := 'zeros'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     IF NOT config.tied THEN
-        name := 'lm_head.weight'; init := 'normal'; std := 0.02;
+        name := 'lm_head.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     END IF;
 END;

@@ -538,99 +538,120 @@ BEGIN
     setting_qkv_bias := (config.settings ->> 'qkv_bias')::boolean;
     setting_o_bias := (config.settings ->> 'o_bias')::boolean;
     setting_mlp_bias := (config.settings ->> 'mlp_bias')::boolean;
-    name := 'wte.weight'; init := 'normal'; std := 0.02;
+    name := 'wte.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.q_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[
                 config.n_head * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.k_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
         ]::int[]; RETURN NEXT;
         IF setting_qkv_bias THEN
-            name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.v_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_n_kv_head, config.n_head) * coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
-            name := 'h.' || layer::text || '.attn.q_norm.weight'; init := 'ones'; std := NULL;
+            name := 'h.' || layer::text || '.attn.q_norm.weight';
+            init := 'ones'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
         IF setting_qk_norm THEN
-            name := 'h.' || layer::text || '.attn.k_norm.weight'; init := 'ones'; std := NULL;
+            name := 'h.' || layer::text || '.attn.k_norm.weight';
+            init := 'ones'; std := NULL;
             shape := ARRAY[
                 coalesce(setting_d_head, config.d_model / config.n_head)
             ]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.o_proj.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             config.n_head * coalesce(setting_d_head, config.d_model / config.n_head),
             config.d_model
         ]::int[]; RETURN NEXT;
         IF setting_o_bias THEN
-            name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.attn.o_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.gate_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.gate_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer::text || '.mlp.gate_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.gate_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.mlp.up_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.up_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer::text || '.mlp.up_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.up_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
         END IF;
-        name := 'h.' || layer::text || '.mlp.down_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.down_proj.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
         IF setting_mlp_bias THEN
-            name := 'h.' || layer::text || '.mlp.down_proj.bias'; init := 'zeros'; std := NULL;
+            name := 'h.' || layer::text || '.mlp.down_proj.bias';
+            init := 'zeros'; std := NULL;
             shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
         END IF;
     END LOOP;
-    name := 'ln_f.weight'; init := 'ones'; std := NULL;
+    name := 'ln_f.weight';
+    init := 'ones'; std := NULL;
     shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     IF NOT config.tied THEN
-        name := 'lm_head.weight'; init := 'normal'; std := 0.02;
+        name := 'lm_head.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     END IF;
 END;

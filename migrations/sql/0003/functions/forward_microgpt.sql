@@ -196,27 +196,36 @@ DECLARE
     config public.llm_model_config;
 BEGIN
     config := public.llm_config(model);
-    name := 'wte.weight'; init := 'normal'; std := 0.08;
+    name := 'wte.weight';
+    init := 'normal'; std := 0.08;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
-    name := 'wpe.weight'; init := 'normal'; std := 0.08;
+    name := 'wpe.weight';
+    init := 'normal'; std := 0.08;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
-    name := 'lm_head.weight'; init := 'normal'; std := 0.08;
+    name := 'lm_head.weight';
+    init := 'normal'; std := 0.08;
     shape := ARRAY[config.vocab, config.d_model]::int[]; RETURN NEXT;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.q_proj.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.k_proj.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.v_proj.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.attn.o_proj.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.mlp.fc1.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'normal'; std := 0.08;
+        name := 'h.' || layer::text || '.mlp.fc2.weight';
+        init := 'normal'; std := 0.08;
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model

@@ -434,77 +434,100 @@ BEGIN
     config := public.llm_config(model);
     setting_norm_first := (config.settings ->> 'norm_first')::boolean;
     setting_d_embed := (config.settings ->> 'd_embed')::int;
-    name := 'wte.weight'; init := 'normal'; std := 0.02;
+    name := 'wte.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[
         config.vocab,
         coalesce(setting_d_embed, config.d_model)
     ]::int[]; RETURN NEXT;
-    name := 'wpe.weight'; init := 'normal'; std := 0.02;
+    name := 'wpe.weight';
+    init := 'normal'; std := 0.02;
     shape := ARRAY[config.n_positions, config.d_model]::int[]; RETURN NEXT;
     IF setting_d_embed IS NOT NULL THEN
-        name := 'project_in.weight'; init := 'normal'; std := 0.02;
+        name := 'project_in.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             coalesce(setting_d_embed, config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
     END IF;
     FOR layer IN 0 .. config.n_layer - 1 LOOP
-        name := 'h.' || layer::text || '.ln_1.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_1.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.q_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.q_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.q_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.q_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.k_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.k_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.k_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.k_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.v_proj.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.attn.v_proj.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.v_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.v_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.o_proj.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.attn.o_proj.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[config.d_model, config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.attn.o_proj.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.attn.o_proj.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.weight'; init := 'ones'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.ln_2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.ln_2.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc1.weight'; init := 'normal'; std := 0.02;
+        name := 'h.' || layer::text || '.mlp.fc1.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             COALESCE(config.d_ff, 4 * config.d_model)
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc1.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc1.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[COALESCE(config.d_ff, 4 * config.d_model)]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc2.weight'; init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
+        name := 'h.' || layer::text || '.mlp.fc2.weight';
+        init := 'residual'; std := 0.02 / sqrt(2.0 * config.n_layer);
         shape := ARRAY[
             COALESCE(config.d_ff, 4 * config.d_model),
             config.d_model
         ]::int[]; RETURN NEXT;
-        name := 'h.' || layer::text || '.mlp.fc2.bias'; init := 'zeros'; std := NULL;
+        name := 'h.' || layer::text || '.mlp.fc2.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END LOOP;
     IF setting_norm_first THEN
-        name := 'ln_f.weight'; init := 'ones'; std := NULL;
+        name := 'ln_f.weight';
+        init := 'ones'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END IF;
     IF setting_norm_first THEN
-        name := 'ln_f.bias'; init := 'zeros'; std := NULL;
+        name := 'ln_f.bias';
+        init := 'zeros'; std := NULL;
         shape := ARRAY[config.d_model]::int[]; RETURN NEXT;
     END IF;
     IF setting_d_embed IS NOT NULL THEN
-        name := 'project_out.weight'; init := 'normal'; std := 0.02;
+        name := 'project_out.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.d_model,
             coalesce(setting_d_embed, config.d_model)
         ]::int[]; RETURN NEXT;
     END IF;
     IF NOT config.tied THEN
-        name := 'lm_head.weight'; init := 'normal'; std := 0.02;
+        name := 'lm_head.weight';
+        init := 'normal'; std := 0.02;
         shape := ARRAY[
             config.vocab,
             coalesce(setting_d_embed, config.d_model)
