@@ -469,7 +469,9 @@ AS $function$
 BEGIN
     -- data, m and v, at 250 MB a second
     RETURN (
-        SELECT sum(3 * 4 * public.llm_elements(public.shape(p.data))) / 250e6 FROM public.llm_param p WHERE p.model = llm_write_seconds.model
+        SELECT sum(3 * 4 * public.llm_elements(public.shape(p.data))) / 250e6
+        FROM public.llm_param p
+        WHERE p.model = llm_write_seconds.model
     );
 END;
 $function$;

@@ -107,9 +107,9 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_version_layout(text, int, int) IS
 'What a version of the model is made of when each row holds n_tensors values (data, m, v, grad) of elements of so many '
-'bytes, from its configuration; NULL: as its rows are stored now. Rows, their bytes, and the pages of the heap that inserting them '
-'fills; chunks in TOAST, those that are full among them, and the bytes that the others take on a page. NULLs: there '
-'are no rows.';
+'bytes, from its configuration; NULL: as its rows are stored now. Rows, their bytes, and the pages of the heap '
+'that inserting them fills; chunks in TOAST, those that are full among them, and the bytes that the others take on '
+'a page. NULLs: there are no rows.';
 
 
 CREATE FUNCTION public.llm_tokenizer_cost(

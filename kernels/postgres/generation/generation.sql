@@ -26,9 +26,9 @@ CREATE FUNCTION public.pg_llm_gen_resume(handle integer, key bytea)
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_gen_resume';
 COMMENT ON FUNCTION public.pg_llm_gen_resume(integer, bytea) IS
-    'Takes over the key/value cache of the last generation that called this, as far as both begin with the same tokens, '
-    'if it was this role''s, on the same weights, with the same key; returns the number of positions. The generation''s '
-    'own is kept when it ends.';
+    'Takes over the key/value cache of the last generation that called this, as far as both begin with the same '
+    'tokens, if it was this role''s, on the same weights, with the same key; returns the number of positions. The '
+    'generation''s own is kept when it ends.';
 
 CREATE FUNCTION public.pg_llm_gen_reset(handle integer)
     RETURNS void

@@ -54,7 +54,8 @@ CREATE TYPE public.tensor (
     PREFERRED = true
 );
 COMMENT ON TYPE public.tensor IS
-    'n-dimensional array of float32, row-major, with its shape in the value, stored as float32 or bf16; text [[1,2],[3,4]], a bare number for 0 '
+    'n-dimensional array of float32, row-major, with its shape in the value, stored as float32 or '
+    'bf16; text [[1,2],[3,4]], a bare number for 0 '
     'dimensions, {0,3}[] where lists do not show the shape of a tensor without elements';
 
 -- Casts

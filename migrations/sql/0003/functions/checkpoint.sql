@@ -182,7 +182,8 @@ BEGIN
         SELECT k.kind, k.prefix || p.name AS name,
             CASE
                 WHEN bool_and(
-                    public.dtype(CASE k.kind WHEN 1 THEN p.data WHEN 2 THEN p.m ELSE p.v END) IS NOT DISTINCT FROM 'bf16'
+                    public.dtype(CASE k.kind WHEN 1 THEN p.data WHEN 2 THEN p.m ELSE p.v END)
+                    IS NOT DISTINCT FROM 'bf16'
                 ) THEN 'BF16' ELSE 'F32'
             END AS dtype,
             sum((public.shape(p.data))[1])::int || (min(public.shape(p.data)))[2:] AS shape
