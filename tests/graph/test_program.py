@@ -91,7 +91,7 @@ def test_let_refuses_what_is_no_identifier(name: str) -> None:
 
 def test_layer_is_part_of_a_name() -> None:
     tree = g.p("h.{layer}.w")
-    assert calls(Program([tree])) == ["public.llm_weight(:model, 'h.' || :layer || '.w')"]
+    assert calls(Program([tree])) == ["public.llm_weight(:model, 'h.' || :layer::text || '.w')"]
     assert calls(Program([g.bind(tree, {"layer": 3})])) == ["public.llm_weight(:model, 'h.3.w')"]
 
 

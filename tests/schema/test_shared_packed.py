@@ -258,6 +258,8 @@ def test_a_full_disk_leaves_a_session_its_own_copy(
     reader.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     as_the_server(["prlimit", f"--pid={reader.info.backend_pid}", "--fsize=2000000:"])
     for _ in range(3):
+        # The log is such a file, too: what a reader would flush of it is at a segment's beginning, and there.
+        conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(true, 'test', 'a commit')")
         assert logits(reader) == expected
         assert suffixes(files(conn)) == ["f32"]
     assert suffixes(mapped(reader)) == ["f32"]

@@ -195,7 +195,7 @@ def test_settings_that_were_written_by_hand(conn: Connection) -> None:
         encode(conn, "model")
     for statement in (
         "UPDATE llm_tokenizer SET settings = '[]'",
-        "UPDATE llm_tokenizer SET kind = 'sentencepiece'",
+        "UPDATE llm_tokenizer SET kind = 'unigram'",
         "INSERT INTO llm_tokenizer (model, kind) VALUES ('', 'bpe')",
     ):
         with pytest.raises(errors.CheckViolation):
