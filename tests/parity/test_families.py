@@ -57,14 +57,12 @@ def test_logits_and_gradients(conn: Connection, model: Any) -> None:
     found, grads = gradients(conn, MODEL, ids[:, :-1].numpy(), ids[:, 1:].numpy())
     assert found == pytest.approx(loss.item(), rel=1e-6)
     assert set(grads) == set(expected)
-    # A bias of keys moves all scores of a query alike: its gradient is nothing but rounding.
-    errors = {
-        name: relative_error(grads[name], value)
-        for name, value in expected.items()
-        if np.linalg.norm(value) > 1e-6
-    }
+    # Without rotary positions a bias of keys moves all scores of a query alike: its gradient is rounding.
+    rounding = {name for name, value in expected.items() if np.linalg.norm(value) < 1e-5}
+    assert all(name.endswith("k_proj.bias") for name in rounding), rounding
+    assert all(np.linalg.norm(grads[name]) < 1e-5 for name in rounding)
+    errors = {name: relative_error(grads[name], expected[name]) for name in expected.keys() - rounding}
     assert max(errors.values()) < 1e-4, errors
-    assert sum(np.linalg.norm(grads[name]) > 1e-6 for name in grads) == len(errors)
 
 
 def continued(model: Any, prompt: list[int]) -> list[int]:
