@@ -61,11 +61,15 @@ static int
 holder_of(const LOCKTAG *tag)
 {
     LockData *all = GetLockStatusData();
+    int       pid = -1;
 
-    for (int i = 0; i < all->nelements; i++)
+    for (int i = 0; i < all->nelements && pid < 0; i++)
         if (all->locks[i].holdMask != 0 && memcmp(&all->locks[i].locktag, tag, sizeof(LOCKTAG)) == 0)
-            return all->locks[i].pid;
-    return -1;
+            pid = all->locks[i].pid;
+    /* acquire() asks again and again within one memory context. */
+    pfree(all->locks);
+    pfree(all);
+    return pid;
 }
 
 /* Whether the process has ended its transaction: it does so before it lets its locks go. */
