@@ -92,37 +92,6 @@ def test_names_that_cannot_be_given(conn: Connection, connect: Connect) -> None:
     other.rollback()
 
 
-def test_two_sessions_that_create_one_model(conn: Connection, connect: Connect) -> None:
-    """The second waits for the first: 42710 when it commits, a model when it does not."""
-    for ends, expected in ((True, errors.DuplicateObject), (False, None)):
-        first, second = connect(autocommit=False), connect()
-        make_model(first, "race")
-        caught: list[BaseException | None] = []
-
-        def create(session: Connection = second, result: list[BaseException | None] = caught) -> None:
-            try:
-                make_model(session, "race")
-                result.append(None)
-            except psycopg.Error as error:
-                result.append(error)
-
-        thread = threading.Thread(target=create)
-        thread.start()
-        while not value(
-            conn,
-            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s",
-            (second.info.backend_pid,),
-        ):
-            pass
-        if ends:
-            first.commit()
-        else:
-            first.rollback()
-        thread.join()
-        assert (type(caught[0]) is expected) if expected else (caught == [None]), caught
-        conn.execute("SELECT llm_drop_model('race')")
-
-
 def test_what_is_done_to_a_model_is_told(conn: Connection, connect: Connect) -> None:
     make_trainable(conn)
     other = connect(autocommit=False)
@@ -417,28 +386,45 @@ def test_2048_tokens_through_gpt3(conn: Connection) -> None:
         conn.execute("SELECT llm_logits(%s, 'long')", (tokens,))
 
 
-def test_who_waits_for_a_transaction_does_not_meet_its_locks(conn: Connection, connect: Connect) -> None:
-    """A transaction lets its locks go one after another: the first wakes who then asks for the next."""
-    first, second = connect(autocommit=False), connect()
-    caught: list[BaseException | None] = []
+def create_beside(
+    conn: Connection, first: Connection, second: Connection, end_first: Callable[[], None]
+) -> psycopg.Error | None:
+    """What the second session meets when it creates the model that the first has made and not committed."""
+    make_model(first, "race", n_layer=1)
+    caught: list[psycopg.Error | None] = []
 
     def create() -> None:
         try:
             make_model(second, "race", n_layer=1)
+            caught.append(None)
         except psycopg.Error as error:
             caught.append(error)
 
+    thread = threading.Thread(target=create)
+    thread.start()
+    while not value(
+        conn,
+        "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s",
+        (second.info.backend_pid,),
+    ):
+        pass
+    end_first()
+    thread.join()
+    return caught[0]
+
+
+def test_two_sessions_that_create_one_model(conn: Connection, connect: Connect) -> None:
+    """The second waits for the first: 42710 when it commits, a model when it does not."""
+    first, second = connect(autocommit=False), connect()
+    assert type(create_beside(conn, first, second, first.commit)) is errors.DuplicateObject
+    conn.execute("SELECT llm_drop_model('race')")
+    assert create_beside(conn, first, second, first.rollback) is None
+    conn.execute("SELECT llm_drop_model('race')")
+
+
+def test_who_waits_for_a_transaction_does_not_meet_its_locks(conn: Connection, connect: Connect) -> None:
+    """A transaction lets its locks go one after another: the first wakes who then asks for the next."""
+    first, second = connect(autocommit=False), connect()
     for _ in range(60):
-        make_model(first, "race", n_layer=1)
-        thread = threading.Thread(target=create)
-        thread.start()
-        while not value(
-            conn,
-            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s",
-            (second.info.backend_pid,),
-        ):
-            pass
-        first.rollback()
-        thread.join()
-        assert caught == []
+        assert create_beside(conn, first, second, first.rollback) is None
         conn.execute("SELECT llm_drop_model('race')")
