@@ -87,14 +87,14 @@ def test_random_strings_under_gpt2(gpt2: tuple[BPE, tiktoken.Encoding]) -> None:
 
 def test_gpt2_ids(gpt2: tuple[BPE, tiktoken.Encoding]) -> None:
     assert gpt2[0].encode("Hello world! World").tolist() == [15496, 995, 0, 2159]
-    assert gpt2[0].encode(reference.END).tolist() == [50256]
+    assert gpt2[0].encode(reference.END, special=True).tolist() == [50256]
 
 
 def test_hugging_face(shared_data: Callable[[str], Path], gpt2: tuple[BPE, tiktoken.Encoding]) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2TokenizerFast.from_pretrained(str(shared_data("gpt2/vocab.json").parent))
     for text in (*reference.HARD, f"a {reference.END} b", *reference.random_strings(3, STRINGS, nul=True)):
-        ids = gpt2[0].encode(text).tolist()
+        ids = gpt2[0].encode(text, special=True).tolist()
         assert ids == theirs(text)["input_ids"], repr(text)
         assert gpt2[0].decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
 
