@@ -16,8 +16,8 @@
 #include "pass.h"
 #include "tape.h"
 
-static void
-value_from_tensor(OpValue *v, const Tensor *t)
+void
+op_value_of(OpValue *v, const Tensor *t)
 {
     v->ndim = t->ndim;
     memcpy(v->dims, t->dims, sizeof(int32) * t->ndim);
@@ -30,7 +30,7 @@ value_from_tensor(OpValue *v, const Tensor *t)
 void
 op_set_input(OpCall *call, int i, Tensor *t)
 {
-    value_from_tensor(&call->in[i], t);
+    op_value_of(&call->in[i], t);
     if (t->nonce != 0)
         call->in[i].value = tape_input_value(t);
     if (call->n_inputs <= i)
@@ -51,7 +51,7 @@ op_output(OpCall *call, int ndim, const int32 *dims)
         return call->out.data;
     }
     call->result = tensor_new(ndim, dims);
-    value_from_tensor(&call->out, call->result);
+    op_value_of(&call->out, call->result);
     return call->out.data;
 }
 
@@ -83,7 +83,7 @@ op_save(OpCall *call, int i, size_t n)
             ereport(ERROR, errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory for %zu elements", n));
         return MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(float));
     }
-    value_from_tensor(&call->saved[i], flat_tensor(n));
+    op_value_of(&call->saved[i], flat_tensor(n));
     return call->saved[i].data;
 }
 
@@ -210,6 +210,7 @@ op_run(OpCall *call)
     llm_engine *e = pg_llm_engine();
 
     call->read_only = !pass_recording();
+    call->pure |= pass_suspended();
     call->op->forward(call);
     pg_llm_check(e);
     if (!call->read_only)

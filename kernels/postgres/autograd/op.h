@@ -55,9 +55,12 @@ struct OpCall
     bool            pure;      /* depends on nothing but its arguments: no key/value cache, no rounded weights */
     char            site[OP_SITE_LEN];
     llm_dropout_key key;
-    uint64          first; /* logical index of the first dropout element */
-    double          dout;  /* the gradient of the output for which a forward has saved gradients of the inputs */
-    size_t          count; /* what a mean was taken over */
+    uint64          first;        /* logical index of the first dropout element */
+    double          dout;         /* the gradient of the output for which a forward has saved gradients of the inputs */
+    Oid             functions[2]; /* of an op that is a user's: forward, backward (user_op.c) */
+    Oid             tensor_type;
+    Tensor        **gradients; /* what `prepare` computed */
+    size_t          count;     /* what a mean was taken over */
     Jsonb          *settings;
     Tensor         *result;
     float *(*allocate)(OpCall *call, size_t n); /* where the output lies, if not in a tensor: see `bytes` */
@@ -112,7 +115,8 @@ struct OpDef
     const char *bytea_doc; /* that of its overload for bytea, where it says more than doc */
     void (*forward)(OpCall *call);
     void (*backward)(const OpCall *call, const float *dout, OpGrad *din);
-    uint32 keeps;      /* values the backward reads */
+    void (*prepare)(OpCall *call, const float *dout); /* before a backward, while nobody points at gradients; or NULL */
+    uint32 keeps;                                     /* values the backward reads */
     uint32 lazy;       /* KEEPS_IN of inputs that come unfilled: the forward asks for what it needs (op_need) */
     bool   is_number;  /* the output is 0-d: double precision where tensors are bytea */
     int    bytea_args; /* so many of the arguments belong to the overload for bytea; 0: all */
@@ -170,6 +174,7 @@ extern float    *op_scratch(size_t n);                            /* until the m
 extern size_t    op_rows(const OpValue *v);                       /* product of all but the last axis */
 extern size_t    op_last_dim(const OpValue *v);                   /* 1 for a single number */
 extern char     *op_shape(const OpValue *v);                      /* "[2,3]" for messages */
+extern void      op_value_of(OpValue *v, const Tensor *t);        /* v is t, on no tape */
 extern void      op_need(const OpValue *v);                       /* an input's float32 numbers, if it is lazy */
 extern void      op_require_ndim(const OpCall *call, int input, int least);
 extern void      op_require_ids(const OpCall *call, int64 limit, bool negative_ok);

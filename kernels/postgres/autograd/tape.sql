@@ -148,3 +148,56 @@ CREATE FUNCTION public.pg_llm_param(model text, name text)
     AS 'MODULE_PATHNAME', 'pg_llm_param';
 COMMENT ON FUNCTION public.pg_llm_param(text, text) IS
     'A parameter of the pinned version, with its parts joined; while recording, a leaf of the tape.';
+
+-- An op of a user's, as two SQL functions.
+
+CREATE FUNCTION public.pg_llm_apply(forward regprocedure, backward regprocedure, x public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_apply';
+COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor) IS
+    'Calls forward with the tensor; while recording, as one op of the tape, whose gradients '
+    'backward(dout, x, y) computes as a tensor, or as tensor[].';
+
+CREATE FUNCTION public.pg_llm_apply(forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_apply';
+COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor, public.tensor) IS
+    'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
+    'backward(dout, x1, ..., x2, y) computes as tensor[].';
+
+CREATE FUNCTION public.pg_llm_apply(
+    forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor, x3 public.tensor
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_apply';
+COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor, public.tensor, public.tensor) IS
+    'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
+    'backward(dout, x1, ..., x3, y) computes as tensor[].';
+
+CREATE FUNCTION public.pg_llm_apply(
+    forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor, x3 public.tensor, x4 public.tensor
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_apply';
+COMMENT ON FUNCTION public.pg_llm_apply(
+    regprocedure, regprocedure, public.tensor, public.tensor, public.tensor, public.tensor
+) IS
+    'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
+    'backward(dout, x1, ..., x4, y) computes as tensor[].';
+
+CREATE FUNCTION public.pg_llm_apply(
+    forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor, x3 public.tensor,
+    x4 public.tensor, x5 public.tensor
+)
+    RETURNS public.tensor
+    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'pg_llm_apply';
+COMMENT ON FUNCTION public.pg_llm_apply(
+    regprocedure, regprocedure, public.tensor, public.tensor, public.tensor, public.tensor, public.tensor
+) IS
+    'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
+    'backward(dout, x1, ..., x5, y) computes as tensor[].';

@@ -38,6 +38,7 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
     uint32     index;
     TapeValue *v;
 
+    pass_require_outside();
     tape_require_whole();
     if (PG_ARGISNULL(0))
     {
@@ -103,8 +104,11 @@ differentiate(TapeNode *node, const float *dout)
 {
     OpCall     *c = &node->call;
     OpGrad      din[OP_MAX_INPUTS];
-    llm_engine *e = pg_llm_engine();
+    llm_engine *e;
 
+    if (c->op->prepare != NULL)
+        c->op->prepare(c, dout);
+    e = pg_llm_engine();
     for (int i = 0; i < c->n_inputs; i++)
     {
         TapeValue *v = &tape.values[c->in[i].value];
@@ -141,6 +145,7 @@ pg_llm_backward(PG_FUNCTION_ARGS)
     TapeNode  *node;
     TapeValue *out;
 
+    pass_require_outside();
     /* outputs are numbered in the order of ops */
     while (low < high)
     {

@@ -15,6 +15,7 @@
 #include "utils/json.h"
 
 #include "tape_internal.h"
+#include "user_op.h"
 
 static Datum
 int8_array(const OpCall *c)
@@ -86,7 +87,7 @@ pg_llm_tape(PG_FUNCTION_ARGS)
 
         values[0] = values[4] = Int64GetDatum(tape.base + c->out.value);
         values[1] = Int32GetDatum(i + 1);
-        values[2] = CStringGetTextDatum(c->op->name);
+        values[2] = CStringGetTextDatum(op_label(c));
         values[3] = int8_array(c);
         CHECK_FOR_INTERRUPTS();
         nulls[5] = !detail;
@@ -165,6 +166,7 @@ PG_FUNCTION_INFO_V1(pg_llm_tape_clear);
 Datum
 pg_llm_tape_clear(PG_FUNCTION_ARGS)
 {
+    pass_require_outside();
     /* the caller's, whose statement called a SECURITY DEFINER function, is none of ours: see tape_open */
     if (tape_is_mine() || !InLocalUserIdChange())
         tape_clear();
@@ -178,6 +180,7 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
 {
     int64 base = PG_GETARG_INT64(0);
 
+    pass_require_outside();
     if (base != 0 && base < TAPE_MAX_VALUES)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("ids of a pass cannot start from " INT64_FORMAT, base),
