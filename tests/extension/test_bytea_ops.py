@@ -21,7 +21,7 @@ SHAPES_ONLY = {"pg_llm_reshape", "pg_llm_slice", "pg_llm_concat", "pg_llm_last"}
 # Work on the tape, a model in memory or a file; make tensors; carry operators between a tensor and a number.
 NOT_OPS = re.compile(
     r"pg_llm_(arena|autograd|file|fingerprint|gen|tape|tensor|sum_accum|sum_final|avg_final|number|grad|param|megatron|item|normal|full)"
-    r"|pg_llm_(add|sub|mul|div)_number|pg_llm_(penalize|top_tokens|ranks|memo_put|to_bf16|to_float32)"
+    r"|pg_llm_(add|sub|mul|div)_number|pg_llm_(apply|penalize|top_tokens|ranks|memo_put|to_bf16|to_float32)"
 )
 
 

@@ -183,7 +183,7 @@ BACKWARD = "'square_backward(tensor, tensor, tensor)'"
         ("pg_llm_apply('square_forward(tensor)', 'square_forward(tensor)', x)",
          errors.InvalidFunctionDefinition,
          "cannot be the backward function.*\nHINT:  It takes 3 tensors"),
-        (f"pg_llm_apply(0::regprocedure, {BACKWARD}, x)", errors.UndefinedFunction,
+        (f"pg_llm_apply(0::regprocedure, {BACKWARD}, x)", errors.UndefinedObject,
          "does not exist: it has the OID 0"),
         (applied("nothing_forward", "square_backward", "x"), errors.NullValueNotAllowed,
          "nothing_forward.* returned NULL"),
@@ -251,7 +251,7 @@ def test_functions_that_have_changed(ops: Connection) -> None:
         ops.execute("SELECT pg_llm_sum(square(pg_llm_autograd_track_tensor('[1,2]')))")
         ops.execute("DROP FUNCTION square(tensor); DROP FUNCTION square_backward(tensor, tensor, tensor)")
         message = "the backward function of an op does not exist"
-        with pytest.raises(errors.UndefinedFunction, match=message), ops.transaction():
+        with pytest.raises(errors.UndefinedObject, match=message), ops.transaction():
             ops.execute("SELECT llm_backprop()")
         with pytest.raises(errors.ObjectNotInPrerequisiteState, match="cannot be differentiated"):
             ops.execute("SELECT llm_backprop()")

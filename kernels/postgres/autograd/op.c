@@ -13,6 +13,7 @@
 #include "tensor/buffer.h"
 #include "op.h"
 #include "session/settings.h"
+#include "session/suspended.h"
 #include "pass.h"
 #include "tape.h"
 
@@ -210,7 +211,7 @@ op_run(OpCall *call)
     llm_engine *e = pg_llm_engine();
 
     call->read_only = !pass_recording();
-    call->pure |= pass_suspended();
+    call->pure |= suspended();
     call->op->forward(call);
     pg_llm_check(e);
     if (!call->read_only)

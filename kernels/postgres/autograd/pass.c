@@ -9,10 +9,10 @@
 #include "generation/generate.h"
 #include "pass.h"
 #include "session/settings.h"
+#include "session/suspended.h"
 #include "tape.h"
 
 static PassState pass;
-static int       suspended;
 
 const PassState *
 pass_current(void)
@@ -29,28 +29,7 @@ pass_next_site(void)
 bool
 pass_recording(void)
 {
-    return suspended == 0 && pg_llm_autograd && !generate_in_use() && tape_open();
-}
-
-void
-pass_suspend(bool on)
-{
-    suspended += on ? 1 : -1;
-}
-
-bool
-pass_suspended(void)
-{
-    return suspended > 0;
-}
-
-void
-pass_require_outside(void)
-{
-    if (suspended > 0)
-        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("a function of an op cannot change the pass that it is part of"),
-                errhint("Clear the tape, differentiate and train outside of what pg_llm_apply calls."));
+    return !suspended() && pg_llm_autograd && !generate_in_use() && tape_open();
 }
 
 void

@@ -17,10 +17,7 @@ typedef struct PassState
 
 extern const PassState *pass_current(void);
 extern int              pass_next_site(void);
-extern bool             pass_recording(void);  /* autograd is on and no key/value cache is in use */
-extern void             pass_suspend(bool on); /* a function of a user's op runs: nothing is recorded */
-extern bool             pass_suspended(void);
-extern void             pass_require_outside(void); /* 55000 while it runs: what asks would change what it stands on */
+extern bool             pass_recording(void);                /* autograd is on and no key/value cache is in use */
 extern void             pass_restore(const PassState *mark); /* a rollback: as it stood; NULL: no pass */
 
 #endif

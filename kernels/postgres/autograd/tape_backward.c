@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "session/suspended.h"
 #include "tape_internal.h"
 
 static uint32
@@ -38,7 +39,7 @@ pg_llm_backward_begin(PG_FUNCTION_ARGS)
     uint32     index;
     TapeValue *v;
 
-    pass_require_outside();
+    require_not_suspended();
     tape_require_whole();
     if (PG_ARGISNULL(0))
     {
@@ -145,7 +146,7 @@ pg_llm_backward(PG_FUNCTION_ARGS)
     TapeNode  *node;
     TapeValue *out;
 
-    pass_require_outside();
+    require_not_suspended();
     /* outputs are numbered in the order of ops */
     while (low < high)
     {

@@ -14,6 +14,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 
+#include "session/suspended.h"
 #include "tape_internal.h"
 #include "user_op.h"
 
@@ -166,7 +167,7 @@ PG_FUNCTION_INFO_V1(pg_llm_tape_clear);
 Datum
 pg_llm_tape_clear(PG_FUNCTION_ARGS)
 {
-    pass_require_outside();
+    require_not_suspended();
     /* the caller's, whose statement called a SECURITY DEFINER function, is none of ours: see tape_open */
     if (tape_is_mine() || !InLocalUserIdChange())
         tape_clear();
@@ -180,7 +181,7 @@ pg_llm_tape_set_base(PG_FUNCTION_ARGS)
 {
     int64 base = PG_GETARG_INT64(0);
 
-    pass_require_outside();
+    require_not_suspended();
     if (base != 0 && base < TAPE_MAX_VALUES)
         ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                 errmsg("ids of a pass cannot start from " INT64_FORMAT, base),

@@ -21,6 +21,7 @@
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
+#include "session/suspended.h"
 #include "pass.h"
 #include "tape_internal.h"
 #include "user_op.h"
@@ -60,7 +61,7 @@ require_function(Oid function, int n, Oid tensor, bool is_backward)
     bool         fits;
 
     if (!HeapTupleIsValid(tuple))
-        ereport(ERROR, errcode(ERRCODE_UNDEFINED_FUNCTION),
+        ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("the %s function of an op does not exist: it has the OID %u",
                        is_backward ? "backward" : "forward", function),
                 errhint("It may have been dropped since the op was recorded. Create it and compute the loss again."));
@@ -117,7 +118,7 @@ call_function(const OpCall *call, bool first, Oid function, const Datum *args, i
     for (int i = 0; i < n; i++)
         fcinfo->args[i] = (NullableDatum){args[i], false};
     then.sites = (int) call->ints[0];
-    pass_suspend(true);
+    suspend(true);
     PG_TRY();
     {
         pass_restore(&then);
@@ -130,7 +131,7 @@ call_function(const OpCall *call, bool first, Oid function, const Datum *args, i
     {
         if (!first)
             pass_restore(&before);
-        pass_suspend(false);
+        suspend(false);
     }
     PG_END_TRY();
     return result;

@@ -10,7 +10,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/json.h"
 
-#include "autograd/pass.h"
+#include "session/suspended.h"
 #include "params_internal.h"
 #include "session/engine.h"
 
@@ -55,7 +55,7 @@ pg_llm_arena_zero_grad(PG_FUNCTION_ARGS)
 {
     ModelVersion *v = params_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
-    pass_require_outside();
+    require_not_suspended();
     versions_touch(v);
     for (int i = 0; i < v->n_params; i++)
         v->params[i].has_grad = v->params[i].has_sum = false;
@@ -89,7 +89,7 @@ pg_llm_arena_sum_grad(PG_FUNCTION_ARGS)
     llm_engine   *e = pg_llm_engine();
     ModelVersion *v = params_require_training(PG_GETARG_TEXT_PP(0));
 
-    pass_require_outside();
+    require_not_suspended();
     params_require_grads(v);
     versions_touch(v);
     for (int i = 0; i < v->n_params; i++)
@@ -119,7 +119,7 @@ pg_llm_arena_take_sum(PG_FUNCTION_ARGS)
 {
     ModelVersion *v = params_require_training(PG_GETARG_TEXT_PP(0));
 
-    pass_require_outside();
+    require_not_suspended();
     params_require_grads(v);
     versions_touch(v);
     for (int i = 0; i < v->n_params; i++)
@@ -219,7 +219,7 @@ pg_llm_arena_adamw(PG_FUNCTION_ARGS)
     double        norm;
     double        scale = 1.0;
 
-    pass_require_outside();
+    require_not_suspended();
     for (int i = 0; i < 9; i++)
         if (PG_ARGISNULL(i) && i != 7)
             ereport(ERROR, errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -6,7 +6,7 @@
 #include "access/xact.h"
 #include "utils/builtins.h"
 
-#include "autograd/pass.h"
+#include "session/suspended.h"
 #include "params_internal.h"
 #include "session/engine.h"
 #include "tensor/buffer.h"
@@ -51,7 +51,7 @@ pg_llm_arena_drop_moments(PG_FUNCTION_ARGS)
 {
     ModelVersion *v = params_require_training(PG_GETARG_TEXT_PP(0));
 
-    pass_require_outside();
+    require_not_suspended();
     versions_touch(v);
     for (int i = 0; i < v->n_params; i++)
     {
@@ -149,7 +149,7 @@ pg_llm_arena_discard(PG_FUNCTION_ARGS)
 {
     ModelVersion *v = params_pinned(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
-    pass_require_outside();
+    require_not_suspended();
     if (v != NULL)
     {
         v->dirty = true; /* goes with its last pin */
