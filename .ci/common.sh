@@ -6,7 +6,6 @@ unset DATABASE_URL LLM_SQL_PG_CONFIG PYTHONDONTWRITEBYTECODE
 export TMPDIR=/tmp
 # A gate says the same twice: its random calls are always the same. make test by itself draws new ones.
 export LLM_SQL_HOSTILE_SEED=${LLM_SQL_HOSTILE_SEED:-gate}
-export LLM_SQL_HOSTILE_CALLS=${LLM_SQL_HOSTILE_CALLS:-200} LLM_SQL_HUNT_SECONDS=${LLM_SQL_HUNT_SECONDS:-12}
 work=$(mktemp -d /tmp/llm-sql-ci-XXXXXX)
 chmod 711 "$work"
 export LLM_SQL_HOME="$work/home"

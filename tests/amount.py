@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -34,9 +35,59 @@ def only_extended(*values: object, id: str | None = None) -> Any:
     return pytest.param(*values, id=id, marks=[pytest.mark.extended, _skip])
 
 
+# Files of many cases that take some seconds: `make test` runs the first case of each of their tests.
+BROAD = (
+    "cli/test_settings.py",
+    "extension/test_identity.py",
+    "extension/test_roles_and_memory.py",
+    "extension/test_sequences.py",
+    "extension/test_state_order.py",
+    "extension/test_stopped_kernels.py",
+    "extension/test_tensor_storage.py",
+    "extension/test_weights_setting.py",
+    "kernels/test_formats.py",
+    "kernels/test_quantized.py",
+    "kernels/test_same_bits.py",
+    "llm_sql/test_connections.py",
+    "llm_sql/test_root_server.py",
+    "llm_sql/test_search_path.py",
+    "llm_sql/test_streams.py",
+    "llm_sql/test_tokenizer_files.py",
+    "migrations/test_applications.py",
+    "migrations/test_drift.py",
+    "migrations/test_mending.py",
+    "migrations/test_neighbours.py",
+    "schema/test_checkpoint_files.py",
+    "schema/test_crash.py",
+    "schema/test_decoders.py",
+    "schema/test_embed_upkeep.py",
+    "schema/test_import.py",
+    "schema/test_import_layouts.py",
+    "schema/test_odd_callers.py",
+    "schema/test_publish.py",
+    "schema/test_redo_log.py",
+    "schema/test_shared_hostile.py",
+    "schema/test_shared_packed.py",
+    "schema/test_train_errors.py",
+    "schema/test_transactions.py",
+    "schema/test_write_cost.py",
+)
+
+
 def first_cases(items: list[pytest.Item]) -> list[pytest.Item]:
     """The first case of each test."""
     first: dict[str, pytest.Item] = {}
     for item in items:
         first.setdefault(item.nodeid.split("[")[0], item)
     return list(first.values())
+
+
+def share(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Without the further cases of BROAD files, which are marked as extended, unless EXTENDED."""
+    root = Path(__file__).parent
+    first = set(map(id, first_cases(items)))
+    further = [item for item in items if id(item) not in first and str(item.path.relative_to(root)) in BROAD]
+    for item in further:
+        item.add_marker(pytest.mark.extended)
+    left_out = set() if EXTENDED else set(map(id, further))
+    return [item for item in items if id(item) not in left_out]

@@ -31,7 +31,7 @@ os.environ["COLUMNS"] = "120"
 from llm_sql.server import EmbeddedServer
 from llm_sql.url import libpq_url, normalize_url
 
-from .amount import FIRST_CASES, first_cases
+from .amount import FIRST_CASES, first_cases, share
 from .order import longest_first
 from .support.places import new_place
 from .support.stock import DATABASE, stocked
@@ -56,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     typer.main.get_command = functools.cache(typer.main.get_command)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     longest_first(items)
-    if FIRST_CASES:
-        kept = first_cases(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    kept = first_cases(items) if FIRST_CASES else share(items)
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=list(set(items) - set(kept)))
         items[:] = kept
 
 

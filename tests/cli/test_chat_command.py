@@ -111,7 +111,7 @@ class Terminal:
         return self.seen[since:]
 
     def press_until(self, key: str, pattern: str, since: int = 0) -> str:
-        """What is shown, once it matches; the key is pressed again where it came between readline's waits for keys."""
+        """The same; the key is pressed again where readline was not waiting for it just then."""
         end = time.monotonic() + 60
         while True:
             self.type(key)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ..amount import extended
 from ..support.tensors import RELAXED, value
 
 Connection = psycopg.Connection[Any]
@@ -214,6 +215,7 @@ def test_ranks_of_what_is_not_there(conn: Connection, pair: tuple[str, str]) -> 
         conn.execute("SELECT pg_llm_ranks(pg_llm_full('{2,3}', 1), %s, %s)", pair)
 
 
+@extended
 def test_a_large_batch(conn: Connection) -> None:
     """4,000 rows of which every tenth anchor is the same."""
     rows = [[[i if i % 10 else 0, 1], [i, i, 1]] for i in range(4000)]

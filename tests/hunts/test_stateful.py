@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..amount import grows
 from ..conftest import Server
 from .database import ROLES, clean, prepare
 from .stateful import Hunt, connection
@@ -32,6 +33,7 @@ def url(server: Server, fresh_database: str) -> Iterator[str]:
         clean(conn)
 
 
+@grows
 @pytest.mark.parametrize("role", ROLES)
 def test_no_random_session_breaks_anything(role: str, url: str, tmp_path: Path) -> None:
     """No crash, no internal error, no report of PostgreSQL's own checks, no cancel without effect."""

@@ -27,7 +27,7 @@ from llm_sql.kernels import (
     train_bpe,
 )
 
-from ..amount import EXTENDED, grows
+from ..amount import EXTENDED, extended, grows
 from ..reference import bpe as reference
 
 STRINGS = int(os.environ.get("LLM_SQL_TEST_STRINGS", "5000"))
@@ -117,6 +117,7 @@ def test_any_bytes(data: bytes) -> None:
     assert bpe_alphabet_bytes(bpe_alphabet(data)) == data
 
 
+@extended
 def test_every_character_has_tiktokens_class() -> None:
     """Letters, numbers and white space are tiktoken's; make_unicode_classes.py follows a new Unicode."""
     probes = {r"\p{L}": "x", r"\p{N}": "1", r"\s": "\n"}

@@ -30,6 +30,8 @@ from llm_sql.errors import UsageError
 from llm_sql.kernels import DecodeLoop
 from llm_sql.kernels import Engine as KernelEngine
 
+from ..amount import extended
+
 
 @pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +45,7 @@ def databases(engine: Engine) -> list[str]:
         return list(connection.scalars(text("SELECT datname FROM pg_database ORDER BY 1")))
 
 
+@extended
 @pytest.mark.usefixtures("no_torch")
 def test_steps_are_timed_in_a_database_of_their_own(engine: Engine) -> None:
     before = databases(engine)

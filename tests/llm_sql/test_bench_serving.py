@@ -14,6 +14,8 @@ from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.serving import backend, create_served_model, memory_of, tokenizer_file
 from llm_sql.bench.shapes import MICROGPT
 
+from ..amount import extended
+
 TINY = Generated("tiny", 2, 2, 32, 64, 700)
 
 
@@ -51,6 +53,7 @@ def test_the_memory_of_a_backend(scratch: Engine) -> None:
         assert memory_of(connection) is None
 
 
+@extended
 def test_sessions_that_share(scratch: Engine) -> None:
     rows = rows_by_name(shared.measure_shared(scratch, 1, 2, quick=True, model=TINY))
     for precision in ("float32", "bf16", "int8"):

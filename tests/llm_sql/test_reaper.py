@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from ..amount import extended
 from ..support.reaper import servers
 from ..support.waiting import wait_for
 
@@ -28,6 +29,7 @@ with running(place / "home") as durable:
 """
 
 
+@extended
 def test_a_killed_run_leaves_nothing() -> None:
     run = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True, cwd=root())
     try:

@@ -13,7 +13,7 @@ from llm_sql.migrations import build
 from llm_sql.migrations.operations import SQL_DIRECTORY
 from llm_sql.url import normalize_url
 
-from ..amount import only_extended
+from ..amount import extended, only_extended
 
 CHANGED = """
 CREATE OR REPLACE FUNCTION public.llm_perplexity(a integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'
@@ -123,6 +123,7 @@ def test_the_way_down_is_open_whatever_is_missing(at_head, damage):
     assert_sound(at_head)
 
 
+@extended
 def test_weights_that_went_with_the_extension_are_named_with_what_to_do(at_head):
     at_head.execute("SELECT llm_create_model('m', 'gpt2', 1, 1, 4, 4, 4)")
     at_head.execute("DROP EXTENSION pg_llm CASCADE; CREATE EXTENSION pg_llm")
@@ -191,6 +192,7 @@ def comment(database):
     return database.execute("SELECT obj_description('llm_sql_version'::regclass)")[0][0]
 
 
+@extended
 def test_another_build_of_the_same_revision_is_noticed(at_head):
     ours = build.of_revision(provision.head())
     assert build.read(comment(at_head)) == ours

@@ -11,6 +11,8 @@ from alembic.util import CommandError
 
 from llm_sql.migrations import VERSION_TABLE, freeze, operations
 
+from ..amount import extended
+
 
 def revisions(migrations):
     """From the first to the head; one line without branches."""
@@ -73,6 +75,7 @@ def test_offline_downgrade_leaves_nothing(empty):
     assert empty.catalog() == before
 
 
+@extended
 def test_concurrent_upgrades(empty, run_alembic):
     processes = [run_alembic("upgrade", "head", url=empty.url) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]

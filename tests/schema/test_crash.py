@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -170,9 +168,7 @@ def test_killed_at_random_moments(durable: Durable, victim: str, seed: int) -> N
             if victim == "postmaster":
                 durable.crash()
             elif pid is not None:
-                os.kill(pid, signal.SIGKILL)
-                # The server ends all sessions, then recovers.
-                wait_for(lambda: not answers(observer), "the end of the other sessions")
+                durable.kill_backend(pid)
         thread.join(600)
         wait_for(lambda: connects(durable), "the server after its recovery")
         with durable.connect() as conn:
@@ -188,12 +184,6 @@ def test_killed_at_random_moments(durable: Durable, victim: str, seed: int) -> N
 
 
 UNFINISHED = "SELECT stored_step < 200 FROM llm_train_run WHERE run_id = %s"
-
-
-def answers(conn: Connection) -> bool:
-    with contextlib.suppress(psycopg.OperationalError):
-        return value(conn, "SELECT true") is True
-    return False
 
 
 def connects(durable: Durable) -> bool:

@@ -17,6 +17,7 @@ from random import Random
 import psycopg
 import pytest
 
+from ..amount import grows
 from ..support.hostile import Function, functions, op_arguments
 from ..support.hostile_values import MODEL
 from ..support.small_models import Connection, make_names, train, weights
@@ -177,6 +178,7 @@ def resident(conn: Connection, what: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+@grows
 def test_random_calls_of_every_function(target: Connection, connect: Connect) -> None:
     query = f"SELECT llm_generate('em', 8, 0, model => '{MODEL}')"
     text = value(target, query)

@@ -22,6 +22,7 @@ from ..support.small_models import (
     weights,
 )
 from ..support.tensors import value
+from ..support.waiting import vacuum, wait_for
 
 Connect = Callable[..., Connection]
 
@@ -357,14 +358,17 @@ def test_space_comes_back(fresh_conn: Connection) -> None:
     size = "SELECT pg_table_size('llm_param')"
     make_model(conn, "large", d_model=256, vocab=4000, n_positions=64)
     full = value(conn, size)
+
+    def come_back() -> bool:
+        vacuum(conn, "(TRUNCATE)")
+        return bool(value(conn, size) < full / 20)
+
     conn.execute("SELECT llm_drop_model('large')")
-    conn.execute("VACUUM (TRUNCATE) llm_param")
-    assert value(conn, size) < full / 20
+    wait_for(come_back, "the end of all snapshots")
     with conn.transaction(force_rollback=True):
         make_model(conn, "large", d_model=256, vocab=4000, n_positions=64)
     assert value(conn, size) >= full
-    conn.execute("VACUUM (TRUNCATE) llm_param")
-    assert value(conn, size) < full / 20
+    wait_for(come_back, "the end of all snapshots")
 
 
 def test_2048_tokens_through_gpt3(conn: Connection) -> None:

@@ -17,6 +17,7 @@ from psycopg import errors
 
 from ..support.durable import (
     Durable,
+    alive,
     program,
     provisioned,
     streaming_replica,
@@ -71,6 +72,7 @@ def test_a_writer_that_is_killed_leaves_nothing_and_the_next_writes(durable: Dur
                 os.kill(pid, signal.SIGKILL)
             thread.join(60)
             victim.close()
+            wait_for(lambda conn=conn: not alive(conn), "the end of all sessions")
 
         def back() -> bool:
             with contextlib.suppress(psycopg.OperationalError), durable.connect() as again:

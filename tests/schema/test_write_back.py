@@ -9,7 +9,7 @@ import psycopg
 from ..conftest import Connect
 from ..support.small_models import make_model, make_trainable, train, weights
 from ..support.tensors import value
-from ..support.waiting import wait_for
+from ..support.waiting import vacuum, wait_for
 
 Connection = psycopg.Connection[Any]
 
@@ -70,16 +70,6 @@ def test_an_undone_write_back_leaves_the_bits(fresh_conn: Connection, connect: C
             assert weights(connect()) == before
         assert weights(conn) == before
     assert rows_unlike_memory(conn, "tiny") == []
-
-
-def vacuum(conn: Connection) -> None:
-    """VACUUM that nobody keeps from its work: the server's own ANALYZE looks at old rows for a moment."""
-    kept = (
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid())"
-    )
-    wait_for(lambda: not value(conn, kept), "the end of all snapshots")
-    conn.execute("VACUUM llm_param")
 
 
 def test_size_is_bounded_over_many_write_backs(fresh_conn: Connection) -> None:

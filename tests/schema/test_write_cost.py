@@ -10,6 +10,7 @@ from psycopg import errors
 
 from ..support.small_models import Connection, add_rows, make_model, make_names, train
 from ..support.tensors import value
+from ..support.waiting import vacuum
 
 # From microgpt, whose rows are inline, over rows of which some values are, to tensors of hundreds of chunks.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -110,7 +111,7 @@ def test_bounds_hold(quiet: Connection, shape: str) -> None:
     compare(conn, "'g'", once)
     compare(conn, "'g', 'copying'", "SELECT llm_copy_model('g', 'of g')")
     compare(conn, "'g', 'copying', optimizer => 'drop'", "SELECT llm_copy_model('g', 'bare', false)")
-    conn.execute("VACUUM llm_param")
+    vacuum(conn)
     compare(conn, "'g'", once, grows=False)
     compare(
         conn,
@@ -137,7 +138,7 @@ def test_page_images_are_bounded(page_images: Connection, shape: str) -> None:
     train(conn, "g", 1)
     conn.execute("CHECKPOINT")
     compare(conn, "'g'", once, images=True)
-    conn.execute("VACUUM llm_param")
+    vacuum(conn)
     conn.execute("CHECKPOINT")
     compare(conn, "'g'", once, grows=False, images=True)
     said = cost(conn, "'g'")
@@ -180,7 +181,7 @@ def test_a_second_version_and_no_third(quiet: Connection) -> None:
     sizes = []
     for _ in range(6):
         train(conn, "g", 1)
-        conn.execute("VACUUM llm_param")
+        vacuum(conn)
         sizes.append(table_bytes(conn))
     assert sizes[-1] <= 2 * one + SLACK
     assert sizes[-1] <= sizes[1] + version["index_bytes"] * 2

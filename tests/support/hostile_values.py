@@ -152,9 +152,15 @@ VALUES: dict[str, Sequence[str]] = {
     "smallint[]": ["'{1,2,3}'", "'{{1,2},{3,4}}'", "'{}'", "'{32767,-32768}'", "'{NULL,1}'", "NULL"],
     "timestamp with time zone": ["now()", "'infinity'", "'-infinity'", "'0001-01-01 BC'", "NULL"],
     "regprocedure": [
-        "'pg_llm_gelu(tensor)'", "'pg_llm_gelu_backward(tensor,tensor)'", "'pg_llm_add(tensor,tensor)'",
-        "'abs(bigint)'", "'pg_llm_apply(regprocedure,regprocedure,tensor)'", "0", "4294967295", "NULL",
-    ],  # fmt: skip
+        "'pg_llm_gelu(tensor)'",
+        "'pg_llm_gelu_backward(tensor,tensor)'",
+        "'pg_llm_add(tensor,tensor)'",
+        "'pg_llm_apply(regprocedure,regprocedure,tensor)'",
+        "'abs(bigint)'",
+        "0",
+        "4294967295",
+        "NULL",
+    ],
     "regclass": ["'llm_model_config'", "'llm_param'", "'pg_class'", "0", "4294967295", "NULL"],
     "real[]": ARRAYS,
     "double precision[]": [*ARRAYS, "'{1e300}'"],

@@ -43,3 +43,13 @@ def work_of(conn: psycopg.Connection[Any], call: Callable[[], object]) -> float:
     before = cpu_seconds(conn)
     call()
     return cpu_seconds(conn) - before
+
+
+def vacuum(conn: psycopg.Connection[Any], options: str = "") -> None:
+    """VACUUM of the weights when nobody looks at old rows, as the server's own ANALYZE does for a moment."""
+    kept = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid())"
+    )
+    wait_for(lambda: conn.execute(kept).fetchone() == (False,), "the end of all snapshots")
+    conn.execute(f"VACUUM {options} llm_param".encode())
