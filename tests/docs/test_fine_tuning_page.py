@@ -10,6 +10,7 @@ import pytest
 
 import llm_sql.server
 
+from ..amount import extended
 from ..support.blocks import run_page
 from ..support.pages import DOCS
 from ..support.tensors import value
@@ -24,6 +25,7 @@ SHORT = {
 RECALL = "SELECT recall FROM llm_recall('finder', k => 10)"
 
 
+@extended
 def test_recall_on_held_out_pairs_rises(
     server: Any, fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from psycopg import errors
 
+from ..amount import extended
 from ..support.tensors import RELAXED, Array, Connection, text_of, value
 from ..support.waiting import work_of
 
@@ -141,6 +142,7 @@ def test_constructor_errors(conn: Connection, query: str, state: str) -> None:
 LONG = "('[' || repeat('0.12345678901234567,', 4999999) || '1]')"
 
 
+@extended
 @pytest.mark.parametrize(
     ("query", "argument"),
     [

@@ -14,6 +14,8 @@ from llm_sql import graph as g
 from llm_sql.models import Dataset
 from llm_sql.models.types import Tensor
 
+from ..amount import extended
+
 DIALECT = psycopg.dialect()  # type: ignore[attr-defined]
 
 
@@ -123,6 +125,7 @@ def test_a_percent_sign_survives_the_driver() -> None:
     assert "'100%%'" in compiled(sa.select(g.p("100%")))
 
 
+@extended
 def test_depth_needs_no_python_stack() -> None:
     stream = g.p("a")
     for _ in range(3 * sys.getrecursionlimit()):

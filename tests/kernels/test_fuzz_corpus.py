@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ..amount import extended
+
 ROOT = Path(__file__).parents[2]
 FUZZ = ROOT / "kernels" / "core" / "fuzz"
 CORPUS = ROOT / "tests" / "corpus"
@@ -47,6 +49,7 @@ def replay() -> Path:
     return FUZZ / "build" / "plain" / "replay"
 
 
+@extended
 @pytest.mark.parametrize("target", TARGETS)
 def test_inputs_of(target: str, replay: Path, tmp_path: Path) -> None:
     seeds = CORPUS / {"bpe_train": "bpe_encode"}.get(target, target)

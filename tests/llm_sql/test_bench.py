@@ -90,6 +90,7 @@ def test_storage_stands_beside_what_is_said_of_it(engine: Engine) -> None:
         assert row.llm_sql > 0
 
 
+@extended
 @pytest.mark.usefixtures("no_torch")
 def test_products_are_timed_beside_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
     products = products_of_linear("mlp", 70, 50, 90)

@@ -24,9 +24,12 @@ from llm_sql.bench.scratch import scratch_database
 from llm_sql.bench.worker import Worker
 from llm_sql.errors import LLMSQLError
 
+from ..amount import extended
+
 TINY = Encoder(n_layer=2, n_head=2, d_model=16, d_ff=24, n_positions=40, vocab=900, max_tokens=32)
 
 
+@extended
 def test_a_row_for_each_thing_measured(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "missing_embedders", lambda: list(embedding_peers.MODULES))
     with scratch_database(engine) as scratch:

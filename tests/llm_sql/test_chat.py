@@ -19,6 +19,7 @@ from llm_sql.chat_template import rendered
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.tokenizer_files import load, read_directory
 
+from ..amount import extended
 from ..support import chat
 from .test_tokenizer_files import tokenizer_json, write_json
 
@@ -124,6 +125,7 @@ def test_messages_of_another_form(chatty: LanguageModel, messages: Any, message:
         chatty.chat(messages)
 
 
+@extended
 def test_rendering_is_jinjas_and_tells_contents_apart() -> None:
     for name, (form, template) in chat.TEMPLATES.items():
         rng = Random(name)

@@ -30,7 +30,7 @@ from llm_sql.server import EmbeddedServer, Installation, guarded, layout, waitin
 from llm_sql.server import embedded as embedded_module
 from llm_sql.server.install import Account, run_script, server_account
 
-from ..amount import only_extended
+from ..amount import extended, only_extended
 from ..support.places import new_place
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user nobody else owns a file")
@@ -479,6 +479,7 @@ def pretend_to_be_a_server(server: EmbeddedServer, account: Account) -> int:
     return pid
 
 
+@extended
 def test_a_server_that_never_answers_does_not_keep_root_waiting(
     home: Path, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,6 +302,7 @@ def test_an_extension_that_is_newer_stays(
     release.alembic("check", url=empty.url)
 
 
+@extended
 def test_what_cannot_go_leaves_everything_as_it_was(lived_in: Migrations, release: NextRelease) -> None:
     release.alembic("upgrade", "head", url=lived_in.url)
     lived_in.execute("CREATE VIEW mine.ranks AS SELECT name, pg_llm_rank(data) FROM llm_param")

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from ..amount import extended
 from ..conftest import Connect
 from ..support.small_models import make_model, make_trainable, train, weights
 from ..support.tensors import value
@@ -90,6 +91,7 @@ def test_size_is_bounded_over_many_write_backs(fresh_conn: Connection) -> None:
     assert sizes[-1] <= 1.05 * sizes[1]
 
 
+@extended
 def test_vacuum_starts_after_each_write_back(fresh_conn: Connection) -> None:
     """By itself, also when other models have twenty times as many weights."""
     conn = fresh_conn
