@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_sql import bpe_files, tokenizer_json
+from llm_sql import tokenizer_json
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.tokenizer_json import MARK, PIECES, PREPEND, STRIP, TO_MARK
+from llm_sql.tokenizer_steps import refuse, steps, template
 
 MODEL = "tokenizer.model"
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -34,19 +35,19 @@ def from_tokenizer_json(path: Path, contents: Mapping[str, Any]) -> dict[str, An
     model = contents["model"]
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         if model.get(name):
-            bpe_files.refuse(path, name, model[name])
+            refuse(path, name, model[name])
     missing = [token for token in _BYTES if token not in model["vocab"]]
     if missing:
-        bpe_files.refuse(path, "byte_fallback", True, f"with a vocabulary that lacks {missing[0]}")
+        refuse(path, "byte_fallback", True, f"with a vocabulary that lacks {missing[0]}")
     blank, split = _blank(
         path,
-        bpe_files.steps(contents.get("normalizer"), "normalizers"),
-        bpe_files.steps(contents.get("pre_tokenizer"), "pretokenizers"),
+        steps(contents.get("normalizer"), "normalizers"),
+        steps(contents.get("pre_tokenizer"), "pretokenizers"),
     )
-    decoder = bpe_files.steps(contents.get("decoder"), "decoders")
+    decoder = steps(contents.get("decoder"), "decoders")
     if tuple(decoder[:3]) != PIECES or decoder[3:] not in ([], [STRIP]):
-        bpe_files.refuse(path, "decoder", [step["type"] for step in decoder])
-    prefix, suffix = bpe_files.template(path, contents.get("post_processor"))
+        refuse(path, "decoder", [step["type"] for step in decoder])
+    prefix, suffix = template(path, contents.get("post_processor"))
     return {
         "prefix_space": blank,
         "split": split,
@@ -56,22 +57,22 @@ def from_tokenizer_json(path: Path, contents: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _blank(path: Path, normalizer: list[dict[str, Any]], steps: list[dict[str, Any]]) -> tuple[str, bool]:
+def _blank(path: Path, normalizer: list[dict[str, Any]], cuts: list[dict[str, Any]]) -> tuple[str, bool]:
     """Where a blank is put in front, and whether a blank begins a piece."""
     # Gemma's, which finds no blank any more.
     idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    if normalizer in ([TO_MARK], [PREPEND, TO_MARK]) and steps in ([], [idle]):
+    if normalizer in ([TO_MARK], [PREPEND, TO_MARK]) and cuts in ([], [idle]):
         return ("prepend" if len(normalizer) > 1 else "never"), False
-    if normalizer or [step["type"] for step in steps] != ["Metaspace"]:
+    if normalizer or [step["type"] for step in cuts] != ["Metaspace"]:
         kinds = [step["type"] for step in normalizer]
-        bpe_files.refuse(path, "normalizer", kinds, f"and pre_tokenizer = {[step['type'] for step in steps]}")
-    [metaspace] = steps
+        refuse(path, "normalizer", kinds, f"and pre_tokenizer = {[step['type'] for step in cuts]}")
+    [metaspace] = cuts
     if metaspace.get("replacement") != MARK:
-        bpe_files.refuse(path, "replacement", metaspace.get("replacement"))
+        refuse(path, "replacement", metaspace.get("replacement"))
     before = "always" if metaspace.get("add_prefix_space", True) else "never"
     scheme = metaspace.get("prepend_scheme", before)
     if scheme not in ("always", "first", "never"):
-        bpe_files.refuse(path, "prepend_scheme", scheme)
+        refuse(path, "prepend_scheme", scheme)
     return scheme, bool(metaspace.get("split", True))
 
 
