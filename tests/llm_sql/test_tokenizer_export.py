@@ -143,6 +143,23 @@ def test_every_layout_of_a_directory(session: Session, tmp_path: Path, name: str
     assert rows(session, "back") == rows(session, "m")
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"eos_token_id": [513, 511]},
+        {"eos_token_id": 13, "bos_token_id": 64},
+        {"eos_token_id": 512, "bos_token_id": 513},
+    ],
+)
+def test_what_begins_and_ends_a_text(session: Session, tmp_path: Path, ids: dict[str, Any]) -> None:
+    """Also by ordinary tokens, which no file names then: it would make them special."""
+    layout = layouts.LAYOUTS["a pair"] | {"added_tokens.json": {"<|bos|>": 512, "<|im_end|>": 513}}
+    model = create(session)
+    model.load_tokenizer(layouts.write(tmp_path, layout | {"generation_config.json": ids}))
+    there_and_back(session, model, tmp_path)
+    assert rows(session, "back") == rows(session, "m")
+
+
 def sentencepiece() -> tuple[dict[str, int], list[list[str]]]:
     characters = ["\u2581", *"abcdehilnorstuxyz!", "é", "日"]
     merges = [["h", "e"], ["t", "he"], ["\u2581", "the"], ["a", "t"], ["\u2581", "c"], ["\u2581c", "at"]]

@@ -45,6 +45,11 @@ class Case:
         return f"{self.kind} of {self.type}"
 
 
+WHITE = [
+    tokenizers.AddedToken("<l>", lstrip=True, normalized=False),
+    tokenizers.AddedToken("<r>", rstrip=True, normalized=False, special=True),
+    tokenizers.AddedToken("<lr>", lstrip=True, rstrip=True, single_word=True, normalized=False),
+]
 QWEN2 = {"qkv_bias": True}
 CASES = [
     Case("gpt2", "gpt2", "gpt2"),
@@ -68,10 +73,12 @@ def test_it_reads_as_it_did(session: Session, tmp_path: Path, case: Case) -> Non
     (tmp_path / "given").mkdir()
     if is_bpe:
         before = bpe.train(case.kind, **bpe.KINDS[case.kind])
+        before.add_tokens(WHITE)
         bos = {"bos_token": name} if (name := bpe.KINDS[case.kind].get("bos")) else {}
         bpe.write(tmp_path / "given", before, **bos)
     else:
         before = pieces.train(case.kind)
+        before.add_tokens(WHITE)
         pieces.write(tmp_path / "given", before)
     model = LanguageModel.create(session, "m", arch=case.arch, settings=case.settings, **SIZES)
     model.load_tokenizer(tmp_path / "given")
@@ -102,7 +109,7 @@ def test_it_reads_as_it_did(session: Session, tmp_path: Path, case: Case) -> Non
         check(text)
     words = strategies.sampled_from(
         [*" \n\r\tab1'sé日🙂\u0301", *bpe.TEXTS[0].split(), MARK, "<keep>", "[é]", "<s>", "</s>",
-         "<|x|>", "[INST]", "<0x41>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+         "<|x|>", "<l>", "<r>", "<lr>", "[INST]", "<0x41>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     )  # fmt: skip
     lists = strategies.lists(words, max_size=20).map("".join)
     checked = given(strategies.one_of(strategies.text(), lists))(check)
