@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.tokenizer_steps import refuse, steps, template
 
 _CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 _ANY_CASE = f"(?i:{_CONTRACTIONS})"
@@ -82,25 +83,6 @@ def settings(
     }
 
 
-def refuse(path: Path, name: str, found: object, how: str = "") -> NoReturn:
-    """LLMSQLError that names a step of a tokenizer that is not supported."""
-    shown = repr(found[0] if isinstance(found, list) and len(found) == 1 else found)
-    raise LLMSQLError(
-        f"{path} has {name} = {shown[:300]}{' ...' if len(shown) > 300 else ''}{how and ' ' + how},"
-        " which is not supported",
-        hint="Tokenizers like those of GPT-2, Llama, Mistral, Qwen, SmolLM and BERT are supported.",
-    )
-
-
-def steps(value: Any, kind: str) -> list[dict[str, Any]]:
-    """The steps of a part of tokenizer.json, out of sequences."""
-    if value is None:
-        return []
-    if value["type"] != "Sequence":
-        return [value]
-    return [step for part in value.get(kind) or [] for step in steps(part, kind)]
-
-
 def from_tokenizer_json(path: Path, contents: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a byte-level BPE tokenizer. LLMSQLError for what is not supported."""
     model = contents["model"]
@@ -152,31 +134,6 @@ def _pre_tokenizer(path: Path, given: list[dict[str, Any]]) -> str:
     if split.get("behavior") != "Isolated" or split.get("invert"):
         refuse(path, "pre_tokenizer's behavior", split.get("behavior"))
     return name
-
-
-def template(path: Path, processor: Any) -> tuple[list[int], list[int]]:
-    """The ids that a post-processor puts before and behind a single text."""
-    sides: tuple[list[int], list[int]] = ([], [])
-    given = [step for step in steps(processor, "processors") if step["type"] != "ByteLevel"]
-    if [step["type"] for step in given] not in ([], ["TemplateProcessing"]):
-        refuse(path, "post_processor", [step["type"] for step in given])
-    if not given:
-        return sides
-    n_texts = 0
-    for piece in given[0]["single"]:
-        [(what, value)] = piece.items()
-        if what == "Sequence" and value.get("id") == "A":
-            n_texts += 1
-        elif what == "SpecialToken" and value.get("id") in given[0].get("special_tokens", {}):
-            sides[n_texts > 0].extend(given[0]["special_tokens"][value["id"]]["ids"])
-        else:
-            refuse(path, "post_processor's piece", piece)
-    if n_texts != 1:
-        refuse(path, "post_processor's texts", n_texts)
-    for id_ in [*sides[0], *sides[1]]:
-        if isinstance(id_, bool) or not isinstance(id_, int) or not 0 <= id_ < 2**31:
-            raise UsageError(f"{path} is not understood: {id_!r} is not a token id")
-    return sides
 
 
 def configured_around(

@@ -6,14 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from llm_sql import decoder_files
 from llm_sql.errors import UsageError
-
-_ENDS = text(
-    "SELECT public.llm_end_tokens(CAST(:model AS text)), public.llm_begin_token(CAST(:model AS text))"
-)
+from llm_sql.tokenizer_export import HINT, Exported
 
 Settings = dict[str, Any]
 
@@ -25,8 +22,8 @@ def files(connection: Connection, model: str, config: dict[str, Any]) -> dict[st
     named = {theirs: config[ours] for ours, (theirs, _) in family.columns.items()}
     d_ff = family.columns["d_ff"][0]
     named[d_ff] = named[d_ff] or 4 * config["d_model"]
-    ends, begin = connection.execute(_ENDS, {"model": model}).one()
-    tokens = {"bos_token_id": begin, "eos_token_id": ends[0] if ends and len(ends) == 1 else ends or None}
+    tokenizer = Exported(connection, model)
+    tokens = tokenizer.ids()
     return {
         "config.json": {
             "architectures": [family.classes[0]],
@@ -37,13 +34,15 @@ def files(connection: Connection, model: str, config: dict[str, Any]) -> dict[st
             "torch_dtype": "float32",
         },
         "generation_config.json": tokens,
+        # None of them takes token_type_ids.
+        **tokenizer.files(config["n_positions"], model_input_names=["input_ids", "attention_mask"]),
     }
 
 
 def _refuse(model: str, what: str) -> UsageError:
     return UsageError(
         f'model "{model}" has {what}, which no model of Hugging Face\'s libraries has',
-        hint="Name a file: model.safetensors.",
+        hint=HINT,
     )
 
 

@@ -20,9 +20,9 @@ SUPPORTED = (
     "E5, GTE)."
 )
 
-_TYPES: dict[str, type] = {"layer_norm_eps": float, "activation_function": str, "tied": bool}
-# What no decoder here does, and what a configuration says that does not do it either.
-_NEVER: dict[str, Any] = {
+_TYPES: dict[str, type] = {"layer_norm_eps": float, "activation_function": object, "tied": bool}
+# What no model here does, and what a configuration says that does not do it either.
+NEVER: dict[str, Any] = {
     "is_encoder_decoder": False,
     "add_cross_attention": False,
     "quantization_config": None,
@@ -37,14 +37,15 @@ _ROPE_KEYS = {
 
 
 class Config:
-    """The contents of a config.json, and its path for messages."""
+    """The contents of a config.json, and for messages its path and what is supported."""
 
-    def __init__(self, contents: Mapping[str, Any], where: str) -> None:
+    def __init__(self, contents: Mapping[str, Any], where: str, hint: str | None = None) -> None:
         self.contents = contents
         self.where = where
+        self.hint = hint
 
     def refuse(self, what: str, hint: str | None = None) -> NoReturn:
-        raise LLMSQLError(f"{self.where} has {what}, which is not supported", hint=hint)
+        raise LLMSQLError(f"{self.where} has {what}, which is not supported", hint=hint or self.hint)
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.contents.get(name, default)
@@ -111,25 +112,26 @@ def columns_of(
     for name in names if isinstance(names, list) else []:
         if name not in family.classes:
             config.refuse(f"the architecture {name}", f"Supported are {', '.join(family.classes)}.")
-    config.require({**_NEVER, **family.only})
-    columns: dict[str, Any] = {"arch": family.arch}
-    for column, (name, default) in family.columns.items():
-        columns[column] = contents.get(name, default)
-        require_type(where, column, name, columns[column])
-    if columns["activation_function"] not in ACTIVATIONS:
-        config.refuse(
-            f"the activation function {columns['activation_function']!r}",
-            f"Supported are {', '.join(ACTIVATIONS)}.",
-        )
+    config.require({**NEVER, **family.only})
+    columns = {"arch": family.arch, **sizes(config, family.columns)}
     return columns | {"settings": family.settings(config, columns) | dict(settings or {})}
 
 
-def require_type(where: str, column: str, name: str, value: Any) -> None:
-    """UsageError unless `value`, which the configuration calls `name`, is one for the column."""
-    wanted = _TYPES.get(column, int)
-    is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
-    if not (is_right or (column == "d_ff" and value is None)):
-        raise UsageError(f"{where} has {value!r} for {name}")
+def sizes(config: Config, columns: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Columns of llm_model_config by the names that the configuration has for them, with their defaults.
+
+    UsageError for a value that is none for its column, LLMSQLError for an activation that is not known.
+    """
+    found = {column: config.get(name, default) for column, (name, default) in columns.items()}
+    for column, value in found.items():
+        wanted = _TYPES.get(column, int)
+        is_right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if not (is_right or (column == "d_ff" and value is None)):
+            raise UsageError(f"{config.where} has {value!r} for {columns[column][0]}")
+    activation = found["activation_function"]
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        config.refuse(f"the activation function {activation!r}", f"Supported are {', '.join(ACTIVATIONS)}.")
+    return found
 
 
 # ---- rotary positions ----

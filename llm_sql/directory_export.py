@@ -1,6 +1,6 @@
 """A model as a directory that transformers or sentence-transformers loads: what an import of it reads.
 
-The small files are those of encoder_export.py or decoder_export.py.
+The small files are those of encoder_export.py or decoder_export.py, and tokenizer_export.py's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from llm_sql import decoder_export, encoder_export, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
+from llm_sql.tokenizer_export import HINT
 from llm_sql.tokenizer_files import CHAT_TEMPLATE
 
 _MODEL = text(
@@ -76,7 +77,7 @@ def _files(connection: Connection, model: str) -> dict[str, str]:
     else:
         raise UsageError(
             f'model "{model}" of architecture {row.arch} is none that Hugging Face\'s libraries know',
-            hint="Name a file: model.safetensors.",
+            hint=HINT,
         )
     template = connection.execute(_TEMPLATE, {"model": model}).scalar_one_or_none()
     if template is not None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from llm_sql import decoder_files
 from llm_sql.errors import LLMSQLError, UsageError
-from llm_sql.models.config import ACTIVATIONS
 
 # Columns of llm_model_config, the names that transformers' BertConfig has for them, and its defaults.
 COLUMNS: dict[str, tuple[str, Any]] = {
@@ -135,20 +135,8 @@ def _refuse_differences(path: Path, config: Mapping[str, Any]) -> None:
         if name not in _ARCHITECTURES:
             hint = "A cross-encoder scores pairs of texts; it gives no embeddings."
             _refuse(path, f"the architecture {name}", hint if "Classification" in str(name) else _SUPPORTED)
-    for name, supported in {
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "is_encoder_decoder": False,
-        "quantization_config": None,
-        "auto_map": None,
-        "embedding_size": config.get("hidden_size", 768),
-    }.items():
-        if config.get(name, supported) not in (supported, None):
-            _refuse(path, f"{name} = {config[name]!r}")
-    activation = config.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        _refuse(path, f"the activation function {activation!r}", f"Supported are {', '.join(ACTIVATIONS)}.")
+    only = {"is_decoder": False, "embedding_size": config.get("hidden_size", 768)}
+    decoder_files.Config(config, str(path), _SUPPORTED).require({**decoder_files.NEVER, **only})
     types = config.get("type_vocab_size", 2)
     if not isinstance(types, int) or isinstance(types, bool) or types < 1:
         raise UsageError(f"{path} has {types!r} for type_vocab_size")

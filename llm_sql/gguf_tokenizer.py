@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from llm_sql import bpe_files
+from llm_sql import bpe_files, sentencepiece_files, tokenizer_json
 from llm_sql.errors import LLMSQLError
 from llm_sql.gguf_config import Metadata
 from llm_sql.gguf_header import Header
+from llm_sql.tokenizer_json import Json
 
 # What llama.cpp calls the kinds of tokens.
 _UNKNOWN, _CONTROL, _USER, _UNUSED = 2, 3, 4, 5
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # Files of before tokenizer.ggml.pre: the architectures with a tokenizer of their own.
 _OLD = {"gpt2": "gpt-2", "gptneox": "olmo"}
 # Control tokens that end an answer, whatever else the file names as the end: llama.cpp stops at them, too.
@@ -24,8 +24,6 @@ _ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_te
 # A longer piece of a word is no token; it would take long to find what it is merged of.
 _LONGEST_PIECE = 512
 _KEY = "tokenizer.ggml."
-
-Json = dict[str, Any]
 
 
 def contents_of(header: Header) -> tuple[Json, dict[str, Json]] | None:
@@ -38,12 +36,15 @@ def contents_of(header: Header) -> tuple[Json, dict[str, Json]] | None:
         metadata.refuse("model", "Byte-level BPE (gpt2) and SentencePiece BPE (llama) can be loaded.")
     tokens = metadata.texts("tokens")
     types = _types(metadata, len(tokens))
-    contents = (
-        _byte_level(header, metadata, tokens, types) if model == "gpt2" else _pieces(metadata, tokens, types)
-    )
-    contents["added_tokens"] = [
-        _added(i, tokens[i], types[i]) for i in np.nonzero(_is_added(types))[0].tolist()
+    if model == "gpt2":
+        parts, begins = _byte_level(header, metadata, tokens, types)
+    else:
+        parts, begins = _pieces(metadata, tokens, types), True
+    added = [
+        tokenizer_json.added(i, tokens[i], () if types[i] == _USER else ("special",))
+        for i in np.nonzero(_is_added(types))[0].tolist()
     ]
+    contents = tokenizer_json.whole(parts, added, _processor(metadata, tokens, begins))
     named = _named(metadata, tokens)
     given: Json = {"tokenizer_class": "PreTrainedTokenizerFast"}
     given |= {f"{role}_token": tokens[id_] for role, id_ in named.items()}
@@ -80,18 +81,6 @@ def _is_added(types: Any) -> Any:
     return (types == _CONTROL) | (types == _USER) | (types == _UNKNOWN)
 
 
-def _added(id_: int, content: str, type_: int) -> Json:
-    return {
-        "id": id_,
-        "content": content,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": int(type_) != _USER,
-    }
-
-
 def _vocabulary(metadata: Metadata, tokens: list[str], types: Any) -> dict[str, int]:
     """What tokenizer.json's model holds: all up to the last token that is not added; places that are unused
     between them are kept.
@@ -108,46 +97,19 @@ def _vocabulary(metadata: Metadata, tokens: list[str], types: Any) -> dict[str, 
     return vocab
 
 
-def _byte_level(header: Header, metadata: Metadata, tokens: list[str], types: Any) -> Json:
+def _byte_level(header: Header, metadata: Metadata, tokens: list[str], types: Any) -> tuple[Json, bool]:
+    """The tokenizer, and whether it begins texts with BOS where the file does not say."""
     pre = metadata.text("pre", "default")
     pre = _OLD.get(str(header.metadata["general.architecture"]), pre) if pre == "default" else pre
     try:
         settings = bpe_files.ggml_settings(pre)
     except LLMSQLError as error:
         metadata.refuse("pre", f"{error.hint} Or --no-tokenizer: the weights alone.")
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": "",
-        "end_of_word_suffix": "",
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": settings["ignore_merges"],
-        "vocab": _vocabulary(metadata, tokens, types),
-        "merges": metadata.texts("merges"),
-    }
-    return {
-        "version": "1.0",
-        "normalizer": {"type": "NFC"} if settings["normalizer"] == "nfc" else None,
-        "pre_tokenizer": _cut(settings["pre_tokenizer"]),
-        # Of these llama.cpp lets Llama 3's alone begin with BOS where the file does not say.
-        "post_processor": _processor(metadata, tokens, settings["pre_tokenizer"] == "llama3") or _BYTE_LEVEL,
-        "decoder": _BYTE_LEVEL,
-        "model": model,
-    }
-
-
-def _cut(name: str) -> Json:
-    """What cuts texts into pieces."""
-    if name == "gpt2":
-        return _BYTE_LEVEL
-    if name == "smollm":
-        before: Json = {"type": "Digits", "individual_digits": True}
-    else:
-        pattern = {"Regex": bpe_files.PATTERNS[name]}
-        before = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [before, _BYTE_LEVEL | {"use_regex": name == "smollm"}]}
+    parts = tokenizer_json.byte_level(
+        settings, _vocabulary(metadata, tokens, types), metadata.texts("merges")
+    )
+    # Of these llama.cpp lets Llama 3's alone begin with BOS where the file does not say.
+    return parts, settings["pre_tokenizer"] == "llama3"
 
 
 def _pieces(metadata: Metadata, tokens: list[str], types: Any) -> Json:
@@ -158,33 +120,10 @@ def _pieces(metadata: Metadata, tokens: list[str], types: Any) -> Json:
             metadata.refuse(key, "Of SentencePiece, tokenizers like Llama's can be loaded.")
     vocab = _vocabulary(metadata, tokens, types)
     unknown = [tokens[i] for i in np.nonzero(types == _UNKNOWN)[0]] or ["<unk>"]
-    mark = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    space = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
     prefix = metadata.flag("add_space_prefix", True)
-    fuse: list[Json] = [{"type": "ByteFallback"}, {"type": "Fuse"}]
-    strip: list[Json] = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
-    begin: list[Json] = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
-    return {
-        "version": "1.0",
-        "normalizer": {"type": "Sequence", "normalizers": [*begin, mark]},
-        "pre_tokenizer": None,
-        "post_processor": _processor(metadata, tokens, True),
-        "decoder": {"type": "Sequence", "decoders": [space, *fuse, *strip]},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unknown[0],
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": vocab,
-            "merges": metadata.texts("merges")
-            if "merges" in metadata
-            else _merges(metadata, vocab, tokens, types),
-        },
-    }
+    settings = {"prefix_space": "prepend" if prefix else "never", "split": False, "strip": prefix}
+    merges = metadata.texts("merges") if "merges" in metadata else _merges(metadata, vocab, tokens, types)
+    return tokenizer_json.sentencepiece(settings, vocab, merges, unknown[0])
 
 
 def _merges(metadata: Metadata, vocab: dict[str, int], tokens: list[str], types: Any) -> list[list[str]]:
@@ -192,18 +131,11 @@ def _merges(metadata: Metadata, vocab: dict[str, int], tokens: list[str], types:
     scores = metadata.numbers("scores", "f")
     if scores is None or len(scores) != len(tokens) or not np.isfinite(scores).all():
         raise LLMSQLError(f"{metadata.path} is refused: {_KEY}scores is no list of a number for each token")
-    found = []
-    for id_ in np.nonzero(types == 1)[0].tolist():
-        token = tokens[id_]
-        if len(token) > _LONGEST_PIECE:
-            raise LLMSQLError(f"{metadata.path} is refused: token {id_} has {len(token)} characters")
-        for i in range(1, len(token)):
-            left, right = vocab.get(token[:i]), vocab.get(token[i:])
-            if left is not None and right is not None:
-                found.append((-float(scores[id_]), id_, left, right))
-    # As transformers orders them: of equal scores by the lengths of the parts, longer ones first.
-    found.sort(key=lambda m: (m[0], -len(tokens[m[2]]), -len(tokens[m[3]]), m[1], m[2], m[3]))
-    return [[tokens[left], tokens[right]] for _, _, left, right in found]
+    normal = np.nonzero(types == 1)[0].tolist()
+    for id_ in normal:
+        if len(tokens[id_]) > _LONGEST_PIECE:
+            raise LLMSQLError(f"{metadata.path} is refused: token {id_} has {len(tokens[id_])} characters")
+    return sentencepiece_files.merges_of(vocab, {tokens[id_]: float(scores[id_]) for id_ in normal})
 
 
 def _id(metadata: Metadata, key: str, n: int) -> int | None:
@@ -237,15 +169,11 @@ def _ends(metadata: Metadata, tokens: list[str], types: Any, named: dict[str, in
 def _processor(metadata: Metadata, tokens: list[str], begins: bool) -> Json | None:
     """What puts BOS before a text, and EOS after it, where the file asks for that."""
     first, last = metadata.flag("add_bos_token", begins), metadata.flag("add_eos_token", False)
-    around: list[list[Json]] = []
-    special: Json = {}
-    for key, wanted in (("bos_token_id", first), ("eos_token_id", last)):
-        id_ = _id(metadata, key, len(tokens)) if wanted else None
-        around.append([] if id_ is None else [{"SpecialToken": {"id": tokens[id_], "type_id": 0}}])
-        if id_ is not None:
-            special[tokens[id_]] = {"id": tokens[id_], "ids": [id_], "tokens": [tokens[id_]]}
-    if not special:
-        return None
-    single = [*around[0], {"Sequence": {"id": "A", "type_id": 0}}, *around[1]]
-    pair = [{"Sequence": {"id": "B", "type_id": 1}}]
-    return {"type": "TemplateProcessing", "single": single, "pair": single + pair, "special_tokens": special}
+    before, behind = (
+        [] if id_ is None else [id_]
+        for id_ in (
+            _id(metadata, "bos_token_id", len(tokens)) if first else None,
+            _id(metadata, "eos_token_id", len(tokens)) if last else None,
+        )
+    )
+    return tokenizer_json.template(before, behind, dict(enumerate(tokens)))

@@ -25,6 +25,7 @@ HUB_FILES = (
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
     "chat_template.jinja",
     "special_tokens_map.json",
@@ -86,11 +87,8 @@ def read(directory: Path, settings: Mapping[str, Any] | None = None) -> HubModel
     if config.get("model_type") != "bert":
         return HubModel(decoder_files.columns_of(config, str(path), settings), folder)
     found = encoder_files.settings_of(directory, config)
-    columns = {"arch": "bert", "settings": found | dict(settings or {})}
-    for column, (name, default) in encoder_files.COLUMNS.items():
-        columns[column] = config.get(name, default)
-        decoder_files.require_type(str(path), column, name, columns[column])
-    return HubModel(columns, folder)
+    sizes = decoder_files.sizes(decoder_files.Config(config, str(path)), encoder_files.COLUMNS)
+    return HubModel({"arch": "bert", **sizes, "settings": found | dict(settings or {})}, folder)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -13,19 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_sql import bpe_files
+from llm_sql import tokenizer_json
 from llm_sql.errors import LLMSQLError, UsageError
+from llm_sql.tokenizer_json import MARK, PIECES, PREPEND, STRIP, TO_MARK
+from llm_sql.tokenizer_steps import refuse, steps, template
 
 MODEL = "tokenizer.model"
-MARK = "\u2581"
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-_TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
-_DECODER = (
-    {"type": "Replace", "pattern": {"String": MARK}, "content": " "},
-    {"type": "ByteFallback"},
-    {"type": "Fuse"},
-)
-_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 # A longer piece of a word is no token; it would take long to find what it is merged of.
 _LONGEST = 1024
 
@@ -41,19 +35,19 @@ def from_tokenizer_json(path: Path, contents: Mapping[str, Any]) -> dict[str, An
     model = contents["model"]
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
         if model.get(name):
-            bpe_files.refuse(path, name, model[name])
+            refuse(path, name, model[name])
     missing = [token for token in _BYTES if token not in model["vocab"]]
     if missing:
-        bpe_files.refuse(path, "byte_fallback", True, f"with a vocabulary that lacks {missing[0]}")
+        refuse(path, "byte_fallback", True, f"with a vocabulary that lacks {missing[0]}")
     blank, split = _blank(
         path,
-        bpe_files.steps(contents.get("normalizer"), "normalizers"),
-        bpe_files.steps(contents.get("pre_tokenizer"), "pretokenizers"),
+        steps(contents.get("normalizer"), "normalizers"),
+        steps(contents.get("pre_tokenizer"), "pretokenizers"),
     )
-    decoder = bpe_files.steps(contents.get("decoder"), "decoders")
-    if tuple(decoder[:3]) != _DECODER or decoder[3:] not in ([], [_STRIP]):
-        bpe_files.refuse(path, "decoder", [step["type"] for step in decoder])
-    prefix, suffix = bpe_files.template(path, contents.get("post_processor"))
+    decoder = steps(contents.get("decoder"), "decoders")
+    if tuple(decoder[:3]) != PIECES or decoder[3:] not in ([], [STRIP]):
+        refuse(path, "decoder", [step["type"] for step in decoder])
+    prefix, suffix = template(path, contents.get("post_processor"))
     return {
         "prefix_space": blank,
         "split": split,
@@ -63,23 +57,22 @@ def from_tokenizer_json(path: Path, contents: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _blank(path: Path, normalizer: list[dict[str, Any]], steps: list[dict[str, Any]]) -> tuple[str, bool]:
+def _blank(path: Path, normalizer: list[dict[str, Any]], cuts: list[dict[str, Any]]) -> tuple[str, bool]:
     """Where a blank is put in front, and whether a blank begins a piece."""
-    prepend = {"type": "Prepend", "prepend": MARK}
     # Gemma's, which finds no blank any more.
     idle = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-    if normalizer in ([_TO_MARK], [prepend, _TO_MARK]) and steps in ([], [idle]):
+    if normalizer in ([TO_MARK], [PREPEND, TO_MARK]) and cuts in ([], [idle]):
         return ("prepend" if len(normalizer) > 1 else "never"), False
-    if normalizer or [step["type"] for step in steps] != ["Metaspace"]:
+    if normalizer or [step["type"] for step in cuts] != ["Metaspace"]:
         kinds = [step["type"] for step in normalizer]
-        bpe_files.refuse(path, "normalizer", kinds, f"and pre_tokenizer = {[step['type'] for step in steps]}")
-    [metaspace] = steps
+        refuse(path, "normalizer", kinds, f"and pre_tokenizer = {[step['type'] for step in cuts]}")
+    [metaspace] = cuts
     if metaspace.get("replacement") != MARK:
-        bpe_files.refuse(path, "replacement", metaspace.get("replacement"))
+        refuse(path, "replacement", metaspace.get("replacement"))
     before = "always" if metaspace.get("add_prefix_space", True) else "never"
     scheme = metaspace.get("prepend_scheme", before)
     if scheme not in ("always", "first", "never"):
-        bpe_files.refuse(path, "prepend_scheme", scheme)
+        refuse(path, "prepend_scheme", scheme)
     return scheme, bool(metaspace.get("split", True))
 
 
@@ -213,38 +206,26 @@ def as_tokenizer_json(path: Path, contents: bytes, given: Mapping[str, Any]) -> 
         raise UsageError(f"{path} is not understood: a token occurs twice")
     scores = {text: score for text, score, kind in model.pieces if kind in (NORMAL, USER)}
     blank = model.dummy_prefix and given.get("add_prefix_space") is not False
-    metaspace = {
-        "type": "Metaspace",
-        "replacement": MARK,
-        "prepend_scheme": ("always" if given.get("legacy") else "first") if blank else "never",
-        "split": False,
-    }
-    around = [
-        {"SpecialToken": {"id": model.pieces[model.roles[role]][0], "type_id": 0}}
-        if role
-        else {"Sequence": {"id": "A", "type_id": 0}}
+    scheme = ("always" if given.get("legacy") else "first") if blank else "never"
+    before, behind = (
+        [id_] if asked and 0 <= (id_ := model.roles[role]) < len(model.pieces) else []
         for role, asked in (
             ("bos", given.get("add_bos_token", True)),
-            ("", True),
             ("eos", given.get("add_eos_token", False)),
         )
-        if asked and (not role or 0 <= model.roles[role] < len(model.pieces))
-    ]
-    return {
-        "normalizer": None,
-        "pre_tokenizer": metaspace,
-        "decoder": {"type": "Sequence", "decoders": [*_DECODER, *([_STRIP] if blank else [])]},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": around,
-            "special_tokens": {
-                text: {"ids": [id_]} for text, id_ in vocab.items() if id_ in model.roles.values()
-            },
-        },
-        "added_tokens": [
-            {"id": id_, "content": text, "special": kind != USER, "normalized": False}
+    )
+    texts = {id_: text for text, id_ in vocab.items()}
+    return tokenizer_json.whole(
+        tokenizer_json.sentencepiece(
+            {"prefix_space": scheme, "split": False, "strip": blank},
+            vocab,
+            merges_of(vocab, scores),
+            texts.get(model.roles["unk"]),
+        ),
+        [
+            tokenizer_json.added(id_, text, () if kind == USER else ("special",))
             for id_, (text, _, kind) in enumerate(model.pieces)
             if kind in (UNKNOWN, CONTROL, USER)
         ],
-        "model": {"type": "BPE", "byte_fallback": True, "vocab": vocab, "merges": merges_of(vocab, scores)},
-    }
+        tokenizer_json.template(before, behind, texts),
+    )

@@ -17,7 +17,14 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
-from llm_sql import added_tokens, bpe_files, functions, sentencepiece_files, wordpiece_files
+from llm_sql import (
+    added_tokens,
+    bpe_files,
+    functions,
+    sentencepiece_files,
+    tokenizer_steps,
+    wordpiece_files,
+)
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import bpe_alphabet, parse_bpe_vocab
 from llm_sql.keywords import not_none
@@ -242,11 +249,7 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
     try:
         model = contents["model"]
         settings = (sentencepiece_files if pieces else bpe_files).from_tokenizer_json(path, contents)
-        base = {token: added_tokens.number(id_, path.name) for token, id_ in model["vocab"].items()}
-        own = [
-            added_tokens.claim(token, added_tokens.number(token["id"], path.name), path.name)
-            for token in contents.get("added_tokens") or []
-        ]
+        base, own = tokenizer_steps.vocabulary(path, contents)
         merges = [rule.split(" ") if isinstance(rule, str) else rule for rule in model["merges"]]
         lines = [f"{left} {right}" for left, right in merges]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -255,11 +258,11 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
         raise UsageError(f"{path} has merge rules that are not pairs of byte-level tokens")
     lacking = not pieces and not all(bpe_alphabet(bytes([byte])) in base for byte in range(256))
     if model.get("unk_token") and lacking:
-        bpe_files.refuse(path, "unk_token", model["unk_token"], "with a vocabulary that lacks bytes")
+        tokenizer_steps.refuse(path, "unk_token", model["unk_token"], "with a vocabulary that lacks bytes")
     defaults = _check_class(path.parent, beside, alone=True, pieces=pieces)
     tokenizer = added_tokens.Tokenizer(base, own, defaults is not None, defaults or {}, beside)
     added = added_tokens.resolve(tokenizer)
-    _check_around(path, tokenizer, settings)
+    tokenizer_steps.check_around(path, base, own, [*settings["prefix"], *settings["suffix"]])
     template = _chat_template(path.parent, beside)
     if pieces:
         rules = json.dumps(merges)
@@ -279,15 +282,6 @@ def from_contents(path: Path, contents: dict[str, Any], beside: dict[str, dict[s
     )
 
 
-def _check_around(path: Path, tokenizer: added_tokens.Tokenizer, settings: dict[str, Any]) -> None:
-    known = {*tokenizer.base.values(), *(token.id for token in tokenizer.own)}
-    for id_ in [*settings["prefix"], *settings["suffix"]]:
-        if id_ not in known:
-            raise UsageError(
-                f"{path} has a post_processor with the token id {id_}, which its vocabulary lacks"
-            )
-
-
 def _check_class(
     directory: Path, beside: dict[str, dict[str, Any]], *, alone: bool, pieces: bool = False
 ) -> dict[str, str] | None:
@@ -304,10 +298,10 @@ def _check_class(
     if name is None and pieces:
         defaults = {}
     if name is not None and defaults is None and (name != "GPT2Tokenizer" or pieces):
-        bpe_files.refuse(path, "tokenizer_class", class_)
+        tokenizer_steps.refuse(path, "tokenizer_class", class_)
     asked = ["split_special_tokens"]
     asked += ["add_prefix_space"] if defaults is None else []
     for key in asked:
         if settings.get(key):
-            bpe_files.refuse(path, key, settings[key])
+            tokenizer_steps.refuse(path, key, settings[key])
     return defaults

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from llm_sql import added_tokens
+from llm_sql import added_tokens, tokenizer_steps
 from llm_sql.added_tokens import Claim
 from llm_sql.errors import LLMSQLError, UsageError
 from llm_sql.kernels import parse_wordpiece_vocab
+from llm_sql.tokenizer_steps import refuse
 
 VOCABULARY = "vocab.txt"
 CLASSES = tuple(
@@ -70,20 +71,17 @@ def from_tokenizer_json(path: Path, contents: dict[str, Any], beside: Mapping[st
     """A tokenizer.json whose model is WordPiece, read as tokenizers reads it."""
     try:
         model = contents["model"]
-        vocab = {token: added_tokens.number(id_, path.name) for token, id_ in model["vocab"].items()}
-        own = [
-            added_tokens.claim(token, added_tokens.number(token["id"], path.name), path.name)
-            for token in contents.get("added_tokens") or []
-        ]
+        vocab, own = tokenizer_steps.vocabulary(path, contents)
+        prefix, suffix = tokenizer_steps.template(path, contents.get("post_processor"), bert=True)
         unknown = sorted(set(model) - _MODEL)
         if unknown:
-            _refuse(path, unknown[0], model[unknown[0]])
+            refuse(path, unknown[0], model[unknown[0]])
         settings = {
             **_normalizer(path, _alone(contents.get("normalizer"), "normalizers")),
             "unk_token": model.get("unk_token", "[UNK]"),
             "continuing_subword_prefix": model.get("continuing_subword_prefix", "##"),
             "max_input_chars_per_word": model.get("max_input_chars_per_word", 100),
-            "template": _template(path, _alone(contents.get("post_processor"), "processors")),
+            "template": {"prefix": prefix, "suffix": suffix},
         }
         _check_pre_tokenizer(path, _alone(contents.get("pre_tokenizer"), "pretokenizers"))
         settings["cleanup"] = _cleanup(
@@ -94,12 +92,7 @@ def from_tokenizer_json(path: Path, contents: dict[str, Any], beside: Mapping[st
     _check_types(path, settings)
     if settings["unk_token"] not in vocab:
         raise UsageError(f"{path} lacks the token {settings['unk_token']!r} (unk_token)")
-    known = {*vocab.values(), *(token.id for token in own)}
-    for id_ in [*settings["template"]["prefix"], *settings["template"]["suffix"]]:
-        if id_ not in known:
-            raise UsageError(
-                f"{path} has a post_processor with the token id {id_}, which its vocabulary lacks"
-            )
+    tokenizer_steps.check_around(path, vocab, own, [*prefix, *suffix])
     given = beside.get("tokenizer_config.json", {})
     _check_class(path.parent, given, alone=True)
     for key, (ours, _) in _CONFIGURED.items():
@@ -110,13 +103,6 @@ def from_tokenizer_json(path: Path, contents: dict[str, Any], beside: Mapping[st
                 hint="Correct one of the files: they belong to different tokenizers.",
             )
     return vocab, settings, _added(vocab, own, beside)
-
-
-def _refuse(path: Path, name: str, found: object) -> NoReturn:
-    raise LLMSQLError(
-        f"{path} has {name} = {found!r}, which is not supported",
-        hint="Of WordPiece, tokenizers like BERT's can be loaded.",
-    )
 
 
 def _alone(value: Any, kind: str) -> Any:
@@ -134,53 +120,25 @@ def _normalizer(path: Path, step: Any) -> dict[str, Any]:
     if step is None:
         return dict.fromkeys(_NORMALIZER, False)
     if _type(step) != "BertNormalizer":
-        _refuse(path, "normalizer", _type(step))
+        refuse(path, "normalizer", _type(step))
     unknown = sorted(set(step) - {"type", *_NORMALIZER})
     if unknown:
-        _refuse(path, unknown[0], step[unknown[0]])
+        refuse(path, unknown[0], step[unknown[0]])
     return {name: step.get(name, default) for name, default in _NORMALIZER.items()}
 
 
 def _check_pre_tokenizer(path: Path, step: Any) -> None:
     if _type(step) != "BertPreTokenizer":
-        _refuse(path, "pre_tokenizer", _type(step))
+        refuse(path, "pre_tokenizer", _type(step))
 
 
 def _cleanup(path: Path, step: Any, prefix: str) -> Any:
     """Whether the decoder cleans up."""
     if _type(step) != "WordPiece":
-        _refuse(path, "decoder", _type(step))
+        refuse(path, "decoder", _type(step))
     if step.get("prefix", "##") != prefix:
-        _refuse(path, "decoder's prefix", step["prefix"])
+        refuse(path, "decoder's prefix", step["prefix"])
     return step.get("cleanup", True)
-
-
-def _template(path: Path, step: Any) -> dict[str, list[int]]:
-    """The ids before and behind a single text."""
-    kind = _type(step)
-    if kind is None:
-        return {"prefix": [], "suffix": []}
-    if kind == "BertProcessing":
-        ids = [added_tokens.number(step[name][1], path.name) for name in ("cls", "sep")]
-        return {"prefix": ids[:1], "suffix": ids[1:]}
-    if kind != "TemplateProcessing":
-        _refuse(path, "post_processor", kind)
-    sides: tuple[list[int], list[int]] = ([], [])
-    n_texts = 0
-    for piece in step["single"]:
-        [(what, value)] = piece.items()
-        if value["type_id"] != 0:
-            _refuse(path, "post_processor with type_id", value["type_id"])
-        if what == "Sequence" and value["id"] == "A":
-            n_texts += 1
-        elif what == "SpecialToken":
-            ids = step["special_tokens"][value["id"]]["ids"]
-            sides[n_texts > 0].extend(added_tokens.number(id_, path.name) for id_ in ids)
-        else:
-            _refuse(path, "post_processor's piece", piece)
-    if n_texts != 1:
-        _refuse(path, "post_processor's texts", n_texts)
-    return {"prefix": sides[0], "suffix": sides[1]}
 
 
 def _check_types(path: Path, settings: Mapping[str, Any]) -> None:
@@ -202,12 +160,12 @@ def _check_class(directory: Path, given: Mapping[str, Any], *, alone: bool) -> N
     path = directory / "tokenizer_config.json"
     class_ = given.get("tokenizer_class")
     if class_ is not None and class_ not in CLASSES and not (alone and class_ in GENERIC_CLASSES):
-        _refuse(path, "tokenizer_class", class_)
+        refuse(path, "tokenizer_class", class_)
     for name in ("split_special_tokens", "never_split"):
         if given.get(name):
-            _refuse(path, name, given[name])
+            refuse(path, name, given[name])
     if given.get("do_basic_tokenize", True) is not True:
-        _refuse(path, "do_basic_tokenize", given["do_basic_tokenize"])
+        refuse(path, "do_basic_tokenize", given["do_basic_tokenize"])
 
 
 def _names(beside: Mapping[str, dict[str, Any]]) -> dict[str, str]:

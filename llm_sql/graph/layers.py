@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from .architecture import Init, ParameterSpec
+from .declared import TensorLike
 from .elements import INTEGER, JSON, REAL, Node, TensorNode
-from .ops import TensorLike, layer_norm, linear, p, rotary
+from .ops import layer_norm, linear, p, rotary
 from .variables import d_model, layer_norm_eps, n_head, setting
 
 Width = sa.ColumnElement[int]

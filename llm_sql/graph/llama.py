@@ -10,10 +10,10 @@ from sqlalchemy.sql.elements import ColumnElement
 from llm_sql.models.settings import LLAMA
 
 from .architecture import Architecture, Init, ParameterSpec
+from .declared import TensorLike
 from .elements import BOOLEAN, INTEGER, TensorNode
 from .layers import d_head, n_kv_head, turned
 from .ops import (
-    TensorLike,
     activation,
     causal_attention,
     choose,

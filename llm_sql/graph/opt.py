@@ -7,10 +7,10 @@ import sqlalchemy as sa
 from llm_sql.models.settings import OPT
 
 from .architecture import Architecture, ParameterSpec
+from .declared import TensorLike
 from .elements import BOOLEAN, INTEGER, TensorNode
 from .layers import affine, affine_parameters, norm_parameters, normed
 from .ops import (
-    TensorLike,
     activation,
     causal_attention,
     choose,

@@ -19,8 +19,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from . import elements as e
 from . import variables as v
+from .declared import OPS, text
 from .elements import SCHEMA, Node, TensorNode, Variable, quote_literal
-from .ops import OPS, cross_entropy, last, lm_head, lm_head_loss, text
+from .ops import cross_entropy, last, lm_head, lm_head_loss
 from .program import Program, render
 
 if TYPE_CHECKING:

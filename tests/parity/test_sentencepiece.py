@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from llm_sql import LanguageModel
 from llm_sql.errors import LLMSQLError, UsageError
-from llm_sql.sentencepiece_files import MARK, as_tokenizer_json
+from llm_sql.sentencepiece_files import as_tokenizer_json
 from llm_sql.tokenizer import read_sentencepiece
+from llm_sql.tokenizer_json import MARK
 
 from ..reference import bpe as reference
 

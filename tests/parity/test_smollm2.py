@@ -4,6 +4,7 @@ reading the same file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +21,12 @@ pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
 import torch
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llm_sql import packages
+from llm_sql import packages, tokenizer_export
 from llm_sql.errors import LLMSQLError
 from llm_sql.gguf_files import GGUF
 from llm_sql.types import register_tensor
@@ -162,6 +165,27 @@ def test_its_template_and_ends(smol: Connection, tokenizer: Any) -> None:
         (MODEL,),
     ).fetchall()
     assert [row[0] for row in ends] == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_its_tokenizer_goes_on_to_transformers(smol: Connection, tokenizer: Any, tmp_path: Path) -> None:
+    """Exported as files, which give the ids, texts and conversations of SmolLM2's own."""
+    with Session(create_engine("postgresql+psycopg://", creator=lambda: smol)) as session:
+        files = tokenizer_export.Exported(session.connection(), MODEL).files(2048)
+    for name, contents in files.items():
+        (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
+    after = AutoTokenizer.from_pretrained(tmp_path)
+    after.chat_template = tokenizer.chat_template
+    texts = [*TEXTS, *random_strings(2, 20_000)]
+    ids = after(texts)["input_ids"]
+    assert ids == tokenizer(texts)["input_ids"]
+    assert after.batch_decode(ids[:2000]) == tokenizer.batch_decode(ids[:2000])
+    for prompt in PROMPTS:
+        messages = [{"role": "user", "content": prompt}]
+        for whole in (False, True):
+            assert after.apply_chat_template(
+                messages, add_generation_prompt=whole, return_dict=False
+            ) == tokenizer.apply_chat_template(messages, add_generation_prompt=whole, return_dict=False)
+    assert (after.bos_token, after.eos_token) == (tokenizer.bos_token, tokenizer.eos_token)
 
 
 def test_numbers_are_what_the_blocks_say(smol: Connection) -> None:

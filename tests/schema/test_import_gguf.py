@@ -63,12 +63,30 @@ def write_both(folder: Path, file: Path) -> None:
             "tokenizer.ggml.bos_token_id": end,
             "tokenizer.ggml.eos_token_id": end,
             "tokenizer.ggml.unknown_token_id": end,
+            "tokenizer.chat_template": "{{ messages }}",
         },
     )
 
 
 def rows(conn: Connection, query: str, model: str) -> list[Any]:
     return conn.execute(query, (model,)).fetchall()
+
+
+def stays_so(conn: Connection, engine: Engine, model: str, folder: Path) -> None:
+    """Exported as a directory and imported again, the tokenizer has the same rows, and the same files."""
+    queries = (
+        "SELECT token_id, token, bytes, flags FROM llm_bpe_vocab WHERE model = %s ORDER BY token_id",
+        "SELECT rank, left_token, right_token FROM llm_bpe_merges WHERE model = %s ORDER BY rank",
+        "SELECT kind, settings, chat_template FROM llm_tokenizer WHERE model = %s",
+    )
+    with Session(engine) as session, session.begin():
+        LanguageModel(session, model).export_weights(folder / "first")
+        LanguageModel.import_model(session, "back", folder / "first")
+        LanguageModel(session, "back").export_weights(folder / "second")
+    for query in queries:
+        assert rows(conn, query, "back") == rows(conn, query, model)
+    for file in (folder / "first").iterdir():
+        assert (folder / "second" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_the_same_model_as_from_its_directory(
@@ -97,6 +115,7 @@ def test_the_same_model_as_from_its_directory(
         assert tokens[0] == tokens[1]
     again = value(conn, "SELECT llm_generate('the ', 12, model => 'gguf', temperature => 0)")
     assert again == value(conn, "SELECT llm_generate('the ', 12, model => 'hub', temperature => 0)")
+    stays_so(conn, engine, "gguf", tmp_path)
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -176,6 +195,7 @@ def test_pieces_of_sentencepiece(conn: Connection, engine: Engine, tmp_path: Pat
         " WHERE model = 'pieces' AND flags && '{eos,stop}'",
     )
     assert [words[i] for i in ends] == ["</s>", "<|end|>"]
+    stays_so(conn, engine, "pieces", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of the writer

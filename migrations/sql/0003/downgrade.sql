@@ -256,6 +256,16 @@ DROP FUNCTION IF EXISTS public.llm_check_tokens(config public.llm_model_config, 
 
 DROP FUNCTION IF EXISTS public.llm_shape_text(value anyarray);
 
+DROP FUNCTION IF EXISTS public.llm_import_check(model text, tensors jsonb, megatron_version double precision);
+
+DROP FUNCTION IF EXISTS public.llm_import_source_shape(shape int[], how text, n_sources int);
+
+DROP FUNCTION IF EXISTS public.llm_import_plan(model text, tensors jsonb, megatron_version double precision);
+
+DROP FUNCTION IF EXISTS public.llm_require_tensors(tensors jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_file_name(name text);
+
 DROP FUNCTION IF EXISTS public.pg_llm_import_safetensors(path text, model text, megatron_version double precision);
 
 DROP FUNCTION IF EXISTS public.pg_llm_import_npz(path text, model text, megatron_version double precision);
@@ -279,16 +289,6 @@ DROP FUNCTION IF EXISTS public.llm_parts(shape int[]);
 DROP FUNCTION IF EXISTS public.llm_import_begin(model text, tensors jsonb, tied boolean, megatron_version double precision);
 
 DROP FUNCTION IF EXISTS public.llm_import_tie(model text, tied boolean);
-
-DROP FUNCTION IF EXISTS public.llm_import_check(model text, tensors jsonb, megatron_version double precision);
-
-DROP FUNCTION IF EXISTS public.llm_import_source_shape(shape int[], how text, n_sources int);
-
-DROP FUNCTION IF EXISTS public.llm_import_plan(model text, tensors jsonb, megatron_version double precision);
-
-DROP FUNCTION IF EXISTS public.llm_require_tensors(tensors jsonb);
-
-DROP FUNCTION IF EXISTS public.llm_file_name(name text);
 
 DROP FUNCTION IF EXISTS public.llm_hub_name(family text, parameter text, OUT name text, OUT how text);
 
@@ -315,28 +315,6 @@ DROP FUNCTION IF EXISTS public.llm_chat_stream(messages jsonb, model text, max_t
 DROP FUNCTION IF EXISTS public.llm_chat_begin(messages jsonb, model text, max_tokens int, temperature double precision, top_k int, top_p double precision, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision, overflow text, OUT handle int, OUT chosen text, OUT context int, OUT before text);
 
 DROP FUNCTION IF EXISTS public.llm_chat_key(config public.llm_model_config);
-
-DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);
-
-DROP FUNCTION IF EXISTS public.llm_chat_fit(messages jsonb, model text, max_tokens int, overflow text, context int, OUT tokens int[], OUT text text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_prompt(messages jsonb, model text, OUT tokens int[], OUT text text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_parts(messages jsonb, model text, OUT texts text[], OUT is_template boolean[], OUT ending text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_encode(texts text[], is_template boolean[], model text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_special_tokens(texts text[], model text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_given_parts(rendered jsonb, OUT texts text[], OUT is_template boolean[], OUT ending text);
-
-DROP FUNCTION IF EXISTS public.llm_chat_check(messages jsonb);
-
-DROP FUNCTION IF EXISTS public.llm_chat_template(model text, OUT template text, OUT format text, OUT default_system text, OUT bos text, OUT eos text);
-
-DROP FUNCTION IF EXISTS public.llm_set_chat_template(model text, template text);
 
 DROP FUNCTION IF EXISTS public.llm_generate(prompts text[], max_tokens int, temperature double precision, top_k int, top_p double precision, model text, seed bigint, stop text[], echo boolean, repetition_penalty double precision, presence_penalty double precision, frequency_penalty double precision);
 
@@ -577,6 +555,28 @@ DROP FUNCTION IF EXISTS public.llm_chat_stripped(content text);
 DROP FUNCTION IF EXISTS public.llm_chat_format(template text, OUT format text, OUT default_system text);
 
 DROP FUNCTION IF EXISTS public.llm_chat_normalized(template text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_end_tokens(messages jsonb, model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_from(messages jsonb, number int);
+
+DROP FUNCTION IF EXISTS public.llm_chat_fit(messages jsonb, model text, max_tokens int, overflow text, context int, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_prompt(messages jsonb, model text, OUT tokens int[], OUT text text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_parts(messages jsonb, model text, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_encode(texts text[], is_template boolean[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_special_tokens(texts text[], model text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_given_parts(rendered jsonb, OUT texts text[], OUT is_template boolean[], OUT ending text);
+
+DROP FUNCTION IF EXISTS public.llm_chat_check(messages jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_chat_template(model text, OUT template text, OUT format text, OUT default_system text, OUT bos text, OUT eos text);
+
+DROP FUNCTION IF EXISTS public.llm_set_chat_template(model text, template text);
 
 DROP FUNCTION IF EXISTS public.llm_train_bpe(model text, query text, vocab int);
 
