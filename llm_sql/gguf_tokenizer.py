@@ -51,6 +51,8 @@ def contents_of(header: Header) -> tuple[Json, dict[str, Json]] | None:
     template = Metadata(header.path, header.metadata, "tokenizer.")
     if "chat_template" in template:
         given["chat_template"] = template.text("chat_template")
+        if "\0" in given["chat_template"]:
+            template.refuse("chat_template", "No text of the database has a NUL character.")
     generation: Json = {"eos_token_id": _ends(metadata, tokens, types, named)}
     if "bos" in named:
         generation["bos_token_id"] = named["bos"]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from llm_sql import LanguageModel, importing
 from llm_sql.cli import app
+from llm_sql.errors import LLMSQLError
 
 from ..support import gguf_models
 from ..support.encoders import write_safetensors
@@ -196,6 +197,21 @@ def test_pieces_of_sentencepiece(conn: Connection, engine: Engine, tmp_path: Pat
     )
     assert [words[i] for i in ends] == ["</s>", "<|end|>"]
     stays_so(conn, engine, "pieces", tmp_path)
+
+
+def test_a_template_that_is_no_text(tmp_path: Path) -> None:
+    file = gguf_models.write(
+        tmp_path / "m.gguf",
+        more={
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.tokens": [f"t{i}" for i in range(gguf_models.VOCAB)],
+            "tokenizer.ggml.merges": ["t 0"],
+            "tokenizer.chat_template": "{{ messages }}\0",
+        },
+    )
+    with pytest.raises(LLMSQLError, match=r"m\.gguf has tokenizer\.chat_template"):
+        importing.read(file)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # of the writer
