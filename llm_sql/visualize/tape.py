@@ -51,7 +51,7 @@ def lines(recorded: Pass, title: str) -> list[str]:
             " ".join(map(visible, shorten(op.reads))), READS, break_long_words=True, break_on_hyphens=False
         ) or [""]
         result.append(
-            f"{op.position:>{NUMBER}} {op.name[:OP]:{OP}} {reads[0]:{READS}} {size(op.shape)[:SHAPE]:{SHAPE}}"
+            f"{op.position:>{NUMBER}} {visible(op.name)[:OP]:{OP}} {reads[0]:{READS}} {size(op.shape)[:SHAPE]:{SHAPE}}"
             f" {number(op.norm):>{NORM}} {number(op.grad_norm):>{NORM}}".rstrip()
         )
         result += [" " * (NUMBER + OP + 2) + rest for rest in reads[1:]]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from psycopg import errors
 
-from ..support.small_models import Connection
+from ..support.small_models import Connection, make_model
 from ..support.tensors import value
 
 Connect = Callable[..., Connection]
@@ -139,6 +139,78 @@ def test_it_is_computed_again_within_a_budget(ops: Connection) -> None:
     ops.execute("SELECT pg_llm_tape_clear(); SET pg_llm.recompute_budget = '1kB'")
     same(gradients(ops, ours, begin=begin, x=x), kept)
     assert value(ops, "SELECT last_value FROM called") > 2 + 2
+
+
+def test_dropout_has_the_same_mask_backward(ops: Connection) -> None:
+    """Without a key, and with the key of another pass meanwhile."""
+    ops.execute(
+        """CREATE FUNCTION masked_forward(x tensor) RETURNS tensor LANGUAGE sql
+            RETURN pg_llm_dropout(x, 0.5, true);
+        CREATE FUNCTION masked_backward(dout tensor, x tensor, y tensor) RETURNS tensor LANGUAGE sql
+            RETURN pg_llm_dropout_backward(dout, x, 0.5, true)"""
+    )
+    x = np.ones(64, np.float32)
+    call = applied("masked_forward", "masked_backward", "x")
+    for begin in ("NULL", "pg_llm_pass_begin(7, 1, 0)"):
+        same(*[[found] for found in gradients(ops, call, begin=begin, x=x)])
+    ops.execute("CREATE FUNCTION later(x tensor) RETURNS tensor LANGUAGE plpgsql AS $$ BEGIN"
+                " PERFORM pg_llm_pass_begin(8, 1, 0); RETURN x; END $$")  # fmt: skip
+    same(*[[found] for found in gradients(ops, f"later({call})", begin="pg_llm_pass_begin(7, 1, 0)", x=x)])
+
+
+def test_another_shape_the_second_time(ops: Connection) -> None:
+    """Gradients are on the way for the first."""
+    ops.execute(
+        """CREATE SEQUENCE times;
+        CREATE FUNCTION fickle_forward(x tensor) RETURNS tensor LANGUAGE plpgsql AS $$ BEGIN
+            RETURN CASE nextval('times') WHEN 1 THEN '[1]' ELSE pg_llm_full('{200000}', 1) END; END $$;
+        CREATE FUNCTION fickle_backward(dout tensor, x tensor, y tensor) RETURNS tensor LANGUAGE sql
+            RETURN x"""
+    )
+    ops.execute("SET pg_llm.recompute_budget = '1kB'")
+    message = r"fickle_forward.* returned shape \[200000\] when it was computed again, and \[1\] before"
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match=message):
+        ops.execute(
+            f"""DO $$ DECLARE x tensor := pg_llm_autograd_track_tensor(pg_llm_full('{{1000}}', 1)); z tensor;
+            BEGIN
+                z := pg_llm_sum({applied("fickle_forward", "fickle_backward", "x")});
+                PERFORM pg_llm_tape_segment();
+                PERFORM llm_backprop(pg_llm_tensor_id(z + pg_llm_sum(x * x)));
+            END $$"""
+        )
+
+
+def test_in_a_generation(ops: Connection) -> None:
+    """Attention goes on from the cache in a user's op; a generation inside of one has its own."""
+    make_model(ops, "tiny", d_model=8, n_head=2)
+    ops.execute(
+        """CREATE FUNCTION look_forward(x tensor) RETURNS tensor LANGUAGE sql
+            RETURN pg_llm_causal_attention(x, 1, 0.0, false);
+        CREATE FUNCTION step(x tensor, own boolean) RETURNS tensor LANGUAGE plpgsql AS $$
+        DECLARE y tensor; h int;
+        BEGIN
+            PERFORM llm_pin('tiny');
+            h := pg_llm_gen_open('tiny', '{1,2}', 16);
+            FOR i IN 1..2 LOOP
+                PERFORM pg_llm_gen_use(ARRAY[h]);
+                y := CASE i WHEN 1 THEN x ELSE pg_llm_full('{1,1,6}', 1) END;
+                IF own THEN
+                    y := pg_llm_apply('look_forward(tensor)', 'square_backward(tensor, tensor, tensor)', y);
+                ELSE
+                    y := pg_llm_causal_attention(y, 1, 0.0, false);
+                END IF;
+                PERFORM pg_llm_gen_done();
+            END LOOP;
+            PERFORM pg_llm_gen_close(h);
+            RETURN y;
+        END $$;
+        CREATE FUNCTION write_forward(x tensor) RETURNS tensor LANGUAGE sql RETURN step(x, false)"""
+    )
+    x = "pg_llm_full('{1,2,6}', 0.5)"
+    outside = value(ops, f"SELECT step({x}, false)")
+    assert not (outside == 1).all()
+    inside = applied("write_forward", "square_backward", x)
+    same([outside, outside], [value(ops, f"SELECT step({x}, true)"), value(ops, f"SELECT {inside}")])
 
 
 def test_null_is_no_gradient(ops: Connection) -> None:
@@ -271,13 +343,17 @@ def test_who_may_call_it(ops: Connection, connect: Connect) -> None:
         assert value(other, "SELECT square('[3]')").tolist() == [9]
         other.close()
         ops.execute(
-            """CREATE FUNCTION role_forward(x tensor) RETURNS tensor LANGUAGE plpgsql
+            """CREATE FUNCTION role_backward(dout tensor, x tensor, y tensor) RETURNS tensor LANGUAGE plpgsql
+                AS $$ BEGIN SET ROLE op_user; RETURN dout; END $$;
+            CREATE FUNCTION role_forward(x tensor) RETURNS tensor LANGUAGE plpgsql
                 AS $$ BEGIN SET ROLE op_user; RETURN x; END $$"""
         )
-        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="changed the role"):
-            ops.execute(
-                "SELECT " + applied("role_forward", "square_backward", "pg_llm_autograd_track_tensor('[1]')")
-            )
+        x = "pg_llm_autograd_track_tensor('[1]')"
+        for functions in (("role_forward", "square_backward"), ("square_forward", "role_backward")):
+            with pytest.raises(errors.ObjectNotInPrerequisiteState, match="changed the role"):
+                loss = f"pg_llm_sum({applied(*functions, x)})"
+                ops.execute(f"DO $$ BEGIN PERFORM {loss}; PERFORM llm_backprop(); END $$")
+            assert value(ops, "SELECT current_user") != "op_user"
     finally:
         ops.execute("RESET ROLE; DROP OWNED BY op_user; DROP ROLE op_user")
 

@@ -11,6 +11,7 @@
 #include "utils/builtins.h"
 
 #include "tensor/buffer.h"
+#include "generation/generate.h"
 #include "op.h"
 #include "session/settings.h"
 #include "session/suspended.h"
@@ -211,7 +212,8 @@ op_run(OpCall *call)
     llm_engine *e = pg_llm_engine();
 
     call->read_only = !pass_recording();
-    call->pure |= suspended();
+    /* not in a generation, which a function of a user's op runs, or is part of: its attention goes on from a cache */
+    call->pure |= suspended() && !generate_in_use();
     call->op->forward(call);
     pg_llm_check(e);
     if (!call->read_only)

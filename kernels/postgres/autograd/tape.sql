@@ -153,7 +153,7 @@ COMMENT ON FUNCTION public.pg_llm_param(text, text) IS
 
 CREATE FUNCTION public.pg_llm_apply(forward regprocedure, backward regprocedure, x public.tensor)
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_apply';
 COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor) IS
     'Calls forward with the tensor; while recording, as one op of the tape, whose gradients '
@@ -161,7 +161,7 @@ COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tenso
 
 CREATE FUNCTION public.pg_llm_apply(forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor)
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_apply';
 COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor, public.tensor) IS
     'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
@@ -171,7 +171,7 @@ CREATE FUNCTION public.pg_llm_apply(
     forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor, x3 public.tensor
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_apply';
 COMMENT ON FUNCTION public.pg_llm_apply(regprocedure, regprocedure, public.tensor, public.tensor, public.tensor) IS
     'Calls forward with the tensors; while recording, as one op of the tape, whose gradients '
@@ -181,7 +181,7 @@ CREATE FUNCTION public.pg_llm_apply(
     forward regprocedure, backward regprocedure, x1 public.tensor, x2 public.tensor, x3 public.tensor, x4 public.tensor
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_apply';
 COMMENT ON FUNCTION public.pg_llm_apply(
     regprocedure, regprocedure, public.tensor, public.tensor, public.tensor, public.tensor
@@ -194,7 +194,7 @@ CREATE FUNCTION public.pg_llm_apply(
     x4 public.tensor, x5 public.tensor
 )
     RETURNS public.tensor
-    LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'pg_llm_apply';
 COMMENT ON FUNCTION public.pg_llm_apply(
     regprocedure, regprocedure, public.tensor, public.tensor, public.tensor, public.tensor, public.tensor

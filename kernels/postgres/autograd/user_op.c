@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -21,6 +22,7 @@
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
+#include "generation/generate.h"
 #include "session/suspended.h"
 #include "pass.h"
 #include "tape_internal.h"
@@ -64,7 +66,9 @@ require_function(Oid function, int n, Oid tensor, bool is_backward)
         ereport(ERROR, errcode(ERRCODE_UNDEFINED_OBJECT),
                 errmsg("the %s function of an op does not exist: it has the OID %u",
                        is_backward ? "backward" : "forward", function),
-                errhint("It may have been dropped since the op was recorded. Create it and compute the loss again."));
+                errhint(
+                    "It was dropped since the op was recorded, or since the session planned this call, even if it was "
+                    "created again. DISCARD PLANS, then compute the loss again."));
     proc = (Form_pg_proc) GETSTRUCT(tuple);
     fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset && proc->pronargs == n &&
            ((proc->prorettype == tensor && (!is_backward || n == 3)) ||
@@ -102,22 +106,36 @@ argument(const OpValue *v)
     return EOHPGetRODatum(&tensor_wrap(v->ndim, v->dims, v->buffer, v->data)->hdr);
 }
 
-/* Calls one with nothing recorded meanwhile. Each call draws the masks of dropout that the first one did. */
+/*
+ * Calls one with nothing recorded meanwhile. Each call draws the masks of dropout that the first one did, whatever pass
+ * runs by then.
+ */
 static Datum
 call_function(const OpCall *call, bool first, Oid function, const Datum *args, int n)
 {
     LOCAL_FCINFO(fcinfo, OP_MAX_INPUTS + 2);
     FmgrInfo        info;
+    const uint64    nonce = tape.nonce;
+    const bool      mine = tape_is_mine();
     const PassState before = *pass_current();
-    PassState       then = before;
+    PassState       then = {.keyed = call->flag,
+                            .seed = call->key.seed,
+                            .step = call->key.step,
+                            .micro_batch = call->first,
+                            .sites = (int) call->ints[0]};
     Datum           result;
 
     check_stack_depth();
+    /* the first call was recorded, so it saw no key/value cache */
+    if (!first && generate_in_use())
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("%s, a function of an op, cannot be called in a generation's forward pass",
+                       format_procedure(function)),
+                errhint("Call pg_llm_gen_done() first."));
     fmgr_info(function, &info);
     InitFunctionCallInfoData(*fcinfo, &info, n, InvalidOid, NULL, NULL);
     for (int i = 0; i < n; i++)
         fcinfo->args[i] = (NullableDatum){args[i], false};
-    then.sites = (int) call->ints[0];
     suspend(true);
     PG_TRY();
     {
@@ -129,30 +147,36 @@ call_function(const OpCall *call, bool first, Oid function, const Datum *args, i
     }
     PG_FINALLY();
     {
-        if (!first)
-            pass_restore(&before);
+        then = before;
+        if (first)
+            then.sites = Max(then.sites, pass_current()->sites);
+        pass_restore(&then);
         suspend(false);
     }
     PG_END_TRY();
+    if (tape.nonce != nonce || tape_is_mine() != mine)
+        ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                errmsg("%s, a function of an op, changed the role", format_procedure(function)),
+                errhint("Let the role be set outside of it."));
     return result;
 }
 
 static void
 user_forward(OpCall *call)
 {
-    Datum        args[OP_MAX_INPUTS];
-    const uint64 nonce = tape.nonce;
-    const bool   mine = tape_is_mine();
-    Tensor      *y;
+    Datum   args[OP_MAX_INPUTS];
+    Tensor *y;
 
     require_functions(call);
     for (int i = 0; i < call->n_inputs; i++)
         args[i] = argument(&call->in[i]);
     y = tensor_from_datum(call_function(call, !call->again, call->functions[0], args, call->n_inputs));
-    if (tape.nonce != nonce || tape_is_mine() != mine)
+    /* gradients of a shape are on the way, and ops after this one read as many numbers */
+    if (call->again && (y->ndim != call->out.ndim || memcmp(y->dims, call->out.dims, sizeof(int32) * y->ndim) != 0))
         ereport(ERROR, errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                errmsg("%s, a function of an op, changed the role", format_procedure(call->functions[0])),
-                errhint("Let the role be set outside of it."));
+                errmsg("%s returned shape %s when it was computed again, and %s before",
+                       format_procedure(call->functions[0]), tensor_shape_text(y->ndim, y->dims), op_shape(&call->out)),
+                errhint("The functions of an op must give the same result whenever they are called."));
     /* of its own, as what was returned may be an input, or be in the hands of others */
     call->result = tensor_wrap(y->ndim, y->dims, y->buffer, y->data);
     op_value_of(&call->out, call->result);
@@ -164,6 +188,7 @@ call_backward(const OpCall *call, const float *dout, Tensor **grads)
 {
     Datum   args[OP_MAX_INPUTS + 2];
     Tensor *upstream = tensor_new(call->out.ndim, call->out.dims);
+    bool    one = get_func_rettype(call->functions[1]) == call->tensor_type;
     int     n = 0;
     Datum   result;
     Datum  *elements;
@@ -177,7 +202,7 @@ call_backward(const OpCall *call, const float *dout, Tensor **grads)
         args[n++] = argument(&call->in[i]);
     args[n++] = argument(&call->out);
     result = call_function(call, false, call->functions[1], args, n);
-    if (get_func_rettype(call->functions[1]) == call->tensor_type)
+    if (one)
     {
         grads[0] = tensor_from_datum(result);
         return;
@@ -236,13 +261,19 @@ PG_FUNCTION_INFO_V1(pg_llm_apply);
 Datum
 pg_llm_apply(PG_FUNCTION_ARGS)
 {
-    OpCall call = {.op = &op_user};
-    char  *name;
+    OpCall           call = {.op = &op_user};
+    const PassState *pass = pass_current();
+    char            *name;
 
     call.functions[0] = PG_GETARG_OID(0);
     call.functions[1] = PG_GETARG_OID(1);
     call.tensor_type = get_func_rettype(fcinfo->flinfo->fn_oid);
-    call.ints[0] = pass_current()->sites;
+    /* without a key, the masks of a recorded op's dropout are drawn by one of its own */
+    call.flag = pass->keyed || pass_recording();
+    call.key.seed = pass->keyed ? pass->seed : pg_prng_uint64(&pg_global_prng_state);
+    call.key.step = pass->keyed ? pass->step : 0;
+    call.first = pass->keyed ? pass->micro_batch : 0;
+    call.ints[0] = pass->sites;
     for (int i = 2; i < PG_NARGS(); i++)
         op_set_input(&call, i - 2, PG_GETARG_TENSOR(i));
     name = get_func_name(call.functions[0]);
