@@ -350,8 +350,8 @@ def test_who_may_call_it(ops: Connection, connect: Connect) -> None:
         )
         x = "pg_llm_autograd_track_tensor('[1]')"
         for functions in (("role_forward", "square_backward"), ("square_forward", "role_backward")):
+            loss = f"pg_llm_sum({applied(*functions, x)})"
             with pytest.raises(errors.ObjectNotInPrerequisiteState, match="changed the role"):
-                loss = f"pg_llm_sum({applied(*functions, x)})"
                 ops.execute(f"DO $$ BEGIN PERFORM {loss}; PERFORM llm_backprop(); END $$")
             assert value(ops, "SELECT current_user") != "op_user"
     finally:
