@@ -1,7 +1,7 @@
 # Other PostgreSQLs than the embedded 18: the extension installed into them, the tests that reach a server run there,
 # first on a cluster that the tests start (crashes included), then the commands on one they only connect to. The
-# distribution's, the oldest, takes all cases, one between it and 18 the first of each test. Attacks on root's files
-# are left to 18: no version changes them.
+# distribution's, the oldest, takes what make test takes, one between it and 18 the first case of each test. Attacks
+# on root's files are left to 18: no version changes them.
 
 scratch_down() { # the scratch server of another PostgreSQL
     LLM_SQL_HOME="$work/pg$1" LLM_SQL_PG_CONFIG="$2" "$bin/llm-sql" down >/dev/null 2>&1 || true

@@ -51,8 +51,8 @@ def lines(recorded: Pass, title: str) -> list[str]:
             " ".join(map(visible, shorten(op.reads))), READS, break_long_words=True, break_on_hyphens=False
         ) or [""]
         result.append(
-            f"{op.position:>{NUMBER}} {visible(op.name)[:OP]:{OP}} {reads[0]:{READS}} {size(op.shape)[:SHAPE]:{SHAPE}}"
-            f" {number(op.norm):>{NORM}} {number(op.grad_norm):>{NORM}}".rstrip()
+            f"{op.position:>{NUMBER}} {visible(op.name)[:OP]:{OP}} {reads[0]:{READS}}"
+            f" {size(op.shape)[:SHAPE]:{SHAPE}} {number(op.norm):>{NORM}} {number(op.grad_norm):>{NORM}}".rstrip()
         )
         result += [" " * (NUMBER + OP + 2) + rest for rest in reads[1:]]
     return result
