@@ -52,7 +52,8 @@ def lines(recorded: Pass, title: str) -> list[str]:
         ) or [""]
         result.append(
             f"{op.position:>{NUMBER}} {visible(op.name)[:OP]:{OP}} {reads[0]:{READS}}"
-            f" {size(op.shape)[:SHAPE]:{SHAPE}} {number(op.norm):>{NORM}} {number(op.grad_norm):>{NORM}}".rstrip()
+            f" {size(op.shape)[:SHAPE]:{SHAPE}} {number(op.norm):>{NORM}}"
+            f" {number(op.grad_norm):>{NORM}}".rstrip()
         )
         result += [" " * (NUMBER + OP + 2) + rest for rest in reads[1:]]
     return result
