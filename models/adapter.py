@@ -33,5 +33,5 @@ class Adapter(Base):
     rank: Mapped[int]
     alpha: Mapped[float] = mapped_column(comment="what is added counts alpha / rank times")
     targets: Mapped[list[str]] = mapped_column(
-        ARRAY(Text), comment="the matrices of each block that it adds to: attn.c_attn of h.N.attn.c_attn.weight"
+        ARRAY(Text), comment="the matrices of blocks that it adds to: attn.c_attn of h.N.attn.c_attn.weight"
     )

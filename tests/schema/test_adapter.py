@@ -465,7 +465,8 @@ def test_many_adapters_have_one_base_in_memory(conn: Connection) -> None:
         scramble(conn, f"a{number}", number)
     # In one statement, each with its own.
     rows = conn.execute(
-        "SELECT model, pg_llm_tensor_send(llm_forward(model, %s)) FROM llm_param WHERE name LIKE '%%attn.c_attn.weight%%' GROUP BY model",
+        "SELECT model, pg_llm_tensor_send(llm_forward(model, %s)) FROM llm_param"
+        " WHERE name LIKE '%%attn.c_attn.weight%%' GROUP BY model",
         (TOKENS,),
     ).fetchall()
     base = parameters(conn, "base")
