@@ -230,6 +230,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    -- A row that was made by hand could name one that names this one.
+    PERFORM public.llm_require(
+        NOT EXISTS (SELECT FROM public.llm_adapter b WHERE b.model = adapter.base),
+        format('model "%s", the base of adapter "%s", is an adapter itself', adapter.base, model),
+        'Adapters do not add up.'
+    );
     PERFORM public.llm_pin(adapter.base);
     IF adapter.base_version IS DISTINCT FROM public.pg_llm_shared_version(adapter.base)
         AND public.pg_llm_arena_sha256(adapter.base) <> adapter.base_sha256

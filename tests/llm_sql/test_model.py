@@ -312,6 +312,8 @@ def test_adapters(tiny: LanguageModel, db_url: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["target_modules"] == [
         "attn.c_attn"
     ]
+    with pytest.raises(UsageError, match="holds a LoRA adapter, not a model"):
+        LanguageModel.import_model(tiny.session, "whole", tmp_path / "peft")
     tiny.session.commit()
 
     async def run() -> float:
