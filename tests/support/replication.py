@@ -77,5 +77,6 @@ def subscribed(
 
 def forget(conn: Connection, model: str) -> None:
     """Whatever there is of the model."""
-    for table in ("llm_param", "llm_tokenizer", "llm_bpe_merges", "llm_bpe_vocab", "llm_model_config"):
+    tables = "llm_param llm_adapter llm_tokenizer llm_bpe_merges llm_bpe_vocab llm_model_config"
+    for table in tables.split():
         conn.execute(sql.SQL("DELETE FROM {} WHERE model = %s").format(sql.Identifier(table)), (model,))
