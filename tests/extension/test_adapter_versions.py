@@ -64,6 +64,21 @@ def test_what_can_be_a_base_in_memory(conn: Connection) -> None:
             conn.execute(join, ("tuned", "other"))
 
 
+def test_another_alpha_counts_at_once(conn: Connection) -> None:
+    make_model(conn, "base")
+    conn.execute("SELECT llm_create_adapter('tuned', 'base', 2, 2)")
+    conn.execute("UPDATE llm_param SET data = pg_llm_add(data, '0.5'::tensor) WHERE model = 'tuned'")
+    key = "SELECT llm_chat_key(c) FROM llm_model_config c WHERE model = 'tuned'"
+    keys, logits = set(), []
+    for alpha in (2, 0, 2, -3):
+        conn.execute("UPDATE llm_adapter SET alpha = %s", (alpha,))
+        keys.add(bytes(value(conn, key)))
+        logits.append(value(conn, FORWARD, ("tuned",)))
+    assert len(keys) == len(set(logits)) == 3
+    assert logits[0] == logits[2]
+    assert logits[1] == value(conn, FORWARD, ("base",))
+
+
 def test_an_adapter_of_an_adapter_by_hand(conn: Connection) -> None:
     make_model(conn, "base")
     conn.execute("SELECT llm_create_adapter('a', 'base')")
