@@ -55,6 +55,19 @@ llm_create_adapter = create_adapter = SqlFunction(
         '40001: its weights were changed meanwhile.'
     ),
 )
+llm_recognise_base = recognise_base = SqlFunction(
+    'llm_recognise_base',
+    (
+        'base text',
+        'bigint',
+    ),
+    doc=(
+        "Hashes the model's weights once for all of its adapters: to be called after a restore, or where "
+        'a subscription brought it, which write the same numbers to other rows; until then each session '
+        'hashes them. Returns the number of adapters that were made for these weights. Requires '
+        'llm_trainer. 42704: unknown model; 40001: they were changed meanwhile.'
+    ),
+)
 llm_init_model = init_model = SqlFunction(
     'llm_init_model',
     (

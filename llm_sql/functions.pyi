@@ -65,6 +65,14 @@ def llm_create_adapter(
     """
 create_adapter = llm_create_adapter
 
+def llm_recognise_base(base: Text) -> Function[int]:
+    """Hashes the model's weights once for all of its adapters: to be called after a restore, or where a
+    subscription brought it, which write the same numbers to other rows; until then each session hashes them.
+    Returns the number of adapters that were made for these weights. Requires llm_trainer. 42704: unknown
+    model; 40001: they were changed meanwhile.
+    """
+recognise_base = llm_recognise_base
+
 def llm_init_model(model: Text, seed: Int = ...) -> Function[int]:
     """Gives the model new weights, initialised as its architecture defines (GPT-2: normal 0.02, residual
     projections scaled by 1/sqrt(2 n_layer), zero biases, unit gains), at step 0 and without optimizer state.

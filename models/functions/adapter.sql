@@ -15,9 +15,7 @@ DECLARE
     config CONSTANT public.llm_model_config := public.llm_config(base);
     -- What the base's own base is, if it is an adapter itself.
     under text := (SELECT a.base FROM public.llm_adapter a WHERE a.model = llm_create_adapter.base);
-    fingerprint bytea;
-    sha256 text;
-    version bytea;
+    identity record;
 BEGIN
     PERFORM public.llm_require(name <> '', 'a model needs a name');
     PERFORM public.llm_require(seed IS NOT NULL, 'seed must not be NULL');
@@ -55,14 +53,7 @@ BEGIN
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
     END IF;
     PERFORM public.llm_lock_model(name);
-    fingerprint := public.llm_pin(base);
-    sha256 := public.pg_llm_arena_sha256(base);
-    version := public.pg_llm_shared_version(base);
-    PERFORM public.pg_llm_arena_close(base);
-    IF public.llm_fingerprint(base) IS DISTINCT FROM fingerprint THEN
-        RAISE EXCEPTION 'the weights of model "%" were changed by another transaction meanwhile', base
-            USING ERRCODE = 'serialization_failure', HINT = 'Nothing was changed. Try again.';
-    END IF;
+    identity := public.llm_base_identity(base);
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object(
         'model', name, 'created_at', clock_timestamp(), 'init_seed', NULL
@@ -77,7 +68,7 @@ BEGIN
             HINT = 'Choose another name.';
     END IF;
     INSERT INTO public.llm_adapter (model, base, base_sha256, base_version, rank, alpha, targets)
-    VALUES (name, base, sha256, version, rank, alpha, targets);
+    VALUES (name, base, identity.sha256, identity.version, rank, alpha, targets);
     PERFORM public.llm_copy_tokenizer(base, name);
     RETURN public.llm_init_model(name, seed);
 END;
@@ -92,6 +83,51 @@ COMMENT ON FUNCTION public.llm_create_adapter(text, text, int, double precision,
 'as long as its base has the weights that it was made for (55000 otherwise). 42710: the name is taken; 42704: unknown '
 'base; 22023: unknown targets, a rank that they do not have, alpha 0, a base that is an adapter; 0A000: an encoder; '
 'P0002: the base has no weights; 40001: its weights were changed meanwhile.';
+
+
+CREATE FUNCTION public.llm_base_identity(base text, OUT sha256 text, OUT version bytea)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    fingerprint CONSTANT bytea := public.llm_pin(base);
+BEGIN
+    sha256 := public.pg_llm_arena_sha256(base);
+    version := public.pg_llm_shared_version(base);
+    PERFORM public.pg_llm_arena_close(base);
+    IF public.llm_fingerprint(base) IS DISTINCT FROM fingerprint THEN
+        RAISE EXCEPTION 'the weights of model "%" were changed by another transaction meanwhile', base
+            USING ERRCODE = 'serialization_failure', HINT = 'Nothing was changed. Try again.';
+    END IF;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_base_identity(text) IS
+'What an adapter''s row holds of its base: the hash of its numbers, and what names the rows that have them. 40001: '
+'they were changed meanwhile.';
+
+
+CREATE FUNCTION public.llm_recognise_base(base text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    identity record;
+    n_adapters bigint;
+BEGIN
+    PERFORM public.llm_config(base);
+    identity := public.llm_base_identity(base);
+    UPDATE public.llm_adapter a SET base_version = identity.version
+    WHERE a.base = llm_recognise_base.base AND a.base_sha256 = identity.sha256;
+    GET DIAGNOSTICS n_adapters = ROW_COUNT;
+    RETURN n_adapters;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_recognise_base(text) IS
+'Hashes the model''s weights once for all of its adapters: to be called after a restore, or where a subscription '
+'brought it, which write the same numbers to other rows; until then each session hashes them. Returns the number of adapters '
+'that were made for these weights. Requires llm_trainer. 42704: unknown model; 40001: they were changed meanwhile.';
 
 
 CREATE FUNCTION public.llm_adapter_target(parameter text) RETURNS text

@@ -112,6 +112,27 @@ def test_a_base_is_known_by_its_numbers_however_they_are_stored(conn: Connection
         conn.execute(FORWARD, ("bf16",))
 
 
+def test_a_base_is_recognised_once_for_all_of_its_adapters(conn: Connection) -> None:
+    make_model(conn, "base")
+    for name in ("a", "b"):
+        conn.execute("SELECT llm_create_adapter(%s, 'base')", (name,))
+    versions = "SELECT DISTINCT base_version = pg_llm_shared_version('base') FROM llm_adapter"
+    assert conn.execute(versions).fetchall() == [(True,)]
+    expected = value(conn, FORWARD, ("a",))
+    conn.execute("UPDATE llm_param SET step = step WHERE model = 'base'")
+    assert conn.execute(versions).fetchall() == [(False,)]
+    assert value(conn, FORWARD, ("a",)) == expected
+    assert value(conn, "SELECT llm_recognise_base('base')") == 2
+    assert conn.execute(versions).fetchall() == [(True,)]
+    assert value(conn, FORWARD, ("a",)) == expected
+    conn.execute("UPDATE llm_param SET data = pg_llm_mul(data, '1.1'::tensor) WHERE model = 'base'")
+    assert value(conn, "SELECT llm_recognise_base('base')") == 0
+    with pytest.raises(errors.ObjectNotInPrerequisiteState):
+        conn.execute(FORWARD, ("a",))
+    with pytest.raises(errors.UndefinedObject, match="model NULL does not exist"):
+        conn.execute("SELECT llm_recognise_base(NULL)")
+
+
 def test_llm_release_lets_go_of_adapters_and_bases(conn: Connection) -> None:
     make_model(conn, "base")
     conn.execute("SELECT llm_create_adapter('tuned', 'base')")

@@ -628,4 +628,8 @@ DROP FUNCTION IF EXISTS public.llm_adapter_targets(base text, targets text[]);
 
 DROP FUNCTION IF EXISTS public.llm_adapter_target(parameter text);
 
+DROP FUNCTION IF EXISTS public.llm_recognise_base(base text);
+
+DROP FUNCTION IF EXISTS public.llm_base_identity(base text, OUT sha256 text, OUT version bytea);
+
 DROP FUNCTION IF EXISTS public.llm_create_adapter(name text, base text, rank int, alpha double precision, targets text[], seed bigint);

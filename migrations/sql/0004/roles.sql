@@ -197,10 +197,11 @@ $grants$;
 DO $grants$
 DECLARE
     declared CONSTANT text[] := ARRAY[
-        'llm_create_adapter(text, text, int, double precision, text[], bigint)', 'llm_adapter_target(text)',
-        'llm_adapter_targets(text, text[])', 'llm_hub_target(text)', 'llm_is_target(text, text)',
-        'llm_adapter_parameters(text, int[], int, text[])', 'llm_pin_base(text)', 'llm_add_tokens(text, jsonb)',
-        'llm_parameters(text)', 'llm_beam_search(text, int, int, text, double precision, boolean)',
+        'llm_create_adapter(text, text, int, double precision, text[], bigint)', 'llm_base_identity(text)',
+        'llm_recognise_base(text)', 'llm_adapter_target(text)', 'llm_adapter_targets(text, text[])',
+        'llm_hub_target(text)', 'llm_is_target(text, text)', 'llm_adapter_parameters(text, int[], int, text[])',
+        'llm_pin_base(text)', 'llm_add_tokens(text, jsonb)', 'llm_parameters(text)',
+        'llm_beam_search(text, int, int, text, double precision, boolean)',
         'llm_beam_candidates(int[], double precision[], text, int, int)',
         'llm_beam_advance(int[], int[], int[], double precision[], int[], int)', 'llm_bpe_version(text)',
         'llm_token_flags(text, text[])', 'llm_bpe_handle(text)', 'llm_bpe_settings(jsonb)',
