@@ -126,8 +126,9 @@ $function$;
 
 COMMENT ON FUNCTION public.llm_recognise_base(text) IS
 'Hashes the model''s weights once for all of its adapters: to be called after a restore, or where a subscription '
-'brought it, which write the same numbers to other rows; until then each session hashes them. Returns the number of adapters '
-'that were made for these weights. Requires llm_trainer. 42704: unknown model; 40001: they were changed meanwhile.';
+'brought it, which write the same numbers to other rows; until then each session hashes them. Returns the number of '
+'adapters that were made for these weights. Requires llm_trainer. 42704: unknown model; 40001: they were changed '
+'meanwhile.';
 
 
 CREATE FUNCTION public.llm_adapter_target(parameter text) RETURNS text
