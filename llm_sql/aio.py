@@ -30,6 +30,7 @@ from llm_sql.model import (
     export_weights,
     import_weights,
     load_tokenizer,
+    select_adapter,
     select_beams,
     select_embedding,
     select_evaluation,
@@ -246,6 +247,18 @@ class AsyncLanguageModel:
     ) -> int:
         """As LanguageModel.export_weights; the file is written in the event loop's thread."""
         return await self._run(export_weights, self.model, path, format, progress)
+
+    async def create_adapter(
+        self,
+        name: str,
+        *,
+        rank: int = 8,
+        alpha: float = 16.0,
+        targets: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> AsyncLanguageModel:
+        await self.session.execute(select_adapter(name, self.model, rank, alpha, targets, seed))
+        return type(self)(self.session, name)
 
     async def rename(self, new_name: str) -> None:
         await self.session.execute(select(functions.rename_model(self.model, new_name)))

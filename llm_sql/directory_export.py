@@ -1,6 +1,7 @@
 """A model as a directory that transformers or sentence-transformers loads: what an import of it reads.
 
-The small files are those of encoder_export.py or decoder_export.py, and tokenizer_export.py's.
+The small files are those of encoder_export.py or decoder_export.py, and tokenizer_export.py's; of an adapter, which PEFT
+loads, those of adapter_export.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from llm_sql import decoder_export, encoder_export, weights
+from llm_sql import adapter_export, decoder_export, encoder_export, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
 from llm_sql.tokenizer_export import HINT
@@ -51,7 +52,10 @@ def export_directory(
         with atomic(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"):
             files = _files(connection, model)
             count = weights.export_weights(
-                connection, model, staging / "model.safetensors", progress=progress
+                connection,
+                model,
+                staging / (adapter_export.WEIGHTS if adapter_export.CONFIG in files else "model.safetensors"),
+                progress=progress,
             )
         for name, contents in files.items():
             (staging / name).parent.mkdir(exist_ok=True)
@@ -69,8 +73,10 @@ def export_directory(
 def _files(connection: Connection, model: str) -> dict[str, str]:
     """The small files by their names."""
     row = connection.execute(_MODEL, {"model": model}).one()
-    files: dict[str, Any]
-    if row.arch == "bert":
+    files: dict[str, Any] | None = adapter_export.files(connection, model)
+    if files is not None:
+        pass
+    elif row.arch == "bert":
         files = encoder_export.files(connection, model, row.config)
     elif row.arch in decoder_export.ARCHITECTURES:
         files = decoder_export.files(connection, model, row.config)

@@ -36,6 +36,38 @@ llm_create_model = create_model = SqlFunction(
         'VACUUM (TRUNCATE) llm_param frees the space of a failed or dropped model.'
     ),
 )
+llm_create_adapter = create_adapter = SqlFunction(
+    'llm_create_adapter',
+    (
+        'name text, base text, rank integer?, alpha double precision?, targets text[]?, seed bigint?',
+        'bigint',
+    ),
+    doc=(
+        'Makes a LoRA adapter, a model whose rows of llm_param are two small matrices for each matrix of '
+        'its base that it adds to: x w becomes x w + (alpha / rank) (x a) b. All else it reads from its '
+        'base, whose weights it never changes. It begins with b = 0, and a as PEFT begins it, drawn from '
+        'the seed; so it first computes what its base does. targets: the matrices, by our names '
+        "(attn.c_attn), by their last part (c_attn; q or q_proj) or by Hugging Face's names; NULL: those "
+        'of attention. Returns the number of weights. It is used, trained, saved, evaluated and dropped '
+        'like any model, as long as its base has the weights that it was made for (55000 otherwise). '
+        '42710: the name is taken; 42704: unknown base; 22023: unknown targets, a rank that they do not '
+        'have, alpha 0, a base that is an adapter; 0A000: an encoder; P0002: the base has no weights; '
+        '40001: its weights were changed meanwhile.'
+    ),
+)
+llm_recognise_base = recognise_base = SqlFunction(
+    'llm_recognise_base',
+    (
+        'base text',
+        'bigint',
+    ),
+    doc=(
+        "Hashes the model's weights once for all of its adapters: to be called after a restore, or where "
+        'a subscription brought it, which write the same numbers to other rows; until then each session '
+        'hashes them. Returns the number of adapters that were made for these weights. Requires '
+        'llm_trainer. 42704: unknown model; 40001: they were changed meanwhile.'
+    ),
+)
 llm_init_model = init_model = SqlFunction(
     'llm_init_model',
     (
@@ -58,9 +90,9 @@ llm_drop_model = drop_model = SqlFunction(
     ),
     doc=(
         'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its '
-        'checkpoints, files and rows, are kept. 55P03: another session is changing the model. The space '
-        'of its weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param returns it to the '
-        'system.'
+        'checkpoints, files and rows, are kept. 2BP01: it is the base of adapters; 55P03: another session '
+        'is changing the model. The space of its weights can be reused after a vacuum; VACUUM (TRUNCATE) '
+        'llm_param returns it to the system.'
     ),
 )
 llm_copy_model = copy_model = SqlFunction(
@@ -108,8 +140,8 @@ llm_parameters = parameters = RowsFunction(
     ),
     doc=(
         'Name, shape and initialisation of every parameter of the model, from the function that its '
-        'architecture names in llm_arch. init: normal or residual with standard deviation std, zeros, '
-        'ones.'
+        'architecture names in llm_arch; of an adapter, its factors. init: normal or residual with '
+        'standard deviation std, uniform between -std and std, zeros, ones.'
     ),
 )
 llm_write_cost = write_cost = RowsFunction(

@@ -45,6 +45,34 @@ def llm_create_model(
     """
 create_model = llm_create_model
 
+def llm_create_adapter(
+    name: Text,
+    base: Text,
+    rank: Int = ...,
+    alpha: Double = ...,
+    targets: Texts = ...,
+    seed: Int = ...,
+) -> Function[int]:
+    """Makes a LoRA adapter, a model whose rows of llm_param are two small matrices for each matrix of its base
+    that it adds to: x w becomes x w + (alpha / rank) (x a) b. All else it reads from its base, whose weights
+    it never changes. It begins with b = 0, and a as PEFT begins it, drawn from the seed; so it first computes
+    what its base does. targets: the matrices, by our names (attn.c_attn), by their last part (c_attn; q or
+    q_proj) or by Hugging Face's names; NULL: those of attention. Returns the number of weights. It is used,
+    trained, saved, evaluated and dropped like any model, as long as its base has the weights that it was made
+    for (55000 otherwise). 42710: the name is taken; 42704: unknown base; 22023: unknown targets, a rank that
+    they do not have, alpha 0, a base that is an adapter; 0A000: an encoder; P0002: the base has no weights;
+    40001: its weights were changed meanwhile.
+    """
+create_adapter = llm_create_adapter
+
+def llm_recognise_base(base: Text) -> Function[int]:
+    """Hashes the model's weights once for all of its adapters: to be called after a restore, or where a
+    subscription brought it, which write the same numbers to other rows; until then each session hashes them.
+    Returns the number of adapters that were made for these weights. Requires llm_trainer. 42704: unknown
+    model; 40001: they were changed meanwhile.
+    """
+recognise_base = llm_recognise_base
+
 def llm_init_model(model: Text, seed: Int = ...) -> Function[int]:
     """Gives the model new weights, initialised as its architecture defines (GPT-2: normal 0.02, residual
     projections scaled by 1/sqrt(2 n_layer), zero biases, unit gains), at step 0 and without optimizer state.
@@ -55,8 +83,9 @@ init_model = llm_init_model
 
 def llm_drop_model(model: Text) -> Function[None]:
     """Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its
-    checkpoints, files and rows, are kept. 55P03: another session is changing the model. The space of its
-    weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param returns it to the system.
+    checkpoints, files and rows, are kept. 2BP01: it is the base of adapters; 55P03: another session is
+    changing the model. The space of its weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param
+    returns it to the system.
     """
 drop_model = llm_drop_model
 
@@ -83,7 +112,8 @@ default_model = llm_default_model
 
 def llm_parameters(model: Text) -> TableValuedAlias:
     """Name, shape and initialisation of every parameter of the model, from the function that its architecture
-    names in llm_arch. init: normal or residual with standard deviation std, zeros, ones.
+    names in llm_arch; of an adapter, its factors. init: normal or residual with standard deviation std,
+    uniform between -std and std, zeros, ones.
     """
 parameters = llm_parameters
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from llm_sql import decoder_files, gguf_files, hub, tokenizer_files, weights
+from llm_sql import adapter_export, decoder_files, gguf_files, hub, tokenizer_files, weights
 from llm_sql.connections import atomic
 from llm_sql.errors import UsageError
 from llm_sql.tokenizer_files import TokenizerFiles
@@ -69,6 +69,12 @@ def read(
                 "a weight file has no settings", hint="UPDATE llm_model_config SET settings = ..."
             )
         return Source(path, path, None, None)
+    if (path / adapter_export.CONFIG).exists() and not (path / "config.json").exists():
+        raise UsageError(
+            f"{path} holds a LoRA adapter, not a model",
+            hint=f"make one with the rank, alpha and targets of its {adapter_export.CONFIG}"
+            f" (llm_create_adapter), and import its {adapter_export.WEIGHTS} into that",
+        )
     model = hub.read(path, settings)
     # A directory without weights is told before a tokenizer is read.
     weights.weight_files(model.folder)

@@ -117,6 +117,14 @@ def select_saving(model: str, note: str | None, keep: int | None) -> Select[Any]
     return select(functions.checkpoint_save(model, **not_none({"note": note, "keep": keep})))
 
 
+def select_adapter(
+    name: str, base: str, rank: int, alpha: float, targets: str | Sequence[str] | None, seed: int
+) -> Select[Any]:
+    names = None if targets is None else [targets] if isinstance(targets, str) else list(targets)
+    given = not_none({"rank": rank, "alpha": alpha, "targets": names, "seed": seed})
+    return select(functions.create_adapter(name, base, **given))
+
+
 def select_beams(prompt: str, model: str, options: BeamSearch) -> Select[Any]:
     rows = functions.beam_search(prompt, model=model, **given(BeamSearch, options))
     return select(rows.c.score, rows.c.text, rows.c.token_ids).order_by(rows.c.rank)
@@ -396,6 +404,21 @@ class LanguageModel:
         sentence-transformers a sentence encoder, with its modules and tokenizer.
         """
         return export_weights(self.session.connection(), self.model, path, format, progress)
+
+    def create_adapter(
+        self,
+        name: str,
+        *,
+        rank: int = 8,
+        alpha: float = 16.0,
+        targets: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> LanguageModel:
+        """A LoRA adapter of this model, which does not change and which it needs from then on. `targets`:
+        matrices of its blocks, None for those of attention.
+        """
+        self.session.execute(select_adapter(name, self.model, rank, alpha, targets, seed))
+        return type(self)(self.session, name)
 
     def rename(self, new_name: str) -> None:
         """Give the model another name, with all that belongs to it; this object goes by it from now on."""

@@ -20,6 +20,7 @@ __all__ = [
     "MODELS",
     "READER",
     "TRAINER",
+    "Adapter",
     "Arch",
     "Base",
     "BpeMerge",

@@ -22,8 +22,8 @@ WIDTH = 110
 
 CATALOGUE = {
     "models": (
-        "llm_create_model llm_init_model llm_drop_model llm_copy_model llm_rename_model llm_default_model"
-        " llm_parameters llm_write_cost"
+        "llm_create_model llm_create_adapter llm_recognise_base llm_init_model llm_drop_model llm_copy_model"
+        " llm_rename_model llm_default_model llm_parameters llm_write_cost"
     ),
     "the forward pass": (
         "llm_forward llm_forward_gpt2 llm_forward_gpt3 llm_forward_microgpt llm_forward_llama"

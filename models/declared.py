@@ -1,5 +1,6 @@
 """All that models/ declares, imported: whoever reads `metadata` has every table in it."""
 
+from .adapter import Adapter as Adapter
 from .base import Base as Base
 from .base import metadata as metadata
 from .checkpoint import Checkpoint as Checkpoint

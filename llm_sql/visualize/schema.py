@@ -25,7 +25,7 @@ SHORT_TYPES = {
 # The picture's columns, from left to right; a table that is not named here comes last.
 COLUMNS = (
     ("llm_arch", "llm_model_config", "llm_tokenizer", "llm_bpe_vocab", "llm_bpe_merges"),
-    ("llm_param", "llm_dataset", "llm_dataset_load", "llm_checkpoint"),
+    ("llm_param", "llm_adapter", "llm_dataset", "llm_dataset_load", "llm_checkpoint"),
     ("llm_train_run", "llm_train_log", "llm_clip", "llm_eval_log"),
     ("llm_tape", "llm_tensor_rt", "llm_tensor_map", "llm_tensor"),
 )

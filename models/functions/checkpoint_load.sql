@@ -87,6 +87,40 @@ COMMENT ON FUNCTION public.llm_checkpoint_restore_config(public.llm_model_config
 'Restores the model''s configuration from a checkpoint.';
 
 
+CREATE FUNCTION public.llm_checkpoint_restore_adapter(model text, id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+DECLARE
+    stored CONSTANT public.llm_adapter := jsonb_populate_record(
+        NULL::public.llm_adapter, public.pg_llm_checkpoint_metadata(id, 'adapter')::jsonb
+    );
+BEGIN
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    -- The base may have been renamed since.
+    UPDATE public.llm_adapter a SET rank = stored.rank, alpha = stored.alpha, targets = stored.targets
+    WHERE a.model = llm_checkpoint_restore_adapter.model AND a.base_sha256 = stored.base_sha256;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    DELETE FROM public.llm_adapter a WHERE a.model = llm_checkpoint_restore_adapter.model;
+    IF stored.base IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = stored.base) THEN
+        RAISE EXCEPTION 'checkpoint % is of an adapter of model "%", which does not exist', id, stored.base
+            USING ERRCODE = 'undefined_object', HINT = 'Nothing was changed. Load or import that model first.';
+    END IF;
+    INSERT INTO public.llm_adapter (model, base, base_sha256, rank, alpha, targets)
+    VALUES (model, stored.base, stored.base_sha256, stored.rank, stored.alpha, stored.targets);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_checkpoint_restore_adapter(text, bigint) IS
+'Restores what the model adds to which base from a checkpoint; a model that was none becomes no adapter. 42704: the '
+'base does not exist.';
+
+
 CREATE FUNCTION public.llm_checkpoint_check(model text, id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
@@ -180,6 +214,7 @@ BEGIN
     PERFORM public.llm_lock_model(model);
     checkpoint := public.llm_checkpoint_verify(model, id);
     PERFORM public.llm_checkpoint_restore_config(public.llm_checkpoint_config(model, id));
+    PERFORM public.llm_checkpoint_restore_adapter(model, id);
     PERFORM public.llm_checkpoint_check(model, id);
     steps := public.pg_llm_checkpoint_metadata(id, 'steps')::jsonb;
     SELECT array_agg(t.name) INTO stored FROM public.pg_llm_checkpoint_tensors(id) t;

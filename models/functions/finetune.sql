@@ -32,18 +32,11 @@ BEGIN
     ))).*
     FROM public.llm_model_config c
     WHERE c.model = llm_copy_model.model;
-    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
-    SELECT new_name, v.token_id, v.token, v.bytes, v.score, v.flags
-    FROM public.llm_bpe_vocab v
-    WHERE v.model = llm_copy_model.model;
-    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
-    SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
-    FROM public.llm_bpe_merges m
-    WHERE m.model = llm_copy_model.model;
-    INSERT INTO public.llm_tokenizer (model, kind, settings, chat_template)
-    SELECT new_name, t.kind, t.settings, t.chat_template
-    FROM public.llm_tokenizer t
-    WHERE t.model = llm_copy_model.model;
+    INSERT INTO public.llm_adapter
+    SELECT (jsonb_populate_record(a, jsonb_build_object('model', new_name))).*
+    FROM public.llm_adapter a
+    WHERE a.model = llm_copy_model.model;
+    PERFORM public.llm_copy_tokenizer(model, new_name);
     INSERT INTO public.llm_param (model, name, token_id, data, m, v, step)
     SELECT new_name, p.name, p.token_id, p.data, CASE WHEN optimizer THEN p.m END, CASE WHEN optimizer THEN p.v END,
         CASE WHEN optimizer THEN p.step ELSE 0 END
@@ -59,6 +52,32 @@ COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
 'Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step of another, but '
 'without its data, runs and checkpoints. optimizer false: without optimizer state, at step 0. Returns the number of '
 'llm_param rows. 42710: new_name exists; 42704: unknown model.';
+
+
+CREATE FUNCTION public.llm_copy_tokenizer(model text, new_name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    PERFORM public.llm_require_argument('model', model IS NOT NULL);
+    PERFORM public.llm_require_argument('new_name', new_name IS NOT NULL);
+    INSERT INTO public.llm_bpe_vocab (model, token_id, token, bytes, score, flags)
+    SELECT new_name, v.token_id, v.token, v.bytes, v.score, v.flags
+    FROM public.llm_bpe_vocab v
+    WHERE v.model = llm_copy_tokenizer.model;
+    INSERT INTO public.llm_bpe_merges (model, rank, left_token, right_token, pair)
+    SELECT new_name, m.rank, m.left_token, m.right_token, m.pair
+    FROM public.llm_bpe_merges m
+    WHERE m.model = llm_copy_tokenizer.model;
+    INSERT INTO public.llm_tokenizer (model, kind, settings, chat_template)
+    SELECT new_name, t.kind, t.settings, t.chat_template
+    FROM public.llm_tokenizer t
+    WHERE t.model = llm_copy_tokenizer.model;
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_copy_tokenizer(text, text) IS
+'Gives new_name, which has none, the tokenizer of a model.';
 
 
 CREATE FUNCTION public.llm_finetune_name(model text) RETURNS text

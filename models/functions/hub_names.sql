@@ -200,8 +200,23 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
 DECLARE
+    -- Of an adapter: the matrix, and which of its factors.
+    factor CONSTANT text[] := regexp_match(parameter, '^(.+[.]weight)[.]lora_([ab])$');
     found record;
 BEGIN
+    IF factor IS NOT NULL THEN
+        found := public.llm_hub_name(family, factor[1]);
+        -- Of one tensor for three, PEFT has one pair of factors.
+        IF found.how LIKE 'part %' THEN
+            RETURN;
+        END IF;
+        name := format(
+            'base_model.model.%s.lora_%s.weight',
+            regexp_replace(COALESCE(found.name, 'transformer.' || factor[1]), '[.]weight$', ''), upper(factor[2])
+        );
+        how := 'transposed';
+        RETURN;
+    END IF;
     CASE family
         WHEN 'llama' THEN
             found := public.llm_llama_name(parameter);
@@ -223,4 +238,5 @@ $function$;
 COMMENT ON FUNCTION public.llm_hub_name(text, text) IS
 'The name that a parameter has in Hugging Face''s files of a family (llm_hub_family), and how it comes out of that '
 'tensor: same, transposed (it is [out, in] there), part N (1 queries, 2 keys, 3 values) of a tensor that has all three '
-'head by head, perhaps transposed then, after 2 (without the first two rows). NULLs: none of the family''s parameters.';
+'head by head, perhaps transposed then, after 2 (without the first two rows). NULLs: none of the family''s parameters. '
+'Of the factors of an adapter the name is PEFT''s.';

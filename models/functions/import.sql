@@ -7,6 +7,10 @@ AS $function$
 DECLARE
     before boolean := (public.llm_config(model)).tied;
 BEGIN
+    -- The head is its base's.
+    IF EXISTS (SELECT FROM public.llm_adapter a WHERE a.model = llm_import_tie.model) THEN
+        RETURN;
+    END IF;
     UPDATE public.llm_model_config c SET tied = llm_import_tie.tied
     WHERE c.model = llm_import_tie.model AND c.tied <> llm_import_tie.tied;
     IF tied IS NULL OR tied = before THEN

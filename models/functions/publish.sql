@@ -46,6 +46,7 @@ BEGIN
         VALUES
         ('public.llm_param', 'llm_param', ' (model, name, token_id, data, step, updated_at)'),
         ('public.llm_model_config', 'llm_model_config', ''),
+        ('public.llm_adapter', 'llm_adapter', ''),
         ('public.llm_bpe_vocab', 'llm_bpe_vocab', ''),
         ('public.llm_bpe_merges', 'llm_bpe_merges', ''),
         ('public.llm_tokenizer', 'llm_tokenizer', '')

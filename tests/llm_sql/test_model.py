@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,3 +285,44 @@ def test_one_text_and_many(tiny: LanguageModel, db_url: str) -> None:
         await engine.dispose()
 
     asyncio.run(embed())
+
+
+def test_adapters(tiny: LanguageModel, db_url: str, tmp_path: Path) -> None:
+    ids = tiny.encode("the cat sat")
+    before = tiny.loss(ids[:-1], ids[1:])
+    ours = tiny.create_adapter("ours", rank=2, alpha=4, targets="c_attn", seed=3)
+    assert ours.loss(ids[:-1], ids[1:]) == before
+    assert ours.encode("the cat") == tiny.encode("the cat")
+    found = tiny.session.execute(text("SELECT rank, alpha, targets FROM llm_adapter")).one()
+    assert tuple(found) == (2, 4.0, ["attn.c_attn"])
+    n = tiny.session.scalars(
+        text("SELECT sum(llm_elements(shape(data))) FROM llm_param WHERE model = 'ours'")
+    )
+    count = n.one()
+    tiny.session.execute(
+        text("UPDATE llm_param SET data = pg_llm_add(data, '0.1'::tensor) WHERE model = 'ours'")
+    )
+    changed = ours.loss(ids[:-1], ids[1:])
+    assert changed != before
+    assert ours.export_weights(tmp_path / "peft") == count
+    tiny.create_adapter("again", rank=2, alpha=4, targets=["attn.c_attn"])
+    again = LanguageModel(tiny.session, "again")
+    again.import_weights(tmp_path / "peft" / "adapter_model.safetensors")
+    assert again.loss(ids[:-1], ids[1:]) == changed
+    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["target_modules"] == [
+        "attn.c_attn"
+    ]
+    with pytest.raises(UsageError, match="holds a LoRA adapter, not a model"):
+        LanguageModel.import_model(tiny.session, "whole", tmp_path / "peft")
+    tiny.session.commit()
+
+    async def run() -> float:
+        engine = create_async_engine(db_url)
+        async with AsyncSession(engine) as session:
+            theirs = await AsyncLanguageModel(session, "tiny").create_adapter("theirs")
+            loss = await theirs.loss(ids[:-1], ids[1:])
+            await session.rollback()
+        await engine.dispose()
+        return loss
+
+    assert asyncio.run(run()) == before

@@ -28,7 +28,14 @@ from ..support.small_models import Connection, make_model, make_names, names_que
 from ..support.tensors import value
 from ..support.waiting import wait_for
 
-TABLES = ("llm_bpe_merges", "llm_bpe_vocab", "llm_model_config", "llm_param", "llm_tokenizer")
+TABLES = (
+    "llm_adapter",
+    "llm_bpe_merges",
+    "llm_bpe_vocab",
+    "llm_model_config",
+    "llm_param",
+    "llm_tokenizer",
+)
 SETTINGS = {"wal_level": "logical", "wal_retrieve_retry_interval": "100ms", "max_worker_processes": "20"}
 READS = (
     "SELECT llm_generate('emma', 12, 1, 5, 0.9, %s, 7)",
@@ -191,6 +198,27 @@ def test_every_version_arrives_whole(
         assert results(subscriber) == results(publisher)
 
 
+def test_an_adapter_beside_its_base(
+    servers: tuple[Durable, Durable], pair: tuple[Connection, Connection]
+) -> None:
+    publisher, subscriber = pair
+    publisher.execute("SELECT llm_create_adapter('tuned', 'served', 2)")
+    publisher.execute("UPDATE llm_param SET data = pg_llm_add(data, '0.2'::tensor) WHERE model = 'tuned'")
+    try:
+        for model in ("served", "tuned"):
+            publisher.execute("SELECT llm_publish(%s)", (model,))
+        expected = answers(publisher, "tuned")
+        assert expected != answers(publisher, "served")
+        with (
+            subscribed(servers[0], subscriber, "served"),
+            subscribed(servers[0], subscriber, "tuned", "tuned"),
+        ):
+            assert answers(subscriber, "tuned") == expected
+    finally:
+        publisher.execute("SELECT llm_unpublish('tuned')")
+        publisher.execute("SELECT llm_drop_model('tuned')")
+
+
 @pytest.mark.parametrize("late", TABLES)
 def test_a_half_copied_model_is_refused(
     servers: tuple[Durable, Durable], pair: tuple[Connection, Connection], late: str
@@ -347,7 +375,7 @@ def test_publishing_again(pair: tuple[Connection, Connection]) -> None:
     assert name == "llm_model_other"
     made = publication(publisher, name)
     assert [row[0] for row in made] == list(TABLES)
-    assert made[3][1] == ["model", "name", "token_id", "data", "step", "updated_at"]
+    assert made[TABLES.index("llm_param")][1] == ["model", "name", "token_id", "data", "step", "updated_at"]
     assert all("other" in row[2] for row in made)
     publisher.execute("ALTER PUBLICATION llm_model_other DROP TABLE llm_bpe_vocab")
     assert value(publisher, "SELECT llm_publish('other')") == name

@@ -358,7 +358,9 @@ def test_a_role_without_the_column_maps_nothing(conn: Connection, connect: Conne
     expected = logits(conn)
     try:
         conn.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {guest}".encode())
-        conn.execute(f"GRANT SELECT ON llm_model_config, llm_arch, llm_shared_version TO {guest}".encode())
+        conn.execute(
+            f"GRANT SELECT ON llm_model_config, llm_adapter, llm_arch, llm_shared_version TO {guest}".encode()
+        )
         columns = "model, name, token_id, tableoid, ctid, xmin"
         conn.execute(f"GRANT SELECT ({columns}) ON llm_param TO {guest}".encode())
         reader = connect(user=guest)

@@ -23,7 +23,8 @@ def make_follower(publisher: Connection) -> None:
     publisher.execute("CREATE ROLE follower LOGIN REPLICATION")
     publisher.execute("GRANT SELECT (model, name, token_id, data, step, updated_at) ON llm_param TO follower")
     publisher.execute(
-        "GRANT SELECT ON llm_model_config, llm_bpe_vocab, llm_bpe_merges, llm_tokenizer TO follower"
+        "GRANT SELECT ON llm_model_config, llm_adapter, llm_bpe_vocab, llm_bpe_merges, llm_tokenizer"
+        " TO follower"
     )
 
 
@@ -76,5 +77,6 @@ def subscribed(
 
 def forget(conn: Connection, model: str) -> None:
     """Whatever there is of the model."""
-    for table in ("llm_param", "llm_tokenizer", "llm_bpe_merges", "llm_bpe_vocab", "llm_model_config"):
+    tables = "llm_param llm_adapter llm_tokenizer llm_bpe_merges llm_bpe_vocab llm_model_config"
+    for table in tables.split():
         conn.execute(sql.SQL("DELETE FROM {} WHERE model = %s").format(sql.Identifier(table)), (model,))

@@ -23,21 +23,48 @@ pg_llm_autograd_track_tensor(PG_FUNCTION_ARGS)
     PG_RETURN_TENSOR(tape_tracked_leaf(t, &value));
 }
 
+static Tensor *
+param_tensor(ModelVersion *v, ModelParam *p, bool trained)
+{
+    Tensor *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
+
+    if (pass_recording())
+    {
+        tensor_buffer_need(p->data);
+        tape_param_leaf(t, v, p, trained);
+    }
+    return t;
+}
+
+/* A parameter of an adapter's base, which takes no gradient, with what the adapter adds to it. */
+static Tensor *
+base_tensor(ModelVersion *v, ModelParam *p)
+{
+    Tensor     *t = param_tensor(v->base, p, false);
+    ModelParam *a = params_low(v, p->name, "a"), *b = params_low(v, p->name, "b");
+
+    if (a != NULL && b != NULL)
+    {
+        MemoryContext old = MemoryContextSwitchTo(t->hdr.eoh_context);
+
+        tensor_set_low(t, param_tensor(v, a, true), param_tensor(v, b, true), v->base_scale, pass_recording());
+        MemoryContextSwitchTo(old);
+    }
+    return t;
+}
+
 /* pg_llm_param(model, name): the whole tensor; a leaf of the tape while recording. */
 PG_FUNCTION_INFO_V1(pg_llm_param);
 Datum
 pg_llm_param(PG_FUNCTION_ARGS)
 {
     ModelVersion *v = params_require(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    ModelParam   *p = params_require_param(v, text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    Tensor       *t = tensor_wrap(p->ndim, p->dims, p->data, p->data->data);
+    char         *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    ModelParam   *of_base = params_of_base(v, name);
 
-    if (pass_recording())
-    {
-        tensor_buffer_need(p->data);
-        tape_param_leaf(t, v, p);
-    }
-    PG_RETURN_TENSOR(t);
+    if (of_base != NULL)
+        PG_RETURN_TENSOR(base_tensor(v, of_base));
+    PG_RETURN_TENSOR(param_tensor(v, params_require_param(v, name), true));
 }
 
 /* pg_llm_autograd_map_param(model, name, token_id, tensor, shape): a leaf known as that parameter. */

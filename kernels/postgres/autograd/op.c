@@ -329,6 +329,21 @@ op_read_constant(OpCall *call, FunctionCallInfo fcinfo, int arg, char kind, int 
     }
 }
 
+/* An input that may come unfilled. Only some ops know what to do with one that an adapter adds to. */
+static Tensor *
+lazy_argument(OpCall *call, int input, Datum d)
+{
+    Tensor *t = tensor_from_datum_lazy(d);
+
+    if (t->low == NULL)
+        return t;
+    if (input == 1 && call->op->adapted != NULL && !call->pure)
+        call->low = t->low;
+    else
+        tensor_need(t);
+    return t;
+}
+
 /* Reads SQL arguments from number `arg` on, as the op declares them. */
 static void
 read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
@@ -339,7 +354,7 @@ read_arguments(OpCall *call, FunctionCallInfo fcinfo, int arg)
 
         if (call->op->args[i].kind == 't')
             op_set_input(call, rank,
-                         call->op->lazy & KEEPS_IN(rank) ? tensor_from_datum_lazy(PG_GETARG_DATUM(arg + i))
+                         call->op->lazy & KEEPS_IN(rank) ? lazy_argument(call, rank, PG_GETARG_DATUM(arg + i))
                                                          : PG_GETARG_TENSOR(arg + i));
         else
             op_read_constant(call, fcinfo, arg + i, call->op->args[i].kind, rank);
@@ -356,7 +371,7 @@ op_sql_call(FunctionCallInfo fcinfo, const OpDef *op)
     if (op->is_identity != NULL && op->is_identity(fcinfo))
         PG_RETURN_DATUM(PG_GETARG_DATUM(0));
     read_arguments(&call, fcinfo, 0);
-    PG_RETURN_TENSOR(op_run(&call));
+    PG_RETURN_TENSOR(call.low == NULL ? op_run(&call) : op->adapted(&call));
 }
 
 void

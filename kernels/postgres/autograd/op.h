@@ -51,6 +51,7 @@ struct OpCall
     double          reals[OP_MAX_CONSTS];
     bool            flag;      /* training, enabled */
     bool            read_only; /* no gradient will be asked for: weights may be rounded */
+    TensorLow      *low;       /* what an adapter adds to the op's second input; NULL: nothing */
     bool            again;     /* computed again as recorded: dropout's key is there already */
     bool            pure;      /* depends on nothing but its arguments: no key/value cache, no rounded weights */
     char            site[OP_SITE_LEN];
@@ -122,6 +123,8 @@ struct OpDef
     int    bytea_args; /* so many of the arguments belong to the overload for bytea; 0: all */
     /* For an op that may have nothing to do: whether the call's first argument is its result, after checks. */
     bool (*is_identity)(FunctionCallInfo fcinfo);
+    /* For an op whose second input may be a matrix that an adapter adds to: runs the call, and what call->low adds. */
+    Tensor *(*adapted)(OpCall *call);
 };
 
 /* The number of arguments. */

@@ -314,6 +314,12 @@ tape_input_value(const Tensor *t)
     return value;
 }
 
+bool
+tape_wants_grad(uint32 value)
+{
+    return value != NO_VALUE && tape.values[value].needs_grad;
+}
+
 static void
 stamp(Tensor *t, uint32 value)
 {
@@ -322,17 +328,17 @@ stamp(Tensor *t, uint32 value)
 }
 
 void
-tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param)
+tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param, bool trained)
 {
     uint32 i;
 
     /* parameters come first in a pass and again in later layers: a short search from the start */
     for (i = 0; i < tape.n_values; i++)
-        if (tape.values[i].param == param)
+        if (tape.values[i].param == param && tape.values[i].needs_grad == trained)
             break;
     if (i == tape.n_values)
     {
-        i = new_value(VALUE_PARAM, t->ndim, t->dims, t->n, true);
+        i = new_value(VALUE_PARAM, t->ndim, t->dims, t->n, trained);
         tape.values[i].version = params_retain(version);
         tape.values[i].param = param;
         describe_value(&tape.values[i], t->buffer, t->data);

@@ -18,7 +18,8 @@ typedef struct TapeMark
 extern void   tape_record(OpCall *call);      /* stamps call->result with its number */
 extern uint32 tape_value_of(const Tensor *t); /* NO_VALUE when t belongs to no pass or another one */
 extern uint32
-tape_input_value(const Tensor *t); /* the same for an op's input: 55000 for a value that a rollback took */
+tape_input_value(const Tensor *t);             /* the same for an op's input: 55000 for a value that a rollback took */
+extern bool     tape_wants_grad(uint32 value); /* of an input: a backward will ask for its gradient */
 extern void     tape_clear(void);
 extern TapeMark tape_mark(void);
 /* A rollback: back to the mark; NULL: nothing stays. */

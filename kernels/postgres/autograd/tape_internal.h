@@ -95,8 +95,8 @@ extern void tape_keep_within_budget(void);
 extern void tape_truncate_segments(void);
 extern void tape_compute_again(uint32 at); /* what the segment of this op let go of */
 
-/* Makes `t` the leaf of a parameter; a further leaf of the same one has the same gradient. */
-extern void tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param);
+/* Makes `t` the leaf of a parameter; a further leaf of the same one has the same gradient. Not trained: it has none. */
+extern void tape_param_leaf(Tensor *t, ModelVersion *version, ModelParam *param, bool trained);
 /* The same value as a leaf that wants a gradient; its place among the values. */
 extern Tensor *tape_tracked_leaf(Tensor *t, uint32 *value);
 

@@ -7,6 +7,7 @@
 
 #include "ops.h"
 #include "autograd/pass.h"
+#include "autograd/tape.h"
 #include "precision.h"
 
 /* ---- linear: out (..., o) = x (..., i) @ w (i, o) + b (o) ---- */
@@ -53,6 +54,32 @@ linear_backward(const OpCall *call, const float *dout, OpGrad *din)
     llm_linear_backward(pg_llm_engine(), din[0].data, din[0].acc, din[1].data, din[1].acc, db.data, db.acc, dout,
                         call->in[0].data, call->in[1].data, op_rows(&call->in[0]), call->in[1].dims[0],
                         call->in[1].dims[1]);
+}
+
+/* With w + scale a b: x @ w + b, and (x @ a) scale @ b (Hu et al. 2021). */
+static Tensor *
+linear_adapted(OpCall *call)
+{
+    OpCall *down = palloc0(sizeof(OpCall));
+    OpCall *scaled = palloc0(sizeof(OpCall));
+    OpCall *up = palloc0(sizeof(OpCall));
+    OpCall *sum = palloc0(sizeof(OpCall));
+    OpValue x = call->in[0];
+    Tensor *result = op_run(call);
+
+    down->op = &op_matmul;
+    down->in[0] = x;
+    op_set_input(down, 1, call->low->a);
+    scaled->op = &op_mul;
+    op_set_input(scaled, 0, op_run(down));
+    op_set_input(scaled, 1, tensor_scalar(call->low->scale));
+    up->op = &op_matmul;
+    op_set_input(up, 0, op_run(scaled));
+    op_set_input(up, 1, call->low->b);
+    sum->op = &op_add;
+    op_set_input(sum, 0, result);
+    op_set_input(sum, 1, op_run(up));
+    return op_run(sum);
 }
 
 /* ---- matmul: NumPy's, batched over leading axes ---- */
@@ -285,12 +312,12 @@ lm_head_loss_forward(OpCall *call)
         op_need(w);
     log_sum = op_save(call, SAVED_LOG_SUM, n);
     call->count = count_targets(&call->ids);
-    if (pass_recording() && call->count > 0 && (x->value != NO_VALUE || w->value != NO_VALUE))
+    if (pass_recording() && call->count > 0 && (tape_wants_grad(x->value) || tape_wants_grad(w->value)))
     {
         call->dout = expected_upstream;
         llm_lm_head_loss_forward_backward(e, losses, log_sum,
-                                          x->value == NO_VALUE ? NULL : op_save(call, SAVED_DX, x->n),
-                                          w->value == NO_VALUE ? NULL : op_save(call, SAVED_DW, w->n),
+                                          tape_wants_grad(x->value) ? op_save(call, SAVED_DX, x->n) : NULL,
+                                          tape_wants_grad(w->value) ? op_save(call, SAVED_DW, w->n) : NULL,
                                           expected_upstream / (float) call->count, x->data, w->data, call->ids.values,
                                           n, w->dims[1], w->dims[0]);
         call->saved[SAVED_DW].value = w->value; /* to the tape as much as the weights: nothing that it could let go */
@@ -351,10 +378,11 @@ lm_head_loss_backward(const OpCall *call, const float *dout, OpGrad *din)
 
 OP(linear, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o"), TENSOR("b", "o")},
    .doc = "x [..., i] @ w [i, o] + b [o].", .bytea_doc = "x (n,i) @ w (i,o) + b (o) -> (n,o)",
-   .forward = linear_forward, .backward = linear_backward, .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+   .forward = linear_forward, .backward = linear_backward, .adapted = linear_adapted, .lazy = KEEPS_IN(1),
+   .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(linear_nobias, .name = "linear", .args = {TENSOR("x", "n, i"), TENSOR("w", "i, o")}, .doc = "x [..., i] @ w [i, o].",
    .bytea_doc = "x (n,i) @ w (i,o) -> (n,o)", .forward = linear_forward, .backward = linear_backward,
-   .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
+   .adapted = linear_adapted, .lazy = KEEPS_IN(1), .keeps = KEEPS_IN(0) | KEEPS_IN(1));
 OP(matmul, .name = "matmul", .args = {TENSOR("a", "m, k"), TENSOR("b", "k, n")},
    .doc = "Matrix product as NumPy's matmul: batched over leading axes, which broadcast.",
    .bytea_doc = "a (m,k) @ b (k,n) -> (m,n)", .forward = matmul_forward, .backward = matmul_backward,

@@ -125,7 +125,7 @@ may_share(const ModelVersion *v, TimestampTz now)
 {
     if (v->training || v->dirty || v->sealing || v->mapping != NULL || !shared_enabled())
         return false;
-    return v->ready ? v->known && now >= v->share_at && v->pins == 1 && v->refs == 2 : v->n_params == 0;
+    return v->ready ? v->known && now >= v->share_at && v->pins == 1 && v->refs == 2 + v->adapters : v->n_params == 0;
 }
 
 /* pg_llm_shared_open(model) -> whether the pinned version is ready, having looked for a shared file of its weights */

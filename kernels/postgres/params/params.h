@@ -81,8 +81,13 @@ typedef struct ModelVersion
     bool                 known;    /* its own, and read from the rows of `version` */
     TimestampTz          share_at; /* when to look for a file the next time */
     SharedMapping       *packs[LLM_PRECISIONS]; /* by precision, beside `mapping`: what copies in fewer bits lie in */
-    bool                 own_packs;             /* some of these copies may be this session's own */
-    TimestampTz          publish_at;            /* when to write them to a file the next time, after a failure */
+    struct ModelVersion *base;                  /* of an adapter: whose parameters it adds to */
+    double               base_scale;            /* and by how much */
+    int                  adapters;              /* versions that have this one as their base */
+    bool                 hashed;                /* sha256 is that of its parameters */
+    uint8                sha256[32];
+    bool                 own_packs;  /* some of these copies may be this session's own */
+    TimestampTz          publish_at; /* when to write them to a file the next time, after a failure */
     uint8                version[SHARED_VERSION_BYTES];
 } ModelVersion;
 
@@ -94,7 +99,7 @@ extern size_t        params_forget_unused(void);      /* drops what nobody pins;
 /* pins.c */
 extern ModelVersion *params_require(const char *model); /* pinned by this user and ready, or an error */
 extern ModelVersion *
-params_holding(const TensorBuffer *buffer);   /* pinned by this user, which nobody changes; or NULL */
+params_holding(const TensorBuffer *buffer);   /* pinned by this user, or a pinned one's base, unchanging; or NULL */
 extern void params_push_pin(ModelVersion *v); /* for the time of a generation's forward pass */
 extern void params_pop_pin(ModelVersion *v);
 extern void params_end_xact(bool commit);
@@ -110,6 +115,11 @@ extern void        params_publish(void); /* writes such copies to files, in the 
 
 /* lookup.c */
 extern ModelParam *params_require_param(ModelVersion *v, const char *name);
+
+/* adapter.c */
+extern ModelParam *params_of_base(ModelVersion *v,
+                                  const char   *name); /* which the adapter v has not; NULL: there is none */
+extern ModelParam *params_low(ModelVersion *v, const char *name, const char *factor); /* what v adds to it: a or b */
 
 /* train.c: where a parameter's gradient goes, and whether it is to be added to what is there */
 extern float *params_gradient(ModelVersion *v, ModelParam *p, bool *acc);

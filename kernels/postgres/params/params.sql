@@ -93,6 +93,22 @@ CREATE FUNCTION public.pg_llm_arena_pinned(model text)
     AS 'MODULE_PATHNAME', 'pg_llm_arena_pinned';
 COMMENT ON FUNCTION public.pg_llm_arena_pinned(text) IS 'Whether a version of the model is pinned for the caller.';
 
+CREATE FUNCTION public.pg_llm_arena_base(model text, base text, scale double precision)
+    RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_base';
+COMMENT ON FUNCTION public.pg_llm_arena_base(text, text, double precision) IS
+    'Both models are pinned: parameters that the first has not are those of the second, unchanging, and to each that '
+    'has factors in the first (.lora_a, .lora_b) their product times scale is added.';
+
+CREATE FUNCTION public.pg_llm_arena_sha256(model text)
+    RETURNS text
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_arena_sha256';
+COMMENT ON FUNCTION public.pg_llm_arena_sha256(text) IS
+    'SHA-256 of the pinned version''s parameters: names, shapes, float32 numbers. Computed once for each version in '
+    'memory.';
+
 CREATE FUNCTION public.pg_llm_arena_pin_statement(model text)
     RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -48,6 +48,9 @@ extern void feed_index(ModelVersion *v); /* once its parameters are sorted by na
 extern void packed_release(ModelVersion *v);         /* what lies in shared files, as the version goes */
 extern void packed_forget_outdated(ModelVersion *v); /* what lies in files that are gone; nothing uses it just now */
 
+/* adapter.c */
+extern void adapter_forget_base(ModelVersion *v);
+
 /* train.c */
 extern ModelVersion *params_require_training(text *model);        /* pinned by the caller to change it, or an error */
 extern void          params_require_grads(const ModelVersion *v); /* that none were lost in a rollback, or an error */

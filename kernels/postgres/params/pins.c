@@ -69,7 +69,10 @@ push_pin(ModelVersion *v, PinKind kind, bool training)
     v->pins++;
     v->trainers += training;
     if (training)
+    {
         versions_unpack(v); /* the weights will move on */
+        v->hashed = false;
+    }
     versions_use(v);
     return pin;
 }
@@ -151,18 +154,28 @@ params_statement_pin(const char *model)
     return pin == NULL || pin->kind != PIN_STATEMENT || !pin->version->ready ? 0 : pin->id;
 }
 
+static bool
+holds(const ModelVersion *v, const TensorBuffer *buffer)
+{
+    if (!v->ready || v->dirty || v->trainers > 0)
+        return false;
+    for (int i = 0; i < v->n_params; i++)
+        if (v->params[i].data == buffer)
+            return true;
+    return false;
+}
+
 ModelVersion *
 params_holding(const TensorBuffer *buffer)
 {
     for (VersionPin *pin = pins; pin != NULL; pin = pin->next)
     {
-        ModelVersion *v = pin->version;
-
-        if (!pin_in_force(pin) || !v->ready || v->dirty || v->trainers > 0)
+        if (!pin_in_force(pin))
             continue;
-        for (int i = 0; i < v->n_params; i++)
-            if (v->params[i].data == buffer)
-                return v;
+        if (holds(pin->version, buffer))
+            return pin->version;
+        if (pin->version->base != NULL && holds(pin->version->base, buffer))
+            return pin->version->base;
     }
     return NULL;
 }

@@ -41,6 +41,7 @@ static void
 free_version(ModelVersion *v)
 {
     tensor_buffer_training(-(int) v->training);
+    adapter_forget_base(v);
     packed_release(v);
     for (int i = 0; i < v->n_params; i++)
     {
@@ -140,7 +141,7 @@ versions_find(const char *model, const char *fingerprint, int len, bool training
         if (!training && pg_llm_weights == LLM_FLOAT32 && is_lazy(v))
             continue;
         /* one who changes it shares it with nobody */
-        if (training ? !v->training || v->pins > 0 || v->readers > 0 : v->trainers > 0)
+        if (training ? !v->training || v->pins > 0 || v->readers > 0 || v->adapters > 0 : v->trainers > 0)
             continue;
         return v;
     }
@@ -152,8 +153,8 @@ versions_find_kept(const char *model, const char *fingerprint, int len, int64 ru
 {
     for (ModelVersion *v = versions; v != NULL; v = v->next)
         if (v->kept && v->ready && v->training && v->run_id == run_id && v->log_id == log_id &&
-            v->user == GetUserId() && v->pins == 0 && v->readers == 0 && has_fingerprint(v, fingerprint, len) &&
-            strcmp(v->model, model) == 0)
+            v->user == GetUserId() && v->pins == 0 && v->readers == 0 && v->adapters == 0 &&
+            has_fingerprint(v, fingerprint, len) && strcmp(v->model, model) == 0)
             return v;
     return NULL;
 }
@@ -242,7 +243,8 @@ versions_trim(const char *model, const ModelVersion *keep)
             if (v == keep || v->refs > 1 || v->holder != NULL)
                 continue;
             unused++;
-            if (model != NULL && v->user == GetUserId() && strcmp(v->model, model) == 0)
+            if (model != NULL && v->user == GetUserId() &&
+                (strcmp(v->model, model) == 0 || (v->base != NULL && strcmp(v->base->model, model) == 0)))
             {
                 oldest = v;
                 outdated = true;
@@ -261,20 +263,18 @@ versions_trim(const char *model, const ModelVersion *keep)
 size_t
 params_forget_unused(void)
 {
-    size_t        bytes = 0;
-    ModelVersion *v = versions;
+    size_t bytes = 0;
 
-    while (v != NULL)
-    {
-        ModelVersion *next = v->next;
-
-        if (v->refs == 1)
+    /* Adapters first: nobody else may use their bases. */
+    for (int pass = 0; pass < 2; pass++)
+        for (ModelVersion *v = versions, *next; v != NULL; v = next)
         {
+            next = v->next;
+            if (v->refs != 1 || (pass == 0 && v->base == NULL))
+                continue;
             bytes += version_bytes(v);
             versions_forget(v);
         }
-        v = next;
-    }
     return bytes;
 }
 
@@ -315,16 +315,19 @@ undo(ModelVersion *v)
 void
 versions_forget_outdated(void)
 {
-    for (ModelVersion *v = versions, *next; v != NULL; v = next)
-    {
-        next = v->next;
-        if (v->refs != 1 || v->mapping == NULL)
-            continue;
-        if (shared_mapping_outdated(v->mapping))
-            versions_forget(v);
-        else
-            packed_forget_outdated(v);
-    }
+    for (int pass = 0; pass < 2; pass++)
+        for (ModelVersion *v = versions, *next; v != NULL; v = next)
+        {
+            next = v->next;
+            if (v->refs != 1)
+                continue;
+            if (pass == 0 && v->base != NULL && v->base->mapping != NULL && shared_mapping_outdated(v->base->mapping))
+                versions_forget(v);
+            else if (pass == 1 && v->mapping != NULL && shared_mapping_outdated(v->mapping))
+                versions_forget(v);
+            else if (pass == 1 && v->mapping != NULL)
+                packed_forget_outdated(v);
+        }
 }
 
 /* Pins that are yet to end take the version with them. */

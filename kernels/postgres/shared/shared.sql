@@ -9,6 +9,14 @@ CREATE FUNCTION public.pg_llm_shared_versions(
 COMMENT ON FUNCTION public.pg_llm_shared_versions() IS
     'The files in pg_llm.shared_dir with weights of this database, of models whose rows the caller may read.';
 
+CREATE FUNCTION public.pg_llm_shared_version(model text)
+    RETURNS bytea
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_shared_version';
+COMMENT ON FUNCTION public.pg_llm_shared_version(text) IS
+    'Names the model''s rows in this database as the caller sees them, by the transactions that wrote them; other rows '
+    'have another name, the same numbers written anew too. NULL: it sees none.';
+
 CREATE FUNCTION public.pg_llm_shared_remove(model text)
     RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

@@ -196,3 +196,20 @@ shared_rows_free(SharedRows *rows)
 {
     MemoryContextDelete(rows->context);
 }
+
+/* pg_llm_shared_version(model) -> what names the model's rows as the caller sees them; NULL: there are none */
+PG_FUNCTION_INFO_V1(pg_llm_shared_version);
+Datum
+pg_llm_shared_version(PG_FUNCTION_ARGS)
+{
+    SharedRows *rows = shared_rows_read(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    bytea      *version = palloc(VARHDRSZ + SHARED_VERSION_BYTES);
+    bool        is_empty = rows->n == 0;
+
+    SET_VARSIZE(version, VARHDRSZ + SHARED_VERSION_BYTES);
+    memcpy(VARDATA(version), rows->version, SHARED_VERSION_BYTES);
+    shared_rows_free(rows);
+    if (is_empty)
+        PG_RETURN_NULL();
+    PG_RETURN_BYTEA_P(version);
+}

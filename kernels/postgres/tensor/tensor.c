@@ -165,7 +165,7 @@ tensor_from_datum(Datum d)
 {
     Tensor *t = tensor_from_datum_lazy(d);
 
-    tensor_buffer_need(t->buffer);
+    tensor_need(t);
     return t;
 }
 
@@ -211,7 +211,7 @@ tensor_flatten_into(ExpandedObjectHeader *header, void *result, Size allocated_s
     FlatTensor *flat = result;
     size_t      offset = FLAT_TENSOR_DATA_OFFSET(t->ndim);
 
-    tensor_buffer_need(t->buffer);
+    tensor_need(t);
     Assert(allocated_size == offset + t->n * sizeof(float));
     /* padding included: equal values are equal bytes */
     memset(flat, 0, offset);
@@ -283,7 +283,7 @@ tensor_view_open_stored(Datum d)
     {
         Tensor *t = expanded_tensor(d);
 
-        tensor_buffer_need(t->buffer);
+        tensor_need(t);
         v = view_of_expanded(t);
         v.data = t->data;
     }

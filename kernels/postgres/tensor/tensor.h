@@ -83,8 +83,20 @@ typedef struct Tensor
     float                *data;     /* inside buffer */
     uint64                nonce;    /* the recorded pass this value belongs to; 0: none */
     uint32                index;    /* its number in that pass */
+    struct TensorLow     *low;      /* what an adapter adds to it; NULL: nothing (low.c) */
     MemoryContextCallback callback; /* releases the buffer */
 } Tensor;
+
+/*
+ * A matrix of low rank that an adapter adds to one of its base's: the tensor stands for itself + scale a b. An op that
+ * multiplies by it takes the three as they are; whoever else reads it gets the sum, made then.
+ */
+typedef struct TensorLow
+{
+    Tensor *a, *b; /* [in, rank] and [rank, out], in the tensor's memory context */
+    double  scale;
+    bool    recorded; /* a and b are leaves of the tape, which the sum would not be */
+} TensorLow;
 
 /* A new tensor with its own, uninitialised buffer, in the current memory context. Checks sizes (54000). */
 extern Tensor *tensor_new(int ndim, const int32 *dims);
@@ -93,9 +105,13 @@ extern Tensor *tensor_wrap(int ndim, const int32 *dims, TensorBuffer *buffer, fl
 extern Tensor *tensor_scalar(double value); /* 0-d */
 /* Expanded values are returned as they are, flat ones expanded in the current memory context. */
 extern Tensor *tensor_from_datum(Datum d);
-/* The same, whose buffer may be unfilled. */
+/* The same, whose buffer may be unfilled, and to which an adapter may add something. */
 extern Tensor *tensor_from_datum_lazy(Datum d);
-extern Datum   tensor_datum(Tensor *t); /* read-write pointer */
+/* Its numbers are to be read: fills the buffer, and adds what an adapter adds. */
+extern void tensor_need(Tensor *t);
+/* The tensor becomes one to which an adapter adds scale a b; a and b were made in its memory context. */
+extern void  tensor_set_low(Tensor *t, Tensor *a, Tensor *b, double scale, bool recorded);
+extern Datum tensor_datum(Tensor *t); /* read-write pointer */
 /* Product of dims with overflow and range checks; ereport(54000). */
 extern size_t tensor_count(int ndim, const int32 *dims);
 /* "[2,3]" in the current memory context, for messages. */

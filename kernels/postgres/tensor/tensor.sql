@@ -396,6 +396,15 @@ CREATE FUNCTION public.pg_llm_normal(
 COMMENT ON FUNCTION public.pg_llm_normal(integer[], double precision, double precision, bigint, bigint) IS
     'normally distributed numbers; element i depends on (seed, stream, i) only';
 
+CREATE FUNCTION public.pg_llm_uniform(
+    shape integer[], low double precision, high double precision, seed bigint, stream bigint
+)
+    RETURNS public.tensor
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'pg_llm_uniform';
+COMMENT ON FUNCTION public.pg_llm_uniform(integer[], double precision, double precision, bigint, bigint) IS
+    'numbers uniformly distributed between low and high; element i depends on (seed, stream, i) only';
+
 -- Aggregates
 
 CREATE FUNCTION public.pg_llm_sum_accum(internal, public.tensor)

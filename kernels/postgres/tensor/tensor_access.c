@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 
 #include "session/engine.h"
@@ -131,5 +132,30 @@ pg_llm_normal(PG_FUNCTION_ARGS)
     e = pg_llm_engine();
     llm_normal(e, t->data, mean, std, (uint64) PG_GETARG_INT64(3), (uint64) PG_GETARG_INT64(4), t->n);
     pg_llm_check(e);
+    PG_RETURN_TENSOR(t);
+}
+
+/* pg_llm_uniform(shape, low, high, seed, stream): element i is keyed by (seed, stream, i). */
+PG_FUNCTION_INFO_V1(pg_llm_uniform);
+Datum
+pg_llm_uniform(PG_FUNCTION_ARGS)
+{
+    double  low = PG_GETARG_FLOAT8(1);
+    double  high = PG_GETARG_FLOAT8(2);
+    Tensor *t;
+
+    if (!isfinite(tensor_float4(low)) || !isfinite(tensor_float4(high)) || low > high)
+        ereport(ERROR, errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                errmsg("numbers cannot be uniformly distributed between %g and %g", low, high),
+                errhint("Both must be finite, and low not above high."));
+    t = tensor_of_shape(PG_GETARG_DATUM(0));
+    for (size_t i = 0; i < t->n; i++)
+    {
+        double u = llm_uniform((uint64) PG_GETARG_INT64(3), (uint64) PG_GETARG_INT64(4), i);
+
+        if ((i & 0xffff) == 0)
+            CHECK_FOR_INTERRUPTS();
+        t->data[i] = (float) (low + (high - low) * u);
+    }
     PG_RETURN_TENSOR(t);
 }

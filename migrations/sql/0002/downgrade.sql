@@ -4,6 +4,8 @@ DROP TABLE IF EXISTS public.llm_eval_log;
 
 DROP TABLE IF EXISTS public.llm_clip;
 
+DROP TABLE IF EXISTS public.llm_adapter;
+
 DROP TABLE IF EXISTS public.llm_train_log;
 
 DROP TABLE IF EXISTS public.llm_model_config;

@@ -386,6 +386,8 @@ DROP FUNCTION IF EXISTS public.llm_finetune(model text, query text, steps int, n
 
 DROP FUNCTION IF EXISTS public.llm_finetune_name(model text);
 
+DROP FUNCTION IF EXISTS public.llm_copy_tokenizer(model text, new_name text);
+
 DROP FUNCTION IF EXISTS public.llm_copy_model(model text, new_name text, optimizer boolean);
 
 DROP FUNCTION IF EXISTS public.pg_llm_export_safetensors(path text, model text);
@@ -516,6 +518,8 @@ DROP FUNCTION IF EXISTS public.llm_checkpoint_restore_tokenizer(model text, id b
 
 DROP FUNCTION IF EXISTS public.llm_checkpoint_check(model text, id bigint);
 
+DROP FUNCTION IF EXISTS public.llm_checkpoint_restore_adapter(model text, id bigint);
+
 DROP FUNCTION IF EXISTS public.llm_checkpoint_restore_config(config public.llm_model_config);
 
 DROP FUNCTION IF EXISTS public.llm_checkpoint_config(model text, id bigint);
@@ -611,3 +615,21 @@ DROP FUNCTION IF EXISTS public.llm_beam_search(prompt text, beam_width int, max_
 DROP FUNCTION IF EXISTS public.llm_parameters(model text);
 
 DROP FUNCTION IF EXISTS public.llm_add_tokens(model text, added jsonb);
+
+DROP FUNCTION IF EXISTS public.llm_pin_base(model text);
+
+DROP FUNCTION IF EXISTS public.llm_adapter_parameters(parameter text, matrix int[], rank int, targets text[]);
+
+DROP FUNCTION IF EXISTS public.llm_is_target(name text, target text);
+
+DROP FUNCTION IF EXISTS public.llm_hub_target(name text);
+
+DROP FUNCTION IF EXISTS public.llm_adapter_targets(base text, targets text[]);
+
+DROP FUNCTION IF EXISTS public.llm_adapter_target(parameter text);
+
+DROP FUNCTION IF EXISTS public.llm_recognise_base(base text);
+
+DROP FUNCTION IF EXISTS public.llm_base_identity(base text, OUT sha256 text, OUT version bytea);
+
+DROP FUNCTION IF EXISTS public.llm_create_adapter(name text, base text, rank int, alpha double precision, targets text[], seed bigint);

@@ -1,7 +1,10 @@
 DO $grants$
 DECLARE
     declared CONSTANT text[] := ARRAY[
-        'llm_add_tokens(text, jsonb)', 'llm_parameters(text)',
+        'llm_create_adapter(text, text, int, double precision, text[], bigint)', 'llm_base_identity(text)',
+        'llm_recognise_base(text)', 'llm_adapter_target(text)', 'llm_adapter_targets(text, text[])',
+        'llm_hub_target(text)', 'llm_is_target(text, text)', 'llm_adapter_parameters(text, int[], int, text[])',
+        'llm_pin_base(text)', 'llm_add_tokens(text, jsonb)', 'llm_parameters(text)',
         'llm_beam_search(text, int, int, text, double precision, boolean)',
         'llm_beam_candidates(int[], double precision[], text, int, int)',
         'llm_beam_advance(int[], int[], int[], double precision[], int[], int)', 'llm_bpe_version(text)',
@@ -20,13 +23,13 @@ DECLARE
         'llm_checkpoint_tensors(text)', 'llm_checkpoint_data(text)', 'llm_checkpoint_encoding()',
         'llm_checkpoint_tokenizer(text)', 'llm_checkpoint_retain(text, int)', 'llm_checkpoint_orphans(boolean)',
         'llm_checkpoint_verify(text, bigint)', 'llm_checkpoint_config(text, bigint)',
-        'llm_checkpoint_restore_config(public.llm_model_config)', 'llm_checkpoint_check(text, bigint)',
-        'llm_checkpoint_restore_tokenizer(text, bigint)', 'llm_checkpoint_load(text, bigint)',
-        'llm_require(boolean, text, text)', 'llm_require_argument(text, boolean)', 'llm_raise(text, text, text, text)',
-        'llm_exact_number(double precision)', 'llm_config(text)', 'llm_stored_config(text)',
-        'llm_registered_arch(text)', 'llm_check_config(text, int, int, int, int)', 'llm_default_model(text)',
-        'llm_lock_model(text, text)', 'llm_model_step(text)', 'llm_max_tokens(public.llm_model_config)',
-        'llm_require_encoder(public.llm_model_config, text, text)',
+        'llm_checkpoint_restore_config(public.llm_model_config)', 'llm_checkpoint_restore_adapter(text, bigint)',
+        'llm_checkpoint_check(text, bigint)', 'llm_checkpoint_restore_tokenizer(text, bigint)',
+        'llm_checkpoint_load(text, bigint)', 'llm_require(boolean, text, text)', 'llm_require_argument(text, boolean)',
+        'llm_raise(text, text, text, text)', 'llm_exact_number(double precision)', 'llm_config(text)',
+        'llm_stored_config(text)', 'llm_registered_arch(text)', 'llm_check_config(text, int, int, int, int)',
+        'llm_default_model(text)', 'llm_lock_model(text, text)', 'llm_model_step(text)',
+        'llm_max_tokens(public.llm_model_config)', 'llm_require_encoder(public.llm_model_config, text, text)',
         'llm_contrastive_loss(text, int[], int[], boolean, double precision)',
         'llm_check_contrast(public.llm_model_config, int, int, bigint)',
         'llm_recall_rows(public.llm_model_config, text)', 'llm_recall(text, text, int)', 'llm_first_places(int[])',
@@ -51,7 +54,8 @@ DECLARE
         'llm_export_tensors(text)', 'llm_export_first(text)', 'llm_export_is_bf16(text, text, text)',
         'llm_export_data(text)', 'llm_export_value(text, text, text)', 'llm_export_whole(text, text)',
         'llm_export_file(text, text, text)', 'pg_llm_export_npz(text, text, boolean)',
-        'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)', 'llm_finetune_name(text)',
+        'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)',
+        'llm_copy_tokenizer(text, text)', 'llm_finetune_name(text)',
         'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean, text)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
         'llm_embed_bert(text, int[], int[], boolean, double precision)',
@@ -171,6 +175,7 @@ BEGIN
     END IF;
     FOREACH statement IN ARRAY ARRAY[
         'REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_reader',
+        'REVOKE SELECT ON TABLE public.llm_adapter FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_arch FROM llm_reader',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_reader',
         'REVOKE SELECT ON TABLE public.llm_bpe_merges FROM llm_reader',
@@ -260,6 +265,7 @@ BEGIN
     END IF;
     FOREACH statement IN ARRAY ARRAY[
         'REVOKE USAGE ON SEQUENCE public.llm_pass_seq FROM llm_trainer',
+        'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_adapter FROM llm_trainer',
         'REVOKE SELECT ON TABLE public.llm_arch FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_autograd_mode FROM llm_trainer',
         'REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLE public.llm_bpe_merges FROM llm_trainer',

@@ -160,7 +160,10 @@ BEGIN
                 SELECT (to_jsonb(c) - 'created_at')::text
                 FROM public.llm_model_config c WHERE c.model = llm_checkpoint_metadata.model
             )
-        ]
+        ] || COALESCE((
+            SELECT ARRAY['adapter', (to_jsonb(a) - 'model' - 'base_version')::text]
+            FROM public.llm_adapter a WHERE a.model = llm_checkpoint_metadata.model
+        ), '{}')
         FROM public.llm_param p
         WHERE p.model = llm_checkpoint_metadata.model
     );

@@ -12,13 +12,13 @@ BEGIN
             WHERE p.proname = split_part(a.forward, '.', -1)
         ), '')
         FROM public.llm_arch a WHERE a.arch = config.arch
-    )));
+    ) || COALESCE((SELECT a::text FROM public.llm_adapter a WHERE a.model = config.model), '')));
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_chat_key(public.llm_model_config) IS
-'What a key/value cache depends on beside weights and tokens: the model''s configuration, its forward pass, how the '
-'session holds weights.';
+'What a key/value cache depends on beside weights and tokens: the model''s configuration, its forward pass, what an '
+'adapter adds to its base, how the session holds weights.';
 
 
 CREATE FUNCTION public.llm_chat_begin(

@@ -193,13 +193,16 @@ BEGIN
         RETURN public.pg_llm_full(shape, CASE init WHEN 'ones' THEN 1.0 ELSE 0.0 END);
     END IF;
     PERFORM public.llm_require(
-        init IN ('normal', 'residual') AND std >= 0,
+        init IN ('normal', 'residual', 'uniform') AND std >= 0,
         format('parameter "%s" has initialisation %s with standard deviation %s', name, init, std),
-        'The initialisation of a parameter must be normal, residual, zeros or ones.'
+        'The initialisation of a parameter must be normal, residual, uniform, zeros or ones.'
     );
     -- A stream of its own for every part, the same on every server.
     stream := ('x' || left(encode(sha256(convert_to(format('%s/%s', name, first_row), 'UTF8')), 'hex'), 16))
         ::bit(64)::bigint;
+    IF init = 'uniform' THEN
+        RETURN public.pg_llm_uniform(shape, -std, std, seed, stream);
+    END IF;
     RETURN public.pg_llm_normal(shape, 0.0, std, seed, stream);
 END;
 $function$;
@@ -212,9 +215,18 @@ CREATE FUNCTION public.llm_drop_model(model text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_llm, pg_temp
 AS $function$
+DECLARE
+    adapters text;
 BEGIN
     PERFORM public.llm_stored_config(model);
     PERFORM public.llm_lock_model(model);
+    SELECT string_agg(format('"%s"', a.model), ', ' ORDER BY a.model) INTO adapters
+    FROM public.llm_adapter a WHERE a.base = llm_drop_model.model;
+    IF adapters IS NOT NULL THEN
+        RAISE EXCEPTION 'model "%" is the base of adapters', model
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = format('They are %s.', adapters),
+            HINT = 'Without it they are nothing: drop them first.';
+    END IF;
     DELETE FROM public.llm_tensor_rt r
     USING (
         SELECT DISTINCT t.id / 16777216 AS pass FROM public.llm_tape t WHERE t.model = llm_drop_model.model
@@ -233,14 +245,15 @@ BEGIN
     DELETE FROM public.llm_bpe_vocab b WHERE b.model = llm_drop_model.model;
     PERFORM public.pg_llm_shared_forget(model);
     DELETE FROM public.llm_param p WHERE p.model = llm_drop_model.model;
+    DELETE FROM public.llm_adapter a WHERE a.model = llm_drop_model.model;
     DELETE FROM public.llm_model_config c WHERE c.model = llm_drop_model.model;
 END;
 $function$;
 
 COMMENT ON FUNCTION public.llm_drop_model(text) IS
 'Removes the model: configuration, weights, tokenizer, its own data sets, runs, log and tape. Its checkpoints, files '
-'and rows, are kept. 55P03: another session is changing the model. The space of its weights can be reused after a '
-'vacuum; VACUUM (TRUNCATE) llm_param returns it to the system.';
+'and rows, are kept. 2BP01: it is the base of adapters; 55P03: another session is changing the model. The space of its '
+'weights can be reused after a vacuum; VACUUM (TRUNCATE) llm_param returns it to the system.';
 
 
 CREATE FUNCTION public.llm_rename_model(model text, new_name text) RETURNS void
@@ -251,6 +264,7 @@ AS $function$
 DECLARE
     old_name CONSTANT text := llm_rename_model.model;
     new_name CONSTANT text := llm_rename_model.new_name;
+    old_version bytea;
 BEGIN
     PERFORM public.llm_stored_config(old_name);
     PERFORM public.llm_require(new_name <> '', 'a model needs a name');
@@ -278,6 +292,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
+    old_version := public.pg_llm_shared_version(old_name);
     PERFORM public.pg_llm_shared_forget(old_name);
     IF public.llm_is_filtered(new_name) THEN
         -- To subscribers these are new rows, and logical decoding has only the values that are written now.
@@ -291,6 +306,11 @@ BEGIN
         -- Of large values only the references are written anew.
         UPDATE public.llm_param SET model = new_name WHERE model = old_name;
     END IF;
+    UPDATE public.llm_adapter SET model = new_name WHERE model = old_name;
+    UPDATE public.llm_adapter a
+    SET base = new_name,
+        base_version = CASE WHEN a.base_version = old_version THEN public.pg_llm_shared_version(new_name) END
+    WHERE a.base = old_name;
     UPDATE public.llm_tensor SET model = new_name WHERE model = old_name;
     UPDATE public.llm_tensor_map SET model = new_name WHERE model = old_name;
     UPDATE public.llm_tape SET model = new_name WHERE model = old_name;

@@ -388,6 +388,8 @@ BEGIN
         SELECT l.* INTO fingerprint, hash FROM public.llm_train_load(run) l;
         run.stored_hash := hash;
         step := run.stored_step;
+    ELSE
+        PERFORM public.llm_pin_base(run.model);
     END IF;
     written_at := COALESCE(written_at, clock_timestamp());
     write_seconds := COALESCE(write_seconds, public.llm_write_seconds(run.model));

@@ -225,6 +225,7 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM public.pg_llm_arena_seal(model);
+    PERFORM public.llm_pin_base(model);
 END;
 $function$;
 

@@ -43,6 +43,7 @@ BEGIN
         -- Memory of this session's own is given up, too, once there is a copy for all.
         shared := NOT training AND public.pg_llm_shared_open(model);
         IF in_memory THEN
+            PERFORM public.llm_pin_base(model);
             RETURN fingerprint;
         END IF;
         IF NOT shared THEN
@@ -60,6 +61,7 @@ BEGIN
         -- Another session's commit between the two queries would leave a mixture under a wrong name.
         IF public.llm_fingerprint(model) IS NOT DISTINCT FROM fingerprint THEN
             PERFORM public.llm_check_weights(model);
+            PERFORM public.llm_pin_base(model);
             RETURN fingerprint;
         END IF;
         PERFORM public.pg_llm_arena_discard(model);
@@ -71,9 +73,9 @@ $function$;
 COMMENT ON FUNCTION public.llm_pin(text, boolean) IS
 'Pins the stored version of the model''s weights until pg_llm_arena_close(model): mapped from the file that all '
 'sessions share or, for training and where that cannot be, in this session''s memory. Reads the numbers in llm_param '
-'only if neither has that version. Returns the version''s fingerprint. '
+'only if neither has that version. Of an adapter, its base is pinned with it. Returns the version''s fingerprint. '
 '42704: unknown model; P0002: no weights; 22023: shapes that contradict the configuration; 55000: a subscription is '
-'still copying the model.';
+'still copying the model, or the base of an adapter has changed.';
 
 
 CREATE FUNCTION public.llm_check_weights(model text) RETURNS void
