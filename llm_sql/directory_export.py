@@ -1,7 +1,7 @@
 """A model as a directory that transformers or sentence-transformers loads: what an import of it reads.
 
-The small files are those of encoder_export.py or decoder_export.py, and tokenizer_export.py's; of an adapter, which PEFT
-loads, those of adapter_export.py.
+The small files are those of encoder_export.py or decoder_export.py, and tokenizer_export.py's; of an adapter,
+which PEFT loads, those of adapter_export.py.
 """
 
 from __future__ import annotations
