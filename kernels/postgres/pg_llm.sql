@@ -27,7 +27,7 @@ DECLARE
     -- Input, output, casts, comparison, accessors, constructors, aggregates, what is made of ops, choosing a token from
     -- given logits, an optimizer's step on given tensors.
     computes CONSTANT text := '^(tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id$)\w+|pg_llm_('
-        'item|full|normal|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
+        'item|full|normal|uniform|zeros_like|ones_like|sum_accum|sum_final|avg_final|'
         '(attention|activation)(_backward)?|apply|'
         '(add|sub|mul|div)_number|number_(add|sub|mul|div)|'
         'sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order))$';

@@ -11,9 +11,9 @@ import pytest
 # What a role without any grant of ours may run: the type and its ops, on values it has.
 COMPUTES = re.compile(
     r"tensor|shape|ndims|norm|sum|avg|pg_llm_tensor_(?!id\b)\w+"
-    r"|pg_llm_(item|full|normal|zeros_like|ones_like)"
+    r"|pg_llm_(item|full|normal|uniform|zeros_like|ones_like)"
     r"|pg_llm_(sum_accum|sum_final|avg_final)"
-    r"|pg_llm_(attention|activation)(_backward)?"
+    r"|pg_llm_(attention|activation)(_backward)?|pg_llm_apply"
     r"|pg_llm_(add|sub|mul|div)_number|pg_llm_number_(add|sub|mul|div)"
     r"|pg_llm_(sample|penalize|top_tokens|adamw_step|grad_clip|lr_schedule|megatron_order)"
 )

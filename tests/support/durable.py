@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from llm_sql.server import EmbeddedServer, Installation, layout
@@ -50,13 +51,21 @@ class Durable:
         self.server.start()
 
     def kill_backend(self, pid: int) -> None:
-        """kill -9 of a session, until the server has ended all the others because of it."""
+        """kill -9 of a session, until the server has ended all others, or had seen it end by itself."""
         with self.connect("postgres") as other:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 return
-            wait_for(lambda: not alive(other), "the end of all sessions")
+            wait_for(lambda: not alive(other) or self._goes_on_without(pid), "the end of all sessions")
+
+    def _goes_on_without(self, pid: int) -> bool:
+        """Whether the server has seen the end of this process and takes connections after that."""
+        if psutil.pid_exists(pid):
+            return False
+        with contextlib.suppress(psycopg.OperationalError), self.connect("postgres"):
+            return True
+        return False
 
 
 def alive(conn: Connection) -> bool:
