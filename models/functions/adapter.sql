@@ -27,8 +27,8 @@ BEGIN
         config, 'llm_create_adapter', 'llm_copy_model and llm_train fit a copy of an encoder.'
     );
     PERFORM public.llm_require(
-        alpha <> 0 AND abs(alpha) < 'Infinity',
-        format('alpha must be a finite number other than 0, got %s', COALESCE(alpha::text, 'NULL'))
+        alpha <> 0 AND abs(alpha) <= 3.4028234663852886e38,
+        format('alpha must be a number other than 0 that float32 can hold, got %s', COALESCE(alpha::text, 'NULL'))
     );
     targets := public.llm_adapter_targets(base, targets);
     PERFORM public.llm_require(
@@ -53,6 +53,9 @@ BEGIN
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
     END IF;
     PERFORM public.llm_lock_model(name);
+    -- Waits for another session that is dropping or renaming it.
+    PERFORM FROM public.llm_model_config c WHERE c.model = base FOR KEY SHARE;
+    PERFORM public.llm_config(base);
     identity := public.llm_base_identity(base);
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object(
@@ -274,7 +277,8 @@ BEGIN
         'Adapters do not add up.'
     );
     PERFORM public.llm_pin(adapter.base);
-    IF adapter.base_version IS DISTINCT FROM public.pg_llm_shared_version(adapter.base)
+    -- NULL, where it is not known or the rows have gone meanwhile, is no version.
+    IF (adapter.base_version = public.pg_llm_shared_version(adapter.base)) IS NOT TRUE
         AND public.pg_llm_arena_sha256(adapter.base) <> adapter.base_sha256
     THEN
         RAISE EXCEPTION 'model "%" no longer has the weights that its adapter "%" was made for', adapter.base, model

@@ -214,6 +214,8 @@ DECLARE
 BEGIN
     PERFORM public.llm_stored_config(model);
     PERFORM public.llm_lock_model(model);
+    -- Waits for another session that is making an adapter of it.
+    PERFORM FROM public.llm_model_config c WHERE c.model = llm_drop_model.model FOR UPDATE;
     SELECT string_agg(format('"%s"', a.model), ', ' ORDER BY a.model) INTO adapters
     FROM public.llm_adapter a WHERE a.base = llm_drop_model.model;
     IF adapters IS NOT NULL THEN
@@ -259,6 +261,8 @@ DECLARE
     old_name CONSTANT text := llm_rename_model.model;
     new_name CONSTANT text := llm_rename_model.new_name;
     old_version bytea;
+    n_locked bigint;
+    n_renamed bigint;
 BEGIN
     PERFORM public.llm_stored_config(old_name);
     PERFORM public.llm_require(new_name <> '', 'a model needs a name');
@@ -276,6 +280,8 @@ BEGIN
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab, llm_tokenizer and llm_dataset.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
+    -- Waits for another session that is making an adapter of it.
+    PERFORM FROM public.llm_model_config c WHERE c.model = old_name FOR UPDATE;
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name))).*
     FROM public.llm_model_config c
@@ -286,6 +292,9 @@ BEGIN
             USING ERRCODE = 'duplicate_object', DETAIL = 'Another session has just created it.',
             HINT = 'Choose another name.';
     END IF;
+    -- Waits for writers under way: what they write is not what the adapters of the old name know.
+    PERFORM FROM public.llm_param p WHERE p.model = old_name FOR UPDATE;
+    GET DIAGNOSTICS n_locked = ROW_COUNT;
     old_version := public.pg_llm_shared_version(old_name);
     PERFORM public.pg_llm_shared_forget(old_name);
     IF public.llm_is_filtered(new_name) THEN
@@ -300,10 +309,14 @@ BEGIN
         -- Of large values only the references are written anew.
         UPDATE public.llm_param SET model = new_name WHERE model = old_name;
     END IF;
+    GET DIAGNOSTICS n_renamed = ROW_COUNT;
     UPDATE public.llm_adapter SET model = new_name WHERE model = old_name;
     UPDATE public.llm_adapter a
     SET base = new_name,
-        base_version = CASE WHEN a.base_version = old_version THEN public.pg_llm_shared_version(new_name) END
+        -- Rows that were added meanwhile are of another base.
+        base_version = CASE
+            WHEN n_renamed = n_locked AND a.base_version = old_version THEN public.pg_llm_shared_version(new_name)
+        END
     WHERE a.base = old_name;
     UPDATE public.llm_tensor SET model = new_name WHERE model = old_name;
     UPDATE public.llm_tensor_map SET model = new_name WHERE model = old_name;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..reference.adapters import logits as reference
 from ..support.checkpoints import load, save
 from ..support.small_models import NAMES, Connection, add_rows, names_query, state_sha256, train, weights
 from ..support.tensors import array_of, text_of, value
+from ..support.waiting import wait_for
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -252,6 +254,18 @@ def test_weights_in_fewer_bits_are_the_bases(conn: Connection, connect: Connect,
         assert (logits(other, "tuned") != exact).any()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8", "int4"])
+def test_factors_that_are_stored_as_bf16(conn: Connection, precision: str) -> None:
+    make_base(conn)
+    add(conn)
+    scramble(conn)
+    conn.execute("UPDATE llm_param SET data = pg_llm_to_bf16(data) WHERE model = 'tuned'")
+    conn.execute(f"SET pg_llm.weights = '{precision}'")
+    stored = logits(conn, "tuned")
+    conn.execute("UPDATE llm_param SET data = pg_llm_to_float32(data) WHERE model = 'tuned'")
+    assert (logits(conn, "tuned") == stored).all()
+
+
 def test_a_changed_base_is_refused_until_it_is_back(conn: Connection, connect: Connect) -> None:
     make_base(conn)
     add(conn)
@@ -294,6 +308,54 @@ def test_a_base_that_another_session_changes(conn: Connection, connect: Connect)
         logits(conn, "tuned")
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         conn.execute("SELECT llm_train('tuned', 1)")
+
+
+def test_a_base_that_is_renamed_while_another_session_changes_it(conn: Connection, connect: Connect) -> None:
+    """The new name does not make the new numbers those that the adapter knows."""
+    make_base(conn)
+    add(conn)
+    expected = logits(conn, "tuned")
+    with connect() as other, connect() as renaming:
+        pid = renaming.info.backend_pid
+        other.execute("BEGIN")
+        other.execute("UPDATE llm_param SET data = data * 2 WHERE model = 'base'")
+        thread = threading.Thread(target=renaming.execute, args=("SELECT llm_rename_model('base', 'late')",))
+        thread.start()
+        wait_for(
+            lambda: value(other, "SELECT cardinality(pg_blocking_pids(%s)) > 0", (pid,)), "the rename's wait"
+        )
+        other.execute("COMMIT")
+        thread.join()
+    with pytest.raises(errors.ObjectNotInPrerequisiteState, match='"late" no longer has the weights'):
+        logits(conn, "tuned")
+    conn.execute("UPDATE llm_param SET data = data / 2 WHERE model = 'late'")
+    assert (logits(conn, "tuned") == expected).all()
+
+
+@pytest.mark.parametrize("change", ["llm_drop_model('base')", "llm_rename_model('base', 'late')"])
+def test_a_base_that_goes_while_an_adapter_is_made(conn: Connection, connect: Connect, change: str) -> None:
+    make_base(conn)
+    with connect() as other, connect() as changing:
+        pid = changing.info.backend_pid
+        other.execute("BEGIN")
+        add(other)
+        problems: list[str | None] = []
+
+        def do() -> None:
+            try:
+                changing.execute(f"SELECT {change}".encode())
+            except psycopg.Error as error:
+                problems.append(error.sqlstate)
+
+        thread = threading.Thread(target=do)
+        thread.start()
+        wait_for(lambda: value(other, "SELECT cardinality(pg_blocking_pids(%s)) > 0", (pid,)), "its wait")
+        other.execute("COMMIT")
+        thread.join()
+    assert problems == (["2BP01"] if "drop" in change else [])
+    base = value(conn, "SELECT base FROM llm_adapter WHERE model = 'tuned'")
+    assert base == ("base" if "drop" in change else "late")
+    assert (logits(conn, "tuned") == logits(conn, base)).all()
 
 
 def test_training_a_base_beside_its_adapter_in_one_session(conn: Connection) -> None:
@@ -348,9 +410,14 @@ def test_what_is_refused(conn: Connection) -> None:
         ("'a', 'base', -1", invalid, "rank must be between 1 and 16, got -1"),
         ("'a', 'base', 17", invalid, "rank must be between 1 and 16, got 17"),
         ("'a', 'base', NULL", invalid, "rank must be between 1 and 16, got NULL"),
-        ("'a', 'base', 1, 0", invalid, "alpha must be a finite number other than 0, got 0"),
-        ("'a', 'base', 1, 'NaN'", invalid, "alpha must be a finite number other than 0, got NaN"),
+        ("'a', 'base', 1, 0", invalid, "alpha must be a number other than 0 that float32 can hold, got 0"),
+        (
+            "'a', 'base', 1, 'NaN'",
+            invalid,
+            "alpha must be a number other than 0 that float32 can hold, got NaN",
+        ),
         ("'a', 'base', 1, '-Infinity'", invalid, "got -Infinity"),
+        ("'a', 'base', 1, 1e39", invalid, "that float32 can hold, got 1e+39"),
         ("'a', 'base', 1, NULL", invalid, "got NULL"),
         ("'a', 'base', targets => '{}'", invalid, "targets must name at least one matrix"),
         ("'a', 'base', targets => '{c_attn,nothing}'", invalid, 'has no target "nothing"'),
@@ -455,6 +522,32 @@ def test_other_roles(conn: Connection, connect: Connect) -> None:
             conn.execute("DROP POLICY own ON llm_param")
             conn.execute("ALTER TABLE llm_param DISABLE ROW LEVEL SECURITY")
         assert (logits(other, "mine") != logits(conn, "base")).any()
+
+
+def test_a_base_that_is_hidden_later(conn: Connection, connect: Connect) -> None:
+    """What this session still has in memory of the base is not shown to who may no longer see its rows."""
+    make_base(conn)
+    add(conn)
+    conn.execute("ALTER TABLE llm_param ENABLE ROW LEVEL SECURITY")
+    conn.execute(
+        "CREATE POLICY own ON llm_param TO llm_reader"
+        " USING (model = 'tuned' OR current_setting('app.tenant', true) = 'a')"
+    )
+    try:
+        with connect() as other:
+            other.execute("SET ROLE llm_reader; SET app.tenant = 'a'")
+            logits(other, "tuned")
+            other.execute("SET app.tenant = 'b'")
+            with pytest.raises(errors.NoDataFound, match='"base" has no weights'):
+                logits(other, "tuned")
+            with pytest.raises(psycopg.Error, match=r"no parameter|does not exist|has no"):
+                other.execute(
+                    "SELECT pg_llm_arena_open('tuned', llm_fingerprint('tuned'), false),"
+                    " pg_llm_param('tuned', 'wte.weight')"
+                )
+    finally:
+        conn.execute("DROP POLICY own ON llm_param")
+        conn.execute("ALTER TABLE llm_param DISABLE ROW LEVEL SECURITY")
 
 
 def test_many_adapters_have_one_base_in_memory(conn: Connection) -> None:

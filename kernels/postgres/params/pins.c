@@ -57,6 +57,9 @@ push_pin(ModelVersion *v, PinKind kind, bool training)
 
     params_require_pin_room();
     pin = MemoryContextAllocZero(TopMemoryContext, sizeof(VersionPin));
+    /* Whoever opens an adapter that nobody uses must be shown its base again, as its own rows (llm_pin_base). */
+    if (v->pins == 0 && v->readers == 0)
+        adapter_forget_base(v);
     pin->version = params_retain(v);
     pin->kind = kind;
     pin->training = training;

@@ -17,6 +17,9 @@ tensor_set_low(Tensor *t, Tensor *a, Tensor *b, double scale, bool recorded)
                 errmsg("an adapter of shapes %s and %s does not fit a parameter of shape %s",
                        tensor_shape_text(a->ndim, a->dims), tensor_shape_text(b->ndim, b->dims),
                        tensor_shape_text(t->ndim, t->dims)));
+    /* who multiplies by them, or adds them, asks for no more than their numbers */
+    tensor_buffer_need(a->buffer);
+    tensor_buffer_need(b->buffer);
     *low = (TensorLow){.a = a, .b = b, .scale = scale, .recorded = recorded};
     t->low = low;
 }
