@@ -53,9 +53,11 @@ BEGIN
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
     END IF;
     PERFORM public.llm_lock_model(name);
-    -- Waits for another session that is dropping or renaming it.
-    PERFORM FROM public.llm_model_config c WHERE c.model = base FOR KEY SHARE;
-    PERFORM public.llm_config(base);
+    -- Waits for another session that is dropping or renaming it; whoever may not lock rows meets the foreign key.
+    IF has_any_column_privilege('public.llm_model_config', 'UPDATE') THEN
+        PERFORM FROM public.llm_model_config c WHERE c.model = base FOR KEY SHARE;
+        PERFORM public.llm_config(base);
+    END IF;
     identity := public.llm_base_identity(base);
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object(

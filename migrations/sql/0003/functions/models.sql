@@ -220,8 +220,10 @@ DECLARE
 BEGIN
     PERFORM public.llm_stored_config(model);
     PERFORM public.llm_lock_model(model);
-    -- Waits for another session that is making an adapter of it.
-    PERFORM FROM public.llm_model_config c WHERE c.model = llm_drop_model.model FOR UPDATE;
+    -- Waits for another session that is making an adapter of it; whoever may not lock rows meets its foreign key.
+    IF has_any_column_privilege('public.llm_model_config', 'UPDATE') THEN
+        PERFORM FROM public.llm_model_config c WHERE c.model = llm_drop_model.model FOR UPDATE;
+    END IF;
     SELECT string_agg(format('"%s"', a.model), ', ' ORDER BY a.model) INTO adapters
     FROM public.llm_adapter a WHERE a.base = llm_drop_model.model;
     IF adapters IS NOT NULL THEN
@@ -286,8 +288,10 @@ BEGIN
             HINT = 'Choose another name, or delete its rows of llm_bpe_vocab, llm_tokenizer and llm_dataset.';
     END IF;
     PERFORM public.llm_lock_model(new_name);
-    -- Waits for another session that is making an adapter of it.
-    PERFORM FROM public.llm_model_config c WHERE c.model = old_name FOR UPDATE;
+    -- Waits for another session that is making an adapter of it, as llm_drop_model does.
+    IF has_any_column_privilege('public.llm_model_config', 'UPDATE') THEN
+        PERFORM FROM public.llm_model_config c WHERE c.model = old_name FOR UPDATE;
+    END IF;
     INSERT INTO public.llm_model_config
     SELECT (jsonb_populate_record(c, jsonb_build_object('model', new_name))).*
     FROM public.llm_model_config c
