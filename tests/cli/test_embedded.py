@@ -19,7 +19,7 @@ import pytest
 from llm_sql.errors import ServerError
 from llm_sql.server import EmbeddedServer
 
-from ..amount import EXTENDED, grows
+from ..amount import EXTENDED, extended, grows
 from ..support import commands
 from ..support.places import new_place
 
@@ -97,6 +97,7 @@ def test_a_home_that_cannot_be_used_is_an_error_of_one_line(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@extended
 @grows
 def test_demo_learns_and_can_be_repeated(home: Path) -> None:
     steps = "40" if EXTENDED else "20"

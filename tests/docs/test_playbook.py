@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from llm_sql import LanguageModel
 
+from ..amount import extended
 from ..support.blocks import run_page
 from ..support.pages import DOCS
 
@@ -65,6 +66,7 @@ def make_hub_directory(engine: Any, folder: Path) -> None:
         session.rollback()
 
 
+@extended
 def test_the_playbook(
     server: Any,
     fresh_database: str,

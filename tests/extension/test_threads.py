@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ..amount import extended
 from ..conftest import Connect
 from ..support.small_models import add_rows, make_model, train, weights
 from ..support.tensors import value
@@ -166,6 +167,7 @@ def test_a_superuser_bounds_the_threads_of_a_session(conn: Connection, connect: 
         conn.execute(f"DROP ROLE {name}")
 
 
+@extended
 def test_workers_that_have_nothing_to_do_end(conn: Connection) -> None:
     configure(conn, threads=9)
     conn.execute(WORK)
