@@ -41,18 +41,7 @@ BEGIN
         FROM public.llm_parameters(base) p
         WHERE public.llm_adapter_target(p.name) = ANY (targets)
     ) l;
-    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = name) THEN
-        RAISE EXCEPTION 'model "%" already exists', name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
-    END IF;
-    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = name)
-        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = name)
-    THEN
-        RAISE EXCEPTION 'model "%" already has a tokenizer', name
-            USING ERRCODE = 'duplicate_object',
-            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
-    END IF;
-    PERFORM public.llm_lock_model(name);
+    PERFORM public.llm_claim_name(name);
     -- Waits for another session that is dropping or renaming it; whoever may not lock rows meets the foreign key.
     IF has_any_column_privilege('public.llm_model_config', 'UPDATE') THEN
         PERFORM FROM public.llm_model_config c WHERE c.model = base FOR KEY SHARE;

@@ -11,18 +11,7 @@ BEGIN
     PERFORM public.llm_config(model);
     PERFORM public.llm_require(new_name <> '', 'a model needs a name');
     PERFORM public.llm_require(optimizer IS NOT NULL, 'optimizer must be true or false');
-    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
-        RAISE EXCEPTION 'model "%" already exists', new_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
-    END IF;
-    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
-        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
-    THEN
-        RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
-            USING ERRCODE = 'duplicate_object',
-            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
-    END IF;
-    PERFORM public.llm_lock_model(new_name);
+    PERFORM public.llm_claim_name(new_name);
     PERFORM public.llm_require_room_for(
         model, 'copying', optimizer => CASE WHEN optimizer THEN 'keep' ELSE 'drop' END
     );
@@ -52,6 +41,31 @@ COMMENT ON FUNCTION public.llm_copy_model(text, text, boolean) IS
 'Creates the model new_name with the configuration, tokenizer, weights, optimizer state and step of another, but '
 'without its data, runs and checkpoints. optimizer false: without optimizer state, at step 0. Returns the number of '
 'llm_param rows. 42710: new_name exists; 42704: unknown model.';
+
+
+CREATE FUNCTION public.llm_claim_name(new_name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_llm, pg_temp
+AS $function$
+BEGIN
+    PERFORM public.llm_require_argument('new_name', new_name IS NOT NULL);
+    IF EXISTS (SELECT FROM public.llm_model_config c WHERE c.model = new_name) THEN
+        RAISE EXCEPTION 'model "%" already exists', new_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Choose another name, or drop that model with llm_drop_model.';
+    END IF;
+    IF EXISTS (SELECT FROM public.llm_bpe_vocab v WHERE v.model = new_name)
+        OR EXISTS (SELECT FROM public.llm_tokenizer t WHERE t.model = new_name)
+    THEN
+        RAISE EXCEPTION 'model "%" already has a tokenizer', new_name
+            USING ERRCODE = 'duplicate_object',
+            HINT = 'Choose another name, or delete its rows of llm_bpe_vocab and llm_tokenizer.';
+    END IF;
+    PERFORM public.llm_lock_model(new_name);
+END;
+$function$;
+
+COMMENT ON FUNCTION public.llm_claim_name(text) IS
+'Locks the name of a model that is to be made with another''s tokenizer. 42710: a model, or a tokenizer, has it.';
 
 
 CREATE FUNCTION public.llm_copy_tokenizer(model text, new_name text) RETURNS void

@@ -388,6 +388,8 @@ DROP FUNCTION IF EXISTS public.llm_finetune_name(model text);
 
 DROP FUNCTION IF EXISTS public.llm_copy_tokenizer(model text, new_name text);
 
+DROP FUNCTION IF EXISTS public.llm_claim_name(new_name text);
+
 DROP FUNCTION IF EXISTS public.llm_copy_model(model text, new_name text, optimizer boolean);
 
 DROP FUNCTION IF EXISTS public.pg_llm_export_safetensors(path text, model text);

@@ -250,7 +250,7 @@ DECLARE
         'llm_export_tensors(text)', 'llm_export_first(text)', 'llm_export_is_bf16(text, text, text)',
         'llm_export_data(text)', 'llm_export_value(text, text, text)', 'llm_export_whole(text, text)',
         'llm_export_file(text, text, text)', 'pg_llm_export_npz(text, text, boolean)',
-        'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)',
+        'pg_llm_export_safetensors(text, text)', 'llm_copy_model(text, text, boolean)', 'llm_claim_name(text)',
         'llm_copy_tokenizer(text, text)', 'llm_finetune_name(text)',
         'llm_finetune(text, text, int, text, int, int, double precision, int, int, double precision, int, text, double precision, double precision, double precision, double precision, text, bigint, int, double precision, double precision, double precision, int, int, text, bigint, bigint, boolean, text)',
         'llm_forward(text, int[], boolean, int[], double precision, boolean)',
